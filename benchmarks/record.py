@@ -1,0 +1,176 @@
+"""What is measured becomes lines that can be kept, and the tables of docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from benchmarks import peer
+from vultus.evaluation.provenance import commit, cpu_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Line = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "performance.md"
+PACKAGES = (
+    "vultus",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "simplejpeg",
+    "pillow",
+    "dlib-bin",
+    "fastapi",
+    "uvicorn",
+)
+QUIET = 0.1
+"""Share of the processor that others may use before a measurement counts as disturbed."""
+
+LISTENING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a line comes from.
+
+    Attributes:
+        at: ISO 8601, UTC.
+        commit: Of the source; `-dirty` with changes outside the results, None where nothing is committed.
+        cpu: Model name.
+        cores: Logical ones.
+        memory_gib: Of the machine.
+        system: Operating system.
+        python: Version.
+        packages: Versions by name.
+        dlib: How the peer's library was built.
+        others: Share of the processor other programs used just before measuring, 0..1.
+    """
+
+    at: str
+    commit: str | None
+    cpu: str
+    cores: int
+    memory_gib: float
+    system: str
+    python: str
+    packages: dict[str, str]
+    dlib: str
+    others: float
+
+    @classmethod
+    def here(cls) -> Origin:
+        """Describe this machine now; listens for two seconds to what else runs."""
+        return cls(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=source(ROOT),
+            cpu=cpu_model(Path("/proc/cpuinfo")),
+            cores=psutil.cpu_count() or 1,
+            memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+            system=_system(),
+            python=platform.python_version(),
+            packages={name: version(name) for name in PACKAGES},
+            dlib=peer.build(),
+            others=round(psutil.cpu_percent(LISTENING_S) / 100, 3),
+        )
+
+
+def source(root: Path) -> str | None:
+    """Return the commit, `-dirty` appended with changes; those of results and their document are none."""
+    described = commit(root)
+    if described is None or not described.endswith("-dirty"):
+        return described
+    own = [f":!{path.relative_to(ROOT).as_posix()}" for path in (RESULTS, DOCUMENT)]
+    clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", *own], cwd=root, check=False)
+    return described if clean.returncode else described.removesuffix("-dirty")
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Return the 50th, 95th and 99th of milliseconds, and how many there were."""
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return {"n": len(values), "p50_ms": round(p50, 3), "p95_ms": round(p95, 3), "p99_ms": round(p99, 3)}
+
+
+def write(name: str, lines: Iterable[Line], origin: Origin) -> None:
+    """Keep lines, each with its origin, instead of the last run's."""
+    RESULTS.mkdir(exist_ok=True)
+    text = "".join(json.dumps(line | {"origin": asdict(origin)}, ensure_ascii=False) + "\n" for line in lines)
+    (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def read(name: str) -> list[Line]:
+    """Return the lines kept."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, padded so that it reads well in a terminal too; all but the first column to the right."""
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    written = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in cells
+    ]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return "\n".join([written[0], rule, *written[1:]])
+
+
+def heading(line: Line, *, full_length: bool) -> str:
+    """Say where and when lines were measured, and what speaks against them.
+
+    Args:
+        line: Any of them.
+        full_length: Whether nothing was shortened.
+    """
+    origin = Origin(**line["origin"])
+    doubts = []
+    if origin.commit is None or origin.commit.endswith("-dirty"):
+        doubts.append("from source that is not committed")
+    if origin.others > QUIET:
+        doubts.append(f"while others used {origin.others:.0%} of the processor")
+    if not full_length:
+        doubts.append("in a shortened run")
+    packages = ", ".join(f"{name} {number}" for name, number in origin.packages.items())
+    where = (
+        f"{origin.cpu}, {origin.cores} cores, {origin.memory_gib:g} GiB; {origin.system}, Python {origin.python}; "
+        f"{packages} (dlib built with {origin.dlib}); commit {origin.commit or 'none'}; {origin.at}."
+    )
+    return (f"**Provisional: measured {', '.join(doubts)}.** " if doubts else "") + where
+
+
+def document(name: str, text: str, path: Path = DOCUMENT) -> None:
+    """Put text between a document's markers `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        ValueError: A marker is missing.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, opened, rest = path.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"{path.name} lacks {start} … {end}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def milliseconds(value: float) -> str:
+    """Return three digits of a duration."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _system() -> str:
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        name = platform.system()
+    return f"{name}, {platform.machine()}"

@@ -1,0 +1,102 @@
+"""The real server as a process of its own, on a database of its own, gone when the block ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_S = 90.0
+STOP_S = 30.0
+PR_SET_PDEATHSIG = 1
+ADDRESS = re.compile(r"answers on http://127\.0\.0\.1:(\d+)")
+KEY = re.compile(r"^\s+(vultus_\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        port: On 127.0.0.1.
+        key: The administrator's.
+        pid: Of its process.
+    """
+
+    port: int
+    key: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Return the processor time used so far by the server without PostgreSQL, seconds."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Start a server with default settings, whatever this environment sets; stop it however the block ends.
+
+    Raises:
+        RuntimeError: It does not start; the message holds what it wrote.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="vultus-bench-"))
+    written = folder / "server.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
+    environment |= {"VULTUS_DATA_DIR": str(folder / "data")}
+    try:
+        with written.open("wb") as log:
+            process = subprocess.Popen(
+                [Path(sys.executable).parent / "vultus", "serve", "--host", "127.0.0.1", "--port", "0"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the benchmark, which stops the server itself
+                preexec_fn=_end_with_parent,
+            )
+        try:
+            yield _announced(process, written)
+        finally:
+            _stop(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Have Linux stop the server even when the benchmark is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _announced(process: subprocess.Popen[bytes], written: Path) -> Server:
+    until = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < until:
+        text = written.read_text(encoding="utf-8", errors="replace")
+        if (address := ADDRESS.search(text)) and (key := KEY.search(text)):
+            return Server(int(address[1]), key[1], process.pid)
+        time.sleep(0.1)
+    raise RuntimeError(f"The server did not start:\n{written.read_text(encoding='utf-8', errors='replace')}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

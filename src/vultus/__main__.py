@@ -1,0 +1,5 @@
+"""`python -m vultus` is `vultus`."""
+
+from vultus.cli.app import main
+
+main()

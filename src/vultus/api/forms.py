@@ -1,0 +1,126 @@
+"""Multipart forms: photos with the fields beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import UploadFile
+from pydantic import ConfigDict, Field, Json
+
+from vultus.schemas.base import Metadata, Moment, Name, Reference, Text, Wire
+from vultus.schemas.recognition import MAX_CANDIDATES
+from vultus.services.consents import ConsentGrant
+from vultus.services.images import Photo
+from vultus.services.registration import RegistrationRequest
+
+PhotoField = Annotated[UploadFile, Field(description="JPEG, PNG or WebP; EXIF orientation is honoured.")]
+CollectionField = Annotated[Name, Field(description="Id or name.")]
+LargestField = Annotated[bool, Field(description="Take the largest face where several are found.")]
+
+
+class _Form(Wire):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class DetectForm(_Form):
+    """One photo."""
+
+    photo: PhotoField
+
+
+class RecognizeForm(_Form):
+    """One photo and where to look."""
+
+    photo: PhotoField
+    collection: CollectionField = "default"
+    limit: int = Field(5, ge=1, le=MAX_CANDIDATES, description="Candidates per face.")
+    unique_per_image: bool = Field(False, description="Give every person to at most one face of the photo.")
+
+
+class CompareForm(_Form):
+    """Two photos of one face each."""
+
+    first: PhotoField
+    second: PhotoField
+    collection: Annotated[Name, Field(description="Whose policy decides.")] = "default"
+    largest_face: LargestField = False
+
+
+class VerifyForm(_Form):
+    """One photo and the person it should show."""
+
+    photo: PhotoField
+    person_id: UUID
+    collection: CollectionField = "default"
+    largest_face: LargestField = False
+
+
+class ConsentFields(_Form):
+    """The person's agreement: a new one, or the id of a live one."""
+
+    consent_purpose: Text | None = Field(None, max_length=500, description="What the person agreed to.")
+    consent_recorded_by: Name | None = Field(None, description="Who took the agreement.")
+    consent_granted_at: Moment | None = Field(None, description="When; now unless given.")
+    consent_expires_at: Moment | None = Field(None, description="Until when; left out: until withdrawn.")
+    consent_evidence_ref: Reference | None = Field(None, description="Where the proof is kept.")
+    consent_id: UUID | None = Field(None, description="A live consent the person gave before.")
+
+    def grant(self) -> ConsentGrant | None:
+        """Return the new consent, or None when its two required parts are missing."""
+        if self.consent_purpose is None or self.consent_recorded_by is None:
+            return None
+        return ConsentGrant(
+            purpose=self.consent_purpose,
+            recorded_by=self.consent_recorded_by,
+            granted_at=self.consent_granted_at,
+            expires_at=self.consent_expires_at,
+            evidence_ref=self.consent_evidence_ref,
+        )
+
+
+class EnrolForm(ConsentFields):
+    """Photos of a person who is known."""
+
+    photo: list[UploadFile] = Field(min_length=1, description="JPEG, PNG or WebP of this one person; repeatable.")
+    largest_face: LargestField = False
+    allow_lookalike: bool = Field(False, description="Enrol even if another person of the collection looks the same.")
+
+
+class RegisterForm(EnrolForm):
+    """Photos of a person, who they are, and their consent."""
+
+    collection: CollectionField = "default"
+    name: Name | None = Field(None, description="For people to read.")
+    external_id: Reference | None = Field(None, description="Your own id; finds the person or names a new one.")
+    person_id: UUID | None = Field(None, description="Add the photos to this person.")
+    metadata: Json[Metadata] | None = Field(None, description="A JSON object; replaces the person's.")
+
+
+def registration(
+    form: EnrolForm, photos: tuple[Photo, ...], *, collection: str, person_id: UUID | None = None
+) -> RegistrationRequest:
+    """Return what a form asks for."""
+    own = form if isinstance(form, RegisterForm) else None
+    return RegistrationRequest(
+        collection=collection,
+        photos=photos,
+        person_id=person_id,
+        external_id=own.external_id if own else None,
+        name=own.name if own else None,
+        metadata=own.metadata if own else None,
+        consent=form.grant(),
+        consent_id=form.consent_id,
+        largest_face=form.largest_face,
+        allow_lookalike=form.allow_lookalike,
+    )
+
+
+def fingerprint(form: EnrolForm, photos: tuple[Photo, ...], *, path: str) -> bytes:
+    """Return the SHA-256 of everything a registration asks, for its Idempotency-Key."""
+    digest = hashlib.sha256(path.encode())
+    digest.update(form.model_dump_json(exclude={"photo"}).encode())
+    for photo in photos:
+        digest.update(hashlib.sha256(photo.content).digest())
+    return digest.digest()

@@ -1,0 +1,150 @@
+"""A route that checks the key and the role before it reads a byte of the body, and limits what it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
+from starlette.requests import Request
+
+from vultus.api.problems import InvalidRequestError
+from vultus.domain import ApiKey, Role
+from vultus.errors import BodyTooLargeError, OverloadedError, RequestTimeoutError, VultusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fastapi.dependencies.models import Dependant
+    from starlette.responses import Response
+    from starlette.types import Message
+
+    from vultus.services.wiring import Services
+
+ROLE = "x-required-role"
+IDLE_S = 20.0
+"""Longest silence of a client that is still sending its body."""
+
+# A photo must never touch a temporary file; the body's limit bounds the memory instead.
+MultiPartParser.spool_max_size = 2**31
+
+
+def needs(role: Role) -> dict[str, Any]:
+    """Declare the role of a route; it shows in the OpenAPI document and is what the guard enforces."""
+    return {ROLE: role.value}
+
+
+class _BodyError(HTTPException):
+    """Carries an error through FastAPI's reading of the body, which turns everything else into 400."""
+
+    def __init__(self, meant: VultusError) -> None:
+        super().__init__(400)
+        self.meant = meant
+
+
+class _StrictRequest(Request):
+    """A request whose JSON is strict: no NaN, no lone surrogates, no nesting that exhausts the stack."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            return from_json(body, allow_inf_nan=False, cache_strings=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class GuardedRoute(APIRoute):
+    """Authenticates, authorizes, refuses unknown query parameters, then reads the body up to its limit."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        handle = super().get_route_handler()
+        needed = (self.openapi_extra or {}).get(ROLE)
+        known = _query_names(self.dependant)
+
+        async def guarded(request: Request) -> Response:
+            services: Services = request.app.state.services
+            if needed is not None:
+                request.state.key = await authenticate(request, services)
+                services.access.authorize(request.state.key, Role(needed))
+            if unknown := sorted(set(request.query_params) - known):
+                raise InvalidRequestError(
+                    f"Unknown query parameter: {', '.join(unknown)}.",
+                    errors=[
+                        {
+                            "path": f"query.{name}",
+                            "message": "Extra inputs are not permitted",
+                            "code": "extra_forbidden",
+                        }
+                        for name in unknown
+                    ],
+                )
+            multipart = request.headers.get("content-type", "").startswith("multipart/")
+            limits = services.settings.server
+            body = _Body(request, limits.max_body_bytes if multipart else limits.max_json_bytes)
+            try:
+                return await handle(_StrictRequest(request.scope, body.receive))
+            except _BodyError as error:
+                raise error.meant from None
+            finally:
+                body.release()
+
+        return guarded
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    """Return the query parameters a route and its dependencies know."""
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*map(_query_names, dependant.dependencies))
+
+
+async def authenticate(request: Request, services: Services) -> ApiKey:
+    """Return the key sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+    secret = request.headers.get("x-api-key")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        secret = token.strip()
+    return await services.access.authenticate(secret)
+
+
+class _Body:
+    """Reads one request's body: up to its limit, within the memory of all, and not from a client that fell silent."""
+
+    def __init__(self, request: Request, limit: int) -> None:
+        self._receive = request.receive
+        self._announced = request.headers.get("content-length", "")
+        self._limit = limit
+        self._state = request.app.state
+        self._held = 0
+
+    async def receive(self) -> Message:
+        """Return the next part of the body."""
+        if self._announced.isdigit() and int(self._announced) > self._limit:
+            raise self._too_long()
+        try:
+            message = await asyncio.wait_for(self._receive(), IDLE_S)
+        except TimeoutError:
+            raise _BodyError(RequestTimeoutError(f"Nothing arrived for {IDLE_S:.0f} seconds.")) from None
+        self._hold(len(message.get("body", b"")))
+        return message
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._state.bodies_bytes -= self._held
+
+    def _hold(self, length: int) -> None:
+        self._held += length
+        self._state.bodies_bytes += length
+        if self._held > self._limit:
+            raise self._too_long()
+        if self._state.bodies_bytes > self._state.services.settings.server.max_bodies_bytes:
+            raise _BodyError(OverloadedError("Too many bytes of requests are under way; try again soon."))
+
+    def _too_long(self) -> _BodyError:
+        return _BodyError(
+            BodyTooLargeError(f"The request is longer than {self._limit:,} bytes; reading stopped there.")
+        )

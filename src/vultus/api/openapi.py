@@ -1,0 +1,219 @@
+"""Examples for the OpenAPI document: what a caller sees when it goes well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PERSON = "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"
+_COLLECTION = "019f0c2d-1111-7aaa-8bbb-123456789abc"
+_FACE = "019f0c2e-6a90-7d11-9e22-aabbccddeeff"
+_CONSENT = "019f0c2e-6a8f-7b01-8c02-0123456789ab"
+_KEY = "019f0c2d-2222-7bbb-8ccc-abcdefabcdef"
+_AT = "2026-11-24T09:30:00Z"
+_CONTRACT = "dlib-resnet-3f0a9b1c"
+_SHA = "3b6a3c5e0f1d2a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3"
+
+_DETECTED: dict[str, Any] = {
+    "box": {"left": 176.4, "top": 62.1, "right": 272.9, "bottom": 188.6},
+    "landmarks": {
+        "left_eye": {"x": 203.2, "y": 112.4},
+        "right_eye": {"x": 247.6, "y": 111.8},
+        "nose": {"x": 226.9, "y": 139.0},
+        "left_mouth": {"x": 207.3, "y": 158.7},
+        "right_mouth": {"x": 245.1, "y": 158.1},
+    },
+    "score": 0.9998,
+    "quality": {
+        "size_px": 96.5,
+        "sharpness": 412.7,
+        "brightness": 0.54,
+        "yaw_deg": 2.1,
+        "pitch_deg": -3.4,
+        "roll_deg": -0.8,
+    },
+}
+_DECISION = {
+    "verdict": "match",
+    "threshold": 0.9412,
+    "false_match_rate": 0.0001,
+    "false_positive_identification_rate": 0.0488,
+    "gallery_size": 500,
+    "margin": 0.0731,
+    "reasons": ["above_threshold"],
+}
+_CANDIDATE = {"person_id": _PERSON, "external_id": "E-1017", "name": "Ada", "face_id": _FACE, "similarity": 0.9731}
+_PHOTO = {"width": 512, "height": 512, "sha256": _SHA}
+_PERSON_OUT = {
+    "id": _PERSON,
+    "collection_id": _COLLECTION,
+    "external_id": "E-1017",
+    "name": "Ada",
+    "metadata": {"department": "Engines"},
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_CONSENT_OUT = {
+    "id": _CONSENT,
+    "person_id": _PERSON,
+    "purpose": "Entry to building A",
+    "recorded_by": "reception@example.org",
+    "evidence_ref": "form-2026-0117",
+    "granted_at": _AT,
+    "expires_at": "2027-11-24T09:30:00Z",
+    "withdrawn_at": None,
+}
+_FACE_OUT = {
+    "id": _FACE,
+    "person_id": _PERSON,
+    "consent_id": _CONSENT,
+    "contract_id": _CONTRACT,
+    "quality": _DETECTED["quality"],
+    "score": 0.9998,
+    "source_sha256": _SHA,
+    "created_at": _AT,
+}
+_REGISTERED = {
+    "collection_id": _COLLECTION,
+    "person": _PERSON_OUT,
+    "created": True,
+    "consent": _CONSENT_OUT,
+    "accepted": [{"photo": 0, "filename": "ada-1.jpg", "face": _FACE_OUT}],
+    "rejected": [
+        {
+            "photo": 1,
+            "filename": "ada-2.jpg",
+            "reasons": ["too_blurred"],
+            "detail": "the face's sharpness is 11; 30 is needed",
+        }
+    ],
+}
+_RULE = {"min_score": 0.9, "min_size_px": 40, "min_sharpness": 30, "max_yaw_deg": 50, "max_pitch_deg": 50}
+_COLLECTION_OUT = {
+    "id": _COLLECTION,
+    "name": "default",
+    "contract_id": _CONTRACT,
+    "policy": {
+        "threshold": None,
+        "target_fmr": 0.0001,
+        "target_fpir": None,
+        "margin": None,
+        "enrol": _RULE,
+        "recognize": _RULE,
+    },
+    "retention_days": 365,
+    "persons": 420,
+    "faces": 500,
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_ERASED = {"person_id": _PERSON, "person_erased": True, "faces": 3, "consents": 1}
+_KEY_OUT = {"id": _KEY, "name": "turnstile", "role": "recognize", "created_at": _AT, "revoked_at": None}
+_MODEL = {
+    "pack": "builtin",
+    "detector": "mtcnn",
+    "embedder": "dlib-resnet",
+    "contract_id": _CONTRACT,
+    "dimension": 128,
+    "preprocessing": "MTCNN five points, least squares to 150x150, mirrored average",
+    "licences": {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"},
+    "commercial_use": True,
+    "operating_points": [{"false_match_rate": 0.0001, "threshold": 0.9412}],
+    "calibration_source": "LFW, all impostor pairs",
+    "margin": 0.01,
+}
+_AUDIT = {
+    "id": "019f0c2e-7000-7abc-8def-001122334455",
+    "at": _AT,
+    "actor": f"key:{_KEY}",
+    "action": "person.registered",
+    "request_id": "0d9f4c2a",
+    "collection_id": _COLLECTION,
+    "person_id": _PERSON,
+    "object_id": _CONSENT,
+    "detail": {"faces": 1, "rejected": 1},
+}
+
+
+def _page(item: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [item], "next_cursor": None}
+
+
+_BY_FUNCTION: dict[str, tuple[str, Any]] = {
+    "register": ("201", _REGISTERED),
+    "add_faces": ("201", {**_REGISTERED, "created": False}),
+    "recognize": (
+        "200",
+        {
+            "collection_id": _COLLECTION,
+            "contract_id": _CONTRACT,
+            "photo": _PHOTO,
+            "faces": [{**_DETECTED, **_DECISION, "candidates": [_CANDIDATE]}],
+        },
+    ),
+    "detect": ("200", {"photo": _PHOTO, "faces": [_DETECTED]}),
+    "compare": (
+        "200",
+        {
+            **_DECISION,
+            "gallery_size": 1,
+            "margin": None,
+            "false_positive_identification_rate": 0.0001,
+            "similarity": 0.9731,
+            "first": _DETECTED,
+            "second": _DETECTED,
+        },
+    ),
+    "verify": (
+        "200",
+        {
+            **_DECISION,
+            "gallery_size": 1,
+            "margin": None,
+            "false_positive_identification_rate": 0.0001,
+            "person_id": _PERSON,
+            "similarity": 0.9731,
+            "face": _DETECTED,
+        },
+    ),
+    "embeddings": (
+        "200",
+        {
+            "contract_id": _CONTRACT,
+            "dimension": 128,
+            "photo": _PHOTO,
+            "faces": [{**_DETECTED, "vector": [-0.0613, 0.0542, 0.0471]}],
+        },
+    ),
+    "search": ("200", {**_DECISION, "collection_id": _COLLECTION, "candidates": [_CANDIDATE]}),
+    "create_collection": ("201", {**_COLLECTION_OUT, "persons": None, "faces": None}),
+    "list_collections": ("200", _page({**_COLLECTION_OUT, "persons": None, "faces": None})),
+    "read_collection": ("200", _COLLECTION_OUT),
+    "change_collection": ("200", {**_COLLECTION_OUT, "persons": None, "faces": None}),
+    "create_person": ("201", _PERSON_OUT),
+    "list_persons": ("200", _page(_PERSON_OUT)),
+    "read_person": ("200", _PERSON_OUT),
+    "change_person": ("200", _PERSON_OUT),
+    "erase_person": ("200", _ERASED),
+    "list_faces": ("200", _page(_FACE_OUT)),
+    "read_face": ("200", _FACE_OUT),
+    "record_consent": ("201", _CONSENT_OUT),
+    "list_consents": ("200", _page(_CONSENT_OUT)),
+    "read_consent": ("200", _CONSENT_OUT),
+    "change_consent": ("200", _CONSENT_OUT),
+    "withdraw_consent": ("200", _ERASED),
+    "live": ("200", {"status": "ok"}),
+    "ready": ("200", {"status": "ok"}),
+    "version": ("200", {"name": "vultus", "version": "0.1.0", "api": "v1"}),
+    "models": ("200", _page(_MODEL)),
+    "create_key": ("201", {**_KEY_OUT, "secret": "vultus_N2Qx...shown once"}),
+    "list_keys": ("200", _page(_KEY_OUT)),
+    "revoke_key": ("200", {**_KEY_OUT, "revoked_at": _AT}),
+    "audit": ("200", _page(_AUDIT)),
+}
+
+
+def add_examples(function: str, operation: dict[str, Any]) -> None:
+    """Put the example of a route's function into its OpenAPI operation."""
+    if function in _BY_FUNCTION:
+        status, example = _BY_FUNCTION[function]
+        operation["responses"][status]["content"]["application/json"]["example"] = example

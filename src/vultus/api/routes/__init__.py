@@ -1,0 +1,1 @@
+"""Routes: declare, delegate, translate."""

@@ -1,0 +1,77 @@
+"""Isolated galleries."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from vultus import errors
+from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
+from vultus.api.guard import GuardedRoute, needs
+from vultus.api.problems import problems
+from vultus.domain import Role
+from vultus.schemas.base import Page
+from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
+
+router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a collection",
+    responses=problems(errors.AlreadyExistsError),
+    openapi_extra=needs(Role.ADMIN),
+)
+async def create_collection(body: CollectionIn, app: App, who: Who) -> CollectionOut:
+    """Create an empty gallery that pins the network in use, a decision policy and a retention rule."""
+    policy = body.policy.resolve(app.collections.default_policy())
+    return CollectionOut.of(
+        await app.collections.create(body.name, policy=policy, retention_days=body.retention_days, actor=who)
+    )
+
+
+@router.get("", summary="List collections", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
+async def list_collections(app: App, paging: Paged) -> Page[CollectionOut]:
+    """List collections in order of creation."""
+    found = await app.collections.page(after=paging.after, limit=paging.limit)
+    return Page(items=[CollectionOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+
+
+@router.get(
+    "/{collection}",
+    summary="Read a collection",
+    responses=problems(errors.NotFoundError),
+    openapi_extra=needs(Role.RECOGNIZE),
+)
+async def read_collection(collection: CollectionRef, app: App) -> CollectionOut:
+    """Return a collection with its numbers of persons and faces."""
+    return CollectionOut.of(*await app.collections.get(collection))
+
+
+@router.patch(
+    "/{collection}",
+    summary="Change a collection",
+    responses=problems(errors.NotFoundError, errors.AlreadyExistsError),
+    openapi_extra=needs(Role.ADMIN),
+)
+async def change_collection(collection: CollectionRef, body: CollectionPatch, app: App, who: Who) -> CollectionOut:
+    """Change name, policy or retention; faces stay, and the new policy holds from the next request on."""
+    changes = {field: getattr(body, field) for field in body.model_fields_set}
+    if "policy" in changes:
+        default = app.collections.default_policy()
+        changes["policy"] = body.policy.resolve(default) if body.policy else default
+    if changes.get("name", ...) is None:
+        del changes["name"]
+    return CollectionOut.of(await app.collections.change(collection, actor=who, **changes))
+
+
+@router.delete(
+    "/{collection}",
+    status_code=204,
+    summary="Delete a collection",
+    responses=problems(errors.NotFoundError),
+    openapi_extra=needs(Role.ADMIN),
+)
+async def delete_collection(collection: CollectionRef, app: App, who: Who) -> None:
+    """Drop a gallery with everybody in it."""
+    await app.collections.delete(collection, actor=who)

@@ -1,0 +1,81 @@
+"""Health, version, models, keys and the audit record."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from vultus import __version__, errors
+from vultus.api.deps import App, Paged, Who, cursor_after
+from vultus.api.guard import GuardedRoute, needs
+from vultus.api.problems import problems
+from vultus.domain import Role
+from vultus.schemas.base import Page
+from vultus.schemas.galleries import KeyIn, KeyOut, NewKeyOut
+from vultus.schemas.system import AuditOut, HealthOut, ModelOut, VersionOut
+
+router = APIRouter(route_class=GuardedRoute, tags=["system"])
+DOWN: dict[int | str, dict[str, Any]] = {503: problems()[503]}
+
+
+@router.get("/health/live", summary="Is the process alive?")
+async def live() -> HealthOut:
+    """Answer as long as the process can answer at all; needs no key."""
+    return HealthOut()
+
+
+@router.get("/health/ready", summary="Can requests be served?", responses=DOWN)
+async def ready(app: App) -> HealthOut:
+    """Answer 200 when the database answers, else 503; needs no key."""
+    await app.database.ping()
+    return HealthOut()
+
+
+@router.get("/version", summary="What is running?", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
+async def version() -> VersionOut:
+    """Return name and version."""
+    return VersionOut(version=__version__)
+
+
+@router.get("/models", summary="Which networks are in use?", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
+async def models(app: App) -> Page[ModelOut]:
+    """Return the networks in use, their licences, their vector space and their measured thresholds."""
+    return Page(items=[ModelOut.of(app.pipeline.pack)], next_cursor=None)
+
+
+@router.post("/keys", status_code=201, summary="Create a key", responses=problems(), openapi_extra=needs(Role.ADMIN))
+async def create_key(body: KeyIn, app: App, who: Who) -> NewKeyOut:
+    """Make an API key; its secret is shown this once."""
+    key, secret = await app.access.create(body.name, body.role, actor=who)
+    return NewKeyOut(**KeyOut.of(key).model_dump(), secret=secret)
+
+
+@router.get("/keys", summary="List keys", responses=problems(), openapi_extra=needs(Role.ADMIN))
+async def list_keys(app: App, paging: Paged) -> Page[KeyOut]:
+    """List keys in order of creation, revoked ones too, without secrets."""
+    found = await app.access.page(after=paging.after, limit=paging.limit)
+    return Page(items=[KeyOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+
+
+@router.delete(
+    "/keys/{key_id}",
+    summary="Revoke a key",
+    responses=problems(errors.NotFoundError),
+    openapi_extra=needs(Role.ADMIN),
+)
+async def revoke_key(key_id: UUID, app: App, who: Who) -> KeyOut:
+    """Make a key useless from now on."""
+    return KeyOut.of(await app.access.revoke(key_id, actor=who))
+
+
+@router.get("/audit", summary="Read the audit record", responses=problems(), openapi_extra=needs(Role.ADMIN))
+async def audit(
+    app: App,
+    paging: Paged,
+    person_id: Annotated[UUID | None, Query(description="Only what concerns this person.")] = None,
+) -> Page[AuditOut]:
+    """List what was written, oldest first: who, what and when; ids and counts only."""
+    found = await app.audit.page(after=paging.after, limit=paging.limit, person_id=person_id)
+    return Page(items=[AuditOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))

@@ -1,0 +1,97 @@
+"""What the commands share: settings, errors for people, tables and JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from vultus.errors import ErrorKind, VultusError
+from vultus.services.images import Photo
+from vultus.settings import Settings
+from vultus.utils import logging as logs
+
+out = Console()
+err = Console(stderr=True)
+
+EXIT_CODES = {
+    ErrorKind.INVALID: 2,
+    ErrorKind.UNSUPPORTED: 2,
+    ErrorKind.TOO_LARGE: 2,
+    ErrorKind.MISMATCH: 2,
+    ErrorKind.NOT_FOUND: 3,
+    ErrorKind.CONFLICT: 4,
+    ErrorKind.UNAUTHENTICATED: 5,
+    ErrorKind.FORBIDDEN: 5,
+    ErrorKind.TIMEOUT: 6,
+    ErrorKind.OVERLOADED: 6,
+    ErrorKind.UNAVAILABLE: 6,
+    ErrorKind.SETUP: 7,
+    ErrorKind.INTERNAL: 70,
+}
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Id or name.")]
+
+Result = TypeVar("Result")
+
+
+def load_settings(*, quiet: bool = True) -> Settings:
+    """Read the settings from the environment and set up logging.
+
+    Args:
+        quiet: Log warnings only, so that a command's own output stays readable.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for wrong in error.errors():
+            name = "VULTUS_" + "__".join(str(part) for part in wrong["loc"]).upper()
+            err.print(f"[red]{name}[/]: {wrong['msg']}", highlight=False)
+        raise typer.Exit(EXIT_CODES[ErrorKind.SETUP]) from None
+    logs.configure("WARNING" if quiet and settings.log.level != "DEBUG" else settings.log.level, settings.log.format)
+    return settings
+
+
+def run(work: Coroutine[Any, Any, Result], *, as_json: bool = False) -> Result:
+    """Run a command; an error becomes one readable line and an exit code."""
+    try:
+        return asyncio.run(work)
+    except VultusError as error:
+        fail(error, as_json=as_json)
+
+
+def fail(error: VultusError, *, as_json: bool = False) -> NoReturn:
+    """Say what went wrong and leave with the code of its kind."""
+    if as_json:
+        print_json({"error": {"code": error.code, "title": error.title, "detail": error.detail, **error.facts}})
+    err.print(f"[red]{error.title}[/] ({error.code}): {error.detail}", highlight=False)
+    raise typer.Exit(EXIT_CODES[error.kind])
+
+
+def print_json(value: Any) -> None:
+    """Write JSON to standard output, nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table for people."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(table)
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photo from a file."""
+    return Photo(path.read_bytes(), path.name)

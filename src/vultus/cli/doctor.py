@@ -1,0 +1,118 @@
+"""`vultus doctor`: checks the machine and says how to mend what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING
+
+import typer
+from packaging.requirements import Requirement
+
+from vultus.cli.common import Json, load_settings, out, print_json
+from vultus.db import migrate
+from vultus.errors import VultusError
+from vultus.main import cache_folder, listen, open_server
+from vultus.models.pipeline import FacePipeline
+
+if TYPE_CHECKING:
+    from vultus.settings import Settings
+
+MIN_FREE_BYTES = 2 * 2**30
+MIN_MEMORY_BYTES = 2 * 2**30
+
+
+class TroubleError(Exception):
+    """A check that did not pass; the text says how to mend it."""
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check packages, weights, database, disk and port, and say how to mend what is wrong."""
+    settings = load_settings()
+    checks: dict[str, Callable[[Settings], str]] = {
+        "packages": _packages,
+        "data folder": _data_folder,
+        "memory": _memory,
+        "networks": _networks,
+        "database": _database,
+        "port": _port,
+    }
+    findings: list[dict[str, object]] = []
+    for name, check in checks.items():
+        try:
+            finding = {"check": name, "ok": True, "detail": check(settings)}
+        except (TroubleError, VultusError, OSError) as error:
+            finding = {"check": name, "ok": False, "detail": getattr(error, "detail", str(error))}
+        findings.append(finding)
+        if not as_json:
+            out.print(
+                f"{'[green]ok  [/]' if finding['ok'] else '[red]mend[/]'} {name}: {finding['detail']}", soft_wrap=True
+            )
+    healthy = all(finding["ok"] for finding in findings)
+    if as_json:
+        print_json({"healthy": healthy, "checks": findings})
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _packages(_: Settings) -> str:
+    wrong = []
+    needed = [Requirement(line) for line in requires("vultus") or ()]
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate()]
+    for one in needed:
+        try:
+            found = version(one.name)
+        except PackageNotFoundError:
+            wrong.append(f"{one.name} is missing")
+        else:
+            if not one.specifier.contains(found, prereleases=True):
+                wrong.append(f"{one.name} is {found}, needed {one.specifier}")
+    if wrong:
+        raise TroubleError(f"{'; '.join(wrong)}. Install again: pip install -r requirements/runtime.txt")
+    return f"{len(needed)} packages fit"
+
+
+def _data_folder(settings: Settings) -> str:
+    folder = settings.data_dir
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        raise TroubleError(f"{existing} cannot be written; set VULTUS_DATA_DIR to a folder of yours.")
+    if folder.exists() and folder.stat().st_mode & 0o067:  # the database's user may pass through, not read
+        raise TroubleError(f"{folder} can be read by others: chmod 700 '{folder}'")
+    free = shutil.disk_usage(existing).free
+    if free < MIN_FREE_BYTES:
+        raise TroubleError(f"only {free / 2**30:.1f} GiB are free at {existing}; 2 GiB are needed.")
+    return f"{folder}, {free / 2**30:.0f} GiB free"
+
+
+def _memory(_: Settings) -> str:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if total < MIN_MEMORY_BYTES:
+        raise TroubleError(f"the machine has {total / 2**30:.1f} GiB of memory; 2 GiB are needed.")
+    return f"{total / 2**30:.0f} GiB, {os.cpu_count()} cores"
+
+
+def _networks(settings: Settings) -> str:
+    pipeline = FacePipeline.load(settings.inference, settings.photos, cache_folder(settings))
+    return f"pack '{settings.inference.pack}', contract {pipeline.contract.id}, digests verified"
+
+
+def _database(settings: Settings) -> str:
+    async def look() -> str | None:
+        async with open_server(settings) as url:
+            return await migrate.current(url)
+
+    found = asyncio.run(look())
+    if settings.database.url is None:
+        return "embedded PostgreSQL starts and stops; its schema follows the program"
+    if found != migrate.head():
+        raise TroubleError("the schema is not current: vultus db upgrade")
+    return f"external PostgreSQL, schema {found} is current"
+
+
+def _port(settings: Settings) -> str:
+    listen(settings.server.host, settings.server.port).close()
+    return f"{settings.server.host}:{settings.server.port} is free"

@@ -1,0 +1,175 @@
+"""`vultus evaluate`: accuracy of the installed pack on a data set, with a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vultus.cli.common import Json, err, fail, load_settings, out, print_json, print_table
+from vultus.errors import InvalidInputError, VultusError
+from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
+from vultus.evaluation.gallery import evaluate_gallery
+from vultus.evaluation.identification import split
+from vultus.evaluation.page import percent, scientific
+from vultus.evaluation.pairs import evaluate_all, evaluate_listed
+from vultus.evaluation.provenance import Provenance, provenance
+from vultus.evaluation.record import GalleryReport, PairsReport, evaluated
+from vultus.evaluation.report import summary, write
+from vultus.evaluation.runner import Described, describe_all
+from vultus.models.pipeline import FacePipeline
+
+if TYPE_CHECKING:
+    from vultus.evaluation.intervals import Mean, Rate
+    from vultus.settings import Settings
+
+app = typer.Typer(no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="One folder a person.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Photos at a time; default: inference.workers.")]
+
+
+@app.command()
+def pairs(
+    folder: Folder,
+    pairs_file: Annotated[
+        Path | None, typer.Option("--pairs", help="List in LFW's format; default: DIR/pairs.txt, if it exists.")
+    ] = None,
+    out_dir: Out = Path("report"),
+    workers: Workers = None,
+    listed_only: Annotated[bool, typer.Option("--listed-only", help="Describe only the photos listed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Verification: are two photos of one person? LFW's protocol on listed pairs, and all pairs of the data set."""
+    settings = load_settings()
+    with _readable_errors(as_json=as_json):
+        data = read_folders(folder)
+        listed = _listed(folder, pairs_file, data, needed=listed_only)
+        if listed and listed_only:
+            data, listed = data.only(listed.listed), listed.within(listed.listed)
+        pipeline = open_pipeline(settings)
+        described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
+        command = ["vultus", "evaluate", "pairs", str(folder)]
+        command += ["--pairs", str(pairs_file)] if pairs_file else []
+        command += ["--listed-only"] if listed_only else []
+        try:
+            report = PairsReport(
+                evaluated(data, described, _provenance(pipeline, command)),
+                evaluate_listed(listed, described) if listed else None,
+                evaluate_all(data, described, pipeline.calibration),
+            )
+        except ValueError as error:
+            raise InvalidInputError(f"The data set is too small: {error}.") from error
+        page = write(report, out_dir)
+    if as_json:
+        print_json(summary(report))
+    else:
+        _show_pairs(report)
+        out.print(f"Report: {page}", soft_wrap=True)
+
+
+@app.command()
+def gallery(
+    folder: Folder,
+    enrol: Annotated[int, typer.Option(min=1, help="Photos enrolled a person: the first by file name.")] = 1,
+    held_out: Annotated[float, typer.Option(min=0, max=1, help="Share of persons who are not enrolled.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of who is not enrolled.")] = 0,
+    out_dir: Out = Path("report"),
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Identification: who is this? Searches for enrolled people and for strangers."""
+    settings = load_settings()
+    with _readable_errors(as_json=as_json):
+        data = read_folders(folder)
+        parts = split(data, enrol=enrol, held_out=held_out, seed=seed)
+        pipeline = open_pipeline(settings)
+        described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
+        command = ["vultus", "evaluate", "gallery", str(folder)]
+        command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
+        report = GalleryReport(
+            evaluated(data, described, _provenance(pipeline, command)),
+            enrol,
+            held_out,
+            seed,
+            evaluate_gallery(data, parts, described, pipeline),
+        )
+        page = write(report, out_dir)
+    if as_json:
+        print_json(summary(report))
+    else:
+        _show_gallery(report)
+        out.print(f"Report: {page}", soft_wrap=True)
+
+
+def open_pipeline(settings: Settings) -> FacePipeline:
+    """Load the networks."""
+    return FacePipeline.load(settings.inference, settings.photos, settings.data_dir / "cache")
+
+
+@contextmanager
+def _readable_errors(*, as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except VultusError as error:
+        fail(error, as_json=as_json)
+
+
+def _listed(folder: Path, given: Path | None, data: DataSet, *, needed: bool) -> Pairs | None:
+    path = given or folder / "pairs.txt"
+    return read_pairs(path, data) if given or needed or path.exists() else None
+
+
+def _provenance(pipeline: FacePipeline, command: list[str]) -> Provenance:
+    return provenance(pack=pipeline.pack.name, contract_id=pipeline.contract.id, command=shlex.join(command))
+
+
+def _describe(pipeline: FacePipeline, data: DataSet, workers: int, *, show: bool) -> Described:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not show) as progress:
+        bar = progress.add_task("photos", total=len(data.photos))
+        return describe_all(
+            pipeline, data, workers=workers, progress=lambda done, _: progress.update(bar, completed=done)
+        )
+
+
+def _show_pairs(report: PairsReport) -> None:
+    everything, listed = report.all, report.listed
+    rows = [("photos without a face", f"{report.evaluated.without_face} of {report.evaluated.photos:,}", "")]
+    if listed:
+        rows.append(("accuracy, mean of folds", *_share(listed.accuracy.accuracy)))
+        rows += [
+            (f"TAR at FMR {scientific(point.target_fmr)}, listed", *_share(point.tar))
+            for point in listed.points
+            if point.tar and point.resolved
+        ]
+    rows += [
+        (f"TAR at FMR {scientific(point.target_fmr)}, all pairs", *_share(point.tar))
+        for point in everything.points
+        if point.tar and point.resolved
+    ]
+    rows.append(("equal error rate, all pairs", percent(everything.equal_error.rate), ""))
+    print_table("Verification", ("figure", "value", "95 % interval"), rows)
+
+
+def _show_gallery(report: GalleryReport) -> None:
+    result = report.result
+    rows = [("photos without a face", f"{report.evaluated.without_face} of {report.evaluated.photos:,}", "")]
+    rows += [(f"mate within rank {best}", *_share(rate)) for best, rate in result.identified.items()]
+    rows += [
+        (f"FNIR at FPIR {scientific(point.target_fpir)}", *_share(point.fnir)) for point in result.points if point.fnir
+    ]
+    rows.append(("default decision: right person", *_share(result.decisions_mate["correct_match"])))
+    rows.append(("default decision: wrong person", *_share(result.decisions_mate["wrong_match"])))
+    rows.append(("default decision: stranger matched", *_share(result.decisions_stranger["wrong_match"])))
+    print_table("Identification", ("figure", "value", "95 % interval"), rows)
+
+
+def _share(value: Rate | Mean) -> tuple[str, str]:
+    return percent(value.value), f"{percent(value.low)} to {percent(value.high)}"

@@ -1,0 +1,28 @@
+"""`vultus serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vultus import main
+from vultus.cli.common import load_settings, run
+from vultus.settings import ServerSettings
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.")] = None,
+) -> None:
+    """Start PostgreSQL, if no database is configured, and the API."""
+    settings = load_settings(quiet=False)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    server = ServerSettings(**{**settings.server.model_dump(), **given})
+    run(main.serve(settings.model_copy(update={"server": server}), _announce))
+
+
+def _announce(address: str, first_key: str | None) -> None:
+    typer.echo(f"Vultus answers on {address}  (documentation: {address}/docs)")
+    if first_key:
+        typer.echo(f"\nAdministrator's API key, shown this once:\n\n    {first_key}\n")

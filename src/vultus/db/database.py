@@ -1,0 +1,165 @@
+"""The connection pool and the unit of work, which holds the program's only commit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from vultus.db.failures import DOWN, translated, watch
+from vultus.db.locks import lock, number_of
+from vultus.db.migrate import check_revision, revision_of
+from vultus.db.repositories.audit import Audit
+from vultus.db.repositories.collections import Collections
+from vultus.db.repositories.consents import Consents
+from vultus.db.repositories.faces import Faces
+from vultus.db.repositories.idempotency import Idempotency
+from vultus.db.repositories.keys import Keys
+from vultus.db.repositories.persons import Persons
+from vultus.db.requirements import check_pgvector, check_server
+from vultus.db.types import decode_halfvec
+from vultus.db.urls import normalise
+from vultus.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from vultus.settings import DatabaseSettings
+
+CONNECT_TIMEOUT_S = 5.0
+PING_TIMEOUT_S = 2.0
+CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
+
+
+class Work:
+    """One transaction, with everything that can be asked of the database in it."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+        self.collections = Collections(session)
+        self.persons = Persons(session)
+        self.consents = Consents(session)
+        self.faces = Faces(session)
+        self.keys = Keys(session)
+        self.audit = Audit(session)
+        self.idempotency = Idempotency(session)
+
+    async def lock_collection(self, collection_id: UUID) -> None:
+        """Wait until no other transaction holds the collection, and hold it until this one ends."""
+        await lock(self._session, number_of("collection", str(collection_id)))
+
+
+class Database:
+    """A PostgreSQL with a current schema."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
+        """Open the pool and check that the database can be trusted with faces.
+
+        Raises:
+            DatabaseUnavailableError: It cannot be reached.
+            SetupError: It is too old, not durable, without pgvector, or its schema is not current.
+        """
+        engine = _engine(url, settings)
+        try:
+            with translated():
+                async with engine.connect() as connection:
+                    await check_server(connection)
+                    await check_pgvector(connection)
+                    check_revision(await revision_of(connection))
+        except BaseException:
+            await engine.dispose()
+            raise
+        return cls(engine)
+
+    @asynccontextmanager
+    async def work(self, *, read_only: bool = False) -> AsyncIterator[Work]:
+        """Open a transaction: committed when the block ends, rolled back when it raises.
+
+        Raises:
+            DatabaseUnavailableError: The database cannot be reached, or went away; nothing was committed unless the
+                connection broke while the commit was on its way.
+            OverloadedError: No connection became free in time.
+            UnavailableError: A statement took too long.
+        """
+        with translated():
+            async with self._engine.connect() as connection:
+                if read_only:
+                    await connection.execution_options(postgresql_readonly=True)
+                async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
+                    yield Work(session)
+
+    async def ping(self) -> None:
+        """Return if the database answers.
+
+        Raises:
+            DatabaseUnavailableError: It does not, or not soon.
+        """
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                with translated():
+                    async with self._engine.connect() as connection:
+                        await connection.execute(text("SELECT 1"))
+        except TimeoutError as error:
+            raise DatabaseUnavailableError(DOWN) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
+    timeout_ms = settings.statement_timeout_ms
+    engine = create_async_engine(
+        normalise(url),
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_s,
+        # A restarted PostgreSQL is noticed before a request is lost to a dead connection.
+        pool_pre_ping=True,
+        # The last connection used is used next: the others' memory can be given back.
+        pool_use_lifo=True,
+        hide_parameters=True,
+        json_serializer=partial(json.dumps, ensure_ascii=False, allow_nan=False),
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": timeout_ms / 1000 + CLIENT_GRACE_S if timeout_ms else None,
+            "server_settings": {
+                "application_name": "vultus",
+                "timezone": "UTC",
+                "statement_timeout": str(timeout_ms),
+                "idle_in_transaction_session_timeout": "60000",
+                # A generic plan would lock the partitions of every collection; planning costs a tenth of a millisecond.
+                "plan_cache_mode": "force_custom_plan",
+                "jit": "off",
+                "work_mem": "32MB",  # a search groups the templates of a collection by person
+            },
+        },
+    )
+    watch(engine)
+    event.listen(engine.sync_engine, "connect", _teach_halfvec)
+    return engine
+
+
+def _teach_halfvec(connection: Any, _record: Any) -> None:
+    connection.run_async(_register_halfvec)
+
+
+async def _register_halfvec(driver: Any) -> None:
+    """Let a connection send and receive `halfvec` in binary; before the extension exists there is nothing to do."""
+    schema = await driver.fetchval(
+        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'halfvec'"
+    )
+    if schema is not None:
+        await driver.set_type_codec("halfvec", schema=schema, encoder=bytes, decoder=decode_halfvec, format="binary")

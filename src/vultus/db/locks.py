@@ -1,0 +1,31 @@
+"""Advisory locks: names become 64-bit numbers, and every lock goes with its transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+def number_of(kind: str, *words: str) -> int:
+    """Return the signed 64-bit number of a lock.
+
+    Each word is preceded by its length, so that no two lists of words are the same text.
+    """
+    told = "".join(f"{len(word)}:{word}" for word in (kind, *words))
+    digest = hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+async def lock(session: AsyncSession, number: int) -> None:
+    """Wait for a lock and hold it until the transaction ends."""
+    await session.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+async def try_lock(session: AsyncSession, number: int) -> bool:
+    """Take a lock if it is free, and hold it until the transaction ends."""
+    return bool((await session.execute(select(func.pg_try_advisory_xact_lock(number)))).scalar_one())

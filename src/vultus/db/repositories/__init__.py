@@ -1,0 +1,1 @@
+"""Questions to the database in the product's words; domain values out, never rows, and no commit."""

@@ -1,0 +1,287 @@
+"""Faces: the templates, and the exact search among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Uuid, bindparam, delete, func, insert, select, text
+
+from vultus.db.tables import FaceRow
+from vultus.db.types import HalfVector, encode_halfvec
+from vultus.domain import Candidate, Face, FloatArray, Quality
+from vultus.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+_QUALITY = (
+    FaceRow.size_px,
+    FaceRow.sharpness,
+    FaceRow.brightness,
+    FaceRow.yaw_deg,
+    FaceRow.pitch_deg,
+    FaceRow.roll_deg,
+)
+_COLUMNS = (
+    FaceRow.id,
+    FaceRow.collection_id,
+    FaceRow.person_id,
+    FaceRow.consent_id,
+    FaceRow.contract_id,
+    FaceRow.score,
+    FaceRow.source_sha256,
+    FaceRow.created_at,
+    *_QUALITY,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewFace:
+    """A template to enrol.
+
+    Attributes:
+        consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
+        vector: (d,) float32 of length 1; stored as float16.
+        source_sha256: Digest of the photo's bytes, hexadecimal.
+    """
+
+    collection_id: UUID
+    person_id: UUID
+    consent_id: UUID
+    consent_expires_at: datetime | None
+    contract_id: str
+    vector: FloatArray
+    quality: Quality
+    score: float
+    source_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What was found for one probe.
+
+    Attributes:
+        candidates: Best first, each person once with their closest face.
+        gallery_size: Templates compared.
+    """
+
+    candidates: tuple[Candidate, ...]
+    gallery_size: int
+
+
+class Faces:
+    """The templates of the collections."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def add_many(self, faces: Sequence[NewFace]) -> tuple[Face, ...]:
+        """Enrol templates; all of them or, when one fails, none.
+
+        Raises:
+            AlreadyExistsError: A photo is already enrolled for the person.
+            NotFoundError: A consent is not live, not the person's, or ends at another moment.
+        """
+        if not faces:
+            return ()
+        rows = await self._session.execute(
+            insert(FaceRow).returning(*_COLUMNS, sort_by_parameter_order=True), [_values(face) for face in faces]
+        )
+        return tuple(map(_face, rows))
+
+    async def get(self, collection_id: UUID, person_id: UUID, face_id: UUID) -> Face:
+        """Return a face of a person.
+
+        Raises:
+            NotFoundError: The person has none with this id.
+        """
+        row = (
+            await self._session.execute(
+                select(*_COLUMNS).where(
+                    FaceRow.collection_id == collection_id, FaceRow.person_id == person_id, FaceRow.id == face_id
+                )
+            )
+        ).one_or_none()
+        if row is None:
+            raise NotFoundError(f"The person has no face with id {face_id}.")
+        return _face(row)
+
+    async def page(self, collection_id: UUID, person_id: UUID, after: UUID | None, limit: int) -> tuple[Face, ...]:
+        """Return a person's faces in order of enrolment, those after the given id."""
+        query = select(*_COLUMNS).where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id)
+        if after is not None:
+            query = query.where(FaceRow.id > after)
+        return tuple(map(_face, await self._session.execute(query.order_by(FaceRow.id).limit(limit))))
+
+    async def delete(self, collection_id: UUID, person_id: UUID, face_id: UUID) -> None:
+        """Remove a face.
+
+        Raises:
+            NotFoundError: The person has none with this id.
+        """
+        row = await self._session.execute(
+            delete(FaceRow)
+            .where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id, FaceRow.id == face_id)
+            .returning(FaceRow.id)
+        )
+        if row.one_or_none() is None:
+            raise NotFoundError(f"The person has no face with id {face_id}.")
+
+    async def delete_by_consent(self, collection_id: UUID, consent_id: UUID) -> int:
+        """Remove the faces that rest on a consent; return how many."""
+        gone = await self._session.execute(
+            delete(FaceRow)
+            .where(FaceRow.collection_id == collection_id, FaceRow.consent_id == consent_id)
+            .returning(FaceRow.id)
+        )
+        return len(gone.all())
+
+    async def count(self, collection_id: UUID, contract_id: str) -> int:
+        """Return how many templates of a contract a search compares now."""
+        query = select(func.count()).where(
+            FaceRow.collection_id == collection_id,
+            FaceRow.contract_id == contract_id,
+            FaceRow.consent_expires_at > func.now(),
+        )
+        return (await self._session.execute(query)).scalar_one()
+
+    async def sources_of(self, collection_id: UUID, person_id: UUID, contract_id: str) -> set[str]:
+        """Return the digests, hexadecimal, of the photos enrolled for a person."""
+        query = select(FaceRow.source_sha256).where(
+            FaceRow.collection_id == collection_id,
+            FaceRow.person_id == person_id,
+            FaceRow.contract_id == contract_id,
+        )
+        return {digest.hex() for digest in await self._session.scalars(query)}
+
+    async def search(
+        self, collection_id: UUID, contract_id: str, probes: FloatArray, limit: int
+    ) -> tuple[SearchResult, ...]:
+        """Compare probes with every template of a contract in a collection whose consent has not ended.
+
+        Args:
+            collection_id: Where to search.
+            contract_id: Of the probes.
+            probes: (k, d) float32, each row of length 1.
+            limit: Candidates a probe.
+
+        Returns:
+            One result a probe, in their order. Similarities are cosines between float16 vectors: 1e-3 at worst, 1e-4
+            as a rule, from those between float32 vectors.
+        """
+        if not len(probes):
+            return ()
+        rows = (
+            await self._session.execute(
+                _SEARCH,
+                {
+                    "collection": collection_id,
+                    "contract": contract_id,
+                    "probes": [encode_halfvec(probe) for probe in probes],
+                    "limit": limit,
+                    "deep": 4 * limit + 16,
+                },
+            )
+        ).all()
+        found: list[list[Candidate]] = [[] for _ in probes]
+        for row in rows:
+            if row.person_id is not None:
+                found[row.probe - 1].append(
+                    Candidate(row.person_id, row.external_id, row.name, row.face_id, row.similarity)
+                )
+        size = rows[0].gallery_size
+        return tuple(SearchResult(tuple(candidates), size) for candidates in found)
+
+    async def best_of_person(
+        self, collection_id: UUID, person_id: UUID, contract_id: str, probe: FloatArray
+    ) -> tuple[float, UUID] | None:
+        """Return cosine and id of the person's face closest to a (d,) probe; None if none can be compared."""
+        distance = FaceRow.embedding.cosine_distance(bindparam("probe", probe, HalfVector))
+        row = (
+            await self._session.execute(
+                select((1 - distance).label("similarity"), FaceRow.id)
+                .where(
+                    FaceRow.collection_id == collection_id,
+                    FaceRow.person_id == person_id,
+                    FaceRow.contract_id == contract_id,
+                    FaceRow.consent_expires_at > func.now(),
+                )
+                .order_by(distance, FaceRow.id)
+                .limit(1)
+            )
+        ).one_or_none()
+        return None if row is None else (row.similarity, row.id)
+
+
+# Each probe reads the partition once and keeps the `deep` nearest faces. Their persons, in order of first appearance,
+# are the nearest persons: if there are `limit` of them, or no more faces than these, that is the answer. Only when few
+# persons own all of the nearest faces is every person's closest distance worked out, which takes three times as long.
+# `gallery` is counted once for all probes; the outer joins keep a row for a probe without candidates, so that its size
+# arrives even then.
+_COMPARED = "faces WHERE collection_id = :collection AND contract_id = :contract AND consent_expires_at > now()"
+_SEARCH = text(
+    f"""
+    WITH gallery AS (SELECT count(*) AS size FROM {_COMPARED})
+    SELECT probe.number AS probe, gallery.size AS gallery_size, closest.person_id, closest.face_id,
+           1 - closest.distance AS similarity, persons.external_id, persons.name
+    FROM gallery
+    CROSS JOIN unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
+    LEFT JOIN LATERAL (
+        WITH nearest AS MATERIALIZED (
+            SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_COMPARED}
+            ORDER BY distance, id LIMIT :deep
+        ), enough AS MATERIALIZED (
+            SELECT count(DISTINCT person_id) >= :limit OR count(*) < :deep AS so FROM nearest
+        )
+        (
+            SELECT DISTINCT ON (person_id) person_id, id AS face_id, distance FROM nearest
+            WHERE (SELECT so FROM enough) ORDER BY person_id, distance, id
+        ) UNION ALL (
+            SELECT DISTINCT ON (person_id) person_id, id, embedding <=> probe.vector AS distance FROM {_COMPARED}
+                AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
+        )
+        ORDER BY distance, person_id LIMIT :limit
+    ) AS closest ON true
+    LEFT JOIN persons ON persons.id = closest.person_id
+    ORDER BY probe.number, closest.distance, closest.person_id
+    """  # noqa: S608  a constant of this file
+).bindparams(bindparam("collection", type_=Uuid))
+
+
+def _values(face: NewFace) -> dict[str, Any]:
+    quality = face.quality
+    return {
+        "collection_id": face.collection_id,
+        "person_id": face.person_id,
+        "consent_id": face.consent_id,
+        "consent_expires_at": face.consent_expires_at,
+        "contract_id": face.contract_id,
+        "embedding": face.vector,
+        "size_px": quality.size_px,
+        "sharpness": quality.sharpness,
+        "brightness": quality.brightness,
+        "yaw_deg": quality.yaw_deg,
+        "pitch_deg": quality.pitch_deg,
+        "roll_deg": quality.roll_deg,
+        "score": face.score,
+        "source_sha256": bytes.fromhex(face.source_sha256),
+    }
+
+
+def _face(row: Any) -> Face:
+    return Face(
+        id=row.id,
+        collection_id=row.collection_id,
+        person_id=row.person_id,
+        consent_id=row.consent_id,
+        contract_id=row.contract_id,
+        quality=Quality(*row[-len(_QUALITY) :]),
+        score=row.score,
+        source_sha256=row.source_sha256.hex(),
+        created_at=row.created_at,
+    )

@@ -1,0 +1,222 @@
+"""The tables. What must never happen is forbidden here, by the database, whatever the program does.
+
+A face cannot exist without a live consent: its foreign key points at the consent's `live` column, which is true only
+while `withdrawn_at` is null, and its own copy of that column must be true. Withdrawing a consent that still carries
+faces therefore fails; changing its expiry reaches the faces by cascade.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+    true,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, REAL
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from vultus.db.types import HalfVector, Until
+from vultus.utils.ids import new_id
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+UNSAMPLED = {
+    "persons": ("external_id", "name", "metadata"),
+    "consents": ("purpose", "recorded_by", "evidence_ref"),
+    "faces": ("embedding", "source_sha256"),
+    "idempotency": ("key", "request_sha256", "body"),
+}
+"""Columns that ANALYZE must not copy into pg_statistic, where they would outlive the row they came from."""
+
+INLINE = ("embedding", "source_sha256", "contract_id")
+"""Columns of `faces` that never move to a TOAST table: it would keep a second copy, and scans would read it."""
+
+
+class Base(DeclarativeBase):
+    """Root of the table classes."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        bytes: BYTEA,
+        float: REAL,
+        dict[str, Any]: JSONB,
+    }
+
+
+class CollectionRow(Base):
+    """An isolated gallery."""
+
+    __tablename__ = "collections"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    contract_id: Mapped[str]
+    policy: Mapped[dict[str, Any]]
+    retention_days: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("name"),
+        CheckConstraint("retention_days > 0", name="retention_days"),
+    )
+
+
+class PersonRow(Base):
+    """An identity in a collection."""
+
+    __tablename__ = "persons"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    external_id: Mapped[str | None]
+    name: Mapped[str | None]
+    # `metadata` is taken on declarative classes.
+    extra: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("collection_id", "external_id"),
+        UniqueConstraint("id", "collection_id"),
+        Index(None, "collection_id", "id"),
+    )
+
+
+class ConsentRow(Base):
+    """A record that a person agreed."""
+
+    __tablename__ = "consents"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    collection_id: Mapped[UUID]
+    person_id: Mapped[UUID]
+    purpose: Mapped[str]
+    recorded_by: Mapped[str]
+    evidence_ref: Mapped[str | None]
+    granted_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False, server_default=text("'infinity'"))
+    withdrawn_at: Mapped[datetime | None]
+    live: Mapped[bool] = mapped_column(Boolean, Computed("withdrawn_at IS NULL", persisted=True), nullable=False)
+
+    __table_args__ = (
+        UniqueConstraint("id", "person_id", "collection_id", "live", "expires_at", name="uq_consents_face"),
+        ForeignKeyConstraint(
+            ["person_id", "collection_id"], ["persons.id", "persons.collection_id"], ondelete="CASCADE"
+        ),
+        Index(None, "person_id", "id"),
+        # The sweep asks for live consents that have ended; endless ones need no entry.
+        Index("ix_consents_ending", "expires_at", postgresql_where=text("live AND expires_at < 'infinity'")),
+    )
+
+
+class FaceRow(Base):
+    """One enrolled template, in the partition of its collection."""
+
+    __tablename__ = "faces"
+
+    collection_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    person_id: Mapped[UUID]
+    consent_id: Mapped[UUID]
+    consent_live: Mapped[bool] = mapped_column(server_default=true())
+    consent_expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False)
+    contract_id: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(HalfVector, nullable=False)
+    size_px: Mapped[float]
+    sharpness: Mapped[float]
+    brightness: Mapped[float]
+    yaw_deg: Mapped[float]
+    pitch_deg: Mapped[float]
+    roll_deg: Mapped[float]
+    score: Mapped[float]
+    source_sha256: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("consent_live", name="consent_live"),
+        # Also serves the foreign key's look-ups, which ask by collection and person.
+        UniqueConstraint("collection_id", "person_id", "source_sha256", "contract_id", name="uq_faces_source"),
+        ForeignKeyConstraint(
+            ["consent_id", "person_id", "collection_id", "consent_live", "consent_expires_at"],
+            [
+                "consents.id",
+                "consents.person_id",
+                "consents.collection_id",
+                "consents.live",
+                "consents.expires_at",
+            ],
+            onupdate="CASCADE",
+            ondelete="CASCADE",
+        ),
+        {"postgresql_partition_by": "LIST (collection_id)"},
+    )
+
+
+class KeyRow(Base):
+    """An API key: the digest of its secret, never the secret."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    role: Mapped[str]
+    secret_sha256: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("secret_sha256"),)
+
+
+class IdempotencyRow(Base):
+    """The answer to a request that must happen once; it goes with the person it names."""
+
+    __tablename__ = "idempotency"
+
+    api_key_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[bytes]
+    status: Mapped[int]
+    body: Mapped[dict[str, Any]]
+    person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class AuditRow(Base):
+    """What was done, by whom; ids and counts only, and no foreign keys: it outlives what it describes."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    collection_id: Mapped[UUID | None]
+    person_id: Mapped[UUID | None]
+    object_id: Mapped[UUID | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+    __table_args__ = (Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),)

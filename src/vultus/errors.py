@@ -1,0 +1,256 @@
+"""Everything that can go wrong on purpose. Each edge maps the kind once: HTTP status, exit code.
+
+VultusError
+├── InvalidInputError                 what was sent cannot be used
+│   ├── ConsentRequiredError
+│   ├── NoPhotoAcceptedError
+│   ├── NoFaceFoundError
+│   ├── SeveralFacesError
+│   ├── ImageError                    the photo itself
+│   │   ├── NotAnImageError
+│   │   ├── ImageTruncatedError
+│   │   └── ImageTooSmallError
+│   └── ContractMismatchError
+├── UnsupportedImageError             a format that is not read
+├── TooLargeError                     beyond a limit of size
+│   ├── ImageTooLargeError
+│   └── BodyTooLargeError
+├── UnauthenticatedError              no key, or an unknown or revoked one
+├── ForbiddenError                    the key's role does not allow it
+├── NotFoundError
+├── ConflictError
+│   ├── AlreadyExistsError
+│   ├── IdempotencyMismatchError
+│   └── IdempotencyInFlightError
+├── RequestTimeoutError               the caller stopped sending
+├── OverloadedError                   full; try again later
+├── UnavailableError                  something needed is down
+│   └── DatabaseUnavailableError
+└── SetupError                        the installation needs a hand
+    ├── SchemaNotCurrentError
+    ├── ExtensionMissingError
+    ├── EmbeddedDatabaseError
+    └── WeightsError
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class ErrorKind(StrEnum):
+    """What an error means to a caller, independent of how it is carried."""
+
+    INVALID = "invalid"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    MISMATCH = "mismatch"
+    TIMEOUT = "timeout"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    SETUP = "setup"
+    INTERNAL = "internal"
+
+
+class VultusError(Exception):
+    """Root of every failure that is meant to be read by a person.
+
+    Args:
+        detail: What was wrong, where, and what to do.
+        facts: Machine-readable members added to the answer.
+    """
+
+    kind: ClassVar[ErrorKind] = ErrorKind.INVALID
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Request failed"
+
+    def __init__(self, detail: str, **facts: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class InvalidInputError(VultusError):
+    """What was sent is well-formed but cannot be used."""
+
+    kind, code, title = ErrorKind.INVALID, "invalid_input", "Invalid input"
+
+
+class ConsentRequiredError(InvalidInputError):
+    """A registration came without a consent, so nothing was stored."""
+
+    code, title = "consent_required", "Consent required"
+
+
+class NoPhotoAcceptedError(InvalidInputError):
+    """Every photo of a registration was rejected, so nothing was stored."""
+
+    code, title = "no_photo_accepted", "No photo accepted"
+
+
+class NoFaceFoundError(InvalidInputError):
+    """A photo that must show a face shows none."""
+
+    code, title = "no_face", "No face found"
+
+
+class SeveralFacesError(InvalidInputError):
+    """A photo that must show one face shows several."""
+
+    code, title = "several_faces", "Several faces found"
+
+
+class ImageError(InvalidInputError):
+    """The photo cannot be used."""
+
+    code, title = "invalid_image", "Invalid image"
+
+
+class NotAnImageError(ImageError):
+    """The bytes are not an image, or are empty."""
+
+    code, title = "not_an_image", "Not an image"
+
+
+class ImageTruncatedError(ImageError):
+    """The image ends before its data does, or its data is damaged."""
+
+    code, title = "image_truncated", "Image truncated or damaged"
+
+
+class ImageTooSmallError(ImageError):
+    """The image has too few pixels to show a face."""
+
+    code, title = "image_too_small", "Image too small"
+
+
+class ContractMismatchError(InvalidInputError):
+    """A vector of another contract or dimension than the collection's."""
+
+    code, title = "contract_mismatch", "Vector of another contract"
+
+
+class UnsupportedImageError(VultusError):
+    """The image is of a format that is not read."""
+
+    kind, code, title = ErrorKind.UNSUPPORTED, "unsupported_image", "Unsupported image format"
+
+
+class TooLargeError(VultusError):
+    """Beyond a limit of size."""
+
+    kind, code, title = ErrorKind.TOO_LARGE, "too_large", "Too large"
+
+
+class ImageTooLargeError(TooLargeError):
+    """The image has more pixels or bytes than the limit; it was not decoded."""
+
+    code, title = "image_too_large", "Image too large"
+
+
+class BodyTooLargeError(TooLargeError):
+    """The request's body is longer than the limit; reading stopped there."""
+
+    code, title = "body_too_large", "Request too large"
+
+
+class UnauthenticatedError(VultusError):
+    """No API key, or one that is unknown or revoked."""
+
+    kind, code, title = ErrorKind.UNAUTHENTICATED, "unauthenticated", "API key required"
+
+
+class ForbiddenError(VultusError):
+    """The key is valid but its role does not allow this."""
+
+    kind, code, title = ErrorKind.FORBIDDEN, "forbidden", "Not allowed"
+
+
+class NotFoundError(VultusError):
+    """Nothing with that id or name."""
+
+    kind, code, title = ErrorKind.NOT_FOUND, "not_found", "Not found"
+
+
+class ConflictError(VultusError):
+    """The request contradicts what is stored."""
+
+    kind, code, title = ErrorKind.CONFLICT, "conflict", "Conflict"
+
+
+class AlreadyExistsError(ConflictError):
+    """Something with that name or external id exists."""
+
+    code, title = "already_exists", "Already exists"
+
+
+class IdempotencyInFlightError(ConflictError):
+    """The first request with this Idempotency-Key has not finished."""
+
+    code, title = "idempotency_in_flight", "First request still running"
+
+
+class IdempotencyMismatchError(ConflictError):
+    """The Idempotency-Key was used before with another body."""
+
+    kind = ErrorKind.MISMATCH
+    code, title = "idempotency_mismatch", "Idempotency-Key used with another body"
+
+
+class RequestTimeoutError(VultusError):
+    """The caller stopped sending in the middle of a request."""
+
+    kind, code, title = ErrorKind.TIMEOUT, "request_timeout", "Request timed out"
+
+
+class OverloadedError(VultusError):
+    """The queue is full; the caller should retry with backoff."""
+
+    kind, code, title = ErrorKind.OVERLOADED, "overloaded", "Server overloaded"
+
+
+class UnavailableError(VultusError):
+    """Something the answer needs is down; the answer would not be true without it."""
+
+    kind, code, title = ErrorKind.UNAVAILABLE, "unavailable", "Service unavailable"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database cannot be reached."""
+
+    code, title = "database_unavailable", "Database unavailable"
+
+
+class SetupError(VultusError):
+    """The installation needs a hand; the detail says which command to run."""
+
+    kind, code, title = ErrorKind.SETUP, "setup", "Set-up incomplete"
+
+
+class SchemaNotCurrentError(SetupError):
+    """The database schema is older or newer than this program."""
+
+    code, title = "schema_not_current", "Database schema is not current"
+
+
+class ExtensionMissingError(SetupError):
+    """PostgreSQL lacks pgvector, or has one that is too old."""
+
+    code, title = "extension_missing", "pgvector is missing or too old"
+
+
+class EmbeddedDatabaseError(SetupError):
+    """The embedded PostgreSQL could not be started."""
+
+    code, title = "embedded_database", "Embedded database failed"
+
+
+class WeightsError(SetupError):
+    """A network's weights are missing or have the wrong digest."""
+
+    code, title = "weights", "Network weights unusable"

@@ -1,0 +1,161 @@
+"""Data sets on disk: one folder a person, and LFW's list of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vultus.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Photos of known persons.
+
+    Attributes:
+        root: The folder that holds one folder a person.
+        persons: Names of the folders, sorted.
+        photos: Paths relative to the root with forward slashes, sorted by person, then by file.
+        person: (photos,) position of each photo's person in `persons`; never falls.
+    """
+
+    root: Path
+    persons: tuple[str, ...]
+    photos: tuple[str, ...]
+    person: Indices
+
+    @property
+    def counts(self) -> Indices:
+        """(persons,) photos of each person."""
+        return np.bincount(self.person, minlength=len(self.persons)).astype(np.int64)
+
+    def only(self, keep: Indices) -> DataSet:
+        """Return the data set with the photos at the given rising positions; the persons keep their numbers."""
+        return replace(self, photos=tuple(self.photos[at] for at in keep), person=self.person[keep])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Listed comparisons.
+
+    Attributes:
+        first: (pairs,) position of a photo in the data set.
+        second: (pairs,) position of the photo it is compared with.
+        same: (pairs,) whether both show one person.
+        fold: (pairs,) part of the cross-validation the pair belongs to, from 0.
+    """
+
+    first: Indices
+    second: Indices
+    same: Flags
+    fold: Indices
+
+    @property
+    def listed(self) -> Indices:
+        """Positions of the photos that occur, rising."""
+        return np.unique(np.concatenate((self.first, self.second)))
+
+    def within(self, keep: Indices) -> Pairs:
+        """Return the pairs with positions in `DataSet.only(keep)`; every listed photo must be kept."""
+        return replace(self, first=np.searchsorted(keep, self.first), second=np.searchsorted(keep, self.second))
+
+
+def read_folders(root: Path) -> DataSet:
+    """List the photos of a folder that holds one folder a person.
+
+    Raises:
+        InvalidInputError: No folder in it holds a photo.
+    """
+    found = [
+        (folder.name, names) for folder in sorted(root.iterdir()) if folder.is_dir() and (names := _photos(folder))
+    ]
+    if not found:
+        raise InvalidInputError(f"{root} holds no folder with photos; expected {root / 'PERSON' / 'PHOTO.jpg'}.")
+    return DataSet(
+        root=root,
+        persons=tuple(name for name, _ in found),
+        photos=tuple(f"{person}/{name}" for person, names in found for name in names),
+        person=np.repeat(np.arange(len(found)), [len(names) for _, names in found]),
+    )
+
+
+def _photos(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def read_pairs(path: Path, data: DataSet) -> Pairs:
+    r"""Read a list of pairs in LFW's format (Huang et al. 2007, "Labeled Faces in the Wild", view 2).
+
+    The first line is `folds TAB n`; each fold then has n lines `name i j` (one person) followed by n lines
+    `name1 i name2 j` (two persons). Photo i of a person is `name/name_000i.jpg`, counted from 1.
+
+    Raises:
+        InvalidInputError: A line does not follow the format or names a photo that the data set lacks; the detail names
+            the line.
+    """
+    lines = [(number, line.split()) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    folds, half = _header(path, lines[0][1] if lines else [])
+    rows = lines[1:]
+    if len(rows) != folds * half * 2:
+        raise InvalidInputError(
+            f"{path}: the first line announces {folds} folds of 2 × {half} pairs, "
+            f"{folds * half * 2} in all, but {len(rows)} follow."
+        )
+    place = {photo.rsplit(".", 1)[0]: at for at, photo in enumerate(data.photos)}
+    found = []
+    for at, (number, fields) in enumerate(rows):
+        photos = list(_named(path, number, fields))
+        if missing := [photo for photo in photos if photo not in place]:
+            raise InvalidInputError(f"{path}, line {number}: {data.root / missing[0]}.jpg does not exist.")
+        expected = at % (2 * half) < half
+        if (len(fields) == 3) != expected:
+            raise InvalidInputError(
+                f"{path}, line {number}: expected {'one person' if expected else 'two persons'}; each fold lists "
+                f"{half} pairs of one person, then {half} of two."
+            )
+        found.append((place[photos[0]], place[photos[1]], expected, at // (2 * half)))
+    table = np.array(found, dtype=np.int64)
+    return Pairs(first=table[:, 0], second=table[:, 1], same=table[:, 2].astype(bool), fold=table[:, 3])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}") from error
+
+
+def _header(path: Path, fields: list[str]) -> tuple[int, int]:
+    if len(fields) == 2 and all(field.isdecimal() for field in fields):
+        folds, half = map(int, fields)
+        if folds >= 2 and half >= 1:
+            return folds, half
+    raise InvalidInputError(
+        f"{path}, line 1: expected two numbers, at least 2 folds and the pairs of one person in each, "
+        f"as in '10 300'; found '{' '.join(fields)}'."
+    )
+
+
+def _named(path: Path, number: int, fields: list[str]) -> Iterator[str]:
+    """Yield the two photos of a line, without suffix."""
+    three = len(fields) == 3
+    indices = fields[1:3] if three else fields[1:4:2]
+    if len(fields) not in {3, 4} or not all(index.isdecimal() for index in indices):
+        raise InvalidInputError(
+            f"{path}, line {number}: expected 'name i j' or 'name1 i name2 j'; found '{' '.join(fields)}'."
+        )
+    names = [fields[0]] * 2 if three else fields[0:4:2]
+    for name, index in zip(names, indices, strict=True):
+        yield f"{name}/{name}_{int(index):04d}"

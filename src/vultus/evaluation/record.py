@@ -1,0 +1,95 @@
+"""What a report records; `report.json` is these values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vultus.evaluation.gallery import GalleryResult
+from vultus.evaluation.pairs import AllResult, ListedResult
+from vultus.evaluation.provenance import Provenance
+from vultus.evaluation.runner import Failure, Timing
+
+if TYPE_CHECKING:
+    from vultus.evaluation.datasets import DataSet
+    from vultus.evaluation.runner import Described
+
+PAIRS_SCHEMA = "vultus.evaluation.pairs/1"
+GALLERY_SCHEMA = "vultus.evaluation.gallery/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What was measured on: figures both kinds of report share.
+
+    Attributes:
+        data: Name of the data set's folder.
+        persons: With at least one photo.
+        photos: All of them.
+        without_face: Photos without an embedding.
+        several_faces: Photos in which more than one face was found.
+        failures: Photos without an embedding, and why.
+        timing: How long describing took.
+        provenance: Program and machine.
+    """
+
+    data: str
+    persons: int
+    photos: int
+    without_face: int
+    several_faces: int
+    failures: tuple[Failure, ...]
+    timing: Timing
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class PairsReport:
+    """Verification. Members are only added to a schema; a change of meaning makes a new one.
+
+    Attributes:
+        evaluated: On what, by what.
+        listed: Figures on the listed pairs; None without a list.
+        all: Figures on all pairs.
+        schema: Names this structure.
+    """
+
+    evaluated: Evaluated
+    listed: ListedResult | None
+    all: AllResult
+    schema: str = PAIRS_SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryReport:
+    """Identification.
+
+    Attributes:
+        evaluated: On what, by what.
+        enrol: Photos enrolled a person.
+        held_out: Share of persons who were not enrolled.
+        seed: Of the split.
+        result: The figures.
+        schema: Names this structure.
+    """
+
+    evaluated: Evaluated
+    enrol: int
+    held_out: float
+    seed: int
+    result: GalleryResult
+    schema: str = GALLERY_SCHEMA
+
+
+def evaluated(data: DataSet, described: Described, source: Provenance) -> Evaluated:
+    """Sum up what was measured on."""
+    return Evaluated(
+        data=data.root.resolve().name,
+        persons=int((data.counts > 0).sum()),
+        photos=len(data.photos),
+        without_face=len(described.failures),
+        several_faces=described.several,
+        failures=described.failures,
+        timing=described.timing,
+        provenance=source,
+    )

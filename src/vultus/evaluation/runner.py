@@ -1,0 +1,174 @@
+"""Run the networks on every photo of a data set, in threads, and keep what the metrics need."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from vultus.domain import DescribedFace, FloatArray
+from vultus.errors import InvalidInputError, VultusError
+from vultus.evaluation.datasets import Flags
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vultus.domain import Analysis
+    from vultus.evaluation.datasets import DataSet
+
+Progress = Callable[[int, int], None]
+"""Told (photos done, photos in all) after every photo, from the calling thread."""
+
+
+class Describer(Protocol):
+    """What is evaluated: turns a photo into faces with embeddings; called from several threads."""
+
+    def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:
+        """Return every face of a photo."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A photo without an embedding, and the stable code of why: `no_face`, or an error's code."""
+
+    photo: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Milliseconds a photo spent in one stage; stages of several photos overlap."""
+
+    stage: str
+    mean_ms: float
+    median_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long describing took.
+
+    Attributes:
+        stages: Each stage of the pipeline, then `total`, their sum.
+        photos_per_s: Of all threads together, reading of files included.
+        workers: Threads.
+    """
+
+    stages: tuple[StageTime, ...]
+    photos_per_s: float
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Described:
+    """A data set as the networks see it.
+
+    Attributes:
+        vectors: (photos, d) float32 unit vectors; zeros where no face was found.
+        found: (photos,) whether there is a vector.
+        faces: (photos,) the face chosen in each photo, None where none was found.
+        several: Photos with more than one face.
+        failures: Photos without a vector, in the order of the data set.
+        timing: How long it took.
+    """
+
+    vectors: FloatArray
+    found: Flags
+    faces: tuple[DescribedFace | None, ...]
+    several: int
+    failures: tuple[Failure, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    face: DescribedFace | None
+    faces: int
+    code: str
+    timings_ms: dict[str, float]
+
+
+def describe_all(
+    describer: Describer, data: DataSet, *, workers: int, progress: Progress = lambda _done, _all: None
+) -> Described:
+    """Describe every photo; one that cannot be used is a failure of that photo, not of the evaluation.
+
+    Args:
+        describer: The pipeline.
+        data: Which photos.
+        workers: Threads.
+        progress: Told after every photo.
+
+    Raises:
+        InvalidInputError: No photo shows a face.
+    """
+    started = time.perf_counter()
+    outcomes = []
+    with ThreadPoolExecutor(workers, thread_name_prefix="evaluation") as threads:
+        for outcome in threads.map(lambda name: _describe(describer, data.root / name), data.photos):
+            outcomes.append(outcome)
+            progress(len(outcomes), len(data.photos))
+    taken_s = time.perf_counter() - started
+    found = np.array([outcome.face is not None for outcome in outcomes])
+    if not found.any():
+        raise InvalidInputError(f"No face was found in any of the {len(outcomes)} photos of {data.root}.")
+    seen = [outcome.face for outcome in outcomes if outcome.face is not None]
+    vectors = np.zeros((len(outcomes), len(seen[0].vector)), np.float32)
+    vectors[found] = [face.vector for face in seen]
+    return Described(
+        vectors=vectors,
+        found=found,
+        faces=tuple(outcome.face for outcome in outcomes),
+        several=sum(outcome.faces > 1 for outcome in outcomes),
+        failures=tuple(
+            Failure(photo, outcome.code)
+            for photo, outcome in zip(data.photos, outcomes, strict=True)
+            if outcome.face is None
+        ),
+        timing=Timing(_stages([outcome.timings_ms for outcome in outcomes]), len(outcomes) / taken_s, workers),
+    )
+
+
+def _describe(describer: Describer, path: Path) -> _Outcome:
+    try:
+        analysis = describer.describe(path.read_bytes())
+    except VultusError as error:
+        return _Outcome(None, 0, error.code, {})
+    face = central_face(analysis)
+    return _Outcome(face, len(analysis.faces), "" if face else "no_face", analysis.timings_ms)
+
+
+def central_face(analysis: Analysis) -> DescribedFace | None:
+    """Return the face a photo of a data set is about: the large one near the middle; None without faces.
+
+    Data sets name one person a photo, the one the photo was cut out around. The weight of a face is the side of its
+    box (geometric mean, pixels) times the square of 1 − d / D, where d is the distance of its centre from the photo's
+    centre and D that of a corner: a face in a corner must be many times larger to win.
+    """
+
+    def weight(described: DescribedFace) -> float:
+        box = described.face.box
+        side = math.sqrt(max(0.0, box.width) * max(0.0, box.height))
+        away = math.hypot((box.left + box.right - analysis.width) / 2, (box.top + box.bottom - analysis.height) / 2)
+        nearness = max(0.0, 1 - away / (math.hypot(analysis.width, analysis.height) / 2))
+        return side * nearness**2
+
+    return max(analysis.faces, key=weight, default=None)
+
+
+def _stages(timings: list[dict[str, float]]) -> tuple[StageTime, ...]:
+    names = list(dict.fromkeys(name for taken in timings for name in taken))
+    rows = {name: [taken[name] for taken in timings if name in taken] for name in names}
+    rows["total"] = [sum(taken.values()) for taken in timings if taken]
+    return tuple(
+        StageTime(name, float(np.mean(taken)), float(np.median(taken)), float(np.percentile(taken, 95)))
+        for name, taken in rows.items()
+        if taken
+    )

@@ -1,0 +1,169 @@
+"""Composition root: opens resources, builds services, closes in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from vultus.api.app import create_app
+from vultus.db.database import Database
+from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.migrate import upgrade
+from vultus.errors import SetupError, VultusError
+from vultus.models.pipeline import FacePipeline
+from vultus.models.pool import AnalysisPool
+from vultus.services.wiring import Services, build
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from vultus.services.erasure import Eraser
+    from vultus.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Return where built graphs are cached, in a data directory nobody else may read.
+
+    Raises:
+        SetupError: The data directory cannot be made.
+    """
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"The data directory {settings.data_dir} cannot be made: {error.strerror}. Set VULTUS_DATA_DIR to a folder "
+            "of yours."
+        ) from error
+    return settings.data_dir / "cache"
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[str]:
+    """Yield the URL of the PostgreSQL to use, starting the embedded one when no URL is set.
+
+    Raises:
+        EmbeddedDatabaseError: It does not start; the detail says what to do.
+    """
+    if settings.database.url:
+        yield settings.database.url.get_secret_value()
+        return
+    embedded = EmbeddedPostgres(settings.data_dir)
+    try:
+        yield await asyncio.to_thread(embedded.start)
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """Yield a database with a current schema; the embedded one is brought up to date first.
+
+    Raises:
+        SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`.
+    """
+    async with open_server(settings) as url:
+        if settings.database.url is None:
+            await upgrade(url)
+        database = await Database.connect(url, settings.database)
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open database and networks side by side, and yield the services built on them."""
+    async with AsyncExitStack() as stack:
+        loading = asyncio.create_task(
+            asyncio.to_thread(FacePipeline.load, settings.inference, settings.photos, cache_folder(settings))
+        )
+        stack.push_async_callback(_settle, loading)
+        database = await stack.enter_async_context(open_database(settings))
+        pool = await stack.enter_async_context(AnalysisPool(await loading, settings.inference))
+        services = build(settings, database, pool)
+        await services.collections.ensure_default()
+        yield services
+
+
+async def _settle(task: asyncio.Task[FacePipeline]) -> None:
+    with contextlib.suppress(VultusError):
+        await task
+
+
+@asynccontextmanager
+async def sweeping(eraser: Eraser, interval_s: float) -> AsyncIterator[None]:
+    """Erase what has expired, now and then, while the block runs."""
+
+    async def forever() -> None:
+        while True:
+            try:
+                if ended := await eraser.sweep():
+                    log.info("expired consents ended", extra={"consents": ended})
+            except VultusError as error:
+                log.warning("sweep failed; it runs again", extra={"code": error.code})
+            await asyncio.sleep(interval_s)
+
+    task = asyncio.create_task(forever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the API's socket before anything slow happens.
+
+    Raises:
+        SetupError: The address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set VULTUS_SERVER__PORT."
+        ) from error
+    return listener
+
+
+async def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
+    """Serve the API until SIGINT or SIGTERM.
+
+    Args:
+        settings: All of it.
+        announce: Called once requests are answered, with the address and, the first time, the administrator's key.
+    """
+    with listen(settings.server.host, settings.server.port) as listener:
+        async with open_services(settings) as services:
+            app = create_app(services, max_requests=settings.server.max_requests)
+            first_key = await services.access.ensure_first()
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=10,
+            )
+            host, port = listener.getsockname()[:2]
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            async with sweeping(services.eraser, settings.jobs.sweep_interval_s):
+                announce(address, first_key)
+                await uvicorn.Server(config).serve(sockets=[listener])

@@ -1,0 +1,1 @@
+"""Pretrained networks: pixels in, vectors out. Nothing here knows a person."""

@@ -1,0 +1,23 @@
+"""Embedders: what a face looks like, as a vector. One file a family, one Protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from numpy import uint8
+    from numpy.typing import NDArray
+
+    from vultus.domain import FloatArray
+
+
+class Embedder(Protocol):
+    """Turns aligned crops into unit vectors."""
+
+    def embed(self, chips: NDArray[uint8]) -> FloatArray:
+        """Return (n, d) float32 unit vectors.
+
+        Args:
+            chips: (n, side, side, 3) uint8, RGB, aligned to the network's template; n may be 0.
+        """
+        ...

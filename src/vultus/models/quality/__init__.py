@@ -1,0 +1,85 @@
+"""How usable a face is: size, sharpness, light and pose, from its crop and its landmarks.
+
+Pose follows from where the nose lies between eyes and mouth. The face is taken as a plane through eyes and mouth, with
+the tip of the nose standing out of it (compare Gee and Cipolla (1994), "Determining the gaze of faces in images",
+Image and Vision Computing 12(10)): a turn shortens the plane and moves the nose along it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from vultus.domain import DetectedFace, FloatArray, Pixels, Quality
+from vultus.models.alignment import tilt_deg
+
+NOSE_HEIGHT = 0.45
+"""How far the tip of the nose stands out of the plane of eyes and mouth, as a fraction of the distance of the eyes."""
+
+FACE_AREA = slice(1, 4)
+"""The middle three of five strips of the crop, each way: face without hair, background and black borders."""
+
+
+def measure(face: DetectedFace, chip: Pixels, template: FloatArray) -> Quality:
+    """Return the quality of a face.
+
+    Args:
+        face: In pixels of the original photo.
+        chip: Its aligned crop, (side, side, 3) uint8.
+        template: (5, 2) landmarks of a frontal face in pixels of the crop.
+    """
+    fifth = len(chip) // 5
+    middle = slice(FACE_AREA.start * fifth, FACE_AREA.stop * fifth)
+    grey = cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY)[middle, middle]
+    yaw, pitch = pose_deg(face.landmarks, template)
+    return Quality(
+        size_px=min(face.box.width, face.box.height),
+        sharpness=float(cv2.Laplacian(grey, cv2.CV_32F).var()),
+        brightness=float(grey.mean()) / 255,
+        yaw_deg=yaw,
+        pitch_deg=pitch,
+        roll_deg=tilt_deg(face.landmarks),
+    )
+
+
+def pose_deg(landmarks: FloatArray, template: FloatArray) -> tuple[float, float]:
+    """Estimate yaw and pitch in degrees from five landmarks, relative to a frontal face.
+
+    Args:
+        landmarks: (5, 2) in any scale and roll.
+        template: (5, 2) of a frontal face.
+
+    Returns:
+        Yaw, positive when the nose points to the image's right, and pitch, positive when it points down; −90..90.
+    """
+    nose, width, height = _face_frame(landmarks)
+    front_nose, front_width, front_height = _face_frame(template)
+    depth = NOSE_HEIGHT * front_width
+    # In units of the frontal face: the plane shrinks by the cosine, the nose moves by depth times the sine.
+    scale = max(width / front_width, height / front_height, 1e-9)
+    cos_yaw, cos_pitch = (width / front_width / scale, height / front_height / scale)
+    across = nose[0] / scale - front_nose[0] * cos_yaw
+    down = nose[1] / scale - front_nose[1] * cos_pitch
+    return (
+        math.degrees(math.atan2(across, depth * max(cos_yaw, 1e-9))),
+        math.degrees(math.atan2(down, depth * max(cos_pitch, 1e-9))),
+    )
+
+
+def _face_frame(points: FloatArray) -> tuple[tuple[float, float], float, float]:
+    """Return the nose relative to the middle of the eyes, the width and the height, along the face's own axes.
+
+    Width is the mean distance of eyes and of mouth corners across; height is from eyes to mouth.
+    """
+    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+    across = (points[1] - points[0]) + (points[4] - points[3])
+    across = across / max(float(np.hypot(*across)), 1e-9)
+    down = np.array([-across[1], across[0]])
+    width = float(((points[1] - points[0]) @ across + (points[4] - points[3]) @ across) / 2)
+    nose, to_mouth = points[2] - eyes, mouth - eyes
+    # A turned head keeps the nose's foot on the line from eyes to mouth, which may itself be slanted.
+    height = max(float(to_mouth @ down), 1e-9)
+    at = float(nose @ down)
+    return (float(nose @ across) - float(to_mouth @ across) * at / height, at), width, height

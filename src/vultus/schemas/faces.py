@@ -1,0 +1,163 @@
+"""Faces, verdicts and candidates as they are answered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import Field
+
+from vultus import domain
+from vultus.schemas.base import Cosine, Measure, Rate, Wire
+
+
+class BoxOut(Wire):
+    """Pixels of the upright photo; a box may reach past its edge."""
+
+    left: Measure
+    top: Measure
+    right: Measure
+    bottom: Measure
+
+
+class PointOut(Wire):
+    """Pixels of the upright photo."""
+
+    x: Measure
+    y: Measure
+
+
+class LandmarksOut(Wire):
+    """Five points; left and right are the image's, not the person's."""
+
+    left_eye: PointOut
+    right_eye: PointOut
+    nose: PointOut
+    left_mouth: PointOut
+    right_mouth: PointOut
+
+
+class QualityOut(Wire):
+    """How usable the face is."""
+
+    size_px: Measure = Field(description="Shorter side of the box, pixels of the original photo.")
+    sharpness: Measure = Field(description="Variance of the Laplacian of the aligned crop; blurred faces are low.")
+    brightness: Measure = Field(description="Mean grey level of the aligned crop, 0 to 1.")
+    yaw_deg: Measure = Field(description="Estimated turn to the side, degrees.")
+    pitch_deg: Measure = Field(description="Estimated nod, degrees.")
+    roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.")
+
+    @classmethod
+    def of(cls, quality: domain.Quality) -> Self:
+        """Translate a domain value."""
+        return cls(
+            size_px=quality.size_px,
+            sharpness=quality.sharpness,
+            brightness=quality.brightness,
+            yaw_deg=quality.yaw_deg,
+            pitch_deg=quality.pitch_deg,
+            roll_deg=quality.roll_deg,
+        )
+
+
+class DetectedFaceOut(Wire):
+    """One face of a photo."""
+
+    box: BoxOut
+    landmarks: LandmarksOut
+    score: Cosine = Field(description="The detector's confidence, 0 to 1.")
+    quality: QualityOut
+
+    @classmethod
+    def detected(cls, face: domain.DescribedFace) -> Self:
+        """Translate a domain value."""
+        return cls(**face_fields(face))
+
+
+def face_fields(face: domain.DescribedFace) -> dict[str, object]:
+    """Return the members that every answer about a face shares."""
+    names = LandmarksOut.model_fields
+    points = {name: PointOut(x=float(x), y=float(y)) for name, (x, y) in zip(names, face.face.landmarks, strict=True)}
+    box = face.face.box
+    return {
+        "box": BoxOut(left=box.left, top=box.top, right=box.right, bottom=box.bottom),
+        "landmarks": LandmarksOut(**points),
+        "score": face.face.score,
+        "quality": QualityOut.of(face.quality),
+    }
+
+
+class CandidateOut(Wire):
+    """A person whose closest face has this similarity to the probe."""
+
+    person_id: UUID
+    external_id: str | None
+    name: str | None
+    face_id: UUID
+    similarity: Cosine
+
+    @classmethod
+    def of(cls, candidate: domain.Candidate) -> Self:
+        """Translate a domain value."""
+        return cls(
+            person_id=candidate.person_id,
+            external_id=candidate.external_id,
+            name=candidate.name,
+            face_id=candidate.face_id,
+            similarity=candidate.similarity,
+        )
+
+
+class DecisionOut(Wire):
+    """A verdict with everything needed to understand it."""
+
+    verdict: domain.Verdict
+    threshold: Cosine = Field(description="Cosine a candidate had to reach.")
+    false_match_rate: Rate = Field(description="Share of comparisons of two strangers that reach the threshold.")
+    false_positive_identification_rate: Rate = Field(
+        description="Chance that a stranger reaches the threshold in a gallery of this size: 1 − (1 − FMR)^N."
+    )
+    gallery_size: int = Field(description="Templates compared, N.")
+    margin: Cosine | None = Field(description="Cosine ahead of the next person; null without one.")
+    reasons: list[str] = Field(description="Stable words saying why.")
+
+    @classmethod
+    def decided(cls, decision: domain.Decision) -> Self:
+        """Translate a domain value."""
+        return cls(
+            verdict=decision.verdict,
+            threshold=decision.threshold,
+            false_match_rate=decision.fmr,
+            false_positive_identification_rate=decision.fpir,
+            gallery_size=decision.gallery_size,
+            margin=decision.margin,
+            reasons=list(decision.reasons),
+        )
+
+
+class FaceOut(Wire):
+    """An enrolled template of a person, without its vector."""
+
+    id: UUID
+    person_id: UUID
+    consent_id: UUID
+    contract_id: str
+    quality: QualityOut
+    score: Cosine
+    source_sha256: str = Field(description="Digest of the photo it came from; the photo itself is not kept.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, face: domain.Face) -> Self:
+        """Translate a domain value."""
+        return cls(
+            id=face.id,
+            person_id=face.person_id,
+            consent_id=face.consent_id,
+            contract_id=face.contract_id,
+            quality=QualityOut.of(face.quality),
+            score=face.score,
+            source_sha256=face.source_sha256,
+            created_at=face.created_at,
+        )

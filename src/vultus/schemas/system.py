@@ -1,0 +1,112 @@
+"""Health, version, models, audit and problems on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vultus.db.repositories.audit import AuditEntry
+from vultus.models.catalog import Pack
+from vultus.schemas.base import Cosine, Rate, Wire
+
+
+class HealthOut(Wire):
+    """The service is there."""
+
+    status: str = "ok"
+
+
+class VersionOut(Wire):
+    """What is running."""
+
+    name: str = "vultus"
+    version: str
+    api: str = "v1"
+
+
+class OperatingPointOut(Wire):
+    """The cosine threshold measured for a false match rate."""
+
+    false_match_rate: Rate
+    threshold: Cosine
+
+
+class ModelOut(Wire):
+    """The networks in use and what one may do with them."""
+
+    pack: str
+    detector: str
+    embedder: str
+    contract_id: str
+    dimension: int
+    preprocessing: str
+    licences: dict[str, str] = Field(description="By network.")
+    commercial_use: bool
+    operating_points: list[OperatingPointOut]
+    calibration_source: str
+    margin: Cosine
+
+    @classmethod
+    def of(cls, pack: Pack) -> Self:
+        """Translate a pack of the catalogue."""
+        parts = (pack.detector, pack.embedder)
+        return cls(
+            pack=pack.name,
+            detector=pack.detector.name,
+            embedder=pack.embedder.name,
+            contract_id=pack.contract.id,
+            dimension=pack.contract.dimension,
+            preprocessing=pack.contract.preprocessing,
+            licences={part.name: part.licence.name for part in parts},
+            commercial_use=pack.commercial_use,
+            operating_points=[
+                OperatingPointOut(false_match_rate=rate, threshold=threshold)
+                for rate, threshold in pack.calibration.points
+            ],
+            calibration_source=pack.calibration.source,
+            margin=pack.calibration.margin,
+        )
+
+
+class AuditOut(Wire):
+    """Something that was written: who, what, when; ids and counts only."""
+
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    request_id: str | None
+    collection_id: UUID | None
+    person_id: UUID | None
+    object_id: UUID | None
+    detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: AuditEntry) -> Self:
+        """Translate the stored record."""
+        return cls(**{name: getattr(record, name) for name in cls.model_fields})
+
+
+class FieldProblem(Wire):
+    """One wrong field."""
+
+    path: str = Field(examples=["body.consent.purpose"])
+    message: str
+    code: str = Field(description="Stable.", examples=["missing"])
+
+
+class Problem(BaseModel):
+    """An error after RFC 9457; members beyond these depend on the code."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:vultus:problem:no_face"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable; decide by this one.")
+    request_id: str
+    errors: list[FieldProblem] | None = Field(None, description="Every wrong field, when fields are wrong.")

@@ -1,0 +1,1 @@
+"""The product's rules: registration, recognition, verification, consent, erasure, access."""

@@ -1,0 +1,121 @@
+"""Isolated galleries: create, find, change, drop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from vultus.domain import Actor, Collection, DecisionPolicy
+from vultus.errors import ContractMismatchError, InvalidInputError
+from vultus.services.decision import DEFAULT_FMR
+
+if TYPE_CHECKING:
+    from vultus.db.database import Database, Work
+    from vultus.models.pipeline import FacePipeline
+
+DEFAULT_COLLECTION = "default"
+
+
+async def find_collection(work: Work, reference: str) -> Collection:
+    """Return the collection with that id or name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    try:
+        key = UUID(reference)
+    except ValueError:
+        return await work.collections.by_name(reference)
+    return await work.collections.get(key)
+
+
+def check_contract(collection: Collection, contract_id: str) -> None:
+    """Refuse to compare vectors of two contracts.
+
+    Raises:
+        ContractMismatchError: The collection holds vectors of another network.
+    """
+    if collection.contract_id != contract_id:
+        raise ContractMismatchError(
+            f"Collection '{collection.name}' holds vectors of contract '{collection.contract_id}', "
+            f"not of '{contract_id}'. Use the network it was created with, or another collection.",
+            expected=collection.contract_id,
+            got=contract_id,
+        )
+
+
+class Collections:
+    """Collections by id or name."""
+
+    def __init__(self, database: Database, pipeline: FacePipeline) -> None:
+        self._database = database
+        self._pipeline = pipeline
+
+    def default_policy(self) -> DecisionPolicy:
+        """Return the policy of a collection that asks for nothing else."""
+        return DecisionPolicy(
+            enrol=self._pipeline.enrol_rule, recognize=self._pipeline.recognize_rule, target_fmr=DEFAULT_FMR
+        )
+
+    async def create(
+        self, name: str, *, actor: Actor, policy: DecisionPolicy | None = None, retention_days: int | None = None
+    ) -> Collection:
+        """Create an empty collection that pins the current contract.
+
+        Raises:
+            AlreadyExistsError: The name is taken.
+        """
+        try:
+            UUID(name)
+        except ValueError:
+            pass
+        else:
+            raise InvalidInputError("A collection's name must not look like an id; choose a word.")
+        async with self._database.work() as work:
+            made = await work.collections.add(
+                name=name,
+                contract_id=self._pipeline.contract.id,
+                policy=policy or self.default_policy(),
+                retention_days=retention_days,
+            )
+            await work.audit.add(actor, "collection.created", collection_id=made.id)
+        return made
+
+    async def ensure_default(self) -> Collection:
+        """Return the collection `default`, creating it on first use of an installation."""
+        async with self._database.work() as work:
+            return await work.collections.ensure(
+                name=DEFAULT_COLLECTION, contract_id=self._pipeline.contract.id, policy=self.default_policy()
+            )
+
+    async def get(self, reference: str) -> tuple[Collection, int, int]:
+        """Return a collection with its numbers of persons and of faces."""
+        async with self._database.work(read_only=True) as work:
+            found = await find_collection(work, reference)
+            persons, faces = await work.collections.counts(found.id)
+        return found, persons, faces
+
+    async def page(self, *, after: UUID | None, limit: int) -> tuple[Collection, ...]:
+        """Return collections in order of creation, those after the given id."""
+        async with self._database.work(read_only=True) as work:
+            return await work.collections.page(after=after, limit=limit)
+
+    async def change(self, reference: str, *, actor: Actor, **changes: Any) -> Collection:
+        """Change name, policy or retention of a collection; faces stay."""
+        async with self._database.work() as work:
+            found = await find_collection(work, reference)
+            changed = await work.collections.change(found.id, **changes)
+            await work.audit.add(
+                actor, "collection.changed", collection_id=found.id, detail={"fields": sorted(changes)}
+            )
+        return changed
+
+    async def delete(self, reference: str, *, actor: Actor) -> None:
+        """Drop a collection with everybody in it."""
+        async with self._database.work() as work:
+            found = await find_collection(work, reference)
+            persons, faces = await work.collections.counts(found.id)
+            await work.collections.delete(found.id)
+            await work.audit.add(
+                actor, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
+            )

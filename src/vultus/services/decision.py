@@ -1,0 +1,154 @@
+"""Where a verdict is decided. Pure: candidates, quality and policy in, a `Decision` out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vultus.domain import Calibration, Candidate, Decision, DecisionPolicy, Quality, QualityRule, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_FMR = 1e-4
+"""One wrong match in ten thousand comparisons; NIST SP 800-63B-4 asks for no more."""
+
+LOOKALIKE_FPIR = 1e-2
+"""How often an enrolment may be refused because of a stranger's face in the same gallery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The cosine a candidate must reach, and the error rate that stands behind it.
+
+    Attributes:
+        cosine: The threshold.
+        fmr: False match rate of one comparison at that cosine.
+        beyond_measurement: The policy asked for a rate lower than the calibration's data can resolve; the strictest
+            measured threshold is used instead.
+    """
+
+    cosine: float
+    fmr: float
+    beyond_measurement: bool = False
+
+
+def threshold_for(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> Threshold:
+    """Return the threshold a policy means for a gallery of `gallery_size` templates."""
+    if policy.threshold is not None:
+        return Threshold(policy.threshold, calibration.fmr_at(policy.threshold))
+    if policy.target_fpir is not None:
+        wanted = fmr_for_fpir(policy.target_fpir, gallery_size)
+    else:
+        wanted = policy.target_fmr if policy.target_fmr is not None else DEFAULT_FMR
+    fmr = max(wanted, calibration.strictest_fmr)
+    return Threshold(calibration.threshold_at(fmr), fmr, beyond_measurement=wanted < calibration.strictest_fmr)
+
+
+def lookalike_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> float:
+    """Return the cosine at which a new face counts as somebody who is already enrolled.
+
+    Never laxer than the collection's own threshold, and strict enough that a gallery of this size wrongly refuses at
+    most about `LOOKALIKE_FPIR` of new persons, as far as the calibration's data resolves it.
+    """
+    fmr = max(fmr_for_fpir(LOOKALIKE_FPIR, gallery_size), calibration.strictest_fmr)
+    return max(threshold_for(policy, calibration, gallery_size).cosine, calibration.threshold_at(fmr))
+
+
+def fpir_for_fmr(fmr: float, gallery_size: int) -> float:
+    """Return the false positive identification rate of a search: 1 − (1 − FMR)^N for independent comparisons."""
+    return 1.0 if fmr >= 1 and gallery_size else -math.expm1(gallery_size * math.log1p(-min(fmr, 1 - 1e-12)))
+
+
+def fmr_for_fpir(fpir: float, gallery_size: int) -> float:
+    """Return the false match rate that gives `fpir` in a gallery of `gallery_size` templates."""
+    return -math.expm1(math.log1p(-fpir) / max(1, gallery_size))
+
+
+def quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[str, ...]:
+    """Return why a face does not reach a rule, as stable words; empty when it does."""
+    faults = {
+        "low_detection_score": score < rule.min_score,
+        "too_small": quality.size_px < rule.min_size_px,
+        "too_blurred": quality.sharpness < rule.min_sharpness,
+        "extreme_pose": abs(quality.yaw_deg) > rule.max_yaw_deg or abs(quality.pitch_deg) > rule.max_pitch_deg,
+    }
+    return tuple(word for word, present in faults.items() if present)
+
+
+def decide(
+    similarities: Sequence[float],
+    *,
+    policy: DecisionPolicy,
+    calibration: Calibration,
+    gallery_size: int,
+    faults: tuple[str, ...] = (),
+) -> Decision:
+    """Decide about one probe face.
+
+    In this order: a face below the collection's quality rule is `low_quality`; without a candidate at the threshold
+    it is `no_match`; a best candidate less than the margin ahead of the next person is `ambiguous`; else `match`.
+
+    Args:
+        similarities: Cosines of the candidates, best first, one a person.
+        policy: The collection's.
+        calibration: Of the collection's contract.
+        gallery_size: Templates compared.
+        faults: What the face's quality lacks, from `quality_faults`.
+    """
+    limit = threshold_for(policy, calibration, gallery_size)
+    needed = policy.margin if policy.margin is not None else calibration.margin
+    margin = similarities[0] - similarities[1] if len(similarities) > 1 else None
+    if faults:
+        verdict, reasons = Verdict.LOW_QUALITY, faults
+    elif not similarities:
+        verdict, reasons = Verdict.NO_MATCH, ("gallery_empty" if gallery_size == 0 else "no_candidate",)
+    elif similarities[0] < limit.cosine:
+        verdict, reasons = Verdict.NO_MATCH, ("below_threshold",)
+    elif margin is not None and margin < needed:
+        verdict, reasons = Verdict.AMBIGUOUS, ("runner_up_too_close",)
+    else:
+        verdict, reasons = Verdict.MATCH, ("above_threshold",)
+    return Decision(
+        verdict=verdict,
+        threshold=limit.cosine,
+        fmr=limit.fmr,
+        fpir=fpir_for_fmr(limit.fmr, gallery_size),
+        gallery_size=gallery_size,
+        margin=margin,
+        reasons=(*reasons, "threshold_beyond_measurement") if limit.beyond_measurement else reasons,
+    )
+
+
+def assign_unique(lists: Sequence[Sequence[Candidate]], threshold: float) -> list[tuple[Candidate, ...]]:
+    """Give every person to at most one face of a photo.
+
+    Chooses the assignment of faces to persons with the greatest total of cosine above the threshold (rectangular
+    assignment problem; Crouse 2016, as implemented by SciPy), then removes from every face's list the persons that
+    went to another face.
+
+    Args:
+        lists: Candidates of each face, best first.
+        threshold: Pairs below it are never assigned.
+
+    Returns:
+        The lists, shortened, in the same order.
+    """
+    persons = list({c.person_id: None for candidates in lists for c in candidates})
+    column = {person: at for at, person in enumerate(persons)}
+    gain = np.zeros((len(lists), len(persons)))
+    for row, candidates in enumerate(lists):
+        for candidate in candidates:
+            if candidate.similarity >= threshold:
+                # A pair exactly at the threshold must still be worth more than no pair.
+                gain[row, column[candidate.person_id]] = candidate.similarity - threshold + 1e-9
+    owner = {
+        persons[person]: face
+        for face, person in zip(*linear_sum_assignment(gain, maximize=True), strict=True)
+        if gain[face, person] > 0
+    }
+    return [tuple(c for c in candidates if owner.get(c.person_id, row) == row) for row, candidates in enumerate(lists)]

@@ -1,0 +1,67 @@
+"""Photos in, faces out: the analysis of uploads before any rule of the gallery applies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
+
+if TYPE_CHECKING:
+    from vultus.domain import Analysis, DescribedFace
+    from vultus.models.pool import AnalysisPool
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An uploaded file: its bytes, and the name it was sent with for the answer only."""
+
+    content: bytes
+    filename: str | None = None
+
+
+class Images:
+    """Detect and describe the faces of a photo."""
+
+    def __init__(self, pool: AnalysisPool, *, max_bytes: int) -> None:
+        self._pool = pool
+        self._max_bytes = max_bytes
+
+    async def analyze(self, photo: Photo, *, embed: bool = True) -> Analysis:
+        """Return every face of a photo, left to right.
+
+        Raises:
+            ImageError: The bytes are no usable image.
+            UnsupportedImageError: The format is not read.
+            ImageTooLargeError: Too many bytes or pixels.
+            OverloadedError: Too many photos are waiting.
+        """
+        if len(photo.content) > self._max_bytes:
+            raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
+        return await self._pool.analyze(photo.content, embed=embed)
+
+    async def one_face(self, photo: Photo, *, largest: bool) -> DescribedFace:
+        """Return the face of a photo that shows one person.
+
+        Raises:
+            NoFaceFoundError: There is none.
+            SeveralFacesError: There are several and the largest was not asked for.
+        """
+        return pick_face(await self.analyze(photo), largest=largest)
+
+
+def pick_face(analysis: Analysis, *, largest: bool) -> DescribedFace:
+    """Return the only face, or with `largest` the one with the longest shorter side.
+
+    Raises:
+        NoFaceFoundError: There is none.
+        SeveralFacesError: There are several and the largest was not asked for.
+    """
+    if not analysis.faces:
+        raise NoFaceFoundError("No face was found in the photo.")
+    if len(analysis.faces) > 1 and not largest:
+        raise SeveralFacesError(
+            f"{len(analysis.faces)} faces were found; send a photo of one person, or set largest_face=true.",
+            faces=len(analysis.faces),
+        )
+    return max(analysis.faces, key=lambda face: face.quality.size_px)

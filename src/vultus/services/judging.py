@@ -1,0 +1,99 @@
+"""Which photos may be enrolled: every photo of a registration judged on its own, with reasons."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vultus.domain import Analysis, DescribedFace, QualityRule
+from vultus.errors import ErrorKind, VultusError
+from vultus.services.decision import quality_faults
+from vultus.services.images import Images, Photo, pick_face
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vultus.domain import Quality
+
+NOT_THE_PHOTOS_FAULT = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedFace:
+    """A face good enough to be enrolled, and the photo, counted from 0, it came from."""
+
+    photo: int
+    filename: str | None
+    sha256: str
+    face: DescribedFace
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedPhoto:
+    """Why a photo was not enrolled: stable codes, a sentence for people, facts for machines."""
+
+    photo: int
+    filename: str | None
+    reasons: tuple[str, ...]
+    detail: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+async def judge_photos(
+    images: Images, photos: Sequence[Photo], *, rule: QualityRule, largest: bool
+) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
+    """Analyse photos side by side and keep those that show one face that reaches the rule.
+
+    Raises:
+        OverloadedError: The networks could not take all photos; nothing was decided about any.
+    """
+
+    async def analyze(photo: Photo) -> Analysis | VultusError:
+        try:
+            return await images.analyze(photo)
+        except VultusError as error:
+            if error.kind in NOT_THE_PHOTOS_FAULT:
+                raise
+            return error
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(analyze(photo)) for photo in photos]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    verdicts = [
+        _judge(at, photo.filename, task.result(), rule, largest=largest)
+        for at, (photo, task) in enumerate(zip(photos, tasks, strict=True))
+    ]
+    return (
+        [verdict for verdict in verdicts if isinstance(verdict, JudgedFace)],
+        [verdict for verdict in verdicts if isinstance(verdict, RejectedPhoto)],
+    )
+
+
+def _judge(
+    at: int, filename: str | None, outcome: Analysis | VultusError, rule: QualityRule, *, largest: bool
+) -> JudgedFace | RejectedPhoto:
+    try:
+        if isinstance(outcome, VultusError):
+            raise outcome
+        face = pick_face(outcome, largest=largest)
+    except VultusError as error:
+        return RejectedPhoto(at, filename, (error.code,), error.detail, error.facts)
+    if faults := quality_faults(face.quality, face.face.score, rule):
+        detail = "; ".join(_explain(fault, face.quality, face.face.score, rule) for fault in faults)
+        return RejectedPhoto(at, filename, faults, detail)
+    return JudgedFace(at, filename, outcome.sha256, face)
+
+
+def _explain(fault: str, quality: Quality, score: float, rule: QualityRule) -> str:
+    return {
+        "low_detection_score": f"the detector is only {score:.2f} sure of the face; {rule.min_score:.2f} is needed",
+        "too_small": f"the face is {quality.size_px:.0f} px wide; {rule.min_size_px:.0f} px are needed",
+        "too_blurred": f"the face's sharpness is {quality.sharpness:.0f}; {rule.min_sharpness:.0f} is needed",
+        "extreme_pose": (
+            f"the face is turned {abs(quality.yaw_deg):.0f}° aside and {abs(quality.pitch_deg):.0f}° up or down; "
+            f"{rule.max_yaw_deg:.0f}° and {rule.max_pitch_deg:.0f}° are the most"
+        ),
+    }[fault]

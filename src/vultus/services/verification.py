@@ -1,0 +1,100 @@
+"""Is this the person? One-to-one comparisons: two photos, or a photo against an enrolled person."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vultus.domain import Decision, DecisionPolicy, DescribedFace, Person
+from vultus.services.collections import check_contract, find_collection
+from vultus.services.decision import decide, quality_faults
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vultus.db.database import Database
+    from vultus.models.pipeline import FacePipeline
+    from vultus.services.images import Images, Photo
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two photos' faces, their cosine and the verdict."""
+
+    first: DescribedFace
+    second: DescribedFace
+    similarity: float
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A photo's face against one enrolled person; similarity is None when the person has no face."""
+
+    person: Person
+    face: DescribedFace
+    similarity: float | None
+    decision: Decision
+
+
+class Verifier:
+    """One-to-one comparisons under a collection's policy."""
+
+    def __init__(self, database: Database, images: Images, pipeline: FacePipeline) -> None:
+        self._database = database
+        self._images = images
+        self._pipeline = pipeline
+
+    async def compare(self, first: Photo, second: Photo, *, collection: str, largest: bool = False) -> Comparison:
+        """Say whether two photos show the same person; nothing is stored.
+
+        Raises:
+            NoFaceFoundError: A photo shows no face.
+            SeveralFacesError: A photo shows several and `largest` is not set.
+        """
+        async with self._database.work(read_only=True) as work:
+            policy = (await find_collection(work, collection)).policy
+        one, other = await asyncio.gather(
+            self._images.one_face(first, largest=largest), self._images.one_face(second, largest=largest)
+        )
+        similarity = float(np.dot(one.vector, other.vector))
+        faults = tuple(dict.fromkeys(self._faults(one, policy) + self._faults(other, policy)))
+        return Comparison(one, other, similarity, self._decide([similarity], policy, faults))
+
+    async def verify(self, photo: Photo, *, collection: str, person_id: UUID, largest: bool = False) -> Verification:
+        """Say whether a photo shows an enrolled person.
+
+        Raises:
+            NotFoundError: No such person in the collection.
+            NoFaceFoundError: The photo shows no face.
+            SeveralFacesError: It shows several and `largest` is not set.
+        """
+        async with self._database.work(read_only=True) as work:
+            home = await find_collection(work, collection)
+            check_contract(home, self._pipeline.contract.id)
+            await work.persons.get(home.id, person_id)
+        face = await self._images.one_face(photo, largest=largest)
+        async with self._database.work(read_only=True) as work:
+            person = await work.persons.get(home.id, person_id)
+            best = await work.faces.best_of_person(home.id, person_id, self._pipeline.contract.id, face.vector)
+        similarity = None if best is None else best[0]
+        scores = [] if similarity is None else [similarity]
+        return Verification(
+            person, face, similarity, self._decide(scores, home.policy, self._faults(face, home.policy))
+        )
+
+    def _decide(self, similarities: list[float], policy: DecisionPolicy, faults: tuple[str, ...]) -> Decision:
+        return decide(
+            similarities,
+            policy=policy,
+            calibration=self._pipeline.calibration,
+            gallery_size=len(similarities),
+            faults=faults,
+        )
+
+    @staticmethod
+    def _faults(face: DescribedFace, policy: DecisionPolicy) -> tuple[str, ...]:
+        return quality_faults(face.quality, face.face.score, policy.recognize)

@@ -1,0 +1,63 @@
+"""How the services are built on a database and a pool of analysers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vultus.db.database import Database
+from vultus.models.pipeline import FacePipeline
+from vultus.services.access import Access
+from vultus.services.audit import Audit
+from vultus.services.collections import Collections
+from vultus.services.consents import Consents
+from vultus.services.erasure import Eraser
+from vultus.services.images import Images
+from vultus.services.persons import Persons
+from vultus.services.recognition import Recognizer
+from vultus.services.registration import Registrar
+from vultus.services.verification import Verifier
+from vultus.settings import Settings
+
+if TYPE_CHECKING:
+    from vultus.models.pool import AnalysisPool
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything an edge may use."""
+
+    settings: Settings
+    database: Database
+    pipeline: FacePipeline
+    access: Access
+    audit: Audit
+    collections: Collections
+    consents: Consents
+    eraser: Eraser
+    images: Images
+    persons: Persons
+    recognizer: Recognizer
+    registrar: Registrar
+    verifier: Verifier
+
+
+def build(settings: Settings, database: Database, pool: AnalysisPool) -> Services:
+    """Wire the services."""
+    pipeline = pool.pipeline
+    images = Images(pool, max_bytes=settings.photos.max_bytes)
+    return Services(
+        settings=settings,
+        database=database,
+        pipeline=pipeline,
+        access=Access(database),
+        audit=Audit(database),
+        collections=Collections(database, pipeline),
+        consents=Consents(database),
+        eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
+        images=images,
+        persons=Persons(database),
+        recognizer=Recognizer(database, images, pipeline),
+        registrar=Registrar(database, images, pipeline, max_photos=settings.photos.max_photos),
+        verifier=Verifier(database, images, pipeline),
+    )

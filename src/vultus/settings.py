@@ -1,0 +1,110 @@
+"""Configuration: frozen sections, the unit in the name, impossible combinations refused at start.
+
+Every field is an environment variable: `VULTUS_` + section + `__` + field, for example `VULTUS_SERVER__PORT`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServerSettings(BaseModel, frozen=True):
+    """Where the API listens and what it accepts."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose.")
+    max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Longest request body; reading stops there with 413.")
+    max_json_bytes: int = Field(256 * 2**10, ge=1024, description="Longest JSON body.")
+    max_bodies_bytes: int = Field(
+        512 * 2**20, ge=1024, description="Bodies held in memory, all requests together, before new ones get 503."
+    )
+    max_requests: int = Field(512, ge=1, description="Requests under way before new ones get 503.")
+
+    @model_validator(mode="after")
+    def bodies_hold_a_body(self) -> Self:
+        """A budget smaller than one body could never read it."""
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError("server.max_bodies_bytes must be at least server.max_body_bytes")
+        return self
+
+
+class DatabaseSettings(BaseModel, frozen=True):
+    """Which PostgreSQL; without a URL an embedded one in the data directory."""
+
+    url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
+    pool_size: int = Field(10, ge=1, description="Connections kept open.")
+    pool_wait_s: float = Field(2.0, gt=0, description="Wait for a free connection before answering 503.")
+    statement_timeout_ms: int = Field(15_000, ge=0, description="Longest SQL statement; 0 for no limit.")
+
+
+class PhotoSettings(BaseModel, frozen=True):
+    """Limits on photos, checked before a pixel is decoded."""
+
+    max_bytes: int = Field(25 * 2**20, ge=1, description="Largest photo file.")
+    max_pixels: int = Field(60_000_000, ge=1, description="Most pixels of one photo (width times height).")
+    max_photos: int = Field(20, ge=1, description="Photos in one registration.")
+    pixel_budget: int = Field(120_000_000, ge=1, description="Pixels decoded at the same time, all requests together.")
+
+    @model_validator(mode="after")
+    def budget_holds_a_photo(self) -> Self:
+        """A budget smaller than one photo could never decode it."""
+        if self.pixel_budget < self.max_pixels:
+            raise ValueError("photos.pixel_budget must be at least photos.max_pixels")
+        return self
+
+
+class InferenceSettings(BaseModel, frozen=True):
+    """How the networks run."""
+
+    pack: Literal["builtin"] = Field("builtin", description="Detector, embedder, alignment and thresholds by name.")
+    workers: int = Field(
+        default_factory=lambda: max(1, os.cpu_count() or 1), ge=1, description="Photos analysed at the same time."
+    )
+    max_queue: int = Field(64, ge=1, description="Photos waiting before new ones are refused with 503.")
+    min_face_px: int = Field(
+        40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
+    )
+    max_side_px: int = Field(1600, ge=320, description="Longer side of the image the detector sees.")
+
+
+class JobSettings(BaseModel, frozen=True):
+    """Work done in the background by the server."""
+
+    sweep_interval_s: float = Field(60.0, gt=0, description="Pause between sweeps that erase what has expired.")
+    idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+
+
+class LogSettings(BaseModel, frozen=True):
+    """What is written to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity written.")
+    format: Literal["text", "json"] = Field("text", description="`json` writes one object a line.")
+
+
+def default_data_dir() -> Path:
+    """Return where this user's data lies: for root in /var/lib, where the user that runs PostgreSQL can reach it."""
+    is_root = os.name == "posix" and os.geteuid() == 0
+    return Path("/var/lib/vultus") if is_root else user_data_path("vultus")
+
+
+class Settings(BaseSettings):
+    """All of it."""
+
+    model_config = SettingsConfigDict(env_prefix="VULTUS_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Embedded database, cached graphs and lock files; created with mode 0700.",
+    )
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    photos: PhotoSettings = PhotoSettings()
+    inference: InferenceSettings = InferenceSettings()
+    jobs: JobSettings = JobSettings()
+    log: LogSettings = LogSettings()

@@ -1,0 +1,99 @@
+"""The whole service over HTTP, in this process: real PostgreSQL, real networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from vultus.api.app import create_app
+from vultus.domain import Actor, Role
+from vultus.models.pipeline import FacePipeline
+from vultus.models.pool import AnalysisPool
+from vultus.services.wiring import Services, build
+from vultus.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from vultus.db.database import Database
+
+CONSENT = {"consent_purpose": "Tests", "consent_recorded_by": "tests@example.org"}
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client with an administrator's key, and what is behind it."""
+
+    client: httpx.AsyncClient
+    services: Services
+
+    async def key(self, role: Role) -> dict[str, str]:
+        """Return the headers of a new key."""
+        _, secret = await self.services.access.create("test", role, actor=Actor("test"))
+        return {"Authorization": f"Bearer {secret}"}
+
+    async def register(
+        self, *photos: bytes, status: int = 201, headers: dict[str, str] | None = None, **fields: Any
+    ) -> Any:
+        """Register photos, with consent unless told otherwise, and return the answer."""
+        data = {key: value for key, value in {**CONSENT, **fields}.items() if value is not None}
+        files = [("photo", (f"{at}.jpg", photo, "image/jpeg")) for at, photo in enumerate(photos)]
+        answer = await self.client.post("/v1/register", data=data, files=files, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    async def recognize(self, photo: bytes, status: int = 200, **fields: Any) -> Any:
+        """Recognise a photo and return the answer."""
+        answer = await self.client.post("/v1/recognize", data=fields, files={"photo": photo})
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FacePipeline:
+    """The built-in networks, loaded once."""
+
+    settings = Settings()
+    cache: Path = tmp_path_factory.mktemp("cache")
+    return FacePipeline.load(settings.inference, settings.photos, cache)
+
+
+@pytest.fixture
+async def serve(database: Database, pipeline: FacePipeline) -> AsyncIterator[Callable[..., Any]]:
+    """Return a function that serves the API with settings of its own."""
+    open_pools: list[AnalysisPool] = []
+    clients: list[httpx.AsyncClient] = []
+
+    async def start(**settings: Any) -> Api:
+        chosen = Settings(**settings)
+        pool = AnalysisPool(pipeline, chosen.inference)
+        open_pools.append(pool)
+        services = build(chosen, database, pool)
+        await services.collections.ensure_default()
+        app = create_app(services, max_requests=chosen.server.max_requests)
+        _, secret = await services.access.create("administrator", Role.ADMIN, actor=Actor("test"))
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://vultus.test",
+            headers={"Authorization": f"Bearer {secret}"},
+            timeout=60,
+        )
+        clients.append(client)
+        return Api(client, services)
+
+    yield start
+    for client in clients:
+        await client.aclose()
+    for pool in open_pools:
+        await pool.close()
+
+
+@pytest.fixture
+async def api(serve: Callable[..., Any]) -> Api:
+    """The API with default settings."""
+    started: Api = await serve()
+    return started

@@ -1,0 +1,312 @@
+"""The edge: keys before bodies, limits while streaming, bad input, health, problems."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.faces import astronaut, encoded, portrait
+
+from vultus.domain import Actor, Role
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import httpx
+    from tests.api.conftest import Api
+
+MANY = 300
+
+
+def multipart(parts: int, read: list[int]) -> AsyncIterator[bytes]:
+    """Stream an endless-looking upload and count how many parts were asked for."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n'
+        for at in range(parts):
+            read[0] = at + 1
+            yield b"\xff" * 65536
+        yield b"\r\n--x--\r\n"
+
+    return stream()
+
+
+async def upload(api: Api, read: list[int], **headers: str) -> httpx.Response:
+    return await api.client.post(
+        "/v1/recognize",
+        content=multipart(MANY, read),
+        headers={"Content-Type": "multipart/form-data; boundary=x", **headers},
+    )
+
+
+@pytest.mark.parametrize("key", ["", "Bearer vultus_wrong", "Basic abc"])
+async def test_without_a_key_not_a_byte_of_the_body_is_read(api: Api, key: str) -> None:
+    read = [0]
+
+    answer = await upload(api, read, Authorization=key)
+
+    assert (answer.status_code, read) == (401, [0])
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_key_of_too_low_a_role_is_refused_before_the_body(api: Api) -> None:
+    low = await api.key(Role.RECOGNIZE)
+    read = [0]
+
+    answer = await api.client.post(
+        "/v1/register",
+        content=multipart(MANY, read),
+        headers={"Content-Type": "multipart/form-data; boundary=x", **low},
+    )
+
+    assert (answer.status_code, answer.json()["needed"], read) == (403, "enrol", [0])
+
+
+async def test_both_headers_carry_a_key_and_a_revoked_one_is_worthless(api: Api) -> None:
+    key, secret = await api.services.access.create("gate", Role.RECOGNIZE, actor=Actor("test"))
+    header = {"X-API-Key": secret, "Authorization": ""}
+    good = await api.client.get("/v1/version", headers=header)
+
+    await api.client.delete(f"/v1/keys/{key.id}")
+    revoked = await api.client.get("/v1/version", headers=header)
+    unknown = await api.client.get("/v1/version", headers={**header, "X-API-Key": "vultus_unknown"})
+
+    assert (good.status_code, revoked.status_code) == (200, 401)
+    assert {**revoked.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
+
+
+async def test_keys_are_made_and_listed_without_their_secrets(api: Api) -> None:
+    made = (await api.client.post("/v1/keys", json={"name": "gate", "role": "enrol"})).json()
+    listed = await api.client.get("/v1/keys")
+
+    assert made["secret"].startswith("vultus_")
+    assert [(key["name"], key["role"]) for key in listed.json()["items"]] == [
+        ("administrator", "admin"),
+        ("gate", "enrol"),
+    ]
+    assert made["secret"] not in listed.text
+
+
+async def test_a_body_over_the_limit_is_cut_off_while_it_streams(serve: Callable[..., Any]) -> None:
+    api = await serve(server={"max_body_bytes": 2**20})
+    read = [0]
+
+    streamed = await upload(api, read)
+    announced = await upload(api, [0], **{"Content-Length": str(2**20 + 1)})
+
+    assert (streamed.status_code, streamed.json()["code"]) == (413, "body_too_large")
+    assert read[0] < 20
+    assert announced.status_code == 413
+
+
+async def test_bodies_of_all_requests_share_one_memory(serve: Callable[..., Any]) -> None:
+    api = await serve(server={"max_body_bytes": 2**20, "max_bodies_bytes": 2**20})
+    first_part_sent, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n' + bytes(800_000)
+        first_part_sent.set()
+        await go_on.wait()
+        yield b"\r\n--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    holder = asyncio.create_task(api.client.post("/v1/detect", content=slow(), headers=headers))
+    await first_part_sent.wait()
+    refused = await upload(api, [0])
+    go_on.set()
+    await holder
+    afterwards = await api.client.post("/v1/detect", files={"photo": portrait()})
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"]
+    assert afterwards.status_code == 200
+
+
+def sixteen_bit() -> bytes:
+    grey = np.asarray(Image.fromarray(astronaut()).convert("L")).astype(np.uint16) * 257
+    return encoded(Image.fromarray(grey), "PNG")
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    return encoded(Image.fromarray(astronaut()).transpose(undo), exif=exif)
+
+
+def mode(name: str, form: str, **options: Any) -> bytes:
+    return encoded(Image.fromarray(astronaut()).convert(name), form, **options)
+
+
+def frames(form: str) -> bytes:
+    image = Image.fromarray(astronaut())
+    return encoded(image, form, save_all=True, append_images=[image.rotate(90), image.rotate(180)])
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        pytest.param(lambda: mode("RGB", "PNG"), id="png"),
+        pytest.param(lambda: mode("RGB", "WEBP"), id="webp"),
+        pytest.param(lambda: mode("L", "JPEG"), id="grey"),
+        pytest.param(lambda: mode("CMYK", "JPEG"), id="cmyk"),
+        pytest.param(lambda: mode("RGBA", "PNG"), id="alpha"),
+        pytest.param(lambda: mode("P", "PNG"), id="palette"),
+        pytest.param(sixteen_bit, id="16-bit"),
+        pytest.param(lambda: frames("WEBP"), id="animated-webp"),
+        pytest.param(lambda: frames("PNG"), id="animated-png"),
+        pytest.param(lambda: frames("MPO"), id="mpo"),
+        pytest.param(lambda: turned(3), id="exif-180"),
+        pytest.param(lambda: turned(6), id="exif-90"),
+        pytest.param(lambda: turned(8), id="exif-270"),
+    ],
+)
+async def test_photos_of_every_kind_are_recognised(api: Api, photo: Callable[[], bytes]) -> None:
+    await api.register(portrait(), name="Ada")
+
+    (face,) = (await api.recognize(photo()))["faces"]
+
+    assert face["verdict"] == "match"
+
+
+def bomb() -> bytes:
+    stream = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("photo", "status", "code"),
+    [
+        pytest.param(lambda: b"", 422, "not_an_image", id="empty"),
+        pytest.param(lambda: b"nothing of an image", 422, "not_an_image", id="text"),
+        pytest.param(lambda: portrait()[:20_000], 422, "image_truncated", id="cut-jpeg"),
+        pytest.param(lambda: mode("RGB", "PNG")[:50_000], 422, "image_truncated", id="cut-png"),
+        pytest.param(lambda: mode("RGB", "BMP"), 415, "unsupported_image", id="bmp"),
+        pytest.param(lambda: mode("P", "GIF"), 415, "unsupported_image", id="gif"),
+        pytest.param(lambda: encoded(np.zeros((1, 1, 3), np.uint8), "PNG"), 422, "image_too_small", id="1x1"),
+        pytest.param(bomb, 413, "image_too_large", id="bomb"),
+    ],
+)
+async def test_a_file_that_is_no_photo_gets_a_clear_answer(
+    api: Api, photo: Callable[[], bytes], status: int, code: str
+) -> None:
+    refused = await api.recognize(photo(), status=status)
+
+    assert refused["code"] == code
+    assert refused["detail"]
+
+
+async def test_a_photo_over_its_byte_limit_is_not_decoded(serve: Callable[..., Any]) -> None:
+    api = await serve(photos={"max_bytes": 10_000})
+
+    assert (await api.recognize(portrait(), status=413))["code"] == "image_too_large"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b'{"name": "x", "retention_days": NaN}',
+        b'{"name": "x", "retention_days": 1e999}',
+        b'{"name": "\\ud800"}',
+        b'{"name": "\xff"}',
+        b'{"name": "a b"}',
+        b'{"name": "x", "unknown": 1}',
+        b'{"name": 7}',
+        b'{"name": null}',
+        b'{"name": "x", "policy": {"threshold": 2}}',
+        b'{"name": "x", "retention_days": true}',
+        b'{"name": "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"}',
+    ],
+)
+async def test_hostile_json_gets_a_problem_and_changes_nothing(api: Api, body: bytes) -> None:
+    answer = await api.client.post("/v1/collections", content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert len((await api.client.get("/v1/collections")).json()["items"]) == 1
+
+
+async def test_an_unknown_query_parameter_is_refused(api: Api) -> None:
+    answer = await api.client.get("/v1/collections", params={"limt": 3})
+
+    assert answer.json()["errors"][0]["path"] == "query.limt"
+
+
+async def test_a_foreign_cursor_is_refused(api: Api) -> None:
+    for cursor in ("x", "ä", "AAAA", str(uuid4())):
+        assert (await api.client.get("/v1/collections", params={"cursor": cursor})).status_code == 422
+
+
+async def test_the_two_main_operations_redirect_with_method_and_body(api: Api) -> None:
+    for name in ("register", "recognize"):
+        answer = await api.client.post(f"/{name}", files={"photo": b"x"})
+
+        assert (answer.status_code, answer.headers["location"]) == (308, f"/v1/{name}")
+
+
+async def test_a_request_id_is_kept_if_it_is_a_word(api: Api) -> None:
+    kept = await api.client.get("/v1/nothing", headers={"X-Request-ID": "abc-123"})
+    replaced = await api.client.get("/v1/nothing", headers={"X-Request-ID": "two words\t"})
+
+    assert (kept.status_code, kept.headers["x-request-id"], kept.json()["request_id"]) == (404, "abc-123", "abc-123")
+    assert replaced.headers["x-request-id"] == replaced.json()["request_id"] != "two words\t"
+
+
+async def test_health_needs_no_key_and_readiness_needs_the_database(api: Api) -> None:
+    nobody = {"Authorization": ""}
+    assert (await api.client.get("/v1/health/live", headers=nobody)).status_code == 200
+    assert (await api.client.get("/v1/health/ready", headers=nobody)).status_code == 200
+
+    await api.services.database.close()
+    assert (await api.client.get("/v1/health/live", headers=nobody)).status_code == 200
+
+
+async def test_models_say_what_is_in_use_and_under_which_licence(api: Api) -> None:
+    (model,) = (await api.client.get("/v1/models")).json()["items"]
+
+    assert (model["pack"], model["commercial_use"], model["dimension"]) == ("builtin", True, 128)
+    assert model["licences"] == {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"}
+    assert [point["threshold"] for point in model["operating_points"]] == sorted(
+        point["threshold"] for point in model["operating_points"]
+    )
+
+
+async def test_a_full_server_refuses_at_once(serve: Callable[..., Any]) -> None:
+    api = await serve(inference={"workers": 1, "max_queue": 1})
+
+    answers = await asyncio.gather(
+        *(api.client.post("/v1/detect", files={"photo": portrait(scale=1.5)}) for _ in range(8))
+    )
+
+    statuses = sorted(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 503}
+    assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
+
+
+async def test_a_defect_is_answered_without_its_secrets(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(type(api.services.collections), "page", broken)
+
+    answer = await api.client.get("/v1/collections")
+
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "swordfish" not in answer.text
+
+
+async def test_the_documentation_asks_no_other_host(api: Api) -> None:
+    page = await api.client.get("/docs", headers={"Authorization": ""})
+
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    assert (await api.client.get("/docs-assets/swagger-ui-bundle.js")).status_code == 200

@@ -1,0 +1,204 @@
+"""Collections, persons, faces and consents: create, read, list, change, delete, erase."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from tests.faces import STRANGER, drawn, encoded, portrait
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Api
+
+PEOPLE = "/v1/collections/default/persons"
+CONSENT = {"purpose": "Tests", "recorded_by": "tests@example.org"}
+
+
+async def verdict(api: Api, photo: bytes) -> str:
+    (face,) = (await api.recognize(photo))["faces"]
+    found: str = face["verdict"]
+    return found
+
+
+async def actions(api: Api, **query: str) -> list[str]:
+    return [entry["action"] for entry in (await api.client.get("/v1/audit", params=query)).json()["items"]]
+
+
+async def test_a_collection_lives_and_dies_with_everybody_in_it(api: Api) -> None:
+    made = (await api.client.post("/v1/collections", json={"name": "guests", "retention_days": 7})).json()
+    await api.register(portrait(), name="Ada", collection="guests")
+
+    read = (await api.client.get(f"/v1/collections/{made['id']}")).json()
+    changed = (await api.client.patch("/v1/collections/guests", json={"policy": {"threshold": 0.9}})).json()
+    deleted = await api.client.delete("/v1/collections/guests")
+    gone = await api.client.get("/v1/collections/guests")
+
+    assert (read["name"], read["persons"], read["faces"]) == ("guests", 1, 1)
+    assert (changed["policy"]["threshold"], changed["policy"]["target_fmr"], changed["retention_days"]) == (
+        0.9,
+        None,
+        7,
+    )
+    assert (deleted.status_code, gone.status_code) == (204, 404)
+
+
+async def test_a_name_is_taken_once(api: Api) -> None:
+    again = await api.client.post("/v1/collections", json={"name": "default"})
+
+    assert (again.status_code, again.json()["code"]) == (409, "already_exists")
+
+
+async def test_a_policy_with_two_thresholds_is_refused(api: Api) -> None:
+    both = await api.client.post(
+        "/v1/collections", json={"name": "x", "policy": {"threshold": 0.9, "target_fmr": 0.001}}
+    )
+
+    assert both.status_code == 422
+    assert both.json()["errors"][0]["path"] == "body.policy"
+
+
+async def test_pages_hold_everybody_once_in_order(api: Api) -> None:
+    for number in range(5):
+        await api.client.post(PEOPLE, json={"external_id": f"E-{number}", "consent": CONSENT})
+
+    seen, cursor = list[str](), None
+    while True:
+        params: dict[str, Any] = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = (await api.client.get(PEOPLE, params=params)).json()
+        seen += [person["external_id"] for person in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert seen == [f"E-{number}" for number in range(5)]
+
+
+async def test_a_person_is_changed_and_found_by_external_id(api: Api) -> None:
+    made = (await api.client.post(PEOPLE, json={"name": "Ada", "consent": CONSENT})).json()
+
+    await api.client.patch(f"{PEOPLE}/{made['id']}", json={"external_id": "E-9", "metadata": {"floor": 2}})
+    found = (await api.client.get(PEOPLE, params={"external_id": "E-9"})).json()["items"]
+
+    assert [(one["id"], one["name"], one["metadata"]) for one in found] == [(made["id"], "Ada", {"floor": 2})]
+
+
+async def test_deleting_a_person_removes_everything_derived_from_them(api: Api) -> None:
+    ada = (await api.register(portrait(), portrait(mirror=True), name="Ada"))["person"]["id"]
+
+    erased = (await api.client.delete(f"{PEOPLE}/{ada}")).json()
+
+    assert erased == {"person_id": ada, "person_erased": True, "faces": 2, "consents": 1}
+    assert await verdict(api, portrait()) == "no_match"
+    for path in ("", "/faces", "/consents"):
+        assert (await api.client.get(f"{PEOPLE}/{ada}{path}")).status_code == 404
+    assert await actions(api, person_id=ada) == ["person.registered", "person.erased"]
+
+
+async def test_the_audit_record_keeps_no_name(api: Api) -> None:
+    await api.register(portrait(), name="Ada Lovelace", external_id="E-17")
+
+    record = (await api.client.get("/v1/audit")).text
+
+    assert "Lovelace" not in record
+    assert "E-17" not in record
+
+
+async def test_deleting_a_face_keeps_the_person(api: Api) -> None:
+    done = await api.register(portrait(), portrait(mirror=True), name="Ada")
+    person, face = done["person"]["id"], done["accepted"][0]["face"]["id"]
+
+    deleted = await api.client.delete(f"{PEOPLE}/{person}/faces/{face}")
+    rest = (await api.client.get(f"{PEOPLE}/{person}/faces")).json()["items"]
+
+    assert deleted.status_code == 204
+    assert [one["id"] for one in rest] == [done["accepted"][1]["face"]["id"]]
+    assert (await api.client.get(f"{PEOPLE}/{person}/faces/{face}")).status_code == 404
+
+
+async def test_withdrawing_the_last_consent_erases_the_person(api: Api) -> None:
+    done = await api.register(portrait(), name="Ada")
+    person, consent = done["person"]["id"], done["consent"]["id"]
+
+    erased = (await api.client.delete(f"{PEOPLE}/{person}/consents/{consent}")).json()
+
+    assert (erased["person_erased"], erased["faces"]) == (True, 1)
+    assert await verdict(api, portrait()) == "no_match"
+    assert (await api.client.get(f"{PEOPLE}/{person}")).status_code == 404
+
+
+async def test_withdrawing_one_of_two_consents_erases_only_its_faces(api: Api) -> None:
+    first = await api.register(portrait(), external_id="E-1")
+    second = await api.register(portrait(mirror=True), external_id="E-1")
+    person = first["person"]["id"]
+
+    erased = (await api.client.delete(f"{PEOPLE}/{person}/consents/{first['consent']['id']}")).json()
+    faces = (await api.client.get(f"{PEOPLE}/{person}/faces")).json()["items"]
+    consents = (await api.client.get(f"{PEOPLE}/{person}/consents")).json()["items"]
+
+    assert (erased["person_erased"], erased["faces"]) == (False, 1)
+    assert [face["consent_id"] for face in faces] == [second["consent"]["id"]]
+    assert [one["withdrawn_at"] is not None for one in consents] == [True, False]
+
+
+async def expire(api: Api, done: Any) -> None:
+    """Move a consent's end into the past, as time would."""
+    async with api.services.database.work() as work:
+        await work.consents.change(
+            UUID(done["collection_id"]),
+            UUID(done["consent"]["id"]),
+            expires_at=datetime.now(UTC) - timedelta(seconds=1),
+        )
+
+
+async def test_an_expired_consent_ends_recognition_at_once_and_the_sweep_erases(api: Api) -> None:
+    done = await api.register(portrait(), name="Ada")
+    person = done["person"]["id"]
+    assert await verdict(api, portrait()) == "match"
+
+    await expire(api, done)
+
+    assert await verdict(api, portrait()) == "no_match"
+    assert await api.services.eraser.sweep() == 1
+    assert (await api.client.get(f"{PEOPLE}/{person}")).status_code == 404
+    assert await actions(api, person_id=person) == ["person.registered", "consent.expired", "person.erased"]
+
+
+async def test_extending_a_consent_extends_its_faces(api: Api) -> None:
+    done = await api.register(portrait(), name="Ada")
+    consent = f"{PEOPLE}/{done['person']['id']}/consents/{done['consent']['id']}"
+    await expire(api, done)
+
+    changed = await api.client.patch(consent, json={"expires_at": None})
+
+    assert (changed.status_code, changed.json()["expires_at"]) == (200, None)
+    assert await verdict(api, portrait()) == "match"
+
+
+async def test_a_further_consent_is_recorded_and_faces_added_under_it(api: Api) -> None:
+    person = (await api.client.post(PEOPLE, json={"name": "Ada", "consent": CONSENT})).json()["id"]
+    consent = (await api.client.post(f"{PEOPLE}/{person}/consents", json=CONSENT)).json()
+
+    added = await api.client.post(
+        f"{PEOPLE}/{person}/faces", data={"consent_id": consent["id"]}, files={"photo": portrait()}
+    )
+
+    assert added.status_code == 201
+    assert added.json()["accepted"][0]["face"]["consent_id"] == consent["id"]
+    assert (await api.client.get(f"{PEOPLE}/{person}/consents/{consent['id']}")).json() == consent
+
+
+async def test_a_consent_of_another_person_is_not_accepted(api: Api) -> None:
+    ada = await api.register(portrait(), external_id="A")
+    await api.register(encoded(drawn(STRANGER)), external_id="B")
+
+    refused = await api.register(
+        portrait(mirror=True),
+        external_id="B",
+        consent_id=ada["consent"]["id"],
+        consent_purpose=None,
+        consent_recorded_by=None,
+        status=404,
+    )
+
+    assert refused["code"] == "not_found"

@@ -1,0 +1,165 @@
+"""Recognition beyond one face: groups, uniqueness, quality, policies, comparisons, vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Api
+
+
+def side_by_side(*photos: Any) -> bytes:
+    canvas = Image.new("RGB", (512 * len(photos), 512), (120, 120, 120))
+    for at, photo in enumerate(photos):
+        canvas.paste(Image.fromarray(photo).resize((512, 512)), (512 * at, 0))
+    return encoded(canvas)
+
+
+async def test_faces_of_a_group_are_answered_left_to_right(api: Api) -> None:
+    await api.register(portrait(), name="Ada")
+    await api.register(encoded(drawn(STRANGER)), name="Bob")
+
+    found = await api.recognize(side_by_side(drawn(STRANGER), astronaut()))
+
+    assert [face["candidates"][0]["name"] for face in found["faces"]] == ["Bob", "Ada"]
+    assert [face["verdict"] for face in found["faces"]] == ["match", "match"]
+
+
+async def test_a_person_is_given_to_one_face_when_asked(api: Api) -> None:
+    await api.register(portrait(), name="Ada")
+    twice = side_by_side(astronaut(), astronaut()[:, ::-1])
+
+    usual = await api.recognize(twice)
+    unique = await api.recognize(twice, unique_per_image="true")
+
+    assert [face["verdict"] for face in usual["faces"]] == ["match", "match"]
+    assert sorted(face["verdict"] for face in unique["faces"]) == ["match", "no_match"]
+
+
+async def test_a_blurred_face_gets_no_verdict_about_who_it_is(api: Api) -> None:
+    await api.register(portrait(), name="Ada")
+    blurred = Image.fromarray(astronaut()).filter(ImageFilter.GaussianBlur(6))
+
+    (face,) = (await api.recognize(encoded(blurred)))["faces"]
+
+    assert face["verdict"] == "low_quality"
+    assert face["reasons"] == ["too_blurred"]
+
+
+async def test_the_limit_counts_candidates_of_a_face(api: Api) -> None:
+    await api.register(portrait(), name="Ada")
+    await api.register(encoded(drawn(STRANGER)), name="Bob")
+
+    (face,) = (await api.recognize(portrait(scale=0.8), limit="1"))["faces"]
+
+    assert [one["name"] for one in face["candidates"]] == ["Ada"]
+    assert face["margin"] is not None
+
+
+async def test_a_collection_with_target_fpir_names_the_rate_it_reached(api: Api) -> None:
+    made = await api.client.post("/v1/collections", json={"name": "gate", "policy": {"target_fpir": 0.01}})
+    assert made.status_code == 201
+    await api.register(portrait(), name="Ada", collection="gate")
+    await api.register(encoded(drawn(STRANGER)), name="Bob", collection="gate")
+
+    (face,) = (await api.recognize(portrait(scale=0.8), collection="gate"))["faces"]
+
+    assert face["false_positive_identification_rate"] == pytest.approx(0.01)
+    assert face["false_match_rate"] == pytest.approx(0.00501, rel=1e-2)
+
+
+async def test_two_collections_do_not_see_each_other(api: Api) -> None:
+    await api.client.post("/v1/collections", json={"name": "other"})
+    await api.register(portrait(), name="Ada")
+
+    (face,) = (await api.recognize(portrait(), collection="other"))["faces"]
+
+    assert (face["verdict"], face["candidates"], face["gallery_size"]) == ("no_match", [], 0)
+
+
+async def test_two_photos_are_compared(api: Api) -> None:
+    async def compare(first: bytes, second: bytes, **fields: str) -> Any:
+        return (await api.client.post("/v1/compare", data=fields, files={"first": first, "second": second})).json()
+
+    same = await compare(portrait(), portrait(angle=10))
+    other = await compare(portrait(), encoded(drawn(STRANGER)))
+    crowd = side_by_side(astronaut(), astronaut())
+    several = await compare(portrait(), crowd)
+    largest = await compare(portrait(), crowd, largest_face="true")
+    none = await compare(portrait(), nobody())
+
+    assert (same["verdict"], other["verdict"], largest["verdict"]) == ("match", "no_match", "match")
+    assert same["similarity"] > other["similarity"]
+    assert (several["code"], several["faces"]) == ("several_faces", 2)
+    assert none["code"] == "no_face"
+
+
+async def test_a_photo_is_verified_against_a_person(api: Api) -> None:
+    ada = (await api.register(portrait(), name="Ada"))["person"]["id"]
+
+    async def verify(photo: bytes, person: str) -> Any:
+        data = {"person_id": person}
+        return (await api.client.post("/v1/verify", data=data, files={"photo": photo})).json()
+
+    assert (await verify(portrait(angle=5), ada))["verdict"] == "match"
+    assert (await verify(encoded(drawn(STRANGER)), ada))["verdict"] == "no_match"
+    assert (await verify(portrait(), "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"))["code"] == "not_found"
+
+
+async def test_a_vector_finds_the_person_it_was_made_from(api: Api) -> None:
+    await api.register(portrait(), name="Ada")
+    made = (await api.client.post("/v1/embeddings", files={"photo": portrait(angle=5)})).json()
+    vector = np.asarray(made["faces"][0]["vector"])
+
+    answer = await api.client.post(
+        "/v1/search", json={"contract_id": made["contract_id"], "vector": (3 * vector).tolist()}
+    )
+
+    found = answer.json()
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    assert (found["verdict"], found["candidates"][0]["name"]) == ("match", "Ada")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"contract_id": "another", "vector": [1.0] * 128}, "contract_mismatch"),
+        ({"contract_id": "OURS", "vector": [1.0] * 127}, "contract_mismatch"),
+        ({"contract_id": "OURS", "vector": [0.0] * 128}, "invalid_input"),
+        ({"contract_id": "OURS", "vector": [1e200] * 128}, "invalid_input"),
+        ({"contract_id": "OURS", "vector": ["1"] * 127 + [True]}, "invalid_request"),
+        ({"contract_id": "OURS", "vector": []}, "invalid_request"),
+    ],
+)
+async def test_a_vector_that_cannot_be_searched_is_refused(api: Api, body: dict[str, Any], code: str) -> None:
+    ours = api.services.pipeline.contract.id
+    answer = await api.client.post(
+        "/v1/search", json={**body, "contract_id": body["contract_id"].replace("OURS", ours)}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+async def test_detection_neither_searches_nor_stores(api: Api) -> None:
+    found = (await api.client.post("/v1/detect", files={"photo": portrait()})).json()
+
+    (face,) = found["faces"]
+    assert set(face) == {"box", "landmarks", "score", "quality"}
+    assert found["photo"]["width"] == 512
+
+
+async def test_twenty_people_in_one_photo_are_all_recognised(api: Api) -> None:
+    await api.register(portrait(), name="Ada")
+    canvas = Image.new("RGB", (5 * 300, 4 * 300), (100, 110, 120))
+    for at in range(20):
+        brighter = np.clip(astronaut()[:300, 80:380] * (0.7 + 0.03 * at), 0, 255).astype(np.uint8)
+        canvas.paste(Image.fromarray(brighter[:, :: (-1) ** at]), (300 * (at % 5), 300 * (at // 5)))
+
+    found = await api.recognize(encoded(canvas))
+
+    assert [face["verdict"] for face in found["faces"]] == ["match"] * 20

@@ -1,0 +1,141 @@
+"""The commands against a real database: tables for people, JSON for machines, exit codes for scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.faces import STRANGER, drawn, encoded, nobody, portrait
+from typer.testing import CliRunner, Result
+
+from vultus.cli.app import app
+
+GRANT = ["--purpose", "Tests", "--recorded-by", "tests"]
+
+
+class Cli:
+    """Runs commands on one database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def __call__(self, *arguments: str, code: int = 0) -> Result:
+        """Run a command in a thread of its own: it brings its own event loop."""
+        result = await asyncio.to_thread(
+            CliRunner().invoke, app, list(arguments), catch_exceptions=False, env={"COLUMNS": "200"}
+        )
+        assert result.exit_code == code, result.output
+        return result
+
+    async def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads((await self(*arguments, "--json", code=code)).stdout)
+
+    def photo(self, name: str, content: bytes) -> str:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return str(path)
+
+
+@pytest.fixture
+def cli(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("VULTUS_DATABASE__URL", database_url)
+    monkeypatch.setenv("VULTUS_DATA_DIR", str(tmp_path / "data"))
+    return Cli(tmp_path)
+
+
+async def test_a_person_is_registered_and_recognised(cli: Cli) -> None:
+    ada = cli.photo("ada.jpg", portrait())
+    registered = await cli("register", ada, "--name", "Ada", *GRANT)
+
+    drawing = cli.folder / "out.png"
+    table = await cli("recognize", cli.photo("party.jpg", portrait(angle=6)), "--draw", str(drawing))
+
+    assert "Registered Ada" in registered.stdout
+    assert "match" in table.stdout
+    assert "Ada" in table.stdout
+    with Image.open(drawing) as drawn_on:
+        assert drawn_on.size == (512, 512)
+
+
+async def test_machines_get_json_even_for_errors(cli: Cli) -> None:
+    refused = await cli.json("register", cli.photo("wall.jpg", nobody()), "--name", "Ada", *GRANT, code=2)
+    found = await cli.json("recognize", cli.photo("ada.jpg", portrait()))
+
+    assert refused["error"]["code"] == "no_photo_accepted"
+    assert found["faces"][0]["verdict"] == "no_match"
+
+
+async def test_an_unknown_collection_has_its_own_exit_code(cli: Cli) -> None:
+    result = await cli("recognize", cli.photo("ada.jpg", portrait()), "-c", "nowhere", code=3)
+
+    assert "not_found" in result.stderr
+
+
+async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli) -> None:
+    cli.photo("people/Ada_Lovelace/1.jpg", portrait())
+    cli.photo("people/Ada_Lovelace/2.jpg", portrait(mirror=True))
+    cli.photo("people/Ada_Lovelace/wall.png", nobody())
+    cli.photo("people/Nobody/1.jpg", b"no image")
+    folder = str(cli.folder / "people")
+
+    first = await cli.json("import", folder, *GRANT)
+    cli.photo("people/Bob/1.jpg", encoded(drawn(STRANGER)))
+    second = await cli.json("import", folder, *GRANT)
+    found = await cli.json("recognize", cli.photo("party.jpg", portrait(angle=4)))
+
+    assert {**first, "report": ""} == {
+        "photos": 4, "skipped": 0, "enrolled": 2, "no_face": 1, "not_an_image": 1, "report": ""
+    }  # fmt: skip
+    assert {**second, "report": ""} == {"photos": 1, "skipped": 4, "enrolled": 1, "report": ""}
+    assert found["faces"][0]["candidates"][0]["name"] == "Ada Lovelace"
+    assert found["faces"][0]["candidates"][0]["external_id"] == "Ada_Lovelace"
+
+
+async def test_an_import_whose_last_line_was_cut_off_does_that_photo_again(cli: Cli) -> None:
+    cli.photo("people/Ada/1.jpg", portrait())
+    (cli.folder / "people" / "vultus-import.jsonl").write_text('{"photo": "Ada/1.j')
+
+    assert (await cli.json("import", str(cli.folder / "people"), *GRANT))["enrolled"] == 1
+
+
+async def test_keys_are_made_listed_and_revoked(cli: Cli) -> None:
+    made = await cli.json("keys", "create", "gate", "--role", "recognize")
+    await cli("keys", "revoke", made["id"])
+
+    (listed,) = await cli.json("keys", "list")
+
+    assert made["secret"].startswith("vultus_")
+    assert (listed["id"], listed["role"]) == (made["id"], "recognize")
+    assert listed["revoked_at"] is not None
+
+
+async def test_the_schema_is_current(cli: Cli) -> None:
+    assert (await cli.json("db", "status"))["current"] is True
+    assert "current" in (await cli("db", "upgrade")).stdout
+
+
+async def test_an_old_schema_is_named_and_upgraded(cli: Cli, server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VULTUS_DATABASE__URL", server_url)
+
+    refused = await cli("keys", "list", code=7)
+    assert "vultus db upgrade" in refused.stderr
+
+
+async def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = await cli.json("doctor")
+    monkeypatch.setenv("VULTUS_DATABASE__URL", "postgresql://nobody@127.0.0.1:1/none")
+    ill = await cli.json("doctor", code=1)
+
+    assert healthy["healthy"] is True
+    assert [finding["check"] for finding in ill["checks"] if not finding["ok"]] == ["database"]
+
+
+async def test_a_wrong_setting_is_named_in_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VULTUS_PHOTOS__MAX_PHOTOS", "none")
+
+    assert "VULTUS_PHOTOS__MAX_PHOTOS" in (await cli("keys", "list", code=7)).stderr

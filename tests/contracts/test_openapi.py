@@ -1,0 +1,81 @@
+"""The OpenAPI document: every operation with its role, its example and its errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from vultus.api.app import create_app
+from vultus.api.guard import ROLE, GuardedRoute
+from vultus.api.problems import MEDIA_TYPE
+from vultus.schemas import faces, galleries, recognition, system
+from vultus.schemas.base import Page
+
+APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # describing the API needs no services
+SCHEMA = APP.openapi()
+OPERATIONS = [
+    pytest.param(path, method, id=f"{method.upper()} {path}")
+    for path, methods in SCHEMA["paths"].items()
+    for method in methods
+]
+PUBLIC = {"/v1/health/live", "/v1/health/ready"}
+ANSWERS: dict[str, Any] = {
+    "RegistrationOut": recognition.RegistrationOut,
+    "RecognitionOut": recognition.RecognitionOut,
+    "DetectionOut": recognition.DetectionOut,
+    "ComparisonOut": recognition.ComparisonOut,
+    "VerificationOut": recognition.VerificationOut,
+    "EmbeddingsOut": recognition.EmbeddingsOut,
+    "SearchOut": recognition.SearchOut,
+    "CollectionOut": galleries.CollectionOut,
+    "PersonOut": galleries.PersonOut,
+    "FaceOut": faces.FaceOut,
+    "ConsentOut": galleries.ConsentOut,
+    "ErasedOut": galleries.ErasedOut,
+    "KeyOut": galleries.KeyOut,
+    "NewKeyOut": galleries.NewKeyOut,
+    "AuditOut": system.AuditOut,
+    "ModelOut": system.ModelOut,
+    "HealthOut": system.HealthOut,
+    "VersionOut": system.VersionOut,
+}
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_operation_needs_a_role_unless_it_is_public(path: str, method: str) -> None:
+    operation = SCHEMA["paths"][path][method]
+
+    assert (ROLE in operation) == (path not in PUBLIC)
+    assert ("401" in operation["responses"]) == (path not in PUBLIC)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_answer_has_an_example_that_is_one(path: str, method: str) -> None:
+    responses = SCHEMA["paths"][path][method]["responses"]
+    (good,) = [status for status in responses if status.startswith("2")]
+    if good == "204":
+        return
+    content = responses[good]["content"]["application/json"]
+    model = content["schema"]["$ref"].rsplit("/", 1)[1]
+
+    if model.startswith("Page_"):
+        assert set(content["example"]) == set(Page.model_fields)
+        for item in content["example"]["items"]:
+            ANSWERS[model[5:-1]].model_validate(item)
+    else:
+        ANSWERS[model].model_validate(content["example"])
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> None:
+    for status, response in SCHEMA["paths"][path][method]["responses"].items():
+        if not status.startswith("2"):
+            assert response["content"][MEDIA_TYPE]["examples"]
+
+
+def test_every_route_is_guarded() -> None:
+    routes = [route for route in APP.routes if isinstance(route, APIRoute) and route.path.startswith("/v1")]
+
+    assert all(isinstance(route, GuardedRoute) for route in routes)

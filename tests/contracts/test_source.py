@@ -1,0 +1,75 @@
+"""Rules of the source that no linter holds: sizes, one commit, no registry, no machine's path."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text()
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+
+    assert text.count("\n") <= MAX_FILE_LINES
+    assert long == []
+
+
+def test_only_the_unit_of_work_begins_and_commits() -> None:
+    calls = {
+        (name(path), node.func.attr)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"begin", "commit"}
+    }
+
+    assert calls == {("src/vultus/db/database.py", "begin"), ("src/vultus/db/migrate.py", "begin")}
+
+
+def test_no_file_names_a_registry_or_a_machine() -> None:
+    forbidden = re.compile(
+        r"pypi\.org|pythonhosted|registry\.npmjs|--index-url https?:|--find-links|/home/\w+/|/root/\w"
+    )
+    found = []
+    for path in tracked():
+        if path == Path(__file__) or path.suffix in {".png", ".ico"}:
+            continue
+        found += [
+            f"{name(path)}:{at}" for at, line in enumerate(path.read_text().splitlines(), 1) if forbidden.search(line)
+        ]
+
+    assert found == []
+
+
+def test_no_photo_and_no_weights_are_tracked() -> None:
+    pictures = re.compile(r"\.(jpe?g|webp|bmp|gif|heic|onnx|pth?|h5|dat|np[yz]|bin)$", re.IGNORECASE)
+
+    assert [name(path) for path in tracked() if pictures.search(path.name)] == []

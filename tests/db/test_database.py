@@ -1,0 +1,234 @@
+"""The unit of work, and what callers see when PostgreSQL fails."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from vultus.db.database import Database
+from vultus.errors import (
+    AlreadyExistsError,
+    DatabaseUnavailableError,
+    InvalidInputError,
+    OverloadedError,
+    SetupError,
+    UnavailableError,
+    VultusError,
+)
+from vultus.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from vultus.domain import Collection, DecisionPolicy, FloatArray
+
+
+CANARY = "".join(["Pseudo", "nymous"])  # not as one word: a traceback shows the lines of this file too
+
+
+async def run(database: Database, statement: str) -> None:
+    async with database.work() as work:
+        await work._session.execute(text(statement))
+
+
+async def test_an_exception_undoes_the_whole_work(database: Database, policy: DecisionPolicy) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.work() as work:
+            await work.collections.add("home", "contract", policy)
+            raise ZeroDivisionError
+
+    async with database.work(read_only=True) as work:
+        assert await work.collections.page(after=None, limit=9) == ()
+
+
+async def test_a_cancelled_work_is_undone(database: Database, policy: DecisionPolicy) -> None:
+    started = asyncio.Event()
+
+    async def slow() -> None:
+        async with database.work() as work:
+            await work.collections.add("home", "contract", policy)
+            started.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(slow())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async with database.work(read_only=True) as work:
+        assert await work.collections.page(after=None, limit=9) == ()
+
+
+async def test_read_only_work_cannot_write(database: Database, policy: DecisionPolicy) -> None:
+    with pytest.raises(UnavailableError, match="read-only"):
+        async with database.work(read_only=True) as work:
+            await work.collections.add("home", "contract", policy)
+
+    async with database.work() as work:  # the connection went back as it was
+        await work.collections.add("home", "contract", policy)
+
+
+async def test_a_full_pool_refuses(database_url: str) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=1, pool_wait_s=0.05))
+    async with database.work() as work:
+        await work.keys.count_active()
+        with pytest.raises(OverloadedError, match="in use"):
+            async with database.work() as another:
+                await another.keys.count_active()
+    await database.ping()
+    await database.close()
+
+
+async def test_a_long_statement_is_broken_off(database_url: str) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(statement_timeout_ms=50))
+
+    with pytest.raises(UnavailableError, match="took longer"):
+        await run(database, "SELECT pg_sleep(5)")
+
+    await database.close()
+
+
+async def test_a_broken_connection_is_unavailable_and_heals(database: Database, admin: asyncpg.Connection) -> None:
+    async with database.work() as work:
+        pid = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    await admin.execute("SELECT pg_terminate_backend($1)", pid)
+    await run(database, "SELECT 1")
+
+    with pytest.raises(DatabaseUnavailableError):
+        await run(database, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+    await database.ping()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://vultus@/vultus?host=/nonexistent", "postgresql://vultus@127.0.0.1:1/vultus"],
+)
+async def test_no_server_is_unavailable(url: str) -> None:
+    with pytest.raises(DatabaseUnavailableError):
+        await Database.connect(url, DatabaseSettings())
+
+
+async def test_no_such_database_is_unavailable(server_url: str) -> None:
+    with pytest.raises(DatabaseUnavailableError, match="does not exist"):
+        await Database.connect(server_url.replace("/vultus?", "/nowhere?"), DatabaseSettings())
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+async def test_a_careless_server_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    # fsync cannot be turned off for one database, so the answer of the server is changed on its way.
+    renamed = "SELECT name, CASE name WHEN '{}' THEN 'off' ELSE setting END AS setting FROM pg_settings"
+    original = text
+
+    def changed(statement: str) -> Any:
+        return original(statement.replace("FROM pg_settings", f"FROM ({renamed.format(setting)}) AS s"))
+
+    monkeypatch.setattr("vultus.db.requirements.text", changed)
+
+    with pytest.raises(SetupError, match=f"runs with {setting} off"):
+        await Database.connect(database_url, DatabaseSettings())
+
+
+async def test_what_postgres_cannot_store_is_invalid_input(database: Database, home: Collection) -> None:
+    hostile: list[tuple[str, dict[str, Any]]] = [
+        ("nul \0", {}),
+        ("surrogate \ud800", {}),
+        ("nul inside", {"a": "\0"}),
+        ("surrogate inside", {"a": "\ud800"}),
+        ("not a number", {"a": float("nan")}),
+    ]
+    for name, metadata in hostile:
+        with pytest.raises(InvalidInputError):
+            async with database.work() as work:
+                await work.persons.add(home.id, None, name, metadata)
+    with pytest.raises(InvalidInputError):
+        async with database.work() as work:
+            await work.persons.page(home.id, after=None, limit=2**70)
+
+
+async def test_failures_never_quote_a_value(
+    database: Database, home: Collection, enrol: Callable[..., Awaitable[Any]], towards: Callable[..., FloatArray]
+) -> None:
+    async def twice() -> None:
+        async with database.work() as work:
+            await work.persons.add(home.id, CANARY, None, {})
+            await work.persons.add(home.id, CANARY, None, {})
+
+    async def unencodable() -> None:
+        async with database.work() as work:
+            await work.persons.add(home.id, None, f"{CANARY}\ud800", {})
+
+    async def refused() -> None:
+        async with database.work() as work:
+            await work.persons.add(home.id, None, f"{CANARY}\0", {})
+
+    async def withdrawn() -> None:  # PostgreSQL's message shows the whole row, the vector too
+        async with database.work() as work:
+            ada = await enrol(work, home, CANARY, towards(0) * np.float32(0.123))
+            await work._session.execute(text(f"UPDATE faces SET consent_live = false WHERE id = '{ada.faces[0].id}'"))
+
+    for act, kind in ((twice, AlreadyExistsError), (unencodable, InvalidInputError), (refused, InvalidInputError)):
+        with pytest.raises(kind) as caught:
+            await act()
+        assert CANARY not in "".join(traceback.format_exception(caught.value, chain=True))
+    with pytest.raises(VultusError) as caught_row:
+        await withdrawn()
+    shown = "".join(traceback.format_exception(caught_row.value, chain=True))
+    assert "0.1229" not in shown  # as float16
+    assert "Failing row" not in shown
+
+
+async def test_a_bug_in_a_statement_stays_visible(database: Database) -> None:
+    with pytest.raises(Exception, match="no_such_table") as caught:
+        await run(database, "SELECT * FROM no_such_table")
+
+    assert not isinstance(caught.value, VultusError)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [asyncpg.InternalClientError("another operation is in progress"), ConnectionResetError(), TimeoutError()],
+)
+async def test_a_connection_in_disorder_is_unavailable_and_not_used_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
+
+    async def fetch(*_: object, **__: object) -> None:
+        raise broken
+
+    async with database.work() as work:
+        before = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailableError):
+        patch.setattr("asyncpg.prepared_stmt.PreparedStatement.fetch", fetch)
+        await run(database, "SELECT 2")
+
+    async with database.work() as work:
+        assert (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one() != before
+    await database.close()
+
+
+async def test_work_on_one_collection_is_one_after_the_other(database: Database) -> None:
+    key, order = uuid4(), list[str]()
+
+    async def second() -> None:
+        async with database.work() as work:
+            await work.lock_collection(key)
+            order.append("second")
+
+    async with database.work() as work:
+        await work.lock_collection(key)
+        task = asyncio.create_task(second())
+        await asyncio.sleep(0.1)
+        order.append("first")
+    await task
+
+    assert order == ["first", "second"]

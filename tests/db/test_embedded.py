@@ -1,0 +1,324 @@
+"""The embedded server: private, shared, durable, and gone when nobody needs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import psutil
+import pytest
+
+from vultus.db import migrate, tuning
+from vultus.db.account import Account, account_for
+from vultus.db.cluster import PACKAGE
+from vultus.db.database import Database
+from vultus.db.embedded import EmbeddedPostgres
+from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
+from vultus.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vultus.domain import DecisionPolicy
+
+ROOT = os.geteuid() == 0
+as_root = pytest.mark.skipif(not ROOT, reason="only root runs the server as somebody else")
+
+USER = """
+import sys
+from pathlib import Path
+from vultus.db.embedded import EmbeddedPostgres
+server = EmbeddedPostgres(Path(sys.argv[1]))
+print(server.start(), flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A data directory with a stopped server's files; making them takes a second, copying them little."""
+    path = Path(tempfile.mkdtemp(prefix="vultus-made-"))
+    with EmbeddedPostgres(path):
+        pass
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def server(made: Path, data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    """A stopped server of its own."""
+    subprocess.run(["cp", "-a", made / "postgres", data_dir], check=True)
+    server = EmbeddedPostgres(data_dir)
+    yield server
+    server.stop()
+
+
+def postmaster(data_dir: Path) -> psutil.Process:
+    return psutil.Process(int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0]))
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process lives; a container's first process may leave the dead lying about."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def another_user(data_dir: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER, data_dir], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("postgresql+asyncpg://")
+    return process
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def ask(url: str, query: str) -> object:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def test_a_private_server(server: EmbeddedPostgres, data_dir: Path) -> None:
+    url = server.start()
+
+    assert mode(data_dir) == (0o710 if ROOT else 0o700)
+    assert mode(data_dir / "postgres") == mode(data_dir / "run") == 0o700
+    for name in ("postgresql.conf", "pg_hba.conf", "server.log"):
+        assert mode(data_dir / "postgres" / name) == 0o600
+    assert await ask(url, "SHOW listen_addresses") == ""
+    assert postmaster(data_dir).net_connections(kind="inet") == []
+    assert postmaster(data_dir).username() == account_for(data_dir / "postgres").name != "root"
+    assert os.getsid(postmaster(data_dir).pid) != os.getsid(0)  # Ctrl-C here does not reach it
+    durable = [await ask(url, f"SHOW {name}") for name in ("fsync", "full_page_writes", "synchronous_commit")]
+    assert durable == ["on", "on", "on"]
+    assert await ask(url, "SHOW data_checksums") == "on"
+
+
+async def test_statements_never_reach_the_log(server: EmbeddedPostgres, data_dir: Path) -> None:
+    connection = await asyncpg.connect(server.start().replace("+asyncpg", ""))
+    await connection.execute("CREATE TABLE t (a text CHECK (a <> 'canary7'))")
+    for query in ("INSERT INTO t VALUES ($1)", "SELECT $1::text::int", "SELECT 'canary7'::int + length($1)"):
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.fetch(query, "canary7")
+    await connection.close()
+
+    log = (data_dir / "postgres" / "server.log").read_text()
+    assert "starting PostgreSQL" in log
+    assert "INSERT" not in log
+    assert "Failing row" not in log
+    assert "$1" not in log
+
+
+async def test_what_was_stored_is_there_after_a_stop(server: EmbeddedPostgres, data_dir: Path) -> None:
+    await ask(server.start(), "CREATE TABLE t AS SELECT 42 AS a")
+    process = postmaster(data_dir)
+    server.stop()
+    assert not runs(process)
+    assert not server.alive()
+
+    assert await ask(server.start(), "SELECT a FROM t") == 42
+    assert server.alive()
+
+
+async def test_the_last_of_two_processes_stops_the_server(server: EmbeddedPostgres, data_dir: Path) -> None:
+    with another_user(data_dir) as other:
+        url = server.start()
+        process = postmaster(data_dir)
+        server.stop()
+        assert await ask(url, "SELECT 1") == 1
+        assert server.start() == url
+        assert postmaster(data_dir).pid == process.pid
+
+        other.communicate()  # ends its input: it leaves
+
+    assert await ask(url, "SELECT 1") == 1
+    server.stop()
+    assert not runs(process)
+
+
+async def test_a_killed_user_leaves_nothing_behind(server: EmbeddedPostgres, data_dir: Path) -> None:
+    with another_user(data_dir) as other:
+        server.start()
+        other.kill()
+        other.wait()
+        process = postmaster(data_dir)
+
+        server.stop()
+
+        assert not runs(process)
+
+
+async def test_after_a_kill_every_acknowledged_row_is_there(
+    server: EmbeddedPostgres, data_dir: Path, policy: DecisionPolicy
+) -> None:
+    url = server.start()
+    await migrate.upgrade(url)
+    database = await Database.connect(url, DatabaseSettings())
+    async with database.work() as work:
+        home = await work.collections.add("home", "contract", policy)
+        ada = await work.persons.add(home.id, "ada", None, {})
+
+    os.kill(postmaster(data_dir).pid, signal.SIGKILL)
+    with pytest.raises(DatabaseUnavailableError):
+        while True:
+            await database.ping()
+    assert not server.alive()
+    started = time.monotonic()
+    assert server.start() == url
+
+    async with database.work(read_only=True) as work:
+        assert await work.persons.get(home.id, ada.id) == ada
+    assert time.monotonic() - started < 5
+    await database.close()
+
+
+async def test_a_server_found_dying_is_started_anew(server: EmbeddedPostgres, data_dir: Path) -> None:
+    url = server.start()
+    for _ in range(5):
+        os.kill(postmaster(data_dir).pid, signal.SIGKILL)
+
+        assert server.start() == url
+
+        assert await ask(url, "SELECT 1") == 1
+
+
+async def test_a_stale_process_id_of_a_stranger_does_not_matter(server: EmbeddedPostgres, data_dir: Path) -> None:
+    url = server.start()
+    pid_file = data_dir / "postgres" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    server.stop()
+    # A process of the server's own user, which PostgreSQL itself would take for the old server; even in its directory.
+    account = account_for(data_dir / "postgres")
+    options = account.popen_options() | {"cwd": data_dir / "postgres"}
+    with subprocess.Popen(["sleep", "60"], **options) as stranger:
+        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        (data_dir / "run" / ".s.PGSQL.5432.lock").write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        account.give(pid_file)
+
+        assert server.start() == url
+        assert await ask(url, "SELECT 1") == 1
+
+        stranger.kill()
+
+
+async def test_a_data_directory_with_a_long_path(data_dir: Path) -> None:
+    deep = data_dir.joinpath(*["a directory with a name of its own"] * 3)
+    data_dir.chmod(0o755)
+    with EmbeddedPostgres(deep) as server:
+        url = server.start()
+
+        assert await ask(url, "SELECT 1") == 1
+        sockets = Path(postmaster(deep).cwd(), "postmaster.pid").read_text().splitlines()[4]
+
+    assert Path(sockets).parent == Path(tempfile.gettempdir())
+    assert mode(Path(sockets)) == 0o700
+    Path(sockets).rmdir()
+
+
+async def test_a_broken_server_says_why(server: EmbeddedPostgres, data_dir: Path) -> None:
+    server.start()
+    server.stop()
+    (data_dir / "postgres" / "global" / "pg_control").unlink()
+
+    with pytest.raises(EmbeddedDatabaseError, match=r"(?s)does not start.*VULTUS_DATABASE__URL.*pg_control"):
+        server.start()
+
+
+def test_files_of_another_version_are_refused(server: EmbeddedPostgres, data_dir: Path) -> None:
+    server.start()
+    server.stop()
+    (data_dir / "postgres" / "PG_VERSION").write_text("17\n")
+
+    with pytest.raises(EmbeddedDatabaseError, match="PostgreSQL 17's, this version of Vultus brings 18"):
+        server.start()
+
+
+def test_an_interrupted_set_up_begins_anew(data_dir: Path) -> None:
+    (data_dir / "postgres.new" / "base").mkdir(parents=True)
+
+    with EmbeddedPostgres(data_dir):
+        assert (data_dir / "postgres" / "PG_VERSION").exists()
+
+    assert not (data_dir / "postgres.new").exists()
+
+
+def test_a_file_in_the_way_is_a_clear_error(data_dir: Path) -> None:
+    (data_dir / "file").touch()
+
+    with pytest.raises(EmbeddedDatabaseError, match="VULTUS_DATA_DIR"):
+        EmbeddedPostgres(data_dir / "file" / "data").start()
+
+
+@as_root
+def test_a_directory_closed_to_the_servers_user_is_a_clear_error(data_dir: Path) -> None:
+    with pytest.raises(EmbeddedDatabaseError, match=f"cannot enter {data_dir}.*VULTUS_DATA_DIR=/var/lib/vultus"):
+        EmbeddedPostgres(data_dir / "deeper").start()
+
+
+@as_root
+async def test_programs_closed_to_the_servers_user_are_copied(
+    server: EmbeddedPostgres, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    package = Path(spec.submodule_search_locations[0])
+    closed = tmp_path / "closed"  # as below /root
+    closed.mkdir(mode=0o700)
+    (closed / PACKAGE).mkdir()
+    (closed / PACKAGE / "pginstall18").symlink_to(package / "pginstall18")
+    (closed / f"{PACKAGE}.libs").symlink_to(package.with_name(f"{PACKAGE}.libs"))
+    spec.submodule_search_locations = [str(closed / PACKAGE)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+
+    assert await ask(server.start(), "SELECT 1") == 1
+
+    assert Path(postmaster(data_dir).exe()).is_relative_to(data_dir)
+
+
+def test_who_may_pass_where(data_dir: Path) -> None:
+    data_dir.chmod(0o750)
+    inside = data_dir / "inside"
+    owner, group = data_dir.stat().st_uid, data_dir.stat().st_gid
+
+    assert Account("other", owner + 1000, group + 1000).blocked_at(inside) == data_dir
+    assert Account("member", owner + 1000, group).blocked_at(inside) is None
+    assert Account("owner", owner, group + 1000).blocked_at(inside) is None
+
+
+@pytest.mark.parametrize(("memory_gb", "shared", "connections"), [(0.25, 32, 40), (4, 512, 100), (64, 1024, 100)])
+def test_memory_is_taken_in_proportion(memory_gb: float, shared: int, connections: int) -> None:
+    text = tuning.configuration(Path("/run/it's"), int(memory_gb * 2**30))
+
+    assert f"shared_buffers = '{shared}MB'" in text
+    assert f"max_connections = '{connections}'" in text
+    assert "unix_socket_directories = '\"/run/it''s\"'" in text
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(tuning, "CGROUP_LIMITS", (tmp_path / "missing", limit))
+    limit.write_text("max\n")
+    assert tuning.memory_bytes() == psutil.virtual_memory().total
+
+    limit.write_text(f"{2**27}\n")
+    assert tuning.memory_bytes() == 2**27

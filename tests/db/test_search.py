@@ -1,0 +1,193 @@
+"""The exact search: right, isolated, and only in the collection's own partition."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from vultus.db.repositories import faces as faces_module
+from vultus.db.repositories.collections import partition_of
+
+if TYPE_CHECKING:
+    from vultus.db.database import Database
+    from vultus.domain import Collection, DecisionPolicy, FloatArray
+
+Enrol = Callable[..., Awaitable[Any]]
+Towards = Callable[..., "FloatArray"]
+SOON = datetime.now(UTC) + timedelta(hours=1)
+
+
+async def names(database: Database, home: Collection, probe: FloatArray, limit: int = 5) -> list[str | None]:
+    async with database.work(read_only=True) as work:
+        (found,) = await work.faces.search(home.id, home.contract_id, probe[None, :], limit)
+    return [candidate.external_id for candidate in found.candidates]
+
+
+async def test_each_person_once_best_first(
+    database: Database, home: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        await enrol(work, home, "bob", towards(0, tilt=0.9))
+        ada = await enrol(work, home, "ada", towards(0, tilt=0.2), towards(0), towards(0, tilt=0.4))
+
+    async with database.work(read_only=True) as work:
+        (found,) = await work.faces.search(home.id, home.contract_id, towards(0)[None, :], 5)
+
+    assert [candidate.external_id for candidate in found.candidates] == ["ada", "bob"]
+    assert found.gallery_size == 4
+    best = found.candidates[0]
+    assert (best.person_id, best.name, best.face_id) == (ada.person.id, "Ada", ada.faces[1].id)
+    assert best.similarity == pytest.approx(1, abs=1e-3)
+    assert found.candidates[1].similarity == pytest.approx(np.cos(0.9), abs=1e-3)
+
+
+async def test_one_person_may_own_all_the_nearest_faces(
+    database: Database, home: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        await enrol(work, home, "ada", *(towards(0, tilt=0.001 * at) for at in range(40)))
+        await enrol(work, home, "bob", towards(0, tilt=0.5))
+        await enrol(work, home, "eve", towards(0, tilt=0.7))
+
+    assert await names(database, home, towards(0), limit=2) == ["ada", "bob"]
+
+
+async def test_an_expired_consent_hides_its_faces_at_once(
+    database: Database, home: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        ada = await enrol(work, home, "ada", towards(0), expires_at=SOON)
+        await enrol(work, home, "bob", towards(0, tilt=0.3))
+    assert await names(database, home, towards(0)) == ["ada", "bob"]
+
+    async with database.work() as work:
+        await work.consents.change(home.id, ada.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
+
+    assert await names(database, home, towards(0)) == ["bob"]
+    async with database.work(read_only=True) as work:
+        assert await work.faces.best_of_person(home.id, ada.person.id, home.contract_id, towards(0)) is None
+        assert await work.faces.count(home.id, home.contract_id) == 1
+
+
+async def test_collections_and_contracts_never_meet(
+    database: Database, home: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        other = await work.collections.add("other", home.contract_id, policy)
+        await enrol(work, home, "ada", towards(0))
+        await enrol(work, other, "eve", towards(0))
+        await enrol(work, home, "old", towards(0), contract_id="another network")
+
+    assert await names(database, home, towards(0)) == ["ada"]
+    assert await names(database, other, towards(0)) == ["eve"]
+    async with database.work(read_only=True) as work:
+        assert await work.faces.best_of_person(other.id, uuid4(), home.contract_id, towards(0)) is None
+
+
+async def test_an_empty_gallery_answers_every_probe(database: Database, home: Collection, towards: Towards) -> None:
+    async with database.work(read_only=True) as work:
+        found = await work.faces.search(home.id, home.contract_id, np.stack([towards(0), towards(1)]), 3)
+        none = await work.faces.search(home.id, home.contract_id, np.empty((0, 8), np.float32), 3)
+
+    assert [(result.candidates, result.gallery_size) for result in found] == [((), 0), ((), 0)]
+    assert none == ()
+
+
+async def test_the_closest_face_of_one_person(
+    database: Database, home: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        ada = await enrol(work, home, "ada", towards(0), towards(1), towards(2))
+        await enrol(work, home, "bob", towards(1, tilt=0.1))
+        best = await work.faces.best_of_person(home.id, ada.person.id, home.contract_id, towards(1, tilt=0.1))
+
+    assert best is not None
+    assert best[0] == pytest.approx(np.cos(0.1), abs=1e-3)
+    assert best[1] == ada.faces[1].id
+
+
+def brute_force(
+    vectors: FloatArray, owners: list[UUID], probe: FloatArray, limit: int
+) -> tuple[list[float], dict[UUID, float]]:
+    """Return the best cosines, one a person, and every person's best cosine, in float64 of the stored float16."""
+    stored, asked = vectors.astype(np.float16).astype(np.float64), probe.astype(np.float16).astype(np.float64)
+    cosines = stored @ asked / (np.linalg.norm(stored, axis=1) * np.linalg.norm(asked))
+    best: dict[UUID, float] = {}
+    for owner, cosine in zip(owners, cosines, strict=True):
+        best[owner] = max(best.get(owner, -2), float(cosine))
+    return sorted(best.values(), reverse=True)[:limit], best
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    owned=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    probes=st.integers(1, 4),
+    limit=st.integers(1, 10),
+)
+async def test_search_equals_brute_force(
+    database: Database,
+    policy: DecisionPolicy,
+    enrol: Enrol,
+    seed: int,
+    owned: list[int],
+    probes: int,
+    limit: int,
+) -> None:
+    random = np.random.default_rng(seed)
+
+    def units(count: int) -> FloatArray:
+        vectors = random.normal(size=(count, 16)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+    vectors, asked = units(sum(owned)), units(probes)
+    owners: list[UUID] = []
+    async with database.work() as work:
+        home = await work.collections.add(str(uuid4()), "contract", policy)
+        for at, count in enumerate(owned):
+            mine = vectors[len(owners) : len(owners) + count]
+            person = (await enrol(work, home, str(at), *mine)).person
+            owners += [person.id] * count
+        found = await work.faces.search(home.id, "contract", asked, limit)
+
+    for probe, result in zip(asked, found, strict=True):
+        expected, best = brute_force(vectors, owners, probe, limit)
+        cosines = [candidate.similarity for candidate in result.candidates]
+        np.testing.assert_allclose(cosines, expected, atol=1e-6)
+        assert cosines == sorted(cosines, reverse=True)
+        assert len({candidate.person_id for candidate in result.candidates}) == len(cosines)
+        for candidate in result.candidates:
+            assert candidate.similarity == pytest.approx(best[candidate.person_id], abs=1e-6)
+        assert result.gallery_size == len(owners)
+
+
+async def test_only_the_collections_partition_is_read(
+    database: Database, home: Collection, policy: DecisionPolicy, monkeypatch: pytest.MonkeyPatch, towards: Towards
+) -> None:
+    async with database.work() as work:
+        other = await work.collections.add("other", "contract", policy)
+    plan: list[str] = []
+
+    async with database.work(read_only=True) as work:
+        execute = work.faces._session.execute
+
+        async def explained(_: Any, values: dict[str, Any]) -> Any:
+            query = text(f"EXPLAIN {faces_module._SEARCH.text}")
+            plan.extend(row[0] for row in await execute(query, values))
+            return await execute(faces_module._SEARCH, values)
+
+        monkeypatch.setattr(work.faces._session, "execute", explained)
+        await work.faces.search(home.id, home.contract_id, towards(0)[None, :], 3)
+
+    shown = "\n".join(plan)
+    assert partition_of(home.id) in shown
+    assert partition_of(other.id) not in shown

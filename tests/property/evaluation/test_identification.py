@@ -1,0 +1,109 @@
+"""Splits use every photo once and repeat; searches agree with sorting everybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from vultus.errors import InvalidInputError
+from vultus.evaluation.datasets import DataSet
+from vultus.evaluation.identification import Split, match_counts, open_set, search, split
+from vultus.evaluation.metrics import at_fmr, curve_of
+
+
+def people(counts: list[int]) -> DataSet:
+    photos = tuple(f"{who}/{at}" for who, count in enumerate(counts) for at in range(count))
+    return DataSet(Path(), tuple(map(str, range(len(counts)))), photos, np.repeat(np.arange(len(counts)), counts))
+
+
+data_sets = st.lists(st.integers(0, 6), min_size=1, max_size=25).map(people)
+
+
+def divided(data: DataSet, enrol: int, held_out: float, seed: int) -> Split:
+    try:
+        return split(data, enrol=enrol, held_out=held_out, seed=seed)
+    except InvalidInputError:
+        assume(False)
+        raise
+
+
+@given(data_sets, st.integers(1, 3), st.floats(0, 1), st.integers(0, 99))
+def test_every_photo_has_one_part(data: DataSet, enrol: int, held_out: float, seed: int) -> None:
+    parts = divided(data, enrol, held_out, seed)
+
+    every = np.concatenate((parts.enrolled, parts.mates, parts.strangers))
+    assert sorted(every) == list(range(len(data.photos)))
+    known, searched = set(data.person[parts.enrolled]), set(data.person[parts.mates])
+    assert searched <= known
+    assert not known & set(data.person[parts.strangers])
+    assert len(known - searched) == parts.distractors
+    assert np.bincount(data.person[parts.enrolled]).max() <= enrol
+
+
+@given(data_sets, st.integers(0, 99))
+def test_the_same_seed_gives_the_same_split(data: DataSet, seed: int) -> None:
+    one, two = (divided(data, 1, 0.5, seed) for _ in range(2))
+
+    np.testing.assert_array_equal(one.mates, two.mates)
+    np.testing.assert_array_equal(one.strangers, two.strangers)
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8).map(people), st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_a_search_agrees_with_sorting_everybody(data: DataSet, seed: int, block: int) -> None:
+    generator = np.random.default_rng(seed)
+    # Products of small whole numbers are exact, so ties are ties in any order of adding.
+    vectors = generator.integers(-2, 3, (len(data.photos), 3)).astype(np.float32)
+    found = generator.random(len(vectors)) < 0.8
+    enrolled, probes = np.flatnonzero(generator.random(len(vectors)) < 0.6), np.arange(len(vectors))
+    assume(found[enrolled].any())
+
+    answers = search(vectors, found, data.person, enrolled=enrolled, probes=probes, block=block)
+
+    gallery = enrolled[found[enrolled]]
+    for probe in probes:
+        best: dict[int, float] = {}
+        for at in gallery:
+            who = int(data.person[at])
+            best[who] = max(best.get(who, -np.inf), float(vectors[probe] @ vectors[at]))
+        ranked = sorted(best.values(), reverse=True)
+        own = best.get(int(data.person[probe]))
+        if not found[probe]:
+            assert (answers.best[probe], answers.found[probe], answers.rank[probe]) == (-np.inf, -1, 0)
+            continue
+        assert answers.best[probe] == ranked[0] == best[int(answers.found[probe])]
+        assert answers.second[probe] == (ranked[1] if len(ranked) > 1 else -np.inf)
+        assert answers.mate[probe] == (-np.inf if own is None else own)
+        assert answers.rank[probe] == (0 if own is None else sum(score >= own for score in ranked))
+
+
+@given(st.lists(st.integers(0, 12), max_size=30), st.integers(1, 10))
+def test_longer_lists_never_find_fewer_mates(ranks: list[int], most: int) -> None:
+    counts = match_counts(np.array(ranks, np.int64), most=most)
+
+    assert counts.tolist() == [sum(0 < rank <= best for rank in ranks) for best in range(1, most + 1)]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_a_threshold_never_exceeds_its_false_positive_rate(seed: int, target: float) -> None:
+    generator = np.random.default_rng(seed)
+    data = people([3] * 12)
+    vectors = generator.normal(size=(36, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = generator.random(36) < 0.9
+    parts = split(data, enrol=1, held_out=0.5, seed=seed)
+    assume(found[parts.enrolled].any())
+    mates, strangers = (
+        search(vectors, found, data.person, enrolled=parts.enrolled, probes=probes)
+        for probes in (parts.mates, parts.strangers)
+    )
+
+    curve = curve_of(open_set(mates, strangers))
+    at = at_fmr(curve, target, len(parts.strangers))
+
+    threshold = curve.thresholds[at]
+    assert np.mean(strangers.best >= threshold) <= target
+    assert curve.tar[at] == pytest.approx(np.mean((mates.rank == 1) & (mates.mate >= threshold)))

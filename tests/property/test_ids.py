@@ -1,0 +1,49 @@
+"""Ids rise, whatever the clock does, and say when they were made."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import RFC_4122
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vultus.utils.ids import IdMaker, new_id
+
+moments = st.lists(st.integers(min_value=0, max_value=2**48 - 2), min_size=1, max_size=50)
+
+
+@given(moments)
+def test_ids_rise_though_the_clock_stands_or_goes_back(clock: list[int]) -> None:
+    maker = IdMaker()
+
+    ids = [maker.make(now) for now in clock]
+
+    assert ids == sorted(set(ids))
+
+
+@given(moments)
+def test_an_id_is_a_version_7_uuid_of_its_millisecond(clock: list[int]) -> None:
+    maker = IdMaker()
+
+    for now in sorted(set(clock)):
+        made = maker.make(now + 1)
+        assert (made.version, made.variant, made.int >> 80) == (7, RFC_4122, now + 1)
+
+
+def test_threads_never_share_an_id() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda _: new_id(), range(4000)))
+
+    assert len(set(ids)) == 4000
+
+
+def test_a_full_millisecond_borrows_from_the_next() -> None:
+    maker = IdMaker()
+    first = maker.make(1000)
+    maker._random = 2**74 - 1
+
+    second = maker.make(1000)
+
+    assert second.int >> 80 == 1001
+    assert second > first

@@ -1,0 +1,76 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from vultus.evaluation.intervals import Mean, Rate
+from vultus.evaluation.page import (
+    Markup,
+    cosine,
+    failures,
+    interval,
+    page,
+    percent,
+    scientific,
+    share,
+    small_rate,
+    table,
+)
+from vultus.evaluation.runner import Failure
+
+RATE = Rate(0.5, 0.25, 0.75, 2, 4, "made up")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (1e-4, "10⁻⁴"),
+        (2.13e-4, "2.1·10⁻⁴"),
+        (9.99e-4, "10⁻³"),
+        (9.8765e-5, "9.9·10⁻⁵"),
+        (0.1, "10⁻¹"),
+    ],
+)
+def test_rates_are_written_with_their_power(value: float, words: str) -> None:
+    assert scientific(value) == words
+
+
+def test_shares_are_written_in_percent_with_their_interval() -> None:
+    assert percent(0.99183) == "99.18 %"
+    assert share(RATE) == "50.00 % <small>25.00–75.00</small>"
+    assert share(None) == small_rate(None) == cosine(None) == "–"
+
+
+def test_small_intervals_get_more_digits() -> None:
+    assert interval(Rate(1e-5, 5e-6, 2e-5, 1, 100_000, "made up")) == "0.0005–0.0020"
+
+
+def test_the_interval_of_a_mean_is_cut_where_shares_end() -> None:
+    assert interval(Mean(0.99, 0.01, 0.97, 1.01, 10)) == "97.00–100.00"
+
+
+def test_small_rates_name_their_counts() -> None:
+    assert small_rate(RATE) == "5.0·10⁻¹ <small>2.5·10⁻¹–7.5·10⁻¹ · 2 of 4</small>"
+
+
+def test_cells_are_escaped_unless_they_are_markup() -> None:
+    made = table(("<a>",), [("<b>", Markup("<i>c</i>"))])
+
+    assert "&lt;a&gt;" in made
+    assert "&lt;b&gt;" in made
+    assert "<i>c</i>" in made
+
+
+def test_names_of_photos_are_escaped() -> None:
+    assert "&lt;script&gt;" in failures([Failure("<script>/1.jpg", "no_face")])
+    assert "every photo" in failures([])
+
+
+def test_a_page_asks_for_nothing_outside_itself() -> None:
+    made = page("a & b", "lead", ["<p>body</p>"])
+
+    assert "<title>a &amp; b</title>" in made
+    assert not any(word in made for word in ("http:", "https:", "<script", "<link", "src=", "@import", "url("))

@@ -1,0 +1,157 @@
+"""A photo goes in, described faces come out, in the photo's own pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from tests.faces import astronaut, encoded, nobody, portrait
+
+from vultus.errors import ImageTooLargeError
+from vultus.models.pipeline import FacePipeline
+from vultus.settings import InferenceSettings, PhotoSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vultus.domain import Analysis, FloatArray, Pixels
+
+EYE = (204, 100)
+
+
+def vector_of(analysis: Analysis) -> FloatArray:
+    (face,) = analysis.faces
+    assert face.embedding is not None
+    return face.embedding.vector
+
+
+def enlarged(pixels: Pixels, width: int, height: int) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_a_portrait_is_described(pipeline: FacePipeline) -> None:
+    photo = portrait()
+
+    analysis = pipeline.describe(photo)
+
+    (face,) = analysis.faces
+    assert (analysis.width, analysis.height) == (512, 512)
+    assert analysis.sha256 == hashlib.sha256(photo).hexdigest()
+    assert set(analysis.timings_ms) == {"decode", "detect", "align", "embed"}
+    assert face.embedding is not None
+    assert face.embedding.contract_id == pipeline.contract.id
+    assert np.linalg.norm(face.embedding.vector) == pytest.approx(1, abs=1e-5)
+    assert face.face.landmarks.dtype == np.float32
+
+
+def test_without_embedding_there_is_everything_else(pipeline: FacePipeline) -> None:
+    analysis = pipeline.describe(portrait(), embed=False)
+
+    assert analysis.faces[0].embedding is None
+    assert analysis.faces[0].quality.sharpness > 0
+    assert "embed" not in analysis.timings_ms
+
+
+def test_a_photo_of_nobody_has_no_faces(pipeline: FacePipeline) -> None:
+    assert pipeline.describe(nobody()).faces == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_a_camera_gives_the_same_vector(pipeline: FacePipeline, orientation: int) -> None:
+    picture = astronaut()
+    stored = {
+        1: picture,
+        2: picture[:, ::-1],
+        3: picture[::-1, ::-1],
+        4: picture[::-1],
+        5: picture.transpose(1, 0, 2),
+        6: np.rot90(picture, 1),
+        7: np.rot90(picture, 2).transpose(1, 0, 2),
+        8: np.rot90(picture, -1),
+    }[orientation]
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+
+    analysis = pipeline.describe(encoded(np.ascontiguousarray(stored), exif=tags))
+
+    assert vector_of(analysis) @ vector_of(pipeline.describe(portrait())) > 0.99
+    np.testing.assert_allclose(analysis.faces[0].face.landmarks[0], EYE, atol=5)
+
+
+def test_a_phone_photo_is_described_in_its_own_pixels(pipeline: FacePipeline) -> None:
+    photo = encoded(enlarged(astronaut()[:384], 4000, 3000), quality=85)
+
+    analysis = pipeline.describe(photo)
+
+    assert (analysis.width, analysis.height) == (4000, 3000)
+    np.testing.assert_allclose(analysis.faces[0].face.landmarks[0], np.array(EYE) * 4000 / 512, atol=40)
+    assert analysis.faces[0].quality.size_px == pytest.approx(87 * 4000 / 512, rel=0.15)
+    assert vector_of(analysis) @ vector_of(pipeline.describe(portrait())) > 0.97
+
+
+def test_a_small_face_on_a_phone_photo_is_cropped_from_the_full_photo(pipeline: FacePipeline) -> None:
+    canvas = np.full((3000, 4000, 3), 120, np.uint8)
+    canvas[1200:1712, 1800:2312] = astronaut()
+
+    analysis = pipeline.describe(encoded(canvas, quality=92))
+
+    assert vector_of(analysis) @ vector_of(pipeline.describe(portrait())) > 0.99
+    sharpness = pipeline.describe(portrait()).faces[0].quality.sharpness
+    assert analysis.faces[0].quality.sharpness == pytest.approx(sharpness, rel=0.25)
+
+
+def test_faces_come_from_left_to_right(pipeline: FacePipeline) -> None:
+    row = np.concatenate([astronaut()[:256, 96:352]] * 4, axis=1)
+
+    lefts = [face.face.box.left for face in pipeline.describe(encoded(row)).faces]
+
+    assert len(lefts) == 4
+    assert lefts == sorted(lefts)
+
+
+def test_other_photos_of_a_face_are_closer_than_another_face(pipeline: FacePipeline) -> None:
+    threshold = pipeline.calibration.threshold_at(1e-4)
+    original = vector_of(pipeline.describe(portrait()))
+
+    for photo in (portrait(angle=12), portrait(scale=0.7), portrait(brightness=0.6), portrait(mirror=True)):
+        assert vector_of(pipeline.describe(photo)) @ original > threshold
+
+
+def test_threads_get_the_answers_one_thread_gets(pipeline: FacePipeline) -> None:
+    photos = [portrait(angle=angle) for angle in (-10, -5, 0, 5, 10, 15)]
+    alone = [vector_of(pipeline.describe(photo)) for photo in photos]
+
+    with ThreadPoolExecutor(3) as threads:
+        together = [vector_of(analysis) for analysis in threads.map(pipeline.describe, photos)]
+
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_limits_hold(graph_cache: Path) -> None:
+    small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), graph_cache)
+
+    with pytest.raises(ImageTooLargeError):
+        small.describe(portrait())
+
+
+def test_all_pixels_are_given_back_after_success_and_failure(pipeline: FacePipeline) -> None:
+    pipeline.describe(portrait())
+    with pytest.raises(Exception, match="truncated"):
+        pipeline.describe(portrait()[:20_000])
+
+    assert pipeline._budget.free == PhotoSettings().pixel_budget
+
+
+def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> None:
+    assert cv2.getNumThreads() == 1
+
+
+def test_the_pack_is_at_hand(pipeline: FacePipeline) -> None:
+    assert pipeline.contract is pipeline.pack.contract
+    assert pipeline.enrol_rule is pipeline.pack.enrol_rule
+    assert pipeline.recognize_rule is pipeline.pack.recognize_rule
