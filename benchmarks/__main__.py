@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 from benchmarks import photo, record, serving
@@ -29,6 +31,7 @@ def main() -> None:
     asked = parser.parse_args()
     if unknown := set(asked.questions) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped then too
     for name in asked.questions or QUESTIONS:
         if not asked.show:
             origin = record.Origin.here()

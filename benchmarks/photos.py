@@ -1,108 +1,131 @@
-"""The photos that are measured, made at run time: the only person in them is scikit-image's astronaut."""
+"""Photos to measure with: scikit-image's astronaut and drawn faces in scenes made here, every time the same bytes."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from PIL import Image
-from tests import faces
+from tests.faces import astronaut, drawn, encoded
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
 
-LARGE = (4000, 3000)
+FULL = (4000, 3000)
+"""Width and height of a 12-megapixel phone photo, pixels."""
+
 MEGAPIXEL = (1155, 866)
-COLUMNS, ROWS, TILE = 5, 4, 300
-PERSONS = 10
-FOLDER = "VULTUS_BENCH_PHOTOS"
+NEAR, FAR = 2040, 640
+"""Height of the astronaut's portrait in the scene, pixels; the face is about a sixth of it wide."""
+
+SENSOR_NOISE = 8.0
+"""Deviation of the phone-like grain, grey levels: a 12-megapixel JPEG of quality 90 gets the 4 MB phones write."""
+
+DRAWN = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 17, 21, 24, 25, 27, 28)
+"""Seeds of drawn faces that both detectors take for one face each."""
+
+FOLDER_VARIABLE = "VULTUS_BENCH_PHOTOS"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A JPEG file and its size in pixels."""
+    """A photo as a file.
+
+    Attributes:
+        name: In results and tables.
+        content: A JPEG.
+        width: Pixels.
+        height: Pixels.
+    """
 
     name: str
+    content: bytes
     width: int
     height: int
-    content: bytes
+
+    @classmethod
+    def of(cls, name: str, pixels: Pixels) -> Sample:
+        """Encode pixels, (height, width, 3)."""
+        return cls(name, encoded(pixels, quality=90), pixels.shape[1], pixels.shape[0])
 
 
 def samples() -> list[Sample]:
-    """Return all of them; the two of the large scene have its megapixels in their names, the smaller one first."""
+    """Return every photo, small ones first."""
     return [
-        _sample("portrait", _head()),
+        lfw_like(),
         portrait(),
         megapixel(),
-        _sample("scene, 12 MP", np.asarray(_scene())),
-        _sample("group of 20", _group()),
+        Sample.of("20 faces", _group()),
+        Sample.of("12 MP, smooth", _scene(NEAR)),
+        Sample.of("12 MP, phone-like", _grained(_scene(NEAR))),
+        Sample.of("12 MP, face far away", _grained(_scene(FAR))),
     ]
+
+
+def lfw_like() -> Sample:
+    """Return 250 × 250 pixels around a face of about 90, as the photos of LFW are."""
+    return Sample.of("LFW-like", np.ascontiguousarray(astronaut()[:250, 100:350]))
 
 
 def portrait() -> Sample:
     """Return the astronaut, 512 × 512."""
-    return _sample("astronaut", faces.astronaut())
+    return Sample.of("astronaut", astronaut())
 
 
 def megapixel() -> Sample:
-    """Return the large scene, scaled to one megapixel."""
-    return _sample("scene, 1 MP", np.asarray(_scene().resize(MEGAPIXEL, Image.Resampling.LANCZOS)))
+    """Return the scene of the phone-like photo at a twelfth of its pixels."""
+    return Sample.of("1 MP", _resized(_grained(_scene(NEAR)), *MEGAPIXEL))
 
 
 def gallery() -> list[bytes]:
-    """Return a photo each of people to enrol: the astronaut, a little turned, and drawn faces."""
-    return [faces.portrait(angle=4), *(faces.encoded(faces.drawn(seed)) for seed in range(1, PERSONS))]
+    """Return portraits of 20 persons, the astronaut first."""
+    return [portrait().content, *(encoded(drawn(seed)) for seed in DRAWN)]
 
 
 def real_photos(most: int) -> tuple[str, list[Path]]:
-    """Return the name of the folder in `VULTUS_BENCH_PHOTOS` and JPEG files spread over it; none where it is not set.
-
-    Raises:
-        ValueError: The folder has none.
-    """
-    if not (named := os.environ.get(FOLDER)):
+    """Return the name of the folder in `VULTUS_BENCH_PHOTOS` and at most so many of its JPEGs, evenly spread."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder:
         return "", []
-    folder = Path(named)
-    every = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
-    if not every:
-        raise ValueError(f"{FOLDER} names a folder without JPEG files.")
-    return folder.name, every[:: max(1, len(every) // most)][:most]
+    root = Path(folder).resolve(strict=True)
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
+    return root.name, found[:: max(1, len(found) // most)][:most]
 
 
-def _sample(name: str, pixels: Pixels) -> Sample:
-    return Sample(name, pixels.shape[1], pixels.shape[0], faces.encoded(pixels))
+def _scene(portrait_px: int) -> Pixels:
+    """Return 12 megapixels of clutter with the astronaut's portrait, `portrait_px` high, a little off the middle."""
+    width, height = FULL
+    chance = np.random.default_rng(0)
+    scene = np.full((height, width, 3), 120.0, np.float32)
+    # Each octave twice as fine and 0.6 times as strong, about as the spectrum of photos falls.
+    for octave in range(9):
+        grid = chance.normal(0, 45 * 0.6**octave, (3 * 2**octave, 4 * 2**octave, 3)).astype(np.float32)
+        for channel in range(3):
+            layer = Image.fromarray(grid[..., channel]).resize((width, height), Image.Resampling.BILINEAR)
+            scene[..., channel] += np.asarray(layer)
+    pixels = np.clip(scene, 0, 255).astype(np.uint8)
+    left, top = (width - portrait_px) * 2 // 5, height - portrait_px
+    pixels[top:, left : left + portrait_px] = _resized(astronaut(), portrait_px, portrait_px)
+    return pixels
 
 
-def _head() -> Pixels:
-    """Return a part of the astronaut's photo, (250, 250, 3)."""
-    return np.ascontiguousarray(faces.astronaut()[:250, 100:350])
-
-
-@lru_cache(maxsize=1)
-def _scene() -> Image.Image:
-    """Return the astronaut, enlarged, before a blurred background, with a sensor's noise: a file of 3 MB and more."""
-    width, height = LARGE
-    chance = np.random.default_rng(12)
-    canvas = np.full((height, width, 3), 128, np.float32)
-    for cells, strength in ((8, 70), (60, 25), (500, 8)):
-        coarse = chance.normal(0, strength, (cells * 3 // 4, cells, 3)).astype(np.float32)
-        canvas += cv2.resize(coarse, LARGE, interpolation=cv2.INTER_CUBIC)
-    person = Image.fromarray(faces.astronaut()).resize((2000, 2000), Image.Resampling.LANCZOS)
-    canvas[700:2700, 1000:3000] = np.asarray(person)
-    canvas += chance.normal(0, 4, (height, width, 1)).astype(np.float32)
-    return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
+def _grained(pixels: Pixels) -> Pixels:
+    grain = np.random.default_rng(1).standard_normal(pixels.shape[:2], np.float32)[..., None]
+    return np.clip(pixels + SENSOR_NOISE * grain, 0, 255).astype(np.uint8)
 
 
 def _group() -> Pixels:
-    """Return the astronaut's head twenty times, every other one mirrored, each lit differently."""
-    head = np.asarray(Image.fromarray(_head()).resize((TILE, TILE), Image.Resampling.LANCZOS))
-    tiles = [
-        np.clip((head if number % 2 else head[:, ::-1]) * light, 0, 255).astype(np.uint8)
-        for number, light in enumerate(np.linspace(0.7, 1.15, COLUMNS * ROWS))
-    ]
-    return np.vstack([np.hstack(tiles[row * COLUMNS :][:COLUMNS]) for row in range(ROWS)])
+    """Return 20 faces in four rows of five, 1,600 × 1,280 pixels."""
+    group = np.full((1280, 1600, 3), 90, np.uint8)
+    faces = [_resized(astronaut()[:400, 30:430], 320, 320), *(drawn(seed, side=320) for seed in DRAWN)]
+    for at, face in enumerate(faces):
+        row, column = divmod(at, 5)
+        group[row * 320 : (row + 1) * 320, column * 320 : (column + 1) * 320] = face
+    return group
+
+
+def _resized(pixels: Pixels, width: int, height: int) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))

@@ -116,7 +116,7 @@ def read(name: str) -> list[Line]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, padded so that it reads well in a terminal too; all but the first column to the right."""
+    """Return a Markdown table, padded for terminals; all but the first column to the right."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     written = [

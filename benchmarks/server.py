@@ -58,7 +58,7 @@ def running() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="vultus-bench-"))
     written = folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
-    environment |= {"VULTUS_DATA_DIR": str(folder / "data")}
+    environment |= {"VULTUS_DATA_DIR": str(folder)}
     try:
         with written.open("wb") as log:
             process = subprocess.Popen(
@@ -80,7 +80,7 @@ def running() -> Iterator[Server]:
 def _end_with_parent() -> None:
     """Have Linux stop the server even when the benchmark is killed."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _announced(process: subprocess.Popen[bytes], written: Path) -> Server:
@@ -94,7 +94,7 @@ def _announced(process: subprocess.Popen[bytes], written: Path) -> Server:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    process.send_signal(signal.SIGINT)
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:

@@ -42,6 +42,7 @@ from typing import Any, ClassVar
 class ErrorKind(StrEnum):
     """What an error means to a caller, independent of how it is carried."""
 
+    MALFORMED = "malformed"
     INVALID = "invalid"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too_large"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from vultus.models.pool import AnalysisPool
 from vultus.services.wiring import Services, build
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from vultus.services.erasure import Eraser
     from vultus.settings import Settings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 1.0
 
 
 def cache_folder(settings: Settings) -> Path:
@@ -60,7 +63,9 @@ async def open_server(settings: Settings) -> AsyncIterator[str]:
         return
     embedded = EmbeddedPostgres(settings.data_dir)
     try:
-        yield await asyncio.to_thread(embedded.start)
+        url = await asyncio.to_thread(embedded.start)
+        async with beside(keep_alive(embedded)):
+            yield url
     finally:
         await asyncio.to_thread(embedded.stop)
 
@@ -103,25 +108,38 @@ async def _settle(task: asyncio.Task[FacePipeline]) -> None:
 
 
 @asynccontextmanager
-async def sweeping(eraser: Eraser, interval_s: float) -> AsyncIterator[None]:
-    """Erase what has expired, now and then, while the block runs."""
-
-    async def forever() -> None:
-        while True:
-            try:
-                if ended := await eraser.sweep():
-                    log.info("expired consents ended", extra={"consents": ended})
-            except VultusError as error:
-                log.warning("sweep failed; it runs again", extra={"code": error.code})
-            await asyncio.sleep(interval_s)
-
-    task = asyncio.create_task(forever())
+async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run endless work in the background while the block runs."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def sweep_now_and_then(eraser: Eraser, interval_s: float) -> None:
+    """Erase what has expired, for ever."""
+    while True:
+        try:
+            if ended := await eraser.sweep():
+                log.info("expired consents ended", extra={"consents": ended})
+        except Exception as error:
+            log.error("sweep failed; it runs again", exc_info=error)
+        await asyncio.sleep(interval_s)
+
+
+async def keep_alive(server: EmbeddedPostgres) -> None:
+    """Start the embedded PostgreSQL again whenever it has died; the pool finds it by the same URL."""
+    while True:
+        await asyncio.sleep(WATCH_INTERVAL_S)
+        if not server.alive():
+            log.warning("the embedded PostgreSQL died; it is started again")
+            try:
+                await asyncio.to_thread(server.start)
+            except VultusError as error:
+                log.error("the embedded PostgreSQL does not start: %s", error.detail)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -141,6 +159,21 @@ def listen(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set VULTUS_SERVER__PORT."
         ) from error
     return listener
+
+
+class _Server(uvicorn.Server):
+    """Stops on SIGINT and SIGTERM by returning.
+
+    uvicorn would raise the signal again after serving, and SIGTERM would end the process before anything is closed.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals in the event loop; the second SIGINT does not wait for requests under way."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 async def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
@@ -164,6 +197,6 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
             )
             host, port = listener.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            async with sweeping(services.eraser, settings.jobs.sweep_interval_s):
+            async with beside(sweep_now_and_then(services.eraser, settings.jobs.sweep_interval_s)):
                 announce(address, first_key)
-                await uvicorn.Server(config).serve(sockets=[listener])
+                await _Server(config).serve(sockets=[listener])

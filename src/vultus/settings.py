@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class ServerSettings(BaseModel, frozen=True):
+class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the API listens and what it accepts."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -34,7 +34,7 @@ class ServerSettings(BaseModel, frozen=True):
         return self
 
 
-class DatabaseSettings(BaseModel, frozen=True):
+class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
     """Which PostgreSQL; without a URL an embedded one in the data directory."""
 
     url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
@@ -43,7 +43,7 @@ class DatabaseSettings(BaseModel, frozen=True):
     statement_timeout_ms: int = Field(15_000, ge=0, description="Longest SQL statement; 0 for no limit.")
 
 
-class PhotoSettings(BaseModel, frozen=True):
+class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
     """Limits on photos, checked before a pixel is decoded."""
 
     max_bytes: int = Field(25 * 2**20, ge=1, description="Largest photo file.")
@@ -59,7 +59,7 @@ class PhotoSettings(BaseModel, frozen=True):
         return self
 
 
-class InferenceSettings(BaseModel, frozen=True):
+class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     """How the networks run."""
 
     pack: Literal["builtin"] = Field("builtin", description="Detector, embedder, alignment and thresholds by name.")
@@ -73,14 +73,14 @@ class InferenceSettings(BaseModel, frozen=True):
     max_side_px: int = Field(1600, ge=320, description="Longer side of the image the detector sees.")
 
 
-class JobSettings(BaseModel, frozen=True):
+class JobSettings(BaseModel, frozen=True, extra="forbid"):
     """Work done in the background by the server."""
 
     sweep_interval_s: float = Field(60.0, gt=0, description="Pause between sweeps that erase what has expired.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
 
 
-class LogSettings(BaseModel, frozen=True):
+class LogSettings(BaseModel, frozen=True, extra="forbid"):
     """What is written to standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity written.")

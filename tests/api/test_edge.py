@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -180,6 +182,19 @@ def bomb() -> bytes:
     return stream.getvalue()
 
 
+def two_headers() -> bytes:
+    """Return a PNG whose first header says 100×100 and whose second says 8000×8000."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def header(side: int) -> bytes:
+        return chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+
+    picture = chunk(b"IDAT", zlib.compress(bytes(8001) * 8000))
+    return b"\x89PNG\r\n\x1a\n" + header(100) + header(8000) + picture + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize(
     ("photo", "status", "code"),
     [
@@ -191,6 +206,7 @@ def bomb() -> bytes:
         pytest.param(lambda: mode("P", "GIF"), 415, "unsupported_image", id="gif"),
         pytest.param(lambda: encoded(np.zeros((1, 1, 3), np.uint8), "PNG"), 422, "image_too_small", id="1x1"),
         pytest.param(bomb, 413, "image_too_large", id="bomb"),
+        pytest.param(two_headers, 422, "image_truncated", id="two-headers"),
     ],
 )
 async def test_a_file_that_is_no_photo_gets_a_clear_answer(
@@ -233,6 +249,22 @@ async def test_hostile_json_gets_a_problem_and_changes_nothing(api: Api, body: b
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert len((await api.client.get("/v1/collections")).json()["items"]) == 1
+
+
+async def test_a_form_that_is_none_gets_a_problem_of_its_own(api: Api) -> None:
+    answer = await api.client.post(
+        "/v1/detect", content=b"--x\r\nnonsense", headers={"Content-Type": "multipart/form-data"}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
+
+async def test_a_json_route_does_not_take_a_long_body_for_a_form(api: Api) -> None:
+    answer = await api.client.post(
+        "/v1/collections", content=b"x" * 300_000, headers={"Content-Type": "multipart/form-data; boundary=x"}
+    )
+
+    assert answer.status_code == 413
 
 
 async def test_an_unknown_query_parameter_is_refused(api: Api) -> None:

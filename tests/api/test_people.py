@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -165,9 +166,9 @@ async def test_an_expired_consent_ends_recognition_at_once_and_the_sweep_erases(
 
 
 async def test_extending_a_consent_extends_its_faces(api: Api) -> None:
-    done = await api.register(portrait(), name="Ada")
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    done = await api.register(portrait(), name="Ada", consent_expires_at=soon)
     consent = f"{PEOPLE}/{done['person']['id']}/consents/{done['consent']['id']}"
-    await expire(api, done)
 
     changed = await api.client.patch(consent, json={"expires_at": None})
 
@@ -202,3 +203,59 @@ async def test_a_consent_of_another_person_is_not_accepted(api: Api) -> None:
     )
 
     assert refused["code"] == "not_found"
+
+
+async def test_consents_withdrawn_at_the_same_time_leave_nobody_behind(api: Api) -> None:
+    first = await api.register(portrait(), external_id="E-1")
+    second = await api.register(portrait(mirror=True), external_id="E-1")
+    person = first["person"]["id"]
+
+    ended = await asyncio.gather(
+        *(api.client.delete(f"{PEOPLE}/{person}/consents/{done['consent']['id']}") for done in (first, second))
+    )
+
+    assert sorted(answer.json()["person_erased"] for answer in ended) == [False, True]
+    assert (await api.client.get(f"{PEOPLE}/{person}")).status_code == 404
+
+
+async def test_a_consent_recorded_while_the_last_is_withdrawn_is_refused_or_keeps_the_person(api: Api) -> None:
+    done = await api.register(portrait(), external_id="E-1")
+    person = f"{PEOPLE}/{done['person']['id']}"
+
+    withdrawn, recorded = await asyncio.gather(
+        api.client.delete(f"{person}/consents/{done['consent']['id']}"),
+        api.client.post(f"{person}/consents", json=CONSENT),
+    )
+
+    kept = (await api.client.get(person)).status_code == 200
+    assert withdrawn.status_code == 200
+    assert kept == (recorded.status_code == 201)
+    assert withdrawn.json()["person_erased"] is not kept
+
+
+async def test_an_expired_consent_cannot_be_revived(api: Api) -> None:
+    done = await api.register(portrait(), name="Ada")
+    await expire(api, done)
+
+    revived = await api.client.patch(
+        f"{PEOPLE}/{done['person']['id']}/consents/{done['consent']['id']}", json={"expires_at": None}
+    )
+
+    assert (revived.status_code, revived.json()["code"]) == (422, "invalid_input")
+
+
+async def test_deleting_one_collection_three_times_at_once_is_done_once(api: Api) -> None:
+    await api.client.post("/v1/collections", json={"name": "guests"})
+
+    answers = await asyncio.gather(
+        *(api.client.delete("/v1/collections/guests") for _ in range(3)), api.client.get("/v1/collections/guests")
+    )
+
+    assert sorted(answer.status_code for answer in answers[:3]) == [204, 404, 404]
+    assert answers[3].status_code in {200, 404}
+
+
+async def test_a_collection_is_not_renamed_to_an_id(api: Api) -> None:
+    refused = await api.client.patch("/v1/collections/default", json={"name": "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"})
+
+    assert refused.status_code == 422

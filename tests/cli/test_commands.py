@@ -76,6 +76,14 @@ async def test_an_unknown_collection_has_its_own_exit_code(cli: Cli) -> None:
     assert "not_found" in result.stderr
 
 
+async def test_an_import_into_an_unknown_collection_says_so(cli: Cli) -> None:
+    cli.photo("people/Ada/1.jpg", portrait())
+
+    refused = await cli.json("import", str(cli.folder / "people"), *GRANT, "-c", "nowhere", code=3)
+
+    assert refused["error"]["code"] == "not_found"
+
+
 async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli) -> None:
     cli.photo("people/Ada_Lovelace/1.jpg", portrait())
     cli.photo("people/Ada_Lovelace/2.jpg", portrait(mirror=True))
@@ -139,3 +147,9 @@ async def test_a_wrong_setting_is_named_in_one_line(cli: Cli, monkeypatch: pytes
     monkeypatch.setenv("VULTUS_PHOTOS__MAX_PHOTOS", "none")
 
     assert "VULTUS_PHOTOS__MAX_PHOTOS" in (await cli("keys", "list", code=7)).stderr
+
+
+async def test_a_misspelt_setting_is_not_ignored(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VULTUS_PHOTOS__MAX_PHOTO", "3")
+
+    assert "VULTUS_PHOTOS__MAX_PHOTO" in (await cli("keys", "list", code=7)).stderr

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ STARTUP_S = 60
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    """Yield address, everything announced, and the process; it is interrupted as Ctrl-C would."""
+def serving(data_dir: Path, end: signal.Signals = signal.SIGINT) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+    """Yield address, everything announced, and the process; it is ended by a signal, as Ctrl-C would."""
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, after the process
     process = subprocess.Popen(
         [sys.executable, "-m", "vultus", "serve", "--port", "0"],
@@ -44,7 +45,7 @@ def serving(data_dir: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
         yield address.group(), said, process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(end)
         process.communicate(timeout=STARTUP_S)
         log.close()
 
@@ -74,11 +75,24 @@ def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir:
     assert process.returncode == 0
     assert postgres_of(data_dir) == []
 
-    with serving(data_dir) as (address, _, process):
+    with serving(data_dir, signal.SIGTERM) as (address, _, process):
         found = httpx.post(f"{address}/v1/recognize", files={"photo": portrait(angle=5)}, headers=headers).json()
 
     assert found["faces"][0]["candidates"][0]["name"] == "Ada"
     assert process.returncode == 0
+    assert postgres_of(data_dir) == []
+
+
+def test_a_killed_postgresql_is_started_again(data_dir: Path) -> None:
+    with serving(data_dir) as (address, _, _):
+        for process in postgres_of(data_dir):
+            process.kill()
+        waiting_until = time.monotonic() + STARTUP_S
+        while httpx.get(f"{address}/v1/health/ready").status_code != 200:
+            assert time.monotonic() < waiting_until
+            time.sleep(0.2)
+
+        assert postgres_of(data_dir)
 
 
 def test_a_port_in_use_is_said_in_one_line(data_dir: Path) -> None:

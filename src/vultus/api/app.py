@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
 from vultus import __version__
@@ -16,6 +17,7 @@ from vultus.api.guard import ROLE
 from vultus.api.middleware import RequestContext
 from vultus.api.openapi import add_examples
 from vultus.api.routes import collections, persons, recognition, registration, system
+from vultus.schemas.system import Problem
 
 if TYPE_CHECKING:
     from vultus.services.wiring import Services
@@ -79,6 +81,10 @@ def _document(app: FastAPI) -> None:
     """Serve the documentation from this machine alone; no page asks another host for anything."""
     app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
 
+    @app.get("/", include_in_schema=False)
+    async def start() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
@@ -105,6 +111,9 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         license_info=app.license_info,
         routes=app.routes,
     )
+    schema["components"]["schemas"] |= models_json_schema(
+        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+    )[1]["$defs"]
     schema["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -27,6 +27,8 @@ def _actor(request: Request) -> Actor:
     return Actor(f"key:{request.state.key.id}", request_id_var.get())
 
 
+MAX_FILENAME = 200
+
 App = Annotated[Services, Depends(_services)]
 Who = Annotated[Actor, Depends(_actor)]
 CollectionRef = Annotated[str, Path(description="A collection's id or name.", examples=["default"], max_length=200)]
@@ -64,7 +66,9 @@ class _HasId(Protocol):
 
 
 async def _read(upload: UploadFile) -> Photo:
-    return Photo(await upload.read(), upload.filename or None)
+    # The name only comes back in the answer; it must not be able to break it.
+    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in upload.filename or "")
+    return Photo(await upload.read(), name[:MAX_FILENAME] or None)
 
 
 async def read_photos(uploads: Sequence[UploadFile]) -> tuple[Photo, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import UploadFile
-from pydantic import ConfigDict, Field, Json
+from pydantic import ConfigDict, Field, Json, model_validator
 
 from vultus.schemas.base import Metadata, Moment, Name, Reference, Text, Wire
 from vultus.schemas.recognition import MAX_CANDIDATES
@@ -21,7 +21,7 @@ LargestField = Annotated[bool, Field(description="Take the largest face where se
 
 
 class _Form(Wire):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 class DetectForm(_Form):
@@ -66,6 +66,14 @@ class ConsentFields(_Form):
     consent_expires_at: Moment | None = Field(None, description="Until when; left out: until withdrawn.")
     consent_evidence_ref: Reference | None = Field(None, description="Where the proof is kept.")
     consent_id: UUID | None = Field(None, description="A live consent the person gave before.")
+
+    @model_validator(mode="after")
+    def one_consent(self) -> Self:
+        """Details of a new consent beside the id of another would be ignored."""
+        given = self.model_fields_set & {name for name in ConsentFields.model_fields if name != "consent_id"}
+        if self.consent_id is not None and given:
+            raise ValueError(f"give either consent_id or a new consent, not also {', '.join(sorted(given))}")
+        return self
 
     def grant(self) -> ConsentGrant | None:
         """Return the new consent, or None when its two required parts are missing."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
+from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 ROLE = "x-required-role"
 IDLE_S = 20.0
 """Longest silence of a client that is still sending its body."""
+
+BODY_S = 300.0
+"""Longest time a body may take from its first part to its last."""
 
 # A photo must never touch a temporary file; the body's limit bounds the memory instead.
 MultiPartParser.spool_max_size = 2**31
@@ -65,6 +70,7 @@ class GuardedRoute(APIRoute):
         handle = super().get_route_handler()
         needed = (self.openapi_extra or {}).get(ROLE)
         known = _query_names(self.dependant)
+        form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
 
         async def guarded(request: Request) -> Response:
             services: Services = request.app.state.services
@@ -83,9 +89,8 @@ class GuardedRoute(APIRoute):
                         for name in unknown
                     ],
                 )
-            multipart = request.headers.get("content-type", "").startswith("multipart/")
             limits = services.settings.server
-            body = _Body(request, limits.max_body_bytes if multipart else limits.max_json_bytes)
+            body = _Body(request, limits.max_body_bytes if form else limits.max_json_bytes)
             try:
                 return await handle(_StrictRequest(request.scope, body.receive))
             except _BodyError as error:
@@ -120,15 +125,21 @@ class _Body:
         self._limit = limit
         self._state = request.app.state
         self._held = 0
+        self._until = time.monotonic() + BODY_S
 
     async def receive(self) -> Message:
         """Return the next part of the body."""
         if self._announced.isdigit() and int(self._announced) > self._limit:
             raise self._too_long()
         try:
-            message = await asyncio.wait_for(self._receive(), IDLE_S)
+            async with asyncio.timeout(min(IDLE_S, self._until - time.monotonic())):
+                message = await self._receive()
         except TimeoutError:
-            raise _BodyError(RequestTimeoutError(f"Nothing arrived for {IDLE_S:.0f} seconds.")) from None
+            raise _BodyError(
+                RequestTimeoutError(
+                    f"The body stopped arriving for {IDLE_S:.0f} seconds, or took more than {BODY_S:.0f} in all."
+                )
+            ) from None
         self._hold(len(message.get("body", b"")))
         return message
 

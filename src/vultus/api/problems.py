@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 
 from vultus import errors
 from vultus.errors import ErrorKind, VultusError
-from vultus.schemas.system import Problem
 from vultus.utils.logging import request_id_var
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATUS: Mapping[ErrorKind, int] = {
+    ErrorKind.MALFORMED: 400,
     ErrorKind.INVALID: 422,
     ErrorKind.UNSUPPORTED: 415,
     ErrorKind.TOO_LARGE: 413,
@@ -49,6 +49,12 @@ class InvalidRequestError(errors.InvalidInputError):
     """Fields of the request are missing, unknown or wrong."""
 
     code, title = "invalid_request", "Invalid request"
+
+
+class MalformedRequestError(VultusError):
+    """The body is no multipart form, or breaks off in the middle of one."""
+
+    kind, code, title = ErrorKind.MALFORMED, "malformed_request", "Malformed request"
 
 
 class InternalError(VultusError):
@@ -80,6 +86,17 @@ def of_error(error: VultusError) -> JSONResponse:
     )
 
 
+def body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
+    """Declare the errors of a route that reads a body, beside its own."""
+    return problems(
+        MalformedRequestError,
+        errors.RequestTimeoutError,
+        errors.BodyTooLargeError,
+        errors.OverloadedError,
+        *kinds,
+    )
+
+
 def problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
     """Declare the errors of a route for the OpenAPI document, with an example each.
 
@@ -98,7 +115,6 @@ def problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
             status,
             {
                 "description": HTTPStatus(status).phrase,
-                "model": Problem,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
             },
         )
@@ -121,11 +137,17 @@ def field_problems(wrong: Sequence[Any]) -> list[dict[str, str]]:
     return [
         {
             "path": ".".join(str(part) for part in error["loc"]),
-            "message": error["msg"].removeprefix("Value error, "),
+            "message": _readable(error["msg"]),
             "code": error["type"],
         }
         for error in wrong
     ]
+
+
+def _readable(message: str) -> str:
+    if message.startswith("Expected UploadFile"):
+        return "must be a file, sent as multipart/form-data"
+    return message.removeprefix("Value error, ")
 
 
 def install(app: FastAPI) -> None:
@@ -143,6 +165,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == STATUS[ErrorKind.MALFORMED]:
+            return of_error(MalformedRequestError(str(error.detail)))
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
         return problem(error.status_code, code, phrase, str(error.detail), headers=error.headers)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -23,6 +26,7 @@ out = Console()
 err = Console(stderr=True)
 
 EXIT_CODES = {
+    ErrorKind.MALFORMED: 2,
     ErrorKind.INVALID: 2,
     ErrorKind.UNSUPPORTED: 2,
     ErrorKind.TOO_LARGE: 2,
@@ -37,6 +41,8 @@ EXIT_CODES = {
     ErrorKind.SETUP: 7,
     ErrorKind.INTERNAL: 70,
 }
+
+EXIT_STOPPED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Id or name.")]
@@ -62,11 +68,25 @@ def load_settings(*, quiet: bool = True) -> Settings:
 
 
 def run(work: Coroutine[Any, Any, Result], *, as_json: bool = False) -> Result:
-    """Run a command; an error becomes one readable line and an exit code."""
+    """Run a command; an error becomes one readable line and an exit code, SIGTERM an orderly end like Ctrl-C."""
+
+    async def stoppable() -> Result:
+        task = asyncio.current_task()
+        if threading.current_thread() is threading.main_thread() and task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
     try:
-        return asyncio.run(work)
+        return asyncio.run(stoppable())
     except VultusError as error:
         fail(error, as_json=as_json)
+    except BaseExceptionGroup as group:
+        if isinstance(group.exceptions[0], VultusError):
+            fail(group.exceptions[0], as_json=as_json)
+        raise
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        err.print("Stopped. An import goes on where it stopped when it is run again.")
+        raise typer.Exit(EXIT_STOPPED) from None
 
 
 def fail(error: VultusError, *, as_json: bool = False) -> NoReturn:
@@ -86,10 +106,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     """Write a table for people."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     out.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    return "" if value is None else str(value)
 
 
 def read_photo(path: Path) -> Photo:

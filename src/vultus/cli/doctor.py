@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
+from http.client import HTTPConnection
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from packaging.requirements import Requirement
 
 from vultus.cli.common import Json, load_settings, out, print_json
 from vultus.db import migrate
-from vultus.errors import VultusError
+from vultus.errors import SetupError, VultusError
 from vultus.main import cache_folder, listen, open_server
 from vultus.models.pipeline import FacePipeline
 
@@ -114,5 +115,21 @@ def _database(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    listen(settings.server.host, settings.server.port).close()
+    try:
+        listen(settings.server.host, settings.server.port).close()
+    except SetupError:
+        if _vultus_answers(settings):
+            return f"{settings.server.host}:{settings.server.port} is in use by a Vultus that answers"
+        raise
     return f"{settings.server.host}:{settings.server.port} is free"
+
+
+def _vultus_answers(settings: Settings) -> bool:
+    connection = HTTPConnection(settings.server.host, settings.server.port, timeout=2)
+    try:
+        connection.request("GET", "/v1/health/live")
+        return connection.getresponse().getheader("X-Request-ID") is not None
+    except OSError:
+        return False
+    finally:
+        connection.close()

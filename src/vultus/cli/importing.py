@@ -134,20 +134,27 @@ async def _import(
 
 
 async def _register(services: Services, plan: Plan, person: str, photos: list[Path], report: Report) -> None:
+    names = [path.relative_to(plan.root).as_posix() for path in photos]
+    try:
+        contents = tuple(read_photo(path) for path in photos)
+    except OSError as error:
+        for name in names:
+            report.add(name, "unreadable", detail=str(error.strerror))
+        return
     request = RegistrationRequest(
         collection=plan.collection,
-        photos=tuple(read_photo(path) for path in photos),
+        photos=contents,
         external_id=person,
         name=person.replace("_", " "),
         consent=plan.consent,
         largest_face=plan.largest_face,
     )
-    names = [path.relative_to(plan.root).as_posix() for path in photos]
     try:
         done = await _patiently(services, request)
     except NoPhotoAcceptedError as error:
         for rejected in error.facts["rejected"]:
-            report.add(names[rejected["photo"]], rejected["reasons"][0], detail=rejected["detail"])
+            facts = {key: fact for key, fact in rejected.items() if key not in {"photo", "filename", "reasons"}}
+            report.add(names[rejected["photo"]], rejected["reasons"][0], **facts)
         return
     for face in done.accepted:
         report.add(names[face.photo], "enrolled", person_id=str(done.person.id), face_id=str(face.face.id))

@@ -65,6 +65,7 @@ _BY_STATE: dict[str, tuple[type[VultusError], str]] = {
     "53": (OverloadedError, BUSY),
     "55P03": (OverloadedError, BUSY),
     "40": (OverloadedError, BUSY),
+    "42P01": (NotFoundError, "The collection is gone."),  # its partition was dropped between two statements
     "25006": (UnavailableError, "The database is read-only."),
     "58": (UnavailableError, "The database server has a problem with its disk; see its log."),
     "XX": (UnavailableError, "The database server reports damage or an internal error; see its log."),

@@ -58,7 +58,7 @@ class Until(TypeDecorator[datetime | None]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime:
         """Turn never into asyncpg's spelling of infinity, the greatest naive datetime."""
         del dialect
-        return datetime.max if value is None else value  # noqa: DTZ901
+        return datetime.max if value is None or value.year == datetime.max.year else value  # noqa: DTZ901
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn infinity into None."""

@@ -111,11 +111,10 @@ def chart(title: str, x: Axis, y: Axis, series: Sequence[Series], marks: Sequenc
         f'<text class="label" transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" '
         f'text-anchor="middle">{escape(y.label)}</text>',
     ]
+    size = f"0 0 {LEFT + x.length + RIGHT} {HEIGHT}"
     return (
-        f"<figure{width}>"
-        f"<figcaption>{escape(title)}<small>{legend}</small></figcaption>"
-        f'<svg viewBox="0 0 {LEFT + x.length + RIGHT} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(drawn)}</svg></figure>"
+        f"<figure{width}><figcaption>{escape(title)}<small>{legend}</small></figcaption>"
+        f'<svg viewBox="{size}" role="img" aria-label="{escape(title)}">{"".join(drawn)}</svg></figure>'
     )
 
 

@@ -69,7 +69,7 @@ def render(report: GalleryReport) -> str:
 
 def _tiles(result: GalleryResult) -> list[tuple[str, str, str]]:
     facts = [
-        ("Right person first", percent(result.identified[1].value), f"rank 1 · {interval(result.identified[1])}"),
+        ("Right person first", percent(result.identified[1].value), f"rank 1 · 95 %: {interval(result.identified[1])}"),
     ]
     for point in result.points:
         if point.fnir and point.target_fpir in {1e-1, 1e-2}:
@@ -77,11 +77,11 @@ def _tiles(result: GalleryResult) -> list[tuple[str, str, str]]:
                 (
                     f"Missed at FPIR {scientific(point.target_fpir)}",
                     percent(point.fnir.value),
-                    f"FNIR · {interval(point.fnir)}",
+                    f"FNIR · 95 %: {interval(point.fnir)}",
                 )
             )
     wrong = result.decisions_stranger["wrong_match"]
-    facts.append(("Strangers matched", percent(wrong.value), f"by default · {interval(wrong)}"))
+    facts.append(("Strangers matched", percent(wrong.value), f"by default · 95 %: {interval(wrong)}"))
     return facts
 
 

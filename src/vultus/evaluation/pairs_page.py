@@ -67,7 +67,7 @@ def _tiles(report: PairsReport) -> list[tuple[str, str, str]]:
             (
                 f"Accuracy, {accuracy.accuracy.count} folds",
                 percent(accuracy.accuracy.value),
-                f"standard error {accuracy.accuracy.standard_error * 100:.2f} · {interval(accuracy.accuracy)}",
+                f"standard error {accuracy.accuracy.standard_error * 100:.2f} · 95 %: {interval(accuracy.accuracy)}",
             )
         )
     for point in report.all.points:
@@ -76,7 +76,7 @@ def _tiles(report: PairsReport) -> list[tuple[str, str, str]]:
                 (
                     f"TAR at FMR {scientific(point.target_fmr)}",
                     percent(point.tar.value),
-                    f"true accepts, all pairs · {interval(point.tar)}",
+                    f"all pairs · 95 %: {interval(point.tar)}",
                 )
             )
     facts.append(("Equal error rate", percent(report.all.equal_error.rate), "all pairs"))
@@ -99,7 +99,11 @@ def _charts(everything: AllResult, listed: ListedResult | None) -> list[str]:
         for (name, tone, drawing), dots in zip(drawings, (_dots(everything.points), ()), strict=False)
     ]
     det = [
-        Series(name, [(rate, 1 - accepted) for _, rate, accepted in drawing.curve if rate > 0 and accepted < 1], tone)
+        Series(
+            name,
+            [(rate, 1 - accepted) for _, rate, accepted in drawing.curve if rate > 0 and accepted <= 1 - LEAST_FNMR],
+            tone,
+        )
         for name, tone, drawing in drawings
     ]
     return [

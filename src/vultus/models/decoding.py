@@ -140,6 +140,9 @@ class Photo:
             "WebP": WebPImagePlugin.WebPImageFile,
         }
         with plugins[self.header.format](io.BytesIO(self.content)) as image:
+            if image.size != (self.header.width, self.header.height):
+                # Two headers in one file: what was judged is not what would be decoded.
+                raise ImageTruncatedError(f"The {self.header.format} file contradicts itself about its size.")
             if divisor > 1:
                 image.draft(None, (image.width // divisor, image.height // divisor))
             image.load()

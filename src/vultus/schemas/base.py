@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +24,12 @@ MAX_NUMBER = 1e300
 class Wire(BaseModel):
     """A message; fields nobody knows are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def like(cls, value: object) -> Self:
+        """Translate a value of the domain or of a service whose members have the same names."""
+        return cls.model_validate(value, from_attributes=True)
 
 
 def _storable(text: str) -> str:
@@ -61,7 +65,7 @@ def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
             todo += [(inner, depth + 1) for inner in item]
         elif isinstance(item, str):
             _storable(item)
-        elif isinstance(item, (int, float)) and not (math.isfinite(item) and abs(item) < MAX_NUMBER):
+        elif isinstance(item, (int, float)) and not abs(item) < MAX_NUMBER:
             raise ValueError("must hold finite numbers only")
     return value
 

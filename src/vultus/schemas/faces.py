@@ -48,18 +48,6 @@ class QualityOut(Wire):
     pitch_deg: Measure = Field(description="Estimated nod, degrees.")
     roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.")
 
-    @classmethod
-    def of(cls, quality: domain.Quality) -> Self:
-        """Translate a domain value."""
-        return cls(
-            size_px=quality.size_px,
-            sharpness=quality.sharpness,
-            brightness=quality.brightness,
-            yaw_deg=quality.yaw_deg,
-            pitch_deg=quality.pitch_deg,
-            roll_deg=quality.roll_deg,
-        )
-
 
 class DetectedFaceOut(Wire):
     """One face of a photo."""
@@ -84,7 +72,7 @@ def face_fields(face: domain.DescribedFace) -> dict[str, object]:
         "box": BoxOut(left=box.left, top=box.top, right=box.right, bottom=box.bottom),
         "landmarks": LandmarksOut(**points),
         "score": face.face.score,
-        "quality": QualityOut.of(face.quality),
+        "quality": QualityOut.like(face.quality),
     }
 
 
@@ -96,17 +84,6 @@ class CandidateOut(Wire):
     name: str | None
     face_id: UUID
     similarity: Cosine
-
-    @classmethod
-    def of(cls, candidate: domain.Candidate) -> Self:
-        """Translate a domain value."""
-        return cls(
-            person_id=candidate.person_id,
-            external_id=candidate.external_id,
-            name=candidate.name,
-            face_id=candidate.face_id,
-            similarity=candidate.similarity,
-        )
 
 
 class DecisionOut(Wire):
@@ -147,17 +124,3 @@ class FaceOut(Wire):
     score: Cosine
     source_sha256: str = Field(description="Digest of the photo it came from; the photo itself is not kept.")
     created_at: datetime
-
-    @classmethod
-    def of(cls, face: domain.Face) -> Self:
-        """Translate a domain value."""
-        return cls(
-            id=face.id,
-            person_id=face.person_id,
-            consent_id=face.consent_id,
-            contract_id=face.contract_id,
-            quality=QualityOut.of(face.quality),
-            score=face.score,
-            source_sha256=face.source_sha256,
-            created_at=face.created_at,
-        )

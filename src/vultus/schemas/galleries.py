@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from vultus import domain
 from vultus.schemas.base import Metadata, Moment, Name, Number, Reference, Text, Whole, Wire, Word
 from vultus.services.consents import ConsentGrant
-from vultus.services.erasure import Erased
 
 
 class QualityRuleWire(Wire):
@@ -143,20 +142,6 @@ class ConsentOut(Wire):
     expires_at: datetime | None
     withdrawn_at: datetime | None
 
-    @classmethod
-    def of(cls, consent: domain.Consent) -> Self:
-        """Translate a domain value."""
-        return cls(
-            id=consent.id,
-            person_id=consent.person_id,
-            purpose=consent.purpose,
-            recorded_by=consent.recorded_by,
-            evidence_ref=consent.evidence_ref,
-            granted_at=consent.granted_at,
-            expires_at=consent.expires_at,
-            withdrawn_at=consent.withdrawn_at,
-        )
-
 
 class PersonIn(Wire):
     """A person without a face yet; their consent comes first."""
@@ -193,19 +178,6 @@ class PersonOut(Wire):
     created_at: datetime
     updated_at: datetime
 
-    @classmethod
-    def of(cls, person: domain.Person) -> Self:
-        """Translate a domain value."""
-        return cls(
-            id=person.id,
-            collection_id=person.collection_id,
-            external_id=person.external_id,
-            name=person.name,
-            metadata=person.metadata,
-            created_at=person.created_at,
-            updated_at=person.updated_at,
-        )
-
 
 class ErasedOut(Wire):
     """What an erasure removed."""
@@ -214,16 +186,6 @@ class ErasedOut(Wire):
     person_erased: bool = Field(description="False when another live consent keeps the person.")
     faces: int
     consents: int
-
-    @classmethod
-    def of(cls, erased: Erased) -> Self:
-        """Translate the service's value."""
-        return cls(
-            person_id=erased.person_id,
-            person_erased=erased.person_erased,
-            faces=erased.faces,
-            consents=erased.consents,
-        )
 
 
 class KeyIn(Wire):
@@ -241,11 +203,6 @@ class KeyOut(Wire):
     role: domain.Role
     created_at: datetime
     revoked_at: datetime | None
-
-    @classmethod
-    def of(cls, key: domain.ApiKey) -> Self:
-        """Translate a domain value."""
-        return cls(id=key.id, name=key.name, role=key.role, created_at=key.created_at, revoked_at=key.revoked_at)
 
 
 class NewKeyOut(KeyOut):

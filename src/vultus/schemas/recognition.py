@@ -27,11 +27,6 @@ class PhotoOut(Wire):
     height: int
     sha256: str = Field(description="Digest of the bytes sent.")
 
-    @classmethod
-    def of(cls, analysis: domain.Analysis) -> Self:
-        """Translate a domain value."""
-        return cls(width=analysis.width, height=analysis.height, sha256=analysis.sha256)
-
 
 class DetectionOut(Wire):
     """Every face of a photo, left to right."""
@@ -42,7 +37,7 @@ class DetectionOut(Wire):
     @classmethod
     def of(cls, analysis: domain.Analysis) -> Self:
         """Translate a domain value."""
-        return cls(photo=PhotoOut.of(analysis), faces=[DetectedFaceOut.detected(face) for face in analysis.faces])
+        return cls(photo=PhotoOut.like(analysis), faces=[DetectedFaceOut.detected(face) for face in analysis.faces])
 
 
 class RecognizedFaceOut(DetectedFaceOut, DecisionOut):
@@ -56,7 +51,7 @@ class RecognizedFaceOut(DetectedFaceOut, DecisionOut):
         return cls(
             **face_fields(named.described),
             **DecisionOut.decided(named.decision).model_dump(),
-            candidates=[CandidateOut.of(candidate) for candidate in named.candidates],
+            candidates=[CandidateOut.like(candidate) for candidate in named.candidates],
         )
 
 
@@ -74,7 +69,7 @@ class RecognitionOut(Wire):
         return cls(
             collection_id=recognition.collection.id,
             contract_id=recognition.collection.contract_id,
-            photo=PhotoOut.of(recognition.analysis),
+            photo=PhotoOut.like(recognition.analysis),
             faces=[RecognizedFaceOut.named(face) for face in recognition.faces],
         )
 
@@ -95,11 +90,10 @@ class RejectedOut(Wire):
     reasons: list[str] = Field(description="Stable words.", examples=[["too_blurred"]])
     detail: str
     person_id: UUID | None = Field(None, description="Who has this face already.")
-    external_id: str | None = None
-    name: str | None = None
     similarity: Cosine | None = None
     threshold: Cosine | None = None
     faces: int | None = Field(None, description="How many faces were found, when several.")
+    format: str | None = Field(None, description="What the file is, when its format is not read.")
 
     @classmethod
     def of(cls, rejected: RejectedPhoto) -> Self:
@@ -109,7 +103,7 @@ class RejectedOut(Wire):
             filename=rejected.filename,
             reasons=list(rejected.reasons),
             detail=rejected.detail,
-            **rejected.facts,
+            **{name: fact for name, fact in rejected.facts.items() if name in cls.model_fields},
         )
 
 
@@ -128,11 +122,11 @@ class RegistrationOut(Wire):
         """Translate the service's value."""
         return cls(
             collection_id=done.collection.id,
-            person=PersonOut.of(done.person),
+            person=PersonOut.like(done.person),
             created=done.created,
-            consent=ConsentOut.of(done.consent),
+            consent=ConsentOut.like(done.consent),
             accepted=[
-                AcceptedOut(photo=face.photo, filename=face.filename, face=FaceOut.of(face.face))
+                AcceptedOut(photo=face.photo, filename=face.filename, face=FaceOut.like(face.face))
                 for face in done.accepted
             ],
             rejected=[RejectedOut.of(photo) for photo in done.rejected],
@@ -200,7 +194,7 @@ class EmbeddingsOut(Wire):
         return cls(
             contract_id=contract.id,
             dimension=contract.dimension,
-            photo=PhotoOut.of(analysis),
+            photo=PhotoOut.like(analysis),
             faces=[EmbeddedFaceOut.embedded(face) for face in analysis.faces],
         )
 

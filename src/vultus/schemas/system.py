@@ -8,7 +8,6 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vultus.db.repositories.audit import AuditEntry
 from vultus.models.catalog import Pack
 from vultus.schemas.base import Cosine, Rate, Wire
 
@@ -83,11 +82,6 @@ class AuditOut(Wire):
     person_id: UUID | None
     object_id: UUID | None
     detail: dict[str, Any]
-
-    @classmethod
-    def of(cls, record: AuditEntry) -> Self:
-        """Translate the stored record."""
-        return cls(**{name: getattr(record, name) for name in cls.model_fields})
 
 
 class FieldProblem(Wire):

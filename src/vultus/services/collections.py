@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -44,6 +45,12 @@ def check_contract(collection: Collection, contract_id: str) -> None:
         )
 
 
+def _check_name(name: str) -> None:
+    with contextlib.suppress(ValueError):
+        UUID(name)
+        raise InvalidInputError("A collection's name must not look like an id; choose a word.")
+
+
 class Collections:
     """Collections by id or name."""
 
@@ -65,12 +72,7 @@ class Collections:
         Raises:
             AlreadyExistsError: The name is taken.
         """
-        try:
-            UUID(name)
-        except ValueError:
-            pass
-        else:
-            raise InvalidInputError("A collection's name must not look like an id; choose a word.")
+        _check_name(name)
         async with self._database.work() as work:
             made = await work.collections.add(
                 name=name,
@@ -104,6 +106,7 @@ class Collections:
         """Change name, policy or retention of a collection; faces stay."""
         async with self._database.work() as work:
             found = await find_collection(work, reference)
+            _check_name(changes.get("name", found.name))
             changed = await work.collections.change(found.id, **changes)
             await work.audit.add(
                 actor, "collection.changed", collection_id=found.id, detail={"fields": sorted(changes)}
@@ -114,8 +117,7 @@ class Collections:
         """Drop a collection with everybody in it."""
         async with self._database.work() as work:
             found = await find_collection(work, reference)
-            persons, faces = await work.collections.counts(found.id)
-            await work.collections.delete(found.id)
+            persons, faces = await work.collections.delete(found.id)
             await work.audit.add(
                 actor, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
             )

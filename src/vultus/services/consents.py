@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.errors import InvalidInputError, NotFoundError
 from vultus.services.collections import find_collection
-from vultus.services.erasure import Erased, withdraw
+from vultus.services.erasure import Erased, open_for_writing, withdraw
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -91,7 +91,7 @@ class Consents:
     async def record(self, collection: str, person_id: UUID, grant: ConsentGrant, *, actor: Actor) -> Consent:
         """Record a further consent of a person."""
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             await work.persons.get(home.id, person_id)
             consent = await add_consent(work, home, person_id, grant)
             await work.audit.add(
@@ -118,13 +118,15 @@ class Consents:
         """Change a live consent's expiry or evidence; the faces under it follow its expiry.
 
         Raises:
-            InvalidInputError: The new expiry lies in the past, or the consent is withdrawn.
+            InvalidInputError: The new expiry lies in the past, or the consent is no longer live.
         """
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             consent = await work.consents.get(home.id, person_id, consent_id)
-            if consent.withdrawn_at is not None:
-                raise InvalidInputError("A withdrawn consent cannot be changed; record a new one.")
+            if consent not in await work.consents.live_for(home.id, person_id):
+                raise InvalidInputError(
+                    "A consent that was withdrawn or has expired cannot be changed; record a new one."
+                )
             if "expires_at" in changes:
                 changes["expires_at"] = _expiry(home, changes["expires_at"], consent.granted_at, datetime.now(UTC))
             changed = await work.consents.change(home.id, consent_id, **changes)
@@ -141,6 +143,6 @@ class Consents:
     async def withdraw(self, collection: str, person_id: UUID, consent_id: UUID, *, actor: Actor) -> Erased:
         """Withdraw a consent: erase the faces under it, and the person when no live consent remains."""
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             consent = await work.consents.get(home.id, person_id, consent_id)
             return await withdraw(work, consent, "consent.withdrawn", actor=actor)

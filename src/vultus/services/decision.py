@@ -46,7 +46,9 @@ def threshold_for(policy: DecisionPolicy, calibration: Calibration, gallery_size
     else:
         wanted = policy.target_fmr if policy.target_fmr is not None else DEFAULT_FMR
     fmr = max(wanted, calibration.strictest_fmr)
-    return Threshold(calibration.threshold_at(fmr), fmr, beyond_measurement=wanted < calibration.strictest_fmr)
+    cosine = calibration.threshold_at(fmr)
+    measured = min(fmr, calibration.points[0][0])  # laxer rates than the laxest measured get its threshold
+    return Threshold(cosine, measured, beyond_measurement=wanted < calibration.strictest_fmr)
 
 
 def lookalike_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> float:

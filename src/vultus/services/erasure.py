@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vultus.domain import Actor
+from vultus.errors import NotFoundError
 from vultus.services.collections import find_collection
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
-    from vultus.domain import Consent
+    from vultus.domain import Collection, Consent
 
 SWEEP_BATCH = 200
 
@@ -25,6 +26,20 @@ class Erased:
     person_erased: bool
     faces: int
     consents: int
+
+
+async def open_for_writing(work: Work, reference: str) -> Collection:
+    """Return the collection with that id or name, held until the transaction ends.
+
+    Whatever adds or ends consents, faces or persons takes turns a collection: two withdrawals must not each see the
+    other's consent as the live one that keeps the person.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    home = await find_collection(work, reference)
+    await work.lock_collection(home.id)
+    return await work.collections.get(home.id)
 
 
 async def erase_person(work: Work, collection_id: UUID, person_id: UUID, action: str, *, actor: Actor) -> Erased:
@@ -80,7 +95,7 @@ class Eraser:
             NotFoundError: No such person in the collection.
         """
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             return await erase_person(work, home.id, person_id, "person.erased", actor=actor)
 
     async def sweep(self) -> int:
@@ -88,15 +103,26 @@ class Eraser:
 
         A search never returns an expired face whether or not the sweep has come by.
         """
-        actor, ended = Actor("sweep"), 0
+        ended = 0
         while True:
-            async with self._database.work() as work:
+            async with self._database.work(read_only=True) as work:
                 expired = await work.consents.expired(SWEEP_BATCH)
-                for consent in expired:
-                    await withdraw(work, consent, "consent.expired", actor=actor)
-                ended += len(expired)
+            ended += sum([await self._end(consent) for consent in expired])
             if len(expired) < SWEEP_BATCH:
                 break
         async with self._database.work() as work:
             await work.idempotency.purge(datetime.now(UTC) - timedelta(hours=self._idempotency_hours))
         return ended
+
+    async def _end(self, consent: Consent) -> bool:
+        """End an expired consent unless, meanwhile, it was extended or is gone."""
+        async with self._database.work() as work:
+            try:
+                await open_for_writing(work, str(consent.collection_id))
+                now = await work.consents.get(consent.collection_id, consent.person_id, consent.id)
+            except NotFoundError:
+                return False
+            if now.withdrawn_at is not None or now.expires_at is None or now.expires_at > datetime.now(UTC):
+                return False
+            await withdraw(work, now, "consent.expired", actor=Actor("sweep"))
+        return True

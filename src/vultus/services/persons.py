@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vultus.errors import InvalidInputError
 from vultus.services.collections import find_collection
 from vultus.services.consents import ConsentGrant, add_consent
+from vultus.services.erasure import open_for_writing
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -36,7 +38,7 @@ class Persons:
             AlreadyExistsError: The external id is taken.
         """
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             person = await work.persons.add(home.id, external_id=external_id, name=name, metadata=metadata)
             granted = await add_consent(work, home, person.id, consent)
             await work.audit.add(
@@ -61,8 +63,10 @@ class Persons:
     async def change(self, collection: str, person_id: UUID, *, actor: Actor, **changes: Any) -> Person:
         """Change external id, name or metadata."""
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             person = await work.persons.change(home.id, person_id, **changes)
+            if person.name is None and person.external_id is None:
+                raise InvalidInputError("A person needs a name or an external_id.")
             await work.audit.add(
                 actor,
                 "person.changed",
@@ -88,6 +92,6 @@ class Persons:
     async def delete_face(self, collection: str, person_id: UUID, face_id: UUID, *, actor: Actor) -> None:
         """Remove one face; the person and their consents stay."""
         async with self._database.work() as work:
-            home = await find_collection(work, collection)
+            home = await open_for_writing(work, collection)
             await work.faces.delete(home.id, person_id, face_id)
             await work.audit.add(actor, "face.deleted", collection_id=home.id, person_id=person_id, object_id=face_id)

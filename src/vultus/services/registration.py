@@ -21,6 +21,7 @@ from vultus.errors import (
 from vultus.services.collections import check_contract, find_collection
 from vultus.services.consents import ConsentGrant, add_consent, live_consent
 from vultus.services.decision import lookalike_threshold
+from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
 
@@ -178,8 +179,7 @@ class Registrar:
         actor: Actor,
     ) -> Registered:
         # One writer a collection at a time: two requests must not both find the same new face unknown.
-        await work.lock_collection(home.id)
-        home = await work.collections.get(home.id)
+        home = await open_for_writing(work, str(home.id))
         existing = await _existing(work, home, request)
         judged, doubles = await self._without_doubles(work, home, request, existing, judged)
         rejected = sorted([*rejected, *doubles], key=lambda photo: photo.photo)
@@ -311,8 +311,6 @@ def _lookalike(face: JudgedFace, other: Candidate, limit: float) -> RejectedPhot
         "has checked",
         {
             "person_id": str(other.person_id),
-            "external_id": other.external_id,
-            "name": other.name,
             "similarity": round(other.similarity, 4),
             "threshold": round(limit, 4),
         },

@@ -13,7 +13,7 @@ from vultus.evaluation.allpairs import HALF, accepted_by_person, tally_pairs
 from vultus.evaluation.datasets import Indices
 
 # Each call fills two histograms of a million bins.
-costly = settings(max_examples=50, deadline=None)
+costly = settings(max_examples=50)
 
 
 @st.composite

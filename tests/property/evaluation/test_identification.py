@@ -105,5 +105,5 @@ def test_a_threshold_never_exceeds_its_false_positive_rate(seed: int, target: fl
     at = at_fmr(curve, target, len(parts.strangers))
 
     threshold = curve.thresholds[at]
-    assert np.mean(strangers.best >= threshold) <= target
+    assert np.mean(strangers.best >= threshold) <= target + 1e-9
     assert curve.tar[at] == pytest.approx(np.mean((mates.rank == 1) & (mates.mate >= threshold)))

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from vultus import errors
 from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
 from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import problems
+from vultus.api.problems import body_problems, problems
 from vultus.domain import Role
 from vultus.schemas.base import Page
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
@@ -19,7 +19,7 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["colle
     "",
     status_code=201,
     summary="Create a collection",
-    responses=problems(errors.AlreadyExistsError),
+    responses=body_problems(errors.AlreadyExistsError),
     openapi_extra=needs(Role.ADMIN),
 )
 async def create_collection(body: CollectionIn, app: App, who: Who) -> CollectionOut:
@@ -51,7 +51,7 @@ async def read_collection(collection: CollectionRef, app: App) -> CollectionOut:
 @router.patch(
     "/{collection}",
     summary="Change a collection",
-    responses=problems(errors.NotFoundError, errors.AlreadyExistsError),
+    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError),
     openapi_extra=needs(Role.ADMIN),
 )
 async def change_collection(collection: CollectionRef, body: CollectionPatch, app: App, who: Who) -> CollectionOut:

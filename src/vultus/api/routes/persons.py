@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from vultus import errors
 from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
 from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import problems
+from vultus.api.problems import body_problems, problems
 from vultus.domain import Role
 from vultus.schemas.base import Page
 from vultus.schemas.faces import FaceOut
@@ -30,13 +30,14 @@ faces = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person_id}/faces"
 consents = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person_id}/consents", tags=["consents"])
 
 MISSING = problems(errors.NotFoundError)
+MISSING_BODY = body_problems(errors.NotFoundError)
 
 
 @persons.post(
     "",
     status_code=201,
     summary="Create a person",
-    responses=problems(errors.NotFoundError, errors.AlreadyExistsError),
+    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError),
     openapi_extra=needs(Role.ENROL),
 )
 async def create_person(collection: CollectionRef, body: PersonIn, app: App, who: Who) -> PersonOut:
@@ -49,7 +50,7 @@ async def create_person(collection: CollectionRef, body: PersonIn, app: App, who
         consent=body.consent.grant(),
         actor=who,
     )
-    return PersonOut.of(person)
+    return PersonOut.like(person)
 
 
 @persons.get("", summary="List persons", responses=MISSING, openapi_extra=needs(Role.ENROL))
@@ -61,44 +62,44 @@ async def list_persons(
 ) -> Page[PersonOut]:
     """List persons in order of creation."""
     found = await app.persons.page(collection, after=paging.after, limit=paging.limit, external_id=external_id)
-    return Page(items=[PersonOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    return Page(items=[PersonOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
 
 
 @persons.get("/{person_id}", summary="Read a person", responses=MISSING, openapi_extra=needs(Role.ENROL))
 async def read_person(collection: CollectionRef, person_id: UUID, app: App) -> PersonOut:
     """Return a person."""
-    return PersonOut.of(await app.persons.get(collection, person_id))
+    return PersonOut.like(await app.persons.get(collection, person_id))
 
 
 @persons.patch(
     "/{person_id}",
     summary="Change a person",
-    responses=problems(errors.NotFoundError, errors.AlreadyExistsError),
+    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError),
     openapi_extra=needs(Role.ENROL),
 )
 async def change_person(collection: CollectionRef, person_id: UUID, body: PersonPatch, app: App, who: Who) -> PersonOut:
     """Change external id, name or metadata."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
-    return PersonOut.of(await app.persons.change(collection, person_id, actor=who, **changes))
+    return PersonOut.like(await app.persons.change(collection, person_id, actor=who, **changes))
 
 
 @persons.delete("/{person_id}", summary="Erase a person", responses=MISSING, openapi_extra=needs(Role.ENROL))
 async def erase_person(collection: CollectionRef, person_id: UUID, app: App, who: Who) -> ErasedOut:
     """Remove a person with everything derived from them, whatever network made it."""
-    return ErasedOut.of(await app.eraser.erase(collection, person_id, actor=who))
+    return ErasedOut.like(await app.eraser.erase(collection, person_id, actor=who))
 
 
 @faces.get("", summary="List a person's faces", responses=MISSING, openapi_extra=needs(Role.ENROL))
 async def list_faces(collection: CollectionRef, person_id: UUID, app: App, paging: Paged) -> Page[FaceOut]:
     """List enrolled templates in order of enrolment, without vectors."""
     found = await app.persons.faces(collection, person_id, after=paging.after, limit=paging.limit)
-    return Page(items=[FaceOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    return Page(items=[FaceOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
 
 
 @faces.get("/{face_id}", summary="Read a face", responses=MISSING, openapi_extra=needs(Role.ENROL))
 async def read_face(collection: CollectionRef, person_id: UUID, face_id: UUID, app: App) -> FaceOut:
     """Return one enrolled template, without its vector. A template is never changed, only added or deleted."""
-    return FaceOut.of(await app.persons.face(collection, person_id, face_id))
+    return FaceOut.like(await app.persons.face(collection, person_id, face_id))
 
 
 @faces.delete(
@@ -109,32 +110,32 @@ async def delete_face(collection: CollectionRef, person_id: UUID, face_id: UUID,
     await app.persons.delete_face(collection, person_id, face_id, actor=who)
 
 
-@consents.post("", status_code=201, summary="Record a consent", responses=MISSING, openapi_extra=needs(Role.ENROL))
+@consents.post("", status_code=201, summary="Record a consent", responses=MISSING_BODY, openapi_extra=needs(Role.ENROL))
 async def record_consent(collection: CollectionRef, person_id: UUID, body: ConsentIn, app: App, who: Who) -> ConsentOut:
     """Record a further consent of a person."""
-    return ConsentOut.of(await app.consents.record(collection, person_id, body.grant(), actor=who))
+    return ConsentOut.like(await app.consents.record(collection, person_id, body.grant(), actor=who))
 
 
 @consents.get("", summary="List a person's consents", responses=MISSING, openapi_extra=needs(Role.ENROL))
 async def list_consents(collection: CollectionRef, person_id: UUID, app: App, paging: Paged) -> Page[ConsentOut]:
     """List consents in order of recording, withdrawn ones too."""
     found = await app.consents.page(collection, person_id, after=paging.after, limit=paging.limit)
-    return Page(items=[ConsentOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    return Page(items=[ConsentOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
 
 
 @consents.get("/{consent_id}", summary="Read a consent", responses=MISSING, openapi_extra=needs(Role.ENROL))
 async def read_consent(collection: CollectionRef, person_id: UUID, consent_id: UUID, app: App) -> ConsentOut:
     """Return one consent."""
-    return ConsentOut.of(await app.consents.get(collection, person_id, consent_id))
+    return ConsentOut.like(await app.consents.get(collection, person_id, consent_id))
 
 
-@consents.patch("/{consent_id}", summary="Change a consent", responses=MISSING, openapi_extra=needs(Role.ENROL))
+@consents.patch("/{consent_id}", summary="Change a consent", responses=MISSING_BODY, openapi_extra=needs(Role.ENROL))
 async def change_consent(
     collection: CollectionRef, person_id: UUID, consent_id: UUID, body: ConsentPatch, app: App, who: Who
 ) -> ConsentOut:
     """Change a live consent's expiry or evidence; the faces under it follow its expiry."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
-    return ConsentOut.of(await app.consents.change(collection, person_id, consent_id, actor=who, **changes))
+    return ConsentOut.like(await app.consents.change(collection, person_id, consent_id, actor=who, **changes))
 
 
 @consents.delete("/{consent_id}", summary="Withdraw a consent", responses=MISSING, openapi_extra=needs(Role.ENROL))
@@ -142,4 +143,4 @@ async def withdraw_consent(
     collection: CollectionRef, person_id: UUID, consent_id: UUID, app: App, who: Who
 ) -> ErasedOut:
     """Withdraw a consent: the faces under it are erased, and with the last live consent the whole person."""
-    return ErasedOut.of(await app.consents.withdraw(collection, person_id, consent_id, actor=who))
+    return ErasedOut.like(await app.consents.withdraw(collection, person_id, consent_id, actor=who))

@@ -10,7 +10,7 @@ from vultus import errors
 from vultus.api.deps import App, read_photos
 from vultus.api.forms import CompareForm, DetectForm, RecognizeForm, VerifyForm
 from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import problems
+from vultus.api.problems import body_problems
 from vultus.domain import Role
 from vultus.schemas.faces import CandidateOut, DecisionOut
 from vultus.schemas.recognition import (
@@ -31,15 +31,13 @@ PHOTO_PROBLEMS = (
     errors.ImageTooSmallError,
     errors.ImageTooLargeError,
     errors.UnsupportedImageError,
-    errors.BodyTooLargeError,
-    errors.OverloadedError,
 )
 
 
 @router.post(
     "/recognize",
     summary="Recognize the people in a photo",
-    responses=problems(errors.NotFoundError, errors.ContractMismatchError, *PHOTO_PROBLEMS),
+    responses=body_problems(errors.NotFoundError, errors.ContractMismatchError, *PHOTO_PROBLEMS),
     openapi_extra=needs(Role.RECOGNIZE),
 )
 async def recognize(form: Annotated[RecognizeForm, File()], app: App) -> RecognitionOut:
@@ -58,7 +56,7 @@ async def recognize(form: Annotated[RecognizeForm, File()], app: App) -> Recogni
 @router.post(
     "/detect",
     summary="Find the faces of a photo",
-    responses=problems(*PHOTO_PROBLEMS),
+    responses=body_problems(*PHOTO_PROBLEMS),
     openapi_extra=needs(Role.RECOGNIZE),
 )
 async def detect(form: Annotated[DetectForm, File()], app: App) -> DetectionOut:
@@ -70,7 +68,7 @@ async def detect(form: Annotated[DetectForm, File()], app: App) -> DetectionOut:
 @router.post(
     "/compare",
     summary="Compare two photos",
-    responses=problems(errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS),
+    responses=body_problems(errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS),
     openapi_extra=needs(Role.RECOGNIZE),
 )
 async def compare(form: Annotated[CompareForm, File()], app: App) -> ComparisonOut:
@@ -84,7 +82,7 @@ async def compare(form: Annotated[CompareForm, File()], app: App) -> ComparisonO
 @router.post(
     "/verify",
     summary="Check a photo against a person",
-    responses=problems(errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS),
+    responses=body_problems(errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS),
     openapi_extra=needs(Role.RECOGNIZE),
 )
 async def verify(form: Annotated[VerifyForm, File()], app: App) -> VerificationOut:
@@ -100,7 +98,7 @@ async def verify(form: Annotated[VerifyForm, File()], app: App) -> VerificationO
 @router.post(
     "/embeddings",
     summary="Turn faces into vectors",
-    responses=problems(*PHOTO_PROBLEMS),
+    responses=body_problems(*PHOTO_PROBLEMS),
     openapi_extra=needs(Role.ENROL),
 )
 async def embeddings(form: Annotated[DetectForm, File()], app: App) -> EmbeddingsOut:
@@ -112,7 +110,7 @@ async def embeddings(form: Annotated[DetectForm, File()], app: App) -> Embedding
 @router.post(
     "/search",
     summary="Search by a vector",
-    responses=problems(errors.NotFoundError, errors.ContractMismatchError, errors.BodyTooLargeError),
+    responses=body_problems(errors.NotFoundError, errors.ContractMismatchError),
     openapi_extra=needs(Role.ENROL),
 )
 async def search(body: SearchIn, app: App) -> SearchOut:
@@ -126,5 +124,5 @@ async def search(body: SearchIn, app: App) -> SearchOut:
     return SearchOut(
         **DecisionOut.decided(decision).model_dump(),
         collection_id=home.id,
-        candidates=[CandidateOut.of(candidate) for candidate in candidates],
+        candidates=[CandidateOut.like(candidate) for candidate in candidates],
     )

@@ -12,7 +12,7 @@ from vultus import errors
 from vultus.api.deps import App, CollectionRef, Who, read_photos
 from vultus.api.forms import EnrolForm, RegisterForm, fingerprint, registration
 from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import problems
+from vultus.api.problems import body_problems
 from vultus.api.routes.recognition import PHOTO_PROBLEMS
 from vultus.domain import Actor, Role
 from vultus.schemas.recognition import RegistrationOut
@@ -30,7 +30,7 @@ IdempotencyKey = Annotated[
         description="Any word of yours, new for every new request; a repeated request gets the first one's answer.",
     ),
 ]
-RESPONSES = problems(
+RESPONSES = body_problems(
     errors.ConsentRequiredError,
     errors.NoPhotoAcceptedError,
     errors.NotFoundError,

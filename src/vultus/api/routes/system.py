@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from vultus import __version__, errors
 from vultus.api.deps import App, Paged, Who, cursor_after
 from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import problems
+from vultus.api.problems import body_problems, problems
 from vultus.domain import Role
 from vultus.schemas.base import Page
 from vultus.schemas.galleries import KeyIn, KeyOut, NewKeyOut
@@ -45,18 +45,20 @@ async def models(app: App) -> Page[ModelOut]:
     return Page(items=[ModelOut.of(app.pipeline.pack)], next_cursor=None)
 
 
-@router.post("/keys", status_code=201, summary="Create a key", responses=problems(), openapi_extra=needs(Role.ADMIN))
+@router.post(
+    "/keys", status_code=201, summary="Create a key", responses=body_problems(), openapi_extra=needs(Role.ADMIN)
+)
 async def create_key(body: KeyIn, app: App, who: Who) -> NewKeyOut:
     """Make an API key; its secret is shown this once."""
     key, secret = await app.access.create(body.name, body.role, actor=who)
-    return NewKeyOut(**KeyOut.of(key).model_dump(), secret=secret)
+    return NewKeyOut(**KeyOut.like(key).model_dump(), secret=secret)
 
 
 @router.get("/keys", summary="List keys", responses=problems(), openapi_extra=needs(Role.ADMIN))
 async def list_keys(app: App, paging: Paged) -> Page[KeyOut]:
     """List keys in order of creation, revoked ones too, without secrets."""
     found = await app.access.page(after=paging.after, limit=paging.limit)
-    return Page(items=[KeyOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    return Page(items=[KeyOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
 
 
 @router.delete(
@@ -67,7 +69,7 @@ async def list_keys(app: App, paging: Paged) -> Page[KeyOut]:
 )
 async def revoke_key(key_id: UUID, app: App, who: Who) -> KeyOut:
     """Make a key useless from now on."""
-    return KeyOut.of(await app.access.revoke(key_id, actor=who))
+    return KeyOut.like(await app.access.revoke(key_id, actor=who))
 
 
 @router.get("/audit", summary="Read the audit record", responses=problems(), openapi_extra=needs(Role.ADMIN))
@@ -78,4 +80,4 @@ async def audit(
 ) -> Page[AuditOut]:
     """List what was written, oldest first: who, what and when; ids and counts only."""
     found = await app.audit.page(after=paging.after, limit=paging.limit, person_id=person_id)
-    return Page(items=[AuditOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    return Page(items=[AuditOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))

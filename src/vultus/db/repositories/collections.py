@@ -116,8 +116,10 @@ class Collections:
             raise NotFoundError(f"There is no collection with id {collection_id}.")
         return _collection(row)
 
-    async def delete(self, collection_id: UUID) -> None:
-        """Remove a collection with everybody in it; dropping its partition removes the templates' files at once.
+    async def delete(self, collection_id: UUID) -> tuple[int, int]:
+        """Remove a collection with everybody in it, and return how many persons and faces went.
+
+        Dropping its partition removes the templates' files at once.
 
         Raises:
             NotFoundError: There is no such collection.
@@ -125,9 +127,10 @@ class Collections:
         await lock(self._session, PARTITION_LOCK)
         # Who writes to the collection holds this; waiting for them here, holding nothing they need, avoids deadlocks.
         await lock(self._session, number_of("collection", str(collection_id)))
-        await self.get(collection_id)
+        gone = await self.counts(collection_id)
         await self._session.execute(text(f"DROP TABLE {partition_of(collection_id)}"))
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
+        return gone
 
     async def counts(self, collection_id: UUID) -> tuple[int, int]:
         """Return the numbers of persons and of faces, expired ones too.

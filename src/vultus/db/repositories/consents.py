@@ -128,8 +128,7 @@ class Consents:
     async def expired(self, limit: int) -> tuple[Consent, ...]:
         """Return consents that have expired and are not marked as ended, the longest expired first.
 
-        At most one a person: ending a consent may erase the person with the others. Held until the transaction ends;
-        those that another transaction holds are left out, so two servers may sweep at once.
+        At most one a person: ending a consent may erase the person with the others.
         """
         oldest = (
             select(ConsentRow.id)
@@ -142,7 +141,6 @@ class Consents:
             .where(ConsentRow.id.in_(oldest))
             .order_by(ConsentRow.expires_at, ConsentRow.id)
             .limit(limit)
-            .with_for_update(skip_locked=True)
         )
         return tuple(map(_consent, await self._session.execute(query)))
 

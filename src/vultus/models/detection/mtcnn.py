@@ -105,8 +105,7 @@ class Mtcnn:
         return squares(shift_sides(boxes[kept], offsets[kept]))
 
     def _finish(self, pyramid: Halvings, boxes: Floats) -> list[DetectedFace]:
-        # Landmarks decide how well a face is recognised: their crops are averaged from a finer level.
-        boxes, crops = pyramid.cut(boxes, OUTPUT_SIDE, finer=2)
+        boxes, crops = pyramid.cut(boxes, OUTPUT_SIDE)
         if not len(boxes):
             return []
         scores, offsets, fractions = _run(self._onet, crops)
@@ -151,13 +150,12 @@ class Halvings:
     def _index(self, scale: float) -> int:
         return min(max(0, math.floor(-math.log2(scale))), len(self._levels) - 1)
 
-    def cut(self, boxes: Floats, side: int, *, finer: float = 1) -> tuple[Floats, NDArray[np.uint8]]:
+    def cut(self, boxes: Floats, side: int) -> tuple[Floats, NDArray[np.uint8]]:
         """Cut boxes out and scale each to a square; what lies outside the image is black.
 
         Args:
             boxes: (n, 4) left, top, right, bottom.
             side: Of the crops, pixels.
-            finer: How many times larger than the crop, at least, the level must show the box where it can.
 
         Returns:
             The (m, 4) boxes moved to whole pixels, without those that do not touch the image or are far larger, and
@@ -167,7 +165,7 @@ class Halvings:
         moved = np.empty_like(boxes)
         crops = np.empty((len(boxes), side, side, 3), np.uint8)
         for i, box in enumerate(boxes):
-            level = self.at_least(finer * side / max(box[2] - box[0], box[3] - box[1]))
+            level = self.at_least(side / max(box[2] - box[0], box[3] - box[1]))
             ratio = np.tile(np.array(level.shape[1::-1]) / self.size, 2)
             whole = np.round(box * ratio).astype(int)
             whole[2:] = np.maximum(whole[2:], whole[:2] + 1)
