@@ -44,15 +44,12 @@ def section(title: str, *notes: str) -> str:
 
 
 def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
-    """Return the figures to see first: name, figure, small print."""
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><span>{escape(name)}</span><b>{escape(figure)}</b><small>{escape(small)}</small></div>'
-            for name, figure, small in facts
-        )
-        + "</div>"
-    )
+    """Return the figures to see first: name, figure, small print with a line for each part between dots."""
+    made = []
+    for name, figure, small in facts:
+        lines = "<br>".join(escape(line) for line in small.split(" · "))
+        made.append(f'<div class="tile"><span>{escape(name)}</span><b>{escape(figure)}</b><small>{lines}</small></div>')
+    return f'<div class="tiles">{"".join(made)}</div>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
