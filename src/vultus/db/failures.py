@@ -65,7 +65,6 @@ _BY_STATE: dict[str, tuple[type[VultusError], str]] = {
     "53": (OverloadedError, BUSY),
     "55P03": (OverloadedError, BUSY),
     "40": (OverloadedError, BUSY),
-    "42P01": (NotFoundError, "The collection is gone."),  # its partition was dropped between two statements
     "25006": (UnavailableError, "The database is read-only."),
     "58": (UnavailableError, "The database server has a problem with its disk; see its log."),
     "XX": (UnavailableError, "The database server reports damage or an internal error; see its log."),
@@ -144,6 +143,8 @@ def _withhold(error: BaseException | None) -> None:
 
 def _of_postgres(cause: Any) -> VultusError | None:
     constraint, table, state = cause.constraint_name or "", cause.table_name or "", cause.sqlstate or ""
+    if state == "42P01" and 'relation "faces_' in str(cause):
+        return NotFoundError("The collection is gone.")  # its partition was dropped between two statements
     if state == "23505" and table.startswith("faces_"):
         constraint = "uq_faces_source"  # PostgreSQL names a partition's indexes itself
     for found in (BY_CONSTRAINT.get(constraint), *(_BY_STATE.get(state[:length]) for length in (5, 3, 2))):
