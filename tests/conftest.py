@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from vultus.db import migrate
 from vultus.db.database import Database
@@ -18,6 +19,10 @@ from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# A property says what holds, not how fast: a busy machine must not fail it.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 TEMPLATE = "vultus_template"
 EMPTY = """

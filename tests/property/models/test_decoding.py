@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.faces import astronaut, encoded
 
@@ -37,7 +37,6 @@ def test_random_bytes_are_refused_in_words(start: bytes, rest: bytes) -> None:
 
 
 @given(form=st.sampled_from(["JPEG", "PNG", "WEBP"]), data=st.data())
-@settings(deadline=None)
 def test_a_photo_cut_anywhere_is_refused_or_whole(form: str, data: st.DataObject) -> None:
     content = sound(form)
     cut = data.draw(st.integers(0, len(content) - 1))
@@ -50,7 +49,6 @@ def test_a_photo_cut_anywhere_is_refused_or_whole(form: str, data: st.DataObject
 
 
 @given(form=st.sampled_from(["JPEG", "PNG", "WEBP"]), data=st.data())
-@settings(deadline=None)
 def test_damaged_bytes_never_break_the_decoder(form: str, data: st.DataObject) -> None:
     content = bytearray(sound(form))
     for _ in range(data.draw(st.integers(1, 4))):
