@@ -107,8 +107,10 @@ class Eraser:
         while True:
             async with self._database.work(read_only=True) as work:
                 expired = await work.consents.expired(SWEEP_BATCH)
-            ended += sum([await self._end(consent) for consent in expired])
-            if len(expired) < SWEEP_BATCH:
+            now = sum([await self._end(consent) for consent in expired])
+            ended += now
+            # None ended: another sweep took them, or this machine's clock is behind the database's. Next time, then.
+            if len(expired) < SWEEP_BATCH or not now:
                 break
         async with self._database.work() as work:
             await work.idempotency.purge(datetime.now(UTC) - timedelta(hours=self._idempotency_hours))
