@@ -1,0 +1,149 @@
+"""PyTorch state dicts as arrays, without PyTorch and without running what a pickle asks for.
+
+A `.pth` file is a pickle that names functions to call. Here only the few names that stand for tensors are known, each
+answered by a function of this file; any other name is refused before anything is called. Both layouts are read: a zip
+archive with one entry a storage, and the older stream of pickles followed by the storages.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vultus.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Array = NDArray[Any]
+
+MAGIC = 0x1950A86A20F9469CFC6C
+"""First number of the older layout."""
+
+DTYPES = {
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "DoubleStorage": "<f8",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "?",
+}
+
+
+def read_state_dict(content: bytes) -> dict[str, Array]:
+    """Return the tensors of a state dict by name.
+
+    A file that wraps its tensors in a dictionary under `state_dict` is unwrapped, and the prefix `module.` that
+    training on several devices leaves is taken off.
+
+    Args:
+        content: Of a `.pth` or `.pt` file.
+
+    Raises:
+        WeightsError: The file is no state dict, is damaged, or asks for code to be run.
+    """
+    try:
+        loaded = _from_zip(content) if zipfile.is_zipfile(io.BytesIO(content)) else _from_stream(content)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"The file is not a readable PyTorch state dict: {error}.") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded:
+        raise WeightsError("The file holds no state dict: no tensors by name.")
+    tensors = {str(name).removeprefix("module."): value for name, value in loaded.items()}
+    return {name: value for name, value in tensors.items() if isinstance(value, np.ndarray)}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors and nothing else."""
+
+    def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], Array] | None = None) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Answer the names that stand for tensors; refuse all others."""
+        if module == "collections" and name == "OrderedDict":
+            return OrderedDict
+        if module == "torch" and name in DTYPES:
+            return name
+        if module == "torch._utils" and name in {"_rebuild_tensor_v2", "_rebuild_parameter"}:
+            return _tensor if name == "_rebuild_tensor_v2" else _parameter
+        raise WeightsError(f"The file asks for {module}.{name} to be called; only plain tensors are read.")
+
+    def persistent_load(self, pid: Any) -> Array:
+        """Return the storage a tensor lies in."""
+        if self._storage is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
+            raise WeightsError("The file refers to something that is no tensor.")
+        _, kind, key, _, size = pid[:5]
+        return self._storage(str(kind), str(key), int(size))
+
+
+def _tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Array:
+    """Return a tensor of a storage; offset and strides count elements."""
+    if not shape:
+        return storage[offset : offset + 1].reshape(())
+    last = offset + sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
+    if min(shape) > 0 and not (offset >= 0 and min(strides) >= 0 and last < len(storage)):
+        raise WeightsError("A tensor reaches past its storage.")
+    size = storage.itemsize
+    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, [step * size for step in strides], writeable=False)
+    return np.ascontiguousarray(view)
+
+
+def _parameter(tensor: Array, *_: Any) -> Array:
+    return tensor
+
+
+def _from_zip(content: bytes) -> Any:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = {name.split("/", 1)[1]: name for name in archive.namelist() if "/" in name}
+
+        def storage(kind: str, key: str, size: int) -> Array:
+            return np.frombuffer(archive.read(names[f"data/{key}"]), DTYPES[kind], size)
+
+        return _Unpickler(io.BytesIO(archive.read(names["data.pkl"])), storage).load()
+
+
+def _from_stream(content: bytes) -> Any:
+    file = io.BytesIO(content)
+    if _Unpickler(file).load() != MAGIC:
+        raise WeightsError("The file is not a PyTorch state dict.")
+    _Unpickler(file).load()  # version of the protocol
+    _Unpickler(file).load()  # the machine it was written on
+    # Tensors are described before the storages they lie in: first the descriptions, then the file once more.
+    start = file.tell()
+    sizes: dict[str, tuple[str, int]] = {}
+
+    def described(kind: str, key: str, size: int) -> Array:
+        sizes[key] = (kind, size)
+        return np.zeros(size, DTYPES[kind])
+
+    _Unpickler(file, described).load()
+    keys = _Unpickler(file).load()
+    storages = _read_storages(file, keys, sizes)
+    file.seek(start)
+    return _Unpickler(file, lambda _kind, key, _size: storages[key]).load()
+
+
+def _read_storages(file: BinaryIO, keys: list[str], sizes: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
+    storages = {}
+    for key in keys:
+        kind, size = sizes[key]
+        count = int.from_bytes(file.read(8), "little")
+        content = file.read(count * np.dtype(DTYPES[kind]).itemsize)
+        if count != size:
+            raise WeightsError("A storage has another size than its tensors say.")
+        storages[key] = np.frombuffer(content, DTYPES[kind], size)
+    return storages
