@@ -131,11 +131,11 @@ async def _usage(server: Server, wait_s: float, seconds: float) -> tuple[float, 
 async def _ceiling(pipeline: FacePipeline, photo: bytes, seconds: float) -> float:
     """Return photos a second of the pool in this process, always full, without HTTP, database and client."""
     settings = InferenceSettings()
-    async with AnalysisPool(pipeline, settings) as pool:
+    async with AnalysisPool(settings) as pool:
 
         async def analyze() -> Answer:
             began = time.perf_counter()
-            await pool.analyze(photo)
+            await pool.analyze(photo, pipeline)
             now = time.perf_counter()
             return Answer(now, (now - began) * 1e3, 200, b"")
 

@@ -259,7 +259,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """An isolated gallery: it pins one contract, one decision policy and one retention rule."""
+    """An isolated gallery: it pins one contract, one decision policy and one retention rule.
+
+    Attributes:
+        contract_id: Vector space of the templates that are searched.
+        second_contract_id: Another one that enrolment also writes, while the collection changes its network.
+        calibrations: By contract: thresholds measured on this gallery, which take the place of the pack's.
+    """
 
     id: UUID
     name: str
@@ -268,6 +274,8 @@ class Collection:
     retention_days: int | None
     created_at: datetime
     updated_at: datetime
+    second_contract_id: str | None = None
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

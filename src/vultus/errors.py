@@ -30,7 +30,8 @@ VultusError
     ├── SchemaNotCurrentError
     ├── ExtensionMissingError
     ├── EmbeddedDatabaseError
-    └── WeightsError
+    ├── WeightsError
+    └── PackNotLoadedError
 """
 
 from __future__ import annotations
@@ -255,3 +256,9 @@ class WeightsError(SetupError):
     """A network's weights are missing or have the wrong digest."""
 
     code, title = "weights", "Network weights unusable"
+
+
+class PackNotLoadedError(SetupError):
+    """A collection's vectors were made by a pack that this process has not loaded."""
+
+    code, title = "pack_not_loaded", "Pack not loaded"

@@ -17,7 +17,7 @@ from vultus.db.database import Database
 from vultus.db.embedded import EmbeddedPostgres
 from vultus.db.migrate import upgrade
 from vultus.errors import SetupError, VultusError
-from vultus.models.pipeline import FacePipeline
+from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
 from vultus.services.wiring import Services, build
 
@@ -92,17 +92,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open database and networks side by side, and yield the services built on them."""
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(
-            asyncio.to_thread(FacePipeline.load, settings.inference, settings.photos, cache_folder(settings))
+            asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, cache_folder(settings))
         )
         stack.push_async_callback(_settle, loading)
         database = await stack.enter_async_context(open_database(settings))
-        pool = await stack.enter_async_context(AnalysisPool(await loading, settings.inference))
-        services = build(settings, database, pool)
+        pipelines = await loading
+        pool = await stack.enter_async_context(AnalysisPool(settings.inference))
+        services = build(settings, database, pool, pipelines)
         await services.collections.ensure_default()
         yield services
 
 
-async def _settle(task: asyncio.Task[FacePipeline]) -> None:
+async def _settle(task: asyncio.Task[Pipelines]) -> None:
     with contextlib.suppress(VultusError):
         await task
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
@@ -62,7 +62,10 @@ class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
 class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     """How the networks run."""
 
-    pack: Literal["builtin"] = Field("builtin", description="Detector, embedder, alignment and thresholds by name.")
+    pack: str = Field("builtin", description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER.")
+    extra_packs: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further packs to load, separated by commas: those that other collections use or move to."
+    )
     workers: int = Field(
         default_factory=lambda: max(1, os.cpu_count() or 1), ge=1, description="Photos analysed at the same time."
     )
@@ -71,6 +74,12 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
         40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
     )
     max_side_px: int = Field(1600, ge=320, description="Longer side of the image the detector sees.")
+
+    @field_validator("extra_packs", mode="before")
+    @classmethod
+    def split_at_commas(cls, value: object) -> object:
+        """An environment variable is one line of text."""
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
 
 class JobSettings(BaseModel, frozen=True, extra="forbid"):

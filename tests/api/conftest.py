@@ -11,6 +11,7 @@ import pytest
 from vultus.api.app import create_app
 from vultus.domain import Actor, Role
 from vultus.models.pipeline import FacePipeline
+from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
 from vultus.services.wiring import Services, build
 from vultus.settings import Settings
@@ -70,9 +71,9 @@ async def serve(database: Database, pipeline: FacePipeline) -> AsyncIterator[Cal
 
     async def start(**settings: Any) -> Api:
         chosen = Settings(**settings)
-        pool = AnalysisPool(pipeline, chosen.inference)
+        pool = AnalysisPool(chosen.inference)
         open_pools.append(pool)
-        services = build(chosen, database, pool)
+        services = build(chosen, database, pool, Pipelines(pipeline))
         await services.collections.ensure_default()
         app = create_app(services, max_requests=chosen.server.max_requests)
         _, secret = await services.access.create("administrator", Role.ADMIN, actor=Actor("test"))

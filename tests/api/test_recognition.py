@@ -137,7 +137,7 @@ async def test_a_vector_finds_the_person_it_was_made_from(api: Api) -> None:
     ],
 )
 async def test_a_vector_that_cannot_be_searched_is_refused(api: Api, body: dict[str, Any], code: str) -> None:
-    ours = api.services.pipeline.contract.id
+    ours = api.services.pipelines.default.contract.id
     answer = await api.client.post(
         "/v1/search", json={**body, "contract_id": body["contract_id"].replace("OURS", ours)}
     )

@@ -30,6 +30,12 @@ class DetectForm(_Form):
     photo: PhotoField
 
 
+class EmbeddingsForm(DetectForm):
+    """One photo, and the collection whose network turns it into vectors."""
+
+    collection: CollectionField = "default"
+
+
 class RecognizeForm(_Form):
     """One photo and where to look."""
 

@@ -17,7 +17,7 @@ from vultus.cli.common import Json, load_settings, out, print_json
 from vultus.db import migrate
 from vultus.errors import SetupError, VultusError
 from vultus.main import cache_folder, listen, open_server
-from vultus.models.pipeline import FacePipeline
+from vultus.models.pipelines import Pipelines
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -97,8 +97,9 @@ def _memory(_: Settings) -> str:
 
 
 def _networks(settings: Settings) -> str:
-    pipeline = FacePipeline.load(settings.inference, settings.photos, cache_folder(settings))
-    return f"pack '{settings.inference.pack}', contract {pipeline.contract.id}, digests verified"
+    loaded = Pipelines.load(settings.inference, settings.photos, cache_folder(settings))
+    packs = ", ".join(f"pack '{one.pack.name}' makes contract {one.contract.id}" for one in loaded)
+    return f"{packs}; digests verified"
 
 
 def _database(settings: Settings) -> str:

@@ -75,6 +75,8 @@ class CollectionRow(Base):
     contract_id: Mapped[str]
     policy: Mapped[dict[str, Any]]
     retention_days: Mapped[int | None]
+    second_contract_id: Mapped[str | None]
+    calibrations: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from vultus.domain import Calibration, Contract, QualityRule
+from vultus.errors import NotFoundError
 from vultus.models.alignment import Template
 from vultus.models.detection.mtcnn import MtcnnParameters
 
@@ -163,3 +164,14 @@ BUILTIN = Pack(
 )
 
 PACKS = {pack.name: pack for pack in (BUILTIN,)}
+
+
+def pack_named(name: str) -> Pack:
+    """Return a pack.
+
+    Raises:
+        NotFoundError: There is none with this name.
+    """
+    if name not in PACKS:
+        raise NotFoundError(f"There is no pack '{name}'; there are {', '.join(sorted(PACKS))}.")
+    return PACKS[name]

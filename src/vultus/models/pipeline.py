@@ -25,7 +25,7 @@ from vultus.domain import (
 )
 from vultus.models.alignment import align
 from vultus.models.budget import PixelBudget
-from vultus.models.catalog import PACKS, DetectorSpec, EmbedderSpec, Pack
+from vultus.models.catalog import DetectorSpec, EmbedderSpec, Pack, pack_named
 from vultus.models.decoding import Photo, Picture
 from vultus.models.detection import Detector, mtcnn_graph
 from vultus.models.detection.mtcnn import Mtcnn
@@ -66,20 +66,29 @@ class FacePipeline:
         self._budget = PixelBudget(photos.pixel_budget)
 
     @classmethod
-    def load(cls, inference: InferenceSettings, photos: PhotoSettings, cache_dir: Path) -> FacePipeline:
+    def load(
+        cls, inference: InferenceSettings, photos: PhotoSettings, cache_dir: Path, *, pack: str | None = None
+    ) -> FacePipeline:
         """Verify the weights, build or find the graphs and load the networks; blocks for about a second.
 
+        Args:
+            inference: How the networks run, and the pack unless one is given.
+            photos: Limits on photos.
+            cache_dir: Where built graphs are kept.
+            pack: Another pack than that of the settings.
+
         Raises:
+            NotFoundError: There is no such pack.
             WeightsError: A file is missing or not the published one.
         """
         # Workers are the parallelism; OpenCV's own threads would only compete with them.
         cv2.setNumThreads(1)
-        pack = PACKS[inference.pack]
+        chosen = pack_named(pack or inference.pack)
         store = WeightsStore(cache_dir)
         return cls(
-            pack,
-            _load_detector(pack.detector, store),
-            _load_embedder(pack.embedder, store),
+            chosen,
+            _load_detector(chosen.detector, store),
+            _load_embedder(chosen.embedder, store),
             inference=inference,
             photos=photos,
         )

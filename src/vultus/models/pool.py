@@ -20,17 +20,15 @@ if TYPE_CHECKING:
 
 
 class AnalysisPool:
-    """Runs a pipeline in threads; refuses at once when full.
+    """Runs pipelines in threads; refuses at once when full.
 
     The networks leave Python's lock while they run, so threads use the cores.
 
     Args:
-        pipeline: Used by all threads.
         settings: How many photos run and how many may wait.
     """
 
-    def __init__(self, pipeline: FacePipeline, settings: InferenceSettings) -> None:
-        self.pipeline = pipeline
+    def __init__(self, settings: InferenceSettings) -> None:
         self._places = settings.workers + settings.max_queue
         self._taken = 0
         self._lock = threading.Lock()
@@ -50,8 +48,8 @@ class AnalysisPool:
         """Photos in the pool, running ones included."""
         return self._taken
 
-    async def analyze(self, photo: bytes, *, embed: bool = True) -> Analysis:
-        """Return every face of a photo, left to right.
+    async def analyze(self, photo: bytes, pipeline: FacePipeline, *, embed: bool = True) -> Analysis:
+        """Return every face of a photo, left to right, as a pipeline describes it.
 
         A caller who is cancelled while waiting leaves the queue: the networks do not run for nobody.
 
@@ -68,7 +66,7 @@ class AnalysisPool:
             if self._taken >= self._places:
                 raise OverloadedError(f"All {self._places} places for photos are taken.")
             self._taken += 1
-        job = _Job(photo, embed=embed)
+        job = _Job(photo, pipeline, embed=embed)
         future = self._threads.submit(self._run, job)
         future.add_done_callback(lambda done: self._leave(job, done))
         return await asyncio.wrap_future(future)
@@ -82,7 +80,7 @@ class AnalysisPool:
         waited_ms = (time.perf_counter() - job.queued_at) * 1e3
         if self._closing:
             raise UnavailableError("The server is shutting down.")
-        analysis = self.pipeline.describe(job.photo, embed=job.embed)
+        analysis = job.pipeline.describe(job.photo, embed=job.embed)
         return replace(analysis, timings_ms={"queue": waited_ms, **analysis.timings_ms})
 
     def _leave(self, job: _Job, _: Future[Analysis]) -> None:
@@ -95,7 +93,8 @@ class AnalysisPool:
 class _Job:
     """A photo on its way to a thread."""
 
-    def __init__(self, photo: bytes, *, embed: bool) -> None:
+    def __init__(self, photo: bytes, pipeline: FacePipeline, *, embed: bool) -> None:
         self.photo = photo
+        self.pipeline = pipeline
         self.embed = embed
         self.queued_at = time.perf_counter()

@@ -62,6 +62,7 @@ class CollectionIn(Wire):
     """A new collection."""
 
     name: Word = Field(examples=["visitors"])
+    pack: Name | None = Field(None, description="One of the loaded packs; null for the server's default.")
     policy: PolicyWire = Field(default_factory=PolicyWire)
     retention_days: Whole | None = Field(None, ge=1, le=36_500, description="Longest life of a consent, days.")
 

@@ -6,13 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from vultus.domain import Actor, Collection, DecisionPolicy
+from vultus.domain import Actor, Calibration, Collection, DecisionPolicy
 from vultus.errors import ContractMismatchError, InvalidInputError
 from vultus.services.decision import DEFAULT_FMR
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
     from vultus.models.pipeline import FacePipeline
+    from vultus.models.pipelines import Pipelines
 
 DEFAULT_COLLECTION = "default"
 
@@ -28,6 +29,11 @@ async def find_collection(work: Work, reference: str) -> Collection:
     except ValueError:
         return await work.collections.by_name(reference)
     return await work.collections.get(key)
+
+
+def calibration_of(collection: Collection, pipeline: FacePipeline) -> Calibration:
+    """Return the thresholds that hold for a collection: its own, or those its pack was measured with."""
+    return collection.calibrations.get(pipeline.contract.id, pipeline.calibration)
 
 
 def check_contract(collection: Collection, contract_id: str) -> None:
@@ -51,33 +57,67 @@ def _check_name(name: str) -> None:
         raise InvalidInputError("A collection's name must not look like an id; choose a word.")
 
 
+def _default_policy(pipeline: FacePipeline) -> DecisionPolicy:
+    return DecisionPolicy(enrol=pipeline.enrol_rule, recognize=pipeline.recognize_rule, target_fmr=DEFAULT_FMR)
+
+
 class Collections:
     """Collections by id or name."""
 
-    def __init__(self, database: Database, pipeline: FacePipeline) -> None:
+    def __init__(self, database: Database, pipelines: Pipelines) -> None:
         self._database = database
-        self._pipeline = pipeline
+        self._pipelines = pipelines
 
-    def default_policy(self) -> DecisionPolicy:
-        """Return the policy of a collection that asks for nothing else."""
-        return DecisionPolicy(
-            enrol=self._pipeline.enrol_rule, recognize=self._pipeline.recognize_rule, target_fmr=DEFAULT_FMR
-        )
+    def default_policy(self, pack: str | None = None) -> DecisionPolicy:
+        """Return the policy of a collection that asks for nothing else.
+
+        Raises:
+            NotFoundError: The pack is not loaded.
+        """
+        return _default_policy(self._pipeline(pack))
+
+    async def default_policy_of(self, reference: str) -> DecisionPolicy:
+        """Return the policy a collection had if it asked for nothing else.
+
+        Raises:
+            NotFoundError: There is no such collection.
+            PackNotLoadedError: The pack that makes its vectors is not loaded.
+        """
+        return _default_policy(await self.pipeline_of(reference))
+
+    async def pipeline_of(self, reference: str) -> FacePipeline:
+        """Return what makes a collection's vectors.
+
+        Raises:
+            NotFoundError: There is no such collection.
+            PackNotLoadedError: The pack that makes its vectors is not loaded.
+        """
+        async with self._database.work(read_only=True) as work:
+            home = await find_collection(work, reference)
+        return self._pipelines.of(home.contract_id)
 
     async def create(
-        self, name: str, *, actor: Actor, policy: DecisionPolicy | None = None, retention_days: int | None = None
+        self,
+        name: str,
+        *,
+        actor: Actor,
+        pack: str | None = None,
+        policy: DecisionPolicy | None = None,
+        retention_days: int | None = None,
     ) -> Collection:
-        """Create an empty collection that pins the current contract.
+        """Create an empty collection that pins the contract of a loaded pack, the default one unless told.
 
         Raises:
             AlreadyExistsError: The name is taken.
+            NotFoundError: The pack is not loaded.
         """
         _check_name(name)
+        pipeline = self._pipeline(pack)
         async with self._database.work() as work:
             made = await work.collections.add(
                 name=name,
-                contract_id=self._pipeline.contract.id,
-                policy=policy or self.default_policy(),
+                contract_id=pipeline.contract.id,
+                policy=policy or _default_policy(pipeline),
                 retention_days=retention_days,
             )
             await work.audit.add(actor, "collection.created", collection_id=made.id)
@@ -86,8 +126,9 @@ class Collections:
     async def ensure_default(self) -> Collection:
         """Return the collection `default`, creating it on first use of an installation."""
         async with self._database.work() as work:
+            pipeline = self._pipelines.default
             return await work.collections.ensure(
-                name=DEFAULT_COLLECTION, contract_id=self._pipeline.contract.id, policy=self.default_policy()
+                name=DEFAULT_COLLECTION, contract_id=pipeline.contract.id, policy=_default_policy(pipeline)
             )
 
     async def get(self, reference: str) -> tuple[Collection, int, int]:
@@ -121,3 +162,6 @@ class Collections:
             await work.audit.add(
                 actor, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
             )
+
+    def _pipeline(self, pack: str | None) -> FacePipeline:
+        return self._pipelines.default if pack is None else self._pipelines.named(pack)

@@ -9,6 +9,7 @@ from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesErro
 
 if TYPE_CHECKING:
     from vultus.domain import Analysis, DescribedFace
+    from vultus.models.pipeline import FacePipeline
     from vultus.models.pool import AnalysisPool
 
 
@@ -27,7 +28,7 @@ class Images:
         self._pool = pool
         self._max_bytes = max_bytes
 
-    async def analyze(self, photo: Photo, *, embed: bool = True) -> Analysis:
+    async def analyze(self, photo: Photo, pipeline: FacePipeline, *, embed: bool = True) -> Analysis:
         """Return every face of a photo, left to right.
 
         Raises:
@@ -38,16 +39,16 @@ class Images:
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        return await self._pool.analyze(photo.content, embed=embed)
+        return await self._pool.analyze(photo.content, pipeline, embed=embed)
 
-    async def one_face(self, photo: Photo, *, largest: bool) -> DescribedFace:
+    async def one_face(self, photo: Photo, pipeline: FacePipeline, *, largest: bool) -> DescribedFace:
         """Return the face of a photo that shows one person.
 
         Raises:
             NoFaceFoundError: There is none.
             SeveralFacesError: There are several and the largest was not asked for.
         """
-        return pick_face(await self.analyze(photo), largest=largest)
+        return pick_face(await self.analyze(photo, pipeline), largest=largest)
 
 
 def pick_face(analysis: Analysis, *, largest: bool) -> DescribedFace:

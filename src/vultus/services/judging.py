@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.domain import Quality
+    from vultus.models.pipeline import FacePipeline
 
 NOT_THE_PHOTOS_FAULT = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
 
@@ -41,7 +42,7 @@ class RejectedPhoto:
 
 
 async def judge_photos(
-    images: Images, photos: Sequence[Photo], *, rule: QualityRule, largest: bool
+    images: Images, photos: Sequence[Photo], pipeline: FacePipeline, *, rule: QualityRule, largest: bool
 ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
     """Analyse photos side by side and keep those that show one face that reaches the rule.
 
@@ -51,7 +52,7 @@ async def judge_photos(
 
     async def analyze(photo: Photo) -> Analysis | VultusError:
         try:
-            return await images.analyze(photo)
+            return await images.analyze(photo, pipeline)
         except VultusError as error:
             if error.kind in NOT_THE_PHOTOS_FAULT:
                 raise

@@ -9,12 +9,12 @@ import numpy as np
 
 from vultus.domain import Analysis, Candidate, Collection, Decision, DescribedFace, FloatArray
 from vultus.errors import ContractMismatchError, InvalidInputError
-from vultus.services.collections import check_contract, find_collection
+from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.decision import assign_unique, decide, quality_faults, threshold_for
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.models.pipeline import FacePipeline
+    from vultus.models.pipelines import Pipelines
     from vultus.services.images import Images, Photo
 
 
@@ -39,10 +39,10 @@ class Recognition:
 class Recognizer:
     """Search a collection for faces and vectors."""
 
-    def __init__(self, database: Database, images: Images, pipeline: FacePipeline) -> None:
+    def __init__(self, database: Database, images: Images, pipelines: Pipelines) -> None:
         self._database = database
         self._images = images
-        self._pipeline = pipeline
+        self._pipelines = pipelines
 
     async def recognize(
         self, photo: Photo, *, collection: str, limit: int, unique_per_image: bool = False
@@ -52,7 +52,8 @@ class Recognizer:
         The networks run before the transaction opens: a pooled connection must never wait for them.
         """
         home = await self._collection(collection)
-        analysis = await self._images.analyze(photo)
+        pipeline = self._pipelines.of(home.contract_id)
+        analysis = await self._images.analyze(photo, pipeline)
         if not analysis.faces:
             return Recognition(home, analysis, ())
         probes = np.stack([face.vector for face in analysis.faces])
@@ -61,11 +62,12 @@ class Recognizer:
         async with self._database.work(read_only=True) as work:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             home = await work.collections.get(home.id)
-            found = await work.faces.search(home.id, self._pipeline.contract.id, probes, depth)
+            found = await work.faces.search(home.id, pipeline.contract.id, probes, depth)
+        calibration = calibration_of(home, pipeline)
         faults = [quality_faults(face.quality, face.face.score, home.policy.recognize) for face in analysis.faces]
         lists = [result.candidates for result in found]
         if unique_per_image:
-            limit_cosine = threshold_for(home.policy, self._pipeline.calibration, found[0].gallery_size).cosine
+            limit_cosine = threshold_for(home.policy, calibration, found[0].gallery_size).cosine
             # A face that cannot be trusted must not take a person from one that can.
             contenders = [() if fault else candidates for fault, candidates in zip(faults, lists, strict=True)]
             unique = assign_unique(contenders, limit_cosine)
@@ -79,7 +81,7 @@ class Recognizer:
                     decide(
                         [candidate.similarity for candidate in candidates],
                         policy=home.policy,
-                        calibration=self._pipeline.calibration,
+                        calibration=calibration,
                         gallery_size=result.gallery_size,
                         faults=fault,
                     ),
@@ -100,30 +102,27 @@ class Recognizer:
             collection: Id or name.
             limit: Most candidates returned.
         """
-        contract = self._pipeline.contract
-        if vector.shape != (contract.dimension,):
-            raise ContractMismatchError(
-                f"The vector has {vector.size} numbers; contract '{contract.id}' has {contract.dimension}."
-            )
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if not np.isfinite(length) or length == 0:
             raise InvalidInputError("The vector has no direction: its length is zero or not finite.")
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, collection)
             check_contract(home, contract_id)
-            check_contract(home, contract.id)
+            pipeline = self._pipelines.of(contract_id)
+            if vector.shape != (pipeline.contract.dimension,):
+                raise ContractMismatchError(
+                    f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
+                )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
-            (found,) = await work.faces.search(home.id, contract.id, probe[None, :], max(limit, 2))
+            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2))
         decision = decide(
             [candidate.similarity for candidate in found.candidates],
             policy=home.policy,
-            calibration=self._pipeline.calibration,
+            calibration=calibration_of(home, pipeline),
             gallery_size=found.gallery_size,
         )
         return home, decision, found.candidates[:limit]
 
     async def _collection(self, reference: str) -> Collection:
         async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, reference)
-        check_contract(home, self._pipeline.contract.id)
-        return home
+            return await find_collection(work, reference)

@@ -18,7 +18,7 @@ from vultus.errors import (
     InvalidInputError,
     NoPhotoAcceptedError,
 )
-from vultus.services.collections import check_contract, find_collection
+from vultus.services.collections import calibration_of, find_collection
 from vultus.services.consents import ConsentGrant, add_consent, live_consent
 from vultus.services.decision import lookalike_threshold
 from vultus.services.erasure import open_for_writing
@@ -27,7 +27,7 @@ from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
-    from vultus.models.pipeline import FacePipeline
+    from vultus.models.pipelines import Pipelines
     from vultus.services.images import Images
 
 
@@ -108,10 +108,10 @@ class Replayed:
 class Registrar:
     """Registers persons and adds faces to them."""
 
-    def __init__(self, database: Database, images: Images, pipeline: FacePipeline, *, max_photos: int) -> None:
+    def __init__(self, database: Database, images: Images, pipelines: Pipelines, *, max_photos: int) -> None:
         self._database = database
         self._images = images
-        self._pipeline = pipeline
+        self._pipelines = pipelines
         self._max_photos = max_photos
 
     async def register(self, request: RegistrationRequest, *, actor: Actor) -> Registered:
@@ -162,12 +162,13 @@ class Registrar:
         _check(request, self._max_photos)
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, request.collection)
-            check_contract(home, self._pipeline.contract.id)
             person = await _existing(work, home, request)
             if request.consent_id:
                 await live_consent(work, home, person, request.consent_id)
         rule = home.policy.enrol
-        return home, *await judge_photos(self._images, request.photos, rule=rule, largest=request.largest_face)
+        pipeline = self._pipelines.of(home.contract_id)
+        judgement = await judge_photos(self._images, request.photos, pipeline, rule=rule, largest=request.largest_face)
+        return home, *judgement
 
     async def _write(
         self,
@@ -190,7 +191,7 @@ class Registrar:
             consent = await add_consent(work, home, person.id, request.consent)
         else:
             consent = await live_consent(work, home, person, request.consent_id)
-        faces = await work.faces.add_many(self._templates(home, person, consent, judged))
+        faces = await work.faces.add_many(_templates(home, person, consent, judged))
         await work.audit.add(
             actor,
             "faces.added" if existing else "person.registered",
@@ -214,38 +215,23 @@ class Registrar:
         judged: list[JudgedFace],
     ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
         """Part with photos the person already has and with faces that are enrolled as somebody else."""
-        known = await work.faces.sources_of(home.id, person.id, self._pipeline.contract.id) if person else frozenset()
+        known = await work.faces.sources_of(home.id, person.id, home.contract_id) if person else frozenset()
         once = {face.sha256: face for face in reversed(judged) if face.sha256 not in known}
         fresh = [face for face in judged if once.get(face.sha256) is face]
         rejected = [_duplicate(face) for face in judged if once.get(face.sha256) is not face]
         if not fresh or request.allow_lookalike:
             return fresh, rejected
-        found = await work.faces.search(home.id, self._pipeline.contract.id, _vectors(fresh), 1)
+        found = await work.faces.search(home.id, home.contract_id, _vectors(fresh), 1)
+        calibration = calibration_of(home, self._pipelines.of(home.contract_id))
         kept: list[JudgedFace] = []
         for face, result in zip(fresh, found, strict=True):
-            limit = lookalike_threshold(home.policy, self._pipeline.calibration, result.gallery_size)
+            limit = lookalike_threshold(home.policy, calibration, result.gallery_size)
             best = next((one for one in result.candidates if one.similarity >= limit), None)
             if best is None or (person is not None and best.person_id == person.id):
                 kept.append(face)
             else:
                 rejected.append(_lookalike(face, best, limit))
         return kept, rejected
-
-    def _templates(self, home: Collection, person: Person, consent: Consent, judged: list[JudgedFace]) -> list[NewFace]:
-        return [
-            NewFace(
-                collection_id=home.id,
-                person_id=person.id,
-                consent_id=consent.id,
-                consent_expires_at=consent.expires_at,
-                contract_id=self._pipeline.contract.id,
-                vector=judgement.face.vector,
-                quality=judgement.face.quality,
-                score=judgement.face.face.score,
-                source_sha256=judgement.sha256,
-            )
-            for judgement in judged
-        ]
 
 
 def _check(request: RegistrationRequest, max_photos: int) -> None:
@@ -291,6 +277,23 @@ async def _replay(work: Work, once: Once) -> Replayed | None:
             "This Idempotency-Key was used before with another request; use a new key for a new request."
         )
     return Replayed(stored.body)
+
+
+def _templates(home: Collection, person: Person, consent: Consent, judged: list[JudgedFace]) -> list[NewFace]:
+    return [
+        NewFace(
+            collection_id=home.id,
+            person_id=person.id,
+            consent_id=consent.id,
+            consent_expires_at=consent.expires_at,
+            contract_id=home.contract_id,
+            vector=judgement.face.vector,
+            quality=judgement.face.quality,
+            score=judgement.face.face.score,
+            source_sha256=judgement.sha256,
+        )
+        for judgement in judged
+    ]
 
 
 def _vectors(judged: list[JudgedFace]) -> FloatArray:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Decision, DecisionPolicy, DescribedFace, Person
-from vultus.services.collections import check_contract, find_collection
+from vultus.domain import Collection, Decision, DecisionPolicy, DescribedFace, Person
+from vultus.services.collections import calibration_of, find_collection
 from vultus.services.decision import decide, quality_faults
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.models.pipeline import FacePipeline
+    from vultus.models.pipelines import Pipelines
     from vultus.services.images import Images, Photo
 
 
@@ -43,10 +43,10 @@ class Verification:
 class Verifier:
     """One-to-one comparisons under a collection's policy."""
 
-    def __init__(self, database: Database, images: Images, pipeline: FacePipeline) -> None:
+    def __init__(self, database: Database, images: Images, pipelines: Pipelines) -> None:
         self._database = database
         self._images = images
-        self._pipeline = pipeline
+        self._pipelines = pipelines
 
     async def compare(self, first: Photo, second: Photo, *, collection: str, largest: bool = False) -> Comparison:
         """Say whether two photos show the same person; nothing is stored.
@@ -56,13 +56,15 @@ class Verifier:
             SeveralFacesError: A photo shows several and `largest` is not set.
         """
         async with self._database.work(read_only=True) as work:
-            policy = (await find_collection(work, collection)).policy
+            home = await find_collection(work, collection)
+        pipeline = self._pipelines.of(home.contract_id)
         one, other = await asyncio.gather(
-            self._images.one_face(first, largest=largest), self._images.one_face(second, largest=largest)
+            self._images.one_face(first, pipeline, largest=largest),
+            self._images.one_face(second, pipeline, largest=largest),
         )
         similarity = float(np.dot(one.vector, other.vector))
-        faults = tuple(dict.fromkeys(self._faults(one, policy) + self._faults(other, policy)))
-        return Comparison(one, other, similarity, self._decide([similarity], policy, faults))
+        faults = tuple(dict.fromkeys(self._faults(one, home.policy) + self._faults(other, home.policy)))
+        return Comparison(one, other, similarity, self._decide([similarity], home, faults))
 
     async def verify(self, photo: Photo, *, collection: str, person_id: UUID, largest: bool = False) -> Verification:
         """Say whether a photo shows an enrolled person.
@@ -74,23 +76,21 @@ class Verifier:
         """
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, collection)
-            check_contract(home, self._pipeline.contract.id)
             await work.persons.get(home.id, person_id)
-        face = await self._images.one_face(photo, largest=largest)
+        pipeline = self._pipelines.of(home.contract_id)
+        face = await self._images.one_face(photo, pipeline, largest=largest)
         async with self._database.work(read_only=True) as work:
             person = await work.persons.get(home.id, person_id)
-            best = await work.faces.best_of_person(home.id, person_id, self._pipeline.contract.id, face.vector)
+            best = await work.faces.best_of_person(home.id, person_id, pipeline.contract.id, face.vector)
         similarity = None if best is None else best[0]
         scores = [] if similarity is None else [similarity]
-        return Verification(
-            person, face, similarity, self._decide(scores, home.policy, self._faults(face, home.policy))
-        )
+        return Verification(person, face, similarity, self._decide(scores, home, self._faults(face, home.policy)))
 
-    def _decide(self, similarities: list[float], policy: DecisionPolicy, faults: tuple[str, ...]) -> Decision:
+    def _decide(self, similarities: list[float], home: Collection, faults: tuple[str, ...]) -> Decision:
         return decide(
             similarities,
-            policy=policy,
-            calibration=self._pipeline.calibration,
+            policy=home.policy,
+            calibration=calibration_of(home, self._pipelines.of(home.contract_id)),
             gallery_size=len(similarities),
             faults=faults,
         )

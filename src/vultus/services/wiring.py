@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.db.database import Database
-from vultus.models.pipeline import FacePipeline
+from vultus.models.pipelines import Pipelines
 from vultus.services.access import Access
 from vultus.services.audit import Audit
 from vultus.services.collections import Collections
@@ -29,7 +29,7 @@ class Services:
 
     settings: Settings
     database: Database
-    pipeline: FacePipeline
+    pipelines: Pipelines
     access: Access
     audit: Audit
     collections: Collections
@@ -42,22 +42,21 @@ class Services:
     verifier: Verifier
 
 
-def build(settings: Settings, database: Database, pool: AnalysisPool) -> Services:
+def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines: Pipelines) -> Services:
     """Wire the services."""
-    pipeline = pool.pipeline
     images = Images(pool, max_bytes=settings.photos.max_bytes)
     return Services(
         settings=settings,
         database=database,
-        pipeline=pipeline,
+        pipelines=pipelines,
         access=Access(database),
         audit=Audit(database),
-        collections=Collections(database, pipeline),
+        collections=Collections(database, pipelines),
         consents=Consents(database),
         eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
         images=images,
         persons=Persons(database),
-        recognizer=Recognizer(database, images, pipeline),
-        registrar=Registrar(database, images, pipeline, max_photos=settings.photos.max_photos),
-        verifier=Verifier(database, images, pipeline),
+        recognizer=Recognizer(database, images, pipelines),
+        registrar=Registrar(database, images, pipelines, max_photos=settings.photos.max_photos),
+        verifier=Verifier(database, images, pipelines),
     )

@@ -42,8 +42,15 @@ def slow() -> Iterator[SlowPipeline]:
     pipeline.gate.set()
 
 
-def pool_of(pipeline: SlowPipeline, *, workers: int = 1, max_queue: int = 2) -> AnalysisPool:
-    return AnalysisPool(cast("FacePipeline", pipeline), InferenceSettings(workers=workers, max_queue=max_queue))
+class SlowPool(AnalysisPool):
+    """A pool whose photos all go to one slow pipeline."""
+
+    def __init__(self, slow: SlowPipeline, *, workers: int = 1, max_queue: int = 2) -> None:
+        super().__init__(InferenceSettings(workers=workers, max_queue=max_queue))
+        self.slow = cast("FacePipeline", slow)
+
+    async def take(self, photo: bytes, *, embed: bool = True) -> Analysis:
+        return await self.analyze(photo, self.slow, embed=embed)
 
 
 async def running(slow: SlowPipeline) -> None:
@@ -51,46 +58,45 @@ async def running(slow: SlowPipeline) -> None:
 
 
 async def test_a_photo_is_described_with_the_time_it_waited(pipeline: FacePipeline) -> None:
-    async with AnalysisPool(pipeline, InferenceSettings(workers=2)) as pool:
-        analysis = await pool.analyze(portrait())
+    async with AnalysisPool(InferenceSettings(workers=2)) as pool:
+        analysis = await pool.analyze(portrait(), pipeline)
 
     assert len(analysis.faces) == 1
     assert set(analysis.timings_ms) == {"queue", "decode", "detect", "align", "embed"}
-    assert pool.pipeline is pipeline
 
 
 async def test_failures_of_the_pipeline_reach_the_caller(pipeline: FacePipeline) -> None:
-    async with AnalysisPool(pipeline, InferenceSettings(workers=1)) as pool:
+    async with AnalysisPool(InferenceSettings(workers=1)) as pool:
         with pytest.raises(NotAnImageError):
-            await pool.analyze(b"no photo")
+            await pool.analyze(b"no photo", pipeline)
 
         assert pool.waiting == 0
 
 
 async def test_a_full_pool_refuses_at_once_and_has_room_again_later(slow: SlowPipeline) -> None:
-    async with pool_of(slow, workers=1, max_queue=2) as pool:
-        waiting = [asyncio.create_task(pool.analyze(b"%d" % i)) for i in range(3)]
+    async with SlowPool(slow, workers=1, max_queue=2) as pool:
+        waiting = [asyncio.create_task(pool.take(b"%d" % i)) for i in range(3)]
         await running(slow)
 
         with pytest.raises(OverloadedError, match="All 3 places"):
-            await pool.analyze(b"one too many")
+            await pool.take(b"one too many")
         slow.gate.set()
 
         assert [(await task).sha256 for task in waiting] == ["0", "1", "2"]
-        assert (await pool.analyze(b"later")).sha256 == "later"
+        assert (await pool.take(b"later")).sha256 == "later"
 
 
 async def test_whoever_hangs_up_while_waiting_never_reaches_the_networks(slow: SlowPipeline) -> None:
-    async with pool_of(slow, workers=1, max_queue=1) as pool:
-        first = asyncio.create_task(pool.analyze(b"first"))
+    async with SlowPool(slow, workers=1, max_queue=1) as pool:
+        first = asyncio.create_task(pool.take(b"first"))
         await running(slow)
-        second = asyncio.create_task(pool.analyze(b"second"))
+        second = asyncio.create_task(pool.take(b"second"))
         await asyncio.sleep(0)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
 
-        third = asyncio.create_task(pool.analyze(b"third"))
+        third = asyncio.create_task(pool.take(b"third"))
         await asyncio.sleep(0)
         slow.gate.set()
         await asyncio.gather(first, third)
@@ -99,14 +105,14 @@ async def test_whoever_hangs_up_while_waiting_never_reaches_the_networks(slow: S
 
 
 async def test_closing_finishes_what_runs_and_answers_who_waits(slow: SlowPipeline) -> None:
-    pool = pool_of(slow, workers=1, max_queue=2)
-    tasks = [asyncio.create_task(pool.analyze(b"%d" % i)) for i in range(3)]
+    pool = SlowPool(slow, workers=1, max_queue=2)
+    tasks = [asyncio.create_task(pool.take(b"%d" % i)) for i in range(3)]
     await running(slow)
 
     closing = asyncio.create_task(pool.close())
     await asyncio.sleep(0)
     with pytest.raises(UnavailableError):
-        await pool.analyze(b"too late")
+        await pool.take(b"too late")
     slow.gate.set()
     await closing
 
@@ -118,5 +124,5 @@ async def test_closing_finishes_what_runs_and_answers_who_waits(slow: SlowPipeli
 
 async def test_whether_vectors_are_wanted_reaches_the_pipeline(slow: SlowPipeline) -> None:
     slow.gate.set()
-    async with pool_of(slow) as pool:
-        assert (await pool.analyze(b"a", embed=False)).timings_ms["embed"] == 0
+    async with SlowPool(slow) as pool:
+        assert (await pool.take(b"a", embed=False)).timings_ms["embed"] == 0

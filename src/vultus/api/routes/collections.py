@@ -19,14 +19,16 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["colle
     "",
     status_code=201,
     summary="Create a collection",
-    responses=body_problems(errors.AlreadyExistsError),
+    responses=body_problems(errors.AlreadyExistsError, errors.NotFoundError),
     openapi_extra=needs(Role.ADMIN),
 )
 async def create_collection(body: CollectionIn, app: App, who: Who) -> CollectionOut:
-    """Create an empty gallery that pins the network in use, a decision policy and a retention rule."""
-    policy = body.policy.resolve(app.collections.default_policy())
+    """Create an empty gallery that pins a pack's network, a decision policy and a retention rule."""
+    policy = body.policy.resolve(app.collections.default_policy(body.pack))
     return CollectionOut.of(
-        await app.collections.create(body.name, policy=policy, retention_days=body.retention_days, actor=who)
+        await app.collections.create(
+            body.name, pack=body.pack, policy=policy, retention_days=body.retention_days, actor=who
+        )
     )
 
 
@@ -58,7 +60,7 @@ async def change_collection(collection: CollectionRef, body: CollectionPatch, ap
     """Change name, policy or retention; faces stay, and the new policy holds from the next request on."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if "policy" in changes:
-        default = app.collections.default_policy()
+        default = await app.collections.default_policy_of(collection)
         changes["policy"] = body.policy.resolve(default) if body.policy else default
     if changes.get("name", ...) is None:
         del changes["name"]

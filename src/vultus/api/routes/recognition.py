@@ -8,7 +8,7 @@ from fastapi import APIRouter, File
 
 from vultus import errors
 from vultus.api.deps import App, read_photos
-from vultus.api.forms import CompareForm, DetectForm, RecognizeForm, VerifyForm
+from vultus.api.forms import CompareForm, DetectForm, EmbeddingsForm, RecognizeForm, VerifyForm
 from vultus.api.guard import GuardedRoute, needs
 from vultus.api.problems import body_problems
 from vultus.domain import Role
@@ -62,7 +62,7 @@ async def recognize(form: Annotated[RecognizeForm, File()], app: App) -> Recogni
 async def detect(form: Annotated[DetectForm, File()], app: App) -> DetectionOut:
     """Return box, landmarks, score and quality of every face; nothing is searched or stored."""
     (photo,) = await read_photos([form.photo])
-    return DetectionOut.of(await app.images.analyze(photo, embed=False))
+    return DetectionOut.of(await app.images.analyze(photo, app.pipelines.default, embed=False))
 
 
 @router.post(
@@ -98,13 +98,14 @@ async def verify(form: Annotated[VerifyForm, File()], app: App) -> VerificationO
 @router.post(
     "/embeddings",
     summary="Turn faces into vectors",
-    responses=body_problems(*PHOTO_PROBLEMS),
+    responses=body_problems(errors.NotFoundError, *PHOTO_PROBLEMS),
     openapi_extra=needs(Role.ENROL),
 )
-async def embeddings(form: Annotated[DetectForm, File()], app: App) -> EmbeddingsOut:
+async def embeddings(form: Annotated[EmbeddingsForm, File()], app: App) -> EmbeddingsOut:
     """Return the vector of every face; nothing is stored. A vector is biometric data: keep it as carefully."""
     (photo,) = await read_photos([form.photo])
-    return EmbeddingsOut.of(await app.images.analyze(photo), app.pipeline.contract)
+    pipeline = await app.collections.pipeline_of(form.collection)
+    return EmbeddingsOut.of(await app.images.analyze(photo, pipeline), pipeline.contract)
 
 
 @router.post(

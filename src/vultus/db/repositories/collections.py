@@ -9,7 +9,7 @@ from sqlalchemy import column, delete, func, insert, select, table, text, update
 
 from vultus.db.locks import lock, number_of
 from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
-from vultus.domain import Collection, DecisionPolicy, QualityRule
+from vultus.domain import Calibration, Collection, DecisionPolicy, QualityRule
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _COLUMNS = (
     CollectionRow.retention_days,
     CollectionRow.created_at,
     CollectionRow.updated_at,
+    CollectionRow.second_contract_id,
+    CollectionRow.calibrations,
 )
 _CHANGEABLE = {"name", "policy", "retention_days"}
 
@@ -178,6 +180,8 @@ def _collection(row: Any) -> Collection:
         retention_days=row.retention_days,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        second_contract_id=row.second_contract_id,
+        calibrations={contract: _calibration(stored) for contract, stored in row.calibrations.items()},
     )
 
 
@@ -193,3 +197,8 @@ def _values(name: str, contract_id: str, policy: DecisionPolicy, retention_days:
 def _policy(stored: dict[str, Any]) -> DecisionPolicy:
     rules = {name: QualityRule(**stored[name]) for name in ("enrol", "recognize")}
     return DecisionPolicy(**{**stored, **rules})
+
+
+def _calibration(stored: dict[str, Any]) -> Calibration:
+    points = tuple((float(rate), float(threshold)) for rate, threshold in stored["points"])
+    return Calibration(points=points, margin=stored["margin"], source=stored["source"])

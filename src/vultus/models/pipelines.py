@@ -1,0 +1,71 @@
+"""The packs a process has loaded: every collection is served by the one that makes its vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vultus.errors import NotFoundError, PackNotLoadedError
+from vultus.models.pipeline import FacePipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vultus.settings import InferenceSettings, PhotoSettings
+
+
+class Pipelines:
+    """Loaded pipelines by contract.
+
+    Args:
+        default: Serves new collections that ask for no other.
+        others: Serve the collections that hold vectors of their contracts.
+    """
+
+    def __init__(self, default: FacePipeline, *others: FacePipeline) -> None:
+        self.default = default
+        self._by_contract = {pipeline.contract.id: pipeline for pipeline in (*others, default)}
+
+    @classmethod
+    def load(cls, inference: InferenceSettings, photos: PhotoSettings, cache_dir: Path) -> Pipelines:
+        """Load the default pack and the further ones; blocks for about a second a pack.
+
+        Raises:
+            WeightsError: A file is missing or not the published one.
+        """
+        names = dict.fromkeys([inference.pack, *inference.extra_packs])
+        return cls(*(FacePipeline.load(inference, photos, cache_dir, pack=name) for name in names))
+
+    def __iter__(self) -> Iterator[FacePipeline]:
+        """Iterate over the pipelines, the default first."""
+        yield self.default
+        yield from (one for one in self._by_contract.values() if one is not self.default)
+
+    def of(self, contract_id: str) -> FacePipeline:
+        """Return the pipeline that makes vectors of a contract.
+
+        Raises:
+            PackNotLoadedError: None of the loaded packs does.
+        """
+        found = self._by_contract.get(contract_id)
+        if found is None:
+            raise PackNotLoadedError(
+                f"The collection holds vectors of contract '{contract_id}', which none of the loaded packs makes "
+                f"({', '.join(one.pack.name for one in self)}). Name its pack in VULTUS_INFERENCE__EXTRA_PACKS.",
+                contract_id=contract_id,
+            )
+        return found
+
+    def named(self, pack: str) -> FacePipeline:
+        """Return the pipeline of a pack.
+
+        Raises:
+            NotFoundError: The pack is not loaded.
+        """
+        for one in self:
+            if one.pack.name == pack:
+                return one
+        raise NotFoundError(
+            f"Pack '{pack}' is not loaded; loaded are {', '.join(one.pack.name for one in self)}. Name it in "
+            "VULTUS_INFERENCE__EXTRA_PACKS and start again."
+        )

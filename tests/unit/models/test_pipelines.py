@@ -1,0 +1,37 @@
+"""Every collection is served by the pack that makes its vectors, or refused with the way to mend it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vultus.errors import NotFoundError, PackNotLoadedError
+from vultus.models.pipelines import Pipelines
+from vultus.settings import Settings
+
+if TYPE_CHECKING:
+    from vultus.models.pipeline import FacePipeline
+
+
+def test_a_pipeline_is_found_by_its_contract_and_by_its_pack(pipeline: FacePipeline) -> None:
+    loaded = Pipelines(pipeline)
+
+    assert loaded.of(pipeline.contract.id) is pipeline
+    assert loaded.named("builtin") is pipeline
+    assert list(loaded) == [pipeline]
+
+
+def test_what_is_not_loaded_is_refused_with_what_is(pipeline: FacePipeline) -> None:
+    loaded = Pipelines(pipeline)
+
+    with pytest.raises(PackNotLoadedError, match=r"arcface-12345678.*\(builtin\).*VULTUS_INFERENCE__EXTRA_PACKS"):
+        loaded.of("arcface-12345678")
+    with pytest.raises(NotFoundError, match="loaded are builtin"):
+        loaded.named("buffalo_l")
+
+
+def test_further_packs_are_listed_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VULTUS_INFERENCE__EXTRA_PACKS", "yunet+sface, buffalo_l,")
+
+    assert Settings().inference.extra_packs == ("yunet+sface", "buffalo_l")
