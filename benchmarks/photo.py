@@ -19,10 +19,12 @@ from benchmarks import photos
 from benchmarks.peer import Peer
 from benchmarks.record import Line, milliseconds, percentiles, table
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.measured import DLIB_CHIPS
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.decoding import Photo
 from vultus.models.embedding import dlib_resnet_graph
-from vultus.models.embedding.dlib_resnet import DlibResnet
+from vultus.models.embedding.inputs import DLIB
+from vultus.models.embedding.network import NetworkEmbedder
 from vultus.models.pipeline import FacePipeline
 from vultus.models.runtime import OnnxSession
 from vultus.models.store import WeightsStore
@@ -89,7 +91,7 @@ def interleave(calls: Mapping[str, Callable[[], Result]], seconds: float) -> dic
 def measure(seconds: float = SECONDS) -> list[Line]:
     """Return a line for every photo and side, then the embedding alone, then what 12 megapixels cost beyond one."""
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), Path(cache))
+        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache)))
         peer = Peer()
         lines = []
         samples = photos.samples()
@@ -160,14 +162,14 @@ def _of_real_photos(pipeline: FacePipeline, peer: Peer, seconds: float) -> list[
 def _of_embedding(pipeline: FacePipeline, peer: Peer, cache: Path, seconds: float) -> list[Line]:
     """Return what one aligned crop costs each network, and that both give the same vector."""
     graph = WeightsStore(cache).graph(
-        BUILTIN.embedder.file, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION
+        BUILTIN.embedder.files["weights"], dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION
     )
     session = OnnxSession(graph)
-    network = DlibResnet(session)
+    network = NetworkEmbedder(session, DLIB)
     photo = photos.portrait().content
     (face,) = pipeline.describe(photo).faces
     pixels = Photo.open(photo, PhotoSettings()).decode(10**6).pixels
-    chip = align(pixels, face.face.landmarks, BUILTIN.template)
+    chip = align(pixels, face.face.landmarks, DLIB_CHIPS["mtcnn"])
     chips = chip[None]
     calls: dict[str, Callable[[], NDArray[np.floating]]] = {
         MIRRORED: lambda: network.embed(chips)[0],

@@ -31,6 +31,8 @@ VultusError
     ├── ExtensionMissingError
     ├── EmbeddedDatabaseError
     ├── WeightsError
+    │   ├── LicenceError
+    │   └── DownloadError
     └── PackNotLoadedError
 """
 
@@ -256,6 +258,18 @@ class WeightsError(SetupError):
     """A network's weights are missing or have the wrong digest."""
 
     code, title = "weights", "Network weights unusable"
+
+
+class LicenceError(WeightsError):
+    """A network's licence was not accepted, or does not allow commercial use."""
+
+    code, title = "licence", "Licence not accepted"
+
+
+class DownloadError(WeightsError):
+    """Weights could not be fetched."""
+
+    code, title = "download", "Download failed"
 
 
 class PackNotLoadedError(SetupError):

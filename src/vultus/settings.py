@@ -62,7 +62,7 @@ class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
 class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     """How the networks run."""
 
-    pack: str = Field("builtin", description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER.")
+    pack: str | None = Field(None, description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER.")
     extra_packs: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further packs to load, separated by commas: those that other collections use or move to."
     )
@@ -80,6 +80,17 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     def split_at_commas(cls, value: object) -> object:
         """An environment variable is one line of text."""
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+class ModelSettings(BaseModel, frozen=True, extra="forbid"):
+    """Pretrained networks beyond the built-in ones."""
+
+    dir: Path | None = Field(None, description="Where downloaded and imported weights lie.")
+    mirror: str | None = Field(None, description="Base URL asked for files instead of their publishers.")
+    usage: Literal["any", "commercial"] = Field(
+        "any", description="`commercial` refuses networks whose licence does not allow commercial use without doubt."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Longest silence of a server while downloading.")
 
 
 class JobSettings(BaseModel, frozen=True, extra="forbid"):
@@ -115,5 +126,6 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     photos: PhotoSettings = PhotoSettings()
     inference: InferenceSettings = InferenceSettings()
+    models: ModelSettings = ModelSettings()
     jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()

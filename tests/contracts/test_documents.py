@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tests.contracts.test_errors import tree
 from tests.contracts.test_openapi import SCHEMA
 from vultus.cli.app import app
+from vultus.models.catalog.packs import NETWORKS, PACKS
 from vultus.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ def test_every_error_code_is_in_the_api_manual(code: str) -> None:
 @pytest.mark.parametrize("command", list(commands()))
 def test_every_command_is_in_the_manual(command: str) -> None:
     assert f"`{command}" in (DOCS / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *PACKS])
+def test_every_network_and_pack_is_in_the_models_manual(name: str) -> None:
+    assert f"\n| `{name}` |" in (DOCS / "models.md").read_text()
 
 
 def test_links_between_documents_lead_somewhere() -> None:

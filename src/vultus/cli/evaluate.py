@@ -16,12 +16,14 @@ from vultus.errors import InvalidInputError, VultusError
 from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import split
+from vultus.evaluation.keeping import calibration_from
 from vultus.evaluation.page import percent, scientific
 from vultus.evaluation.pairs import evaluate_all, evaluate_listed
 from vultus.evaluation.provenance import Provenance, provenance
 from vultus.evaluation.record import GalleryReport, PairsReport, evaluated
 from vultus.evaluation.report import summary, write
 from vultus.evaluation.runner import Described, describe_all
+from vultus.main import open_store
 from vultus.models.pipeline import FacePipeline
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ app = typer.Typer(no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="One folder a person.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")]
+PackName = Annotated[str | None, typer.Option("--pack", help="Pack, or DETECTOR+EMBEDDER; default: the one in use.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Photos at a time; default: inference.workers.")]
 
 
@@ -44,6 +47,8 @@ def pairs(
     out_dir: Out = Path("report"),
     workers: Workers = None,
     listed_only: Annotated[bool, typer.Option("--listed-only", help="Describe only the photos listed.")] = False,
+    pack: PackName = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Use the thresholds measured here for this pack.")] = False,
     as_json: Json = False,
 ) -> None:
     """Verification: are two photos of one person? LFW's protocol on listed pairs, and all pairs of the data set."""
@@ -53,9 +58,10 @@ def pairs(
         listed = _listed(folder, pairs_file, data, needed=listed_only)
         if listed and listed_only:
             data, listed = data.only(listed.listed), listed.within(listed.listed)
-        pipeline = open_pipeline(settings)
+        pipeline = open_pipeline(settings, pack, calibrated=False)
         described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "pairs", str(folder)]
+        command += ["--pack", pack] if pack else []
         command += ["--pairs", str(pairs_file)] if pairs_file else []
         command += ["--listed-only"] if listed_only else []
         try:
@@ -67,6 +73,8 @@ def pairs(
         except ValueError as error:
             raise InvalidInputError(f"The data set is too small: {error}.") from error
         page = write(report, out_dir)
+        if keep:
+            open_store(settings).records.keep_calibration(pipeline.contract.id, calibration_from(report))
     if as_json:
         print_json(summary(report))
     else:
@@ -80,6 +88,7 @@ def gallery(
     enrol: Annotated[int, typer.Option(min=1, help="Photos enrolled a person: the first by file name.")] = 1,
     held_out: Annotated[float, typer.Option(min=0, max=1, help="Share of persons who are not enrolled.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of who is not enrolled.")] = 0,
+    pack: PackName = None,
     out_dir: Out = Path("report"),
     workers: Workers = None,
     as_json: Json = False,
@@ -89,9 +98,10 @@ def gallery(
     with _readable_errors(as_json=as_json):
         data = read_folders(folder)
         parts = split(data, enrol=enrol, held_out=held_out, seed=seed)
-        pipeline = open_pipeline(settings)
+        pipeline = open_pipeline(settings, pack)
         described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "gallery", str(folder)]
+        command += ["--pack", pack] if pack else []
         command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
         report = GalleryReport(
             evaluated(data, described, _provenance(pipeline, command)),
@@ -108,9 +118,10 @@ def gallery(
         out.print(f"Report: {page}", soft_wrap=True)
 
 
-def open_pipeline(settings: Settings) -> FacePipeline:
+def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = True) -> FacePipeline:
     """Load the networks."""
-    return FacePipeline.load(settings.inference, settings.photos, settings.data_dir / "cache")
+    store = open_store(settings)
+    return FacePipeline.load(settings.inference, settings.photos, store, pack=pack, calibrated=calibrated)
 
 
 @contextmanager

@@ -16,30 +16,26 @@ from vultus.domain import (
     Analysis,
     Box,
     Calibration,
-    Contract,
     DescribedFace,
     DetectedFace,
     Embedding,
     Pixels,
-    QualityRule,
 )
+from vultus.errors import WeightsError
 from vultus.models.alignment import align
 from vultus.models.budget import PixelBudget
-from vultus.models.catalog import DetectorSpec, EmbedderSpec, Pack, pack_named
+from vultus.models.catalog.measured import rules_of
+from vultus.models.catalog.packs import BUILTIN, pack_named
 from vultus.models.decoding import Photo, Picture
-from vultus.models.detection import Detector, mtcnn_graph
-from vultus.models.detection.mtcnn import Mtcnn
-from vultus.models.embedding import Embedder, dlib_resnet_graph
-from vultus.models.embedding.dlib_resnet import DlibResnet
 from vultus.models.geometry import scale_of, similarity_transform
+from vultus.models.loading import load_pack
 from vultus.models.quality import measure
-from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from vultus.models.loading import LoadedPack
+    from vultus.models.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
 
 TOLERATED_ENLARGEMENT = 0.8
@@ -50,68 +46,54 @@ class FacePipeline:
     """The networks of one pack, ready to describe photos; safe to use from several threads at once."""
 
     def __init__(
-        self,
-        pack: Pack,
-        detector: Detector,
-        embedder: Embedder,
-        *,
-        inference: InferenceSettings,
-        photos: PhotoSettings,
+        self, loaded: LoadedPack, *, inference: InferenceSettings, photos: PhotoSettings, calibration: Calibration
     ) -> None:
-        self.pack = pack
-        self._detector = detector
-        self._embedder = embedder
+        self.pack = loaded.pack
+        self.contract = loaded.contract
+        self.calibration = calibration
+        self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
+        self._template = loaded.template
+        self._detector = loaded.detector
+        self._embedder = loaded.embedder
         self._inference = inference
         self._photos = photos
         self._budget = PixelBudget(photos.pixel_budget)
 
     @classmethod
     def load(
-        cls, inference: InferenceSettings, photos: PhotoSettings, cache_dir: Path, *, pack: str | None = None
+        cls,
+        inference: InferenceSettings,
+        photos: PhotoSettings,
+        store: WeightsStore,
+        *,
+        pack: str | None = None,
+        calibrated: bool = True,
     ) -> FacePipeline:
         """Verify the weights, build or find the graphs and load the networks; blocks for about a second.
 
         Args:
             inference: How the networks run, and the pack unless one is given.
             photos: Limits on photos.
-            cache_dir: Where built graphs are kept.
+            store: Where weights come from.
             pack: Another pack than that of the settings.
+            calibrated: Whether decisions will be made, which need thresholds.
 
         Raises:
             NotFoundError: There is no such pack.
-            WeightsError: A file is missing or not the published one.
+            WeightsError: A file is missing or not the published one, or nobody has measured thresholds.
+            LicenceError: A licence was not accepted.
         """
         # Workers are the parallelism; OpenCV's own threads would only compete with them.
         cv2.setNumThreads(1)
-        chosen = pack_named(pack or inference.pack)
-        store = WeightsStore(cache_dir)
-        return cls(
-            chosen,
-            _load_detector(chosen.detector, store),
-            _load_embedder(chosen.embedder, store),
-            inference=inference,
-            photos=photos,
-        )
-
-    @property
-    def contract(self) -> Contract:
-        """The vector space of the embeddings."""
-        return self.pack.contract
-
-    @property
-    def calibration(self) -> Calibration:
-        """Thresholds of the vector space."""
-        return self.pack.calibration
-
-    @property
-    def enrol_rule(self) -> QualityRule:
-        """What a photo should reach to be enrolled."""
-        return self.pack.enrol_rule
-
-    @property
-    def recognize_rule(self) -> QualityRule:
-        """What a face should reach to be recognised."""
-        return self.pack.recognize_rule
+        loaded = load_pack(pack_named(pack or inference.pack or default_pack(store)), store)
+        if loaded.calibration is None and calibrated:
+            raise WeightsError(
+                f"Nobody has measured thresholds for pack '{loaded.pack.name}' (contract {loaded.contract.id}). "
+                "Measure them on photos with one folder a person: "
+                f"vultus evaluate pairs DIR --pack {loaded.pack.name} --keep"
+            )
+        calibration = loaded.calibration or Calibration((), 0.0, "not measured")
+        return cls(loaded, inference=inference, photos=photos, calibration=calibration)
 
     def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:
         """Return every face of a photo, left to right; blocks.
@@ -171,13 +153,13 @@ class FacePipeline:
             found: Faces in pixels of the original photo.
             longer_side: Of the original photo, pixels.
         """
-        template = self.pack.template.array
+        template = self._template.array
         enlarged = [scale_of(similarity_transform(face.landmarks, template)) for face in found]
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
     def _align(self, picture: Picture, found: list[DetectedFace], clock: _Clock) -> tuple[Pixels, list[DescribedFace]]:
         """Return the crops, (n, side, side, 3), and the faces with their quality."""
-        template = self.pack.template
+        template = self._template
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         chips = np.empty((len(found), template.side, template.side, 3), np.uint8)
         faces = []
@@ -210,15 +192,6 @@ def _scaled(face: DetectedFace, factor: np.ndarray) -> DetectedFace:
     return replace(face, box=box, landmarks=(face.landmarks * factor).astype(np.float32))
 
 
-def _load_detector(spec: DetectorSpec, store: WeightsStore) -> Detector:
-    builders = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
-    pnet, rnet, onet = (
-        OnnxSession(store.graph(spec.files[role], build, version=mtcnn_graph.BUILDER_VERSION))
-        for role, build in builders.items()
-    )
-    return Mtcnn(pnet, rnet, onet, spec.parameters)
-
-
-def _load_embedder(spec: EmbedderSpec, store: WeightsStore) -> Embedder:
-    graph = store.graph(spec.file, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION)
-    return DlibResnet(OnnxSession(graph))
+def default_pack(store: WeightsStore) -> str:
+    """Return the pack that `vultus models use` chose, or the built-in one."""
+    return next(iter(store.records.chosen()), BUILTIN.name)

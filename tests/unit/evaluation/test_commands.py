@@ -35,7 +35,7 @@ class Nesting(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch, pipeline: Any) -> None:
-    monkeypatch.setattr(evaluate, "open_pipeline", lambda _settings: pipeline)
+    monkeypatch.setattr(evaluate, "open_pipeline", lambda *_, **__: pipeline)
 
 
 def call(*words: object) -> Result:

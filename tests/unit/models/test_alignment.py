@@ -8,9 +8,9 @@ import pytest
 from tests.faces import astronaut
 
 from vultus.models.alignment import Template, align, tilt_deg
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.measured import DLIB_CHIPS
 
-TEMPLATE = BUILTIN.template
+TEMPLATE = DLIB_CHIPS["mtcnn"]
 FACE = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245, 142]], np.float32)
 
 

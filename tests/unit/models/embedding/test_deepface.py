@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -15,18 +15,21 @@ from tests.faces import astronaut
 
 from vultus.errors import WeightsError
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.measured import DLIB_CHIPS
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.embedding.deepface import load_deepface
-from vultus.models.embedding.dlib_resnet import DlibResnet
 from vultus.models.embedding.dlib_resnet_graph import build_resnet
+from vultus.models.embedding.inputs import DLIB
+from vultus.models.embedding.network import NetworkEmbedder
 from vultus.models.graphs import GraphBuilder
 from vultus.models.runtime import OnnxSession
 from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
+    from vultus.models.catalog.entries import PackagedFile
 
-FILE = BUILTIN.embedder.file
+FILE = cast("PackagedFile", BUILTIN.embedder.files["weights"])
 LANDMARKS = np.array([[204, 101], [247, 103], [225, 128], [202, 140], [245, 142]], np.float32)
 
 installed = pytest.mark.skipif(find_spec("deepface") is None, reason="needs the extra: pip install 'vultus[deepface]'")
@@ -44,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def chips() -> Pixels:
     """One face, its mirror image, a darker and a turned one, (4, 150, 150, 3)."""
-    face = align(astronaut(), LANDMARKS, BUILTIN.template)
+    face = align(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
     return np.stack([face, face[:, ::-1], face // 2, np.rot90(face)])
 
 
@@ -62,7 +65,7 @@ def test_dlib_of_deepface_gives_the_vectors_of_our_own(folder: Path, chips: Pixe
 
     model = load_deepface("Dlib")
 
-    ours = DlibResnet(OnnxSession(WeightsStore(graph_cache).graph(FILE, build_resnet, version=1)))
+    ours = NetworkEmbedder(OnnxSession(WeightsStore(graph_cache).graph(FILE, build_resnet, version=1)), DLIB)
     np.testing.assert_allclose(model.embedder.embed(chips), ours.embed(chips), atol=1e-5)
     assert (model.weights_sha256, model.spec.side) == (FILE.sha256, 150)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import distribution
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import dlib
 import numpy as np
@@ -12,18 +12,21 @@ from tests.faces import astronaut
 
 from vultus.errors import WeightsError
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
-from vultus.models.embedding.dlib_resnet import DlibResnet
+from vultus.models.catalog.measured import DLIB_CHIPS
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.embedding.dlib_resnet_graph import build_resnet
+from vultus.models.embedding.inputs import DLIB
+from vultus.models.embedding.network import NetworkEmbedder
 from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore, read_weights
+from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vultus.domain import Pixels
+    from vultus.models.catalog.entries import PackagedFile
 
-FILE = BUILTIN.embedder.file
+FILE = cast("PackagedFile", BUILTIN.embedder.files["weights"])
 LANDMARKS = np.array([[204, 101], [247, 103], [225, 128], [202, 140], [245, 142]], np.float32)
 
 
@@ -35,7 +38,7 @@ def session(graph_cache: Path) -> OnnxSession:
 @pytest.fixture(scope="module")
 def chips() -> Pixels:
     """One face, its mirror image, darker and turned ones, and noise: (6, 150, 150, 3)."""
-    face = align(astronaut(), LANDMARKS, BUILTIN.template)
+    face = align(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
     noise = np.random.default_rng(0).integers(0, 256, face.shape)
     return np.stack([face, face[:, ::-1], face // 2, np.rot90(face), 255 - face, noise]).astype(np.uint8)
 
@@ -50,7 +53,7 @@ def test_vectors_agree_with_dlib_on_the_same_crops(session: OnnxSession, chips: 
 
 
 def test_vectors_have_length_one_and_do_not_depend_on_the_batch(session: OnnxSession, chips: Pixels) -> None:
-    embedder = DlibResnet(session)
+    embedder = NetworkEmbedder(session, DLIB)
 
     together = embedder.embed(chips)
 
@@ -60,17 +63,17 @@ def test_vectors_have_length_one_and_do_not_depend_on_the_batch(session: OnnxSes
 
 
 def test_a_crop_and_its_mirror_image_have_one_vector(session: OnnxSession, chips: Pixels) -> None:
-    face, mirrored = DlibResnet(session).embed(chips[:2])
+    face, mirrored = NetworkEmbedder(session, DLIB).embed(chips[:2])
 
     np.testing.assert_allclose(face, mirrored, atol=1e-5)
 
 
 def test_no_crops_give_no_vectors(session: OnnxSession) -> None:
-    assert DlibResnet(session).embed(np.zeros((0, 150, 150, 3), np.uint8)).shape == (0, 128)
+    assert NetworkEmbedder(session, DLIB).embed(np.zeros((0, 150, 150, 3), np.uint8)).shape == (0, 128)
 
 
-def test_weights_of_another_network_are_refused() -> None:
-    weights = read_weights(FILE)
+def test_weights_of_another_network_are_refused(graph_cache: Path) -> None:
+    weights = WeightsStore(graph_cache).read(FILE)
 
     with pytest.raises(WeightsError, match="cannot be read"):
         build_resnet(weights[: len(weights) // 2])

@@ -11,16 +11,16 @@ from tests.faces import astronaut
 
 from vultus.domain import Box, DetectedFace, FloatArray, Pixels
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.measured import DLIB_CHIPS
 from vultus.models.quality import NOSE_HEIGHT, measure, pose_deg
 
-TEMPLATE = BUILTIN.template.array
+TEMPLATE = DLIB_CHIPS["mtcnn"].array
 LANDMARKS = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245, 142]], np.float32)
 FACE = DetectedFace(Box(180, 60, 267, 174), LANDMARKS, 0.99)
 
 
 def chip() -> Pixels:
-    return align(astronaut(), LANDMARKS, BUILTIN.template)
+    return align(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
 
 
 def blurred(sigma: float) -> Pixels:

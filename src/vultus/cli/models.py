@@ -1,0 +1,265 @@
+"""`vultus models`: the pretrained networks, what one may do with them, and getting them."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from vultus.cli.common import Json, err, fail, load_settings, out, print_json, print_table
+from vultus.errors import InvalidInputError, NotFoundError, VultusError
+from vultus.main import open_store
+from vultus.models.catalog.entries import Network, PackagedFile, PublishedFile
+from vultus.models.catalog.packs import NETWORKS, PACKS, network_named, pack_named
+from vultus.models.download import Downloader, unpack_member
+from vultus.models.files import sha256_of_file
+from vultus.models.pipeline import FacePipeline, default_pack
+from vultus.models.store import State, WeightsStore
+
+app = typer.Typer(no_args_is_help=True)
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks or packs.")]
+
+
+@app.command("list")
+def list_networks(as_json: Json = False) -> None:
+    """List every network with its licence and whether its weights are here and sound."""
+    store = open_store(load_settings())
+    rows = [_row(network, store) for network in NETWORKS.values()]
+    if as_json:
+        print_json(rows)
+        return
+    yes_no = {True: "yes", False: "no"}
+    print_table(
+        "Networks",
+        ("name", "kind", "licence", "commercial", "weights", "LFW, published"),
+        [
+            (row["name"], row["kind"], row["licence"], yes_no[bool(row["commercial_use"])], row["weights"], row["lfw"])
+            for row in rows
+        ],
+    )
+    packs = [(pack.name, pack.detector.name, pack.embedder.name) for pack in PACKS.values()]
+    print_table("Packs", ("name", "detector", "embedder"), packs)
+    out.print("Any DETECTOR+EMBEDDER is a pack too, and deepface:MODEL an embedder.")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A network or a pack.")], as_json: Json = False) -> None:
+    """Show where a network comes from, what it takes, what one may do with it, and its files."""
+    store = open_store(load_settings())
+    try:
+        found = _networks([name])
+    except VultusError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        print_json([{**_details(network, store), "files": _files(network, store)} for network in found])
+        return
+    for network in found:
+        details = _details(network, store)
+        print_table(network.name, ("what", "value"), [(key, _plain(value)) for key, value in details.items()])
+        files = [tuple(file.values()) for file in _files(network, store)]
+        print_table("Files", ("role", "file", "SHA-256", "from", "state"), files)
+
+
+@app.command()
+def pull(names: Names) -> None:
+    """Download weights, verify them and place them; a broken download is continued."""
+    settings = load_settings()
+    store = open_store(settings)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        networks = _networks(names)
+        store.check_licences(*networks)
+        with Progress(*columns, console=err) as progress:
+            bar = progress.add_task("weights", total=None)
+            downloader = Downloader(
+                store,
+                mirror=settings.models.mirror,
+                timeout_s=settings.models.timeout_s,
+                progress=lambda name, done, whole: progress.update(bar, description=name, completed=done, total=whole),
+            )
+            for file in _published(networks):
+                if store.state(file) is State.PRESENT:
+                    err.print(f"{file.filename} is here and sound.", highlight=False)
+                    continue
+                digest = downloader.pull(file)
+                _told(file, digest)
+    except VultusError as error:
+        fail(error)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Networks or packs; all that are here.")] = None,
+) -> None:
+    """Compare weights with their digests; exit code 1 when one is damaged or a named one is missing."""
+    store = open_store(load_settings())
+    try:
+        networks = _networks(names or list(NETWORKS))
+    except VultusError as error:
+        fail(error)
+    states = {file.filename: store.state(file) for network in networks for file in network.files.values()}
+    if not names:
+        states = {name: state for name, state in states.items() if state is not State.ABSENT}
+    print_table("Weights", ("file", "state"), list(states.items()))
+    if any(state is not State.PRESENT for state in states.values()):
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_files(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Weights, or archives of them.")],
+    as_name: Annotated[
+        str | None,
+        typer.Option("--as", help="The file's name in the catalogue; for files without a published digest."),
+    ] = None,
+) -> None:
+    """Place weights that were brought here by hand; each is recognised by its digest."""
+    store = open_store(load_settings())
+    try:
+        if as_name and len(files) > 1:
+            raise InvalidInputError("--as names one file; import the others by themselves.")
+        for path in files:
+            for file in _recognised(path, as_name):
+                if file.archive and sha256_of_file(path) == file.archive.sha256 and store.folder:
+                    store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    digest = store.put(file, unpack_member(path, file.archive.member, store.folder))
+                else:
+                    digest = store.bring(file, path)
+                _told(file, digest)
+    except VultusError as error:
+        fail(error)
+
+
+@app.command()
+def accept(licence: Annotated[str, typer.Argument(help="The licence's name.")]) -> None:
+    """Accept a licence by its name; who did it and when is recorded."""
+    store = open_store(load_settings())
+    known = {n.licence.name: n.licence for n in (*NETWORKS.values(), network_named("deepface:any"))}
+    found = known.get(licence)
+    try:
+        if found is None or not found.must_be_accepted:
+            asked = sorted(name for name, one in known.items() if one.must_be_accepted)
+            raise NotFoundError(f"No licence '{licence}' waits to be accepted; there are {', '.join(asked)}.")
+        store.records.accept(found, who=getpass.getuser())
+    except VultusError as error:
+        fail(error)
+    typer.echo(f"Accepted {found.name}: {found.terms}")
+
+
+@app.command()
+def use(pack: Annotated[str, typer.Argument(help="A pack, or DETECTOR+EMBEDDER.")]) -> None:
+    """Make a pack the default for new collections; those in use before stay loaded for their collections."""
+    settings = load_settings()
+    store = open_store(settings)
+    try:
+        chosen = pack_named(pack)
+        FacePipeline.load(settings.inference, settings.photos, store, pack=chosen.name)
+        packs = store.records.choose(chosen.name, default_pack(store))
+    except VultusError as error:
+        fail(error)
+    typer.echo(f"New collections use {chosen.name}. Loaded at the next start: {', '.join(packs)}.")
+    if settings.inference.pack:
+        err.print("VULTUS_INFERENCE__PACK is set and goes before this choice.")
+
+
+def _networks(names: list[str]) -> list[Network]:
+    found: dict[str, Network] = {}
+    for name in names:
+        if name in PACKS or "+" in name:
+            pack = pack_named(name)
+            parts = [pack.detector, pack.embedder]
+        else:
+            parts = [network_named(name)]
+        found |= {network.name: network for network in parts}
+    return list(found.values())
+
+
+def _published(networks: list[Network]) -> list[PublishedFile]:
+    return [file for network in networks for file in network.files.values() if isinstance(file, PublishedFile)]
+
+
+def _recognised(path: Path, as_name: str | None) -> list[PublishedFile]:
+    """Return what a file is: by the name given, else by its digest or that of the archive it is."""
+    everything = _published(list(NETWORKS.values()))
+    if as_name:
+        found = [file for file in everything if file.filename == as_name]
+        if not found:
+            raise NotFoundError(f"No file of the catalogue is called '{as_name}'; see vultus models show NAME.")
+        return found
+    digest = sha256_of_file(path)
+    found = [file for file in everything if digest in {file.sha256, file.archive.sha256 if file.archive else None}]
+    if not found:
+        raise InvalidInputError(
+            f"{path} is none of the weights whose digest is known (SHA-256 {digest}). If its authors publish no "
+            "digest, name it: --as FILENAME, as vultus models show NAME prints it."
+        )
+    return found
+
+
+def _told(file: PublishedFile, digest: str) -> None:
+    typer.echo(f"{file.filename} verified and placed.")
+    if file.sha256 is None:
+        typer.echo(f"  Nobody publishes its digest; from now on only this one is accepted: {digest}")
+
+
+def _state(network: Network, store: WeightsStore) -> str:
+    if not network.files:
+        return "DeepFace's folder"
+    states = {store.state(file) for file in network.files.values()}
+    return next(state.value for state in (State.DAMAGED, State.ABSENT, State.PRESENT) if state in states)
+
+
+def _row(network: Network, store: WeightsStore) -> dict[str, object]:
+    return {
+        "name": network.name,
+        "kind": network.kind.value,
+        "licence": network.licence.name,
+        "commercial_use": network.licence.commercial_use,
+        "weights": _state(network, store),
+        "lfw": network.published.get("LFW"),
+    }
+
+
+def _details(network: Network, store: WeightsStore) -> dict[str, object]:
+    licence = network.licence
+    return {
+        **_row(network, store),
+        "terms": licence.terms,
+        "accepted": store.records.accepted(licence) if licence.must_be_accepted else "not needed",
+        "paper": network.paper,
+        "inputs": network.inputs,
+        "dimension": network.dimension or None,
+        "published": network.published,
+        "packs": [pack.name for pack in PACKS.values() if network.name in (pack.detector.name, pack.embedder.name)],
+    }
+
+
+def _files(network: Network, store: WeightsStore) -> list[dict[str, str]]:
+    return [
+        {
+            "role": role,
+            "file": file.filename,
+            "sha256": file.sha256 or store.records.pinned(file.filename) or "pinned at the first download",
+            "from": _origin(file),
+            "state": store.state(file).value,
+        }
+        for role, file in network.files.items()
+    ]
+
+
+def _origin(file: PackagedFile | PublishedFile) -> str:
+    if isinstance(file, PackagedFile):
+        return f"package {file.package} {file.version}"
+    if file.archive:
+        return f"{file.archive.member} in {file.archive.url}"
+    return file.url or "import only"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number}" for key, number in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

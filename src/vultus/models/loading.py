@@ -1,0 +1,169 @@
+"""From names to running networks: which code runs which family, and how a detector's crops fit an embedder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vultus.domain import Calibration, Contract
+from vultus.errors import WeightsError
+from vultus.models.alignment import Template
+from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS
+from vultus.models.catalog.packs import Pack
+from vultus.models.detection import Detector, mtcnn_graph, retinaface_graph
+from vultus.models.detection.centerface import load_centerface
+from vultus.models.detection.mtcnn import Mtcnn
+from vultus.models.detection.retinaface import load_retinaface
+from vultus.models.detection.scrfd import load_scrfd
+from vultus.models.detection.yunet import load_yunet
+from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, inputs
+from vultus.models.embedding.deepface import load_deepface
+from vultus.models.embedding.network import CropInput, NetworkEmbedder
+from vultus.models.runtime import OnnxSession
+
+if TYPE_CHECKING:
+    from vultus.models.catalog.entries import Network
+    from vultus.models.store import WeightsStore
+
+CROPS = {
+    "dlib-resnet": inputs.DLIB,
+    "arcface-r50": inputs.ARCFACE,
+    "arcface-mbf": inputs.ARCFACE,
+    "arcface-r100": inputs.ARCFACE,
+    "auraface": inputs.ARCFACE,
+    "mobilefacenet": inputs.MOBILE_FACE_NET,
+    "sface": inputs.SFACE,
+    "adaface-r18": inputs.ADAFACE,
+    "adaface-r101": inputs.ADAFACE,
+    "facenet": inputs.FACENET,
+    "facenet512": inputs.deepface_input(160, 512),
+}
+"""What each embedder takes."""
+
+FACENETS = {"facenet", "facenet512"}
+DLIB_MODELS = {"dlib-resnet", "deepface:Dlib"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPack:
+    """A pack whose weights were verified and loaded.
+
+    Attributes:
+        detector: Finds faces.
+        embedder: Turns aligned crops into vectors.
+        template: Where this detector's landmarks belong in this embedder's crops.
+        contract: The vector space, named after what was loaded.
+        calibration: Thresholds measured for the contract; None when nobody has.
+    """
+
+    pack: Pack
+    detector: Detector
+    embedder: Embedder
+    template: Template
+    contract: Contract
+    calibration: Calibration | None
+
+
+def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
+    """Verify and load a pack's networks; blocks for about a second.
+
+    Raises:
+        WeightsError: Weights are missing, damaged or of another network.
+        LicenceError: A licence was not accepted, or does not allow what the settings say.
+    """
+    store.check_licences(pack.detector, pack.embedder)
+    detector = _load_detector(pack.detector, store)
+    embedder, crop, digest = _load_embedder(pack.embedder, store)
+    template = template_of(pack, crop)
+    contract = contract_of(
+        pack,
+        template,
+        crop,
+        detector_digests={role: store.digest(file) for role, file in pack.detector.files.items()},
+        embedder_digest=digest,
+    )
+    calibration = CALIBRATIONS.get(contract.id) or store.records.calibration(contract.id)
+    return LoadedPack(pack, detector, embedder, template, contract, calibration)
+
+
+def template_of(pack: Pack, crop: CropInput) -> Template:
+    """Return where a detector's landmarks belong in an embedder's crop.
+
+    dlib's network saw crops made from landmarks of its own, so each detector's place in them was measured. The others
+    were trained on crops made from five landmarks like the detectors' own.
+
+    Raises:
+        WeightsError: The detector's landmarks were never measured in dlib's crops.
+    """
+    if pack.embedder.name in DLIB_MODELS:
+        if pack.detector.family not in DLIB_CHIPS:
+            raise WeightsError(
+                f"dlib's network was not measured with the landmarks of {pack.detector.name}; choose a detector of "
+                f"these families: {', '.join(DLIB_CHIPS)}."
+            )
+        return DLIB_CHIPS[pack.detector.family]
+    if pack.embedder.name in FACENETS or "Facenet" in pack.embedder.name:
+        return inputs.FACENET_TEMPLATE
+    return inputs.arcface_template(crop.side)
+
+
+def contract_of(
+    pack: Pack, template: Template, crop: CropInput, *, detector_digests: dict[str, str], embedder_digest: str
+) -> Contract:
+    """Name the vector space of an embedder fed by a detector.
+
+    What moves vectors is part of the name, so that a change of it makes another contract. The detector's thresholds
+    are not: they decide which faces are found, not where their landmarks fall.
+
+    Args:
+        pack: Its detector decides where landmarks fall.
+        template: Where the landmarks are put.
+        crop: How pixels are prepared and vectors are averaged.
+        detector_digests: SHA-256 of the detector's weights by role.
+        embedder_digest: SHA-256 of the embedder's weights.
+    """
+    weights = json.dumps(dict(sorted(detector_digests.items())))
+    digest = hashlib.sha256(weights.encode()).hexdigest()[:8]
+    points = " ".join(f"{x:g},{y:g}" for x, y in template.points)
+    preprocessing = f"{pack.detector.name} {digest}; {template.side} px, {points}; {crop.steps}"
+    fields = [pack.embedder.name, embedder_digest, preprocessing, crop.dimension]
+    name = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:8]
+    return Contract(
+        id=f"{pack.embedder.name.replace(':', '-').lower()}-{name}",
+        network=pack.embedder.name,
+        weights_sha256=embedder_digest,
+        preprocessing=preprocessing,
+        dimension=crop.dimension,
+    )
+
+
+def _load_detector(network: Network, store: WeightsStore) -> Detector:
+    if network.family == "mtcnn":
+        builders = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
+        pnet, rnet, onet = (
+            OnnxSession(store.graph(network.files[role], build, version=mtcnn_graph.BUILDER_VERSION))
+            for role, build in builders.items()
+        )
+        return Mtcnn(pnet, rnet, onet)
+    if network.family == "retinaface":
+        build = retinaface_graph.build_retinaface
+        return load_retinaface(store.graph(network.files["weights"], build, version=retinaface_graph.BUILDER_VERSION))
+    load = {"yunet": load_yunet, "scrfd": load_scrfd, "centerface": load_centerface}[network.family]
+    return load(store.read(network.files["weights"]))
+
+
+def _load_embedder(network: Network, store: WeightsStore) -> tuple[Embedder, CropInput, str]:
+    """Return the embedder, what it takes, and the SHA-256 of its weights."""
+    if network.family == "deepface":
+        model = load_deepface(network.name.partition(":")[2])
+        return model.embedder, model.spec, model.weights_sha256
+    file, crop = network.files["weights"], CROPS[network.name]
+    if network.family == "dlib-resnet":
+        graph = store.graph(file, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION)
+    elif network.family == "facenet":
+        graph = store.graph(file, facenet_graph.build_facenet, version=facenet_graph.BUILDER_VERSION)
+    else:
+        graph = store.read(file)
+    return NetworkEmbedder(OnnxSession(graph), crop), crop, store.digest(file)
