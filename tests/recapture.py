@@ -10,7 +10,7 @@ import numpy as np
 from vultus.domain import Pixels
 
 GAMMA = 2.2
-SCREEN_ANGLES_DEG = (15, 75, 45)
+DOT_ANGLES_DEG = (15, 75, 45)
 """Of the dots of the three printed colours."""
 
 
@@ -40,7 +40,7 @@ def on_paper(photo: Pixels, seed: int) -> Pixels:
     fine = cv2.resize(photo, (4 * width, 4 * height), interpolation=cv2.INTER_CUBIC) / 255.0
     y, x = np.mgrid[: 4 * height, : 4 * width] * (2 * np.pi / 5)
     dots = np.empty(fine.shape, np.float32)
-    for colour, angle in enumerate(np.radians(SCREEN_ANGLES_DEG)):
+    for colour, angle in enumerate(np.radians(DOT_ANGLES_DEG)):
         across, down = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
         dots[:, :, colour] = fine[:, :, colour] > 0.48 + 0.225 * (np.cos(across) + np.cos(down))
     ink = cv2.resize(cv2.GaussianBlur(dots, (0, 0), 1.6), (width, height), interpolation=cv2.INTER_AREA)
@@ -51,7 +51,7 @@ def on_paper(photo: Pixels, seed: int) -> Pixels:
 def _held_up(picture: Any, chance: np.random.Generator, *, frame: int) -> Pixels:
     """Put a picture with a frame of one grey before a blurred room, seen a little from the side."""
     edge = round(0.06 * picture.shape[1])
-    framed = cv2.copyMakeBorder(picture.astype(np.float32), *[edge] * 4, cv2.BORDER_CONSTANT, value=[frame] * 3)
+    framed = np.pad(picture.astype(np.float32), ((edge, edge), (edge, edge), (0, 0)), constant_values=frame)
     height, width = framed.shape[:2]
     around = round(0.35 * width)
     size = (width + 2 * around, height + 2 * around)
@@ -62,4 +62,5 @@ def _held_up(picture: Any, chance: np.random.Generator, *, frame: int) -> Pixels
     hidden: Any = cv2.warpPerspective(np.ones((height, width), np.float32), view, size)
     seen: Any = cv2.warpPerspective(framed, view, size)
     mixed = seen * hidden[..., None] + room * (1 - hidden[..., None])
-    return np.clip(mixed + chance.normal(0, 3, mixed.shape), 0, 255).astype(np.uint8)
+    taken: Pixels = np.clip(mixed + chance.normal(0, 3, mixed.shape), 0, 255).astype(np.uint8)
+    return taken
