@@ -74,6 +74,39 @@ class Quality:
     roll_deg: float
 
 
+class LivenessReason(StrEnum):
+    """Why a face passed for live or did not; the last two mean that it could not be judged."""
+
+    LIVE = "live"
+    SPOOF = "spoof"
+    FACE_TOO_SMALL = "face_too_small"
+    CROP_PAST_PHOTO = "crop_past_photo"
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Whether a face is a person's before the camera, or a picture of one (presentation attack, ISO/IEC 30107-1).
+
+    Attributes:
+        score: The networks' probability of a live presentation, 0..1; computed even where `reason` says not to trust
+            it.
+        reason: What was decided, or why nothing could be.
+    """
+
+    score: float
+    reason: LivenessReason
+
+    @property
+    def live(self) -> bool:
+        """Whether the face passed; one that could not be judged did not."""
+        return self.reason is LivenessReason.LIVE
+
+    @property
+    def judged(self) -> bool:
+        """Whether the face was large enough and seen with enough around it."""
+        return self.reason in {LivenessReason.LIVE, LivenessReason.SPOOF}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
     """A unit vector in the space named by its contract.

@@ -1,0 +1,42 @@
+"""Presentation attack detection: is there a person before the camera, or a picture of one? One file a family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet
+from vultus.models.liveness.minifasnet_graph import build_minifasnet
+from vultus.models.runtime import OnnxSession
+
+if TYPE_CHECKING:
+    from vultus.domain import DetectedFace, Liveness, Pixels
+
+
+class LivenessDetector(Protocol):
+    """Tells live faces from presented pictures; safe to use from several threads at once."""
+
+    def assess(self, pixels: Pixels, face: DetectedFace) -> Liveness:
+        """Return how a face was judged.
+
+        Args:
+            pixels: (height, width, 3) uint8, RGB, upright: the whole photo, for the surroundings of a face tell most.
+            face: In pixels of the same image.
+        """
+        ...
+
+
+def load_minifasnet(v2: bytes, v1se: bytes, rule: LivenessRule | None = None) -> MiniFasnet:
+    """Build and load both networks.
+
+    Args:
+        v2: 2.7_80x80_MiniFASNetV2.pth.
+        v1se: 4_0_0_80x80_MiniFASNetV1SE.pth.
+        rule: How to decide; None takes the defaults.
+
+    Raises:
+        WeightsError: A file is not MiniFASNet.
+    """
+    networks = [
+        CropNetwork(scale, OnnxSession(build_minifasnet(weights))) for scale, weights in ((2.7, v2), (4.0, v1se))
+    ]
+    return MiniFasnet(networks, rule or LivenessRule())

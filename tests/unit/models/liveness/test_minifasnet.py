@@ -1,0 +1,152 @@
+"""What the networks are shown, and how their answers become a decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.faces import astronaut, drawn, encoded
+from tests.recapture import on_paper, on_screen
+from tests.weights import real_weights
+
+from vultus.domain import Box, DetectedFace, LivenessReason, Pixels
+from vultus.errors import WeightsError
+from vultus.models.liveness import load_minifasnet
+from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet, cut_square, face_square
+from vultus.models.pipeline import FacePipeline
+
+coordinates = st.floats(-300, 600)
+
+
+class Fixed:
+    """A network with one answer, which remembers what it saw."""
+
+    def __init__(self, *shares: float) -> None:
+        self.logits = np.log(np.array([shares], np.float32))
+        self.seen: list[Any] = []
+
+    def run(self, values: Any) -> tuple[Any, ...]:
+        self.seen.append(values)
+        return (self.logits,)
+
+
+def face(left: float, top: float, width: float, height: float) -> DetectedFace:
+    return DetectedFace(Box(left, top, left + width, top + height), np.zeros((5, 2), np.float32), 0.9)
+
+
+def watching(*networks: Fixed, **rule: float) -> MiniFasnet:
+    return MiniFasnet(
+        [CropNetwork(scale, network) for scale, network in zip((2, 4), networks, strict=False)], LivenessRule(**rule)
+    )
+
+
+def ramp(width: int, height: int) -> Pixels:
+    """Red rises with x, green with y."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, :, 0], pixels[:, :, 1] = np.arange(width), np.arange(height)[:, None]
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("shares", "reason"),
+    [
+        (((0.1, 0.8, 0.1), (0.5, 0.3, 0.2)), LivenessReason.LIVE),
+        (((0.1, 0.8, 0.1), (0.8, 0.1, 0.1)), LivenessReason.SPOOF),
+        (((0.0, 0.4, 0.6), (0.3, 0.4, 0.3)), LivenessReason.SPOOF),
+    ],
+)
+def test_the_mean_of_both_networks_decides(shares: tuple[tuple[float, ...], ...], reason: LivenessReason) -> None:
+    with np.errstate(divide="ignore"):
+        judged = watching(*(Fixed(*one) for one in shares)).assess(ramp(250, 250), face(75, 75, 100, 100))
+
+    assert judged.score == pytest.approx(np.mean([one[1] for one in shares]), abs=1e-6)
+    assert judged.reason is reason
+    assert judged.live is (reason is LivenessReason.LIVE)
+    assert judged.judged
+
+
+def test_a_score_at_the_threshold_is_live() -> None:
+    half = watching(Fixed(1, 2, 1))
+
+    assert half.assess(ramp(250, 250), face(75, 75, 100, 100)).live
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((100, 100, 49, 49), LivenessReason.FACE_TOO_SMALL),
+        ((100, 100, 40, 70), LivenessReason.LIVE),
+        ((20, 20, 170, 170), LivenessReason.CROP_PAST_PHOTO),
+        ((20, 20, 160, 160), LivenessReason.LIVE),
+    ],
+)
+def test_a_face_that_cannot_be_judged_never_passes(box: tuple[float, ...], reason: LivenessReason) -> None:
+    sure = watching(Fixed(0.01, 0.98, 0.01))
+
+    judged = sure.assess(ramp(250, 250), face(*box))
+
+    assert judged.score > 0.9
+    assert judged.reason is reason
+    assert judged.live is judged.judged is (reason is LivenessReason.LIVE)
+
+
+def test_networks_see_blue_green_red_from_0_to_255_of_their_own_square() -> None:
+    near, far = Fixed(1, 1, 1), Fixed(1, 1, 1)
+
+    watching(near, far).assess(ramp(250, 250), face(100, 93, 50, 50))
+
+    (close,), (wide,) = near.seen, far.seen
+    assert close.shape == wide.shape == (1, 3, 80, 80)
+    assert close.dtype == np.float32
+    blue, green, red = close[0]
+    assert not blue.any()
+    # A face of 50 pixels around (125, 118), its square 0.07 of its height lower: twice its side from (75, 71.5) on.
+    assert (red.min(), red.max()) == pytest.approx((75, 175), abs=1)
+    assert (green.min(), green.max()) == pytest.approx((71.5, 171.5), abs=1)
+    assert (wide[0, 2].min(), wide[0, 2].max()) == pytest.approx((25, 225), abs=2)
+
+
+def test_the_square_has_the_area_of_the_box() -> None:
+    middle, side = face_square(Box(10, 20, 58, 95))
+
+    assert middle == pytest.approx((34, 57.5 + 0.07 * 75))
+    assert side == 60
+
+
+@given(coordinates, coordinates, st.floats(0, 2000), st.integers(20, 250), st.integers(20, 250))
+def test_a_square_stays_inside_the_photo_and_as_near_as_it_can(
+    x: float, y: float, side: float, width: int, height: int
+) -> None:
+    crop = cut_square(ramp(width, height), (x, y), side).astype(int)
+
+    assert crop.shape == (80, 80, 3)
+    used = min(side, width - 1, height - 1)
+    for colour, middle, length in ((0, x, width), (1, y, height)):
+        low, high = crop[:, :, colour].min(), crop[:, :, colour].max()
+        wanted = min(max(middle - used / 2, 0), length - 1 - used)
+        assert (low, high) == pytest.approx((wanted, wanted + used), abs=3 + used / 80)
+
+
+@pytest.fixture(scope="module")
+def minifasnet() -> MiniFasnet:
+    return load_minifasnet(real_weights("2.7_80x80_MiniFASNetV2.pth"), real_weights("4_0_0_80x80_MiniFASNetV1SE.pth"))
+
+
+@pytest.mark.parametrize("photo", [astronaut(), drawn(5)], ids=["astronaut", "drawn"])
+def test_faces_on_screens_and_paper_score_lower_than_the_photo(
+    photo: Pixels, minifasnet: MiniFasnet, pipeline: FacePipeline
+) -> None:
+    def judged(pixels: Pixels) -> float:
+        (found,) = pipeline.describe(encoded(pixels, "PNG"), embed=False).faces
+        return minifasnet.assess(pixels, found.face).score
+
+    assert judged(photo) > 0.5
+    assert max(judged(show(photo, seed)) for show in (on_screen, on_paper) for seed in (1, 2)) < 0.3
+
+
+def test_weights_of_something_else_are_refused() -> None:
+    with pytest.raises(WeightsError, match="not a readable PyTorch state dict"):
+        load_minifasnet(b"nothing", b"nothing")
