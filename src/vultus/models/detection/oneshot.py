@@ -18,7 +18,8 @@ import numpy as np
 
 from vultus.domain import Box, DetectedFace, Pixels
 from vultus.errors import WeightsError
-from vultus.models.geometry import Floats, Indices, overlaps, suppress
+from vultus.models.detection.mtcnn import Halvings
+from vultus.models.geometry import Floats, Indices, overlaps, scale_of, suppress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,11 @@ BORDERED_PX = 96
 """Longer side at which a face that fills its image is shown."""
 
 CLOSER_REACH = 0.75
-"""From the middle of a face to the edges of the closer look, in sides of its box."""
+"""From the middle of a face to the edges of what is seen of it once more, in sides of its box."""
+
+MOST_LOOKS = 3
+STEADY = math.cos(math.radians(4))
+"""A tilt that changed by less than this is not looked at again."""
 
 SAME_FACE = 0.5
 """Boxes that overlap by at least this show one face, exactly enough to be averaged."""
@@ -86,10 +91,18 @@ class Candidates(NamedTuple):
         """Return some of them, in the order of the indices."""
         return Candidates(self.boxes[indices], self.points[indices], self.scores[indices])
 
-    def moved(self, ratio: Floats, corner: Floats) -> Candidates:
-        """Return them with x and y times a (2,) ratio, then shifted by a (2,) corner."""
-        boxes = self.boxes * np.tile(ratio, 2) + np.tile(corner, 2)
-        return Candidates(boxes, self.points * ratio + corner, self.scores)
+    def moved(self, ratio: Floats, margin: float) -> Candidates:
+        """Return them without a margin at the left and top, then with x and y times a (2,) ratio."""
+        boxes = (self.boxes - margin) * np.tile(ratio, 2)
+        return Candidates(boxes, (self.points - margin) * ratio, self.scores)
+
+    def carried(self, matrix: Floats) -> Candidates:
+        """Return them where they were before a (2, 3) similarity; boxes stay upright, around the same middle."""
+        backward = np.linalg.inv(matrix[:, :2])
+        middles = ((self.boxes[:, :2] + self.boxes[:, 2:]) / 2 - matrix[:, 2]) @ backward.T
+        halves = (self.boxes[:, 2:] - self.boxes[:, :2]) / (2 * scale_of(matrix))
+        boxes = np.concatenate([middles - halves, middles + halves], axis=1)
+        return Candidates(boxes, (self.points - matrix[:, 2]) @ backward.T, self.scores)
 
     def sides(self) -> Floats:
         """Return the (n,) longer sides of the boxes."""
@@ -97,7 +110,7 @@ class Candidates(NamedTuple):
         return sides
 
 
-_NONE = Candidates(np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0))
+NONE = Candidates(np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0))
 
 
 def joined(parts: list[Candidates]) -> Candidates:
@@ -122,78 +135,78 @@ class OneShotDetector(ABC):
 
     def detect(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
         """Return every face once, best first, in the coordinates of `pixels`."""
-        found = self._closer(pixels, self._everywhere(pixels, min_face_px))
+        image = Halvings(pixels)
+        found = self._closer(image, self._everywhere(image, min_face_px))
         if not len(found.scores):
-            found = self._closer(pixels, self._bordered(pixels))
+            found = self._closer(image, self._bordered(image))
         return [
             DetectedFace(Box(*map(float, box)), points.astype(np.float32), float(score))
             for box, points, score in zip(*found, strict=True)
             if max(box[2:] - box[:2]) >= min_face_px
         ]
 
-    def _everywhere(self, pixels: Pixels, min_face_px: float) -> Candidates:
+    def _everywhere(self, image: Halvings, min_face_px: float) -> Candidates:
         """Return the faces of the image at the scale that shows the smallest one wanted, and at quarters of it."""
-        scale, parts, view = self._scale(max(pixels.shape[:2]), min_face_px), [], pixels
-        while True:
-            view = _resized(view, scale * _size(pixels))
-            found = self._shown(view)
-            last = max(view.shape[:2]) <= self._parameters.largest_px
-            if not last:
-                found = found.take(found.sides() <= self._parameters.largest_px)
-            parts.append(found.moved(_size(pixels) / _size(view), np.zeros(2)))
-            if last:
-                return self._vote(joined(parts))
+        parameters, longer = self._parameters, image.size.max()
+        scale = max(parameters.smallest_px / min_face_px, min(1.0, parameters.least_side_px / longer))
+        scale = min(scale, parameters.most_side_px / longer)
+        parts = []
+        while longer * scale > parameters.largest_px:
+            found = self._shown(image, scale)
+            parts.append(found.take(found.sides() * scale <= parameters.largest_px))
             scale *= QUARTER
+        return self._vote(joined([*parts, self._shown(image, scale)]))
 
-    def _scale(self, side: int, min_face_px: float) -> float:
-        """Return how much an image with this longer side is scaled."""
-        parameters = self._parameters
-        wanted = max(parameters.smallest_px / min_face_px, min(1.0, parameters.least_side_px / side))
-        return min(wanted, parameters.most_side_px / side)
-
-    def _bordered(self, pixels: Pixels) -> Candidates:
+    def _bordered(self, image: Halvings) -> Candidates:
         """Return the faces that fill the image: it is shown small, in the middle of a black one twice as large."""
-        view = _resized(pixels, _size(pixels) * (BORDERED_PX / max(pixels.shape[:2])))
-        corner = BORDERED_PX - _size(view) // 2
-        ratio = _size(pixels) / _size(view)
-        return self._vote(self._shown(view, 2 * BORDERED_PX, corner).moved(ratio, -ratio * corner))
+        return self._vote(self._shown(image, BORDERED_PX / image.size.max(), margin=BORDERED_PX // 2))
 
-    def _closer(self, pixels: Pixels, found: Candidates) -> Candidates:
+    def _shown(self, image: Halvings, scale: float, margin: int = 0) -> Candidates:
+        """Return the possible faces of the whole image at a scale, with a black margin around it."""
+        width, height = np.maximum(np.round(image.size * scale), 1).astype(int).tolist()
+        view = cv2.resize(image.at_least(scale), (width, height), interpolation=cv2.INTER_AREA)
+        last = [-(side + 2 * margin) % MULTIPLE + margin for side in (height, width)]
+        framed = np.pad(view, ((margin, last[0]), (margin, last[1]), (0, 0)))
+        return self.look(framed.astype(np.uint8, copy=False)).moved(image.size / (width, height), margin)
+
+    def _closer(self, image: Halvings, found: Candidates) -> Candidates:
         """Return the faces as they are seen once more, without those that are not."""
-        again = [self._once_more(pixels, box) for box in found.boxes]
-        return self._vote(joined([_NONE, *again]))
+        again = [self._steady(image, box, points) for box, points in zip(found.boxes, found.points, strict=True)]
+        return self._vote(joined([NONE, *again]))
 
-    def _once_more(self, pixels: Pixels, box: Floats) -> Candidates:
-        """Return the face of a box as it is seen in the middle of its surroundings; none if it is not."""
-        closer = self._parameters.closer_px
-        side = math.ceil(2 * CLOSER_REACH * closer / MULTIPLE) * MULTIPLE
-        scale = closer / (box[2:] - box[:2]).max()
-        centre = (box[:2] + box[2:]) / 2
-        first = np.maximum(np.ceil(centre - side / scale / 2), 0).astype(int)
-        last = np.minimum(np.floor(centre + side / scale / 2), _size(pixels)).astype(int)
-        if (last <= first).any():
-            return _NONE
-        view = _resized(pixels[first[1] : last[1], first[0] : last[0]], (last - first) * scale)
-        corner = np.clip(np.round((first - centre) * scale + side / 2), 0, side - _size(view))
-        ratio = (last - first) / _size(view)
-        seen = self._vote(self._shown(view, side, corner).moved(ratio, first - ratio * corner))
+    def _steady(self, image: Halvings, box: Floats, points: Floats) -> Candidates:
+        """Return a face as it is seen once its tilt is seen no differently; none if it is not seen again.
+
+        Networks trained on upright faces take a tilted one for less tilted than it is, and misplace its landmarks.
+        """
+        seen = NONE
+        for _ in range(MOST_LOOKS):
+            turn = _direction(points)
+            seen = self._once_more(image, box, turn)
+            if not len(seen.scores):
+                break
+            box, points = seen.boxes[0], seen.points[0]
+            if turn @ _direction(points) > STEADY:
+                break
+        return seen
+
+    def _once_more(self, image: Halvings, box: Floats, direction: Floats) -> Candidates:
+        """Return a face as it is seen upright in the middle of its surroundings; none if it is not.
+
+        Args:
+            image: To look at.
+            box: (4,) around the face.
+            direction: (2,) of length 1, across the face from its left in the image to its right.
+        """
+        side = math.ceil(2 * CLOSER_REACH * self._parameters.closer_px / MULTIPLE) * MULTIPLE
+        scale = self._parameters.closer_px / (box[2:] - box[:2]).max()
+        turn = scale * direction
+        matrix = np.array([[turn[0], turn[1], 0], [-turn[1], turn[0], 0]])
+        matrix[:, 2] = side / 2 - matrix[:, :2] @ ((box[:2] + box[2:]) / 2)
+        seen = self._vote(self.look(_cut(image, matrix, scale, side)).carried(matrix))
         shared = overlaps(box[None], seen.boxes)[0]
         same = np.flatnonzero(shared >= SAME_FACE)
         return seen.take(same[np.argsort(-shared[same], kind="stable")[:1]])
-
-    def _shown(self, view: Pixels, side: int = 0, corner: Floats | None = None) -> Candidates:
-        """Return the possible faces of a black image with another one in it.
-
-        Args:
-            view: Any size.
-            side: The black image is at least this wide and high.
-            corner: (2,) where the view lies, x then y; in the black image's corner by default.
-        """
-        left, top = (0, 0) if corner is None else corner.astype(int).tolist()
-        height, width = (-(-max(side, length) // MULTIPLE) * MULTIPLE for length in view.shape[:2])
-        canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[top : top + view.shape[0], left : left + view.shape[1]] = view
-        return self.look(canvas)
 
     def _vote(self, found: Candidates) -> Candidates:
         """Return every face once, best first: the mean of the candidates that agree, weighted by their scores.
@@ -223,15 +236,18 @@ def checked(detector: Checked) -> Checked:
     return detector
 
 
-def _size(pixels: Pixels) -> Floats:
-    """Return the (2,) width and height of an image."""
-    return np.array(pixels.shape[1::-1], np.float64)
+def _direction(points: Floats) -> Floats:
+    """Return the direction, (2,) of length 1, of a face's eyes and mouth: from the image's left to its right."""
+    across = points[1] - points[0] + points[4] - points[3]
+    angle = math.atan2(across[1], across[0])
+    return np.array([math.cos(angle), math.sin(angle)])
 
 
-def _resized(pixels: Pixels, size: Floats) -> Pixels:
-    """Return an image resized to a (2,) width and height."""
-    width, height = (max(1, round(float(side))) for side in size)
-    if (height, width) == pixels.shape[:2]:
-        return pixels
-    way = cv2.INTER_AREA if width < pixels.shape[1] else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (width, height), interpolation=way).astype(np.uint8, copy=False)
+def _cut(image: Halvings, matrix: Floats, scale: float, side: int) -> Pixels:
+    """Return the (side, side, 3) pixels a (2, 3) similarity carries there, black outside the image."""
+    level = image.at_least(scale)
+    moved = matrix.copy()
+    moved[:, :2] *= image.size / level.shape[1::-1]
+    # OpenCV counts from the centre of the first pixel, this package from its corner.
+    moved[:, 2] += (moved[:, 0] + moved[:, 1]) / 2 - 0.5
+    return cv2.warpAffine(level, moved, (side, side), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
