@@ -38,6 +38,9 @@ BORDERED_PX = 96
 CLOSER_REACH = 0.75
 """From the middle of a face to the edges of what is seen of it once more, in sides of its box."""
 
+CANDIDATES_A_FACE = 10
+"""Most candidates kept, on average, for every face that may be found."""
+
 MOST_LOOKS = 3
 STEADY = math.cos(math.radians(4))
 """A tilt that changed by less than this is not looked at again."""
@@ -108,6 +111,12 @@ class Candidates(NamedTuple):
         """Return the (n,) longer sides of the boxes."""
         sides: Floats = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1)
         return sides
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Say of each whether its box and score are numbers above zero."""
+        whole = np.isfinite(self.boxes).all(axis=1) & (self.scores > 0)
+        usable: NDArray[np.bool_] = whole & (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1)
+        return usable
 
 
 NONE = Candidates(np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0))
@@ -214,6 +223,8 @@ class OneShotDetector(ABC):
         Gidaris, Komodakis (2015), "Object Detection via a Multi-Region and Semantic Segmentation-Aware CNN Model",
         ICCV, section 4: "box voting"; here landmarks are voted on too.
         """
+        found = found.take(found.usable())
+        found = found.take(np.argsort(-found.scores, kind="stable")[: CANDIDATES_A_FACE * self._parameters.most_faces])
         kept = suppress(found.boxes, found.scores, self._parameters.overlap)[: self._parameters.most_faces]
         votes = np.where(overlaps(found.boxes[kept], found.boxes) >= SAME_FACE, found.scores, 0)
         votes /= votes.sum(axis=1, keepdims=True)

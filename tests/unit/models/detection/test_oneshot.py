@@ -1,0 +1,192 @@
+"""The search finds what a network sees at any size and place, once, in the image's own coordinates."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tests.faces import astronaut, nobody
+from tests.weights import real_weights
+
+from vultus.domain import DetectedFace, Pixels
+from vultus.models.detection.oneshot import Candidates, OneShotDetector, SearchParameters
+from vultus.models.detection.retinaface import load_retinaface
+from vultus.models.detection.retinaface_graph import build_retinaface
+from vultus.models.detection.yunet import load_yunet
+from vultus.models.geometry import Floats
+from vultus.models.runtime import Session
+
+# Marked by hand on scikit-image's astronaut: eyes, nose, mouth corners.
+EYES_NOSE_MOUTH = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245, 142]])
+
+IN_SQUARE = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.75, 0.75]])
+
+
+class Squares(OneShotDetector):
+    """Takes bright squares for faces, if it can see all of them at a size it knows."""
+
+    looks = 0
+
+    def look(self, image: Pixels) -> Candidates:
+        assert image.shape[0] % 32 == 0 and image.shape[1] % 32 == 0 and max(image.shape) <= 1312
+        self.looks += 1
+        boxes = []
+        _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 0] > 127).astype(np.uint8))
+        for left, top, width, height, _ in stats[1:].tolist():
+            right, bottom = left + width, top + height
+            inside = left > 0 and top > 0 and right < image.shape[1] and bottom < image.shape[0]
+            if inside and 8 <= max(width, height) <= 200:
+                boxes.append([left, top, right, bottom])
+        corners = np.array(boxes, np.float64).reshape(-1, 4)
+        points = corners[:, None, :2] + IN_SQUARE * (corners[:, None, 2:] - corners[:, None, :2])
+        return Candidates(corners, points, np.full(len(corners), 0.9))
+
+
+def squares() -> Squares:
+    session: Session = None  # type: ignore[assignment]
+    parameters = SearchParameters(threshold=0.5, overlap=0.4, smallest_px=12, largest_px=200, closer_px=64)
+    return Squares(session, parameters)
+
+
+@settings(max_examples=40)
+@given(st.integers(100, 2500), st.integers(100, 1500), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_square_of_any_size_and_place_is_found_there(
+    width: int, height: int, size: float, across: float, down: float
+) -> None:
+    room = min(width, height) - 4
+    side = round(40 * (room / 40) ** size)
+    left, top = 2 + round(across * (width - 4 - side)), 2 + round(down * (height - 4 - side))
+    image = np.zeros((height, width, 3), np.uint8)
+    image[top : top + side, left : left + side] = 255
+
+    (face,) = squares().detect(image, 38)
+
+    found = [face.box.left, face.box.top, face.box.right, face.box.bottom]
+    np.testing.assert_allclose(found, [left, top, left + side, top + side], atol=1.5 + side / 30)
+    np.testing.assert_allclose(face.landmarks, [left, top] + IN_SQUARE * side, atol=1.5 + side / 30)
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (1000, 700)])
+def test_a_face_that_fills_the_image_is_found(shape: tuple[int, int]) -> None:
+    (face,) = squares().detect(np.full((*shape, 3), 255, np.uint8), 40)
+
+    np.testing.assert_allclose([face.box.left, face.box.top], 0, atol=8)
+    np.testing.assert_allclose([face.box.right, face.box.bottom], shape[::-1], atol=8)
+
+
+def test_what_is_not_seen_again_is_no_face() -> None:
+    class Once(Squares):
+        def look(self, image: Pixels) -> Candidates:
+            found = super().look(image)
+            return found if self.looks == 1 else found.take(np.arange(0))
+
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[50:100, 50:100] = 255
+    session: Session = None  # type: ignore[assignment]
+
+    assert Once(session, squares()._parameters).detect(image, 40) == []
+
+
+def test_agreeing_candidates_are_averaged_and_impossible_ones_dropped() -> None:
+    boxes = np.array([[0.0, 0, 100, 100], [10, 0, 110, 100], [200, 0, 300, 100], [50, 50, 40, 40], [0, 0, np.inf, 9]])
+    points = boxes[:, None, :2] + np.zeros((1, 5, 2))
+
+    found = squares()._vote(Candidates(boxes, points, np.array([0.6, 0.4, 0.5, 0.9, 0.9])))
+
+    np.testing.assert_allclose(found.boxes, [[4, 0, 104, 100], [200, 0, 300, 100]])
+    np.testing.assert_allclose(found.points[:, 0, 0], [4, 200])
+    np.testing.assert_allclose(found.scores, [0.6, 0.5])
+
+
+Detect = Callable[[Pixels, float], list[DetectedFace]]
+
+
+@pytest.fixture(scope="module", params=["yunet", "retinaface"])
+def detect(request: pytest.FixtureRequest) -> Detect:
+    if request.param == "yunet":
+        return load_yunet(real_weights("yunet_n_dynamic.onnx")).detect
+    return load_retinaface(build_retinaface(real_weights("retinaface_mobilenet0.25_Final.pth"))).detect
+
+
+def test_landmarks_lie_where_eyes_nose_and_mouth_are(detect: Detect) -> None:
+    (face,) = detect(astronaut(), 40)
+
+    np.testing.assert_allclose(face.landmarks, EYES_NOSE_MOUTH, atol=6)
+    assert face.box.left < 202 and face.box.right > 246 and face.box.top < 100 and face.box.bottom > 142
+    assert face.score > 0.9
+
+
+def test_a_mirrored_photo_keeps_left_and_right_of_the_image(detect: Detect) -> None:
+    (face,) = detect(np.ascontiguousarray(astronaut()[:, ::-1]), 40)
+
+    expected = np.array([512, 0]) + EYES_NOSE_MOUTH[[1, 0, 2, 4, 3]] * [-1, 1]
+    np.testing.assert_allclose(face.landmarks, expected, atol=6)
+
+
+@pytest.mark.parametrize("angle", [-45, -20, 20, 45])
+def test_landmarks_turn_with_the_head(detect: Detect, angle: float) -> None:
+    matrix: Floats = cv2.getRotationMatrix2D((225, 120), angle, 1)
+    turned = cv2.warpAffine(astronaut(), matrix, (512, 512)).astype(np.uint8)
+
+    (face,) = detect(turned, 40)
+
+    np.testing.assert_allclose(face.landmarks, EYES_NOSE_MOUTH @ matrix[:, :2].T + matrix[:, 2], atol=9)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.6, 3.5])
+def test_landmarks_grow_with_the_photo(detect: Detect, scale: float) -> None:
+    resized = cv2.resize(astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+    (face,) = detect(resized, 25)
+
+    np.testing.assert_allclose(face.landmarks / scale, EYES_NOSE_MOUTH, atol=6)
+
+
+@pytest.mark.parametrize("scale", [1, 10])
+def test_a_face_cropped_to_the_edges_is_found(detect: Detect, scale: int) -> None:
+    cropped = cv2.resize(astronaut()[75:160, 190:260], None, fx=scale, fy=scale).astype(np.uint8)
+
+    (face,) = detect(cropped, 40)
+
+    np.testing.assert_allclose(face.landmarks / scale + [190, 75], EYES_NOSE_MOUTH, atol=8)
+
+
+def test_a_photo_without_a_face_has_none(detect: Detect) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+
+    assert detect(np.asarray(Image.open(io.BytesIO(nobody()))), 20) == []
+    assert detect(noise, 20) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (12, 12), (11, 300), (39, 41), (13, 2000)])
+def test_tiny_and_narrow_images_have_no_face(detect: Detect, shape: tuple[int, int]) -> None:
+    assert detect(np.full((*shape, 3), 90, np.uint8), 40) == []
+
+
+def test_forty_faces_of_30_to_100_pixels_are_all_found_once(detect: Detect) -> None:
+    chance = np.random.default_rng(5)
+    canvas = np.full((1000, 1600, 3), 128, np.uint8)
+    wanted = []
+    for at in range(40):
+        side = int(chance.integers(70, 200))
+        picture = cv2.resize(astronaut()[0:256, 96:352], (side, side), interpolation=cv2.INTER_AREA)
+        picture = np.clip(picture * chance.uniform(0.6, 1.3), 0, 255).astype(np.uint8)
+        points = (EYES_NOSE_MOUTH - [96, 0]) * side / 256
+        if at % 3 == 0:
+            picture, points = picture[:, ::-1], np.array([side, 0]) + points[[1, 0, 2, 4, 3]] * [-1, 1]
+        left, top = 200 * (at % 8), 200 * (at // 8)
+        canvas[top : top + side, left : left + side] = picture
+        wanted.append((side, points + [left, top]))
+
+    faces = detect(canvas, 20)
+
+    assert len(faces) == 40
+    for side, points in wanted:
+        nearest = min(np.abs(face.landmarks - points).max() for face in faces)
+        assert nearest < max(3, 6 * side / 256 * 1.3)
