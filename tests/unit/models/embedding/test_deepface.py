@@ -105,7 +105,7 @@ def test_a_network_that_takes_no_squares_gets_the_middle_of_the_crop(folder: Pat
     model = graph.build("id", {"images": (TensorProto.FLOAT, shape)}, {"vectors": (vectors, ("n", 160))})
     (folder / "deepid_weights.onnx").write_bytes(model)
     chips = np.full((2, 55, 55, 3), (51, 102, 204), np.uint8)
-    chips[:, :, [*range(4), *range(51, 55)]] = 0
+    chips[:, :, [*range(4), *range(51, 55)]] = (255, 0, 0)
 
     found = load_deepface("DeepID").embedder.embed(chips)
 
