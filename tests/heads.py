@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Heads:
@@ -25,7 +28,7 @@ class Heads:
         self._constants.append(numpy_helper.from_array(np.array(values, dtype), f"c{len(self._constants)}"))
         return f"c{len(self._constants) - 1}"
 
-    def grid(self, stride: int, biases: list[float], gains: list[float] | None = None) -> str:
+    def grid(self, stride: int, biases: Sequence[float], gains: Sequence[float] | None = None) -> str:
         """Return (1, numbers, rows, columns): of each cell, a bias plus a gain times the mean of its pixels."""
         mean = self._add("AveragePool", "input", kernel_shape=[stride, stride], strides=[stride, stride])
         kernels = np.repeat(np.array(gains or [0.0] * len(biases))[:, None], 3, axis=1)[..., None, None] / 3

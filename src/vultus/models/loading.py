@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from vultus.domain import Calibration, Contract
 from vultus.errors import WeightsError
 from vultus.models.alignment import Template
-from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS
+from vultus.models.catalog.embedders import DLIB_RESNET
+from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, DLIB_FIVE_POINTS, DLIB_SQUARE
 from vultus.models.catalog.packs import Pack
 from vultus.models.detection import Detector, mtcnn_graph, retinaface_graph
 from vultus.models.detection.centerface import load_centerface
+from vultus.models.detection.dlib_landmarks import DlibLandmarks
 from vultus.models.detection.mtcnn import Mtcnn
 from vultus.models.detection.retinaface import load_retinaface
 from vultus.models.detection.scrfd import load_scrfd
@@ -22,6 +24,7 @@ from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, 
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
 from vultus.models.runtime import OnnxSession
+from vultus.models.views import Mirrored, SecondOpinion, Views
 
 if TYPE_CHECKING:
     from vultus.models.catalog.entries import Network
@@ -54,6 +57,10 @@ class LoadedPack:
         detector: Finds faces.
         embedder: Turns aligned crops into vectors.
         template: Where this detector's landmarks belong in this embedder's crops.
+        frontal: Where this detector's landmarks lie on a face that looks into the camera, in a crop for its quality.
+        views: Cuts the crops whose vectors are averaged.
+        frontal: Where this detector's landmarks lie on a face that looks into the camera, in a crop for its quality.
+        views: Cuts the crops whose vectors are averaged.
         contract: The vector space, named after what was loaded.
         calibration: Thresholds measured for the contract; None when nobody has.
     """
@@ -62,6 +69,8 @@ class LoadedPack:
     detector: Detector
     embedder: Embedder
     template: Template
+    frontal: Template
+    views: Views
     contract: Contract
     calibration: Calibration | None
 
@@ -77,15 +86,18 @@ def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
     detector = _load_detector(pack.detector, store)
     embedder, crop, digest = _load_embedder(pack.embedder, store)
     template = template_of(pack, crop)
+    views = _views(pack, template, store)
     contract = contract_of(
         pack,
         template,
         crop,
+        views,
         detector_digests={role: store.digest(file) for role, file in pack.detector.files.items()},
         embedder_digest=digest,
     )
     calibration = CALIBRATIONS.get(contract.id) or store.records.calibration(contract.id)
-    return LoadedPack(pack, detector, embedder, template, contract, calibration)
+    frontal = DLIB_CHIPS.get(pack.detector.family, DLIB_CHIPS["retinaface"])
+    return LoadedPack(pack, detector, embedder, template, frontal, views, contract, calibration)
 
 
 def template_of(pack: Pack, crop: CropInput) -> Template:
@@ -110,7 +122,13 @@ def template_of(pack: Pack, crop: CropInput) -> Template:
 
 
 def contract_of(
-    pack: Pack, template: Template, crop: CropInput, *, detector_digests: dict[str, str], embedder_digest: str
+    pack: Pack,
+    template: Template,
+    crop: CropInput,
+    views: Views,
+    *,
+    detector_digests: dict[str, str],
+    embedder_digest: str,
 ) -> Contract:
     """Name the vector space of an embedder fed by a detector.
 
@@ -120,14 +138,16 @@ def contract_of(
     Args:
         pack: Its detector decides where landmarks fall.
         template: Where the landmarks are put.
-        crop: How pixels are prepared and vectors are averaged.
+        crop: How pixels are prepared.
+        views: Which crops there are and how their vectors are averaged.
         detector_digests: SHA-256 of the detector's weights by role.
         embedder_digest: SHA-256 of the embedder's weights.
     """
     weights = json.dumps(dict(sorted(detector_digests.items())))
     digest = hashlib.sha256(weights.encode()).hexdigest()[:8]
-    points = " ".join(f"{x:g},{y:g}" for x, y in template.points)
-    preprocessing = f"{pack.detector.name} {digest}; {template.side} px, {points}; {crop.steps}"
+    found, averaged = views.steps
+    steps = [f"{pack.detector.name} {digest}", template.words, found, crop.steps, averaged]
+    preprocessing = "; ".join(step for step in steps if step)
     fields = [pack.embedder.name, embedder_digest, preprocessing, crop.dimension]
     name = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:8]
     return Contract(
@@ -137,6 +157,15 @@ def contract_of(
         preprocessing=preprocessing,
         dimension=crop.dimension,
     )
+
+
+def _views(pack: Pack, template: Template, store: WeightsStore) -> Views:
+    if pack.embedder.name not in DLIB_MODELS:
+        return Mirrored()
+    file = DLIB_RESNET.files["landmarks"]
+    square = " ".join(f"{number:g}" for number in DLIB_SQUARE)
+    name = f"dlib-5-points {store.digest(file)[:8]} in {square}"
+    return SecondOpinion(DlibLandmarks(store.read(file), DLIB_SQUARE), name, template, DLIB_FIVE_POINTS)
 
 
 def _load_detector(network: Network, store: WeightsStore) -> Detector:

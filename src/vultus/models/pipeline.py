@@ -53,6 +53,10 @@ class FacePipeline:
         self.calibration = calibration
         self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
         self._template = loaded.template
+        self._frontal = loaded.frontal
+        self._views = loaded.views
+        self._frontal = loaded.frontal
+        self._views = loaded.views
         self._detector = loaded.detector
         self._embedder = loaded.embedder
         self._inference = inference
@@ -118,14 +122,14 @@ class FacePipeline:
             closer = self._side_for_crops(found, max(picture.width, picture.height))
             sharp = opened.divisor(closer) >= opened.divisor(side)
             if sharp:
-                chips, faces = self._align(picture, found, clock)
+                chips, faces = self._align(picture, found, clock, embed=embed)
         if not sharp:
             # Outside the first hold: photos waiting for more room while holding some could wait for each other.
             del picture
             with self._budget.hold(opened.weight(closer)):
                 with clock.stage("decode"):
                     picture = opened.decode(closer)
-                chips, faces = self._align(picture, found, clock)
+                chips, faces = self._align(picture, found, clock, embed=embed)
         if embed:
             with clock.stage("embed"):
                 vectors = self._embedder.embed(chips)
@@ -157,17 +161,23 @@ class FacePipeline:
         enlarged = [scale_of(similarity_transform(face.landmarks, template)) for face in found]
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
-    def _align(self, picture: Picture, found: list[DetectedFace], clock: _Clock) -> tuple[Pixels, list[DescribedFace]]:
-        """Return the crops, (n, side, side, 3), and the faces with their quality."""
-        template = self._template
+    def _align(
+        self, picture: Picture, found: list[DetectedFace], clock: _Clock, *, embed: bool
+    ) -> tuple[Pixels, list[DescribedFace]]:
+        """Return the crops to embed, (n, views, side, side, 3), and the faces with their quality."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
-        chips = np.empty((len(found), template.side, template.side, 3), np.uint8)
-        faces = []
+        views, faces = [], []
         with clock.stage("align"):
-            for chip, face in zip(chips, found, strict=True):
-                chip[:] = align(picture.pixels, (face.landmarks * factor).astype(np.float32), template)
-                faces.append(DescribedFace(face, measure(face, chip, template.array), None))
-        return chips, faces
+            for face in found:
+                landmarks = (face.landmarks * factor).astype(np.float32)
+                chip = align(picture.pixels, landmarks, self._frontal)
+                faces.append(DescribedFace(face, measure(face, chip, self._frontal.array), None))
+                if embed:
+                    if self._template != self._frontal:
+                        chip = align(picture.pixels, landmarks, self._template)
+                    views.append(self._views.cut(picture.pixels, landmarks, chip))
+        side = self._template.side
+        return np.array(views, np.uint8) if views else np.empty((0, 1, side, side, 3), np.uint8), faces
 
 
 class _Clock:

@@ -15,6 +15,7 @@ from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, rules_of
 from vultus.models.catalog.packs import BUILTIN, NETWORKS, PACKS, Pack, pack_named
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.loading import contract_of
+from vultus.models.views import Mirrored
 
 DIGESTS = {"onet": "b" * 64, "pnet": "a" * 64}
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -25,6 +26,7 @@ def named(**changes: object) -> str:
         "pack": BUILTIN,
         "template": DLIB_CHIPS["mtcnn"],
         "crop": DLIB,
+        "views": Mirrored(),
         "detector_digests": DIGESTS,
         "embedder_digest": "c" * 64,
     } | changes

@@ -154,6 +154,6 @@ def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> No
 
 
 def test_the_pack_is_at_hand(pipeline: FacePipeline) -> None:
-    assert (pipeline.pack.name, pipeline.contract.id) == ("builtin", "dlib-resnet-dc813b70")
+    assert (pipeline.pack.name, pipeline.contract.id) == ("builtin", "dlib-resnet-8fd92ff4")
     assert pipeline.calibration is CALIBRATIONS[pipeline.contract.id]
     assert (pipeline.enrol_rule, pipeline.recognize_rule) == rules_of("mtcnn")

@@ -15,21 +15,26 @@ _ARCFACE_PAPER = "Deng, Guo, Xue, Zafeiriou (2019), ArcFace: Additive Angular Ma
 _FACENET_PAPER = "Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Recognition and Clustering"
 _ADAFACE_PAPER = "Kim, Jain, Liu (2022), AdaFace: Quality Adaptive Margin for Face Recognition"
 
+
+def _dlib(name: str, sha256: str) -> PackagedFile:
+    return PackagedFile("face_recognition_models", "0.3.0", f"face_recognition_models/models/{name}.dat", sha256)
+
+
 DLIB_RESNET = Network(
     name="dlib-resnet",
     kind=Kind.EMBEDDER,
     family="dlib-resnet",
     files={
-        "weights": PackagedFile(
-            "face_recognition_models",
-            "0.3.0",
-            "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
-            "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-        )
+        "weights": _dlib(
+            "dlib_face_recognition_resnet_model_v1", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
+        ),
+        "landmarks": _dlib(
+            "shape_predictor_5_face_landmarks", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
+        ),
     },
     licence=CC0,
     paper="King (2017), High Quality Face Recognition with Deep Metric Learning; after He, Zhang, Ren, Sun (2016)",
-    inputs="RGB 0..255, 150 x 150 aligned crop",
+    inputs="RGB 0..255, 150 x 150 crops by the detector's landmarks and by dlib's five-point predictor",
     published={"LFW": 99.38},
     dimension=128,
 )

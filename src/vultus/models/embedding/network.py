@@ -31,8 +31,6 @@ class CropInput:
         deviation: What the difference is divided by; only for `float32`.
         order: Of the channels the network was trained on.
         layout: NCHW for (batch, channels, height, width), NHWC for channels last.
-        mirror: Whether the vectors of a crop and of its mirror image are added: a face is nearly symmetric, the noise
-            of alignment and lighting is not.
     """
 
     side: int
@@ -42,13 +40,12 @@ class CropInput:
     deviation: Channels = 1.0
     order: Literal["RGB", "BGR"] = "RGB"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    mirror: bool = True
 
     @property
     def steps(self) -> str:
-        """How crops become vectors, in the words of a contract: all that moves one besides weights and landmarks."""
+        """How crops become vectors, in the words of a contract: all that moves one besides weights and views."""
         normalised = "" if self.element == "uint8" else f" minus {self.mean} over {self.deviation}"
-        return f"{self.order}{normalised}; Umeyama, bilinear{'; mirror average' if self.mirror else ''}"
+        return f"{self.order}{normalised}; Umeyama, bilinear"
 
     def prepare(self, chips: NDArray[np.uint8]) -> NDArray[Any]:
         """Return what the network takes for (n, side, side, 3) RGB crops."""
@@ -75,15 +72,15 @@ class NetworkEmbedder:
     def embed(self, chips: NDArray[np.uint8]) -> FloatArray:
         """Return (n, dimension) float32 unit vectors.
 
+        The vectors of a face's crops are added.
+
         Args:
-            chips: (n, side, side, 3) uint8, RGB.
+            chips: (n, views, side, side, 3) uint8, RGB.
         """
-        vectors = np.empty((len(chips), self._spec.dimension), np.float32)
-        step = MAX_BATCH // 2 if self._spec.mirror else MAX_BATCH
-        for start in range(0, len(chips), step):
-            part = chips[start : start + step]
-            views = np.concatenate([part, part[:, :, ::-1]]) if self._spec.mirror else part
-            output = self._session.run(self._spec.prepare(views))[0]
-            vectors[start : start + step] = output.reshape(-1, *vectors[start : start + step].shape).sum(axis=0)
+        crops = chips.reshape(-1, *chips.shape[2:])
+        each = np.empty((len(crops), self._spec.dimension), np.float32)
+        for start in range(0, len(crops), MAX_BATCH):
+            each[start : start + MAX_BATCH] = self._session.run(self._spec.prepare(crops[start : start + MAX_BATCH]))[0]
+        vectors: FloatArray = each.reshape(*chips.shape[:2], self._spec.dimension).sum(axis=1)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,6 @@ from vultus.models.detection.oneshot import Candidates, OneShotDetector, SearchP
 from vultus.models.detection.retinaface import load_retinaface
 from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.detection.yunet import load_yunet
-from vultus.models.geometry import Floats
 from vultus.models.runtime import Session
 
 # Marked by hand on scikit-image's astronaut: eyes, nose, mouth corners.
@@ -131,7 +131,7 @@ def test_a_mirrored_photo_keeps_left_and_right_of_the_image(detect: Detect) -> N
 
 @pytest.mark.parametrize("angle", [-45, -20, 20, 45])
 def test_landmarks_turn_with_the_head(detect: Detect, angle: float) -> None:
-    matrix: Floats = cv2.getRotationMatrix2D((225, 120), angle, 1)
+    matrix: Any = cv2.getRotationMatrix2D((225, 120), angle, 1)
     turned = cv2.warpAffine(astronaut(), matrix, (512, 512)).astype(np.uint8)
 
     (face,) = detect(turned, 40)
@@ -182,7 +182,7 @@ def test_forty_faces_of_30_to_100_pixels_are_all_found_once(detect: Detect) -> N
             picture, points = picture[:, ::-1], np.array([side, 0]) + points[[1, 0, 2, 4, 3]] * [-1, 1]
         left, top = 200 * (at % 8), 200 * (at // 8)
         canvas[top : top + side, left : left + side] = picture
-        wanted.append((side, points + [left, top]))
+        wanted.append((side, np.add(points, [left, top])))
 
     faces = detect(canvas, 20)
 

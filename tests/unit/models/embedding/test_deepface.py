@@ -66,7 +66,7 @@ def test_dlib_of_deepface_gives_the_vectors_of_our_own(folder: Path, chips: Pixe
     model = load_deepface("Dlib")
 
     ours = NetworkEmbedder(OnnxSession(WeightsStore(graph_cache).graph(FILE, build_resnet, version=1)), DLIB)
-    np.testing.assert_allclose(model.embedder.embed(chips), ours.embed(chips), atol=1e-5)
+    np.testing.assert_allclose(model.embedder.embed(chips[:, None]), ours.embed(chips[:, None]), atol=1e-5)
     assert (model.weights_sha256, model.spec.side) == (FILE.sha256, 150)
 
 
@@ -107,7 +107,7 @@ def test_a_network_that_takes_no_squares_gets_the_middle_of_the_crop(folder: Pat
     chips = np.full((2, 55, 55, 3), (51, 102, 204), np.uint8)
     chips[:, :, [*range(4), *range(51, 55)]] = (255, 0, 0)
 
-    found = load_deepface("DeepID").embedder.embed(chips)
+    found = load_deepface("DeepID").embedder.embed(chips[:, None])
 
     expected = np.array([204, 102, 51]) / np.linalg.norm([204, 102, 51])
     np.testing.assert_allclose(found[:, :3], [expected] * 2, atol=1e-6)

@@ -55,21 +55,15 @@ def test_vectors_agree_with_dlib_on_the_same_crops(session: OnnxSession, chips: 
 def test_vectors_have_length_one_and_do_not_depend_on_the_batch(session: OnnxSession, chips: Pixels) -> None:
     embedder = NetworkEmbedder(session, DLIB)
 
-    together = embedder.embed(chips)
+    together = embedder.embed(chips[:, None])
 
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-    alone = np.concatenate([embedder.embed(chip[None]) for chip in chips])
+    alone = np.concatenate([embedder.embed(chip[None, None]) for chip in chips])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_a_crop_and_its_mirror_image_have_one_vector(session: OnnxSession, chips: Pixels) -> None:
-    face, mirrored = NetworkEmbedder(session, DLIB).embed(chips[:2])
-
-    np.testing.assert_allclose(face, mirrored, atol=1e-5)
-
-
 def test_no_crops_give_no_vectors(session: OnnxSession) -> None:
-    assert NetworkEmbedder(session, DLIB).embed(np.zeros((0, 150, 150, 3), np.uint8)).shape == (0, 128)
+    assert NetworkEmbedder(session, DLIB).embed(np.zeros((0, 2, 150, 150, 3), np.uint8)).shape == (0, 128)
 
 
 def test_weights_of_another_network_are_refused(graph_cache: Path) -> None:

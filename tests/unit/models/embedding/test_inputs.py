@@ -16,6 +16,7 @@ from vultus.models.embedding.inputs import ARCFACE_POINTS, FACENET_TEMPLATE, MOB
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
 from vultus.models.geometry import similarity_transform, transform
 from vultus.models.runtime import OnnxSession
+from vultus.models.views import Mirrored
 from vultus.settings import PhotoSettings
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def cosines(session: OnnxSession, spec: CropInput, pipeline: FacePipeline) -> tu
     for photo in photos:
         (face,) = pipeline.describe(photo, embed=False).faces
         pixels = Photo.open(photo, PhotoSettings()).decode(1024).pixels
-        chips.append(align(pixels, face.face.landmarks, TEMPLATE))
+        chips.append(Mirrored().cut(pixels, face.face.landmarks, align(pixels, face.face.landmarks, TEMPLATE)))
     vectors = NetworkEmbedder(session, spec).embed(np.stack(chips))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     alike: FloatArray = vectors[1:] @ vectors[0]

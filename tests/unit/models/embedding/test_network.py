@@ -43,7 +43,7 @@ def unit(values: Any) -> FloatArray:
 
 
 def noise(count: int) -> Any:
-    return np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (count, 2, SIDE, SIDE, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def noise(count: int) -> Any:
 def test_colours_arrive_normalised_and_in_the_order_the_network_expects(
     spec: CropInput, arriving: tuple[float, float, float]
 ) -> None:
-    chips = np.full((1, SIDE, SIDE, 3), COLOUR, np.uint8)
+    chips = np.full((1, 1, SIDE, SIDE, 3), COLOUR, np.uint8)
 
     (vector,) = NetworkEmbedder(means(spec.layout), spec).embed(chips)
 
@@ -67,34 +67,20 @@ def test_colours_arrive_normalised_and_in_the_order_the_network_expects(
 
 
 def test_rows_and_columns_stay_where_they_are() -> None:
-    chips = np.zeros((1, SIDE, SIDE, 3), np.uint8)
-    chips[0, 1, 3] = 100
+    chips = np.zeros((1, 1, SIDE, SIDE, 3), np.uint8)
+    chips[0, 0, 1, 3] = 100
 
-    (vector,) = NetworkEmbedder(columns(), CropInput(SIDE, SIDE, mirror=False)).embed(chips)
+    (vector,) = NetworkEmbedder(columns(), CropInput(SIDE, SIDE)).embed(chips)
 
     np.testing.assert_allclose(vector, [0, 0, 0, 1])
 
 
-def test_a_crop_and_its_mirror_image_have_one_vector_if_averaged() -> None:
-    chips = noise(1)
-    both = np.concatenate([chips, chips[:, :, ::-1]])
+def test_a_vector_averages_the_views_of_its_face_and_no_others() -> None:
+    chips = noise(MAX_BATCH + 3)
 
-    averaged = NetworkEmbedder(columns(), CropInput(SIDE, SIDE)).embed(both)
-    single = NetworkEmbedder(columns(), CropInput(SIDE, SIDE, mirror=False)).embed(both)
+    vectors = NetworkEmbedder(columns(), CropInput(SIDE, SIDE)).embed(chips)
 
-    np.testing.assert_allclose(averaged[0], averaged[1], atol=1e-6)
-    np.testing.assert_allclose(single[0], single[1, ::-1], atol=1e-6)
-    assert abs(single[0] - single[1]).max() > 0.01
-
-
-@pytest.mark.parametrize("mirror", [True, False])
-def test_the_vector_of_a_crop_does_not_depend_on_the_others(*, mirror: bool) -> None:
-    chips = noise(2 * MAX_BATCH + 3)
-
-    vectors = NetworkEmbedder(columns(), CropInput(SIDE, SIDE, mirror=mirror)).embed(chips)
-
-    views = chips.astype(float) + chips[:, :, ::-1] if mirror else chips.astype(float)
-    np.testing.assert_allclose(vectors, unit(views.mean(axis=(1, 3))), atol=1e-6)
+    np.testing.assert_allclose(vectors, unit(chips.astype(float).mean(axis=(1, 2, 4))), atol=1e-6)
 
 
 def test_no_crops_give_no_vectors() -> None:
@@ -104,6 +90,6 @@ def test_no_crops_give_no_vectors() -> None:
 
 
 def test_the_words_for_a_contract_name_all_that_moves_a_vector() -> None:
-    assert DLIB.steps == "RGB; Umeyama, bilinear; mirror average"
-    plain = CropInput(SIDE, 3, mean=(9, 58, 197), deviation=2, order="BGR", mirror=False)
+    assert DLIB.steps == "RGB; Umeyama, bilinear"
+    plain = CropInput(SIDE, 3, mean=(9, 58, 197), deviation=2, order="BGR")
     assert plain.steps == "BGR minus (9, 58, 197) over 2; Umeyama, bilinear"
