@@ -36,6 +36,18 @@ class Box:
         """Height in pixels."""
         return self.bottom - self.top
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle, x and y in pixels."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def overlap(self, other: Box) -> float:
+        """Return the area shared with another box as a fraction of the area of both together, 0..1."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        shared = max(width, 0.0) * max(height, 0.0)
+        return shared / (self.width * self.height + other.width * other.height - shared) if shared else 0.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectedFace:
@@ -120,13 +132,27 @@ class Embedding:
     contract_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A small photo of a face and its surroundings, from which any pipeline can describe the face again.
+
+    Attributes:
+        jpeg: The file.
+        box: Where the face is, in pixels of the crop.
+    """
+
+    jpeg: bytes
+    box: Box
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DescribedFace:
-    """A detected face with its quality and, unless it was not asked for, its embedding."""
+    """A detected face with its quality and, if they were asked for, its embedding and its crop."""
 
     face: DetectedFace
     quality: Quality
     embedding: Embedding | None
+    crop: Crop | None = None
 
     @property
     def vector(self) -> FloatArray:
@@ -237,6 +263,7 @@ class DecisionPolicy:
         margin: Cosine ahead of the runner-up below which a match is ambiguous; None takes the contract's.
         enrol: What a photo must reach to be enrolled.
         recognize: What a probe must reach; below it the verdict is `low_quality`.
+        keep_crops: Keep an encrypted crop of every enrolled face, so that another network can describe it.
     """
 
     enrol: QualityRule
@@ -245,6 +272,7 @@ class DecisionPolicy:
     target_fmr: float | None = None
     target_fpir: float | None = None
     margin: float | None = None
+    keep_crops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +369,12 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One enrolled template of a person, without the vector."""
+    """One enrolled face of a person, without the vector.
+
+    Attributes:
+        contract_id: Of the template that quality and score are of.
+        contracts: All it has templates of, sorted; two while its collection changes its network.
+    """
 
     id: UUID
     collection_id: UUID
@@ -352,6 +385,7 @@ class Face:
     score: float
     source_sha256: str
     created_at: datetime
+    contracts: tuple[str, ...]
 
 
 class Role(StrEnum):

@@ -21,7 +21,8 @@ VultusError
 ├── ConflictError
 │   ├── AlreadyExistsError
 │   ├── IdempotencyMismatchError
-│   └── IdempotencyInFlightError
+│   ├── IdempotencyInFlightError
+│   └── TransitionIncompleteError
 ├── RequestTimeoutError               the caller stopped sending
 ├── OverloadedError                   full; try again later
 ├── UnavailableError                  something needed is down
@@ -33,7 +34,8 @@ VultusError
     ├── WeightsError
     │   ├── LicenceError
     │   └── DownloadError
-    └── PackNotLoadedError
+    ├── PackNotLoadedError
+    └── CropKeyError
 """
 
 from __future__ import annotations
@@ -206,6 +208,12 @@ class IdempotencyMismatchError(ConflictError):
     code, title = "idempotency_mismatch", "Idempotency-Key used with another body"
 
 
+class TransitionIncompleteError(ConflictError):
+    """Persons would not be found any more after a change of the collection's network."""
+
+    code, title = "transition_incomplete", "Change of network incomplete"
+
+
 class RequestTimeoutError(VultusError):
     """The caller stopped sending in the middle of a request."""
 
@@ -276,3 +284,9 @@ class PackNotLoadedError(SetupError):
     """A collection's vectors were made by a pack that this process has not loaded."""
 
     code, title = "pack_not_loaded", "Pack not loaded"
+
+
+class CropKeyError(SetupError):
+    """The key of the retained crops is missing, unusable or another one."""
+
+    code, title = "crop_key", "Key of retained crops unusable"

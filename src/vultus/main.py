@@ -25,6 +25,7 @@ from vultus.services.wiring import Services, build
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+    from vultus.services.carrying import Carrier
     from vultus.services.erasure import Eraser
     from vultus.settings import Settings
 
@@ -131,6 +132,17 @@ async def sweep_now_and_then(eraser: Eraser, interval_s: float) -> None:
         await asyncio.sleep(interval_s)
 
 
+async def carry_now_and_then(carrier: Carrier, interval_s: float) -> None:
+    """Carry faces to the network their collection moves to, for ever."""
+    while True:
+        try:
+            if carried := await carrier.run():
+                log.info("faces carried to another network", extra={"faces": carried})
+        except Exception as error:
+            log.error("carrying failed; it goes on", exc_info=error)
+        await asyncio.sleep(interval_s)
+
+
 async def keep_alive(server: EmbeddedPostgres) -> None:
     """Start the embedded PostgreSQL again whenever it has died; the pool finds it by the same URL."""
     while True:
@@ -200,6 +212,11 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
             )
             host, port = listener.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            async with beside(sweep_now_and_then(services.eraser, settings.jobs.sweep_interval_s)):
+            jobs = settings.jobs
+            async with (
+                beside(sweep_now_and_then(services.eraser, jobs.sweep_interval_s)),
+                beside(carry_now_and_then(services.carrier, jobs.carry_interval_s)),
+                beside(services.shadow.forever()),
+            ):
                 announce(address, first_key)
                 await _Server(config).serve(sockets=[listener])

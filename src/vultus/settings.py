@@ -97,7 +97,17 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
     """Work done in the background by the server."""
 
     sweep_interval_s: float = Field(60.0, gt=0, description="Pause between sweeps that erase what has expired.")
+    carry_interval_s: float = Field(5.0, gt=0, description="Pause between looks for faces to carry to another network.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+
+
+class CropSettings(BaseModel, frozen=True, extra="forbid"):
+    """Crops of enrolled faces, kept encrypted where a collection's policy says so."""
+
+    key_file: Path | None = Field(
+        None,
+        description="The key, 32 bytes; the same file for every process. Unset: `crops.key` in the data directory.",
+    )
 
 
 class LogSettings(BaseModel, frozen=True, extra="forbid"):
@@ -128,4 +138,10 @@ class Settings(BaseSettings):
     inference: InferenceSettings = InferenceSettings()
     models: ModelSettings = ModelSettings()
     jobs: JobSettings = JobSettings()
+    crops: CropSettings = CropSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def crop_key_file(self) -> Path:
+        """Where the key of the retained crops lies."""
+        return self.crops.key_file or self.data_dir / "crops.key"

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from vultus.api.app import create_app
 from vultus.api.guard import ROLE, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
-from vultus.schemas import faces, galleries, recognition, system
+from vultus.schemas import faces, galleries, recognition, system, transitions
 from vultus.schemas.base import Page
 
 APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # describing the API needs no services
@@ -40,6 +40,12 @@ ANSWERS: dict[str, Any] = {
     "ModelOut": system.ModelOut,
     "HealthOut": system.HealthOut,
     "VersionOut": system.VersionOut,
+    "TransitionOut": transitions.TransitionOut,
+    "SwitchedOut": transitions.SwitchedOut,
+    "FinishedOut": transitions.FinishedOut,
+    "SuppliesOut": transitions.SuppliesOut,
+    "LeftBehindOut": transitions.LeftBehindOut,
+    "ContractComparisonOut": transitions.ContractComparisonOut,
 }
 
 

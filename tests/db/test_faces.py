@@ -49,10 +49,10 @@ async def test_a_face_comes_back_as_it_was_given(
         ada = await enrol(work, home, "ada", *(towards(axis) for axis in range(5)))
 
     async with database.work(read_only=True) as work:
-        first = await work.faces.page(home.id, ada.person.id, after=None, limit=2)
-        rest = await work.faces.page(home.id, ada.person.id, after=first[-1].id, limit=9)
-        single = await work.faces.get(home.id, ada.person.id, ada.faces[3].id)
-        sources = await work.faces.sources_of(home.id, ada.person.id, home.contract_id)
+        first = await work.faces.page(home.id, ada.person.id, home.contract_id, after=None, limit=2)
+        rest = await work.faces.page(home.id, ada.person.id, home.contract_id, after=first[-1].id, limit=9)
+        single = await work.faces.get(home.id, ada.person.id, ada.faces[3].id, home.contract_id)
+        sources = await work.faces.sources_of(home.id, ada.person.id)
 
     assert first + rest == ada.faces
     assert single == ada.faces[3]
@@ -133,9 +133,9 @@ async def test_a_removed_face_is_gone(database: Database, home: Collection, enro
         await work.faces.delete(home.id, ada.person.id, ada.faces[0].id)
 
     async with database.work() as work:
-        assert await work.faces.page(home.id, ada.person.id, after=None, limit=9) == ada.faces[1:]
+        assert await work.faces.page(home.id, ada.person.id, home.contract_id, after=None, limit=9) == ada.faces[1:]
         with pytest.raises(NotFoundError):
-            await work.faces.get(home.id, ada.person.id, ada.faces[0].id)
+            await work.faces.get(home.id, ada.person.id, ada.faces[0].id, home.contract_id)
         with pytest.raises(NotFoundError):
             await work.faces.delete(home.id, ada.person.id, ada.faces[0].id)
 

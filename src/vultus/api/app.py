@@ -16,7 +16,7 @@ from vultus.api import problems
 from vultus.api.guard import ROLE
 from vultus.api.middleware import RequestContext
 from vultus.api.openapi import add_examples
-from vultus.api.routes import collections, persons, recognition, registration, system
+from vultus.api.routes import collections, persons, recognition, registration, system, transitions
 from vultus.schemas.system import Problem
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def create_app(services: Services, *, max_requests: int) -> FastAPI:
         registration.router,
         recognition.router,
         collections.router,
+        transitions.router,
         persons.persons,
         persons.faces,
         persons.consents,

@@ -63,6 +63,12 @@ class VerifyForm(_Form):
     largest_face: LargestField = False
 
 
+class SupplyForm(_Form):
+    """Photos that faces were enrolled from."""
+
+    photo: list[UploadFile] = Field(min_length=1, description="The same bytes as at enrolment; repeatable.")
+
+
 class ConsentFields(_Form):
     """The person's agreement: a new one, or the id of a live one."""
 

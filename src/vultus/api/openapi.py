@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vultus.api.openapi_transitions import transition_examples
+
 _PERSON = "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"
 _COLLECTION = "019f0c2d-1111-7aaa-8bbb-123456789abc"
 _FACE = "019f0c2e-6a90-7d11-9e22-aabbccddeeff"
@@ -67,6 +69,7 @@ _FACE_OUT = {
     "person_id": _PERSON,
     "consent_id": _CONSENT,
     "contract_id": _CONTRACT,
+    "contracts": [_CONTRACT],
     "quality": _DETECTED["quality"],
     "score": 0.9998,
     "source_sha256": _SHA,
@@ -92,11 +95,13 @@ _COLLECTION_OUT = {
     "id": _COLLECTION,
     "name": "default",
     "contract_id": _CONTRACT,
+    "second_contract_id": None,
     "policy": {
         "threshold": None,
         "target_fmr": 0.0001,
         "target_fpir": None,
         "margin": None,
+        "keep_crops": False,
         "enrol": _RULE,
         "recognize": _RULE,
     },
@@ -210,6 +215,7 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
     "list_keys": ("200", _page(_KEY_OUT)),
     "revoke_key": ("200", {**_KEY_OUT, "revoked_at": _AT}),
     "audit": ("200", _page(_AUDIT)),
+    **transition_examples(_COLLECTION_OUT, _PERSON, _FACE, _AT),
 }
 
 

@@ -17,7 +17,7 @@ from vultus.services.consents import ConsentGrant
 from vultus.services.registration import Registered, RegistrationRequest
 
 if TYPE_CHECKING:
-    from vultus.services.recognition import Recognition
+    from vultus.services.naming import Recognition
     from vultus.settings import Settings
 
 ACTOR = Actor("cli")

@@ -15,12 +15,16 @@ from vultus.db.failures import DOWN, translated, watch
 from vultus.db.locks import lock, number_of
 from vultus.db.migrate import check_revision, revision_of
 from vultus.db.repositories.audit import Audit
+from vultus.db.repositories.carrying import Carrying
 from vultus.db.repositories.collections import Collections
+from vultus.db.repositories.comparisons import Comparisons
 from vultus.db.repositories.consents import Consents
+from vultus.db.repositories.crops import Crops
 from vultus.db.repositories.faces import Faces
 from vultus.db.repositories.idempotency import Idempotency
 from vultus.db.repositories.keys import Keys
 from vultus.db.repositories.persons import Persons
+from vultus.db.repositories.transitions import Transitions
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import normalise
@@ -51,6 +55,10 @@ class Work:
         self.keys = Keys(session)
         self.audit = Audit(session)
         self.idempotency = Idempotency(session)
+        self.crops = Crops(session)
+        self.transitions = Transitions(session)
+        self.carrying = Carrying(session)
+        self.comparisons = Comparisons(session)
 
     async def lock_collection(self, collection_id: UUID) -> None:
         """Wait until no other transaction holds the collection, and hold it until this one ends."""
@@ -87,6 +95,8 @@ class Database:
     async def work(self, *, read_only: bool = False) -> AsyncIterator[Work]:
         """Open a transaction: committed when the block ends, rolled back when it raises.
 
+        One that only reads sees the database as it was at its first statement.
+
         Raises:
             DatabaseUnavailableError: The database cannot be reached, or went away; nothing was committed unless the
                 connection broke while the commit was on its way.
@@ -96,7 +106,8 @@ class Database:
         with translated():
             async with self._engine.connect() as connection:
                 if read_only:
-                    await connection.execution_options(postgresql_readonly=True)
+                    # One moment for all its statements: a collection must not change its network between two of them.
+                    await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
                     yield Work(session)
 

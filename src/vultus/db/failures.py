@@ -43,10 +43,23 @@ BY_CONSTRAINT: dict[str, tuple[type[VultusError], str]] = {
         ConflictError,
         "Faces still rest on this consent; they must be erased before it is withdrawn.",
     ),
+    "ck_crops_consent_live": (
+        ConflictError,
+        "Crops still rest on this consent; they must be erased before it is withdrawn.",
+    ),
     "ck_collections_retention_days": (InvalidInputError, "The retention must be at least one day."),
     "fk_persons_collection_id_collections": (NotFoundError, "There is no such collection."),
     "fk_consents_person_id_persons": (NotFoundError, "There is no such person in the collection."),
     "fk_faces_consent_id_consents": (NotFoundError, "The person has no such live consent with this expiry."),
+    "fk_crops_consent_id_consents": (NotFoundError, "The person has no such live consent with this expiry."),
+    "fk_carry_failures_collection_id_transitions": (NotFoundError, "The collection is not changing its network."),
+    "fk_shadow_disagreements_collection_id_transitions": (
+        NotFoundError,
+        "The collection is not changing its network.",
+    ),
+    "fk_shadow_disagreements_active_person_id_persons": (NotFoundError, "There is no such person."),
+    "fk_shadow_disagreements_second_person_id_persons": (NotFoundError, "There is no such person."),
+    "tg_face_exists": (NotFoundError, "There is no such face."),
     "fk_idempotency_person_id_persons": (NotFoundError, "There is no such person."),
 }
 

@@ -45,6 +45,7 @@ UNSAMPLED = {
     "consents": ("purpose", "recorded_by", "evidence_ref"),
     "faces": ("embedding", "source_sha256"),
     "idempotency": ("key", "request_sha256", "body"),
+    "crops": ("sealed",),
 }
 """Columns that ANALYZE must not copy into pg_statistic, where they would outlive the row they came from."""
 
@@ -134,8 +135,15 @@ class ConsentRow(Base):
     )
 
 
+def _live_consent() -> ForeignKeyConstraint:
+    """Return the foreign key of what cannot exist without a live consent."""
+    mine = ["consent_id", "person_id", "collection_id", "consent_live", "consent_expires_at"]
+    theirs = [f"consents.{name}" for name in ("id", "person_id", "collection_id", "live", "expires_at")]
+    return ForeignKeyConstraint(mine, theirs, onupdate="CASCADE", ondelete="CASCADE")
+
+
 class FaceRow(Base):
-    """One enrolled template, in the partition of its collection."""
+    """One template of an enrolled face, in the partition of its collection; a row a contract, with the same id."""
 
     __tablename__ = "faces"
 
@@ -145,7 +153,7 @@ class FaceRow(Base):
     consent_id: Mapped[UUID]
     consent_live: Mapped[bool] = mapped_column(server_default=true())
     consent_expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False)
-    contract_id: Mapped[str]
+    contract_id: Mapped[str] = mapped_column(primary_key=True)
     embedding: Mapped[Any] = mapped_column(HalfVector, nullable=False)
     size_px: Mapped[float]
     sharpness: Mapped[float]
@@ -161,20 +169,73 @@ class FaceRow(Base):
         CheckConstraint("consent_live", name="consent_live"),
         # Also serves the foreign key's look-ups, which ask by collection and person.
         UniqueConstraint("collection_id", "person_id", "source_sha256", "contract_id", name="uq_faces_source"),
-        ForeignKeyConstraint(
-            ["consent_id", "person_id", "collection_id", "consent_live", "consent_expires_at"],
-            [
-                "consents.id",
-                "consents.person_id",
-                "consents.collection_id",
-                "consents.live",
-                "consents.expires_at",
-            ],
-            onupdate="CASCADE",
-            ondelete="CASCADE",
-        ),
+        _live_consent(),
         {"postgresql_partition_by": "LIST (collection_id)"},
     )
+
+
+class CropRow(Base):
+    """The small photo a face can be described from again, encrypted; a trigger binds it to its face."""
+
+    __tablename__ = "crops"
+
+    collection_id: Mapped[UUID] = mapped_column(primary_key=True)
+    face_id: Mapped[UUID] = mapped_column(primary_key=True)
+    person_id: Mapped[UUID]
+    consent_id: Mapped[UUID] = mapped_column(index=True)
+    consent_live: Mapped[bool] = mapped_column(server_default=true())
+    consent_expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False)
+    key_id: Mapped[str] = mapped_column(index=True)
+    sealed: Mapped[bytes]
+
+    __table_args__ = (CheckConstraint("consent_live", name="consent_live"), _live_consent())
+
+
+class TransitionRow(Base):
+    """A collection on its way to another contract, and who carries its faces now."""
+
+    __tablename__ = "transitions"
+
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True)
+    contract_id: Mapped[str]
+    shadow_share: Mapped[float]
+    begun_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    switched_at: Mapped[datetime | None]
+    worker_id: Mapped[UUID | None]
+    leased_until: Mapped[datetime | None]
+    policies: Mapped[dict[str, Any] | None]
+    shadow_compared: Mapped[int] = mapped_column(server_default=text("0"))
+    shadow_agreed: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class CarryFailureRow(Base):
+    """Why a face has no template of a contract; a trigger binds it to its face."""
+
+    __tablename__ = "carry_failures"
+
+    collection_id: Mapped[UUID] = mapped_column(
+        ForeignKey("transitions.collection_id", ondelete="CASCADE"), primary_key=True
+    )
+    face_id: Mapped[UUID] = mapped_column(primary_key=True)
+    contract_id: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ShadowDisagreementRow(Base):
+    """A recognition that the two contracts of a collection answered differently: ids and scores only."""
+
+    __tablename__ = "shadow_disagreements"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("transitions.collection_id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    kind: Mapped[str]
+    active_person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"), index=True)
+    second_person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"), index=True)
+    answers: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index(None, "collection_id", "id"),)
 
 
 class KeyRow(Base):

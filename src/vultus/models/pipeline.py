@@ -26,6 +26,7 @@ from vultus.models.alignment import align
 from vultus.models.budget import PixelBudget
 from vultus.models.catalog.measured import rules_of
 from vultus.models.catalog.packs import BUILTIN, pack_named
+from vultus.models.cropping import cut, scale_of_crop
 from vultus.models.decoding import Photo, Picture
 from vultus.models.geometry import scale_of, similarity_transform
 from vultus.models.loading import load_pack
@@ -99,12 +100,13 @@ class FacePipeline:
         calibration = loaded.calibration or Calibration((), 0.0, "not measured")
         return cls(loaded, inference=inference, photos=photos, calibration=calibration)
 
-    def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:
+    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
         """Return every face of a photo, left to right; blocks.
 
         Args:
             photo: A JPEG, PNG or WebP file.
             embed: Whether vectors are wanted.
+            crops: Whether a crop of every face is wanted, to be described again later.
 
         Raises:
             ImageError: The bytes are no usable image.
@@ -119,17 +121,17 @@ class FacePipeline:
                 picture = opened.decode(side)
             with clock.stage("detect"):
                 found = self._detect(picture)
-            closer = self._side_for_crops(found, max(picture.width, picture.height))
+            closer = self._side_for_chips(found, max(picture.width, picture.height), crops=crops)
             sharp = opened.divisor(closer) >= opened.divisor(side)
             if sharp:
-                chips, faces = self._align(picture, found, clock, embed=embed)
+                chips, faces = self._align(picture, found, clock, embed=embed, crops=crops)
         if not sharp:
             # Outside the first hold: photos waiting for more room while holding some could wait for each other.
             del picture
             with self._budget.hold(opened.weight(closer)):
                 with clock.stage("decode"):
                     picture = opened.decode(closer)
-                chips, faces = self._align(picture, found, clock, embed=embed)
+                chips, faces = self._align(picture, found, clock, embed=embed, crops=crops)
         if embed:
             with clock.stage("embed"):
                 vectors = self._embedder.embed(chips)
@@ -148,30 +150,34 @@ class FacePipeline:
         factor = np.array([picture.width / width, picture.height / height])
         return sorted((_scaled(face, factor) for face in found), key=lambda face: face.box.left)
 
-    def _side_for_crops(self, found: list[DetectedFace], longer_side: int) -> int:
-        """Return the longer side a photo must be decoded at so that no crop is enlarged much.
+    def _side_for_chips(self, found: list[DetectedFace], longer_side: int, *, crops: bool) -> int:
+        """Return the longer side a photo must be decoded at so that no chip, and no crop, is enlarged much.
 
         The detector sees small faces well enough on a shrunk photo, the embedder does not.
 
         Args:
             found: Faces in pixels of the original photo.
             longer_side: Of the original photo, pixels.
+            crops: Whether crops are wanted beside the network's chips.
         """
         template = self._template.array
         enlarged = [scale_of(similarity_transform(face.landmarks, template)) for face in found]
+        if crops:
+            enlarged += [scale_of_crop(face.box) for face in found]
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
     def _align(
-        self, picture: Picture, found: list[DetectedFace], clock: _Clock, *, embed: bool
+        self, picture: Picture, found: list[DetectedFace], clock: _Clock, *, embed: bool, crops: bool
     ) -> tuple[Pixels, list[DescribedFace]]:
-        """Return the crops to embed, (n, views, side, side, 3), and the faces with their quality."""
+        """Return the chips, (n, views, side, side, 3), and the faces with their quality and, if wanted, their crops."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         views, faces = [], []
         with clock.stage("align"):
             for face in found:
                 landmarks = (face.landmarks * factor).astype(np.float32)
                 chip = align(picture.pixels, landmarks, self._frontal)
-                faces.append(DescribedFace(face, measure(face, chip, self._frontal.array), None))
+                crop = cut(picture.pixels, _scaled(face, factor).box) if crops else None
+                faces.append(DescribedFace(face, measure(face, chip, self._frontal.array), None, crop))
                 if embed:
                     if self._template != self._frontal:
                         chip = align(picture.pixels, landmarks, self._template)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vultus.settings import InferenceSettings
 
 
+POLL_S = 0.01
+
+
 class AnalysisPool:
     """Runs pipelines in threads; refuses at once when full.
 
@@ -29,6 +32,7 @@ class AnalysisPool:
     """
 
     def __init__(self, settings: InferenceSettings) -> None:
+        self._workers = settings.workers
         self._places = settings.workers + settings.max_queue
         self._taken = 0
         self._lock = threading.Lock()
@@ -48,7 +52,22 @@ class AnalysisPool:
         """Photos in the pool, running ones included."""
         return self._taken
 
-    async def analyze(self, photo: bytes, pipeline: FacePipeline, *, embed: bool = True) -> Analysis:
+    @property
+    def idle(self) -> bool:
+        """Whether a photo would be analysed at once."""
+        return self._taken < self._workers
+
+    async def room(self, patience_s: float) -> None:
+        """Let requests go first: return when a photo would be analysed at once, or when patience is over."""
+        until = time.monotonic() + patience_s
+        while True:
+            await asyncio.sleep(POLL_S)
+            if self.idle or time.monotonic() > until:
+                return
+
+    async def analyze(
+        self, photo: bytes, pipeline: FacePipeline, *, embed: bool = True, crops: bool = False
+    ) -> Analysis:
         """Return every face of a photo, left to right, as a pipeline describes it.
 
         A caller who is cancelled while waiting leaves the queue: the networks do not run for nobody.
@@ -66,7 +85,7 @@ class AnalysisPool:
             if self._taken >= self._places:
                 raise OverloadedError(f"All {self._places} places for photos are taken.")
             self._taken += 1
-        job = _Job(photo, pipeline, embed=embed)
+        job = _Job(photo, pipeline, embed=embed, crops=crops)
         future = self._threads.submit(self._run, job)
         future.add_done_callback(lambda done: self._leave(job, done))
         return await asyncio.wrap_future(future)
@@ -80,7 +99,7 @@ class AnalysisPool:
         waited_ms = (time.perf_counter() - job.queued_at) * 1e3
         if self._closing:
             raise UnavailableError("The server is shutting down.")
-        analysis = job.pipeline.describe(job.photo, embed=job.embed)
+        analysis = job.pipeline.describe(job.photo, embed=job.embed, crops=job.crops)
         return replace(analysis, timings_ms={"queue": waited_ms, **analysis.timings_ms})
 
     def _leave(self, job: _Job, _: Future[Analysis]) -> None:
@@ -93,8 +112,9 @@ class AnalysisPool:
 class _Job:
     """A photo on its way to a thread."""
 
-    def __init__(self, photo: bytes, pipeline: FacePipeline, *, embed: bool) -> None:
+    def __init__(self, photo: bytes, pipeline: FacePipeline, *, embed: bool, crops: bool) -> None:
         self.photo = photo
         self.pipeline = pipeline
         self.embed = embed
+        self.crops = crops
         self.queued_at = time.perf_counter()

@@ -119,8 +119,9 @@ class FaceOut(Wire):
     id: UUID
     person_id: UUID
     consent_id: UUID
-    contract_id: str
-    quality: QualityOut
+    contract_id: str = Field(description="Of the template that is searched, if the face has one of it.")
+    contracts: list[str] = Field(description="All it has templates of; two while the collection changes its network.")
+    quality: QualityOut = Field(description="As the photo was judged when it was enrolled.")
     score: Cosine
     source_sha256: str = Field(description="Digest of the photo it came from; the photo itself is not kept.")
     created_at: datetime

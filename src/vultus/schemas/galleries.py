@@ -35,6 +35,11 @@ class PolicyWire(Wire):
     margin: Number | None = Field(
         None, ge=0, le=2, description="Cosine ahead of the runner-up below which a match is ambiguous."
     )
+    keep_crops: bool = Field(
+        False,
+        description="Keep an encrypted crop of every face enrolled from now on, for a later change of the network; "
+        "setting it to false, or leaving it out of a new policy, deletes the crops there are.",
+    )
     enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
     recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
 
@@ -53,6 +58,7 @@ class PolicyWire(Wire):
             target_fmr=self.target_fmr if chosen else default.target_fmr,
             target_fpir=self.target_fpir,
             margin=self.margin,
+            keep_crops=self.keep_crops,
             enrol=domain.QualityRule(**self.enrol.model_dump()) if self.enrol else default.enrol,
             recognize=domain.QualityRule(**self.recognize.model_dump()) if self.recognize else default.recognize,
         )
@@ -80,7 +86,8 @@ class CollectionOut(Wire):
 
     id: UUID
     name: str
-    contract_id: str = Field(description="Vector space of its templates.")
+    contract_id: str = Field(description="Vector space that is searched.")
+    second_contract_id: str | None = Field(description="Another one that enrolment writes too, during a transition.")
     policy: PolicyWire
     retention_days: int | None
     persons: int | None = Field(None, description="Given when one collection is asked for.")
@@ -95,6 +102,7 @@ class CollectionOut(Wire):
             id=collection.id,
             name=collection.name,
             contract_id=collection.contract_id,
+            second_contract_id=collection.second_contract_id,
             policy=PolicyWire(**asdict(collection.policy)),
             retention_days=collection.retention_days,
             persons=persons,

@@ -13,7 +13,7 @@ from vultus.schemas.base import Cosine, Name, Number, Whole, Wire
 from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, face_fields
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.judging import RejectedPhoto
-from vultus.services.recognition import NamedFace, Recognition
+from vultus.services.naming import NamedFace, Recognition
 from vultus.services.registration import Registered
 from vultus.services.verification import Comparison, Verification
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vultus.db.database import Database, Work
     from vultus.models.pipeline import FacePipeline
     from vultus.models.pipelines import Pipelines
+    from vultus.services.crops import CropVault
 
 DEFAULT_COLLECTION = "default"
 
@@ -64,9 +65,10 @@ def _default_policy(pipeline: FacePipeline) -> DecisionPolicy:
 class Collections:
     """Collections by id or name."""
 
-    def __init__(self, database: Database, pipelines: Pipelines) -> None:
+    def __init__(self, database: Database, pipelines: Pipelines, vault: CropVault) -> None:
         self._database = database
         self._pipelines = pipelines
+        self._vault = vault
 
     def default_policy(self, pack: str | None = None) -> DecisionPolicy:
         """Return the policy of a collection that asks for nothing else.
@@ -120,6 +122,7 @@ class Collections:
                 policy=policy or _default_policy(pipeline),
                 retention_days=retention_days,
             )
+            await self._keep_crops(work, made)
             await work.audit.add(actor, "collection.created", collection_id=made.id)
         return made
 
@@ -144,13 +147,22 @@ class Collections:
             return await work.collections.page(after=after, limit=limit)
 
     async def change(self, reference: str, *, actor: Actor, **changes: Any) -> Collection:
-        """Change name, policy or retention of a collection; faces stay."""
+        """Change name, policy or retention of a collection; faces stay, and crops as long as the policy keeps them.
+
+        Raises:
+            CropKeyError: The policy shall keep crops, but their key is not at hand.
+        """
         async with self._database.work() as work:
             found = await find_collection(work, reference)
+            await work.lock_collection(found.id)
             _check_name(changes.get("name", found.name))
             changed = await work.collections.change(found.id, **changes)
+            crops = await self._keep_crops(work, changed)
             await work.audit.add(
-                actor, "collection.changed", collection_id=found.id, detail={"fields": sorted(changes)}
+                actor,
+                "collection.changed",
+                collection_id=found.id,
+                detail={"fields": sorted(changes), **({"crops_deleted": crops} if crops else {})},
             )
         return changed
 
@@ -162,6 +174,13 @@ class Collections:
             await work.audit.add(
                 actor, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
             )
+
+    async def _keep_crops(self, work: Work, home: Collection) -> int:
+        """Make sure that there is a key if the policy keeps crops, else delete them; return how many went."""
+        if home.policy.keep_crops:
+            await self._vault.key(work)
+            return 0
+        return await work.crops.delete_all(home.id)
 
     def _pipeline(self, pack: str | None) -> FacePipeline:
         return self._pipelines.default if pack is None else self._pipelines.named(pack)

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
 
 if TYPE_CHECKING:
-    from vultus.domain import Analysis, DescribedFace
+    from collections.abc import Sequence
+
+    from vultus.domain import Analysis, Box, DescribedFace
     from vultus.models.pipeline import FacePipeline
     from vultus.models.pool import AnalysisPool
+
+
+LEAST_OVERLAP = 0.3
+"""Of the boxes two detectors draw around one face; one may draw the head, the other from brow to chin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,10 @@ class Images:
         self._pool = pool
         self._max_bytes = max_bytes
 
-    async def analyze(self, photo: Photo, pipeline: FacePipeline, *, embed: bool = True) -> Analysis:
-        """Return every face of a photo, left to right.
+    async def analyze(
+        self, photo: Photo, pipeline: FacePipeline, *, embed: bool = True, crops: bool = False
+    ) -> Analysis:
+        """Return every face of a photo, left to right, with a crop of each if wanted.
 
         Raises:
             ImageError: The bytes are no usable image.
@@ -39,7 +47,7 @@ class Images:
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        return await self._pool.analyze(photo.content, pipeline, embed=embed)
+        return await self._pool.analyze(photo.content, pipeline, embed=embed, crops=crops)
 
     async def one_face(self, photo: Photo, pipeline: FacePipeline, *, largest: bool) -> DescribedFace:
         """Return the face of a photo that shows one person.
@@ -49,6 +57,21 @@ class Images:
             SeveralFacesError: There are several and the largest was not asked for.
         """
         return pick_face(await self.analyze(photo, pipeline), largest=largest)
+
+
+def same_face(faces: Sequence[DescribedFace], box: Box) -> DescribedFace | None:
+    """Return the face another detector found where a box is, if any: it overlaps enough, or the box's middle is in it.
+
+    Args:
+        faces: Of the same photo.
+        box: Of a face, in the same pixels.
+    """
+    best = max(faces, key=lambda face: face.face.box.overlap(box), default=None)
+    if best is None:
+        return None
+    found, (across, down) = best.face.box, box.centre
+    middle = found.left <= across <= found.right and found.top <= down <= found.bottom
+    return best if middle or found.overlap(box) >= LEAST_OVERLAP else None
 
 
 def pick_face(analysis: Analysis, *, largest: bool) -> DescribedFace:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Analysis, DescribedFace, QualityRule
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.decision import quality_faults
-from vultus.services.images import Images, Photo, pick_face
+from vultus.services.images import Images, Photo, pick_face, same_face
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +22,17 @@ NOT_THE_PHOTOS_FAULT = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.S
 
 @dataclass(frozen=True, slots=True)
 class JudgedFace:
-    """A face good enough to be enrolled, and the photo, counted from 0, it came from."""
+    """A face good enough to be enrolled, and the photo, counted from 0, it came from.
+
+    Attributes:
+        second: The same face as the pipeline of a second contract describes it; None without one, or if it sees none.
+    """
 
     photo: int
     filename: str | None
     sha256: str
     face: DescribedFace
+    second: DescribedFace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +47,49 @@ class RejectedPhoto:
 
 
 async def judge_photos(
-    images: Images, photos: Sequence[Photo], pipeline: FacePipeline, *, rule: QualityRule, largest: bool
+    images: Images,
+    photos: Sequence[Photo],
+    pipeline: FacePipeline,
+    *,
+    rule: QualityRule,
+    largest: bool,
+    second: FacePipeline | None = None,
+    crops: bool = False,
 ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
     """Analyse photos side by side and keep those that show one face that reaches the rule.
+
+    Args:
+        images: Describes them.
+        photos: To be judged.
+        pipeline: Judges them.
+        rule: What a face must reach.
+        largest: Take the largest face of a photo that shows several.
+        second: Another pipeline to describe accepted faces by too.
+        crops: Whether faces are described with a crop.
 
     Raises:
         OverloadedError: The networks could not take all photos; nothing was decided about any.
     """
 
-    async def analyze(photo: Photo) -> Analysis | VultusError:
+    async def judge(at: int, photo: Photo) -> JudgedFace | RejectedPhoto:
         try:
-            return await images.analyze(photo, pipeline)
+            analysis: Analysis | VultusError = await images.analyze(photo, pipeline, crops=crops)
         except VultusError as error:
             if error.kind in NOT_THE_PHOTOS_FAULT:
                 raise
-            return error
+            analysis = error
+        verdict = _judge(at, photo.filename, analysis, rule, largest=largest)
+        if second is None or isinstance(verdict, RejectedPhoto):
+            return verdict
+        again = await images.analyze(photo, second)
+        return replace(verdict, second=same_face(again.faces, verdict.face.face.box))
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(analyze(photo)) for photo in photos]
+            tasks = [group.create_task(judge(at, photo)) for at, photo in enumerate(photos)]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    verdicts = [
-        _judge(at, photo.filename, task.result(), rule, largest=largest)
-        for at, (photo, task) in enumerate(zip(photos, tasks, strict=True))
-    ]
+    verdicts = [task.result() for task in tasks]
     return (
         [verdict for verdict in verdicts if isinstance(verdict, JudgedFace)],
         [verdict for verdict in verdicts if isinstance(verdict, RejectedPhoto)],

@@ -81,13 +81,13 @@ class Persons:
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, collection)
             await work.persons.get(home.id, person_id)
-            return await work.faces.page(home.id, person_id, after=after, limit=limit)
+            return await work.faces.page(home.id, person_id, home.contract_id, after=after, limit=limit)
 
     async def face(self, collection: str, person_id: UUID, face_id: UUID) -> Face:
         """Return one face of a person."""
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, collection)
-            return await work.faces.get(home.id, person_id, face_id)
+            return await work.faces.get(home.id, person_id, face_id, home.contract_id)
 
     async def delete_face(self, collection: str, person_id: UUID, face_id: UUID, *, actor: Actor) -> None:
         """Remove one face; the person and their consents stay."""

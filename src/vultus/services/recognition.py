@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Analysis, Candidate, Collection, Decision, DescribedFace, FloatArray
 from vultus.errors import ContractMismatchError, InvalidInputError
 from vultus.services.collections import calibration_of, check_contract, find_collection
-from vultus.services.decision import assign_unique, decide, quality_faults, threshold_for
+from vultus.services.contracts import check_searched, under_contract
+from vultus.services.decision import decide
+from vultus.services.naming import Recognition, name_faces
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
+    from vultus.domain import Analysis, Candidate, Collection, Decision, FloatArray
     from vultus.models.pipelines import Pipelines
     from vultus.services.images import Images, Photo
-
-
-@dataclass(frozen=True, slots=True)
-class NamedFace:
-    """A face of a photo with its verdict and candidates, best first, one entry a person."""
-
-    described: DescribedFace
-    decision: Decision
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recognition:
-    """What was recognised in a photo, faces left to right."""
-
-    collection: Collection
-    analysis: Analysis
-    faces: tuple[NamedFace, ...]
+    from vultus.services.shadow import Shadow
 
 
 class Recognizer:
     """Search a collection for faces and vectors."""
 
-    def __init__(self, database: Database, images: Images, pipelines: Pipelines) -> None:
+    def __init__(self, database: Database, images: Images, pipelines: Pipelines, shadow: Shadow) -> None:
         self._database = database
         self._images = images
         self._pipelines = pipelines
+        self._shadow = shadow
 
     async def recognize(
         self, photo: Photo, *, collection: str, limit: int, unique_per_image: bool = False
@@ -51,45 +36,34 @@ class Recognizer:
 
         The networks run before the transaction opens: a pooled connection must never wait for them.
         """
-        home = await self._collection(collection)
-        pipeline = self._pipelines.of(home.contract_id)
-        analysis = await self._images.analyze(photo, pipeline)
+
+        async def attempt(home: Collection) -> Recognition:
+            analysis = await self._images.analyze(photo, self._pipelines.of(home.contract_id))
+            return await self._named(home, photo, analysis, limit, unique_per_image=unique_per_image)
+
+        return await under_contract(await self._collection(collection), attempt)
+
+    async def _named(
+        self, home: Collection, photo: Photo, analysis: Analysis, limit: int, *, unique_per_image: bool
+    ) -> Recognition:
+        """Search for the faces of a photo and decide about each."""
         if not analysis.faces:
             return Recognition(home, analysis, ())
+        pipeline = self._pipelines.of(home.contract_id)
         probes = np.stack([face.vector for face in analysis.faces])
         # The verdict needs the runner-up, and a unique assignment as many persons as there are faces.
         depth = max(limit, 2, len(analysis.faces) + 1 if unique_per_image else 0)
         async with self._database.work(read_only=True) as work:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
-            home = await work.collections.get(home.id)
-            found = await work.faces.search(home.id, pipeline.contract.id, probes, depth)
-        calibration = calibration_of(home, pipeline)
-        faults = [quality_faults(face.quality, face.face.score, home.policy.recognize) for face in analysis.faces]
-        lists = [result.candidates for result in found]
-        if unique_per_image:
-            limit_cosine = threshold_for(home.policy, calibration, found[0].gallery_size).cosine
-            # A face that cannot be trusted must not take a person from one that can.
-            contenders = [() if fault else candidates for fault, candidates in zip(faults, lists, strict=True)]
-            unique = assign_unique(contenders, limit_cosine)
-            lists = [full if fault else mine for fault, full, mine in zip(faults, lists, unique, strict=True)]
-        return Recognition(
-            home,
-            analysis,
-            tuple(
-                NamedFace(
-                    face,
-                    decide(
-                        [candidate.similarity for candidate in candidates],
-                        policy=home.policy,
-                        calibration=calibration,
-                        gallery_size=result.gallery_size,
-                        faults=fault,
-                    ),
-                    candidates[:limit],
-                )
-                for face, fault, candidates, result in zip(analysis.faces, faults, lists, found, strict=True)
-            ),
-        )
+            now = await work.collections.get(home.id)
+            check_searched(home, now)
+            found = await work.faces.search(home.id, now.contract_id, probes, depth)
+            transition = await work.transitions.get(home.id) if now.second_contract_id else None
+        named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image)
+        recognition = Recognition(now, analysis, named)
+        if transition is not None:
+            self._shadow.offer(photo, recognition, transition.shadow_share)
+        return recognition
 
     async def search(
         self, vector: FloatArray, *, contract_id: str, collection: str, limit: int

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import numpy as np
 
-from vultus.db.repositories.faces import NewFace
 from vultus.domain import Actor, Candidate, Collection, Consent, Face, FloatArray, Person
 from vultus.errors import (
     ConsentRequiredError,
@@ -20,7 +19,9 @@ from vultus.errors import (
 )
 from vultus.services.collections import calibration_of, find_collection
 from vultus.services.consents import ConsentGrant, add_consent, live_consent
+from vultus.services.contracts import check_written, under_contract
 from vultus.services.decision import lookalike_threshold
+from vultus.services.enrolment import enrol
 from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
@@ -28,6 +29,7 @@ from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
     from vultus.models.pipelines import Pipelines
+    from vultus.services.crops import CropVault
     from vultus.services.images import Images
 
 
@@ -108,10 +110,13 @@ class Replayed:
 class Registrar:
     """Registers persons and adds faces to them."""
 
-    def __init__(self, database: Database, images: Images, pipelines: Pipelines, *, max_photos: int) -> None:
+    def __init__(
+        self, database: Database, images: Images, pipelines: Pipelines, vault: CropVault, *, max_photos: int
+    ) -> None:
         self._database = database
         self._images = images
         self._pipelines = pipelines
+        self._vault = vault
         self._max_photos = max_photos
 
     async def register(self, request: RegistrationRequest, *, actor: Actor) -> Registered:
@@ -125,9 +130,13 @@ class Registrar:
             NoPhotoAcceptedError: No photo could be enrolled; its `rejected` fact says why for each.
             NotFoundError: The collection, person or consent does not exist.
         """
-        home, judged, rejected = await self._judge(request)
-        async with self._database.work() as work:
-            return await self._write(work, home, request, judged, rejected, actor)
+
+        async def attempt(home: Collection) -> Registered:
+            judged, rejected = await self._judge(home, request)
+            async with self._database.work() as work:
+                return await self._write(work, home, request, judged, rejected, actor)
+
+        return await under_contract(await self._home(request), attempt)
 
     async def register_once(self, request: RegistrationRequest, once: Once, *, actor: Actor) -> Registered | Replayed:
         """Register as `register` does, or replay the answer of an earlier identical request.
@@ -141,34 +150,49 @@ class Registrar:
         async with self._database.work(read_only=True) as work:
             if stored := await _replay(work, once):
                 return stored
-        home, judged, rejected = await self._judge(request)
-        async with self._database.work() as work:
-            if not await work.idempotency.try_lock(once.api_key_id, once.key):
-                raise IdempotencyInFlightError("The first request with this Idempotency-Key is still running.")
-            if stored := await _replay(work, once):
-                return stored
-            done = await self._write(work, home, request, judged, rejected, actor)
-            await work.idempotency.add(
-                api_key_id=once.api_key_id,
-                key=once.key,
-                request_sha256=once.request_sha256,
-                status=201,
-                body=once.encode(done),
-                person_id=done.person.id,
-            )
-        return done
 
-    async def _judge(self, request: RegistrationRequest) -> tuple[Collection, list[JudgedFace], list[RejectedPhoto]]:
+        async def attempt(home: Collection) -> Registered | Replayed:
+            judged, rejected = await self._judge(home, request)
+            async with self._database.work() as work:
+                if not await work.idempotency.try_lock(once.api_key_id, once.key):
+                    raise IdempotencyInFlightError("The first request with this Idempotency-Key is still running.")
+                if stored := await _replay(work, once):
+                    return stored
+                done = await self._write(work, home, request, judged, rejected, actor)
+                await work.idempotency.add(
+                    api_key_id=once.api_key_id,
+                    key=once.key,
+                    request_sha256=once.request_sha256,
+                    status=201,
+                    body=once.encode(done),
+                    person_id=done.person.id,
+                )
+            return done
+
+        return await under_contract(await self._home(request), attempt)
+
+    async def _home(self, request: RegistrationRequest) -> Collection:
+        """Return where to register, having refused what can be refused without the networks."""
         _check(request, self._max_photos)
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, request.collection)
             person = await _existing(work, home, request)
             if request.consent_id:
                 await live_consent(work, home, person, request.consent_id)
-        rule = home.policy.enrol
-        pipeline = self._pipelines.of(home.contract_id)
-        judgement = await judge_photos(self._images, request.photos, pipeline, rule=rule, largest=request.largest_face)
-        return home, *judgement
+        return home
+
+    async def _judge(
+        self, home: Collection, request: RegistrationRequest
+    ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
+        return await judge_photos(
+            self._images,
+            request.photos,
+            self._pipelines.of(home.contract_id),
+            rule=home.policy.enrol,
+            largest=request.largest_face,
+            second=self._pipelines.of(home.second_contract_id) if home.second_contract_id else None,
+            crops=home.policy.keep_crops,
+        )
 
     async def _write(
         self,
@@ -180,7 +204,9 @@ class Registrar:
         actor: Actor,
     ) -> Registered:
         # One writer a collection at a time: two requests must not both find the same new face unknown.
-        home = await open_for_writing(work, str(home.id))
+        now = await open_for_writing(work, str(home.id))
+        check_written(home, now)
+        home = now
         existing = await _existing(work, home, request)
         judged, doubles = await self._without_doubles(work, home, request, existing, judged)
         rejected = sorted([*rejected, *doubles], key=lambda photo: photo.photo)
@@ -191,7 +217,7 @@ class Registrar:
             consent = await add_consent(work, home, person.id, request.consent)
         else:
             consent = await live_consent(work, home, person, request.consent_id)
-        faces = await work.faces.add_many(_templates(home, person, consent, judged))
+        faces = await enrol(work, home, consent, judged, self._vault)
         await work.audit.add(
             actor,
             "faces.added" if existing else "person.registered",
@@ -215,7 +241,7 @@ class Registrar:
         judged: list[JudgedFace],
     ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
         """Part with photos the person already has and with faces that are enrolled as somebody else."""
-        known = await work.faces.sources_of(home.id, person.id, home.contract_id) if person else frozenset()
+        known = await work.faces.sources_of(home.id, person.id) if person else frozenset()
         once = {face.sha256: face for face in reversed(judged) if face.sha256 not in known}
         fresh = [face for face in judged if once.get(face.sha256) is face]
         rejected = [_duplicate(face) for face in judged if once.get(face.sha256) is not face]
@@ -277,23 +303,6 @@ async def _replay(work: Work, once: Once) -> Replayed | None:
             "This Idempotency-Key was used before with another request; use a new key for a new request."
         )
     return Replayed(stored.body)
-
-
-def _templates(home: Collection, person: Person, consent: Consent, judged: list[JudgedFace]) -> list[NewFace]:
-    return [
-        NewFace(
-            collection_id=home.id,
-            person_id=person.id,
-            consent_id=consent.id,
-            consent_expires_at=consent.expires_at,
-            contract_id=home.contract_id,
-            vector=judgement.face.vector,
-            quality=judgement.face.quality,
-            score=judgement.face.face.score,
-            source_sha256=judgement.sha256,
-        )
-        for judgement in judged
-    ]
 
 
 def _vectors(judged: list[JudgedFace]) -> FloatArray:

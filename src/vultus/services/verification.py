@@ -10,6 +10,7 @@ import numpy as np
 
 from vultus.domain import Collection, Decision, DecisionPolicy, DescribedFace, Person
 from vultus.services.collections import calibration_of, find_collection
+from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide, quality_faults
 
 if TYPE_CHECKING:
@@ -77,14 +78,19 @@ class Verifier:
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, collection)
             await work.persons.get(home.id, person_id)
-        pipeline = self._pipelines.of(home.contract_id)
-        face = await self._images.one_face(photo, pipeline, largest=largest)
-        async with self._database.work(read_only=True) as work:
-            person = await work.persons.get(home.id, person_id)
-            best = await work.faces.best_of_person(home.id, person_id, pipeline.contract.id, face.vector)
-        similarity = None if best is None else best[0]
-        scores = [] if similarity is None else [similarity]
-        return Verification(person, face, similarity, self._decide(scores, home, self._faults(face, home.policy)))
+
+        async def attempt(home: Collection) -> Verification:
+            face = await self._images.one_face(photo, self._pipelines.of(home.contract_id), largest=largest)
+            async with self._database.work(read_only=True) as work:
+                now = await work.collections.get(home.id)
+                check_searched(home, now)
+                person = await work.persons.get(home.id, person_id)
+                best = await work.faces.best_of_person(home.id, person_id, now.contract_id, face.vector)
+            similarity = None if best is None else best[0]
+            scores = [] if similarity is None else [similarity]
+            return Verification(person, face, similarity, self._decide(scores, now, self._faults(face, now.policy)))
+
+        return await under_contract(home, attempt)
 
     def _decide(self, similarities: list[float], home: Collection, faults: tuple[str, ...]) -> Decision:
         return decide(

@@ -9,13 +9,18 @@ from vultus.db.database import Database
 from vultus.models.pipelines import Pipelines
 from vultus.services.access import Access
 from vultus.services.audit import Audit
+from vultus.services.carrying import Carrier, Supplier
 from vultus.services.collections import Collections
+from vultus.services.comparing import Comparer
 from vultus.services.consents import Consents
+from vultus.services.crops import CropVault
 from vultus.services.erasure import Eraser
 from vultus.services.images import Images
 from vultus.services.persons import Persons
 from vultus.services.recognition import Recognizer
 from vultus.services.registration import Registrar
+from vultus.services.shadow import Shadow
+from vultus.services.transition import Transitions
 from vultus.services.verification import Verifier
 from vultus.settings import Settings
 
@@ -32,31 +37,43 @@ class Services:
     pipelines: Pipelines
     access: Access
     audit: Audit
+    carrier: Carrier
     collections: Collections
+    comparer: Comparer
     consents: Consents
     eraser: Eraser
     images: Images
     persons: Persons
     recognizer: Recognizer
     registrar: Registrar
+    shadow: Shadow
+    supplier: Supplier
+    transitions: Transitions
     verifier: Verifier
 
 
 def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines: Pipelines) -> Services:
     """Wire the services."""
     images = Images(pool, max_bytes=settings.photos.max_bytes)
+    vault = CropVault(settings.crop_key_file)
+    shadow = Shadow(database, pool, pipelines)
     return Services(
         settings=settings,
         database=database,
         pipelines=pipelines,
         access=Access(database),
         audit=Audit(database),
-        collections=Collections(database, pipelines),
+        carrier=Carrier(database, pool, pipelines, vault),
+        collections=Collections(database, pipelines, vault),
+        comparer=Comparer(database, pipelines),
         consents=Consents(database),
         eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
         images=images,
         persons=Persons(database),
-        recognizer=Recognizer(database, images, pipelines),
-        registrar=Registrar(database, images, pipelines, max_photos=settings.photos.max_photos),
+        recognizer=Recognizer(database, images, pipelines, shadow),
+        registrar=Registrar(database, images, pipelines, vault, max_photos=settings.photos.max_photos),
+        shadow=shadow,
+        supplier=Supplier(database, images, pipelines, max_photos=settings.photos.max_photos),
+        transitions=Transitions(database, pipelines),
         verifier=Verifier(database, images, pipelines),
     )

@@ -43,7 +43,7 @@ class FakePipeline:
     calibration = Calibration(((1e-2, 0.7), (1e-4, 0.8)), margin=0.02, source="made up")
     enrol_rule = recognize_rule = RULE
 
-    def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:
+    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
         assert embed
         words = photo.decode().split()
         if not words:

@@ -30,7 +30,7 @@ _COLUMNS = (
     CollectionRow.second_contract_id,
     CollectionRow.calibrations,
 )
-_CHANGEABLE = {"name", "policy", "retention_days"}
+_CHANGEABLE = {"name", "policy", "retention_days", "contract_id", "second_contract_id"}
 
 
 def partition_of(collection_id: UUID) -> str:
@@ -96,7 +96,7 @@ class Collections:
         return tuple(map(_collection, await self._session.execute(query)))
 
     async def change(self, collection_id: UUID, **changes: Any) -> Collection:
-        """Change `name`, `policy` or `retention_days`.
+        """Change `name`, `policy`, `retention_days` or the contracts.
 
         Raises:
             NotFoundError: There is no such collection.
@@ -140,15 +140,17 @@ class Collections:
         Raises:
             NotFoundError: There is no such collection.
         """
-        await self.get(collection_id)
+        home = await self.get(collection_id)
         # The partition by its own name: a lock on the parent, even for reading, would make two deletions, each after
         # its own count, wait for one another.
         faces = table(partition_of(collection_id), column("id"))
+        # Only on the way to another network has a face more than one row; telling them apart takes a sort.
+        count = func.count() if home.second_contract_id is None else func.count(faces.c.id.distinct())
         row = (
             await self._session.execute(
                 select(
                     select(func.count()).where(PersonRow.collection_id == collection_id).scalar_subquery(),
-                    select(func.count()).select_from(faces).scalar_subquery(),
+                    select(count).select_from(faces).scalar_subquery(),
                 )
             )
         ).one()
@@ -176,7 +178,7 @@ def _collection(row: Any) -> Collection:
         id=row.id,
         name=row.name,
         contract_id=row.contract_id,
-        policy=_policy(row.policy),
+        policy=policy_of(row.policy),
         retention_days=row.retention_days,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -194,7 +196,8 @@ def _values(name: str, contract_id: str, policy: DecisionPolicy, retention_days:
     }
 
 
-def _policy(stored: dict[str, Any]) -> DecisionPolicy:
+def policy_of(stored: dict[str, Any]) -> DecisionPolicy:
+    """Return a policy that was stored as a mapping."""
     rules = {name: QualityRule(**stored[name]) for name in ("enrol", "recognize")}
     return DecisionPolicy(**{**stored, **rules})
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, delete, func, insert, select, text
+from sqlalchemy import Select, Uuid, bindparam, delete, func, insert, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from vultus.db.tables import FaceRow
 from vultus.db.types import HalfVector, encode_halfvec
 from vultus.domain import Candidate, Face, FloatArray, Quality
 from vultus.errors import NotFoundError
+from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +40,7 @@ _COLUMNS = (
     FaceRow.created_at,
     *_QUALITY,
 )
+_AT_QUALITY = len(_COLUMNS) - len(_QUALITY)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +51,7 @@ class NewFace:
         consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
         vector: (d,) float32 of length 1; stored as float16.
         source_sha256: Digest of the photo's bytes, hexadecimal.
+        id: Of the face; its templates of two contracts share it.
     """
 
     collection_id: UUID
@@ -59,6 +63,7 @@ class NewFace:
     quality: Quality
     score: float
     source_sha256: str
+    id: UUID = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +99,32 @@ class Faces:
         )
         return tuple(map(_face, rows))
 
-    async def get(self, collection_id: UUID, person_id: UUID, face_id: UUID) -> Face:
-        """Return a face of a person.
+    async def get(self, collection_id: UUID, person_id: UUID, face_id: UUID, contract_id: str) -> Face:
+        """Return a face of a person, with the quality it has under a contract if it has a template of it.
 
         Raises:
             NotFoundError: The person has none with this id.
         """
-        row = (
-            await self._session.execute(
-                select(*_COLUMNS).where(
-                    FaceRow.collection_id == collection_id, FaceRow.person_id == person_id, FaceRow.id == face_id
-                )
-            )
-        ).one_or_none()
+        query = _each_once(collection_id, person_id, contract_id).where(FaceRow.id == face_id)
+        row = (await self._session.execute(query)).one_or_none()
         if row is None:
             raise NotFoundError(f"The person has no face with id {face_id}.")
         return _face(row)
 
-    async def page(self, collection_id: UUID, person_id: UUID, after: UUID | None, limit: int) -> tuple[Face, ...]:
-        """Return a person's faces in order of enrolment, those after the given id."""
-        query = select(*_COLUMNS).where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id)
+    async def page(
+        self, collection_id: UUID, person_id: UUID, contract_id: str, after: UUID | None, limit: int
+    ) -> tuple[Face, ...]:
+        """Return a person's faces in order of enrolment, those after the given id, each once.
+
+        A face with templates of two contracts is that of the given contract.
+        """
+        query = _each_once(collection_id, person_id, contract_id)
         if after is not None:
             query = query.where(FaceRow.id > after)
-        return tuple(map(_face, await self._session.execute(query.order_by(FaceRow.id).limit(limit))))
+        return tuple(map(_face, await self._session.execute(query.limit(limit))))
 
     async def delete(self, collection_id: UUID, person_id: UUID, face_id: UUID) -> None:
-        """Remove a face.
+        """Remove a face, whatever contracts it has templates of.
 
         Raises:
             NotFoundError: The person has none with this id.
@@ -129,7 +134,7 @@ class Faces:
             .where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id, FaceRow.id == face_id)
             .returning(FaceRow.id)
         )
-        if row.one_or_none() is None:
+        if not row.all():
             raise NotFoundError(f"The person has no face with id {face_id}.")
 
     async def delete_by_consent(self, collection_id: UUID, consent_id: UUID) -> int:
@@ -139,7 +144,7 @@ class Faces:
             .where(FaceRow.collection_id == collection_id, FaceRow.consent_id == consent_id)
             .returning(FaceRow.id)
         )
-        return len(gone.all())
+        return len(set(gone.scalars()))
 
     async def count(self, collection_id: UUID, contract_id: str) -> int:
         """Return how many templates of a contract a search compares now."""
@@ -150,12 +155,10 @@ class Faces:
         )
         return (await self._session.execute(query)).scalar_one()
 
-    async def sources_of(self, collection_id: UUID, person_id: UUID, contract_id: str) -> set[str]:
-        """Return the digests, hexadecimal, of the photos enrolled for a person."""
+    async def sources_of(self, collection_id: UUID, person_id: UUID) -> set[str]:
+        """Return the digests, hexadecimal, of the photos enrolled for a person, under whatever contract."""
         query = select(FaceRow.source_sha256).where(
-            FaceRow.collection_id == collection_id,
-            FaceRow.person_id == person_id,
-            FaceRow.contract_id == contract_id,
+            FaceRow.collection_id == collection_id, FaceRow.person_id == person_id
         )
         return {digest.hex() for digest in await self._session.scalars(query)}
 
@@ -253,9 +256,21 @@ _SEARCH = text(
 ).bindparams(bindparam("collection", type_=Uuid))
 
 
+def _each_once(collection_id: UUID, person_id: UUID, contract_id: str) -> Select[*tuple[Any, ...]]:
+    """Select a person's faces, each once, the template of the given contract first, with all contracts it has."""
+    contracts = func.array_agg(FaceRow.contract_id).over(partition_by=FaceRow.id).label("contracts")
+    return (
+        select(*_COLUMNS, contracts)
+        .ext(distinct_on(FaceRow.id))
+        .where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id)
+        .order_by(FaceRow.id, FaceRow.contract_id != contract_id)
+    )
+
+
 def _values(face: NewFace) -> dict[str, Any]:
     quality = face.quality
     return {
+        "id": face.id,
         "collection_id": face.collection_id,
         "person_id": face.person_id,
         "consent_id": face.consent_id,
@@ -280,8 +295,9 @@ def _face(row: Any) -> Face:
         person_id=row.person_id,
         consent_id=row.consent_id,
         contract_id=row.contract_id,
-        quality=Quality(*row[-len(_QUALITY) :]),
+        quality=Quality(*row[_AT_QUALITY : len(_COLUMNS)]),
         score=row.score,
         source_sha256=row.source_sha256.hex(),
         created_at=row.created_at,
+        contracts=tuple(sorted(getattr(row, "contracts", (row.contract_id,)))),
     )

@@ -129,7 +129,7 @@ class Persons:
         faces, consents = (
             await self._session.execute(
                 select(
-                    select(func.count())
+                    select(func.count(FaceRow.id.distinct()))
                     .where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id)
                     .scalar_subquery(),
                     select(func.count()).where(ConsentRow.person_id == person_id).scalar_subquery(),
