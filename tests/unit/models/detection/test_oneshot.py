@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
@@ -80,6 +79,20 @@ def test_a_face_that_fills_the_image_is_found(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose([face.box.right, face.box.bottom], shape[::-1], atol=8)
 
 
+def test_large_and_small_faces_of_one_photo_are_found_down_to_the_smallest_wanted() -> None:
+    image = np.zeros((900, 1400, 3), np.uint8)
+    for left, top, side in ((100, 100, 700), (1000, 300, 45), (1200, 600, 25)):
+        image[top : top + side, left : left + side] = 255
+
+    faces = squares().detect(image, 38)
+
+    np.testing.assert_allclose(sorted(face.box.width for face in faces), [45, 700], rtol=0.05)
+
+
+def test_what_the_network_is_shown_is_bounded() -> None:
+    assert squares().detect(np.zeros((3000, 5000, 3), np.uint8), 5) == []
+
+
 def test_what_is_not_seen_again_is_no_face() -> None:
     class Once(Squares):
         def look(self, image: Pixels) -> Candidates:
@@ -131,7 +144,7 @@ def test_a_mirrored_photo_keeps_left_and_right_of_the_image(detect: Detect) -> N
 
 @pytest.mark.parametrize("angle", [-45, -20, 20, 45])
 def test_landmarks_turn_with_the_head(detect: Detect, angle: float) -> None:
-    matrix: Any = cv2.getRotationMatrix2D((225, 120), angle, 1)
+    matrix = cv2.getRotationMatrix2D((225, 120), angle, 1)
     turned = cv2.warpAffine(astronaut(), matrix, (512, 512)).astype(np.uint8)
 
     (face,) = detect(turned, 40)
@@ -182,7 +195,7 @@ def test_forty_faces_of_30_to_100_pixels_are_all_found_once(detect: Detect) -> N
             picture, points = picture[:, ::-1], np.array([side, 0]) + points[[1, 0, 2, 4, 3]] * [-1, 1]
         left, top = 200 * (at % 8), 200 * (at // 8)
         canvas[top : top + side, left : left + side] = picture
-        wanted.append((side, np.add(points, [left, top])))
+        wanted.append((side, points + np.array([left, top])))
 
     faces = detect(canvas, 20)
 

@@ -18,7 +18,8 @@ def network(*, batch: bool) -> bytes:
     shape = [1, -1] if batch else [-1]
     for kind in range(3):
         for stride in (8, 16, 32):
-            biases = ([-50, 0 if stride == 16 else -50], [9.0] * 4 + [0.5, 0.25, 1.5, 2], [9.0] * 10 + POINTS)[kind]
+            scores = [-50.0, 0.0 if stride == 16 else -50.0]
+            biases = (scores, [9.0] * 4 + [0.5, 0.25, 1.5, 2], [9.0] * 10 + POINTS)[kind]
             grid = heads.grid(stride, biases, [8, 8] if kind == 0 else None)
             answers = heads.rows(grid, [*shape, len(biases) // 2])
             heads.answer(heads.sigmoid(answers) if kind == 0 else answers)

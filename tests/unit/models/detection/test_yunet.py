@@ -17,8 +17,9 @@ def network(side: int | None) -> bytes:
     heads = Heads()
     for kind in range(4):
         for stride in (8, 16, 32):
-            seldom = 0 if stride == 8 else -50
-            biases = ([seldom - 8], [seldom - 4], [0.25, 0.5, *np.log([4, 6])], POINTS)[kind]
+            seldom = 0.0 if stride == 8 else -50.0
+            size: list[float] = np.log([4, 6]).tolist()
+            biases = ([seldom - 8], [seldom - 4], [0.25, 0.5, *size], POINTS)[kind]
             answers = heads.rows(heads.grid(stride, biases, [16 / 255] if kind < 2 else None), [1, -1, len(biases)])
             heads.answer(heads.sigmoid(answers) if kind < 2 else answers)
     return heads.build(side)
