@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,20 +17,29 @@ from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import split
 from vultus.evaluation.keeping import calibration_from
+from vultus.evaluation.liveness import evaluate_liveness, judge_all, read_presentations, watching
 from vultus.evaluation.page import percent, scientific
 from vultus.evaluation.pairs import evaluate_all, evaluate_listed
 from vultus.evaluation.provenance import Provenance, provenance
-from vultus.evaluation.record import GalleryReport, PairsReport, evaluated
+from vultus.evaluation.record import GalleryReport, LivenessReport, PairsReport, evaluated
 from vultus.evaluation.report import summary, write
 from vultus.evaluation.runner import Described, describe_all
 from vultus.main import open_store
+from vultus.models.catalog.entries import Kind
+from vultus.models.catalog.packs import network_named
+from vultus.models.liveness import LivenessDetector
+from vultus.models.liveness.minifasnet import LivenessRule
+from vultus.models.loading import load_liveness
 from vultus.models.pipeline import FacePipeline
 
 if TYPE_CHECKING:
     from vultus.evaluation.intervals import Mean, Rate
+    from vultus.evaluation.liveness import MeanRate
     from vultus.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
+
+LIVENESS_THRESHOLD = LivenessRule().threshold
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="One folder a person.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")]
@@ -118,6 +127,56 @@ def gallery(
         out.print(f"Report: {page}", soft_wrap=True)
 
 
+@app.command()
+def liveness(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Photos in live and in spoof/SPECIES."),
+    ],
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Score from which on a face counts as live.")
+    ] = LIVENESS_THRESHOLD,
+    out_dir: Out = Path("report"),
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Presentation attack detection: do photographed faces pass for live ones?"""
+    settings = load_settings()
+    with _readable_errors(as_json=as_json):
+        data = read_presentations(folder)
+        detector, networks = open_liveness(settings)
+        pipeline = open_pipeline(settings, None, calibrated=False)
+        judge = watching(pipeline, detector, settings.photos)
+        with _bar(len(data.photos), show=not as_json) as progress:
+            judged = judge_all(judge, data, workers=workers or settings.inference.workers, progress=progress)
+        command = ["vultus", "evaluate", "liveness", str(folder)]
+        command += ["--threshold", f"{threshold:g}"] if threshold != LIVENESS_THRESHOLD else []
+        report = LivenessReport(
+            data=folder.resolve().name,
+            photos=dict(zip(data.persons, data.counts.tolist(), strict=True)),
+            failures=judged.failures,
+            photos_per_s=judged.photos_per_s,
+            workers=judged.workers,
+            networks=networks,
+            provenance=_provenance(pipeline, command),
+            result=evaluate_liveness(data, judged, threshold),
+        )
+        page = write(report, out_dir)
+    if as_json:
+        print_json(summary(report))
+    else:
+        _show_liveness(report)
+        out.print(f"Report: {page}", soft_wrap=True)
+
+
+def open_liveness(settings: Settings) -> tuple[LivenessDetector, dict[str, str]]:
+    """Load the networks that tell live faces from pictures; return them with the SHA-256 of their files."""
+    store = open_store(settings)
+    network = network_named(settings.inference.liveness or "minifasnet", Kind.LIVENESS)
+    detector = load_liveness(network, store)
+    return detector, {file.filename: store.digest(file) for file in network.files.values()}
+
+
 def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = True) -> FacePipeline:
     """Load the networks."""
     store = open_store(settings)
@@ -142,12 +201,16 @@ def _provenance(pipeline: FacePipeline, command: list[str]) -> Provenance:
 
 
 def _describe(pipeline: FacePipeline, data: DataSet, workers: int, *, show: bool) -> Described:
+    with _bar(len(data.photos), show=show) as progress:
+        return describe_all(pipeline, data, workers=workers, progress=progress)
+
+
+@contextmanager
+def _bar(photos: int, *, show: bool) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not show) as progress:
-        bar = progress.add_task("photos", total=len(data.photos))
-        return describe_all(
-            pipeline, data, workers=workers, progress=lambda done, _: progress.update(bar, completed=done)
-        )
+        bar = progress.add_task("photos", total=photos)
+        yield lambda done, _: progress.update(bar, completed=done)
 
 
 def _show_pairs(report: PairsReport) -> None:
@@ -182,5 +245,16 @@ def _show_gallery(report: GalleryReport) -> None:
     print_table("Identification", ("figure", "value", "95 % interval"), rows)
 
 
-def _share(value: Rate | Mean) -> tuple[str, str]:
+def _show_liveness(report: LivenessReport) -> None:
+    result = report.result
+    rows = []
+    for words, point in (("", result.default), (", equal error", result.equal_error)):
+        rows += [(f"APCER, {kind}{words}", *_share(rate)) for kind, rate in point.apcer.items()]
+        rows += [(f"BPCER{words}", *_share(point.bpcer)), (f"ACER, worst species{words}", *_share(point.acer))]
+    rows += [("not judged, live", *_share(result.bpnrr))]
+    rows += [(f"not judged, {kind}", *_share(rate)) for kind, rate in result.apnrr.items()]
+    print_table("Presentation attack detection", ("figure", "value", "95 % interval"), rows)
+
+
+def _share(value: Rate | Mean | MeanRate) -> tuple[str, str]:
     return percent(value.value), f"{percent(value.low)} to {percent(value.high)}"

@@ -91,8 +91,13 @@ def read_folders(root: Path) -> DataSet:
     )
 
 
+def photos_below(folder: Path, deep: bool = False) -> list[Path]:
+    """Return the photos in a folder, and with `deep` those in folders within it, sorted; none if it does not exist."""
+    return sorted(path for path in folder.glob("**/*" if deep else "*") if path.suffix.lower() in SUFFIXES)
+
+
 def _photos(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return [path.name for path in photos_below(folder)]
 
 
 def read_pairs(path: Path, data: DataSet) -> Pairs:

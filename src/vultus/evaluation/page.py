@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.evaluation.intervals import Mean, Rate
+    from vultus.evaluation.liveness import MeanRate
+    from vultus.evaluation.provenance import Provenance
     from vultus.evaluation.record import Evaluated
     from vultus.evaluation.runner import Failure, Timing
 
@@ -77,7 +79,7 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{value * 100:.{digits}f} %"
 
 
-def interval(value: Rate | Mean) -> str:
+def interval(value: Rate | Mean | MeanRate) -> str:
     """Write the interval of a share in percent, with enough digits for small ones."""
     digits = 2 if value.high >= 0.001 else 4
     # The interval of a mean by Student's t does not know that a share ends at 0 and 1.
@@ -85,7 +87,7 @@ def interval(value: Rate | Mean) -> str:
     return f"{low * 100:.{digits}f}–{high * 100:.{digits}f}"
 
 
-def share(value: Rate | Mean | None) -> str:
+def share(value: Rate | Mean | MeanRate | None) -> str:
     """Write a share with its interval, for a cell."""
     if value is None:
         return NONE
@@ -119,9 +121,9 @@ def cosine(value: float | None) -> str:
 
 
 def failures(found: Sequence[Failure]) -> str:
-    """Return the photos without an embedding, folded up."""
+    """Return the photos that could not be used, folded up."""
     if not found:
-        return "<p>A face was found in every photo.</p>"
+        return "<p>Every photo could be used.</p>"
     rows = [(failure.photo, failure.code) for failure in found]
     photos = "1 photo" if len(found) == 1 else f"{len(found):,} photos"
     return f"<details><summary>{photos} by name</summary>{table(('photo', 'reason'), rows)}</details>"
@@ -142,17 +144,31 @@ def timing(taken: Timing) -> str:
 def about(on: Evaluated) -> str:
     """Return what is needed to make the figures again, and whose definitions they follow."""
     source = on.provenance
+    return origin(
+        source,
+        f"{on.data}: {on.photos:,} photos of {on.persons:,} persons",
+        [("contract", Markup(f"<code>{escape(source.contract_id)}</code>"))],
+        "Terms follow ISO/IEC 19795-1:2021 and NIST's Face Recognition Technology Evaluation. A comparison is accepted "
+        "when its cosine reaches the threshold.",
+    )
+
+
+def origin(source: Provenance, data: str, networks: Sequence[tuple[str, str]], terms: str) -> str:
+    """Return how figures were made.
+
+    Args:
+        source: Program and machine.
+        data: What was measured on, in words.
+        networks: Names and words of what was measured, beside the pack.
+        terms: Whose definitions the figures follow.
+    """
     rows = [
         ("made", source.created_at),
         ("command", Markup(f"<code>{escape(source.command)}</code>")),
-        ("data", f"{on.data}: {on.photos:,} photos of {on.persons:,} persons"),
+        ("data", data),
         ("program", f"Vultus {source.version}" + (f", commit {source.commit}" if source.commit else "")),
         ("pack", source.pack),
-        ("contract", Markup(f"<code>{escape(source.contract_id)}</code>")),
+        *networks,
         ("machine", f"{source.cpu}, {source.cores} cores, {source.system}"),
     ]
-    return section(
-        "How this was measured",
-        "Terms follow ISO/IEC 19795-1:2021 and NIST's Face Recognition Technology Evaluation. A comparison is accepted "
-        "when its cosine reaches the threshold. Intervals are two-sided, 95 %.",
-    ) + table(("", ""), rows)
+    return section("How this was measured", f"{terms} Intervals are two-sided, 95 %.") + table(("", ""), rows)

@@ -133,11 +133,13 @@ def _marks(everything: AllResult) -> list[Mark]:
     ]
 
 
-def scores_chart(title: str, drawing: Drawing, marks: Sequence[Mark], genuine: str, impostor: str) -> str:
+def scores_chart(
+    title: str, drawing: Drawing, marks: Sequence[Mark], genuine: str, impostor: str, score: str = "cosine similarity"
+) -> str:
     """Return the histogram of genuine and impostor scores, each with an area of one."""
     low, high = drawing.edges[0], drawing.edges[-1]
     tallest = max(*drawing.genuine, *drawing.impostor)
-    x = Axis("cosine similarity", low, high, length=WIDE)
+    x = Axis(score, low, high, length=WIDE)
     y = Axis("share per bin", 0, tallest * 1.05, write=lambda value: f"{value * 100:g} %")
     series = [
         Series(impostor, steps(drawing.edges, drawing.impostor), "impostor", filled=True),

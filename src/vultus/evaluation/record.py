@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.gallery import GalleryResult
+from vultus.evaluation.liveness import LivenessResult
 from vultus.evaluation.pairs import AllResult, ListedResult
 from vultus.evaluation.provenance import Provenance
 from vultus.evaluation.runner import Failure, Timing
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 PAIRS_SCHEMA = "vultus.evaluation.pairs/1"
 GALLERY_SCHEMA = "vultus.evaluation.gallery/1"
+LIVENESS_SCHEMA = "vultus.evaluation.liveness/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,36 @@ class GalleryReport:
     seed: int
     result: GalleryResult
     schema: str = GALLERY_SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessReport:
+    """Presentation attack detection.
+
+    Attributes:
+        data: Name of the data set's folder.
+        photos: By kind: `live`, then the species of attacks.
+        failures: Photos that were not judged, and why.
+        photos_per_s: Of all threads together, reading of files included.
+        workers: Threads.
+        networks: SHA-256 of each file of weights.
+        provenance: Program and machine.
+        result: The figures.
+        schema: Names this structure.
+    """
+
+    data: str
+    photos: dict[str, int]
+    failures: tuple[Failure, ...]
+    photos_per_s: float
+    workers: int
+    networks: dict[str, str]
+    provenance: Provenance
+    result: LivenessResult
+    schema: str = LIVENESS_SCHEMA
+
+
+Report = PairsReport | GalleryReport | LivenessReport
 
 
 def evaluated(data: DataSet, described: Described, source: Provenance) -> Evaluated:

@@ -6,19 +6,21 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vultus.evaluation import gallery_page, pairs_page
+from vultus.evaluation import gallery_page, liveness_page, pairs_page
 from vultus.evaluation.record import GalleryReport, PairsReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vultus.evaluation.record import Report
 
-def as_json(report: PairsReport | GalleryReport) -> dict[str, Any]:
+
+def as_json(report: Report) -> dict[str, Any]:
     """Return everything, in values JSON has."""
     return asdict(report)
 
 
-def summary(report: PairsReport | GalleryReport) -> dict[str, Any]:
+def summary(report: Report) -> dict[str, Any]:
     """Return everything but the numbers that are only there to be drawn."""
     return {key: _without_drawings(value) for key, value in as_json(report).items()}
 
@@ -29,10 +31,16 @@ def _without_drawings(value: Any) -> Any:
     return value
 
 
-def write(report: PairsReport | GalleryReport, folder: Path) -> Path:
+def _page(report: Report) -> str:
+    if isinstance(report, PairsReport):
+        return pairs_page.render(report)
+    return gallery_page.render(report) if isinstance(report, GalleryReport) else liveness_page.render(report)
+
+
+def write(report: Report, folder: Path) -> Path:
     """Write both files, replacing those of an earlier run, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    html = pairs_page.render(report) if isinstance(report, PairsReport) else gallery_page.render(report)
+    html = _page(report)
     text = json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     target = folder / "report.html"

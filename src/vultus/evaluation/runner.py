@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from vultus.domain import Analysis
     from vultus.evaluation.datasets import DataSet
+
+Seen = TypeVar("Seen")
 
 Progress = Callable[[int, int], None]
 """Told (photos done, photos in all) after every photo, from the calling thread."""
@@ -109,13 +111,7 @@ def describe_all(
     Raises:
         InvalidInputError: No photo shows a face.
     """
-    started = time.perf_counter()
-    outcomes = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="evaluation") as threads:
-        for outcome in threads.map(lambda name: _describe(describer, data.root / name), data.photos):
-            outcomes.append(outcome)
-            progress(len(outcomes), len(data.photos))
-    taken_s = time.perf_counter() - started
+    outcomes, taken_s = each_photo(lambda path: _describe(describer, path), data, workers=workers, progress=progress)
     found = np.array([outcome.face is not None for outcome in outcomes])
     if not found.any():
         raise InvalidInputError(f"No face was found in any of the {len(outcomes)} photos of {data.root}.")
@@ -134,6 +130,29 @@ def describe_all(
         ),
         timing=Timing(_stages([outcome.timings_ms for outcome in outcomes]), len(outcomes) / taken_s, workers),
     )
+
+
+def each_photo(
+    look: Callable[[Path], Seen], data: DataSet, *, workers: int, progress: Progress
+) -> tuple[list[Seen], float]:
+    """Look at every photo, several at a time.
+
+    Args:
+        look: Called from several threads.
+        data: Which photos.
+        workers: Threads.
+        progress: Told after every photo.
+
+    Returns:
+        What was seen, in the order of the data set, and the seconds it took.
+    """
+    started = time.perf_counter()
+    seen = []
+    with ThreadPoolExecutor(workers, thread_name_prefix="evaluation") as threads:
+        for one in threads.map(lambda name: look(data.root / name), data.photos):
+            seen.append(one)
+            progress(len(seen), len(data.photos))
+    return seen, time.perf_counter() - started
 
 
 def _describe(describer: Describer, path: Path) -> _Outcome:

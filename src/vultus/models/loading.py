@@ -23,6 +23,7 @@ from vultus.models.detection.yunet import load_yunet
 from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, inputs
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
+from vultus.models.liveness import LivenessDetector, load_minifasnet
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import Mirrored, SecondOpinion, Views
 
@@ -98,6 +99,16 @@ def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
     calibration = CALIBRATIONS.get(contract.id) or store.records.calibration(contract.id)
     frontal = DLIB_CHIPS.get(pack.detector.family, DLIB_CHIPS["retinaface"])
     return LoadedPack(pack, detector, embedder, template, frontal, views, contract, calibration)
+
+
+def load_liveness(network: Network, store: WeightsStore) -> LivenessDetector:
+    """Verify and load what tells live faces from pictures of faces.
+
+    Raises:
+        WeightsError: Weights are missing, damaged or of another network.
+    """
+    store.check_licences(network)
+    return load_minifasnet(store.read(network.files["v2"]), store.read(network.files["v1se"]))
 
 
 def template_of(pack: Pack, crop: CropInput) -> Template:

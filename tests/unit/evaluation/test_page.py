@@ -66,7 +66,7 @@ def test_cells_are_escaped_unless_they_are_markup() -> None:
 
 def test_names_of_photos_are_escaped() -> None:
     assert "&lt;script&gt;" in failures([Failure("<script>/1.jpg", "no_face")])
-    assert "every photo" in failures([])
+    assert "Every photo" in failures([])
 
 
 def test_a_page_asks_for_nothing_outside_itself() -> None:
