@@ -153,11 +153,13 @@ class Calibration:
         points: (false match rate, cosine threshold) pairs, strictest rate last: rates fall, thresholds rise.
         margin: Cosine a best candidate must be ahead of another person who also reaches the threshold.
         source: The data, protocol and number of impostor pairs behind the points.
+        logistic: (slope, intercept) of the log-odds that two faces show one person; None where they were not fitted.
     """
 
     points: tuple[tuple[float, float], ...]
     margin: float
     source: str
+    logistic: tuple[float, float] | None = None
 
     def threshold_at(self, fmr: float) -> float:
         """Return the cosine threshold for a false match rate, interpolated in log10 of the rate.
@@ -174,6 +176,22 @@ class Calibration:
             return 1.0 if threshold < thresholds[0] else self.points[0][0]
         logs = [math.log10(rate) for rate, _ in self.points]
         return float(10 ** np.interp(threshold, thresholds, logs))
+
+    def probability(self, similarity: float) -> float | None:
+        """Return the probability that two faces with this cosine show one person, at equal priors.
+
+        Of comparisons half of which are of one person and half of different persons, this share of those with this
+        cosine is of one person. It is not the probability that the result of a search is right: among the many
+        comparisons of a search nearly all are of different persons.
+
+        Returns:
+            0.0001..0.9999, for nobody has verified the curve beyond; None where it was not fitted.
+        """
+        if self.logistic is None:
+            return None
+        slope, intercept = self.logistic
+        likely = 1 / (1 + math.exp(-max(-100.0, min(100.0, slope * similarity + intercept))))
+        return min(max(likely, 1e-4), 1 - 1e-4)
 
     @property
     def strictest_fmr(self) -> float:
@@ -216,13 +234,20 @@ class DecisionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A person of the gallery with the cosine similarity, −1..1, of their closest face to the probe."""
+    """A person of the gallery.
+
+    Attributes:
+        face_id: The person's face that is closest to the probe.
+        similarity: Cosine to the person, −1..1: that of their closest face, or as the policy's fusion has it.
+        probability: `Calibration.probability` of that cosine; None where it is unknown.
+    """
 
     person_id: UUID
     external_id: str | None
     name: str | None
     face_id: UUID
     similarity: float
+    probability: float | None = None
 
 
 class Verdict(StrEnum):

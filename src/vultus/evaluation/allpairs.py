@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vultus.evaluation.metrics import Counts, Tally
+from vultus.evaluation.metrics import Counts, Floats, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,7 @@ class Accepted:
         genuine_trials: (persons,) comparisons of the person with themselves.
         impostor_trials: (persons,) comparisons of the person with others.
         closest: Impostor pairs that reach `name_from`: photo, photo, cosine; best first.
+        nearest: (n,) highest cosine of each photo with another person's; −inf without one.
     """
 
     genuine: Counts
@@ -44,6 +45,7 @@ class Accepted:
     genuine_trials: Counts
     impostor_trials: Counts
     closest: tuple[tuple[int, int, float], ...]
+    nearest: Floats
 
 
 def tally_pairs(vectors: FloatArray, person: Indices, *, genuine_missed: int = 0, block: int = 256) -> Tally:
@@ -92,6 +94,7 @@ def accepted_by_person(
     naming = limits[-1]
     genuine, impostor = (np.zeros((len(thresholds), persons), np.int64) for _ in range(2))
     closest: list[tuple[int, int, float]] = []
+    nearest = np.full(len(vectors), NOT_A_PAIR, np.int32)
     for own, others, start in _blocks(vectors, person, block):
         for bins, total in ((own, genuine), (others, impostor)):
             # Accepted pairs are few: they are looked up once, for the lowest threshold, and counted for each.
@@ -102,6 +105,9 @@ def accepted_by_person(
                 total[at] += np.bincount(person[start + row[hit]], minlength=persons)
                 if bins is others:
                     total[at] += np.bincount(person[start + column[hit]], minlength=persons)
+        rows = slice(start, start + len(others))
+        nearest[rows] = np.maximum(nearest[rows], others.max(axis=1))
+        nearest[start:] = np.maximum(nearest[start:], others.max(axis=0))
         named = score >= naming
         pairs = zip(start + row[named], start + column[named], _edge(score[named]), strict=True)
         closest += [(int(one), int(two), float(cosine)) for one, two, cosine in pairs]
@@ -112,6 +118,7 @@ def accepted_by_person(
         genuine_trials=count * (count - 1) // 2,
         impostor_trials=count * (len(vectors) - count),
         closest=tuple(sorted(closest, key=lambda pair: -pair[2])),
+        nearest=np.where(nearest == NOT_A_PAIR, -np.inf, _edge(nearest)),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Analysis, Candidate, Collection, Decision, DescribedFace, FloatArray
+from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, FloatArray
 from vultus.errors import ContractMismatchError, InvalidInputError
 from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.decision import assign_unique, decide, quality_faults, threshold_for
@@ -85,7 +85,7 @@ class Recognizer:
                         gallery_size=result.gallery_size,
                         faults=fault,
                     ),
-                    candidates[:limit],
+                    _with_probability(candidates[:limit], calibration),
                 )
                 for face, fault, candidates, result in zip(analysis.faces, faults, lists, found, strict=True)
             ),
@@ -115,14 +115,19 @@ class Recognizer:
                 )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
             (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2))
+        calibration = calibration_of(home, pipeline)
         decision = decide(
             [candidate.similarity for candidate in found.candidates],
             policy=home.policy,
-            calibration=calibration_of(home, pipeline),
+            calibration=calibration,
             gallery_size=found.gallery_size,
         )
-        return home, decision, found.candidates[:limit]
+        return home, decision, _with_probability(found.candidates[:limit], calibration)
 
     async def _collection(self, reference: str) -> Collection:
         async with self._database.work(read_only=True) as work:
             return await find_collection(work, reference)
+
+
+def _with_probability(candidates: tuple[Candidate, ...], calibration: Calibration) -> tuple[Candidate, ...]:
+    return tuple(replace(one, probability=calibration.probability(one.similarity)) for one in candidates)

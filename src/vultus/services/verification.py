@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Collection, Decision, DecisionPolicy, DescribedFace, Person
+from vultus.domain import Calibration, Decision, DecisionPolicy, DescribedFace, Person
 from vultus.services.collections import calibration_of, find_collection
 from vultus.services.decision import decide, quality_faults
 
@@ -22,21 +22,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two photos' faces, their cosine and the verdict."""
+    """Two photos' faces, their cosine with its `Calibration.probability`, and the verdict."""
 
     first: DescribedFace
     second: DescribedFace
     similarity: float
+    probability: float | None
     decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A photo's face against one enrolled person; similarity is None when the person has no face."""
+    """A photo's face against one enrolled person; similarity is None when the person has no face.
+
+    `probability` is that of `Calibration`.
+    """
 
     person: Person
     face: DescribedFace
     similarity: float | None
+    probability: float | None
     decision: Decision
 
 
@@ -64,7 +69,9 @@ class Verifier:
         )
         similarity = float(np.dot(one.vector, other.vector))
         faults = tuple(dict.fromkeys(self._faults(one, home.policy) + self._faults(other, home.policy)))
-        return Comparison(one, other, similarity, self._decide([similarity], home, faults))
+        calibration = calibration_of(home, pipeline)
+        decision = self._decide([similarity], home.policy, calibration, faults)
+        return Comparison(one, other, similarity, calibration.probability(similarity), decision)
 
     async def verify(self, photo: Photo, *, collection: str, person_id: UUID, largest: bool = False) -> Verification:
         """Say whether a photo shows an enrolled person.
@@ -84,13 +91,19 @@ class Verifier:
             best = await work.faces.best_of_person(home.id, person_id, pipeline.contract.id, face.vector)
         similarity = None if best is None else best[0]
         scores = [] if similarity is None else [similarity]
-        return Verification(person, face, similarity, self._decide(scores, home, self._faults(face, home.policy)))
+        calibration = calibration_of(home, pipeline)
+        decision = self._decide(scores, home.policy, calibration, self._faults(face, home.policy))
+        likely = None if similarity is None else calibration.probability(similarity)
+        return Verification(person, face, similarity, likely, decision)
 
-    def _decide(self, similarities: list[float], home: Collection, faults: tuple[str, ...]) -> Decision:
+    @staticmethod
+    def _decide(
+        similarities: list[float], policy: DecisionPolicy, calibration: Calibration, faults: tuple[str, ...]
+    ) -> Decision:
         return decide(
             similarities,
-            policy=home.policy,
-            calibration=calibration_of(home, self._pipelines.of(home.contract_id)),
+            policy=policy,
+            calibration=calibration,
             gallery_size=len(similarities),
             faults=faults,
         )

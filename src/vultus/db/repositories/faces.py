@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, delete, func, insert, select, text
+from sqlalchemy import ARRAY, Uuid, bindparam, delete, func, insert, select, text
 
 from vultus.db.tables import FaceRow
 from vultus.db.types import HalfVector, encode_halfvec
@@ -15,7 +15,7 @@ from vultus.domain import Candidate, Face, FloatArray, Quality
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -149,6 +149,39 @@ class Faces:
             FaceRow.consent_expires_at > func.now(),
         )
         return (await self._session.execute(query)).scalar_one()
+
+    async def per_person(self, collection_id: UUID, contract_id: str) -> dict[UUID, int]:
+        """Return how many templates of a contract a search compares now, by person; persons without any are absent."""
+        query = (
+            select(FaceRow.person_id, func.count())
+            .where(
+                FaceRow.collection_id == collection_id,
+                FaceRow.contract_id == contract_id,
+                FaceRow.consent_expires_at > func.now(),
+            )
+            .group_by(FaceRow.person_id)
+        )
+        return {row[0]: row[1] for row in await self._session.execute(query)}
+
+    async def templates(
+        self, collection_id: UUID, contract_id: str, persons: Sequence[UUID]
+    ) -> AsyncIterator[tuple[UUID, FloatArray]]:
+        """Yield person and (d,) float32 vector of every template of some persons that a search compares now.
+
+        The faces of a person follow each other, in order of enrolment. Vectors leave the database for statistics only.
+        """
+        query = (
+            select(FaceRow.person_id, FaceRow.embedding)
+            .where(
+                FaceRow.collection_id == collection_id,
+                FaceRow.contract_id == contract_id,
+                FaceRow.consent_expires_at > func.now(),
+                FaceRow.person_id == func.any(bindparam("persons", list(persons), ARRAY(Uuid))),
+            )
+            .order_by(FaceRow.person_id, FaceRow.id)
+        )
+        async for row in await self._session.stream(query):
+            yield row[0], row[1]
 
     async def sources_of(self, collection_id: UUID, person_id: UUID, contract_id: str) -> set[str]:
         """Return the digests, hexadecimal, of the photos enrolled for a person."""
