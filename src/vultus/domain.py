@@ -210,6 +210,13 @@ class QualityRule:
     max_pitch_deg: float
 
 
+class Fusion(StrEnum):
+    """How similar a probe is to a person with several faces."""
+
+    BEST = "best"  # cosine to the closest face
+    MEAN = "mean"  # cosine to the mean of the faces
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionPolicy:
     """How a collection decides. At most one of threshold, target_fmr and target_fpir is set.
@@ -222,6 +229,7 @@ class DecisionPolicy:
         margin: Cosine ahead of the runner-up below which a match is ambiguous; None takes the contract's.
         enrol: What a photo must reach to be enrolled.
         recognize: What a probe must reach; below it the verdict is `low_quality`.
+        fusion: How a person with several faces is compared.
     """
 
     enrol: QualityRule
@@ -230,6 +238,7 @@ class DecisionPolicy:
     target_fmr: float | None = None
     target_fpir: float | None = None
     margin: float | None = None
+    fusion: Fusion = Fusion.BEST
 
 
 @dataclass(frozen=True, slots=True)

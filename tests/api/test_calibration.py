@@ -216,3 +216,19 @@ async def test_an_erased_persons_faces_are_not_compared(api: Api) -> None:
     await api.client.delete(f"/v1/collections/default/persons/{ids[0]}")
 
     assert (await calibrate(api))["persons"] == 39
+
+
+async def test_the_policy_says_how_several_faces_are_compared(api: Api) -> None:
+    vectors = people(12, faces=5)
+    await enrol(api, vectors[:, :4])
+    probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 4].tolist()}
+
+    best = (await api.client.post("/v1/search", json=probe)).json()["candidates"][0]
+    changed = await api.client.patch("/v1/collections/default", json={"policy": {"fusion": "mean"}})
+    mean = (await api.client.post("/v1/search", json=probe)).json()["candidates"][0]
+
+    template = vectors[3, :4].astype(np.float64).mean(axis=0)
+    assert changed.json()["policy"]["fusion"] == "mean"
+    assert best["similarity"] == pytest.approx((vectors[3, :4] @ vectors[3, 4]).max(), abs=1e-3)
+    assert mean["similarity"] == pytest.approx(template @ vectors[3, 4] / np.linalg.norm(template), abs=1e-3)
+    assert (mean["person_id"], mean["face_id"]) == (best["person_id"], best["face_id"])

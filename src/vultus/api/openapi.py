@@ -105,6 +105,7 @@ _COLLECTION_OUT = {
         "target_fmr": 0.0001,
         "target_fpir": None,
         "margin": None,
+        "fusion": "best",
         "enrol": _RULE,
         "recognize": _RULE,
     },

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.gallery import GalleryResult
+from vultus.evaluation.identification import Fusion
 from vultus.evaluation.pairs import AllResult, ListedResult
 from vultus.evaluation.provenance import Provenance
 from vultus.evaluation.runner import Failure, Timing
@@ -70,6 +71,7 @@ class GalleryReport:
         held_out: Share of persons who were not enrolled.
         seed: Of the split.
         result: The figures.
+        fusion: How persons with several templates were compared.
         schema: Names this structure.
     """
 
@@ -78,6 +80,7 @@ class GalleryReport:
     held_out: float
     seed: int
     result: GalleryResult
+    fusion: Fusion = Fusion.BEST
     schema: str = GALLERY_SCHEMA
 
 

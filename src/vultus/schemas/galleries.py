@@ -35,6 +35,11 @@ class PolicyWire(Wire):
     margin: Number | None = Field(
         None, ge=0, le=2, description="Cosine ahead of the runner-up below which a match is ambiguous."
     )
+    fusion: domain.Fusion | None = Field(
+        None,
+        description="How a person with several faces is compared: with their closest face (`best`) or with the mean of "
+        "their faces (`mean`); null for the default.",
+    )
     enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
     recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
 
@@ -53,6 +58,7 @@ class PolicyWire(Wire):
             target_fmr=self.target_fmr if chosen else default.target_fmr,
             target_fpir=self.target_fpir,
             margin=self.margin,
+            fusion=self.fusion or default.fusion,
             enrol=domain.QualityRule(**self.enrol.model_dump()) if self.enrol else default.enrol,
             recognize=domain.QualityRule(**self.recognize.model_dump()) if self.recognize else default.recognize,
         )

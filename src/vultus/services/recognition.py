@@ -62,7 +62,7 @@ class Recognizer:
         async with self._database.work(read_only=True) as work:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             home = await work.collections.get(home.id)
-            found = await work.faces.search(home.id, pipeline.contract.id, probes, depth)
+            found = await work.faces.search(home.id, pipeline.contract.id, probes, depth, home.policy.fusion)
         calibration = calibration_of(home, pipeline)
         faults = [quality_faults(face.quality, face.face.score, home.policy.recognize) for face in analysis.faces]
         lists = [result.candidates for result in found]
@@ -114,7 +114,7 @@ class Recognizer:
                     f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
                 )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
-            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2))
+            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2), home.policy.fusion)
         calibration = calibration_of(home, pipeline)
         decision = decide(
             [candidate.similarity for candidate in found.candidates],

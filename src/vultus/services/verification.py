@@ -88,7 +88,9 @@ class Verifier:
         face = await self._images.one_face(photo, pipeline, largest=largest)
         async with self._database.work(read_only=True) as work:
             person = await work.persons.get(home.id, person_id)
-            best = await work.faces.best_of_person(home.id, person_id, pipeline.contract.id, face.vector)
+            best = await work.faces.best_of_person(
+                home.id, person_id, pipeline.contract.id, face.vector, home.policy.fusion
+            )
         similarity = None if best is None else best[0]
         scores = [] if similarity is None else [similarity]
         calibration = calibration_of(home, pipeline)

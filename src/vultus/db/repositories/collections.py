@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import lock, number_of
 from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
-from vultus.domain import Calibration, Collection, DecisionPolicy, QualityRule
+from vultus.domain import Calibration, Collection, DecisionPolicy, Fusion, QualityRule
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _values(name: str, contract_id: str, policy: DecisionPolicy, retention_days:
 
 def _policy(stored: dict[str, Any]) -> DecisionPolicy:
     rules = {name: QualityRule(**stored[name]) for name in ("enrol", "recognize")}
-    return DecisionPolicy(**{**stored, **rules})
+    return DecisionPolicy(**{**stored, **rules, "fusion": Fusion(stored.get("fusion", Fusion.BEST))})
 
 
 def _calibration(stored: dict[str, Any]) -> Calibration:
