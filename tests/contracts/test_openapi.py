@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from vultus.api.app import create_app
 from vultus.api.guard import ROLE, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
-from vultus.schemas import faces, galleries, recognition, system, transitions
+from vultus.schemas import calibration, faces, galleries, recognition, system, transitions
 from vultus.schemas.base import Page
 
 APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # describing the API needs no services
@@ -29,6 +29,7 @@ ANSWERS: dict[str, Any] = {
     "VerificationOut": recognition.VerificationOut,
     "EmbeddingsOut": recognition.EmbeddingsOut,
     "SearchOut": recognition.SearchOut,
+    "CalibrationOut": calibration.CalibrationOut,
     "CollectionOut": galleries.CollectionOut,
     "PersonOut": galleries.PersonOut,
     "FaceOut": faces.FaceOut,

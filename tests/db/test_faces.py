@@ -19,7 +19,7 @@ from vultus.errors import AlreadyExistsError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain import Collection, FloatArray
+    from vultus.domain import Collection, DecisionPolicy, FloatArray
 
 Enrol = Callable[..., Awaitable[Any]]
 Towards = Callable[..., "FloatArray"]
@@ -161,3 +161,26 @@ async def test_templates_lie_in_their_partition_alone(
     found = {tuple(row) for row in sampled}
     assert {("faces", "score"), ("persons", "id"), ("consents", "id")} <= found  # the scan sees what is sampled
     assert not found & {(table, column) for table, columns in UNSAMPLED.items() for column in columns}
+
+
+async def test_templates_are_those_a_search_compares_by_person(
+    database: Database, home: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        other = await work.collections.add("other", home.contract_id, policy)
+        ada = await enrol(work, home, "ada", towards(0), towards(1))
+        bob = await enrol(work, home, "bob", towards(2))
+        await enrol(work, other, "eve", towards(0))
+        await enrol(work, home, "old", towards(0), contract_id="another network")
+        gone = await enrol(work, home, "gone", towards(3), expires_at=datetime.now(UTC) + timedelta(hours=1))
+        await work.consents.change(home.id, gone.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
+
+    async with database.work(read_only=True) as work:
+        counts = await work.faces.per_person(home.id, home.contract_id)
+        everybody = [ada.person.id, bob.person.id, gone.person.id]
+        found = [one async for one in work.faces.templates(home.id, home.contract_id, everybody)]
+        some = [one async for one in work.faces.templates(home.id, home.contract_id, [bob.person.id])]
+
+    assert counts == {ada.person.id: 2, bob.person.id: 1}
+    assert sorted(owner for owner, _ in found) == sorted([ada.person.id, ada.person.id, bob.person.id])
+    assert [(owner, vector.tolist()) for owner, vector in some] == [(bob.person.id, towards(2).tolist())]

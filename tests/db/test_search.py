@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from vultus.db.repositories import faces as faces_module
 from vultus.db.repositories.collections import partition_of
+from vultus.domain import Fusion
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -114,15 +115,45 @@ async def test_the_closest_face_of_one_person(
     assert best[1] == ada.faces[1].id
 
 
+async def test_the_mean_of_several_faces_may_beat_a_single_close_one(
+    database: Database, home: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    """Ada's faces lie on either side of the probe; Bob's one face is nearer than each, Ada's mean is nearer still."""
+    probe = towards(0)
+    sides = [towards(0, tilt=0.5), towards(0, tilt=-0.5)]
+    async with database.work() as work:
+        ada = await enrol(work, home, "ada", *sides, towards(1))
+        await work.faces.delete(home.id, ada.person.id, ada.faces[2].id)
+        await enrol(work, home, "old", towards(0), contract_id="another network")
+        await enrol(work, home, "bob", towards(0, tilt=0.3))
+
+    async with database.work(read_only=True) as work:
+        order = {}
+        for fusion in Fusion:
+            (found,) = await work.faces.search(home.id, home.contract_id, probe[None, :], 5, fusion)
+            order[fusion] = [(one.external_id, round(one.similarity, 2)) for one in found.candidates]
+        verified = await work.faces.best_of_person(home.id, ada.person.id, home.contract_id, probe, Fusion.MEAN)
+
+    assert order == {Fusion.BEST: [("bob", 0.96), ("ada", 0.88)], Fusion.MEAN: [("ada", 1.0), ("bob", 0.96)]}
+    assert verified is not None
+    assert verified[0] == pytest.approx(1, abs=1e-3)
+    assert verified[1] in {face.id for face in ada.faces[:2]}
+
+
 def brute_force(
-    vectors: FloatArray, owners: list[UUID], probe: FloatArray, limit: int
+    vectors: FloatArray, owners: list[UUID], probe: FloatArray, limit: int, fusion: Fusion, shortlist: int
 ) -> tuple[list[float], dict[UUID, float]]:
-    """Return the best cosines, one a person, and every person's best cosine, in float64 of the stored float16."""
+    """Return the best similarities and the shortlisted persons', in float64 of the stored float16."""
     stored, asked = vectors.astype(np.float16).astype(np.float64), probe.astype(np.float16).astype(np.float64)
     cosines = stored @ asked / (np.linalg.norm(stored, axis=1) * np.linalg.norm(asked))
     best: dict[UUID, float] = {}
     for owner, cosine in zip(owners, cosines, strict=True):
         best[owner] = max(best.get(owner, -2), float(cosine))
+    if fusion is Fusion.MEAN:
+        closest = sorted(best, key=lambda owner: -best[owner])[: limit + shortlist]
+        means = {owner: stored[[one == owner for one in owners]].mean(axis=0) for owner in closest}
+        lengths = np.linalg.norm(asked)
+        best = {owner: float(mean @ asked / np.linalg.norm(mean) / lengths) for owner, mean in means.items()}
     return sorted(best.values(), reverse=True)[:limit], best
 
 
@@ -132,6 +163,8 @@ def brute_force(
     owned=st.lists(st.integers(1, 30), min_size=1, max_size=8),
     probes=st.integers(1, 4),
     limit=st.integers(1, 10),
+    fusion=st.sampled_from(Fusion),
+    shortlist=st.integers(0, 3),
 )
 async def test_search_equals_brute_force(
     database: Database,
@@ -141,6 +174,8 @@ async def test_search_equals_brute_force(
     owned: list[int],
     probes: int,
     limit: int,
+    fusion: Fusion,
+    shortlist: int,
 ) -> None:
     random = np.random.default_rng(seed)
 
@@ -157,21 +192,38 @@ async def test_search_equals_brute_force(
             mine = vectors[len(owners) : len(owners) + count]
             person = (await enrol(work, home, str(at), *mine)).person
             owners += [person.id] * count
-        found = await work.faces.search(home.id, "contract", asked, limit)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(faces_module, "SHORTLIST", shortlist)
+            found = await work.faces.search(home.id, "contract", asked, limit, fusion)
+        alone = [
+            await work.faces.best_of_person(home.id, owner, "contract", asked[0], fusion)
+            for owner in dict.fromkeys(owners)
+        ]
 
+    _, everybody = brute_force(vectors, owners, asked[0], len(owners), fusion, 0)
+    rounding = 1e-6 if fusion is Fusion.BEST else 3e-4  # PostgreSQL rounds a mean to float16 once more
+    for owner, one in zip(dict.fromkeys(owners), alone, strict=True):
+        assert one is not None
+        assert one[0] == pytest.approx(everybody[owner], abs=rounding)
     for probe, result in zip(asked, found, strict=True):
-        expected, best = brute_force(vectors, owners, probe, limit)
+        expected, best = brute_force(vectors, owners, probe, limit, fusion, shortlist)
         cosines = [candidate.similarity for candidate in result.candidates]
-        np.testing.assert_allclose(cosines, expected, atol=1e-6)
+        np.testing.assert_allclose(cosines, expected, atol=rounding)
         assert cosines == sorted(cosines, reverse=True)
         assert len({candidate.person_id for candidate in result.candidates}) == len(cosines)
         for candidate in result.candidates:
-            assert candidate.similarity == pytest.approx(best[candidate.person_id], abs=1e-6)
+            assert candidate.similarity == pytest.approx(best[candidate.person_id], abs=rounding)
         assert result.gallery_size == len(owners)
 
 
+@pytest.mark.parametrize("fusion", Fusion)
 async def test_only_the_collections_partition_is_read(
-    database: Database, home: Collection, policy: DecisionPolicy, monkeypatch: pytest.MonkeyPatch, towards: Towards
+    database: Database,
+    home: Collection,
+    policy: DecisionPolicy,
+    monkeypatch: pytest.MonkeyPatch,
+    towards: Towards,
+    fusion: Fusion,
 ) -> None:
     async with database.work() as work:
         other = await work.collections.add("other", "contract", policy)
@@ -181,12 +233,12 @@ async def test_only_the_collections_partition_is_read(
         execute = work.faces._session.execute
 
         async def explained(_: Any, values: dict[str, Any]) -> Any:
-            query = text(f"EXPLAIN {faces_module._SEARCH.text}")
+            query = text(f"EXPLAIN {faces_module._SEARCH[fusion].text}")
             plan.extend(row[0] for row in await execute(query, values))
-            return await execute(faces_module._SEARCH, values)
+            return await execute(faces_module._SEARCH[fusion], values)
 
         monkeypatch.setattr(work.faces._session, "execute", explained)
-        await work.faces.search(home.id, home.contract_id, towards(0)[None, :], 3)
+        await work.faces.search(home.id, home.contract_id, towards(0)[None, :], 3, fusion)
 
     shown = "\n".join(plan)
     assert partition_of(home.id) in shown

@@ -7,6 +7,7 @@ from typing import Any
 from vultus.api.openapi_transitions import transition_examples
 
 _PERSON = "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"
+_OTHER_PERSON = "019f0c2e-6b00-7cc2-b3c4-d5e6f7081920"
 _COLLECTION = "019f0c2d-1111-7aaa-8bbb-123456789abc"
 _FACE = "019f0c2e-6a90-7d11-9e22-aabbccddeeff"
 _CONSENT = "019f0c2e-6a8f-7b01-8c02-0123456789ab"
@@ -43,7 +44,14 @@ _DECISION = {
     "margin": 0.0731,
     "reasons": ["above_threshold"],
 }
-_CANDIDATE = {"person_id": _PERSON, "external_id": "E-1017", "name": "Ada", "face_id": _FACE, "similarity": 0.9731}
+_CANDIDATE = {
+    "person_id": _PERSON,
+    "external_id": "E-1017",
+    "name": "Ada",
+    "face_id": _FACE,
+    "similarity": 0.9731,
+    "probability": 0.9999,
+}
 _PHOTO = {"width": 512, "height": 512, "sha256": _SHA}
 _PERSON_OUT = {
     "id": _PERSON,
@@ -102,6 +110,7 @@ _COLLECTION_OUT = {
         "target_fpir": None,
         "margin": None,
         "keep_crops": False,
+        "fusion": "best",
         "enrol": _RULE,
         "recognize": _RULE,
     },
@@ -110,6 +119,59 @@ _COLLECTION_OUT = {
     "faces": 500,
     "created_at": _AT,
     "updated_at": _AT,
+}
+_MEASURED_FMR = {
+    "value": 0.0001,
+    "low": 8.1e-05,
+    "high": 0.000124,
+    "hits": 1249,
+    "trials": 12490000,
+    "interval": "jackknife over persons",
+}
+_OWN_POINT = {
+    "threshold": 0.9451,
+    "stated_fmr": 0.0001,
+    "origin": "own",
+    "expected_errors": 1249,
+    "resolved": True,
+    "fmr": _MEASURED_FMR,
+    "fnmr": {**_MEASURED_FMR, "value": 0.152, "low": 0.131, "high": 0.176, "hits": 1140, "trials": 7500},
+    "expected_fpir": 0.393,
+    "measured_fpir": {**_MEASURED_FMR, "value": 0.311, "low": 0.29, "high": 0.333, "hits": 1555, "trials": 5000},
+}
+_PROPOSED = {
+    **_OWN_POINT,
+    "threshold": 0.9634,
+    "stated_fmr": 2.01e-06,
+    "expected_errors": 25.1,
+    "fmr": {**_MEASURED_FMR, "value": 2e-06, "low": 1.1e-06, "high": 3.7e-06, "hits": 25},
+    "fnmr": {**_MEASURED_FMR, "value": 0.681, "low": 0.65, "high": 0.711, "hits": 5108, "trials": 7500},
+    "expected_fpir": 0.01,
+    "measured_fpir": {**_MEASURED_FMR, "value": 0.0086, "low": 0.005, "high": 0.015, "hits": 43, "trials": 5000},
+}
+_CALIBRATION = {
+    "collection_id": _COLLECTION,
+    "contract_id": _CONTRACT,
+    "applied": False,
+    "policy": _COLLECTION_OUT["policy"],
+    "gallery_size": 5000,
+    "persons": 2500,
+    "faces": 5000,
+    "sampled": False,
+    "seed": 0,
+    "measured": {
+        "genuine": 7500,
+        "genuine_persons": 1200,
+        "impostor": 12490000,
+        "points": [_OWN_POINT, _PROPOSED],
+        "current": _OWN_POINT,
+        "proposed": _PROPOSED,
+        "beyond_measurement": False,
+    },
+    "suspicious": [{"first_person_id": _PERSON, "second_person_id": _OTHER_PERSON, "similarity": 0.9921}],
+    "groups": None,
+    "source": "own gallery on 2026-11-24, 5,000 faces of 2,500 persons (all under live consent); thresholds down to "
+    "FMR 1e-06 from there; probability from there. Pack: LFW, all impostor pairs",
 }
 _ERASED = {"person_id": _PERSON, "person_erased": True, "faces": 3, "consents": 1}
 _KEY_OUT = {"id": _KEY, "name": "turnstile", "role": "recognize", "created_at": _AT, "revoked_at": None}
@@ -165,6 +227,7 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
             "margin": None,
             "false_positive_identification_rate": 0.0001,
             "similarity": 0.9731,
+            "probability": 0.9999,
             "first": _DETECTED,
             "second": _DETECTED,
         },
@@ -178,6 +241,7 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
             "false_positive_identification_rate": 0.0001,
             "person_id": _PERSON,
             "similarity": 0.9731,
+            "probability": 0.9999,
             "face": _DETECTED,
         },
     ),
@@ -195,6 +259,7 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
     "list_collections": ("200", _page({**_COLLECTION_OUT, "persons": None, "faces": None})),
     "read_collection": ("200", _COLLECTION_OUT),
     "change_collection": ("200", {**_COLLECTION_OUT, "persons": None, "faces": None}),
+    "calibrate_collection": ("200", _CALIBRATION),
     "create_person": ("201", _PERSON_OUT),
     "list_persons": ("200", _page(_PERSON_OUT)),
     "read_person": ("200", _PERSON_OUT),

@@ -1,4 +1,4 @@
-"""`vultus`: serve, register, recognize, import, evaluate, models, transition, db, keys, doctor."""
+"""`vultus`: serve, register, recognize, import, calibrate, evaluate, models, transition, db, keys, doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vultus import __version__
-from vultus.cli import database, doctor, evaluate, importing, keys, models, people, serving, transition
+from vultus.cli import calibrating, database, doctor, evaluate, importing, keys, models, people, serving, transition
 
 app = typer.Typer(
     name="vultus",
@@ -20,6 +20,7 @@ app.command()(serving.serve)
 app.command()(people.register)
 app.command()(people.recognize)
 app.command("import")(importing.import_folder)
+app.command()(calibrating.calibrate)
 app.add_typer(evaluate.app, name="evaluate", help="Measure accuracy on a data set of yours.")
 app.add_typer(models.app, name="models", help="Pretrained networks: licences, weights, and which are used.")
 app.add_typer(transition.app, name="transition", help="Change the network of a living gallery.")

@@ -15,7 +15,7 @@ from vultus.cli.common import Json, err, fail, load_settings, out, print_json, p
 from vultus.errors import InvalidInputError, VultusError
 from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
 from vultus.evaluation.gallery import evaluate_gallery
-from vultus.evaluation.identification import split
+from vultus.evaluation.identification import Fusion, split
 from vultus.evaluation.keeping import calibration_from
 from vultus.evaluation.liveness import evaluate_liveness, judge_all, read_presentations, watching
 from vultus.evaluation.page import percent, scientific
@@ -98,6 +98,9 @@ def gallery(
     held_out: Annotated[float, typer.Option(min=0, max=1, help="Share of persons who are not enrolled.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of who is not enrolled.")] = 0,
     pack: PackName = None,
+    fusion: Annotated[
+        Fusion, typer.Option(help="A person's similarity: of the closest template, or of their mean.")
+    ] = Fusion.BEST,
     out_dir: Out = Path("report"),
     workers: Workers = None,
     as_json: Json = False,
@@ -112,12 +115,14 @@ def gallery(
         command = ["vultus", "evaluate", "gallery", str(folder)]
         command += ["--pack", pack] if pack else []
         command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
+        command += ["--fusion", fusion.value] if fusion is not Fusion.BEST else []
         report = GalleryReport(
             evaluated(data, described, _provenance(pipeline, command)),
             enrol,
             held_out,
             seed,
-            evaluate_gallery(data, parts, described, pipeline),
+            evaluate_gallery(data, parts, described, pipeline, fusion),
+            fusion,
         )
         page = write(report, out_dir)
     if as_json:
@@ -238,6 +243,16 @@ def _show_gallery(report: GalleryReport) -> None:
     rows += [(f"mate within rank {best}", *_share(rate)) for best, rate in result.identified.items()]
     rows += [
         (f"FNIR at FPIR {scientific(point.target_fpir)}", *_share(point.fnir)) for point in result.points if point.fnir
+    ]
+    rows += [
+        (f"TAR at FMR {scientific(point.target_fmr)}, one to one", *_share(point.tar))
+        for point in result.verification
+        if point.target_fmr
+    ]
+    rows += [
+        ("FMR at the default threshold, one to one", scientific(point.fmr), "")
+        for point in result.verification
+        if point.target_fmr is None
     ]
     rows.append(("default decision: right person", *_share(result.decisions_mate["correct_match"])))
     rows.append(("default decision: wrong person", *_share(result.decisions_mate["wrong_match"])))

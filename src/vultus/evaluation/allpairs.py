@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vultus.evaluation.metrics import Counts, Tally
+from vultus.evaluation.metrics import Counts, Floats, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,7 @@ class Accepted:
         genuine_trials: (persons,) comparisons of the person with themselves.
         impostor_trials: (persons,) comparisons of the person with others.
         closest: Impostor pairs that reach `name_from`: photo, photo, cosine; best first.
+        nearest: (n,) highest cosine of each photo with another person's; −inf without one.
     """
 
     genuine: Counts
@@ -44,6 +45,7 @@ class Accepted:
     genuine_trials: Counts
     impostor_trials: Counts
     closest: tuple[tuple[int, int, float], ...]
+    nearest: Floats
 
 
 def tally_pairs(vectors: FloatArray, person: Indices, *, genuine_missed: int = 0, block: int = 256) -> Tally:
@@ -61,10 +63,10 @@ def tally_pairs(vectors: FloatArray, person: Indices, *, genuine_missed: int = 0
         np.add.at(impostor, others[others != NOT_A_PAIR], 1)
     used = np.flatnonzero(genuine + impostor)
     return Tally(
-        scores=_edge(used),
+        scores=edges_of(used),
         genuine=genuine[used],
         impostor=impostor[used],
-        beyond=float(_edge(used[-1:] + 1)[0]) if len(used) else 0.0,
+        beyond=float(edges_of(used[-1:] + 1)[0]) if len(used) else 0.0,
         genuine_missed=genuine_missed,
     )
 
@@ -92,6 +94,7 @@ def accepted_by_person(
     naming = limits[-1]
     genuine, impostor = (np.zeros((len(thresholds), persons), np.int64) for _ in range(2))
     closest: list[tuple[int, int, float]] = []
+    nearest = np.full(len(vectors), NOT_A_PAIR, np.int32)
     for own, others, start in _blocks(vectors, person, block):
         for bins, total in ((own, genuine), (others, impostor)):
             # Accepted pairs are few: they are looked up once, for the lowest threshold, and counted for each.
@@ -102,8 +105,11 @@ def accepted_by_person(
                 total[at] += np.bincount(person[start + row[hit]], minlength=persons)
                 if bins is others:
                     total[at] += np.bincount(person[start + column[hit]], minlength=persons)
+        rows = slice(start, start + len(others))
+        nearest[rows] = np.maximum(nearest[rows], others.max(axis=1))
+        nearest[start:] = np.maximum(nearest[start:], others.max(axis=0))
         named = score >= naming
-        pairs = zip(start + row[named], start + column[named], _edge(score[named]), strict=True)
+        pairs = zip(start + row[named], start + column[named], edges_of(score[named]), strict=True)
         closest += [(int(one), int(two), float(cosine)) for one, two, cosine in pairs]
     count = np.bincount(person, minlength=persons).astype(np.int64)
     return Accepted(
@@ -112,6 +118,7 @@ def accepted_by_person(
         genuine_trials=count * (count - 1) // 2,
         impostor_trials=count * (len(vectors) - count),
         closest=tuple(sorted(closest, key=lambda pair: -pair[2])),
+        nearest=np.where(nearest == NOT_A_PAIR, -np.inf, edges_of(nearest)),
     )
 
 
@@ -125,7 +132,7 @@ def _blocks(vectors: FloatArray, person: Indices, block: int) -> Iterator[tuple[
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block]
         scores = rows @ vectors[start:].T
-        others = np.clip(np.floor(scores * np.float32(HALF)).astype(np.int32) + HALF, 0, BINS - 1).astype(np.int32)
+        others = bins_of(scores)
         last = int(ends[start + len(rows) - 1]) - start
         own = np.full((len(rows), last), NOT_A_PAIR, np.int32)
         for row in range(len(rows)):
@@ -135,7 +142,13 @@ def _blocks(vectors: FloatArray, person: Indices, block: int) -> Iterator[tuple[
         yield own, others, start
 
 
-def _edge(bins: NDArray[np.integer]) -> NDArray[np.float64]:
+def bins_of(scores: FloatArray) -> Bins:
+    """Return the bins of float32 cosines."""
+    bins: Bins = np.clip(np.floor(scores * np.float32(HALF)).astype(np.int32) + HALF, 0, BINS - 1).astype(np.int32)
+    return bins
+
+
+def edges_of(bins: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return the lower edge of bins."""
     edges: NDArray[np.float64] = (np.asarray(bins, np.float64) - HALF) / HALF
     return edges

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from vultus.domain import Calibration, DecisionPolicy, QualityRule, Verdict
-from vultus.evaluation.identification import Searches, Split, match_counts, open_set, search
+from vultus.evaluation.identification import (
+    Fusion,
+    Searches,
+    Split,
+    match_counts,
+    one_to_one,
+    open_set,
+    quality_weights,
+    search,
+)
 from vultus.evaluation.intervals import Rate, clustered
-from vultus.evaluation.metrics import RESOLVED_ERRORS, at_fmr, curve_of, expected_errors
+from vultus.evaluation.metrics import RESOLVED_ERRORS, at_fmr, at_threshold, curve_of, expected_errors
 from vultus.evaluation.pairs import Drawing, draw
 from vultus.services.decision import DEFAULT_FMR, decide, quality_faults
 
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
     from vultus.evaluation.runner import Described
 
 FPIRS = (1e-1, 1e-2, 1e-3)
+FMRS = (1e-3, 1e-4)
 RANKS = (1, 5, 10)
 LONGEST_LIST = 50
 ANSWERS = ("correct_match", "wrong_match", "ambiguous", "no_match", "low_quality", "no_face")
@@ -65,6 +76,25 @@ class SearchPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class OneToOne:
+    """Comparisons of probes with one enrolled person each, at a threshold.
+
+    Attributes:
+        target_fmr: Wanted false match rate; None at the threshold of the default decision.
+        threshold: Cosine.
+        fmr: Share of comparisons of strangers with a fully enrolled person that reach it.
+        impostor: How many those are.
+        tar: Share of mate searches whose own person reaches it.
+    """
+
+    target_fmr: float | None
+    threshold: float
+    fmr: float
+    impostor: int
+    tar: Rate
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryResult:
     """Figures of all searches.
 
@@ -86,6 +116,7 @@ class GalleryResult:
         decisions_stranger: What it answers to non-mate searches.
         cmc: Share of mate searches with the mate among the best 1, 2, … candidates.
         drawing: Curve (threshold, FPIR, 1 − FNIR) and histogram of the scores that decide.
+        verification: One-to-one comparisons of the same probes.
     """
 
     enrolled_persons: int
@@ -105,19 +136,21 @@ class GalleryResult:
     decisions_stranger: dict[str, Rate]
     cmc: tuple[float, ...]
     drawing: Drawing
+    verification: tuple[OneToOne, ...]
 
 
-def evaluate_gallery(data: DataSet, parts: Split, described: Described, judging: Judging) -> GalleryResult:
+def evaluate_gallery(
+    data: DataSet, parts: Split, described: Described, judging: Judging, fusion: Fusion = Fusion.BEST
+) -> GalleryResult:
     """Enrol and search. Intervals come from leaving out one person at a time.
 
     Raises:
         InvalidInputError: No enrolled photo shows a face.
     """
     found, person = described.found, data.person
-    mates, strangers = (
-        search(described.vectors, found, person, enrolled=parts.enrolled, probes=probes)
-        for probes in (parts.mates, parts.strangers)
-    )
+    weights = quality_weights(described.faces) if fusion is Fusion.QUALITY else None
+    seek = partial(search, described.vectors, found, person, enrolled=parts.enrolled, fusion=fusion, weights=weights)
+    mates, strangers = seek(probes=parts.mates), seek(probes=parts.strangers)
     tally = open_set(mates, strangers)
     curve = curve_of(tally)
     gallery = parts.enrolled[found[parts.enrolled]]
@@ -160,6 +193,31 @@ def evaluate_gallery(data: DataSet, parts: Split, described: Described, judging:
         decisions_stranger=decided[1],
         cmc=tuple(map(float, cmc)),
         drawing=draw(tally, curve),
+        verification=_verification(mates, strangers, person[parts.mates], judging.calibration),
+    )
+
+
+def _verification(
+    mates: Searches, strangers: Searches, person: Indices, calibration: Calibration
+) -> tuple[OneToOne, ...]:
+    tally = one_to_one(mates, strangers)
+    if not tally.impostor_trials:  # no stranger shows a face
+        return ()
+    curve, impostors = curve_of(tally), tally.impostor_trials
+    aims: list[tuple[float | None, float]] = [
+        (rate, float(curve.thresholds[at_fmr(curve, rate, impostors)]))
+        for rate in FMRS
+        if expected_errors(rate, impostors) >= RESOLVED_ERRORS
+    ]
+    return tuple(
+        OneToOne(
+            target,
+            limit,
+            float(curve.fmr[at_threshold(curve, limit)]),
+            impostors,
+            _rate(mates.mate >= limit, person),
+        )
+        for target, limit in [*aims, (None, calibration.threshold_at(DEFAULT_FMR))]
     )
 
 

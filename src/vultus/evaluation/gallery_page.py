@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.charts import Axis, Mark, Series, chart, decades
+from vultus.evaluation.identification import Fusion
 from vultus.evaluation.metrics import RESOLVED_ERRORS
 from vultus.evaluation.page import (
     about,
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from vultus.evaluation.record import GalleryReport
 
 LEAST = 1e-4
+SIMILARITIES = {
+    Fusion.BEST: "that of the closest template",
+    Fusion.MEAN: "the cosine to the mean of the templates",
+    Fusion.QUALITY: "the cosine to the mean of the templates, weighted by quality",
+}
 ANSWERS = {
     "correct_match": "match, the right person",
     "wrong_match": "match, a wrong person",
@@ -46,6 +52,7 @@ def render(report: GalleryReport) -> str:
         tiles(_tiles(result)),
         charts(*_charts(result)),
         *_searches(report),
+        *_verification(report),
         *_decisions(result),
         section(
             "Photos without a face",
@@ -127,7 +134,7 @@ def _searches(report: GalleryReport) -> list[str]:
             f"A share of {report.held_out:g} of the persons, drawn with seed {report.seed}, is not enrolled: their "
             f"photos are the searches for strangers. Of everybody else the first {report.enrol} photos by file name "
             "are enrolled and the others are searched. Who has no photo left to search is a distractor. A person's "
-            "similarity is that of the closest template.",
+            f"similarity is {SIMILARITIES[report.fusion]}.",
         ),
         table(
             ("", "persons", "photos"),
@@ -151,6 +158,28 @@ def _searches(report: GalleryReport) -> list[str]:
         table(("wanted FPIR", "threshold", "FNIR", "reached FPIR", "resolved"), opened),
         f'<p class="note">A rate is resolved where it means at least {RESOLVED_ERRORS} false positives in this data. '
         "Intervals come from leaving out one person at a time.</p>",
+    ]
+
+
+def _verification(report: GalleryReport) -> list[str]:
+    return [
+        section(
+            "One to one",
+            "The same probes compared with one enrolled person each: those of enrolled persons with their own, those "
+            f"of strangers with each person who has all {report.enrol} templates.",
+        ),
+        table(
+            ("wanted FMR", "threshold", "true accept rate", "false match rate"),
+            [
+                (
+                    scientific(point.target_fmr) if point.target_fmr else "default decision",
+                    cosine(point.threshold),
+                    share(point.tar),
+                    f"{scientific(point.fmr)} of {point.impostor:,}",
+                )
+                for point in report.result.verification
+            ],
+        ),
     ]
 
 

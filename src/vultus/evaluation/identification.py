@@ -9,23 +9,36 @@ Terms follow NIST's Face Recognition Technology Evaluation (FRTE), part 2, and I
 - CMC, cumulative match characteristic: share of mate searches with the mate among the best r candidates, without a
   threshold (closed set).
 
-The similarity of a person is that of their closest template.
+The similarity of a person with several templates is that of the closest one, or as `Fusion` says.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vultus.errors import InvalidInputError
+from vultus.evaluation.allpairs import BINS, bins_of, edges_of
 from vultus.evaluation.datasets import Indices
-from vultus.evaluation.metrics import Floats, Tally, tally_of
+from vultus.evaluation.metrics import Counts, Floats, Tally, tally_of
 
 if TYPE_CHECKING:
-    from vultus.domain import FloatArray
+    from collections.abc import Sequence
+
+    from vultus.domain import DescribedFace, FloatArray
     from vultus.evaluation.datasets import DataSet, Flags
+
+
+class Fusion(StrEnum):
+    """How similar a probe is to a person with several templates; a collection's policy knows the first two."""
+
+    BEST = "best"  # cosine to the closest template
+    MEAN = "mean"  # cosine to the mean of the templates
+    QUALITY = "quality"  # cosine to their mean weighted by quality
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +68,7 @@ class Searches:
         found: (n,) person of the best candidate; −1 for a probe without a face.
         mate: (n,) cosine of the probe's own person; −inf where it is not in the gallery.
         rank: (n,) place of the probe's own person, from 1, ties counted against it; 0 where it is not in the gallery.
+        strangers: Histogram (see `allpairs`) of the cosines to other persons who have as many templates as anybody.
     """
 
     best: Floats
@@ -62,6 +76,7 @@ class Searches:
     found: Indices
     mate: Floats
     rank: Indices
+    strangers: Counts
 
 
 def split(data: DataSet, *, enrol: int, held_out: float, seed: int) -> Split:
@@ -103,7 +118,15 @@ def split(data: DataSet, *, enrol: int, held_out: float, seed: int) -> Split:
 
 
 def search(
-    vectors: FloatArray, found: Flags, person: Indices, *, enrolled: Indices, probes: Indices, block: int = 1024
+    vectors: FloatArray,
+    found: Flags,
+    person: Indices,
+    *,
+    enrolled: Indices,
+    probes: Indices,
+    fusion: Fusion = Fusion.BEST,
+    weights: Floats | None = None,
+    block: int = 1024,
 ) -> Searches:
     """Search the gallery for every probe, exactly.
 
@@ -113,6 +136,8 @@ def search(
         person: (photos,) whom each shows; never falls.
         enrolled: Positions of the gallery's photos, rising.
         probes: Positions of the photos searched, in any order.
+        fusion: How a person with several templates is compared.
+        weights: (photos,) of each template in its person's mean, for `Fusion.QUALITY`.
         block: Probes compared at a time.
 
     Raises:
@@ -122,18 +147,28 @@ def search(
     if not len(gallery):
         raise InvalidInputError("No enrolled photo shows a face; the gallery is empty.")
     names, starts = np.unique(person[gallery], return_index=True)
+    templates = vectors[gallery]
+    if fusion is not Fusion.BEST:
+        weighted = templates if weights is None else templates * weights[gallery, None].astype(np.float32)
+        templates = np.add.reduceat(weighted, starts, axis=0)
+        templates /= np.linalg.norm(templates, axis=1, keepdims=True)
+        starts = np.arange(len(names))
+    complete = np.bincount(person[gallery])[names] == np.bincount(person[gallery]).max()
     result = Searches(
         best=np.full(len(probes), -np.inf),
         second=np.full(len(probes), -np.inf),
         found=np.full(len(probes), -1, np.int64),
         mate=np.full(len(probes), -np.inf),
         rank=np.zeros(len(probes), np.int64),
+        strangers=np.zeros(BINS, np.int64),
     )
     searchable = np.flatnonzero(found[probes])
     for start in range(0, len(searchable), block):
         rows = searchable[start : start + block]
-        scores = vectors[probes[rows]] @ vectors[gallery].T
-        _fill(result, rows, np.maximum.reduceat(scores, starts, axis=1), names, person[probes[rows]])
+        scores = np.maximum.reduceat(vectors[probes[rows]] @ templates.T, starts, axis=1)
+        own = person[probes[rows]]
+        _fill(result, rows, scores, names, own)
+        np.add.at(result.strangers, bins_of(scores[:, complete][own[:, None] != names[complete]]), 1)
     return result
 
 
@@ -178,3 +213,36 @@ def open_set(mates: Searches, strangers: Searches) -> Tally:
         genuine_missed=int((~first).sum()),
         impostor_missed=int((~searched).sum()),
     )
+
+
+def one_to_one(mates: Searches, strangers: Searches) -> Tally:
+    """Return the scores of comparing probes with one enrolled person each: with their own, and strangers with each.
+
+    Only persons with as many templates as anybody take part as somebody else's: the more templates, the higher the
+    best of them.
+    """
+    own = np.bincount(bins_of(mates.mate[np.isfinite(mates.mate)].astype(np.float32)), minlength=BINS)
+    used = np.flatnonzero(own + strangers.strangers)
+    return Tally(
+        scores=edges_of(used),
+        genuine=own[used].astype(np.int64),
+        impostor=strangers.strangers[used],
+        beyond=float(edges_of(used[-1:] + 1)[0]) if len(used) else 0.0,
+        genuine_missed=int((~np.isfinite(mates.mate)).sum()),
+    )
+
+
+def quality_weights(faces: Sequence[DescribedFace | None]) -> Floats:
+    """Return the (photos,) weight of each face in its person's mean: 1 for a large, sharp, frontal one; 0 for none.
+
+    The product of the detector's score, the size up to 112 px, the square root of the sharpness up to 100, and the
+    cosines of yaw and pitch.
+    """
+
+    def weight(described: DescribedFace) -> float:
+        quality = described.quality
+        size, sharpness = min(1.0, quality.size_px / 112), min(1.0, quality.sharpness / 100)
+        turned = math.cos(math.radians(quality.yaw_deg)) * math.cos(math.radians(quality.pitch_deg))
+        return described.face.score * size * math.sqrt(sharpness) * max(0.01, turned)
+
+    return np.array([0.0 if face is None else weight(face) for face in faces])

@@ -26,6 +26,7 @@ from vultus.evaluation.metrics import (
     sample,
     tally_of,
 )
+from vultus.evaluation.probability import logistic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +131,7 @@ class AllResult:
         calibration: The pack's own thresholds on this data.
         closest: Pairs of different persons with the highest cosine: often the same person under two names.
         drawing: Curve and histogram.
+        logistic: Slope and intercept of the log-odds at equal priors (see `probability`); None with too few persons.
     """
 
     genuine: int
@@ -142,6 +144,7 @@ class AllResult:
     calibration: tuple[CalibrationCheck, ...]
     closest: tuple[tuple[str, str, float], ...]
     drawing: Drawing
+    logistic: tuple[float, float] | None
 
 
 def evaluate_listed(pairs: Pairs, described: Described) -> ListedResult:
@@ -222,6 +225,7 @@ def evaluate_all(data: DataSet, described: Described, calibration: Calibration) 
             (data.photos[names[one]], data.photos[names[two]], score) for one, two, score in accepted.closest
         ),
         drawing=draw(tally, curve),
+        logistic=logistic_of(vectors, person, tally),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.gallery import GalleryResult
+from vultus.evaluation.identification import Fusion
 from vultus.evaluation.liveness import LivenessResult
 from vultus.evaluation.pairs import AllResult, ListedResult
 from vultus.evaluation.provenance import Provenance
@@ -72,6 +73,7 @@ class GalleryReport:
         held_out: Share of persons who were not enrolled.
         seed: Of the split.
         result: The figures.
+        fusion: How persons with several templates were compared.
         schema: Names this structure.
     """
 
@@ -80,6 +82,7 @@ class GalleryReport:
     held_out: float
     seed: int
     result: GalleryResult
+    fusion: Fusion = Fusion.BEST
     schema: str = GALLERY_SCHEMA
 
 

@@ -88,6 +88,16 @@ def _rounded(digits: int) -> PlainSerializer:
 
 
 Cosine = Annotated[float, _rounded(4), Field(description="Cosine similarity, −1 to 1.")]
+Probability = Annotated[
+    float | None,
+    PlainSerializer(lambda value: value if value is None else round(value, 4), when_used="json"),
+    Field(
+        None,
+        description="Share of comparisons with this cosine that are of one person, where half of all comparisons are "
+        "(equal priors), 0.0001 to 0.9999; null where unknown. Not the chance that the result of a search is right: "
+        "for that read the verdict and its false positive identification rate.",
+    ),
+]
 Measure = Annotated[float, _rounded(2)]
 Rate = Annotated[float, PlainSerializer(lambda value: float(f"{value:.3g}"), return_type=float, when_used="json")]
 

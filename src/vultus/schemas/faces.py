@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from vultus import domain
-from vultus.schemas.base import Cosine, Measure, Rate, Wire
+from vultus.schemas.base import Cosine, Measure, Probability, Rate, Wire
 
 
 class BoxOut(Wire):
@@ -77,13 +77,14 @@ def face_fields(face: domain.DescribedFace) -> dict[str, object]:
 
 
 class CandidateOut(Wire):
-    """A person whose closest face has this similarity to the probe."""
+    """A person with their similarity to the probe."""
 
     person_id: UUID
     external_id: str | None
     name: str | None
-    face_id: UUID
+    face_id: UUID = Field(description="The person's face that is closest to the probe.")
     similarity: Cosine
+    probability: Probability
 
 
 class DecisionOut(Wire):

@@ -40,6 +40,11 @@ class PolicyWire(Wire):
         description="Keep an encrypted crop of every face enrolled from now on, for a later change of the network; "
         "setting it to false, or leaving it out of a new policy, deletes the crops there are.",
     )
+    fusion: domain.Fusion | None = Field(
+        None,
+        description="How a person with several faces is compared: with their closest face (`best`) or with the mean of "
+        "their faces (`mean`); null for the default.",
+    )
     enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
     recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
 
@@ -59,6 +64,7 @@ class PolicyWire(Wire):
             target_fpir=self.target_fpir,
             margin=self.margin,
             keep_crops=self.keep_crops,
+            fusion=self.fusion or default.fusion,
             enrol=domain.QualityRule(**self.enrol.model_dump()) if self.enrol else default.enrol,
             recognize=domain.QualityRule(**self.recognize.model_dump()) if self.recognize else default.recognize,
         )

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from vultus import domain
-from vultus.schemas.base import Cosine, Name, Number, Whole, Wire
+from vultus.schemas.base import Cosine, Name, Number, Probability, Whole, Wire
 from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, face_fields
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.judging import RejectedPhoto
@@ -137,6 +137,7 @@ class ComparisonOut(DecisionOut):
     """Whether two photos show the same person."""
 
     similarity: Cosine
+    probability: Probability
     first: DetectedFaceOut
     second: DetectedFaceOut
 
@@ -146,6 +147,7 @@ class ComparisonOut(DecisionOut):
         return cls(
             **DecisionOut.decided(comparison.decision).model_dump(),
             similarity=comparison.similarity,
+            probability=comparison.probability,
             first=DetectedFaceOut.detected(comparison.first),
             second=DetectedFaceOut.detected(comparison.second),
         )
@@ -156,6 +158,7 @@ class VerificationOut(DecisionOut):
 
     person_id: UUID
     similarity: Cosine | None = Field(description="Of the person's closest face; null when they have none.")
+    probability: Probability
     face: DetectedFaceOut
 
     @classmethod
@@ -165,6 +168,7 @@ class VerificationOut(DecisionOut):
             **DecisionOut.decided(verification.decision).model_dump(),
             person_id=verification.person.id,
             similarity=verification.similarity,
+            probability=verification.probability,
             face=DetectedFaceOut.detected(verification.face),
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from vultus.domain import Actor, Calibration, Collection, DecisionPolicy
-from vultus.errors import ContractMismatchError, InvalidInputError
+from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError
 from vultus.services.decision import DEFAULT_FMR
 
 if TYPE_CHECKING:
@@ -165,6 +166,59 @@ class Collections:
                 detail={"fields": sorted(changes), **({"crops_deleted": crops} if crops else {})},
             )
         return changed
+
+    async def calibrate(
+        self,
+        collection_id: UUID,
+        contract_id: str,
+        calibration: Calibration,
+        *,
+        target_fmr: float | None = None,
+        target_fpir: float | None = None,
+        actor: Actor,
+    ) -> Collection:
+        """Store thresholds measured on a collection; a target, if one is given, becomes the policy's.
+
+        Raises:
+            NotFoundError: There is no such collection.
+        """
+        async with self._database.work() as work:
+            await work.lock_collection(collection_id)
+            found = await work.collections.get(collection_id)
+            await work.collections.calibrate(found.id, contract_id, calibration)
+            if target_fmr is not None or target_fpir is not None:
+                aimed = replace(found.policy, threshold=None, target_fmr=target_fmr, target_fpir=target_fpir)
+                await work.collections.change(found.id, policy=aimed)
+            await work.audit.add(
+                actor,
+                "collection.calibrated",
+                collection_id=found.id,
+                detail={
+                    "contract_id": contract_id,
+                    "points": [list(point) for point in calibration.points],
+                    "target_fmr": target_fmr,
+                    "target_fpir": target_fpir,
+                },
+            )
+            return await work.collections.get(found.id)
+
+    async def uncalibrate(self, reference: str, *, actor: Actor) -> None:
+        """Go back to the thresholds of the pack; the policy stays.
+
+        Raises:
+            NotFoundError: There is no such collection, or it has no calibration of its own.
+        """
+        async with self._database.work() as work:
+            found = await find_collection(work, reference)
+            if found.contract_id not in found.calibrations:
+                raise NotFoundError(f"Collection '{found.name}' has no calibration of its own; its pack's holds.")
+            await work.collections.calibrate(found.id, found.contract_id, None)
+            await work.audit.add(
+                actor,
+                "collection.uncalibrated",
+                collection_id=found.id,
+                detail={"contract_id": found.contract_id},
+            )
 
     async def delete(self, reference: str, *, actor: Actor) -> None:
         """Drop a collection with everybody in it."""

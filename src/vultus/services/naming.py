@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vultus.domain import Analysis, Candidate, Collection, Decision, DescribedFace
+from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace
 from vultus.services.collections import calibration_of
 from vultus.services.decision import assign_unique, decide, quality_faults, threshold_for
 
@@ -72,7 +72,12 @@ def name_faces(
                 gallery_size=result.gallery_size,
                 faults=fault,
             ),
-            candidates[:limit],
+            with_probability(candidates[:limit], calibration),
         )
         for face, fault, candidates, result in zip(analysis.faces, faults, lists, found, strict=True)
     )
+
+
+def with_probability(candidates: tuple[Candidate, ...], calibration: Calibration) -> tuple[Candidate, ...]:
+    """Return candidates with the probability that their cosine stands for."""
+    return tuple(replace(one, probability=calibration.probability(one.similarity)) for one in candidates)

@@ -10,7 +10,7 @@ from vultus.errors import ContractMismatchError, InvalidInputError
 from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
-from vultus.services.naming import Recognition, name_faces
+from vultus.services.naming import Recognition, name_faces, with_probability
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -57,7 +57,7 @@ class Recognizer:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             now = await work.collections.get(home.id)
             check_searched(home, now)
-            found = await work.faces.search(home.id, now.contract_id, probes, depth)
+            found = await work.faces.search(home.id, now.contract_id, probes, depth, now.policy.fusion)
             transition = await work.transitions.get(home.id) if now.second_contract_id else None
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image)
         recognition = Recognition(now, analysis, named)
@@ -88,14 +88,15 @@ class Recognizer:
                     f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
                 )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
-            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2))
+            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2), home.policy.fusion)
+        calibration = calibration_of(home, pipeline)
         decision = decide(
             [candidate.similarity for candidate in found.candidates],
             policy=home.policy,
-            calibration=calibration_of(home, pipeline),
+            calibration=calibration,
             gallery_size=found.gallery_size,
         )
-        return home, decision, found.candidates[:limit]
+        return home, decision, with_probability(found.candidates[:limit], calibration)
 
     async def _collection(self, reference: str) -> Collection:
         async with self._database.work(read_only=True) as work:

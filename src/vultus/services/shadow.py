@@ -85,7 +85,7 @@ class Shadow:
         if analysis.faces:
             probes = np.stack([face.vector for face in analysis.faces])
             async with self._database.work(read_only=True) as work:
-                found = await work.faces.search(home.id, pipeline.contract.id, probes, CANDIDATES)
+                found = await work.faces.search(home.id, pipeline.contract.id, probes, CANDIDATES, home.policy.fusion)
             policy = policy_under(home, pipeline.contract.id, self._pipelines)
             named = name_faces(replace(home, policy=policy), pipeline, analysis, found, CANDIDATES)
         by_face = {id(one.described): one for one in named}

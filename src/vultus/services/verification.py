@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Collection, Decision, DecisionPolicy, DescribedFace, Person
+from vultus.domain import Calibration, Collection, Decision, DecisionPolicy, DescribedFace, Person
 from vultus.services.collections import calibration_of, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide, quality_faults
@@ -23,21 +23,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two photos' faces, their cosine and the verdict."""
+    """Two photos' faces, their cosine with its `Calibration.probability`, and the verdict."""
 
     first: DescribedFace
     second: DescribedFace
     similarity: float
+    probability: float | None
     decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A photo's face against one enrolled person; similarity is None when the person has no face."""
+    """A photo's face against one enrolled person; similarity is None when the person has no face.
+
+    `probability` is that of `Calibration`.
+    """
 
     person: Person
     face: DescribedFace
     similarity: float | None
+    probability: float | None
     decision: Decision
 
 
@@ -65,7 +70,9 @@ class Verifier:
         )
         similarity = float(np.dot(one.vector, other.vector))
         faults = tuple(dict.fromkeys(self._faults(one, home.policy) + self._faults(other, home.policy)))
-        return Comparison(one, other, similarity, self._decide([similarity], home, faults))
+        calibration = calibration_of(home, pipeline)
+        decision = self._decide([similarity], home.policy, calibration, faults)
+        return Comparison(one, other, similarity, calibration.probability(similarity), decision)
 
     async def verify(self, photo: Photo, *, collection: str, person_id: UUID, largest: bool = False) -> Verification:
         """Say whether a photo shows an enrolled person.
@@ -80,23 +87,32 @@ class Verifier:
             await work.persons.get(home.id, person_id)
 
         async def attempt(home: Collection) -> Verification:
-            face = await self._images.one_face(photo, self._pipelines.of(home.contract_id), largest=largest)
+            pipeline = self._pipelines.of(home.contract_id)
+            face = await self._images.one_face(photo, pipeline, largest=largest)
             async with self._database.work(read_only=True) as work:
                 now = await work.collections.get(home.id)
                 check_searched(home, now)
                 person = await work.persons.get(home.id, person_id)
-                best = await work.faces.best_of_person(home.id, person_id, now.contract_id, face.vector)
+                best = await work.faces.best_of_person(
+                    home.id, person_id, now.contract_id, face.vector, now.policy.fusion
+                )
             similarity = None if best is None else best[0]
             scores = [] if similarity is None else [similarity]
-            return Verification(person, face, similarity, self._decide(scores, now, self._faults(face, now.policy)))
+            calibration = calibration_of(now, pipeline)
+            decision = self._decide(scores, now.policy, calibration, self._faults(face, now.policy))
+            likely = None if similarity is None else calibration.probability(similarity)
+            return Verification(person, face, similarity, likely, decision)
 
         return await under_contract(home, attempt)
 
-    def _decide(self, similarities: list[float], home: Collection, faults: tuple[str, ...]) -> Decision:
+    @staticmethod
+    def _decide(
+        similarities: list[float], policy: DecisionPolicy, calibration: Calibration, faults: tuple[str, ...]
+    ) -> Decision:
         return decide(
             similarities,
-            policy=home.policy,
-            calibration=calibration_of(home, self._pipelines.of(home.contract_id)),
+            policy=policy,
+            calibration=calibration,
             gallery_size=len(similarities),
             faults=faults,
         )

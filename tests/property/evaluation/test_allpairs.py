@@ -66,6 +66,9 @@ def test_accepted_pairs_are_counted_for_both_persons(
             assert accepted.impostor[at, who] == sum(p[2] >= limit for p in others)
             assert accepted.genuine_trials[who] == len(own)
             assert accepted.impostor_trials[who] == len(others)
+    for photo, nearest in enumerate(accepted.nearest):
+        scores = [p[2] for p in pairs if not p[3] and photo in p[:2]]
+        assert nearest == max(scores, default=-np.inf)
 
 
 @costly

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vultus.errors import InvalidInputError
 from vultus.evaluation.datasets import DataSet
-from vultus.evaluation.identification import Split, match_counts, open_set, search, split
+from vultus.evaluation.identification import Fusion, Split, match_counts, one_to_one, open_set, search, split
 from vultus.evaluation.metrics import at_fmr, curve_of
 
 
@@ -107,3 +107,45 @@ def test_a_threshold_never_exceeds_its_false_positive_rate(seed: int, target: fl
     threshold = curve.thresholds[at]
     assert np.mean(strangers.best >= threshold) <= target + 1e-9
     assert curve.tar[at] == pytest.approx(np.mean((mates.rank == 1) & (mates.mate >= threshold)))
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=6).map(people), st.integers(0, 2**32 - 1))
+def test_a_mean_is_compared_as_one_template(data: DataSet, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    vectors = generator.normal(size=(len(data.photos), 5)).astype(np.float32)
+    every, weights = np.arange(len(vectors)), generator.uniform(0.1, 1, len(vectors))
+    found = np.ones(len(vectors), bool)
+
+    for fusion, weighing in ((Fusion.MEAN, None), (Fusion.QUALITY, weights)):
+        answers = search(
+            vectors, found, data.person, enrolled=every, probes=every, fusion=fusion, weights=weighing, block=3
+        )
+
+        for probe in every:
+            mine = data.person == data.person[probe]
+            mean = (vectors[mine] * (1 if weighing is None else weights[mine, None])).sum(axis=0)
+            assert answers.mate[probe] == pytest.approx(vectors[probe] @ mean / np.linalg.norm(mean), abs=1e-5)
+
+
+@given(st.lists(st.integers(1, 3), min_size=2, max_size=6).map(people), st.integers(0, 2**32 - 1))
+def test_one_to_one_counts_each_probe_with_each_full_person(data: DataSet, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # Multiples of 1/8 whose products start a bin.
+    vectors = generator.integers(-2, 3, (len(data.photos), 3)).astype(np.float32) / np.float32(8)
+    every, found = np.arange(len(vectors)), generator.random(len(vectors)) < 0.8
+    assume(found.any())
+
+    answers = search(vectors, found, data.person, enrolled=every, probes=every, block=2)
+    tally = one_to_one(answers, answers)
+
+    most = max(np.bincount(data.person[found]))
+    full = [who for who in range(len(data.persons)) if (found & (data.person == who)).sum() == most]
+    expected = sorted(
+        max(float(vectors[probe] @ vectors[at]) for at in every[found & (data.person == who)])
+        for probe in every[found]
+        for who in full
+        if who != data.person[probe]
+    )
+    assert np.repeat(tally.scores, tally.impostor).tolist() == expected
+    assert np.repeat(tally.scores, tally.genuine).tolist() == sorted(answers.mate[np.isfinite(answers.mate)])
+    assert tally.genuine_trials == len(every)

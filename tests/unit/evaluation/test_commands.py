@@ -150,3 +150,14 @@ def test_too_few_persons_for_a_gallery_are_told(folder: Path, tmp_path: Path) ->
 
     assert result.exit_code == 2
     assert "too few" in result.stderr
+
+
+def test_the_mean_of_templates_is_a_choice(folder: Path, tmp_path: Path) -> None:
+    words = ("gallery", folder, "--out", tmp_path / "report", "--enrol", 2)
+    best, mean = (json.loads(call(*words, "--fusion", fusion, "--json").stdout) for fusion in ("best", "mean"))
+
+    assert (best["fusion"], mean["fusion"]) == ("best", "mean")
+    assert "--fusion mean" in mean["evaluated"]["provenance"]["command"]
+    assert mean["result"]["verification"][-1]["threshold"] == 0.8
+    assert mean["result"]["verification"][-1]["tar"]["value"] >= best["result"]["verification"][-1]["tar"]["value"]
+    assert "cosine to the mean of the templates" in page(tmp_path / "report")

@@ -24,8 +24,8 @@ FACE = Box(10, 10, 30, 30)
 class Finder(FakePipeline):
     """Finds one face in every photo that is not black."""
 
-    def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:
-        assert not embed
+    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
+        assert not embed and not crops
         pixels = Photo.open(photo, PhotoSettings()).decode(WIDTH).pixels
         return Analysis(WIDTH, HEIGHT, "", (face([1], FACE),) if pixels.max() > 9 else ())
 

@@ -9,7 +9,9 @@ from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
 from vultus.api.guard import GuardedRoute, needs
 from vultus.api.problems import body_problems, problems
 from vultus.domain import Role
+from vultus.evaluation.own_gallery import OwnGallery, Wanted
 from vultus.schemas.base import Page
+from vultus.schemas.calibration import CalibrationIn, CalibrationOut
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
@@ -77,3 +79,30 @@ async def change_collection(collection: CollectionRef, body: CollectionPatch, ap
 async def delete_collection(collection: CollectionRef, app: App, who: Who) -> None:
     """Drop a gallery with everybody in it."""
     await app.collections.delete(collection, actor=who)
+
+
+@router.post(
+    "/{collection}/calibration",
+    summary="Measure a collection on its own faces",
+    responses=body_problems(errors.NotFoundError, errors.InvalidInputError, errors.PackNotLoadedError),
+    openapi_extra=needs(Role.ADMIN),
+)
+async def calibrate_collection(collection: CollectionRef, body: CalibrationIn, app: App, who: Who) -> CalibrationOut:
+    """Compare the enrolled faces with each other, report the error rates and propose a threshold for a wanted one.
+
+    With `apply` the thresholds are stored and decide from the next request on. 5,000 faces take a few seconds.
+    """
+    job = OwnGallery(app.database, app.pipelines, app.collections)
+    return CalibrationOut.like(await job.calibrate(collection, Wanted(**body.model_dump()), actor=who))
+
+
+@router.delete(
+    "/{collection}/calibration",
+    status_code=204,
+    summary="Forget a collection's own calibration",
+    responses=problems(errors.NotFoundError),
+    openapi_extra=needs(Role.ADMIN),
+)
+async def uncalibrate_collection(collection: CollectionRef, app: App, who: Who) -> None:
+    """Go back to the thresholds of the pack; the policy stays as it is."""
+    await app.collections.uncalibrate(collection, actor=who)

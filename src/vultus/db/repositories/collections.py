@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, delete, func, insert, select, table, text, update
+from sqlalchemy import column, delete, func, insert, literal, select, table, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import lock, number_of
 from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
-from vultus.domain import Calibration, Collection, DecisionPolicy, QualityRule
+from vultus.domain import Calibration, Collection, DecisionPolicy, Fusion, QualityRule
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -118,6 +119,16 @@ class Collections:
             raise NotFoundError(f"There is no collection with id {collection_id}.")
         return _collection(row)
 
+    async def calibrate(self, collection_id: UUID, contract_id: str, calibration: Calibration | None) -> None:
+        """Store the calibration of a contract, in place of one stored before; with None forget it."""
+        kept = CollectionRow.calibrations.op("-", return_type=JSONB())(literal(contract_id))
+        added = {} if calibration is None else {contract_id: asdict(calibration)}
+        await self._session.execute(
+            update(CollectionRow)
+            .where(CollectionRow.id == collection_id)
+            .values(calibrations=kept.op("||")(literal(added, JSONB)), updated_at=func.now())
+        )
+
     async def delete(self, collection_id: UUID) -> tuple[int, int]:
         """Remove a collection with everybody in it, and return how many persons and faces went.
 
@@ -199,9 +210,15 @@ def _values(name: str, contract_id: str, policy: DecisionPolicy, retention_days:
 def policy_of(stored: dict[str, Any]) -> DecisionPolicy:
     """Return a policy that was stored as a mapping."""
     rules = {name: QualityRule(**stored[name]) for name in ("enrol", "recognize")}
-    return DecisionPolicy(**{**stored, **rules})
+    return DecisionPolicy(**{**stored, **rules, "fusion": Fusion(stored.get("fusion", Fusion.BEST))})
 
 
 def _calibration(stored: dict[str, Any]) -> Calibration:
     points = tuple((float(rate), float(threshold)) for rate, threshold in stored["points"])
-    return Calibration(points=points, margin=stored["margin"], source=stored["source"])
+    fitted = stored.get("logistic")
+    return Calibration(
+        points=points,
+        margin=stored["margin"],
+        source=stored["source"],
+        logistic=(float(fitted[0]), float(fitted[1])) if fitted else None,
+    )

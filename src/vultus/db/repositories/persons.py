@@ -91,6 +91,16 @@ class Persons:
             query = query.where(PersonRow.external_id == external_id)
         return tuple(map(_person, await self._session.execute(query.order_by(PersonRow.id).limit(limit))))
 
+    async def labels(self, collection_id: UUID, key: str) -> dict[UUID, str]:
+        """Return what metadata hold under a key, as text, by person; who has nothing, a list or an object is absent."""
+        value = PersonRow.extra[key]
+        query = select(PersonRow.id, value.astext).where(
+            PersonRow.collection_id == collection_id,
+            func.jsonb_typeof(value).in_(["string", "number", "boolean"]),
+            value.astext != "",
+        )
+        return {row[0]: row[1] for row in await self._session.execute(query)}
+
     async def change(self, collection_id: UUID, person_id: UUID, **changes: Any) -> Person:
         """Change `external_id`, `name` or `metadata`, which is replaced as a whole.
 

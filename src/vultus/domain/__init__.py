@@ -1,0 +1,63 @@
+"""The values every layer speaks in: frozen, free of I/O, with units and orders stated."""
+
+from vultus.domain.decisions import (
+    Calibration,
+    Candidate,
+    Contract,
+    Decision,
+    DecisionPolicy,
+    Fusion,
+    QualityRule,
+    Verdict,
+)
+from vultus.domain.faces import (
+    Analysis,
+    Box,
+    Crop,
+    DescribedFace,
+    DetectedFace,
+    Embedding,
+    FloatArray,
+    Liveness,
+    LivenessReason,
+    Pixels,
+    Quality,
+)
+from vultus.domain.galleries import (
+    Actor,
+    ApiKey,
+    Collection,
+    Consent,
+    Face,
+    Person,
+    Role,
+)
+
+__all__ = [
+    "Actor",
+    "Analysis",
+    "ApiKey",
+    "Box",
+    "Calibration",
+    "Candidate",
+    "Collection",
+    "Consent",
+    "Contract",
+    "Crop",
+    "Decision",
+    "DecisionPolicy",
+    "DescribedFace",
+    "DetectedFace",
+    "Embedding",
+    "Face",
+    "FloatArray",
+    "Fusion",
+    "Liveness",
+    "LivenessReason",
+    "Person",
+    "Pixels",
+    "Quality",
+    "QualityRule",
+    "Role",
+    "Verdict",
+]

@@ -1,0 +1,137 @@
+"""Calibration of a collection on its own faces, on the wire."""
+
+from __future__ import annotations
+
+from typing import Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from vultus.schemas.base import Cosine, Name, Number, Rate, Whole, Wire
+from vultus.schemas.galleries import PolicyWire
+
+
+class CalibrationIn(Wire):
+    """What to measure; the answer to an empty object is a report and changes nothing."""
+
+    target_fmr: Number | None = Field(None, gt=0, lt=1, description="Propose a threshold for this false match rate.")
+    target_fpir: Number | None = Field(
+        None, gt=0, lt=1, description="Or for this false positive identification rate; with neither, the policy's aim."
+    )
+    apply: bool = Field(False, description="Store the calibration, and the target, if one is given, as the policy's.")
+    sample: Whole = Field(
+        5_000, ge=100, le=20_000, description="Most faces compared; persons of a larger gallery are drawn at random."
+    )
+    seed: Whole = Field(0, ge=0, le=2**32 - 1, description="Of the draw.")
+    group_by: Name | None = Field(None, description="Metadata key to report error rates by.", examples=["site"])
+
+    @model_validator(mode="after")
+    def one_target(self) -> Self:
+        """Two targets would contradict each other."""
+        if self.target_fmr is not None and self.target_fpir is not None:
+            raise ValueError("give at most one of target_fmr and target_fpir")
+        return self
+
+
+class RateOut(Wire):
+    """A share of trials with its two-sided 95 % interval."""
+
+    value: Rate
+    low: Rate
+    high: Rate
+    hits: int
+    trials: int
+    interval: str = Field(description="How the interval was found.")
+
+
+class OwnPointOut(Wire):
+    """What a threshold means for the gallery."""
+
+    threshold: Cosine
+    stated_fmr: Rate = Field(description="False match rate the new calibration gives the threshold.")
+    origin: str = Field(description="`own`, or `pack` where the own faces cannot resolve the rate.")
+    expected_errors: Rate = Field(description="False matches that rate means among the comparisons made.")
+    resolved: bool = Field(description="Whether they are at least 10.")
+    fmr: RateOut = Field(description="False match rate among the enrolled faces.")
+    fnmr: RateOut | None = Field(description="False non-match rate among them; null where nobody has two faces.")
+    expected_fpir: Rate = Field(description="Of a search of the whole gallery: 1 − (1 − FMR)^N.")
+    measured_fpir: RateOut = Field(description="Share of the faces that reach the threshold with another person.")
+
+
+class SuspiciousOut(Wire):
+    """Two persons who may be one, enrolled twice."""
+
+    first_person_id: UUID
+    second_person_id: UUID
+    similarity: Cosine
+
+
+class GroupRatesOut(Wire):
+    """A group's error rates at one threshold."""
+
+    threshold: Cosine
+    fmr: RateOut | None = Field(description="Among the group's persons.")
+    fmr_across: RateOut | None = Field(description="With persons of other groups.")
+    fnmr: RateOut | None
+    fmr_resolved: bool = Field(description="Whether the group is large enough to be compared.")
+    fnmr_resolved: bool
+
+
+class GroupOut(Wire):
+    """Persons with one value of the metadata key."""
+
+    name: str
+    persons: int
+    faces: int
+    rates: list[GroupRatesOut]
+
+
+class DifferentialOut(Wire):
+    """The worst group against the best one, of those that are resolved."""
+
+    threshold: Cosine
+    fmr_ratio: Rate | None
+    fmr_worst: str | None
+    fmr_best: str | None
+    fnmr_ratio: Rate | None
+    fnmr_worst: str | None
+    fnmr_best: str | None
+
+
+class GroupsOut(Wire):
+    """Error rates by group."""
+
+    column: str
+    groups: list[GroupOut]
+    differentials: list[DifferentialOut]
+    without_group: int = Field(description="Persons without a value.")
+
+
+class MeasuredOut(Wire):
+    """What the gallery's own comparisons say."""
+
+    genuine: int = Field(description="Comparisons of one person.")
+    genuine_persons: int = Field(description="Persons with several faces.")
+    impostor: int = Field(description="Comparisons of different persons.")
+    points: list[OwnPointOut] = Field(description="The new calibration, strictest rate last.")
+    current: OwnPointOut = Field(description="The threshold that decided before.")
+    proposed: OwnPointOut = Field(description="The threshold for the target.")
+    beyond_measurement: bool = Field(description="The target is stricter than even the pack's data resolve.")
+
+
+class CalibrationOut(Wire):
+    """A collection measured on its own faces."""
+
+    collection_id: UUID
+    contract_id: str
+    applied: bool = Field(description="Whether the calibration was stored.")
+    policy: PolicyWire = Field(description="As it is now.")
+    gallery_size: int = Field(description="Templates a search compares.")
+    persons: int = Field(description="Persons compared.")
+    faces: int = Field(description="Their faces.")
+    sampled: bool = Field(description="Whether they were drawn from more.")
+    seed: int
+    measured: MeasuredOut
+    suspicious: list[SuspiciousOut] = Field(description="As alike as the pack's strictest threshold; best first.")
+    groups: GroupsOut | None
+    source: str = Field(description="What came from where.")

@@ -1,0 +1,234 @@
+"""A collection measured on its own faces: report, apply, decide by it, go back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from vultus.db.repositories.faces import NewFace
+from vultus.domain import Quality, Role
+from vultus.services.collections import calibration_of
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Api
+
+    from vultus.domain import Collection, FloatArray
+
+URL = "/v1/collections/default/calibration"
+QUALITY = Quality(size_px=120, sharpness=50, brightness=0.5, yaw_deg=1, pitch_deg=-2, roll_deg=3)
+
+
+def people(persons: int, faces: int = 2, noise: float = 0.25, seed: int = 7) -> FloatArray:
+    """Return (persons, faces, 128) unit vectors in a cone as narrow as the built-in network's: cosines about 0.84."""
+    random = np.random.default_rng(seed)
+    centres = 2.3 * np.eye(128)[0] + random.normal(size=(persons, 1, 128)) / np.sqrt(128)
+    vectors: FloatArray = centres + noise * random.normal(size=(persons, faces, 128)) / np.sqrt(128)
+    vectors = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+async def enrol(api: Api, vectors: FloatArray, *, contract_id: str | None = None) -> list[str]:
+    """Store persons with templates, as an import would, and return their ids; every other one works at `north`."""
+    ids = []
+    async with api.services.database.work() as work:
+        home = await work.collections.by_name("default")
+        for at, mine in enumerate(vectors):
+            name = f"{contract_id}-{at}"
+            person = await work.persons.add(home.id, name, name, {"site": ["north", "south"][at % 2]})
+            ids.append(str(person.id))
+            consent = await work.consents.add(
+                home.id,
+                person.id,
+                purpose="tests",
+                recorded_by="tests",
+                evidence_ref=None,
+                granted_at=datetime.now(UTC),
+                expires_at=None,
+            )
+            await work.faces.add_many(
+                [
+                    NewFace(
+                        home.id,
+                        person.id,
+                        consent.id,
+                        None,
+                        contract_id or home.contract_id,
+                        vector,
+                        QUALITY,
+                        0.9,
+                        sha256(f"{name}-{number}".encode()).hexdigest(),
+                    )
+                    for number, vector in enumerate(mine)
+                ]
+            )
+    return ids
+
+
+async def calibrate(api: Api, status: int = 200, **body: Any) -> Any:
+    answer = await api.client.post(URL, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+async def home_of(api: Api) -> Collection:
+    found, _, _ = await api.services.collections.get("default")
+    return found
+
+
+async def test_a_report_changes_nothing(api: Api) -> None:
+    await enrol(api, people(80))
+
+    report = await calibrate(api, target_fpir=0.05)
+
+    measured = report["measured"]
+    assert (report["applied"], report["persons"], report["faces"], report["gallery_size"]) == (False, 80, 160, 160)
+    assert (measured["genuine"], measured["impostor"]) == (80, 160 * 158 // 2)
+    assert [point["stated_fmr"] for point in measured["points"][:3]] == [0.1, 0.01, 0.001]
+    assert [point["origin"] for point in measured["points"][:4]] == ["own", "own", "own", "pack"]
+    assert measured["proposed"]["expected_fpir"] == pytest.approx(0.05, rel=1e-2)
+    assert (await home_of(api)).calibrations == {}
+    assert "160 faces of 80 persons" in report["source"]
+
+
+async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) -> None:
+    vectors = people(80)
+    await enrol(api, vectors)
+    probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 0].tolist()}
+    before = (await api.client.post("/v1/search", json=probe)).json()
+
+    report = await calibrate(api, target_fmr=0.001, apply=True)
+    applied = (await api.client.post("/v1/search", json=probe)).json()
+    home = await home_of(api)
+    forgotten = await api.client.delete(URL)
+    after = (await api.client.post("/v1/search", json=probe)).json()
+    again = await api.client.delete(URL)
+
+    assert report["applied"]
+    assert report["policy"]["target_fmr"] == 0.001
+    assert applied["threshold"] == report["measured"]["proposed"]["threshold"] != before["threshold"]
+    assert applied["false_match_rate"] == 0.001
+    own = home.calibrations[home.contract_id]
+    assert own.logistic is not None
+    assert own.points[0][1] == pytest.approx(report["measured"]["points"][0]["threshold"], abs=1e-4)
+    pack = api.services.pipelines.default.calibration
+    assert all(cosine >= pack.threshold_at(rate) for rate, cosine in own.points if rate < 1e-3)
+    assert applied["candidates"][0]["probability"] == round(own.probability(1.0) or 0, 4)
+    assert (forgotten.status_code, again.status_code) == (204, 404)
+    assert after["threshold"] == pytest.approx(pack.threshold_at(0.001), abs=1e-4)
+    actions = [one["action"] for one in (await api.client.get("/v1/audit")).json()["items"]]
+    assert actions[-2:] == ["collection.calibrated", "collection.uncalibrated"]
+
+
+async def test_a_fixed_threshold_gives_way_to_an_applied_target_only(api: Api) -> None:
+    await enrol(api, people(80))
+    await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.9}})
+
+    kept = await calibrate(api, apply=True)
+    aimed = await calibrate(api, apply=True, target_fpir=0.1)
+
+    assert (kept["policy"]["threshold"], kept["measured"]["proposed"]["threshold"]) == (0.9, 0.9)
+    assert (aimed["policy"]["threshold"], aimed["policy"]["target_fpir"]) == (None, 0.1)
+
+
+async def test_a_person_enrolled_twice_is_named_by_ids(api: Api) -> None:
+    vectors = people(40)
+    twin = vectors[5].copy()
+    ids = await enrol(api, np.concatenate((vectors, twin[None])))
+
+    report = await calibrate(api)
+
+    first = report["suspicious"][0]
+    assert {first["first_person_id"], first["second_person_id"]} == {ids[5], ids[40]}
+    assert first["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+async def test_vectors_of_another_network_take_no_part(api: Api) -> None:
+    await enrol(api, people(40))
+    await enrol(api, people(10, seed=8)[:, :, :64], contract_id="another network")
+
+    report = await calibrate(api)
+
+    assert (report["persons"], report["faces"]) == (40, 80)
+
+
+async def test_one_face_a_person_still_gives_thresholds(api: Api) -> None:
+    await enrol(api, people(60, faces=1))
+
+    report = await calibrate(api, apply=True)
+
+    assert report["measured"]["genuine"] == 0
+    assert all(point["fnmr"] is None for point in report["measured"]["points"])
+    home = await home_of(api)
+    assert calibration_of(home, api.services.pipelines.default).logistic == (
+        api.services.pipelines.default.calibration.logistic
+    )
+
+
+async def test_a_larger_gallery_is_sampled_by_person(api: Api) -> None:
+    await enrol(api, people(80))
+
+    one, other = [await calibrate(api, sample=100, seed=seed) for seed in (1, 2)]
+
+    assert (one["sampled"], one["persons"], one["faces"], one["gallery_size"]) == (True, 50, 100, 160)
+    assert "seed 1" in one["source"]
+    assert one["measured"]["points"][0]["threshold"] != other["measured"]["points"][0]["threshold"]
+
+
+async def test_a_small_collection_is_told_what_is_missing(api: Api) -> None:
+    await enrol(api, people(6))
+
+    refused = await calibrate(api, status=422)
+
+    assert refused["code"] == "invalid_input"
+    assert "12 faces of 6 persons" in refused["detail"]
+    assert (refused["comparisons"], refused["needed"]) == (60, 100)
+
+
+async def test_an_empty_collection_is_told_the_same(api: Api) -> None:
+    assert "0 faces of 0 persons" in (await calibrate(api, status=422))["detail"]
+
+
+async def test_rates_by_a_metadata_key(api: Api) -> None:
+    await enrol(api, people(60))
+
+    report = await calibrate(api, group_by="site")
+    refused = await calibrate(api, status=422, group_by="floor")
+
+    assert [(group["name"], group["persons"]) for group in report["groups"]["groups"]] == [("north", 30), ("south", 30)]
+    assert len(report["groups"]["differentials"]) == len(report["groups"]["groups"][0]["rates"])
+    assert "'floor' divides" in refused["detail"]
+
+
+async def test_two_targets_and_other_roles_are_refused(api: Api) -> None:
+    both = await calibrate(api, status=422, target_fmr=0.01, target_fpir=0.01)
+    forbidden = await api.client.post(URL, json={}, headers=await api.key(Role.ENROL))
+
+    assert both["code"] == "invalid_request"
+    assert forbidden.status_code == 403
+
+
+async def test_an_erased_persons_faces_are_not_compared(api: Api) -> None:
+    ids = await enrol(api, people(40))
+    await api.client.delete(f"/v1/collections/default/persons/{ids[0]}")
+
+    assert (await calibrate(api))["persons"] == 39
+
+
+async def test_the_policy_says_how_several_faces_are_compared(api: Api) -> None:
+    vectors = people(12, faces=5)
+    await enrol(api, vectors[:, :4])
+    probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 4].tolist()}
+
+    best = (await api.client.post("/v1/search", json=probe)).json()["candidates"][0]
+    changed = await api.client.patch("/v1/collections/default", json={"policy": {"fusion": "mean"}})
+    mean = (await api.client.post("/v1/search", json=probe)).json()["candidates"][0]
+
+    template = vectors[3, :4].astype(np.float64).mean(axis=0)
+    assert changed.json()["policy"]["fusion"] == "mean"
+    assert best["similarity"] == pytest.approx((vectors[3, :4] @ vectors[3, 4]).max(), abs=1e-3)
+    assert mean["similarity"] == pytest.approx(template @ vectors[3, 4] / np.linalg.norm(template), abs=1e-3)
+    assert (mean["person_id"], mean["face_id"]) == (best["person_id"], best["face_id"])
