@@ -146,21 +146,17 @@ def _describe(describer: Describer, path: Path) -> _Outcome:
 
 
 def central_face(analysis: Analysis) -> DescribedFace | None:
-    """Return the face a photo of a data set is about: the large one near the middle; None without faces.
+    """Return the face a photo of a data set is about: the one nearest the middle; None without faces.
 
-    Data sets name one person a photo, the one the photo was cut out around. The weight of a face is the side of its
-    box (geometric mean, pixels) times the square of 1 − d / D, where d is the distance of its centre from the photo's
-    centre and D that of a corner: a face in a corner must be many times larger to win.
+    Data sets name one person a photo, the one the photo was cut out around; of faces equally near, the wider.
     """
 
-    def weight(described: DescribedFace) -> float:
+    def distance(described: DescribedFace) -> tuple[float, float]:
         box = described.face.box
-        side = math.sqrt(max(0.0, box.width) * max(0.0, box.height))
-        away = math.hypot((box.left + box.right - analysis.width) / 2, (box.top + box.bottom - analysis.height) / 2)
-        nearness = max(0.0, 1 - away / (math.hypot(analysis.width, analysis.height) / 2))
-        return side * nearness**2
+        away = math.hypot(box.left + box.right - analysis.width, box.top + box.bottom - analysis.height)
+        return away, -box.width
 
-    return max(analysis.faces, key=weight, default=None)
+    return min(analysis.faces, key=distance, default=None)
 
 
 def _stages(timings: list[dict[str, float]]) -> tuple[StageTime, ...]:

@@ -79,11 +79,11 @@ def test_the_central_face_is_the_one_the_photo_is_about() -> None:
     assert chosen(Box(-40, -40, 290, 290), centre) == Box(-40, -40, 290, 290)
 
 
-def test_a_face_beyond_the_photo_or_without_area_never_wins() -> None:
+def test_a_large_face_beside_the_middle_does_not_win() -> None:
     tiny = Box(120, 120, 122, 122)
 
     assert chosen(Box(900, 900, 1400, 1400), tiny) == tiny
-    assert chosen(Box(125, 125, 120, 120), tiny) == tiny
+    assert chosen(Box(20, 20, 200, 200), tiny) == tiny
 
 
 def test_no_faces_no_choice() -> None:
