@@ -169,8 +169,9 @@ def _of_embedding(pipeline: FacePipeline, peer: Peer, cache: Path, seconds: floa
     pixels = Photo.open(photo, PhotoSettings()).decode(10**6).pixels
     chip = align(pixels, face.face.landmarks, BUILTIN.template)
     chips = chip[None]
+    views = np.stack([chip, chip[:, ::-1]])[None]
     calls: dict[str, Callable[[], NDArray[np.floating]]] = {
-        MIRRORED: lambda: network.embed(chips)[0],
+        MIRRORED: lambda: network.embed(views)[0],
         PLAIN: lambda: session.run(chips)[0][0],
         BATCHED: lambda: session.run(np.repeat(chips, BATCH, axis=0))[0][0],
         THEIRS: lambda: peer.embed(chip),

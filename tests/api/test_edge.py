@@ -306,7 +306,7 @@ async def test_models_say_what_is_in_use_and_under_which_licence(api: Api) -> No
     (model,) = (await api.client.get("/v1/models")).json()["items"]
 
     assert (model["pack"], model["commercial_use"], model["dimension"]) == ("builtin", True, 128)
-    assert model["licences"] == {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"}
+    assert model["licences"] == {"mtcnn": "MIT", "dlib-5-points": "CC0-1.0", "dlib-resnet": "CC0-1.0"}
     assert [point["threshold"] for point in model["operating_points"]] == sorted(
         point["threshold"] for point in model["operating_points"]
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from vultus.models.geometry import Floats, scale_of, similarity_transform, transform
+from vultus.models.geometry import Floats, inverse, scale_of, similarity_transform, transform
 
 if TYPE_CHECKING:
     from vultus.domain import FloatArray, Pixels
@@ -63,8 +63,7 @@ def align(pixels: Pixels, landmarks: FloatArray, template: Template) -> Pixels:
 
 def _shrink(pixels: Pixels, matrix: Floats, side: int, factor: int) -> tuple[Pixels, Floats]:
     """Average the part of the image that the crop covers; return it with the matrix that goes with it."""
-    backward = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
-    corners = transform(np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64), backward)
+    corners = transform(np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64), inverse(matrix))
     height, width = pixels.shape[:2]
     first = np.clip(np.floor(corners.min(axis=0)) - 2 * factor, 0, [width, height]).astype(int)
     last = np.clip(np.ceil(corners.max(axis=0)) + 2 * factor, 0, [width, height]).astype(int)

@@ -131,6 +131,12 @@ def transform(points: Floats, matrix: Floats) -> Floats:
     return moved
 
 
+def inverse(matrix: Floats) -> Floats:
+    """Return the (2, 3) matrix that undoes a (2, 3) matrix."""
+    undone: Floats = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    return undone
+
+
 def scale_of(matrix: Floats) -> float:
     """Return the factor by which a (2, 3) similarity enlarges lengths."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))

@@ -28,18 +28,20 @@ from vultus.models.budget import PixelBudget
 from vultus.models.catalog import PACKS, DetectorSpec, EmbedderSpec, Pack
 from vultus.models.decoding import Photo, Picture
 from vultus.models.detection import Detector, mtcnn_graph
+from vultus.models.detection.dlib_landmarks import DlibLandmarks
 from vultus.models.detection.mtcnn import Mtcnn
 from vultus.models.embedding import Embedder, dlib_resnet_graph
 from vultus.models.embedding.dlib_resnet import DlibResnet
-from vultus.models.geometry import scale_of, similarity_transform
+from vultus.models.geometry import inverse, scale_of, similarity_transform, transform
 from vultus.models.quality import measure
 from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore
+from vultus.models.store import WeightsStore, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from vultus.domain import FloatArray
     from vultus.settings import InferenceSettings, PhotoSettings
 
 TOLERATED_ENLARGEMENT = 0.8
@@ -53,6 +55,7 @@ class FacePipeline:
         self,
         pack: Pack,
         detector: Detector,
+        landmarks: DlibLandmarks,
         embedder: Embedder,
         *,
         inference: InferenceSettings,
@@ -60,6 +63,7 @@ class FacePipeline:
     ) -> None:
         self.pack = pack
         self._detector = detector
+        self._landmarks = landmarks
         self._embedder = embedder
         self._inference = inference
         self._photos = photos
@@ -79,6 +83,7 @@ class FacePipeline:
         return cls(
             pack,
             _load_detector(pack.detector, store),
+            DlibLandmarks(read_weights(pack.landmarks.file), pack.landmarks.square),
             _load_embedder(pack.embedder, store),
             inference=inference,
             photos=photos,
@@ -127,14 +132,14 @@ class FacePipeline:
             closer = self._side_for_crops(found, max(picture.width, picture.height))
             sharp = opened.divisor(closer) >= opened.divisor(side)
             if sharp:
-                chips, faces = self._align(picture, found, clock)
+                chips, faces = self._align(picture, found, clock, embed=embed)
         if not sharp:
             # Outside the first hold: photos waiting for more room while holding some could wait for each other.
             del picture
             with self._budget.hold(opened.weight(closer)):
                 with clock.stage("decode"):
                     picture = opened.decode(closer)
-                chips, faces = self._align(picture, found, clock)
+                chips, faces = self._align(picture, found, clock, embed=embed)
         if embed:
             with clock.stage("embed"):
                 vectors = self._embedder.embed(chips)
@@ -166,17 +171,30 @@ class FacePipeline:
         enlarged = [scale_of(similarity_transform(face.landmarks, template)) for face in found]
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
-    def _align(self, picture: Picture, found: list[DetectedFace], clock: _Clock) -> tuple[Pixels, list[DescribedFace]]:
-        """Return the crops, (n, side, side, 3), and the faces with their quality."""
+    def _align(
+        self, picture: Picture, found: list[DetectedFace], clock: _Clock, *, embed: bool
+    ) -> tuple[Pixels, list[DescribedFace]]:
+        """Return the crops to embed, (n, 2, side, side, 3), and the faces with their quality."""
         template = self.pack.template
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
-        chips = np.empty((len(found), template.side, template.side, 3), np.uint8)
+        chips = np.empty((len(found) if embed else 0, 2, template.side, template.side, 3), np.uint8)
         faces = []
         with clock.stage("align"):
-            for chip, face in zip(chips, found, strict=True):
-                chip[:] = align(picture.pixels, (face.landmarks * factor).astype(np.float32), template)
+            for at, face in enumerate(found):
+                landmarks = (face.landmarks * factor).astype(np.float32)
+                chip = align(picture.pixels, landmarks, template)
                 faces.append(DescribedFace(face, measure(face, chip, template.array), None))
+                if embed:
+                    chips[at] = chip[:, ::-1], self._align_again(picture.pixels, landmarks, chip)
         return chips, faces
+
+    def _align_again(self, pixels: Pixels, landmarks: FloatArray, chip: Pixels) -> Pixels:
+        """Cut a face out by the landmarks that another network sees in its first crop.
+
+        The errors of the two are independent, so that the average of both crops' vectors has less of them.
+        """
+        back = inverse(similarity_transform(landmarks, self.pack.template.array))
+        return align(pixels, transform(self._landmarks.find(chip), back), self.pack.landmarks.template)
 
 
 class _Clock:

@@ -51,7 +51,7 @@ class ModelOut(Wire):
     @classmethod
     def of(cls, pack: Pack) -> Self:
         """Translate a pack of the catalogue."""
-        parts = (pack.detector, pack.embedder)
+        parts = (pack.detector, pack.landmarks, pack.embedder)
         return cls(
             pack=pack.name,
             detector=pack.detector.name,

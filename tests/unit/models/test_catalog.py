@@ -7,17 +7,33 @@ from dataclasses import replace
 import pytest
 
 from vultus.models.alignment import Template
-from vultus.models.catalog import BUILTIN, DLIB_RESNET, MTCNN, PACKS, DetectorSpec, EmbedderSpec, Pack, contract_of
+from vultus.models.catalog import (
+    BUILTIN,
+    DLIB_FIVE_POINTS,
+    DLIB_RESNET,
+    MTCNN,
+    PACKS,
+    DetectorSpec,
+    EmbedderSpec,
+    LandmarkSpec,
+    Pack,
+    contract_of,
+)
 from vultus.settings import InferenceSettings
 
+Parts = tuple[DetectorSpec, EmbedderSpec, Template, LandmarkSpec, str]
+
 STEPS = "RGB"
+ALL: Parts = (MTCNN, DLIB_RESNET, BUILTIN.template, DLIB_FIVE_POINTS, STEPS)
+REST = ALL[1:]
 
 
 def test_the_default_pack_may_be_used_commercially() -> None:
     pack = PACKS[InferenceSettings().pack]
 
     assert pack.commercial_use
-    assert (pack.detector.licence.name, pack.embedder.licence.name) == ("MIT", "CC0-1.0")
+    parts = (pack.detector, pack.landmarks, pack.embedder)
+    assert [part.licence.name for part in parts] == ["MIT", "CC0-1.0", "CC0-1.0"]
 
 
 @pytest.mark.parametrize("pack", PACKS.values(), ids=lambda pack: pack.name)
@@ -43,7 +59,7 @@ def test_enrolment_asks_for_more_than_recognition(pack: Pack) -> None:
 
 def test_a_contract_is_short_stable_and_says_what_it_is() -> None:
     assert BUILTIN.contract == contract_of(
-        MTCNN, DLIB_RESNET, BUILTIN.template, BUILTIN.contract.preprocessing.split("; ", 2)[2]
+        MTCNN, DLIB_RESNET, BUILTIN.template, DLIB_FIVE_POINTS, BUILTIN.contract.preprocessing.split("; ", 4)[4]
     )
     assert BUILTIN.contract.id.startswith("dlib-resnet-")
     assert len(BUILTIN.contract.id) == len("dlib-resnet-") + 8
@@ -52,19 +68,20 @@ def test_a_contract_is_short_stable_and_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        (replace(MTCNN, files={**MTCNN.files, "onet": MTCNN.files["rnet"]}), DLIB_RESNET, BUILTIN.template, STEPS),
-        (MTCNN, replace(DLIB_RESNET, file=replace(DLIB_RESNET.file, sha256="0" * 64)), BUILTIN.template, STEPS),
-        (MTCNN, DLIB_RESNET, Template(150, ((0, 0),) * 5), STEPS),
-        (MTCNN, DLIB_RESNET, BUILTIN.template, "BGR"),
+        (replace(MTCNN, files={**MTCNN.files, "onet": MTCNN.files["rnet"]}), *REST),
+        (MTCNN, replace(DLIB_RESNET, file=replace(DLIB_RESNET.file, sha256="0" * 64)), *REST[1:]),
+        (MTCNN, DLIB_RESNET, Template(150, ((0, 0),) * 5), *REST[2:]),
+        (*ALL[:3], replace(DLIB_FIVE_POINTS, file=MTCNN.files["onet"]), STEPS),
+        (*ALL[:3], replace(DLIB_FIVE_POINTS, square=(0, 0, 150)), STEPS),
+        (*ALL[:3], replace(DLIB_FIVE_POINTS, template=BUILTIN.template), STEPS),
+        (*ALL[:4], "BGR"),
     ],
 )
-def test_whatever_moves_vectors_makes_another_contract(other: tuple[DetectorSpec, EmbedderSpec, Template, str]) -> None:
-    assert contract_of(*other).id != contract_of(MTCNN, DLIB_RESNET, BUILTIN.template, STEPS).id
+def test_whatever_moves_vectors_makes_another_contract(other: Parts) -> None:
+    assert contract_of(*other).id != contract_of(*ALL).id
 
 
 def test_a_threshold_of_the_detector_keeps_the_contract() -> None:
     patient = replace(MTCNN, parameters=replace(MTCNN.parameters, thresholds=(0.5, 0.6, 0.7)))
 
-    assert contract_of(patient, DLIB_RESNET, BUILTIN.template, STEPS) == contract_of(
-        MTCNN, DLIB_RESNET, BUILTIN.template, STEPS
-    )
+    assert contract_of(patient, *REST) == contract_of(*ALL)

@@ -35,7 +35,11 @@ class Builder:
         return b"graph of " + weights[:8]
 
 
-@pytest.mark.parametrize("file", [*BUILTIN.detector.files.values(), BUILTIN.embedder.file], ids=lambda file: file.path)
+@pytest.mark.parametrize(
+    "file",
+    [*BUILTIN.detector.files.values(), BUILTIN.landmarks.file, BUILTIN.embedder.file],
+    ids=lambda file: file.path,
+)
 def test_the_installed_weights_are_the_published_ones(file: WeightsFile) -> None:
     assert len(read_weights(file)) > 10_000
 

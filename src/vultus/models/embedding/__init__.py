@@ -18,6 +18,6 @@ class Embedder(Protocol):
         """Return (n, d) float32 unit vectors.
 
         Args:
-            chips: (n, side, side, 3) uint8, RGB, aligned to the network's template; n may be 0.
+            chips: (n, views, side, side, 3) uint8, RGB, each face's crops for the network; n may be 0.
         """
         ...

@@ -1,4 +1,4 @@
-"""dlib's ResNet: 150 × 150 crops to 128 numbers, each crop averaged with its mirror image."""
+"""dlib's ResNet: 150 × 150 crops to 128 numbers, averaged over the crops of a face."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ class DlibResnet:
     def embed(self, chips: NDArray[np.uint8]) -> FloatArray:
         """Return (n, 128) float32 unit vectors.
 
-        The vector of a crop and of its mirror image are added: a face is nearly symmetric, the noise of alignment and
-        lighting is not.
+        The vectors of a face's crops are added: what differs between the crops is the noise of alignment and lighting.
 
         Args:
-            chips: (n, 150, 150, 3) uint8, RGB.
+            chips: (n, views, 150, 150, 3) uint8, RGB.
         """
-        vectors = np.empty((len(chips), DIMENSION), np.float32)
-        for start in range(0, len(chips), MAX_BATCH // 2):
-            part = chips[start : start + MAX_BATCH // 2]
-            (both,) = self._session.run(np.concatenate([part, part[:, :, ::-1]]))
-            vectors[start : start + len(part)] = both[: len(part)] + both[len(part) :]
+        crops = chips.reshape(-1, *chips.shape[2:])
+        each = np.empty((len(crops), DIMENSION), np.float32)
+        for start in range(0, len(crops), MAX_BATCH):
+            (each[start : start + MAX_BATCH],) = self._session.run(crops[start : start + MAX_BATCH])
+        vectors: FloatArray = each.reshape(*chips.shape[:2], DIMENSION).sum(axis=1)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors

@@ -52,21 +52,23 @@ def test_vectors_agree_with_dlib_on_the_same_crops(session: OnnxSession, chips: 
 def test_vectors_have_length_one_and_do_not_depend_on_the_batch(session: OnnxSession, chips: Pixels) -> None:
     embedder = DlibResnet(session)
 
-    together = embedder.embed(chips)
+    together = embedder.embed(chips[:, None])
 
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-    alone = np.concatenate([embedder.embed(chip[None]) for chip in chips])
+    alone = np.concatenate([embedder.embed(chip[None, None]) for chip in chips])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_a_crop_and_its_mirror_image_have_one_vector(session: OnnxSession, chips: Pixels) -> None:
-    face, mirrored = DlibResnet(session).embed(chips[:2])
+def test_the_crops_of_a_face_are_averaged_and_their_order_does_not_matter(session: OnnxSession, chips: Pixels) -> None:
+    one, other = DlibResnet(session).embed(np.stack([chips[:2], chips[1::-1]]))
 
-    np.testing.assert_allclose(face, mirrored, atol=1e-5)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    (alone, mirrored) = session.run(chips[:2])[0]
+    np.testing.assert_allclose(one, (alone + mirrored) / np.linalg.norm(alone + mirrored), atol=1e-5)
 
 
 def test_no_crops_give_no_vectors(session: OnnxSession) -> None:
-    assert DlibResnet(session).embed(np.zeros((0, 150, 150, 3), np.uint8)).shape == (0, 128)
+    assert DlibResnet(session).embed(np.zeros((0, 2, 150, 150, 3), np.uint8)).shape == (0, 128)
 
 
 def test_weights_of_another_network_are_refused() -> None:
