@@ -19,7 +19,7 @@ from benchmarks import photos
 from benchmarks.peer import Peer
 from benchmarks.record import Line, milliseconds, percentiles, table
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.decoding import Photo
 from vultus.models.embedding import dlib_resnet_graph
 from vultus.models.embedding.dlib_resnet import DlibResnet
@@ -89,7 +89,7 @@ def interleave(calls: Mapping[str, Callable[[], Result]], seconds: float) -> dic
 def measure(seconds: float = SECONDS) -> list[Line]:
     """Return a line for every photo and side, then the embedding alone, then what 12 megapixels cost beyond one."""
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), Path(cache))
+        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache)))
         peer = Peer()
         lines = []
         samples = photos.samples()

@@ -20,6 +20,7 @@ from benchmarks.record import Line, milliseconds, percentiles, table
 from benchmarks.server import Server, running
 from vultus.models.pipeline import FacePipeline
 from vultus.models.pool import AnalysisPool
+from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ CONSENT = {"consent_purpose": "Benchmark", "consent_recorded_by": "benchmark@exa
 def measure(seconds: float = SECONDS) -> list[Line]:
     """Return a line for every photo and number of clients, the ceiling of the photo beside it."""
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache, running() as server:
-        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), Path(cache))
+        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache)))
         return asyncio.run(_measure(server, pipeline, seconds))
 
 

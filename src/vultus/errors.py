@@ -31,6 +31,7 @@ VultusError
     ├── ExtensionMissingError
     ├── EmbeddedDatabaseError
     ├── WeightsError
+    ├── LicenceError
     └── PackNotLoadedError
 """
 
@@ -256,6 +257,12 @@ class WeightsError(SetupError):
     """A network's weights are missing or have the wrong digest."""
 
     code, title = "weights", "Network weights unusable"
+
+
+class LicenceError(SetupError):
+    """A network's licence forbids the use, or nobody accepted it."""
+
+    code, title = "licence", "Licence does not allow it"
 
 
 class PackNotLoadedError(SetupError):

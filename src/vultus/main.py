@@ -19,6 +19,7 @@ from vultus.db.migrate import upgrade
 from vultus.errors import SetupError, VultusError
 from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
+from vultus.models.store import WeightsStore
 from vultus.services.wiring import Services, build
 
 if TYPE_CHECKING:
@@ -27,16 +28,13 @@ if TYPE_CHECKING:
     from vultus.services.erasure import Eraser
     from vultus.settings import Settings
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
 
 
-def cache_folder(settings: Settings) -> Path:
-    """Return where built graphs are cached, in a data directory nobody else may read.
+def open_store(settings: Settings) -> WeightsStore:
+    """Return the store of weights, in a data directory nobody else may read.
 
     Raises:
         SetupError: The data directory cannot be made.
@@ -48,7 +46,7 @@ def cache_folder(settings: Settings) -> Path:
             f"The data directory {settings.data_dir} cannot be made: {error.strerror}. Set VULTUS_DATA_DIR to a folder "
             "of yours."
         ) from error
-    return settings.data_dir / "cache"
+    return WeightsStore.of(settings)
 
 
 @asynccontextmanager
@@ -92,7 +90,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open database and networks side by side, and yield the services built on them."""
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(
-            asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, cache_folder(settings))
+            asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, open_store(settings))
         )
         stack.push_async_callback(_settle, loading)
         database = await stack.enter_async_context(open_database(settings))

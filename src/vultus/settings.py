@@ -62,7 +62,11 @@ class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
 class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     """How the networks run."""
 
-    pack: str = Field("builtin", description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER.")
+    pack: str | None = Field(
+        None,
+        description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER; default: the pack chosen with "
+        "`vultus models use`, else `builtin`.",
+    )
     extra_packs: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further packs to load, separated by commas: those that other collections use or move to."
     )
@@ -80,6 +84,27 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     def split_at_commas(cls, value: object) -> object:
         """An environment variable is one line of text."""
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+class ModelSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where weights come from, where they lie, and what they are used for."""
+
+    dir: Path | None = Field(None, description="Folder of downloaded weights; default: `models` in the data directory.")
+    mirror: str | None = Field(
+        None, description="Address every file is fetched from instead, as MIRROR/FILENAME: http, https or file."
+    )
+    usage: Literal["any", "commercial"] = Field(
+        "any", description="`commercial` refuses networks whose licence forbids commercial use."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Longest silence of a server while downloading.")
+
+    @field_validator("mirror")
+    @classmethod
+    def mirror_is_an_address(cls, value: str | None) -> str | None:
+        """A path or a host alone would only fail at the first download."""
+        if value is not None and not value.startswith(("http://", "https://", "file:///")):
+            raise ValueError("must start with http://, https:// or file:///")
+        return value
 
 
 class JobSettings(BaseModel, frozen=True, extra="forbid"):
@@ -115,5 +140,6 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     photos: PhotoSettings = PhotoSettings()
     inference: InferenceSettings = InferenceSettings()
+    models: ModelSettings = ModelSettings()
     jobs: JobSettings = JobSettings()
     log: LogSettings = LogSettings()

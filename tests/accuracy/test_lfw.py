@@ -11,6 +11,7 @@ from vultus.evaluation.datasets import read_folders, read_pairs
 from vultus.evaluation.pairs import evaluate_listed
 from vultus.evaluation.runner import describe_all
 from vultus.models.pipeline import FacePipeline
+from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 LFW = os.environ.get("VULTUS_LFW")
@@ -23,7 +24,7 @@ def test_six_thousand_pairs_are_told_apart(tmp_path: Path) -> None:
     everything = read_folders(root)
     pairs = read_pairs(root / "pairs.txt", everything)
     listed = everything.only(pairs.listed)
-    pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), tmp_path)
+    pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(tmp_path))
 
     described = describe_all(pipeline, listed, workers=os.cpu_count() or 1)
     result = evaluate_listed(pairs.within(pairs.listed), described)

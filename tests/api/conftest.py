@@ -13,6 +13,7 @@ from vultus.domain import Actor, Role
 from vultus.models.pipeline import FacePipeline
 from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
+from vultus.models.store import WeightsStore
 from vultus.services.wiring import Services, build
 from vultus.settings import Settings
 
@@ -60,7 +61,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FacePipeline:
 
     settings = Settings()
     cache: Path = tmp_path_factory.mktemp("cache")
-    return FacePipeline.load(settings.inference, settings.photos, cache)
+    return FacePipeline.load(settings.inference, settings.photos, WeightsStore(cache))
 
 
 @pytest.fixture

@@ -116,6 +116,15 @@ _MODEL = {
     "dimension": 128,
     "preprocessing": "MTCNN five points, least squares to 150x150, mirrored average",
     "licences": {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"},
+    "terms": {
+        "mtcnn": "Free for any use with the notice kept.",
+        "dlib-resnet": "In the public domain, free for any use.",
+    },
+    "papers": {
+        "mtcnn": "Zhang, Zhang, Li, Qiao (2016)",
+        "dlib-resnet": "King (2017)",
+    },
+    "published": {"mtcnn": {"WIDER FACE hard": 59.8}, "dlib-resnet": {"LFW": 99.38}},
     "commercial_use": True,
     "operating_points": [{"false_match_rate": 0.0001, "threshold": 0.9412}],
     "calibration_source": "LFW, all impostor pairs",

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from vultus.cli.common import Json, load_settings, out, print_json
 from vultus.db import migrate
 from vultus.errors import SetupError, VultusError
-from vultus.main import cache_folder, listen, open_server
+from vultus.main import listen, open_server, open_store
 from vultus.models.pipelines import Pipelines
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _memory(_: Settings) -> str:
 
 
 def _networks(settings: Settings) -> str:
-    loaded = Pipelines.load(settings.inference, settings.photos, cache_folder(settings))
+    loaded = Pipelines.load(settings.inference, settings.photos, open_store(settings))
     packs = ", ".join(f"pack '{one.pack.name}' makes contract {one.contract.id}" for one in loaded)
     return f"{packs}; digests verified"
 

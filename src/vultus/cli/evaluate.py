@@ -23,6 +23,7 @@ from vultus.evaluation.record import GalleryReport, PairsReport, evaluated
 from vultus.evaluation.report import summary, write
 from vultus.evaluation.runner import Described, describe_all
 from vultus.models.pipeline import FacePipeline
+from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from vultus.evaluation.intervals import Mean, Rate
@@ -110,7 +111,7 @@ def gallery(
 
 def open_pipeline(settings: Settings) -> FacePipeline:
     """Load the networks."""
-    return FacePipeline.load(settings.inference, settings.photos, settings.data_dir / "cache")
+    return FacePipeline.load(settings.inference, settings.photos, WeightsStore.of(settings))
 
 
 @contextmanager

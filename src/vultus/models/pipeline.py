@@ -23,23 +23,21 @@ from vultus.domain import (
     Pixels,
     QualityRule,
 )
+from vultus.errors import WeightsError
 from vultus.models.alignment import align
 from vultus.models.budget import PixelBudget
-from vultus.models.catalog import DetectorSpec, EmbedderSpec, Pack, pack_named
+from vultus.models.catalog.packs import BUILTIN, Pack, pack_named
 from vultus.models.decoding import Photo, Picture
-from vultus.models.detection import Detector, mtcnn_graph
-from vultus.models.detection.mtcnn import Mtcnn
-from vultus.models.embedding import Embedder, dlib_resnet_graph
-from vultus.models.embedding.dlib_resnet import DlibResnet
 from vultus.models.geometry import scale_of, similarity_transform
+from vultus.models.loading import load_pack
 from vultus.models.quality import measure
-from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from vultus.models.detection import Detector
+    from vultus.models.embedding import Embedder
+    from vultus.models.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
 
 TOLERATED_ENLARGEMENT = 0.8
@@ -59,6 +57,8 @@ class FacePipeline:
         photos: PhotoSettings,
     ) -> None:
         self.pack = pack
+        self.contract: Contract = pack.contract
+        self._template = pack.template
         self._detector = detector
         self._embedder = embedder
         self._inference = inference
@@ -67,40 +67,49 @@ class FacePipeline:
 
     @classmethod
     def load(
-        cls, inference: InferenceSettings, photos: PhotoSettings, cache_dir: Path, *, pack: str | None = None
+        cls,
+        inference: InferenceSettings,
+        photos: PhotoSettings,
+        store: WeightsStore,
+        *,
+        pack: str | None = None,
+        calibrated: bool = True,
     ) -> FacePipeline:
         """Verify the weights, build or find the graphs and load the networks; blocks for about a second.
 
         Args:
             inference: How the networks run, and the pack unless one is given.
             photos: Limits on photos.
-            cache_dir: Where built graphs are kept.
-            pack: Another pack than that of the settings.
+            store: Where weights and graphs lie, and what was decided about them.
+            pack: Another pack than the default one.
+            calibrated: Whether thresholds are needed; without them nothing can be decided, only measured.
 
         Raises:
             NotFoundError: There is no such pack.
-            WeightsError: A file is missing or not the published one.
+            LicenceError: A licence forbids the use, or was not accepted.
+            WeightsError: A file is missing or not the published one, or nobody measured the pack's thresholds.
         """
         # Workers are the parallelism; OpenCV's own threads would only compete with them.
         cv2.setNumThreads(1)
-        chosen = pack_named(pack or inference.pack)
-        store = WeightsStore(cache_dir)
-        return cls(
-            chosen,
-            _load_detector(chosen.detector, store),
-            _load_embedder(chosen.embedder, store),
-            inference=inference,
-            photos=photos,
-        )
-
-    @property
-    def contract(self) -> Contract:
-        """The vector space of the embeddings."""
-        return self.pack.contract
+        chosen = pack_named(pack or default_pack(inference, store))
+        detector, embedder, chosen = load_pack(chosen, store)
+        made = cls(chosen, detector, embedder, inference=inference, photos=photos)
+        if calibrated:
+            _ = made.calibration
+        return made
 
     @property
     def calibration(self) -> Calibration:
-        """Thresholds of the vector space."""
+        """Thresholds of the vector space.
+
+        Raises:
+            WeightsError: Nobody has measured them.
+        """
+        if self.pack.calibration is None:
+            raise WeightsError(
+                f"Nobody has measured the thresholds of pack '{self.pack.name}' (contract {self.contract.id}). Measure "
+                f"and keep them: vultus evaluate pairs DIR --pack {self.pack.name} --keep"
+            )
         return self.pack.calibration
 
     @property
@@ -171,13 +180,13 @@ class FacePipeline:
             found: Faces in pixels of the original photo.
             longer_side: Of the original photo, pixels.
         """
-        template = self.pack.template.array
+        template = self._template.array
         enlarged = [scale_of(similarity_transform(face.landmarks, template)) for face in found]
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
     def _align(self, picture: Picture, found: list[DetectedFace], clock: _Clock) -> tuple[Pixels, list[DescribedFace]]:
         """Return the crops, (n, side, side, 3), and the faces with their quality."""
-        template = self.pack.template
+        template = self._template
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         chips = np.empty((len(found), template.side, template.side, 3), np.uint8)
         faces = []
@@ -210,15 +219,6 @@ def _scaled(face: DetectedFace, factor: np.ndarray) -> DetectedFace:
     return replace(face, box=box, landmarks=(face.landmarks * factor).astype(np.float32))
 
 
-def _load_detector(spec: DetectorSpec, store: WeightsStore) -> Detector:
-    builders = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
-    pnet, rnet, onet = (
-        OnnxSession(store.graph(spec.files[role], build, version=mtcnn_graph.BUILDER_VERSION))
-        for role, build in builders.items()
-    )
-    return Mtcnn(pnet, rnet, onet, spec.parameters)
-
-
-def _load_embedder(spec: EmbedderSpec, store: WeightsStore) -> Embedder:
-    graph = store.graph(spec.file, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION)
-    return DlibResnet(OnnxSession(graph))
+def default_pack(inference: InferenceSettings, store: WeightsStore) -> str:
+    """Return the pack of new collections: the setting, else what `vultus models use` chose, else the built-in one."""
+    return inference.pack or store.records.chosen_pack() or BUILTIN.name

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vultus.errors import NotFoundError, PackNotLoadedError
-from vultus.models.pipeline import FacePipeline
+from vultus.models.pipeline import FacePipeline, default_pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from vultus.models.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
 
 
@@ -27,14 +27,15 @@ class Pipelines:
         self._by_contract = {pipeline.contract.id: pipeline for pipeline in (*others, default)}
 
     @classmethod
-    def load(cls, inference: InferenceSettings, photos: PhotoSettings, cache_dir: Path) -> Pipelines:
+    def load(cls, inference: InferenceSettings, photos: PhotoSettings, store: WeightsStore) -> Pipelines:
         """Load the default pack and the further ones; blocks for about a second a pack.
 
         Raises:
-            WeightsError: A file is missing or not the published one.
+            LicenceError: A licence forbids the use, or was not accepted.
+            WeightsError: A file is missing or not the published one, or nobody measured a pack's thresholds.
         """
-        names = dict.fromkeys([inference.pack, *inference.extra_packs])
-        return cls(*(FacePipeline.load(inference, photos, cache_dir, pack=name) for name in names))
+        names = dict.fromkeys([default_pack(inference, store), *inference.extra_packs])
+        return cls(*(FacePipeline.load(inference, photos, store, pack=name) for name in names))
 
     def __iter__(self) -> Iterator[FacePipeline]:
         """Iterate over the pipelines, the default first."""
@@ -63,7 +64,7 @@ class Pipelines:
             NotFoundError: The pack is not loaded.
         """
         for one in self:
-            if one.pack.name == pack:
+            if pack in {one.pack.name, one.pack.pair}:
                 return one
         raise NotFoundError(
             f"Pack '{pack}' is not loaded; loaded are {', '.join(one.pack.name for one in self)}. Name it in "

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vultus.models.catalog import Pack
+from vultus.models.pipeline import FacePipeline
 from vultus.schemas.base import Cosine, Rate, Wire
 
 
@@ -43,30 +43,35 @@ class ModelOut(Wire):
     dimension: int
     preprocessing: str
     licences: dict[str, str] = Field(description="By network.")
+    terms: dict[str, str] = Field(description="What each licence means, by network.")
+    papers: dict[str, str] = Field(description="By network.")
+    published: dict[str, dict[str, float]] = Field(description="What publishers state, by network and benchmark.")
     commercial_use: bool
     operating_points: list[OperatingPointOut]
     calibration_source: str
     margin: Cosine
 
     @classmethod
-    def of(cls, pack: Pack) -> Self:
-        """Translate a pack of the catalogue."""
-        parts = (pack.detector, pack.embedder)
+    def of(cls, pipeline: FacePipeline) -> Self:
+        """Translate a loaded pack."""
+        pack, contract, calibration = pipeline.pack, pipeline.contract, pipeline.calibration
         return cls(
             pack=pack.name,
             detector=pack.detector.name,
             embedder=pack.embedder.name,
-            contract_id=pack.contract.id,
-            dimension=pack.contract.dimension,
-            preprocessing=pack.contract.preprocessing,
-            licences={part.name: part.licence.name for part in parts},
+            contract_id=contract.id,
+            dimension=contract.dimension,
+            preprocessing=contract.preprocessing,
+            licences={network.name: network.licence.name for network in pack.networks},
+            terms={network.name: network.licence.terms for network in pack.networks},
+            papers={network.name: network.paper for network in pack.networks},
+            published={network.name: network.published for network in pack.networks},
             commercial_use=pack.commercial_use,
             operating_points=[
-                OperatingPointOut(false_match_rate=rate, threshold=threshold)
-                for rate, threshold in pack.calibration.points
+                OperatingPointOut(false_match_rate=rate, threshold=threshold) for rate, threshold in calibration.points
             ],
-            calibration_source=pack.calibration.source,
-            margin=pack.calibration.margin,
+            calibration_source=calibration.source,
+            margin=calibration.margin,
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vultus.models.pipeline import FacePipeline
+from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
@@ -20,4 +21,4 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pipeline(graph_cache: Path) -> FacePipeline:
-    return FacePipeline.load(InferenceSettings(workers=2), PhotoSettings(), graph_cache)
+    return FacePipeline.load(InferenceSettings(workers=2), PhotoSettings(), WeightsStore(graph_cache))

@@ -8,7 +8,7 @@ import pytest
 from tests.faces import astronaut
 
 from vultus.models.alignment import Template, align, tilt_deg
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.packs import BUILTIN
 
 TEMPLATE = BUILTIN.template
 FACE = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245, 142]], np.float32)

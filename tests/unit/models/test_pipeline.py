@@ -14,6 +14,7 @@ from tests.faces import astronaut, encoded, nobody, portrait
 
 from vultus.errors import ImageTooLargeError
 from vultus.models.pipeline import FacePipeline
+from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def test_threads_get_the_answers_one_thread_gets(pipeline: FacePipeline) -> None
 
 
 def test_limits_hold(graph_cache: Path) -> None:
-    small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), graph_cache)
+    small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), WeightsStore(graph_cache))
 
     with pytest.raises(ImageTooLargeError):
         small.describe(portrait())
@@ -152,6 +153,6 @@ def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> No
 
 
 def test_the_pack_is_at_hand(pipeline: FacePipeline) -> None:
-    assert pipeline.contract is pipeline.pack.contract
+    assert pipeline.contract == pipeline.pack.contract
     assert pipeline.enrol_rule is pipeline.pack.enrol_rule
     assert pipeline.recognize_rule is pipeline.pack.recognize_rule

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from vultus.errors import WeightsError
-from vultus.models.catalog import BUILTIN, WeightsFile
+from vultus.models.catalog.detectors import MTCNN
+from vultus.models.catalog.embedders import FACENET
+from vultus.models.catalog.entries import DownloadedFile, PackagedFile, WeightsFile
+from vultus.models.catalog.packs import BUILTIN
+from vultus.models.records import place
 from vultus.models.store import WeightsStore, read_weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.models.pipeline import FacePipeline
 
-PNET = BUILTIN.detector.files["pnet"]
+PNET: PackagedFile = MTCNN.files["pnet"]  # type: ignore[assignment]
+COPY = DownloadedFile("network.onnx", sha256=hashlib.sha256(b"weights").hexdigest())
 
 
 class Builder:
@@ -37,7 +42,7 @@ class Builder:
 
 @pytest.mark.parametrize("file", [*BUILTIN.detector.files.values(), BUILTIN.embedder.file], ids=lambda file: file.path)
 def test_the_installed_weights_are_the_published_ones(file: WeightsFile) -> None:
-    assert len(read_weights(file)) > 10_000
+    assert len(WeightsStore(Path()).read(file)) > 10_000
 
 
 @pytest.mark.parametrize(
@@ -98,9 +103,37 @@ def test_loading_imports_neither_package_that_holds_weights(graph_cache: Path, p
 import sys
 from pathlib import Path
 from vultus.models.pipeline import FacePipeline
+from vultus.models.records import place
+from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
-FacePipeline.load(InferenceSettings(), PhotoSettings(), Path({str(graph_cache)!r}))
+FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path({str(graph_cache)!r})))
 sys.exit(bool({{"mtcnn", "face_recognition_models", "tensorflow"}} & set(sys.modules)))
 """
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_downloaded_weights_are_verified_whenever_they_are_read(tmp_path: Path) -> None:
+    store = WeightsStore(tmp_path / "cache")
+
+    assert store.path(COPY) == tmp_path / "models/weights/network.onnx"
+    assert store.state(COPY) == "absent"
+    place(store.path(COPY), b"weights")
+    assert (store.state(COPY), store.read(COPY)) == ("present", b"weights")
+
+    store.path(COPY).write_bytes(b"weightz")
+    assert store.state(COPY) == "damaged"
+    with pytest.raises(WeightsError, match=f"{hashlib.sha256(b'weightz').hexdigest()}, not {COPY.sha256}"):
+        store.read(COPY)
+
+
+def test_weights_without_a_published_digest_must_have_the_recorded_one(tmp_path: Path) -> None:
+    store, file = WeightsStore(tmp_path / "cache"), DownloadedFile("network.pt")
+    place(store.path(file), b"weights")
+
+    assert store.state(file) == "damaged"
+    store.records.note(file.filename, COPY.sha256 or "", source="a test")
+
+    assert (store.state(file), store.sha256(file)) == ("present", COPY.sha256)
+    assert store.settled(replace(FACENET, files={"network": file})).file.sha256 == COPY.sha256
+    assert store.settled(FACENET).file.sha256 is None

@@ -42,7 +42,7 @@ async def version() -> VersionOut:
 @router.get("/models", summary="Which networks are in use?", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
 async def models(app: App) -> Page[ModelOut]:
     """Return the networks in use, their licences, their vector space and their measured thresholds."""
-    return Page(items=[ModelOut.of(one.pack) for one in app.pipelines], next_cursor=None)
+    return Page(items=[ModelOut.of(one) for one in app.pipelines], next_cursor=None)
 
 
 @router.post(

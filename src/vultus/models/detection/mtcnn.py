@@ -48,6 +48,11 @@ class MtcnnParameters:
     duplicate_distance: float
 
 
+PARAMETERS = MtcnnParameters(
+    pyramid_factor=0.709, thresholds=(0.6, 0.7, 0.8), max_proposals=2000, duplicate_distance=0.25
+)
+
+
 class Mtcnn:
     """The cascade over three loaded networks."""
 

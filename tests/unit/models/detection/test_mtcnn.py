@@ -12,12 +12,14 @@ from tests.faces import astronaut
 
 from vultus.domain import Box, DetectedFace, Pixels
 from vultus.errors import WeightsError
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.detection.mtcnn import Halvings, distinct
 from vultus.models.detection.mtcnn_graph import build_pnet
-from vultus.models.store import read_weights
+from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vultus.models.pipeline import FacePipeline
 
 Detect = Callable[[Pixels, float], list[DetectedFace]]
@@ -138,10 +140,8 @@ def test_crops_past_the_border_are_black_there_and_keep_their_scale() -> None:
     assert crops[0, 20:, 20:].min() == 255
 
 
-def test_weights_of_another_network_are_refused() -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    weights = WeightsStore(tmp_path).read(BUILTIN.detector.files["rnet"])
+
     with pytest.raises(WeightsError, match="cannot be read"):
-        build_pnet_of_rnet()
-
-
-def build_pnet_of_rnet() -> bytes:
-    return build_pnet(read_weights(BUILTIN.detector.files["rnet"]))
+        build_pnet(weights)

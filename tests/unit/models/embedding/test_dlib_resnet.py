@@ -12,18 +12,19 @@ from tests.faces import astronaut
 
 from vultus.errors import WeightsError
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.entries import PackagedFile
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.embedding.dlib_resnet import DlibResnet
 from vultus.models.embedding.dlib_resnet_graph import build_resnet
 from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore, read_weights
+from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vultus.domain import Pixels
 
-FILE = BUILTIN.embedder.file
+FILE: PackagedFile = BUILTIN.embedder.file  # type: ignore[assignment]
 LANDMARKS = np.array([[204, 101], [247, 103], [225, 128], [202, 140], [245, 142]], np.float32)
 
 
@@ -69,8 +70,8 @@ def test_no_crops_give_no_vectors(session: OnnxSession) -> None:
     assert DlibResnet(session).embed(np.zeros((0, 150, 150, 3), np.uint8)).shape == (0, 128)
 
 
-def test_weights_of_another_network_are_refused() -> None:
-    weights = read_weights(FILE)
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    weights = WeightsStore(tmp_path).read(FILE)
 
     with pytest.raises(WeightsError, match="cannot be read"):
         build_resnet(weights[: len(weights) // 2])

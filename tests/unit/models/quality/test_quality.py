@@ -11,7 +11,7 @@ from tests.faces import astronaut
 
 from vultus.domain import Box, DetectedFace, FloatArray, Pixels
 from vultus.models.alignment import align
-from vultus.models.catalog import BUILTIN
+from vultus.models.catalog.packs import BUILTIN
 from vultus.models.quality import NOSE_HEIGHT, measure, pose_deg
 
 TEMPLATE = BUILTIN.template.array

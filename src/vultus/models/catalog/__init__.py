@@ -1,0 +1,1 @@
+"""The known networks as data: weights, licences, papers, inputs; and the packs that are made of them."""
