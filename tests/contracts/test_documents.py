@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from tests.contracts.test_errors import tree
 from tests.contracts.test_openapi import SCHEMA
 from vultus.cli.app import app
+from vultus.models.catalog.entries import Network
+from vultus.models.catalog.packs import NETWORKS, PACKS, Pack
 from vultus.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,6 +60,16 @@ def test_every_error_code_is_in_the_api_manual(code: str) -> None:
 @pytest.mark.parametrize("command", list(commands()))
 def test_every_command_is_in_the_manual(command: str) -> None:
     assert f"`{command}" in (DOCS / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("row", [*NETWORKS.values(), *PACKS.values()], ids=lambda row: row.name)
+def test_every_network_and_pack_is_in_the_models_manual(row: Network | Pack) -> None:
+    if isinstance(row, Network):
+        told = f"| `{row.name}` | {row.licence.name} | {'yes' if row.licence.commercial_use else 'no'} |"
+    else:
+        told = f"| `{row.name}` | {row.detector.name} + {row.embedder.name} | {'yes' if row.commercial_use else 'no'} |"
+
+    assert told in (DOCS / "models.md").read_text()
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""`vultus`: serve, register, recognize, import, evaluate, db, keys, doctor."""
+"""`vultus`: serve, register, recognize, import, evaluate, models, db, keys, doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vultus import __version__
-from vultus.cli import database, doctor, evaluate, importing, keys, people, serving
+from vultus.cli import database, doctor, evaluate, importing, keys, models, people, serving
 
 app = typer.Typer(
     name="vultus",
@@ -21,6 +21,7 @@ app.command()(people.register)
 app.command()(people.recognize)
 app.command("import")(importing.import_folder)
 app.add_typer(evaluate.app, name="evaluate", help="Measure accuracy on a data set of yours.")
+app.add_typer(models.app, name="models", help="The pretrained networks: fetch, verify, choose.")
 app.add_typer(database.app, name="db", help="The database and its schema.")
 app.add_typer(keys.app, name="keys", help="API keys.")
 app.command()(doctor.doctor)

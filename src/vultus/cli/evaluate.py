@@ -12,7 +12,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vultus.cli.common import Json, err, fail, load_settings, out, print_json, print_table
+from vultus.domain import Calibration
 from vultus.errors import InvalidInputError, VultusError
+from vultus.evaluation.calibrating import calibration_from
 from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import split
@@ -31,8 +33,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+NOT_MEASURED = Calibration((), 0.0, "not measured")
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="One folder a person.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")]
+PackOption = Annotated[str | None, typer.Option("--pack", help="A pack, or DETECTOR+EMBEDDER; default: that of serve.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Photos at a time; default: inference.workers.")]
 
 
@@ -45,6 +50,8 @@ def pairs(
     out_dir: Out = Path("report"),
     workers: Workers = None,
     listed_only: Annotated[bool, typer.Option("--listed-only", help="Describe only the photos listed.")] = False,
+    pack: PackOption = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the thresholds found on all pairs.")] = False,
     as_json: Json = False,
 ) -> None:
     """Verification: are two photos of one person? LFW's protocol on listed pairs, and all pairs of the data set."""
@@ -54,25 +61,29 @@ def pairs(
         listed = _listed(folder, pairs_file, data, needed=listed_only)
         if listed and listed_only:
             data, listed = data.only(listed.listed), listed.within(listed.listed)
-        pipeline = open_pipeline(settings)
+        pipeline = open_pipeline(settings, pack, calibrated=False)
         described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "pairs", str(folder)]
+        command += ["--pack", pack] if pack else []
         command += ["--pairs", str(pairs_file)] if pairs_file else []
         command += ["--listed-only"] if listed_only else []
         try:
             report = PairsReport(
                 evaluated(data, described, _provenance(pipeline, command)),
                 evaluate_listed(listed, described) if listed else None,
-                evaluate_all(data, described, pipeline.calibration),
+                evaluate_all(data, described, pipeline.pack.calibration or NOT_MEASURED),
             )
         except ValueError as error:
             raise InvalidInputError(f"The data set is too small: {error}.") from error
         page = write(report, out_dir)
+        kept = _keep(report, settings) if keep else None
     if as_json:
         print_json(summary(report))
     else:
         _show_pairs(report)
         out.print(f"Report: {page}", soft_wrap=True)
+    if kept:
+        err.print(f"Thresholds kept: {kept}", soft_wrap=True)
 
 
 @app.command()
@@ -81,6 +92,7 @@ def gallery(
     enrol: Annotated[int, typer.Option(min=1, help="Photos enrolled a person: the first by file name.")] = 1,
     held_out: Annotated[float, typer.Option(min=0, max=1, help="Share of persons who are not enrolled.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of who is not enrolled.")] = 0,
+    pack: PackOption = None,
     out_dir: Out = Path("report"),
     workers: Workers = None,
     as_json: Json = False,
@@ -90,9 +102,10 @@ def gallery(
     with _readable_errors(as_json=as_json):
         data = read_folders(folder)
         parts = split(data, enrol=enrol, held_out=held_out, seed=seed)
-        pipeline = open_pipeline(settings)
+        pipeline = open_pipeline(settings, pack)
         described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "gallery", str(folder)]
+        command += ["--pack", pack] if pack else []
         command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
         report = GalleryReport(
             evaluated(data, described, _provenance(pipeline, command)),
@@ -109,9 +122,15 @@ def gallery(
         out.print(f"Report: {page}", soft_wrap=True)
 
 
-def open_pipeline(settings: Settings) -> FacePipeline:
+def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = True) -> FacePipeline:
     """Load the networks."""
-    return FacePipeline.load(settings.inference, settings.photos, WeightsStore.of(settings))
+    store = WeightsStore.of(settings)
+    return FacePipeline.load(settings.inference, settings.photos, store, pack=pack, calibrated=calibrated)
+
+
+def _keep(report: PairsReport, settings: Settings) -> Path:
+    contract = report.evaluated.provenance.contract_id
+    return WeightsStore.of(settings).records.keep_calibration(contract, calibration_from(report))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ class AllResult:
         genuine: Pairs of photos of one person, those without a face included.
         genuine_not_compared: Those in which a photo shows no face.
         impostor: Compared pairs of photos of different persons.
+        impostor_sd: Standard deviation of their cosines.
         persons_with_pairs: Persons with at least two photos.
         auc: Area under the receiver operating characteristic.
         equal_error: Equal error rate.
@@ -135,6 +137,7 @@ class AllResult:
     genuine: int
     genuine_not_compared: int
     impostor: int
+    impostor_sd: float
     persons_with_pairs: int
     auc: float
     equal_error: EqualError
@@ -210,6 +213,7 @@ def evaluate_all(data: DataSet, described: Described, calibration: Calibration) 
         genuine=tally.genuine_trials,
         genuine_not_compared=missed,
         impostor=tally.impostor_trials,
+        impostor_sd=_deviation(tally),
         persons_with_pairs=int((wanted > 0).sum()),
         auc=auc(tally),
         equal_error=equal_error(curve),
@@ -223,6 +227,12 @@ def evaluate_all(data: DataSet, described: Described, calibration: Calibration) 
         ),
         drawing=draw(tally, curve),
     )
+
+
+def _deviation(tally: Tally) -> float:
+    """Return the standard deviation of the scores of different persons."""
+    mean = np.average(tally.scores, weights=tally.impostor)
+    return math.sqrt(np.average((tally.scores - mean) ** 2, weights=tally.impostor))
 
 
 def _by_person(accepted: Accepted, row: int, wanted: np.ndarray) -> tuple[Rate, Rate, Mean | None]:

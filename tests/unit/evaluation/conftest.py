@@ -38,9 +38,9 @@ def face(vector: Sequence[float], box: Box = CENTRE, *, quality: Quality = SHARP
 class FakePipeline:
     """Understands photos such as `person 3 shift 0.1`: a vector near the third axis. `none` shows no face."""
 
-    pack = SimpleNamespace(name="fake")
     contract = SimpleNamespace(id="fake-1")
     calibration = Calibration(((1e-2, 0.7), (1e-4, 0.8)), margin=0.02, source="made up")
+    pack = SimpleNamespace(name="fake", calibration=calibration)
     enrol_rule = recognize_rule = RULE
 
     def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:

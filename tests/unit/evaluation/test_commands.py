@@ -35,7 +35,7 @@ class Nesting(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch, pipeline: Any) -> None:
-    monkeypatch.setattr(evaluate, "open_pipeline", lambda _settings: pipeline)
+    monkeypatch.setattr(evaluate, "open_pipeline", lambda _settings, _pack, calibrated=True: pipeline)
 
 
 def call(*words: object) -> Result:
@@ -67,6 +67,20 @@ def test_pairs_writes_a_report_and_prints_its_figures(folder: Path, tmp_path: Pa
     ]
     assert "drawing" not in printed["all"]
     assert stored["all"]["drawing"]["curve"]
+
+
+def test_thresholds_are_kept_for_the_pack_that_was_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VULTUS_DATA_DIR", str(tmp_path))
+
+    result = call("pairs", folder, "--out", tmp_path / "report", "--pack", "mine", "--keep", "--json")
+
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    kept = json.loads((tmp_path / "models/calibrations/fake-1.json").read_text(encoding="utf-8"))
+    assert kept["points"] == [[0.1, printed["all"]["points"][0]["threshold"]]]
+    assert "--pack mine" in printed["evaluated"]["provenance"]["command"]
 
 
 def test_the_page_of_pairs_is_whole(folder: Path, tmp_path: Path) -> None:
