@@ -18,7 +18,7 @@ from vultus.models.runtime import OnnxSession
 if TYPE_CHECKING:
     from vultus.domain import Pixels
 
-PARAMETERS = SearchParameters(threshold=0.5, overlap=0.3, smallest_px=12, largest_px=512, closer_px=128)
+PARAMETERS = SearchParameters(threshold=0.5, overlap=0.3, smallest_px=16, largest_px=512, closer_px=128)
 STRIDE = 4
 CHANNELS = [1, 2, 2, 10]
 

@@ -107,11 +107,6 @@ class Candidates(NamedTuple):
         boxes = np.concatenate([middles - halves, middles + halves], axis=1)
         return Candidates(boxes, (self.points - matrix[:, 2]) @ backward.T, self.scores)
 
-    def sides(self) -> Floats:
-        """Return the (n,) longer sides of the boxes."""
-        sides: Floats = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1)
-        return sides
-
     def usable(self) -> NDArray[np.bool_]:
         """Say of each whether its box and score are numbers above zero."""
         whole = np.isfinite(self.boxes).all(axis=1) & (self.scores > 0)
@@ -159,12 +154,10 @@ class OneShotDetector(ABC):
         parameters, longer = self._parameters, image.size.max()
         scale = max(parameters.smallest_px / min_face_px, min(1.0, parameters.least_side_px / longer))
         scale = min(scale, parameters.most_side_px / longer)
-        parts = []
-        while longer * scale > parameters.largest_px:
-            found = self._shown(image, scale)
-            parts.append(found.take(found.sides() * scale <= parameters.largest_px))
-            scale *= QUARTER
-        return self._vote(joined([*parts, self._shown(image, scale)]))
+        scales = [scale]
+        while longer * scales[-1] > parameters.largest_px:
+            scales.append(scales[-1] * QUARTER)
+        return self._vote(joined([self._shown(image, scale) for scale in scales]))
 
     def _bordered(self, image: Halvings) -> Candidates:
         """Return the faces that fill the image: it is shown small, in the middle of a black one twice as large."""

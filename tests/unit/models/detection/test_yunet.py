@@ -43,3 +43,11 @@ def test_another_network_is_refused() -> None:
 
     with pytest.raises(WeightsError, match="three grids"):
         load_yunet(heads.build())
+
+
+def test_a_network_whose_layers_take_one_size_only_is_refused() -> None:
+    heads = Heads()
+    heads.answer(heads.rows(heads.grid(8, [0.0]), [1, 6400, 1]))
+
+    with pytest.raises(WeightsError, match="does not answer as Yunet does"):
+        load_yunet(heads.build(640))
