@@ -51,18 +51,7 @@ def transition_examples(
         ),
         "list_left_behind": (
             "200",
-            {
-                "items": [
-                    {
-                        "person_id": person_id,
-                        "external_id": "E-1017",
-                        "name": "Ada",
-                        "faces": 1,
-                        "reasons": ["no_crop"],
-                    }
-                ],
-                "next_cursor": None,
-            },
+            {"items": [_left_behind(person_id)], "next_cursor": None},
         ),
         "compare_transition": (
             "200",
@@ -104,3 +93,7 @@ def _comparison(person_id: str, face_id: str, at: str) -> dict[str, Any]:
             "disagreements": [{"at": at, "kind": "match_no_face", "answers": answers}],
         },
     }
+
+
+def _left_behind(person_id: str) -> dict[str, Any]:
+    return {"person_id": person_id, "external_id": "E-1017", "name": "Ada", "faces": 1, "reasons": ["no_crop"]}
