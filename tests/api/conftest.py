@@ -65,16 +65,24 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FacePipeline:
 
 
 @pytest.fixture
-async def serve(database: Database, pipeline: FacePipeline) -> AsyncIterator[Callable[..., Any]]:
+def others() -> tuple[FacePipeline, ...]:
+    """Further packs that are loaded."""
+    return ()
+
+
+@pytest.fixture
+async def serve(
+    database: Database, pipeline: FacePipeline, others: tuple[FacePipeline, ...], tmp_path: Path
+) -> AsyncIterator[Callable[..., Any]]:
     """Return a function that serves the API with settings of its own."""
     open_pools: list[AnalysisPool] = []
     clients: list[httpx.AsyncClient] = []
 
     async def start(**settings: Any) -> Api:
-        chosen = Settings(**settings)
+        chosen = Settings(**{"data_dir": tmp_path, **settings})
         pool = AnalysisPool(chosen.inference)
         open_pools.append(pool)
-        services = build(chosen, database, pool, Pipelines(pipeline))
+        services = build(chosen, database, pool, Pipelines(pipeline, *others))
         await services.collections.ensure_default()
         app = create_app(services, max_requests=chosen.server.max_requests)
         _, secret = await services.access.create("administrator", Role.ADMIN, actor=Actor("test"))

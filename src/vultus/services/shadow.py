@@ -17,7 +17,6 @@ from vultus.services.comparing import kind_of
 from vultus.services.images import Photo, same_face
 from vultus.services.naming import Recognition, name_faces
 from vultus.services.policies import policy_under
-from vultus.services.transition import under_way
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -72,7 +71,6 @@ class Shadow:
         """Answer a photo by the second contract, and keep where that differs: ids and scores, no picture.
 
         Raises:
-            NotFoundError: The transition is over.
             OverloadedError: The analysis threads are busy after all.
         """
         home = recognition.collection
@@ -99,16 +97,14 @@ class Shadow:
         persons = (_named(ours), _named(theirs))
         verdicts = (ours.decision.verdict, theirs.decision.verdict if theirs else None)
         agreed = verdicts[0] is verdicts[1] and persons[0] == persons[1]
+        if not agreed:
+            kind = f"{verdicts[0]}_no_face" if verdicts[1] is None else kind_of(verdicts[0], verdicts[1])
+            answers = {home.contract_id: _answer(ours), str(home.second_contract_id): _answer(theirs)}
+            with contextlib.suppress(NotFoundError):  # somebody it names was erased, or the transition ended
+                async with self._database.work() as work:
+                    await work.comparisons.add_disagreement(home.id, kind, persons, answers)
         async with self._database.work() as work:
-            _, second = await under_way(work, await work.collections.get(home.id))
             await work.comparisons.count_shadow(home.id, agreed=agreed)
-        if agreed:
-            return
-        kind = f"{verdicts[0]}_no_face" if verdicts[1] is None else kind_of(verdicts[0], verdicts[1])
-        answers = {home.contract_id: _answer(ours), second: _answer(theirs)}
-        with contextlib.suppress(NotFoundError):  # somebody it names was erased meanwhile
-            async with self._database.work() as work:
-                await work.comparisons.add_disagreement(home.id, kind, persons, answers)
 
 
 def _named(face: NamedFace | None) -> UUID | None:
