@@ -31,7 +31,7 @@ from benchmarks.record import Line, milliseconds, percentiles, table
 from vultus.api.app import create_app
 from vultus.domain import Actor, Role
 from vultus.errors import NoPhotoAcceptedError
-from vultus.main import beside, cache_folder, carry_now_and_then, listen, open_database
+from vultus.main import beside, carry_now_and_then, listen, open_database, open_store
 from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
 from vultus.services.consents import ConsentGrant
@@ -99,8 +99,7 @@ async def _measure(settings: Settings, faces: int, pack: str | None, seconds: fl
 
 @asynccontextmanager
 async def _service(settings: Settings, pack: str | None) -> AsyncIterator[tuple[Services, int, str]]:
-    cache = cache_folder(settings)
-    pipelines = await asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, cache)
+    pipelines = await asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, open_store(settings))
     if pack is None:
         pipelines = Pipelines(pipelines.default, zoomed(pipelines.default))
     async with open_database(settings) as database, AnalysisPool(settings.inference) as pool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vultus.models.alignment import Template
-from vultus.models.catalog import contract_of
-from vultus.models.pipeline import FacePipeline
-from vultus.settings import InferenceSettings, PhotoSettings
+from vultus.models.views import Mirrored
+
+if TYPE_CHECKING:
+    from vultus.models.pipeline import FacePipeline
 
 CLOSER = 0.9
 """How large the face is in the other pack's chip, compared with the first one's."""
@@ -15,16 +18,12 @@ CLOSER = 0.9
 
 def zoomed(pipeline: FacePipeline, *, by: float = CLOSER, name: str = "zoomed") -> FacePipeline:
     """Return a pipeline of the same networks whose chips show the face smaller or larger."""
-    pack = pipeline.pack
-    middle = pack.template.side / 2
-    points = tuple((middle + (x - middle) * by, middle + (y - middle) * by) for x, y in pack.template.points)
-    template = Template(pack.template.side, points)
-    other = replace(
-        pack,
-        name=name,
-        template=template,
-        contract=contract_of(pack.detector, pack.embedder, template, f"test {name}"),
-    )
-    return FacePipeline(
-        other, pipeline._detector, pipeline._embedder, inference=InferenceSettings(), photos=PhotoSettings()
-    )
+    template = pipeline._template
+    middle = template.side / 2
+    points = tuple((middle + (x - middle) * by, middle + (y - middle) * by) for x, y in template.points)
+    other = copy.copy(pipeline)
+    other.pack = replace(pipeline.pack, name=name)
+    other.contract = replace(pipeline.contract, id=f"test-{name}", preprocessing=f"test {name}")
+    other._template = Template(template.side, points)
+    other._views = Mirrored()
+    return other

@@ -2,70 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.galleries import enrol, people
 
-from vultus.db.repositories.faces import NewFace
-from vultus.domain import Quality, Role
+from vultus.domain import Role
 from vultus.services.collections import calibration_of
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api
 
-    from vultus.domain import Collection, FloatArray
+    from vultus.domain import Collection
 
 URL = "/v1/collections/default/calibration"
-QUALITY = Quality(size_px=120, sharpness=50, brightness=0.5, yaw_deg=1, pitch_deg=-2, roll_deg=3)
-
-
-def people(persons: int, faces: int = 2, noise: float = 0.25, seed: int = 7) -> FloatArray:
-    """Return (persons, faces, 128) unit vectors in a cone as narrow as the built-in network's: cosines about 0.84."""
-    random = np.random.default_rng(seed)
-    centres = 2.3 * np.eye(128)[0] + random.normal(size=(persons, 1, 128)) / np.sqrt(128)
-    vectors: FloatArray = centres + noise * random.normal(size=(persons, faces, 128)) / np.sqrt(128)
-    vectors = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
-    return vectors.astype(np.float32)
-
-
-async def enrol(api: Api, vectors: FloatArray, *, contract_id: str | None = None) -> list[str]:
-    """Store persons with templates, as an import would, and return their ids; every other one works at `north`."""
-    ids = []
-    async with api.services.database.work() as work:
-        home = await work.collections.by_name("default")
-        for at, mine in enumerate(vectors):
-            name = f"{contract_id}-{at}"
-            person = await work.persons.add(home.id, name, name, {"site": ["north", "south"][at % 2]})
-            ids.append(str(person.id))
-            consent = await work.consents.add(
-                home.id,
-                person.id,
-                purpose="tests",
-                recorded_by="tests",
-                evidence_ref=None,
-                granted_at=datetime.now(UTC),
-                expires_at=None,
-            )
-            await work.faces.add_many(
-                [
-                    NewFace(
-                        home.id,
-                        person.id,
-                        consent.id,
-                        None,
-                        contract_id or home.contract_id,
-                        vector,
-                        QUALITY,
-                        0.9,
-                        sha256(f"{name}-{number}".encode()).hexdigest(),
-                    )
-                    for number, vector in enumerate(mine)
-                ]
-            )
-    return ids
 
 
 async def calibrate(api: Api, status: int = 200, **body: Any) -> Any:
@@ -80,7 +31,7 @@ async def home_of(api: Api) -> Collection:
 
 
 async def test_a_report_changes_nothing(api: Api) -> None:
-    await enrol(api, people(80))
+    await enrol(api.services.database, people(80))
 
     report = await calibrate(api, target_fpir=0.05)
 
@@ -96,7 +47,7 @@ async def test_a_report_changes_nothing(api: Api) -> None:
 
 async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) -> None:
     vectors = people(80)
-    await enrol(api, vectors)
+    await enrol(api.services.database, vectors)
     probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 0].tolist()}
     before = (await api.client.post("/v1/search", json=probe)).json()
 
@@ -124,7 +75,7 @@ async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) ->
 
 
 async def test_a_fixed_threshold_gives_way_to_an_applied_target_only(api: Api) -> None:
-    await enrol(api, people(80))
+    await enrol(api.services.database, people(80))
     await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.9}})
 
     kept = await calibrate(api, apply=True)
@@ -137,7 +88,7 @@ async def test_a_fixed_threshold_gives_way_to_an_applied_target_only(api: Api) -
 async def test_a_person_enrolled_twice_is_named_by_ids(api: Api) -> None:
     vectors = people(40)
     twin = vectors[5].copy()
-    ids = await enrol(api, np.concatenate((vectors, twin[None])))
+    ids = await enrol(api.services.database, np.concatenate((vectors, twin[None])))
 
     report = await calibrate(api)
 
@@ -147,8 +98,8 @@ async def test_a_person_enrolled_twice_is_named_by_ids(api: Api) -> None:
 
 
 async def test_vectors_of_another_network_take_no_part(api: Api) -> None:
-    await enrol(api, people(40))
-    await enrol(api, people(10, seed=8)[:, :, :64], contract_id="another network")
+    await enrol(api.services.database, people(40))
+    await enrol(api.services.database, people(10, seed=8)[:, :, :64], contract_id="another network")
 
     report = await calibrate(api)
 
@@ -156,7 +107,7 @@ async def test_vectors_of_another_network_take_no_part(api: Api) -> None:
 
 
 async def test_one_face_a_person_still_gives_thresholds(api: Api) -> None:
-    await enrol(api, people(60, faces=1))
+    await enrol(api.services.database, people(60, faces=1))
 
     report = await calibrate(api, apply=True)
 
@@ -169,7 +120,7 @@ async def test_one_face_a_person_still_gives_thresholds(api: Api) -> None:
 
 
 async def test_a_larger_gallery_is_sampled_by_person(api: Api) -> None:
-    await enrol(api, people(80))
+    await enrol(api.services.database, people(80))
 
     one, other = [await calibrate(api, sample=100, seed=seed) for seed in (1, 2)]
 
@@ -179,7 +130,7 @@ async def test_a_larger_gallery_is_sampled_by_person(api: Api) -> None:
 
 
 async def test_a_small_collection_is_told_what_is_missing(api: Api) -> None:
-    await enrol(api, people(6))
+    await enrol(api.services.database, people(6))
 
     refused = await calibrate(api, status=422)
 
@@ -193,7 +144,7 @@ async def test_an_empty_collection_is_told_the_same(api: Api) -> None:
 
 
 async def test_rates_by_a_metadata_key(api: Api) -> None:
-    await enrol(api, people(60))
+    await enrol(api.services.database, people(60))
 
     report = await calibrate(api, group_by="site")
     refused = await calibrate(api, status=422, group_by="floor")
@@ -212,7 +163,7 @@ async def test_two_targets_and_other_roles_are_refused(api: Api) -> None:
 
 
 async def test_an_erased_persons_faces_are_not_compared(api: Api) -> None:
-    ids = await enrol(api, people(40))
+    ids = await enrol(api.services.database, people(40))
     await api.client.delete(f"/v1/collections/default/persons/{ids[0]}")
 
     assert (await calibrate(api))["persons"] == 39
@@ -220,7 +171,7 @@ async def test_an_erased_persons_faces_are_not_compared(api: Api) -> None:
 
 async def test_the_policy_says_how_several_faces_are_compared(api: Api) -> None:
     vectors = people(12, faces=5)
-    await enrol(api, vectors[:, :4])
+    await enrol(api.services.database, vectors[:, :4])
     probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 4].tolist()}
 
     best = (await api.client.post("/v1/search", json=probe)).json()["candidates"][0]

@@ -95,6 +95,7 @@ async def test_two_photos_are_compared(api: Api) -> None:
 
     assert (same["verdict"], other["verdict"], largest["verdict"]) == ("match", "no_match", "match")
     assert same["similarity"] > other["similarity"]
+    assert same["probability"] > 0.99 > other["probability"]
     assert (several["code"], several["faces"]) == ("several_faces", 2)
     assert none["code"] == "no_face"
 
@@ -106,7 +107,10 @@ async def test_a_photo_is_verified_against_a_person(api: Api) -> None:
         data = {"person_id": person}
         return (await api.client.post("/v1/verify", data=data, files={"photo": photo})).json()
 
-    assert (await verify(portrait(angle=5), ada))["verdict"] == "match"
+    found = await verify(portrait(angle=5), ada)
+    assert found["verdict"] == "match"
+    likely = api.services.pipelines.default.calibration.probability(found["similarity"])
+    assert found["probability"] == pytest.approx(likely, abs=1e-3)
     assert (await verify(encoded(drawn(STRANGER)), ada))["verdict"] == "no_match"
     assert (await verify(portrait(), "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"))["code"] == "not_found"
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.faces import STRANGER, drawn, encoded, nobody, portrait
+from tests.galleries import enrol, people
 from typer.testing import CliRunner, Result
 
 from vultus.cli.app import app
+from vultus.db.database import Database
 
 GRANT = ["--purpose", "Tests", "--recorded-by", "tests"]
 
@@ -153,3 +155,18 @@ async def test_a_misspelt_setting_is_not_ignored(cli: Cli, monkeypatch: pytest.M
     monkeypatch.setenv("VULTUS_PHOTOS__MAX_PHOTO", "3")
 
     assert "VULTUS_PHOTOS__MAX_PHOTO" in (await cli("keys", "list", code=7)).stderr
+
+
+async def test_a_collection_is_measured_and_set(cli: Cli, database: Database) -> None:
+    refused = await cli.json("calibrate", "default", code=2)
+    await enrol(database, people(40))
+
+    shown = await cli("calibrate", "default", "--target-fpir", "0.1", "--group-by", "site")
+    done = await cli.json("calibrate", "default", "--target-fpir", "0.1", "--apply")
+
+    assert "0 faces of 0 persons" in refused["error"]["detail"]
+    for words in ("80 of 80 faces", "proposed", "By site", "north", "Nothing was changed"):
+        assert words in shown.stdout
+    assert (done["applied"], done["policy"]["target_fpir"]) == (True, 0.1)
+    async with database.work(read_only=True) as work:
+        assert (await work.collections.by_name("default")).calibrations

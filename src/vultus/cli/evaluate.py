@@ -12,14 +12,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vultus.cli.common import Json, err, fail, load_settings, out, print_json, print_table
+from vultus.cli.groups import show_groups
 from vultus.errors import InvalidInputError, VultusError
-from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
+from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_groups, read_pairs
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import Fusion, split
 from vultus.evaluation.keeping import calibration_from
 from vultus.evaluation.liveness import evaluate_liveness, judge_all, read_presentations, watching
 from vultus.evaluation.page import percent, scientific
-from vultus.evaluation.pairs import evaluate_all, evaluate_listed
+from vultus.evaluation.pairs import by_groups, evaluate_all, evaluate_listed
 from vultus.evaluation.provenance import Provenance, provenance
 from vultus.evaluation.record import GalleryReport, LivenessReport, PairsReport, evaluated
 from vultus.evaluation.report import summary, write
@@ -53,6 +54,9 @@ def pairs(
     pairs_file: Annotated[
         Path | None, typer.Option("--pairs", help="List in LFW's format; default: DIR/pairs.txt, if it exists.")
     ] = None,
+    groups: Annotated[
+        Path | None, typer.Option("--groups", help="CSV with the columns person,GROUP,…: error rates by group too.")
+    ] = None,
     out_dir: Out = Path("report"),
     workers: Workers = None,
     listed_only: Annotated[bool, typer.Option("--listed-only", help="Describe only the photos listed.")] = False,
@@ -67,17 +71,20 @@ def pairs(
         listed = _listed(folder, pairs_file, data, needed=listed_only)
         if listed and listed_only:
             data, listed = data.only(listed.listed), listed.within(listed.listed)
+        labels = read_groups(groups, data) if groups else {}
         pipeline = open_pipeline(settings, pack, calibrated=False)
         described = _describe(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "pairs", str(folder)]
         command += ["--pack", pack] if pack else []
         command += ["--pairs", str(pairs_file)] if pairs_file else []
+        command += ["--groups", str(groups)] if groups else []
         command += ["--listed-only"] if listed_only else []
         try:
             report = PairsReport(
                 evaluated(data, described, _provenance(pipeline, command)),
                 evaluate_listed(listed, described) if listed else None,
                 evaluate_all(data, described, pipeline.calibration),
+                by_groups(data, described, pipeline.calibration, labels),
             )
         except ValueError as error:
             raise InvalidInputError(f"The data set is too small: {error}.") from error
@@ -88,6 +95,7 @@ def pairs(
         print_json(summary(report))
     else:
         _show_pairs(report)
+        show_groups(report.groups)
         out.print(f"Report: {page}", soft_wrap=True)
 
 

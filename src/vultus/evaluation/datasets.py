@@ -1,7 +1,8 @@
-"""Data sets on disk: one folder a person, and LFW's list of pairs."""
+"""Data sets on disk: one folder a person, LFW's list of pairs, and a table of who belongs to which group."""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +134,42 @@ def read_pairs(path: Path, data: DataSet) -> Pairs:
         found.append((place[photos[0]], place[photos[1]], expected, at // (2 * half)))
     table = np.array(found, dtype=np.int64)
     return Pairs(first=table[:, 0], second=table[:, 1], same=table[:, 2].astype(bool), fold=table[:, 3])
+
+
+def read_groups(path: Path, data: DataSet) -> dict[str, tuple[str | None, ...]]:
+    """Read who belongs to which group: a CSV file whose first line is `person,COLUMN,…`.
+
+    Returns:
+        For each column the group of every person of the data set, in their order; None for an empty cell or no line.
+
+    Raises:
+        InvalidInputError: The heading, the number of fields, a person or a column cannot be used; the detail names the
+            line.
+    """
+    lines = list(csv.reader(_text(path).lstrip("\ufeff").splitlines()))
+    heading = [field.strip() for field in lines[0]] if lines else []
+    columns = heading[1:]
+    if heading[:1] != ["person"] or not columns or "" in columns or len({*columns}) < len(columns):
+        raise InvalidInputError(
+            f"{path}, line 1: expected 'person' and the names of one or more groupings, each once, as in "
+            f"'person,age'; found '{','.join(heading)}'."
+        )
+    labels: dict[str, list[str | None]] = {column: [None] * len(data.persons) for column in columns}
+    place = {name: at for at, name in enumerate(data.persons)}
+    seen: set[str] = set()
+    for number, fields in enumerate(lines[1:], 2):
+        if not fields:
+            continue
+        person, *groups = (field.strip() for field in fields)
+        if len(fields) != len(heading):
+            raise InvalidInputError(f"{path}, line {number}: expected {len(heading)} fields; found {len(fields)}.")
+        if person not in place or person in seen:
+            what = "is listed twice" if person in seen else f"has no folder in {data.root}"
+            raise InvalidInputError(f"{path}, line {number}: person '{person}' {what}.")
+        seen.add(person)
+        for column, group in zip(columns, groups, strict=True):
+            labels[column][place[person]] = group or None
+    return {column: tuple(found) for column, found in labels.items()}
 
 
 def _text(path: Path) -> str:

@@ -40,4 +40,5 @@ def calibration_from(report: PairsReport) -> Calibration:
             f"{where.data}, {where.photos:,} photos of {where.persons:,} persons, all {report.all.impostor:,} pairs of "
             f"different people; vultus evaluate pairs, {where.provenance.created_at[:10]}"
         ),
+        logistic=report.all.logistic,
     )

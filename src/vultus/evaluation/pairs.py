@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.evaluation.allpairs import Accepted, accepted_by_person, tally_pairs
+from vultus.evaluation.groups import GroupsResult, evaluate_groups
 from vultus.evaluation.intervals import Mean, Rate, clopper_pearson, clustered, mean_of, wilson
 from vultus.evaluation.metrics import (
     RESOLVED_ERRORS,
@@ -27,6 +28,7 @@ from vultus.evaluation.metrics import (
     tally_of,
 )
 from vultus.evaluation.probability import logistic_of
+from vultus.services.decision import DEFAULT_FMR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,6 +228,28 @@ def evaluate_all(data: DataSet, described: Described, calibration: Calibration) 
         ),
         drawing=draw(tally, curve),
         logistic=logistic_of(vectors, person, tally),
+    )
+
+
+def by_groups(
+    data: DataSet, described: Described, calibration: Calibration, labels: dict[str, tuple[str | None, ...]]
+) -> tuple[GroupsResult, ...]:
+    """Compare every photo with every other, by group, at the pack's thresholds and that of the default decision.
+
+    Args:
+        data: Which photos.
+        described: Their vectors.
+        calibration: The pack's.
+        labels: For each division the group of every person.
+
+    Raises:
+        InvalidInputError: A division has fewer than two groups with faces.
+    """
+    limits = sorted({*(limit for _, limit in calibration.points), calibration.threshold_at(DEFAULT_FMR)})
+    wanted = data.counts * (data.counts - 1) // 2
+    vectors, person = described.vectors[described.found], data.person[described.found]
+    return tuple(
+        evaluate_groups(column, vectors, person, groups, limits, wanted=wanted) for column, groups in labels.items()
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vultus.evaluation import groups_page
 from vultus.evaluation.charts import WIDE, Axis, Mark, Series, chart, decades, steps
 from vultus.evaluation.metrics import RESOLVED_ERRORS
 from vultus.evaluation.page import (
@@ -42,6 +43,7 @@ def render(report: PairsReport) -> str:
         *(_listed(listed) if listed else ()),
         *_all(everything),
         *_calibration(everything),
+        *groups_page.sections(report.groups),
         section(
             "Photos without a face",
             f"{on.without_face} of {on.photos:,} photos gave no embedding. {on.several_faces:,} photos show several "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.gallery import GalleryResult
+from vultus.evaluation.groups import GroupsResult
 from vultus.evaluation.identification import Fusion
 from vultus.evaluation.liveness import LivenessResult
 from vultus.evaluation.pairs import AllResult, ListedResult
@@ -54,12 +55,14 @@ class PairsReport:
         evaluated: On what, by what.
         listed: Figures on the listed pairs; None without a list.
         all: Figures on all pairs.
+        groups: Error rates by group, a division each.
         schema: Names this structure.
     """
 
     evaluated: Evaluated
     listed: ListedResult | None
     all: AllResult
+    groups: tuple[GroupsResult, ...] = ()
     schema: str = PAIRS_SCHEMA
 
 

@@ -75,7 +75,8 @@ class Records:
         if stored is None:
             return None
         points = tuple((float(rate), float(threshold)) for rate, threshold in stored.pop("points"))
-        return Calibration(points=points, **stored)
+        logistic = tuple(stored.pop("logistic", None) or ())
+        return Calibration(points=points, logistic=logistic or None, **stored)
 
     def keep_calibration(self, contract_id: str, calibration: Calibration) -> None:
         """Remember thresholds for a contract."""

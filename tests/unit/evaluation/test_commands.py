@@ -161,3 +161,62 @@ def test_the_mean_of_templates_is_a_choice(folder: Path, tmp_path: Path) -> None
     assert mean["result"]["verification"][-1]["threshold"] == 0.8
     assert mean["result"]["verification"][-1]["tar"]["value"] >= best["result"]["verification"][-1]["tar"]["value"]
     assert "cosine to the mean of the templates" in page(tmp_path / "report")
+
+
+def table(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "groups.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_pairs_reports_by_group(folder: Path, tmp_path: Path) -> None:
+    lines = [f"person_{at},{['old', 'young'][at % 2]},{'x' if at else ''}" for at in range(7)]
+    groups = table(tmp_path, "person,age,site", *lines[:6], 'person_6,"young",y')
+
+    result = call("pairs", folder, "--groups", groups, "--out", tmp_path / "report", "--json")
+
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    age, site = printed["groups"]
+    assert [(group["name"], group["persons"], group["faces"]) for group in age["groups"]] == [
+        ("old", 3, 11),
+        ("young", 4, 12),
+    ]
+    assert (age["without_group"], site["without_group"]) == (1, 2)
+    # Persons 0, 2 and 4 have 18 pairs of photos, 3 of them with the photo of person 0 that shows no face.
+    assert [rate["fnmr"]["hits"] for rate in age["groups"][0]["rates"]] == [3, 3]
+    assert age["groups"][0]["rates"][0]["fmr_resolved"] is False
+    assert "--groups" in printed["evaluated"]["provenance"]["command"]
+    text = page(tmp_path / "report")
+    assert "By age" in text
+    assert "too small to be resolved" in text
+
+
+def test_the_terminal_shows_groups_too(folder: Path, tmp_path: Path) -> None:
+    groups = table(tmp_path, "person,age", "person_0,old", "person_1,young")
+
+    result = call("pairs", folder, "--groups", groups, "--out", tmp_path / "report")
+
+    assert result.exit_code == 0, result.output
+    assert "By age" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["name,age", "person_0,old"], "line 1: expected 'person'"),
+        (["person", "person_0"], "line 1: expected 'person'"),
+        (["person,age,age", "person_0,old,old"], "each once"),
+        (["person,age", "person_0,old", "nobody,old"], "line 3: person 'nobody' has no folder"),
+        (["person,age", "person_0,old", "person_0,young"], "line 3: person 'person_0' is listed twice"),
+        (["person,age", "person_0"], "line 2: expected 2 fields; found 1"),
+        (["person,age", "person_0,old", "person_1,"], "'age' divides the persons with faces into 1 groups"),
+    ],
+)
+def test_a_table_of_groups_that_cannot_be_used_is_told_why(
+    folder: Path, tmp_path: Path, lines: list[str], words: str
+) -> None:
+    result = call("pairs", folder, "--groups", table(tmp_path, *lines), "--out", tmp_path / "report", "--json")
+
+    assert result.exit_code == 2
+    assert words in json.loads(result.stdout)["error"]["detail"]
