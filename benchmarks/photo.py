@@ -261,7 +261,7 @@ def _render_embedding(lines: list[Line]) -> str:
     columns = ("by", "p50", "p95", "p99", "calls", "faster", "cosine to dlib's")
     return (
         "**Embedding alone**: one aligned crop of 150×150 pixels, one thread, milliseconds a crop. The service adds "
-        f"the vector of the mirror image, so it runs the network twice.\n\n{table(columns, rows)}\n\n"
+        f"the vector of a second crop, so it runs the network twice.\n\n{table(columns, rows)}\n\n"
         f"Bar: at least {EMBEDDING_BAR:g}× faster. Same network, without the mirror image: "
         f"{_verdict(ratios[PLAIN] >= EMBEDDING_BAR)}, {ratios[PLAIN]:.1f}×; as the service runs it, with the mirror "
         f"image: {_verdict(ratios[MIRRORED] >= EMBEDDING_BAR)}, {ratios[MIRRORED]:.1f}×."

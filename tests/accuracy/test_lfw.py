@@ -29,4 +29,4 @@ def test_six_thousand_pairs_are_told_apart(tmp_path: Path) -> None:
     result = evaluate_listed(pairs.within(pairs.listed), described)
 
     assert len(described.failures) <= 0.003 * len(listed.photos)
-    assert result.accuracy.accuracy.value >= 0.991
+    assert result.accuracy.accuracy.value >= 0.992
