@@ -97,7 +97,7 @@ class _Quiet(BaseHTTPRequestHandler):
             return
         content = site.files[self.path]
         start = 0
-        if asked and site.ranges and self.headers["If-Range"] == site.etag:
+        if asked and site.ranges and self.headers.get("If-Range", site.etag) == site.etag:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
