@@ -35,7 +35,8 @@ VultusError
     │   ├── LicenceError
     │   └── DownloadError
     ├── PackNotLoadedError
-    └── CropKeyError
+    ├── CropKeyError
+    └── LivenessNotLoadedError
 """
 
 from __future__ import annotations
@@ -278,6 +279,12 @@ class DownloadError(WeightsError):
     """Weights could not be fetched."""
 
     code, title = "download", "Download failed"
+
+
+class LivenessNotLoadedError(SetupError):
+    """Liveness was asked for, and no network that judges it is loaded."""
+
+    code, title = "liveness_not_loaded", "No liveness network loaded"
 
 
 class PackNotLoadedError(SetupError):

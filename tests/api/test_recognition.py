@@ -153,7 +153,7 @@ async def test_detection_neither_searches_nor_stores(api: Api) -> None:
     found = (await api.client.post("/v1/detect", files={"photo": portrait()})).json()
 
     (face,) = found["faces"]
-    assert set(face) == {"box", "landmarks", "score", "quality"}
+    assert set(face) == {"box", "landmarks", "score", "quality", "liveness"}
     assert found["photo"]["width"] == 512
 
 

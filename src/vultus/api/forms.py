@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import UploadFile
 from pydantic import ConfigDict, Field, Json, model_validator
 
+from vultus.domain import LivenessMode
 from vultus.schemas.base import Metadata, Moment, Name, Reference, Text, Wire
 from vultus.schemas.recognition import MAX_CANDIDATES
 from vultus.services.consents import ConsentGrant
@@ -36,6 +37,12 @@ class EmbeddingsForm(DetectForm):
     collection: CollectionField = "default"
 
 
+LivenessField = Annotated[
+    LivenessMode | None,
+    Field(description="`report` tells whether a face is live, `required` also refuses one that is not."),
+]
+
+
 class RecognizeForm(_Form):
     """One photo and where to look."""
 
@@ -43,6 +50,7 @@ class RecognizeForm(_Form):
     collection: CollectionField = "default"
     limit: int = Field(5, ge=1, le=MAX_CANDIDATES, description="Candidates per face.")
     unique_per_image: bool = Field(False, description="Give every person to at most one face of the photo.")
+    liveness: LivenessField = None
 
 
 class CompareForm(_Form):
@@ -61,6 +69,7 @@ class VerifyForm(_Form):
     person_id: UUID
     collection: CollectionField = "default"
     largest_face: LargestField = False
+    liveness: LivenessField = None
 
 
 class SupplyForm(_Form):
@@ -106,6 +115,7 @@ class EnrolForm(ConsentFields):
     photo: list[UploadFile] = Field(min_length=1, description="JPEG, PNG or WebP of this one person; repeatable.")
     largest_face: LargestField = False
     allow_lookalike: bool = Field(False, description="Enrol even if another person of the collection looks the same.")
+    liveness: LivenessField = None
 
 
 class RegisterForm(EnrolForm):
@@ -134,6 +144,7 @@ def registration(
         consent_id=form.consent_id,
         largest_face=form.largest_face,
         allow_lookalike=form.allow_lookalike,
+        liveness=form.liveness,
     )
 
 

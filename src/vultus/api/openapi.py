@@ -98,7 +98,15 @@ _REGISTERED = {
         }
     ],
 }
-_RULE = {"min_score": 0.9, "min_size_px": 40, "min_sharpness": 30, "max_yaw_deg": 50, "max_pitch_deg": 50}
+_RULE = {
+    "min_score": 0.9,
+    "min_size_px": 40,
+    "min_sharpness": 30,
+    "max_yaw_deg": 50,
+    "max_pitch_deg": 50,
+    "min_brightness": 0.12,
+    "max_brightness": 0.85,
+}
 _COLLECTION_OUT = {
     "id": _COLLECTION,
     "name": "default",
@@ -111,6 +119,7 @@ _COLLECTION_OUT = {
         "margin": None,
         "keep_crops": False,
         "fusion": "best",
+        "liveness": "off",
         "enrol": _RULE,
         "recognize": _RULE,
     },

@@ -18,6 +18,7 @@ COLOURS = {
     Verdict.AMBIGUOUS: "#e08214",
     Verdict.NO_MATCH: "#4575b4",
     Verdict.LOW_QUALITY: "#878787",
+    Verdict.NOT_LIVE: "#b2182b",
 }
 
 

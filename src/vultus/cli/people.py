@@ -10,7 +10,7 @@ import typer
 
 from vultus.cli.common import CollectionOption, Json, load_settings, out, print_json, print_table, read_photo, run
 from vultus.cli.drawing import draw
-from vultus.domain import Actor, Verdict
+from vultus.domain import Actor, LivenessMode, Verdict
 from vultus.main import open_services
 from vultus.schemas.recognition import RecognitionOut, RegistrationOut
 from vultus.services.consents import ConsentGrant
@@ -26,6 +26,9 @@ Purpose = Annotated[str, typer.Option(help="What the person agreed to.")]
 RecordedBy = Annotated[str, typer.Option(help="Who took the agreement.")]
 Expires = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="UTC; left out: until withdrawn.")
+]
+LivenessOption = Annotated[
+    LivenessMode | None, typer.Option(help="report: is the face live? required: refuse one that is not.")
 ]
 
 
@@ -45,6 +48,7 @@ def register(
     collection: CollectionOption = "default",
     largest_face: Annotated[bool, typer.Option(help="Take the largest face where several are found.")] = False,
     allow_lookalike: Annotated[bool, typer.Option(help="Enrol even if another person looks the same.")] = False,
+    liveness: LivenessOption = None,
     as_json: Json = False,
 ) -> None:
     """Register a person from photos, with their consent."""
@@ -56,6 +60,7 @@ def register(
         consent=ConsentGrant(purpose, recorded_by, expires_at=utc(expires), evidence_ref=evidence),
         largest_face=largest_face,
         allow_lookalike=allow_lookalike,
+        liveness=liveness,
     )
 
     async def work(settings: Settings) -> Registered:
@@ -78,6 +83,7 @@ def recognize(
     collection: CollectionOption = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="Candidates per face.")] = 5,
     unique: Annotated[bool, typer.Option(help="Give every person to at most one face.")] = False,
+    liveness: LivenessOption = None,
     drawing: Annotated[Path | None, typer.Option("--draw", help="Write the photo with boxes and names as PNG.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +92,7 @@ def recognize(
     async def work(settings: Settings) -> Recognition:
         async with open_services(settings) as services:
             return await services.recognizer.recognize(
-                read_photo(photo), collection=collection, limit=limit, unique_per_image=unique
+                read_photo(photo), collection=collection, limit=limit, unique_per_image=unique, liveness=liveness
             )
 
     found = run(work(load_settings()), as_json=as_json)

@@ -7,6 +7,7 @@ from vultus.domain.decisions import (
     Decision,
     DecisionPolicy,
     Fusion,
+    LivenessMode,
     QualityRule,
     Verdict,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "FloatArray",
     "Fusion",
     "Liveness",
+    "LivenessMode",
     "LivenessReason",
     "Person",
     "Pixels",

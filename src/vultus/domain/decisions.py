@@ -93,6 +93,8 @@ class QualityRule:
     min_sharpness: float
     max_yaw_deg: float
     max_pitch_deg: float
+    min_brightness: float = 0.0
+    max_brightness: float = 1.0
 
 
 class Fusion(StrEnum):
@@ -100,6 +102,19 @@ class Fusion(StrEnum):
 
     BEST = "best"  # cosine to the closest face
     MEAN = "mean"  # cosine to the mean of the faces
+
+
+class LivenessMode(StrEnum):
+    """What is done about presentation attacks; each mode is stricter than the one before."""
+
+    OFF = "off"  # nobody looks
+    REPORT = "report"  # the score is told, the verdict does not depend on it
+    REQUIRED = "required"  # what is not live is neither matched nor enrolled
+
+    def at_least(self, other: LivenessMode | None) -> LivenessMode:
+        """Return the stricter of two modes."""
+        order = list(LivenessMode)
+        return self if other is None or order.index(self) >= order.index(other) else other
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +131,7 @@ class DecisionPolicy:
         recognize: What a probe must reach; below it the verdict is `low_quality`.
         keep_crops: Keep an encrypted crop of every enrolled face, so that another network can describe it.
         fusion: How a person with several faces is compared.
+        liveness: The least that is done about presentation attacks; a request may ask for more.
     """
 
     enrol: QualityRule
@@ -126,6 +142,7 @@ class DecisionPolicy:
     margin: float | None = None
     keep_crops: bool = False
     fusion: Fusion = Fusion.BEST
+    liveness: LivenessMode = LivenessMode.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +170,7 @@ class Verdict(StrEnum):
     AMBIGUOUS = "ambiguous"
     NO_MATCH = "no_match"
     LOW_QUALITY = "low_quality"
+    NOT_LIVE = "not_live"
 
 
 @dataclass(frozen=True, slots=True)

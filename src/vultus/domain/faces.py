@@ -148,6 +148,7 @@ class DescribedFace:
     quality: Quality
     embedding: Embedding | None
     crop: Crop | None = None
+    liveness: Liveness | None = None
 
     @property
     def vector(self) -> FloatArray:

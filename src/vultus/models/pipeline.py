@@ -21,7 +21,7 @@ from vultus.domain import (
     Embedding,
     Pixels,
 )
-from vultus.errors import WeightsError
+from vultus.errors import LivenessNotLoadedError, WeightsError
 from vultus.models.alignment import align
 from vultus.models.budget import PixelBudget
 from vultus.models.catalog.measured import rules_of
@@ -35,6 +35,7 @@ from vultus.models.quality import measure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vultus.models.liveness import LivenessDetector
     from vultus.models.loading import LoadedPack
     from vultus.models.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
@@ -52,6 +53,7 @@ class FacePipeline:
         self.pack = loaded.pack
         self.contract = loaded.contract
         self.calibration = calibration
+        self.liveness: LivenessDetector | None = None
         self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
         self._template = loaded.template
         self._frontal = loaded.frontal
@@ -100,19 +102,22 @@ class FacePipeline:
         calibration = loaded.calibration or Calibration((), 0.0, "not measured")
         return cls(loaded, inference=inference, photos=photos, calibration=calibration)
 
-    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
+    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False, liveness: bool = False) -> Analysis:
         """Return every face of a photo, left to right; blocks.
 
         Args:
             photo: A JPEG, PNG or WebP file.
             embed: Whether vectors are wanted.
             crops: Whether a crop of every face is wanted, to be described again later.
+            liveness: Whether every face is to be judged live or not.
 
         Raises:
+            LivenessNotLoadedError: Liveness is wanted and no network judges it.
             ImageError: The bytes are no usable image.
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
+        watch = self._watch() if liveness else None
         clock = _Clock()
         opened = Photo.open(photo, self._photos)
         side = self._inference.max_side_px
@@ -125,6 +130,8 @@ class FacePipeline:
             sharp = opened.divisor(closer) >= opened.divisor(side)
             if sharp:
                 chips, faces = self._align(picture, found, clock, embed=embed, crops=crops)
+                if watch is not None:
+                    faces = _watched(watch, picture, faces, clock)
         if not sharp:
             # Outside the first hold: photos waiting for more room while holding some could wait for each other.
             del picture
@@ -132,6 +139,8 @@ class FacePipeline:
                 with clock.stage("decode"):
                     picture = opened.decode(closer)
                 chips, faces = self._align(picture, found, clock, embed=embed, crops=crops)
+                if watch is not None:
+                    faces = _watched(watch, picture, faces, clock)
         if embed:
             with clock.stage("embed"):
                 vectors = self._embedder.embed(chips)
@@ -140,6 +149,14 @@ class FacePipeline:
                 for face, vector in zip(faces, vectors, strict=True)
             ]
         return Analysis(picture.width, picture.height, hashlib.sha256(photo).hexdigest(), tuple(faces), clock.taken_ms)
+
+    def _watch(self) -> LivenessDetector:
+        if self.liveness is None:
+            raise LivenessNotLoadedError(
+                "Liveness was asked for, and no network that judges it is loaded. Run vultus models pull minifasnet "
+                "and set VULTUS_INFERENCE__LIVENESS=minifasnet."
+            )
+        return self.liveness
 
     def _detect(self, picture: Picture) -> list[DetectedFace]:
         """Return the faces, left to right, in pixels of the original photo."""
@@ -199,6 +216,15 @@ class _Clock:
             yield
         finally:
             self.taken_ms[name] = self.taken_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
+
+
+def _watched(
+    watch: LivenessDetector, picture: Picture, faces: list[DescribedFace], clock: _Clock
+) -> list[DescribedFace]:
+    """Return the faces, judged live or not."""
+    factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
+    with clock.stage("liveness"):
+        return [replace(face, liveness=watch.assess(picture.pixels, _scaled(face.face, factor))) for face in faces]
 
 
 def _scaled(face: DetectedFace, factor: np.ndarray) -> DetectedFace:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vultus.errors import NotFoundError, PackNotLoadedError
+from vultus.models.catalog.entries import Kind
+from vultus.models.catalog.packs import network_named
+from vultus.models.loading import load_liveness
 from vultus.models.pipeline import FacePipeline, default_pack
 
 if TYPE_CHECKING:
@@ -34,7 +37,12 @@ class Pipelines:
             WeightsError: A file is missing or not the published one.
         """
         names = dict.fromkeys([inference.pack or default_pack(store), *inference.extra_packs, *store.records.chosen()])
-        return cls(*(FacePipeline.load(inference, photos, store, pack=name) for name in names))
+        loaded = cls(*(FacePipeline.load(inference, photos, store, pack=name) for name in names))
+        if inference.liveness:
+            watch = load_liveness(network_named(inference.liveness, Kind.LIVENESS), store)
+            for pipeline in loaded:
+                pipeline.liveness = watch
+        return loaded
 
     def __iter__(self) -> Iterator[FacePipeline]:
         """Iterate over the pipelines, the default first."""

@@ -66,7 +66,13 @@ class AnalysisPool:
                 return
 
     async def analyze(
-        self, photo: bytes, pipeline: FacePipeline, *, embed: bool = True, crops: bool = False
+        self,
+        photo: bytes,
+        pipeline: FacePipeline,
+        *,
+        embed: bool = True,
+        crops: bool = False,
+        liveness: bool = False,
     ) -> Analysis:
         """Return every face of a photo, left to right, as a pipeline describes it.
 
@@ -85,7 +91,7 @@ class AnalysisPool:
             if self._taken >= self._places:
                 raise OverloadedError(f"All {self._places} places for photos are taken.")
             self._taken += 1
-        job = _Job(photo, pipeline, embed=embed, crops=crops)
+        job = _Job(photo, pipeline, {"embed": embed, "crops": crops, "liveness": liveness})
         future = self._threads.submit(self._run, job)
         future.add_done_callback(lambda done: self._leave(job, done))
         return await asyncio.wrap_future(future)
@@ -99,7 +105,7 @@ class AnalysisPool:
         waited_ms = (time.perf_counter() - job.queued_at) * 1e3
         if self._closing:
             raise UnavailableError("The server is shutting down.")
-        analysis = job.pipeline.describe(job.photo, embed=job.embed, crops=job.crops)
+        analysis = job.pipeline.describe(job.photo, **job.wanted)
         return replace(analysis, timings_ms={"queue": waited_ms, **analysis.timings_ms})
 
     def _leave(self, job: _Job, _: Future[Analysis]) -> None:
@@ -112,9 +118,8 @@ class AnalysisPool:
 class _Job:
     """A photo on its way to a thread."""
 
-    def __init__(self, photo: bytes, pipeline: FacePipeline, *, embed: bool, crops: bool) -> None:
+    def __init__(self, photo: bytes, pipeline: FacePipeline, wanted: dict[str, bool]) -> None:
         self.photo = photo
         self.pipeline = pipeline
-        self.embed = embed
-        self.crops = crops
+        self.wanted = wanted
         self.queued_at = time.perf_counter()

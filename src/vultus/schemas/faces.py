@@ -49,6 +49,14 @@ class QualityOut(Wire):
     roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.")
 
 
+class LivenessOut(Wire):
+    """Whether the face is a person's before the camera, or a picture of one."""
+
+    score: Measure = Field(description="Probability of a live presentation, 0 to 1, as the networks see it.")
+    live: bool = Field(description="Whether the face passed; one that could not be judged did not.")
+    reason: domain.LivenessReason
+
+
 class DetectedFaceOut(Wire):
     """One face of a photo."""
 
@@ -56,6 +64,7 @@ class DetectedFaceOut(Wire):
     landmarks: LandmarksOut
     score: Cosine = Field(description="The detector's confidence, 0 to 1.")
     quality: QualityOut
+    liveness: LivenessOut | None = Field(None, description="Null unless liveness was asked for.")
 
     @classmethod
     def detected(cls, face: domain.DescribedFace) -> Self:
@@ -73,6 +82,7 @@ def face_fields(face: domain.DescribedFace) -> dict[str, object]:
         "landmarks": LandmarksOut(**points),
         "score": face.face.score,
         "quality": QualityOut.like(face.quality),
+        "liveness": LivenessOut.like(face.liveness) if face.liveness else None,
     }
 
 

@@ -22,6 +22,8 @@ class QualityRuleWire(Wire):
     min_sharpness: Number = Field(ge=0, le=1e6, description="Variance of the Laplacian.")
     max_yaw_deg: Number = Field(ge=0, le=90, description="Turn to either side, degrees.")
     max_pitch_deg: Number = Field(ge=0, le=90, description="Nod up or down, degrees.")
+    min_brightness: Number = Field(0, ge=0, le=1, description="Mean grey level of the face.")
+    max_brightness: Number = Field(1, ge=0, le=1, description="Mean grey level of the face.")
 
 
 class PolicyWire(Wire):
@@ -45,6 +47,11 @@ class PolicyWire(Wire):
         description="How a person with several faces is compared: with their closest face (`best`) or with the mean of "
         "their faces (`mean`); null for the default.",
     )
+    liveness: domain.LivenessMode = Field(
+        domain.LivenessMode.OFF,
+        description="The least that is done about presentation attacks: `off`, `report` or `required`; a request may "
+        "ask for more.",
+    )
     enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
     recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
 
@@ -65,6 +72,7 @@ class PolicyWire(Wire):
             margin=self.margin,
             keep_crops=self.keep_crops,
             fusion=self.fusion or default.fusion,
+            liveness=self.liveness,
             enrol=domain.QualityRule(**self.enrol.model_dump()) if self.enrol else default.enrol,
             recognize=domain.QualityRule(**self.recognize.model_dump()) if self.recognize else default.recognize,
         )

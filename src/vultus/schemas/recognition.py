@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vultus import domain
 from vultus.schemas.base import Cosine, Name, Number, Probability, Whole, Wire
-from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, face_fields
+from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, LivenessOut, face_fields
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.judging import RejectedPhoto
 from vultus.services.naming import NamedFace, Recognition
@@ -80,6 +80,7 @@ class AcceptedOut(Wire):
     photo: int = Field(description="Which of the photos, from 0.")
     filename: str | None
     face: FaceOut
+    liveness: LivenessOut | None = Field(None, description="Null unless liveness was asked for.")
 
 
 class RejectedOut(Wire):
@@ -126,7 +127,12 @@ class RegistrationOut(Wire):
             created=done.created,
             consent=ConsentOut.like(done.consent),
             accepted=[
-                AcceptedOut(photo=face.photo, filename=face.filename, face=FaceOut.like(face.face))
+                AcceptedOut(
+                    photo=face.photo,
+                    filename=face.filename,
+                    face=FaceOut.like(face.face),
+                    liveness=LivenessOut.like(face.liveness) if face.liveness else None,
+                )
                 for face in done.accepted
             ],
             rejected=[RejectedOut.of(photo) for photo in done.rejected],

@@ -77,6 +77,8 @@ def quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[s
         "low_detection_score": score < rule.min_score,
         "too_small": quality.size_px < rule.min_size_px,
         "too_blurred": quality.sharpness < rule.min_sharpness,
+        "too_dark": quality.brightness < rule.min_brightness,
+        "too_bright": quality.brightness > rule.max_brightness,
         "extreme_pose": abs(quality.yaw_deg) > rule.max_yaw_deg or abs(quality.pitch_deg) > rule.max_pitch_deg,
     }
     return tuple(word for word, present in faults.items() if present)
@@ -89,11 +91,13 @@ def decide(
     calibration: Calibration,
     gallery_size: int,
     faults: tuple[str, ...] = (),
+    not_live: str | None = None,
 ) -> Decision:
     """Decide about one probe face.
 
-    In this order: a face below the collection's quality rule is `low_quality`; without a candidate at the threshold
-    it is `no_match`; a best candidate less than the margin ahead of the next person is `ambiguous`; else `match`.
+    In this order: a presentation attack is `not_live`; a face below the collection's quality rule is `low_quality`;
+    without a candidate at the threshold it is `no_match`; a best candidate less than the margin ahead of the next
+    person is `ambiguous`; else `match`.
 
     Args:
         similarities: Cosines of the candidates, best first, one a person.
@@ -101,11 +105,15 @@ def decide(
         calibration: Of the collection's contract.
         gallery_size: Templates compared.
         faults: What the face's quality lacks, from `quality_faults`.
+        not_live: Why the face is taken for a presentation attack; it then has no candidates.
     """
     limit = threshold_for(policy, calibration, gallery_size)
     needed = policy.margin if policy.margin is not None else calibration.margin
     margin = similarities[0] - similarities[1] if len(similarities) > 1 else None
-    if faults:
+    reasons: tuple[str, ...]
+    if not_live:
+        verdict, reasons = Verdict.NOT_LIVE, (not_live,)
+    elif faults:
         verdict, reasons = Verdict.LOW_QUALITY, faults
     elif not similarities:
         verdict, reasons = Verdict.NO_MATCH, ("gallery_empty" if gallery_size == 0 else "no_candidate",)

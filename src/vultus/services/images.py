@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vultus.domain import LivenessMode
 from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
 
 if TYPE_CHECKING:
@@ -35,9 +36,15 @@ class Images:
         self._max_bytes = max_bytes
 
     async def analyze(
-        self, photo: Photo, pipeline: FacePipeline, *, embed: bool = True, crops: bool = False
+        self,
+        photo: Photo,
+        pipeline: FacePipeline,
+        *,
+        embed: bool = True,
+        crops: bool = False,
+        liveness: LivenessMode = LivenessMode.OFF,
     ) -> Analysis:
-        """Return every face of a photo, left to right, with a crop of each if wanted.
+        """Return every face of a photo, left to right, with a crop and a judgement of liveness of each if wanted.
 
         Raises:
             ImageError: The bytes are no usable image.
@@ -47,16 +54,26 @@ class Images:
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        return await self._pool.analyze(photo.content, pipeline, embed=embed, crops=crops)
+        watch = liveness is not LivenessMode.OFF
+        return await self._pool.analyze(photo.content, pipeline, embed=embed, crops=crops, liveness=watch)
 
-    async def one_face(self, photo: Photo, pipeline: FacePipeline, *, largest: bool) -> DescribedFace:
+    async def one_face(
+        self, photo: Photo, pipeline: FacePipeline, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF
+    ) -> DescribedFace:
         """Return the face of a photo that shows one person.
 
         Raises:
             NoFaceFoundError: There is none.
             SeveralFacesError: There are several and the largest was not asked for.
         """
-        return pick_face(await self.analyze(photo, pipeline), largest=largest)
+        return pick_face(await self.analyze(photo, pipeline, liveness=liveness), largest=largest)
+
+
+def rejected(face: DescribedFace, mode: LivenessMode) -> str | None:
+    """Return why a face is taken for a presentation attack, if liveness is required of it."""
+    if mode is not LivenessMode.REQUIRED or face.liveness is None or face.liveness.live:
+        return None
+    return face.liveness.reason.value
 
 
 def same_face(faces: Sequence[DescribedFace], box: Box) -> DescribedFace | None:

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vultus.domain import Analysis, DescribedFace, QualityRule
+from vultus.domain import Analysis, DescribedFace, LivenessMode, LivenessReason, QualityRule
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.decision import quality_faults
-from vultus.services.images import Images, Photo, pick_face, same_face
+from vultus.services.images import Images, Photo, pick_face, rejected, same_face
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from vultus.models.pipeline import FacePipeline
 
 NOT_THE_PHOTOS_FAULT = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
+
+ATTACKS: dict[str, str] = {
+    LivenessReason.SPOOF: "the face looks like a picture of one; take the photo of the person",
+    LivenessReason.FACE_TOO_SMALL: "the face is too small to say whether it is live",
+    LivenessReason.CROP_PAST_PHOTO: "too little is seen around the face to say whether it is live; step back",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ async def judge_photos(
     largest: bool,
     second: FacePipeline | None = None,
     crops: bool = False,
+    liveness: LivenessMode = LivenessMode.OFF,
 ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
     """Analyse photos side by side and keep those that show one face that reaches the rule.
 
@@ -66,6 +73,7 @@ async def judge_photos(
         largest: Take the largest face of a photo that shows several.
         second: Another pipeline to describe accepted faces by too.
         crops: Whether faces are described with a crop.
+        liveness: What is done about presentation attacks.
 
     Raises:
         OverloadedError: The networks could not take all photos; nothing was decided about any.
@@ -73,12 +81,12 @@ async def judge_photos(
 
     async def judge(at: int, photo: Photo) -> JudgedFace | RejectedPhoto:
         try:
-            analysis: Analysis | VultusError = await images.analyze(photo, pipeline, crops=crops)
+            analysis: Analysis | VultusError = await images.analyze(photo, pipeline, crops=crops, liveness=liveness)
         except VultusError as error:
             if error.kind in NOT_THE_PHOTOS_FAULT:
                 raise
             analysis = error
-        verdict = _judge(at, photo.filename, analysis, rule, largest=largest)
+        verdict = _judge(at, photo.filename, analysis, rule, liveness, largest=largest)
         if second is None or isinstance(verdict, RejectedPhoto):
             return verdict
         again = await images.analyze(photo, second)
@@ -97,7 +105,13 @@ async def judge_photos(
 
 
 def _judge(
-    at: int, filename: str | None, outcome: Analysis | VultusError, rule: QualityRule, *, largest: bool
+    at: int,
+    filename: str | None,
+    outcome: Analysis | VultusError,
+    rule: QualityRule,
+    liveness: LivenessMode,
+    *,
+    largest: bool,
 ) -> JudgedFace | RejectedPhoto:
     try:
         if isinstance(outcome, VultusError):
@@ -105,6 +119,8 @@ def _judge(
         face = pick_face(outcome, largest=largest)
     except VultusError as error:
         return RejectedPhoto(at, filename, (error.code,), error.detail, error.facts)
+    if attack := rejected(face, liveness):
+        return RejectedPhoto(at, filename, ("not_live", attack), ATTACKS[attack])
     if faults := quality_faults(face.quality, face.face.score, rule):
         detail = "; ".join(_explain(fault, face.quality, face.face.score, rule) for fault in faults)
         return RejectedPhoto(at, filename, faults, detail)
@@ -116,6 +132,8 @@ def _explain(fault: str, quality: Quality, score: float, rule: QualityRule) -> s
         "low_detection_score": f"the detector is only {score:.2f} sure of the face; {rule.min_score:.2f} is needed",
         "too_small": f"the face is {quality.size_px:.0f} px wide; {rule.min_size_px:.0f} px are needed",
         "too_blurred": f"the face's sharpness is {quality.sharpness:.0f}; {rule.min_sharpness:.0f} is needed",
+        "too_dark": f"the face's brightness is {quality.brightness:.2f}; {rule.min_brightness:.2f} is needed",
+        "too_bright": f"the face's brightness is {quality.brightness:.2f}; {rule.max_brightness:.2f} is the most",
         "extreme_pose": (
             f"the face is turned {abs(quality.yaw_deg):.0f}° aside and {abs(quality.pitch_deg):.0f}° up or down; "
             f"{rule.max_yaw_deg:.0f}° and {rule.max_pitch_deg:.0f}° are the most"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace
+from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, LivenessMode
 from vultus.services.collections import calibration_of
 from vultus.services.decision import assign_unique, decide, quality_faults, threshold_for
+from vultus.services.images import rejected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ def name_faces(
     limit: int,
     *,
     unique_per_image: bool = False,
+    liveness: LivenessMode = LivenessMode.OFF,
 ) -> tuple[NamedFace, ...]:
     """Decide about every face of a photo.
 
@@ -52,10 +54,12 @@ def name_faces(
         found: One result a face, deep enough for the runner-up.
         limit: Candidates kept a face.
         unique_per_image: Give every person to at most one face.
+        liveness: Whether a face must be live to have candidates.
     """
     calibration = calibration_of(home, pipeline)
     faults = [quality_faults(face.quality, face.face.score, home.policy.recognize) for face in analysis.faces]
-    lists = [result.candidates for result in found]
+    attacks = [rejected(face, liveness) for face in analysis.faces]
+    lists = [() if attack else result.candidates for attack, result in zip(attacks, found, strict=True)]
     if unique_per_image and found:
         limit_cosine = threshold_for(home.policy, calibration, found[0].gallery_size).cosine
         # A face that cannot be trusted must not take a person from one that can.
@@ -71,10 +75,11 @@ def name_faces(
                 calibration=calibration,
                 gallery_size=result.gallery_size,
                 faults=fault,
+                not_live=attack,
             ),
             with_probability(candidates[:limit], calibration),
         )
-        for face, fault, candidates, result in zip(analysis.faces, faults, lists, found, strict=True)
+        for face, fault, attack, candidates, result in zip(analysis.faces, faults, attacks, lists, found, strict=True)
     )
 
 

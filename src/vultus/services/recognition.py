@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vultus.domain import LivenessMode
 from vultus.errors import ContractMismatchError, InvalidInputError
 from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.contracts import check_searched, under_contract
@@ -30,21 +31,42 @@ class Recognizer:
         self._shadow = shadow
 
     async def recognize(
-        self, photo: Photo, *, collection: str, limit: int, unique_per_image: bool = False
+        self,
+        photo: Photo,
+        *,
+        collection: str,
+        limit: int,
+        unique_per_image: bool = False,
+        liveness: LivenessMode | None = None,
     ) -> Recognition:
         """Return every face of a photo with its verdict; a photo without a face gives an empty tuple.
 
         The networks run before the transaction opens: a pooled connection must never wait for them.
+
+        Args:
+            photo: Any number of people.
+            collection: Id or name.
+            limit: Candidates a face.
+            unique_per_image: Give every person to at most one face.
+            liveness: What is done about presentation attacks, beyond the collection's policy.
         """
 
         async def attempt(home: Collection) -> Recognition:
-            analysis = await self._images.analyze(photo, self._pipelines.of(home.contract_id))
-            return await self._named(home, photo, analysis, limit, unique_per_image=unique_per_image)
+            mode = home.policy.liveness.at_least(liveness)
+            analysis = await self._images.analyze(photo, self._pipelines.of(home.contract_id), liveness=mode)
+            return await self._named(home, photo, analysis, limit, mode, unique_per_image=unique_per_image)
 
         return await under_contract(await self._collection(collection), attempt)
 
     async def _named(
-        self, home: Collection, photo: Photo, analysis: Analysis, limit: int, *, unique_per_image: bool
+        self,
+        home: Collection,
+        photo: Photo,
+        analysis: Analysis,
+        limit: int,
+        mode: LivenessMode,
+        *,
+        unique_per_image: bool,
     ) -> Recognition:
         """Search for the faces of a photo and decide about each."""
         if not analysis.faces:
@@ -59,9 +81,10 @@ class Recognizer:
             check_searched(home, now)
             found = await work.faces.search(home.id, now.contract_id, probes, depth, now.policy.fusion)
             transition = await work.transitions.get(home.id) if now.second_contract_id else None
-        named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image)
+        named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(now, analysis, named)
-        if transition is not None:
+        # The other network is not asked about attacks: their comparison would say nothing about it.
+        if transition is not None and mode is not LivenessMode.REQUIRED:
             self._shadow.offer(photo, recognition, transition.shadow_share)
         return recognition
 

@@ -9,7 +9,17 @@ from uuid import UUID
 
 import numpy as np
 
-from vultus.domain import Actor, Candidate, Collection, Consent, Face, FloatArray, Person
+from vultus.domain import (
+    Actor,
+    Candidate,
+    Collection,
+    Consent,
+    Face,
+    FloatArray,
+    Liveness,
+    LivenessMode,
+    Person,
+)
 from vultus.errors import (
     ConsentRequiredError,
     IdempotencyInFlightError,
@@ -48,6 +58,7 @@ class RegistrationRequest:
         consent_id: a live one the person gave before.
         largest_face: Take the largest face of a photo that shows several.
         allow_lookalike: Enrol even if somebody else in the collection looks the same (twins, checked by a human).
+        liveness: What is done about presentation attacks, beyond the collection's policy.
     """
 
     collection: str
@@ -60,6 +71,7 @@ class RegistrationRequest:
     consent_id: UUID | None = None
     largest_face: bool = False
     allow_lookalike: bool = False
+    liveness: LivenessMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,7 @@ class AcceptedFace:
     photo: int
     filename: str | None
     face: Face
+    liveness: Liveness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,7 @@ class Registrar:
             largest=request.largest_face,
             second=self._pipelines.of(home.second_contract_id) if home.second_contract_id else None,
             crops=home.policy.keep_crops,
+            liveness=home.policy.liveness.at_least(request.liveness),
         )
 
     async def _write(
@@ -227,7 +241,7 @@ class Registrar:
             detail={"faces": len(faces), "rejected": len(rejected)},
         )
         accepted = tuple(
-            AcceptedFace(judgement.photo, judgement.filename, face)
+            AcceptedFace(judgement.photo, judgement.filename, face, judgement.face.liveness)
             for judgement, face in zip(judged, faces, strict=True)
         )
         return Registered(home, person, existing is None, consent, accepted, tuple(rejected))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Calibration, Collection, Decision, DecisionPolicy, DescribedFace, Person
+from vultus.domain import Calibration, Collection, Decision, DecisionPolicy, DescribedFace, LivenessMode, Person
 from vultus.services.collections import calibration_of, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide, quality_faults
+from vultus.services.images import rejected
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -74,7 +75,15 @@ class Verifier:
         decision = self._decide([similarity], home.policy, calibration, faults)
         return Comparison(one, other, similarity, calibration.probability(similarity), decision)
 
-    async def verify(self, photo: Photo, *, collection: str, person_id: UUID, largest: bool = False) -> Verification:
+    async def verify(
+        self,
+        photo: Photo,
+        *,
+        collection: str,
+        person_id: UUID,
+        largest: bool = False,
+        liveness: LivenessMode | None = None,
+    ) -> Verification:
         """Say whether a photo shows an enrolled person.
 
         Raises:
@@ -88,7 +97,9 @@ class Verifier:
 
         async def attempt(home: Collection) -> Verification:
             pipeline = self._pipelines.of(home.contract_id)
-            face = await self._images.one_face(photo, pipeline, largest=largest)
+            mode = home.policy.liveness.at_least(liveness)
+            face = await self._images.one_face(photo, pipeline, largest=largest, liveness=mode)
+            attack = rejected(face, mode)
             async with self._database.work(read_only=True) as work:
                 now = await work.collections.get(home.id)
                 check_searched(home, now)
@@ -96,10 +107,10 @@ class Verifier:
                 best = await work.faces.best_of_person(
                     home.id, person_id, now.contract_id, face.vector, now.policy.fusion
                 )
-            similarity = None if best is None else best[0]
+            similarity = None if best is None or attack else best[0]
             scores = [] if similarity is None else [similarity]
             calibration = calibration_of(now, pipeline)
-            decision = self._decide(scores, now.policy, calibration, self._faults(face, now.policy))
+            decision = self._decide(scores, now.policy, calibration, self._faults(face, now.policy), attack)
             likely = None if similarity is None else calibration.probability(similarity)
             return Verification(person, face, similarity, likely, decision)
 
@@ -107,7 +118,11 @@ class Verifier:
 
     @staticmethod
     def _decide(
-        similarities: list[float], policy: DecisionPolicy, calibration: Calibration, faults: tuple[str, ...]
+        similarities: list[float],
+        policy: DecisionPolicy,
+        calibration: Calibration,
+        faults: tuple[str, ...],
+        not_live: str | None = None,
     ) -> Decision:
         return decide(
             similarities,
@@ -115,6 +130,7 @@ class Verifier:
             calibration=calibration,
             gallery_size=len(similarities),
             faults=faults,
+            not_live=not_live,
         )
 
     @staticmethod

@@ -28,7 +28,7 @@ class SlowPipeline:
         self.entered = threading.Event()
         self.seen: list[bytes] = []
 
-    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
+    def describe(self, photo: bytes, *, embed: bool = True, **_: bool) -> Analysis:
         self.seen.append(photo)
         self.entered.set()
         self.gate.wait(10)

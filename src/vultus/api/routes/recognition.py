@@ -48,7 +48,11 @@ async def recognize(form: Annotated[RecognizeForm, File()], app: App) -> Recogni
     (photo,) = await read_photos([form.photo])
     return RecognitionOut.of(
         await app.recognizer.recognize(
-            photo, collection=form.collection, limit=form.limit, unique_per_image=form.unique_per_image
+            photo,
+            collection=form.collection,
+            limit=form.limit,
+            unique_per_image=form.unique_per_image,
+            liveness=form.liveness,
         )
     )
 
@@ -90,7 +94,11 @@ async def verify(form: Annotated[VerifyForm, File()], app: App) -> VerificationO
     (photo,) = await read_photos([form.photo])
     return VerificationOut.verified(
         await app.verifier.verify(
-            photo, collection=form.collection, person_id=form.person_id, largest=form.largest_face
+            photo,
+            collection=form.collection,
+            person_id=form.person_id,
+            largest=form.largest_face,
+            liveness=form.liveness,
         )
     )
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import lock, number_of
 from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
-from vultus.domain import Calibration, Collection, DecisionPolicy, Fusion, QualityRule
+from vultus.domain import Calibration, Collection, DecisionPolicy, Fusion, LivenessMode, QualityRule
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -210,7 +210,14 @@ def _values(name: str, contract_id: str, policy: DecisionPolicy, retention_days:
 def policy_of(stored: dict[str, Any]) -> DecisionPolicy:
     """Return a policy that was stored as a mapping."""
     rules = {name: QualityRule(**stored[name]) for name in ("enrol", "recognize")}
-    return DecisionPolicy(**{**stored, **rules, "fusion": Fusion(stored.get("fusion", Fusion.BEST))})
+    return DecisionPolicy(
+        **{
+            **stored,
+            **rules,
+            "fusion": Fusion(stored.get("fusion", Fusion.BEST)),
+            "liveness": LivenessMode(stored.get("liveness", LivenessMode.OFF)),
+        }
+    )
 
 
 def _calibration(stored: dict[str, Any]) -> Calibration:

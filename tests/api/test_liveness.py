@@ -1,0 +1,100 @@
+"""A picture of a person is neither matched nor enrolled where liveness is required, and told where it is reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.faces import astronaut, encoded, portrait
+from tests.recapture import on_screen
+from tests.weights import real_weights
+
+from vultus.domain import Liveness, LivenessReason
+from vultus.models.liveness import load_minifasnet
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Api
+
+    from vultus.domain import DetectedFace, Pixels
+
+HOME = "/v1/collections/default"
+
+
+class Opinion:
+    """Says the same about every face."""
+
+    def __init__(self, score: float, reason: LivenessReason) -> None:
+        self.said = Liveness(score, reason)
+
+    def assess(self, pixels: Pixels, face: DetectedFace) -> Liveness:
+        assert pixels.ndim == 3
+        assert face.box.width > 0
+        return self.said
+
+
+@pytest.fixture
+def judge(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def set_opinion(detector: Any) -> None:
+        monkeypatch.setattr(api.services.pipelines.default, "liveness", detector)
+
+    return set_opinion
+
+
+async def verify(api: Api, person_id: str, photo: bytes, **fields: Any) -> Any:
+    answer = await api.client.post("/v1/verify", data={"person_id": person_id, **fields}, files={"photo": photo})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_presentation_that_is_rejected_is_never_matched(api: Api, judge: Any) -> None:
+    person = (await api.register(portrait(), external_id="ada"))["person"]["id"]
+    judge(Opinion(0.1, LivenessReason.SPOOF))
+
+    (reported,) = (await api.recognize(portrait(angle=5), liveness="report"))["faces"]
+    (refused,) = (await api.recognize(portrait(angle=5), liveness="required"))["faces"]
+    verified = await verify(api, person, portrait(angle=5), liveness="required")
+
+    assert reported["liveness"] == {"score": 0.1, "live": False, "reason": "spoof"}
+    assert (reported["verdict"], reported["candidates"][0]["person_id"]) == ("match", person)
+    assert (refused["verdict"], refused["reasons"], refused["candidates"]) == ("not_live", ["spoof"], [])
+    assert (verified["verdict"], verified["similarity"], verified["probability"]) == ("not_live", None, None)
+    assert verified["face"]["liveness"]["reason"] == "spoof"
+
+
+async def test_a_picture_of_a_person_is_not_enrolled(api: Api, judge: Any) -> None:
+    judge(Opinion(0.2, LivenessReason.CROP_PAST_PHOTO))
+
+    refused = await api.register(portrait(), external_id="ada", liveness="required", status=422)
+    (rejected,) = refused["rejected"]
+    taken = await api.register(portrait(), external_id="ada", liveness="report")
+
+    assert (rejected["reasons"], "step back" in rejected["detail"]) == (["not_live", "crop_past_photo"], True)
+    assert taken["accepted"][0]["liveness"] == {"score": 0.2, "live": False, "reason": "crop_past_photo"}
+
+
+async def test_a_policy_that_requires_liveness_cannot_be_talked_out_of_it(api: Api, judge: Any) -> None:
+    await api.register(portrait(), external_id="ada")
+    judge(Opinion(0.1, LivenessReason.SPOOF))
+    changed = await api.client.patch(HOME, json={"policy": {"liveness": "required"}})
+
+    (face,) = (await api.recognize(portrait(angle=5), liveness="off"))["faces"]
+
+    assert changed.json()["policy"]["liveness"] == "required"
+    assert face["verdict"] == "not_live"
+
+
+async def test_without_a_network_asking_for_liveness_says_how_to_get_one(api: Api) -> None:
+    refused = await api.recognize(portrait(), status=503, liveness="report")
+
+    assert refused["code"] == "liveness_not_loaded"
+    assert "VULTUS_INFERENCE__LIVENESS" in refused["detail"]
+
+
+async def test_real_networks_tell_a_person_from_a_screen(api: Api, judge: Any) -> None:
+    judge(load_minifasnet(real_weights("2.7_80x80_MiniFASNetV2.pth"), real_weights("4_0_0_80x80_MiniFASNetV1SE.pth")))
+
+    (live,) = (await api.recognize(portrait(), liveness="required"))["faces"]
+    (screen,) = (await api.recognize(encoded(on_screen(astronaut(), 1)), liveness="required"))["faces"]
+
+    assert (live["verdict"], live["liveness"]["live"]) == ("no_match", True)
+    assert (screen["verdict"], screen["liveness"]["reason"]) == ("not_live", "spoof")
