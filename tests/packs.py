@@ -1,4 +1,7 @@
-"""A second pack for tests: the same networks fed with another alignment, so a vector space of its own."""
+"""A second pack for tests: the same networks with another alignment, and coordinates in another order.
+
+Within it cosines are as good as the first one's; between the two they mean nothing, as between real networks.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,24 @@ from vultus.models.alignment import Template
 from vultus.models.views import Mirrored
 
 if TYPE_CHECKING:
+    from vultus.domain import FloatArray, Pixels
+    from vultus.models.embedding import Embedder
     from vultus.models.pipeline import FacePipeline
 
 CLOSER = 0.9
 """How large the face is in the other pack's chip, compared with the first one's."""
+
+
+class Reversed:
+    """An embedder whose coordinates come in reverse order, every second one with the other sign."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def embed(self, chips: Pixels) -> FloatArray:
+        vectors = self._embedder.embed(chips)[:, ::-1].copy()
+        vectors[:, ::2] *= -1
+        return vectors
 
 
 def zoomed(pipeline: FacePipeline, *, by: float = CLOSER, name: str = "zoomed") -> FacePipeline:
@@ -26,4 +43,5 @@ def zoomed(pipeline: FacePipeline, *, by: float = CLOSER, name: str = "zoomed") 
     other.contract = replace(pipeline.contract, id=f"test-{name}", preprocessing=f"test {name}")
     other._template = Template(template.side, points)
     other._views = Mirrored()
+    other._embedder = Reversed(pipeline._embedder)
     return other

@@ -15,7 +15,7 @@ from tests.packs import zoomed
 
 from vultus.domain import Role
 from vultus.models.pipeline import FacePipeline
-from vultus.services.carrying import Carrier
+from vultus.services.carrying import Carrier, settle
 from vultus.services.crops import CropVault
 
 if TYPE_CHECKING:
@@ -226,6 +226,23 @@ async def test_who_is_erased_while_being_carried_does_not_come_back(
     assert await stored(api, "SELECT count(*) FROM faces") == 2 * carried
     assert await stored(api, "SELECT count(*) FROM crops") == carried
     assert await stored(api, "SELECT count(*) FROM carry_failures") == 0
+
+
+async def test_an_erasure_that_is_not_committed_yet_wins_too(api: Api, second: FacePipeline) -> None:
+    ada = await api.register(portrait(), name="Ada")
+    await begin(api)
+    face, person = UUID(ada["accepted"][0]["face"]["id"]), UUID(ada["person"]["id"])
+    database = api.services.database
+    async with database.work() as work:
+        home = await work.collections.by_name("default")
+        await work.lock_collection(home.id)
+        await work.faces.delete(home.id, person, face)
+        vector = np.eye(128, dtype=np.float32)[0]
+        carried = asyncio.create_task(settle(database, home.id, face, second, vector))
+        await asyncio.sleep(0.3)
+
+    assert not await carried
+    assert await stored(api, "SELECT count(*) FROM faces") == 0
 
 
 async def test_a_request_under_way_during_the_switch_is_answered_by_the_other_network(

@@ -21,7 +21,7 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["colle
     "",
     status_code=201,
     summary="Create a collection",
-    responses=body_problems(errors.AlreadyExistsError, errors.NotFoundError),
+    responses=body_problems(errors.AlreadyExistsError, errors.NotFoundError, errors.CropKeyError),
     openapi_extra=needs(Role.ADMIN),
 )
 async def create_collection(body: CollectionIn, app: App, who: Who) -> CollectionOut:
@@ -55,7 +55,7 @@ async def read_collection(collection: CollectionRef, app: App) -> CollectionOut:
 @router.patch(
     "/{collection}",
     summary="Change a collection",
-    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError),
+    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError, errors.CropKeyError),
     openapi_extra=needs(Role.ADMIN),
 )
 async def change_collection(collection: CollectionRef, body: CollectionPatch, app: App, who: Who) -> CollectionOut:

@@ -38,6 +38,7 @@ RESPONSES = body_problems(
     errors.IdempotencyInFlightError,
     errors.IdempotencyMismatchError,
     errors.ContractMismatchError,
+    errors.CropKeyError,
     *PHOTO_PROBLEMS,
 )
 

@@ -111,7 +111,6 @@ class Carrying:
                 select(*_COPIED, *given).where(
                     FaceRow.collection_id == collection_id,
                     FaceRow.id == face_id,
-                    FaceRow.contract_id != contract_id,
                     FaceRow.consent_expires_at > func.now(),
                 ),
                 include_defaults=False,
