@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from vultus import __version__
-from vultus.cli import calibrating, database, doctor, evaluate, importing, keys, models, people, serving, transition
+from vultus.cli import (
+    calibrating,
+    database,
+    doctor,
+    evaluate,
+    importing,
+    keys,
+    models,
+    packs,
+    people,
+    serving,
+    transition,
+)
 
 app = typer.Typer(
     name="vultus",
@@ -22,6 +34,7 @@ app.command()(people.recognize)
 app.command("import")(importing.import_folder)
 app.command()(calibrating.calibrate)
 app.add_typer(evaluate.app, name="evaluate", help="Measure accuracy on a data set of yours.")
+evaluate.app.command()(packs.packs)
 app.add_typer(models.app, name="models", help="Pretrained networks: licences, weights, and which are used.")
 app.add_typer(transition.app, name="transition", help="Change the network of a living gallery.")
 app.add_typer(database.app, name="db", help="The database and its schema.")

@@ -67,6 +67,14 @@ class WeightsStore:
                     f"Run: vultus models accept {licence.name}"
                 )
 
+    def allowed(self, network: Network) -> bool:
+        """Say whether a network may be used here now."""
+        try:
+            self.check_licences(network)
+        except LicenceError:
+            return False
+        return True
+
     def graph(self, file: File, build: Callable[[bytes], bytes], *, version: int) -> bytes:
         """Return the ONNX graph of some weights, from the cache when it holds a sound one.
 
