@@ -11,7 +11,7 @@ from vultus.domain import Calibration, Contract
 from vultus.errors import WeightsError
 from vultus.models.alignment import Template
 from vultus.models.catalog.embedders import DLIB_RESNET
-from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, DLIB_FIVE_POINTS, DLIB_SQUARE
+from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, DLIB_FIVE_POINTS, DLIB_SQUARE, FRONTAL
 from vultus.models.catalog.packs import Pack
 from vultus.models.detection import Detector, mtcnn_graph, retinaface_graph
 from vultus.models.detection.centerface import load_centerface
@@ -97,7 +97,7 @@ def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
         embedder_digest=digest,
     )
     calibration = CALIBRATIONS.get(contract.id) or store.records.calibration(contract.id)
-    frontal = DLIB_CHIPS.get(pack.detector.family, DLIB_CHIPS["retinaface"])
+    frontal = DLIB_CHIPS.get(pack.detector.name, FRONTAL)
     return LoadedPack(pack, detector, embedder, template, frontal, views, contract, calibration)
 
 
@@ -121,12 +121,12 @@ def template_of(pack: Pack, crop: CropInput) -> Template:
         WeightsError: The detector's landmarks were never measured in dlib's crops.
     """
     if pack.embedder.name in DLIB_MODELS:
-        if pack.detector.family not in DLIB_CHIPS:
+        if pack.detector.name not in DLIB_CHIPS:
             raise WeightsError(
-                f"dlib's network was not measured with the landmarks of {pack.detector.name}; choose a detector of "
-                f"these families: {', '.join(DLIB_CHIPS)}."
+                f"dlib's network was not measured with the landmarks of {pack.detector.name}; choose one of these "
+                f"detectors: {', '.join(DLIB_CHIPS)}."
             )
-        return DLIB_CHIPS[pack.detector.family]
+        return DLIB_CHIPS[pack.detector.name]
     if pack.embedder.name in FACENETS or "Facenet" in pack.embedder.name:
         return inputs.FACENET_TEMPLATE
     return inputs.arcface_template(crop.side)

@@ -39,13 +39,15 @@ CALIBRATIONS = {
 
 DLIB_CHIPS = {
     "mtcnn": Template(150, ((46.6, 44.9), (100.4, 45.0), (74.0, 77.1), (49.5, 103.7), (97.0, 104.5))),
-    "retinaface": Template(150, ((45.7, 45.5), (100.7, 45.2), (73.8, 76.7), (49.5, 102.5), (97.4, 103.4))),
-    "yunet": Template(150, ((46.3, 45.5), (100.7, 45.2), (73.2, 75.5), (50.5, 102.2), (96.8, 101.9))),
+    "retinaface-mobilenet": Template(150, ((46.2, 45.4), (101.4, 45.4), (73.9, 77.3), (50.4, 103.8), (97.4, 104.0))),
+    "yunet": Template(150, ((46.4, 44.2), (100.6, 45.2), (72.7, 77.2), (49.8, 100.9), (96.5, 102.6))),
+    "yunet-n": Template(150, ((46.6, 45.1), (101.9, 45.3), (74.4, 77.4), (48.9, 102.1), (97.8, 102.2))),
+    "centerface": Template(150, ((46.3, 46.1), (101.9, 44.9), (73.4, 78.2), (50.1, 104.9), (96.4, 103.8))),
 }
-"""Median landmarks of a detector, by family, in the crops dlib's own aligner makes of some 200 LFW faces.
+"""Median landmarks of a detector in the crops dlib's own aligner makes of LFW faces: of 243 for MTCNN, else of 400."""
 
-Detectors without an entry are taken for RetinaFace here: they were trained on landmarks of the same origin.
-"""
+FRONTAL = DLIB_CHIPS["retinaface-mobilenet"]
+"""Stands for detectors nobody measured so; they were trained on landmarks of the same origin."""
 
 DLIB_FIVE_POINTS = Template(150, ((110.96, 46.35), (89.61, 47.9), (37.06, 46.37), (58.41, 47.91), (74.01, 87.78)))
 """The mean face of dlib's own aligner, with 25 % padding, in the order of its five-point predictor."""
