@@ -8,6 +8,19 @@ from vultus.models.alignment import Template
 LFW = "LFW deep-funnelled, 13,233 photos, all pairs of different people; vultus evaluate pairs"
 
 CALIBRATIONS = {
+    "mobilefacenet-112040fa": Calibration(  # retinaface-mobilenet+mobilefacenet
+        points=(
+            (1e-1, 0.1433),
+            (1e-2, 0.2552),
+            (1e-3, 0.3402),
+            (1e-4, 0.4146),
+            (1e-5, 0.4825),
+            (1e-6, 0.6172),
+        ),
+        margin=0.04,
+        source=LFW,
+        logistic=(27.95, -8.24),
+    ),
     "mobilefacenet-f960ec8a": Calibration(  # yunet-n+mobilefacenet
         points=(
             (1e-1, 0.1433),
