@@ -66,6 +66,7 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     extra_packs: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further packs to load, separated by commas: those that other collections use or move to."
     )
+    quality: str | None = Field(None, description="Network that scores the quality of a face: `ediffiqa-tiny`.")
     liveness: str | None = Field(None, description="Network that tells live faces from pictures: `minifasnet`.")
     workers: int = Field(
         default_factory=lambda: max(1, os.cpu_count() or 1), ge=1, description="Photos analysed at the same time."

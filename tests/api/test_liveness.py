@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from tests.faces import astronaut, encoded, portrait
 from tests.recapture import on_screen
@@ -70,6 +71,38 @@ async def test_a_picture_of_a_person_is_not_enrolled(api: Api, judge: Any) -> No
 
     assert (rejected["reasons"], "step back" in rejected["detail"]) == (["not_live", "crop_past_photo"], True)
     assert taken["accepted"][0]["liveness"] == {"score": 0.2, "live": False, "reason": "crop_past_photo"}
+
+
+async def test_two_photos_are_not_compared_when_one_is_a_picture_of_a_person(api: Api, judge: Any) -> None:
+    judge(Opinion(0.1, LivenessReason.SPOOF))
+    files = {"first": portrait(), "second": portrait(angle=5)}
+
+    answer = (await api.client.post("/v1/compare", data={"liveness": "required"}, files=files)).json()
+
+    assert (answer["verdict"], answer["similarity"], answer["probability"]) == ("not_live", None, None)
+
+
+async def test_a_face_the_quality_network_thinks_little_of_is_refused_if_the_policy_says_so(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scorer:
+        def score(self, chips: Pixels) -> Any:
+            assert chips.shape == (1, 112, 112, 3)
+            return np.array([0.3], np.float32)
+
+    monkeypatch.setattr(api.services.pipelines.default, "scorer", Scorer())
+    taken = await api.register(portrait(), external_id="ada")
+    rule = (await api.client.get(HOME)).json()["policy"]["recognize"] | {"min_network_score": 0.4}
+    await api.client.patch(HOME, json={"policy": {"recognize": rule}})
+
+    (face,) = (await api.recognize(portrait(angle=5)))["faces"]
+
+    assert taken["accepted"]
+    assert (face["quality"]["network_score"], face["verdict"], face["reasons"]) == (
+        0.3,
+        "low_quality",
+        ["poor_for_network"],
+    )
 
 
 async def test_a_policy_that_requires_liveness_cannot_be_talked_out_of_it(api: Api, judge: Any) -> None:

@@ -19,6 +19,10 @@ from vultus.services.registration import RegistrationRequest
 PhotoField = Annotated[UploadFile, Field(description="JPEG, PNG or WebP; EXIF orientation is honoured.")]
 CollectionField = Annotated[Name, Field(description="Id or name.")]
 LargestField = Annotated[bool, Field(description="Take the largest face where several are found.")]
+LivenessField = Annotated[
+    LivenessMode | None,
+    Field(description="`report` tells whether a face is live, `required` also refuses one that is not."),
+]
 
 
 class _Form(Wire):
@@ -35,12 +39,6 @@ class EmbeddingsForm(DetectForm):
     """One photo, and the collection whose network turns it into vectors."""
 
     collection: CollectionField = "default"
-
-
-LivenessField = Annotated[
-    LivenessMode | None,
-    Field(description="`report` tells whether a face is live, `required` also refuses one that is not."),
-]
 
 
 class RecognizeForm(_Form):
@@ -60,6 +58,7 @@ class CompareForm(_Form):
     second: PhotoField
     collection: Annotated[Name, Field(description="Whose policy decides.")] = "default"
     largest_face: LargestField = False
+    liveness: LivenessField = None
 
 
 class VerifyForm(_Form):

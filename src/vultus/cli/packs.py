@@ -16,6 +16,7 @@ from vultus.evaluation.comparison import figures, markdown, put_between_marks
 from vultus.main import open_store
 from vultus.models.catalog.entries import Kind
 from vultus.models.catalog.packs import NETWORKS, PACKS, Pack, pack_named
+from vultus.models.loading import fits
 from vultus.models.store import State
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def present(store: WeightsStore) -> list[Pack]:
     }
     own = {(pack.detector.name, pack.embedder.name): pack.name for pack in PACKS.values()}
     pairs = product(here[Kind.DETECTOR], here[Kind.EMBEDDER])
-    return [pack_named(own.get(pair, "+".join(pair))) for pair in pairs]
+    return [pack for pack in (pack_named(own.get(pair, "+".join(pair))) for pair in pairs) if fits(pack)]
 
 
 def _measured(path: Path, contract_id: str) -> bool:

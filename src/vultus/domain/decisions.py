@@ -95,6 +95,7 @@ class QualityRule:
     max_pitch_deg: float
     min_brightness: float = 0.0
     max_brightness: float = 1.0
+    min_network_score: float = 0.0
 
 
 class Fusion(StrEnum):

@@ -71,6 +71,7 @@ class Quality:
         yaw_deg: Estimated turn to the side, degrees; positive when the nose points to the image's right.
         pitch_deg: Estimated nod, degrees; positive when the nose points down.
         roll_deg: Tilt of the line between the eyes, degrees, clockwise positive.
+        network_score: What a quality network expects of the face's recognition, 0..1; None without one.
     """
 
     size_px: float
@@ -79,6 +80,7 @@ class Quality:
     yaw_deg: float
     pitch_deg: float
     roll_deg: float
+    network_score: float | None = None
 
 
 class LivenessReason(StrEnum):

@@ -78,7 +78,7 @@ def _row(row: PackFigures) -> str:
         "yes" if row.commercial_use else "no",
         accuracy,
         f"{row.published:.2f} %" if row.published else "",
-        *(f"{100 * _tar(row.report, rate):.2f} %" for rate in RATES),
+        *(f"{100 * tar:.2f} %" if (tar := _tar(row.report, rate)) else "not resolved" for rate in RATES),
         f"{evaluated['without_face']} of {evaluated['photos']:,}",
         f"{took['median_ms']:.0f}",
         f"`{evaluated['provenance']['contract_id']}`",

@@ -24,6 +24,7 @@ from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, 
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
 from vultus.models.liveness import LivenessDetector, load_minifasnet
+from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import Mirrored, SecondOpinion, Views
 
@@ -58,8 +59,6 @@ class LoadedPack:
         detector: Finds faces.
         embedder: Turns aligned crops into vectors.
         template: Where this detector's landmarks belong in this embedder's crops.
-        frontal: Where this detector's landmarks lie on a face that looks into the camera, in a crop for its quality.
-        views: Cuts the crops whose vectors are averaged.
         frontal: Where this detector's landmarks lie on a face that looks into the camera, in a crop for its quality.
         views: Cuts the crops whose vectors are averaged.
         contract: The vector space, named after what was loaded.
@@ -111,6 +110,21 @@ def load_liveness(network: Network, store: WeightsStore) -> LivenessDetector:
     return load_minifasnet(store.read(network.files["v2"]), store.read(network.files["v1se"]))
 
 
+def load_quality(network: Network, store: WeightsStore) -> Ediffiqa:
+    """Verify and load what scores the quality of faces.
+
+    Raises:
+        WeightsError: Weights are missing, damaged or of another network.
+    """
+    store.check_licences(network)
+    return Ediffiqa(OnnxSession(store.read(network.files["weights"])))
+
+
+def fits(pack: Pack) -> bool:
+    """Say whether it is known where the detector's landmarks belong in the embedder's crop."""
+    return pack.embedder.name not in DLIB_MODELS or pack.detector.name in DLIB_CHIPS
+
+
 def template_of(pack: Pack, crop: CropInput) -> Template:
     """Return where a detector's landmarks belong in an embedder's crop.
 
@@ -121,7 +135,7 @@ def template_of(pack: Pack, crop: CropInput) -> Template:
         WeightsError: The detector's landmarks were never measured in dlib's crops.
     """
     if pack.embedder.name in DLIB_MODELS:
-        if pack.detector.name not in DLIB_CHIPS:
+        if not fits(pack):
             raise WeightsError(
                 f"dlib's network was not measured with the landmarks of {pack.detector.name}; choose one of these "
                 f"detectors: {', '.join(DLIB_CHIPS)}."

@@ -28,6 +28,7 @@ from vultus.models.catalog.measured import rules_of
 from vultus.models.catalog.packs import BUILTIN, pack_named
 from vultus.models.cropping import cut, scale_of_crop
 from vultus.models.decoding import Photo, Picture
+from vultus.models.embedding.inputs import arcface_template
 from vultus.models.geometry import scale_of, similarity_transform
 from vultus.models.loading import load_pack
 from vultus.models.quality import measure
@@ -37,11 +38,16 @@ if TYPE_CHECKING:
 
     from vultus.models.liveness import LivenessDetector
     from vultus.models.loading import LoadedPack
+    from vultus.models.quality.ediffiqa import Ediffiqa
     from vultus.models.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
 
 TOLERATED_ENLARGEMENT = 0.8
 """Share of a crop's resolution that suffices; decoding a photo again for the rest would not pay."""
+
+
+SCORED = arcface_template(112)
+"""The crop that quality networks look at."""
 
 
 class FacePipeline:
@@ -54,10 +60,9 @@ class FacePipeline:
         self.contract = loaded.contract
         self.calibration = calibration
         self.liveness: LivenessDetector | None = None
+        self.scorer: Ediffiqa | None = None
         self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
         self._template = loaded.template
-        self._frontal = loaded.frontal
-        self._views = loaded.views
         self._frontal = loaded.frontal
         self._views = loaded.views
         self._detector = loaded.detector
@@ -194,7 +199,11 @@ class FacePipeline:
                 landmarks = (face.landmarks * factor).astype(np.float32)
                 chip = align(picture.pixels, landmarks, self._frontal)
                 crop = cut(picture.pixels, _scaled(face, factor).box) if crops else None
-                faces.append(DescribedFace(face, measure(face, chip, self._frontal.array), None, crop))
+                quality = measure(face, chip, self._frontal.array)
+                if self.scorer is not None:
+                    (score,) = self.scorer.score(align(picture.pixels, landmarks, SCORED)[None])
+                    quality = replace(quality, network_score=float(score))
+                faces.append(DescribedFace(face, quality, None, crop))
                 if embed:
                     if self._template != self._frontal:
                         chip = align(picture.pixels, landmarks, self._template)

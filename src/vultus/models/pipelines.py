@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vultus.errors import NotFoundError, PackNotLoadedError
 from vultus.models.catalog.entries import Kind
 from vultus.models.catalog.packs import network_named
-from vultus.models.loading import load_liveness
+from vultus.models.loading import load_liveness, load_quality
 from vultus.models.pipeline import FacePipeline, default_pack
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class Pipelines:
             watch = load_liveness(network_named(inference.liveness, Kind.LIVENESS), store)
             for pipeline in loaded:
                 pipeline.liveness = watch
+        if inference.quality:
+            scorer = load_quality(network_named(inference.quality, Kind.QUALITY), store)
+            for pipeline in loaded:
+                pipeline.scorer = scorer
         return loaded
 
     def __iter__(self) -> Iterator[FacePipeline]:

@@ -47,6 +47,7 @@ class QualityOut(Wire):
     yaw_deg: Measure = Field(description="Estimated turn to the side, degrees.")
     pitch_deg: Measure = Field(description="Estimated nod, degrees.")
     roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.")
+    network_score: Measure | None = Field(None, description="Of the quality network, 0 to 1; null without one.")
 
 
 class LivenessOut(Wire):

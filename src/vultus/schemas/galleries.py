@@ -24,6 +24,7 @@ class QualityRuleWire(Wire):
     max_pitch_deg: Number = Field(ge=0, le=90, description="Nod up or down, degrees.")
     min_brightness: Number = Field(0, ge=0, le=1, description="Mean grey level of the face.")
     max_brightness: Number = Field(1, ge=0, le=1, description="Mean grey level of the face.")
+    min_network_score: Number = Field(0, ge=0, le=1, description="Of the quality network, where one is loaded.")
 
 
 class PolicyWire(Wire):

@@ -142,7 +142,7 @@ class RegistrationOut(Wire):
 class ComparisonOut(DecisionOut):
     """Whether two photos show the same person."""
 
-    similarity: Cosine
+    similarity: Cosine | None = Field(description="Null where liveness is required and a face is not live.")
     probability: Probability
     first: DetectedFaceOut
     second: DetectedFaceOut

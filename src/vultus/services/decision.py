@@ -79,6 +79,7 @@ def quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[s
         "too_blurred": quality.sharpness < rule.min_sharpness,
         "too_dark": quality.brightness < rule.min_brightness,
         "too_bright": quality.brightness > rule.max_brightness,
+        "poor_for_network": quality.network_score is not None and quality.network_score < rule.min_network_score,
         "extreme_pose": abs(quality.yaw_deg) > rule.max_yaw_deg or abs(quality.pitch_deg) > rule.max_pitch_deg,
     }
     return tuple(word for word, present in faults.items() if present)

@@ -134,6 +134,10 @@ def _explain(fault: str, quality: Quality, score: float, rule: QualityRule) -> s
         "too_blurred": f"the face's sharpness is {quality.sharpness:.0f}; {rule.min_sharpness:.0f} is needed",
         "too_dark": f"the face's brightness is {quality.brightness:.2f}; {rule.min_brightness:.2f} is needed",
         "too_bright": f"the face's brightness is {quality.brightness:.2f}; {rule.max_brightness:.2f} is the most",
+        "poor_for_network": (
+            f"the quality network gives the face {quality.network_score or 0:.2f}; "
+            f"{rule.min_network_score:.2f} is needed"
+        ),
         "extreme_pose": (
             f"the face is turned {abs(quality.yaw_deg):.0f}° aside and {abs(quality.pitch_deg):.0f}° up or down; "
             f"{rule.max_yaw_deg:.0f}° and {rule.max_pitch_deg:.0f}° are the most"

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two photos' faces, their cosine with its `Calibration.probability`, and the verdict."""
+    """Two photos' faces, their cosine and the verdict; no cosine where a face that must be live is not."""
 
     first: DescribedFace
     second: DescribedFace
-    similarity: float
+    similarity: float | None
     probability: float | None
     decision: Decision
 
@@ -55,7 +55,15 @@ class Verifier:
         self._images = images
         self._pipelines = pipelines
 
-    async def compare(self, first: Photo, second: Photo, *, collection: str, largest: bool = False) -> Comparison:
+    async def compare(
+        self,
+        first: Photo,
+        second: Photo,
+        *,
+        collection: str,
+        largest: bool = False,
+        liveness: LivenessMode | None = None,
+    ) -> Comparison:
         """Say whether two photos show the same person; nothing is stored.
 
         Raises:
@@ -65,14 +73,18 @@ class Verifier:
         async with self._database.work(read_only=True) as work:
             home = await find_collection(work, collection)
         pipeline = self._pipelines.of(home.contract_id)
+        mode = home.policy.liveness.at_least(liveness)
         one, other = await asyncio.gather(
-            self._images.one_face(first, pipeline, largest=largest),
-            self._images.one_face(second, pipeline, largest=largest),
+            self._images.one_face(first, pipeline, largest=largest, liveness=mode),
+            self._images.one_face(second, pipeline, largest=largest, liveness=mode),
         )
+        attack = rejected(one, mode) or rejected(other, mode)
         similarity = float(np.dot(one.vector, other.vector))
         faults = tuple(dict.fromkeys(self._faults(one, home.policy) + self._faults(other, home.policy)))
         calibration = calibration_of(home, pipeline)
-        decision = self._decide([similarity], home.policy, calibration, faults)
+        decision = self._decide([] if attack else [similarity], home.policy, calibration, faults, attack)
+        if attack:
+            return Comparison(one, other, None, None, decision)
         return Comparison(one, other, similarity, calibration.probability(similarity), decision)
 
     async def verify(

@@ -79,7 +79,9 @@ async def compare(form: Annotated[CompareForm, File()], app: App) -> ComparisonO
     """Say whether two photos show the same person; nothing is stored."""
     first, second = await read_photos([form.first, form.second])
     return ComparisonOut.compared(
-        await app.verifier.compare(first, second, collection=form.collection, largest=form.largest_face)
+        await app.verifier.compare(
+            first, second, collection=form.collection, largest=form.largest_face, liveness=form.liveness
+        )
     )
 
 

@@ -17,7 +17,6 @@ from vultus.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BUILDER_VERSION = 1
 INPUT = "vultus_pixels"
 
 
