@@ -60,8 +60,6 @@ class LoadedPack:
         template: Where this detector's landmarks belong in this embedder's crops.
         frontal: Where this detector's landmarks lie on a face that looks into the camera, in a crop for its quality.
         views: Cuts the crops whose vectors are averaged.
-        frontal: Where this detector's landmarks lie on a face that looks into the camera, in a crop for its quality.
-        views: Cuts the crops whose vectors are averaged.
         contract: The vector space, named after what was loaded.
         calibration: Thresholds measured for the contract; None when nobody has.
     """

@@ -88,7 +88,9 @@ class Records:
             return {}
         path = self._folder / "records.json"
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it holds no object")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -133,6 +133,23 @@ class WeightsStore:
         expected = file.sha256 or self.records.pinned(file.filename)
         return State.PRESENT if sha256_of_file(path) == expected else State.DAMAGED
 
+    def writable_folder(self) -> Path:
+        """Return the models folder, made if need be.
+
+        Raises:
+            WeightsError: There is none, or nothing can be written there.
+        """
+        if self.folder is None:
+            raise WeightsError("There is no models folder to place weights in.")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise WeightsError(
+                f"The models folder {self.folder} cannot be made: {error.strerror}. Set VULTUS_MODELS__DIR to a folder "
+                "of yours."
+            ) from error
+        return self.folder
+
     def put(self, file: PublishedFile, source: Path) -> str:
         """Move verified weights into the models folder; pin their digest when nobody published one.
 
@@ -146,8 +163,7 @@ class WeightsStore:
         Raises:
             WeightsError: The digest is another; nothing was placed.
         """
-        if self.folder is None:
-            raise WeightsError("There is no models folder to place weights in.")
+        folder = self.writable_folder()
         found = sha256_of_file(source)
         expected = file.sha256 or self.records.pinned(file.filename)
         if expected is not None and found != expected:
@@ -158,15 +174,12 @@ class WeightsStore:
         source.chmod(0o600)
         if file.sha256 is None:
             self.records.pin(file.filename, found)
-        source.replace(self.folder / file.filename)
+        source.replace(folder / file.filename)
         return found
 
     def bring(self, file: PublishedFile, source: Path) -> str:
         """Copy a file of the user's into the models folder, as `put` does."""
-        if self.folder is None:
-            raise WeightsError("There is no models folder to place weights in.")
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        copy = self.folder / f".{file.filename}.import"
+        copy = self.writable_folder() / f".{file.filename}.import"
         try:
             shutil.copyfile(source, copy)
             return self.put(file, copy)
