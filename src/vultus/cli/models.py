@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +17,7 @@ from vultus.errors import InvalidInputError, NotFoundError, VultusError
 from vultus.main import open_store
 from vultus.models.catalog.entries import Network, PackagedFile, PublishedFile
 from vultus.models.catalog.packs import NETWORKS, PACKS, network_named, pack_named
-from vultus.models.download import Downloader, unpack_member
+from vultus.models.download import Downloader, unpacked
 from vultus.models.files import sha256_of_file
 from vultus.models.pipeline import FacePipeline, default_pack
 from vultus.models.store import State, WeightsStore
@@ -27,8 +30,9 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks or
 @app.command("list")
 def list_networks(as_json: Json = False) -> None:
     """List every network with its licence and whether its weights are here and sound."""
-    store = open_store(load_settings())
-    rows = [_row(network, store) for network in NETWORKS.values()]
+    with _failing(as_json):
+        store = open_store(load_settings())
+        rows = [_row(network, store) for network in NETWORKS.values()]
     if as_json:
         print_json(rows)
         return
@@ -49,31 +53,29 @@ def list_networks(as_json: Json = False) -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A network or a pack.")], as_json: Json = False) -> None:
     """Show where a network comes from, what it takes, what one may do with it, and its files."""
-    store = open_store(load_settings())
-    try:
-        found = _networks([name])
-    except VultusError as error:
-        fail(error, as_json=as_json)
+    with _failing(as_json):
+        store = open_store(load_settings())
+        shown = [(network, _details(network, store), _files(network, store)) for network in _networks([name])]
     if as_json:
-        print_json([{**_details(network, store), "files": _files(network, store)} for network in found])
+        print_json([{**details, "files": files} for _, details, files in shown])
         return
-    for network in found:
-        details = _details(network, store)
+    for network, details, files in shown:
         print_table(network.name, ("what", "value"), [(key, _plain(value)) for key, value in details.items()])
-        files = [tuple(file.values()) for file in _files(network, store)]
-        print_table("Files", ("role", "file", "SHA-256", "from", "state"), files)
+        print_table("Files", ("role", "file", "SHA-256", "from", "state"), [tuple(file.values()) for file in files])
 
 
 @app.command()
-def pull(names: Names) -> None:
+def pull(names: Names, as_json: Json = False) -> None:
     """Download weights, verify them and place them; a broken download is continued."""
     settings = load_settings()
-    store = open_store(settings)
+    placed: list[tuple[PublishedFile, str]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    try:
+    with _failing(as_json):
+        store = open_store(settings)
         networks = _networks(names)
         store.check_licences(*networks)
-        with Progress(*columns, console=err) as progress:
+        missing = [file for file in _published(networks) if store.state(file) is not State.PRESENT]
+        with Progress(*columns, console=err, disable=not missing) as progress:
             bar = progress.add_task("weights", total=None)
             downloader = Downloader(
                 store,
@@ -81,30 +83,27 @@ def pull(names: Names) -> None:
                 timeout_s=settings.models.timeout_s,
                 progress=lambda name, done, whole: progress.update(bar, description=name, completed=done, total=whole),
             )
-            for file in _published(networks):
-                if store.state(file) is State.PRESENT:
-                    err.print(f"{file.filename} is here and sound.", highlight=False)
-                    continue
-                digest = downloader.pull(file)
-                _told(file, digest)
-    except VultusError as error:
-        fail(error)
+            for files in _by_address(missing):
+                placed += zip(files, downloader.pull(*files), strict=True)
+    _told(placed, as_json=as_json)
 
 
 @app.command()
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Networks or packs; all that are here.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Compare weights with their digests; exit code 1 when one is damaged or a named one is missing."""
-    store = open_store(load_settings())
-    try:
+    with _failing(as_json):
+        store = open_store(load_settings())
         networks = _networks(names or list(NETWORKS))
-    except VultusError as error:
-        fail(error)
-    states = {file.filename: store.state(file) for network in networks for file in network.files.values()}
+        states = {file.filename: store.state(file) for network in networks for file in network.files.values()}
     if not names:
         states = {name: state for name, state in states.items() if state is not State.ABSENT}
-    print_table("Weights", ("file", "state"), list(states.items()))
+    if as_json:
+        print_json(states)
+    else:
+        print_table("Weights", ("file", "state"), list(states.items()))
     if any(state is not State.PRESENT for state in states.values()):
         raise typer.Exit(1)
 
@@ -116,54 +115,78 @@ def import_files(
         str | None,
         typer.Option("--as", help="The file's name in the catalogue; for files without a published digest."),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take this file although another one was pinned under its name.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Place weights that were brought here by hand; each is recognised by its digest."""
-    store = open_store(load_settings())
-    try:
+    placed = []
+    with _failing(as_json):
+        store = open_store(load_settings())
         if as_name and len(files) > 1:
             raise InvalidInputError("--as names one file; import the others by themselves.")
         for path in files:
             for file in _recognised(path, as_name):
-                if file.archive and sha256_of_file(path) == file.archive.sha256 and store.folder:
-                    store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    digest = store.put(file, unpack_member(path, file.archive.member, store.folder))
+                if file.archive and sha256_of_file(path) == file.archive.sha256:
+                    with unpacked(path, file.archive.member, store.writable_folder()) as member:
+                        placed.append((file, store.put(file, member)))
                 else:
-                    digest = store.bring(file, path)
-                _told(file, digest)
-    except VultusError as error:
-        fail(error)
+                    placed.append((file, store.bring(file, path, replace=replace)))
+    _told(placed, as_json=as_json)
 
 
 @app.command()
-def accept(licence: Annotated[str, typer.Argument(help="The licence's name.")]) -> None:
+def accept(
+    licence: Annotated[str, typer.Argument(help="The licence's name.")],
+    as_json: Json = False,
+) -> None:
     """Accept a licence by its name; who did it and when is recorded."""
-    store = open_store(load_settings())
     known = {n.licence.name: n.licence for n in (*NETWORKS.values(), network_named("deepface:any"))}
     found = known.get(licence)
-    try:
+    with _failing(as_json):
+        store = open_store(load_settings())
         if found is None or not found.must_be_accepted:
             asked = sorted(name for name, one in known.items() if one.must_be_accepted)
             raise NotFoundError(f"No licence '{licence}' waits to be accepted; there are {', '.join(asked)}.")
-        store.records.accept(found, who=getpass.getuser())
-    except VultusError as error:
-        fail(error)
-    typer.echo(f"Accepted {found.name}: {found.terms}")
+        store.records.accept(found, who=_user())
+    if as_json:
+        print_json({"licence": found.name, **store.records.acceptances()[found.name]})
+    else:
+        typer.echo(f"Accepted {found.name}: {found.terms}")
 
 
 @app.command()
-def use(pack: Annotated[str, typer.Argument(help="A pack, or DETECTOR+EMBEDDER.")]) -> None:
+def use(pack: Annotated[str, typer.Argument(help="A pack, or DETECTOR+EMBEDDER.")], as_json: Json = False) -> None:
     """Make a pack the default for new collections; those in use before stay loaded for their collections."""
     settings = load_settings()
-    store = open_store(settings)
-    try:
+    with _failing(as_json):
+        store = open_store(settings)
         chosen = pack_named(pack)
         FacePipeline.load(settings.inference, settings.photos, store, pack=chosen.name)
         packs = store.records.choose(chosen.name, default_pack(store))
-    except VultusError as error:
-        fail(error)
-    typer.echo(f"New collections use {chosen.name}. Loaded at the next start: {', '.join(packs)}.")
+    if as_json:
+        print_json({"pack": chosen.name, "loaded": packs})
+    else:
+        typer.echo(f"New collections use {chosen.name}. Loaded at the next start: {', '.join(packs)}.")
     if settings.inference.pack:
         err.print("VULTUS_INFERENCE__PACK is set and goes before this choice.")
+
+
+@contextmanager
+def _failing(as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except VultusError as error:
+        fail(error, as_json=as_json)
+
+
+def _user() -> str:
+    """Return who runs the command; in a container the number of a user often has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _networks(names: list[str]) -> list[Network]:
@@ -180,6 +203,14 @@ def _networks(names: list[str]) -> list[Network]:
 
 def _published(networks: list[Network]) -> list[PublishedFile]:
     return [file for network in networks for file in network.files.values() if isinstance(file, PublishedFile)]
+
+
+def _by_address(files: list[PublishedFile]) -> list[list[PublishedFile]]:
+    """Put files of one archive together: it is fetched once."""
+    groups: dict[str, list[PublishedFile]] = {}
+    for file in files:
+        groups.setdefault(file.archive.url if file.archive else file.filename, []).append(file)
+    return list(groups.values())
 
 
 def _recognised(path: Path, as_name: str | None) -> list[PublishedFile]:
@@ -200,10 +231,17 @@ def _recognised(path: Path, as_name: str | None) -> list[PublishedFile]:
     return found
 
 
-def _told(file: PublishedFile, digest: str) -> None:
-    typer.echo(f"{file.filename} verified and placed.")
-    if file.sha256 is None:
-        typer.echo(f"  Nobody publishes its digest; from now on only this one is accepted: {digest}")
+def _told(placed: list[tuple[PublishedFile, str]], *, as_json: bool) -> None:
+    if as_json:
+        print_json([{"file": file.filename, "sha256": digest, "pinned": not file.sha256} for file, digest in placed])
+        return
+    for file, digest in placed:
+        if file.sha256:
+            typer.echo(f"{file.filename} verified and placed.")
+        else:
+            typer.echo(f"{file.filename} placed. Nobody publishes its digest; only this one is accepted now: {digest}")
+    if not placed:
+        typer.echo("There is nothing to fetch: everything is here and sound.")
 
 
 def _state(network: Network, store: WeightsStore) -> str:

@@ -22,7 +22,6 @@ def sha256_of_file(path: Path) -> str:
 def place(path: Path, content: bytes) -> None:
     """Write a file so that readers see all of it or nothing, also when the machine stops half-way."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
         try:
             file.write(content)

@@ -95,7 +95,8 @@ def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
         detector_digests={role: store.digest(file) for role, file in pack.detector.files.items()},
         embedder_digest=digest,
     )
-    calibration = CALIBRATIONS.get(contract.id) or store.records.calibration(contract.id)
+    # What was measured and kept here goes before what was measured elsewhere.
+    calibration = store.records.calibration(contract.id) or CALIBRATIONS.get(contract.id)
     frontal = DLIB_CHIPS.get(pack.detector.name, FRONTAL)
     return LoadedPack(pack, detector, embedder, template, frontal, views, contract, calibration)
 

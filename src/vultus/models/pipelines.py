@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from vultus.errors import NotFoundError, PackNotLoadedError
+from vultus.errors import NotFoundError, PackNotLoadedError, WeightsError
 from vultus.models.catalog.entries import Kind
 from vultus.models.catalog.packs import network_named
 from vultus.models.loading import load_liveness, load_quality
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from vultus.models.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
+
+
+log = logging.getLogger(__name__)
 
 
 class Pipelines:
@@ -36,8 +40,16 @@ class Pipelines:
         Raises:
             WeightsError: A file is missing or not the published one.
         """
-        names = dict.fromkeys([inference.pack or default_pack(store), *inference.extra_packs, *store.records.chosen()])
-        loaded = cls(*(FacePipeline.load(inference, photos, store, pack=name) for name in names))
+        names = dict.fromkeys([inference.pack or default_pack(store), *inference.extra_packs])
+        pipelines = [FacePipeline.load(inference, photos, store, pack=name) for name in names]
+        for name in store.records.chosen():
+            if name not in names:
+                try:
+                    pipelines.append(FacePipeline.load(inference, photos, store, pack=name))
+                except WeightsError as error:
+                    # Chosen once, not asked for now: only the collections that hold its vectors miss it.
+                    log.error("pack %s, in use before, is not loaded: %s", name, error.detail)
+        loaded = cls(*pipelines)
         if inference.liveness:
             watch = load_liveness(network_named(inference.liveness, Kind.LIVENESS), store)
             for pipeline in loaded:

@@ -41,6 +41,11 @@ class Records:
         with self._changing() as values:
             values.setdefault("pins", {})[filename] = sha256
 
+    def unpin(self, filename: str) -> None:
+        """Forget the digest of a file."""
+        with self._changing() as values:
+            values.get("pins", {}).pop(filename, None)
+
     def accepted(self, licence: Licence) -> bool:
         """Say whether somebody accepted a licence."""
         return licence.name in self._read().get("acceptances", {})
@@ -88,7 +93,9 @@ class Records:
             return {}
         path = self._folder / "records.json"
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it holds no object")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

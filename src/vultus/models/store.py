@@ -10,10 +10,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import onnx
+from google.protobuf.message import DecodeError
+
 from vultus.errors import LicenceError, WeightsError
 from vultus.models.catalog.entries import PackagedFile
 from vultus.models.files import place, sha256_of, sha256_of_file
 from vultus.models.records import Records
+from vultus.models.state_dicts import read_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +145,23 @@ class WeightsStore:
         expected = file.sha256 or self.records.pinned(file.filename)
         return State.PRESENT if sha256_of_file(path) == expected else State.DAMAGED
 
+    def writable_folder(self) -> Path:
+        """Return the models folder, made if need be.
+
+        Raises:
+            WeightsError: There is none, or nothing can be written there.
+        """
+        if self.folder is None:
+            raise WeightsError("There is no models folder to place weights in.")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise WeightsError(
+                f"The models folder {self.folder} cannot be made: {error.strerror}. Set VULTUS_MODELS__DIR to a folder "
+                "of yours."
+            ) from error
+        return self.folder
+
     def put(self, file: PublishedFile, source: Path) -> str:
         """Move verified weights into the models folder; pin their digest when nobody published one.
 
@@ -154,8 +175,7 @@ class WeightsStore:
         Raises:
             WeightsError: The digest is another; nothing was placed.
         """
-        if self.folder is None:
-            raise WeightsError("There is no models folder to place weights in.")
+        folder = self.writable_folder()
         found = sha256_of_file(source)
         expected = file.sha256 or self.records.pinned(file.filename)
         if expected is not None and found != expected:
@@ -163,18 +183,19 @@ class WeightsStore:
                 f"{file.filename} was refused: its SHA-256 is {found}, not {expected}. It is another file, or was "
                 "changed or damaged on its way; nothing was placed."
             )
+        if expected is None:
+            check_weights(source, file.filename)
         source.chmod(0o600)
         if file.sha256 is None:
             self.records.pin(file.filename, found)
-        source.replace(self.folder / file.filename)
+        source.replace(folder / file.filename)
         return found
 
-    def bring(self, file: PublishedFile, source: Path) -> str:
-        """Copy a file of the user's into the models folder, as `put` does."""
-        if self.folder is None:
-            raise WeightsError("There is no models folder to place weights in.")
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        copy = self.folder / f".{file.filename}.import"
+    def bring(self, file: PublishedFile, source: Path, *, replace: bool = False) -> str:
+        """Copy a file of the user's into the models folder, as `put` does; with `replace` also another than was pinned."""
+        if replace:
+            self.records.unpin(file.filename)
+        copy = self.writable_folder() / f".{file.filename}.import"
         try:
             shutil.copyfile(source, copy)
             return self.put(file, copy)
@@ -193,6 +214,25 @@ class WeightsStore:
         if file.url or file.archive:
             mend = f"Run vultus models pull with the network's name, or without a connection: {mend[5:]}"
         return None if self.folder is None else self.folder / file.filename, mend
+
+
+def check_weights(path: Path, filename: str) -> None:
+    """Refuse to pin what is no network at all, such as the page a captive portal sends in its place.
+
+    Args:
+        path: Where it lies.
+        filename: Its name in the catalogue, which tells its format.
+
+    Raises:
+        WeightsError: It is neither a PyTorch state dict nor an ONNX graph, whichever it should be.
+    """
+    content = path.read_bytes()
+    try:
+        sound = bool(read_state_dict(content) if filename.endswith((".pt", ".pth")) else onnx.load_from_string(content))
+    except (WeightsError, DecodeError) as error:
+        raise WeightsError(f"{filename} was refused: it is no network ({error}); nothing was placed.") from error
+    if not sound:
+        raise WeightsError(f"{filename} was refused: it is empty; nothing was placed.")
 
 
 def _read(path: Path) -> bytes | None:

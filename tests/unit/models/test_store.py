@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vultus.errors import WeightsError
-from vultus.models.catalog.entries import PackagedFile
+from vultus.models.catalog.entries import PackagedFile, PublishedFile
 from vultus.models.catalog.packs import BUILTIN
-from vultus.models.store import WeightsStore
+from vultus.models.files import sha256_of
+from vultus.models.store import State, WeightsStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from vultus.models.pipeline import FacePipeline
 
 PNET = BUILTIN.detector.files["pnet"]
+CONTENT = b"the weights of a network"
+PUBLISHED = PublishedFile("w.onnx", sha256_of(CONTENT))
+UNPUBLISHED = PublishedFile("w.pt", None)
 EVERY = [*BUILTIN.detector.files.values(), *BUILTIN.embedder.files.values()]
 
 
@@ -108,3 +112,55 @@ sys.exit(bool({{"mtcnn", "face_recognition_models", "tensorflow"}} & set(sys.mod
 """
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WeightsStore:
+    return WeightsStore(tmp_path / "cache", tmp_path / "models")
+
+
+def brought(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "brought"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file_brought_here_is_copied_and_only_its_owner_can_read_it(store: WeightsStore, tmp_path: Path) -> None:
+    source = brought(tmp_path, CONTENT)
+
+    assert store.state(PUBLISHED) is State.ABSENT
+    assert store.bring(PUBLISHED, source) == PUBLISHED.sha256
+
+    assert store.read(PUBLISHED) == source.read_bytes() == CONTENT
+    assert stat.S_IMODE((tmp_path / "models/w.onnx").stat().st_mode) == 0o600
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["w.onnx"]
+
+
+def test_a_damaged_file_is_known_and_never_loaded(store: WeightsStore, tmp_path: Path) -> None:
+    store.bring(PUBLISHED, brought(tmp_path, CONTENT))
+    (tmp_path / "models/w.onnx").write_bytes(b"damaged")
+
+    assert store.state(PUBLISHED) is State.DAMAGED
+    with pytest.raises(WeightsError, match=r"not the published ones: .*vultus models import FILE --as w\.onnx"):
+        store.read(PUBLISHED)
+
+
+def test_another_file_is_refused_and_leaves_nothing(store: WeightsStore, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"SHA-256 is {sha256_of(b'another')}, not {PUBLISHED.sha256}"):
+        store.bring(PUBLISHED, brought(tmp_path, b"another"))
+
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_the_first_file_without_a_published_digest_is_the_only_one_accepted(
+    store: WeightsStore, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"w\.pt are missing"):
+        store.digest(UNPUBLISHED)
+    assert store.bring(UNPUBLISHED, brought(tmp_path, CONTENT)) == store.digest(UNPUBLISHED)
+
+    with pytest.raises(WeightsError, match=f"not {PUBLISHED.sha256}"):
+        store.bring(UNPUBLISHED, brought(tmp_path, b"another"))
+    assert store.read(UNPUBLISHED) == CONTENT
+    (tmp_path / "models/w.pt").write_bytes(b"another")
+    assert store.state(UNPUBLISHED) is State.DAMAGED

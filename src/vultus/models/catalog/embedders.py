@@ -11,6 +11,7 @@ from vultus.models.catalog.licences import APACHE, CC0, DEEPFACE, INSIGHTFACE, V
 DEEPFACE_PREFIX = "deepface:"
 
 _DEEPFACE_RELEASE = "https://github.com/serengil/deepface_models/releases/download/v1.0"
+_ADAFACE_RELEASE = "https://github.com/yakhyo/adaface-onnx/releases/download/weights"
 _ARCFACE_PAPER = "Deng, Guo, Xue, Zafeiriou (2019), ArcFace: Additive Angular Margin Loss for Deep Face Recognition"
 _FACENET_PAPER = "Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Recognition and Clustering"
 _ADAFACE_PAPER = "Kim, Jain, Liu (2022), AdaFace: Quality Adaptive Margin for Face Recognition"
@@ -91,7 +92,9 @@ EMBEDDERS = (
         name="auraface",
         files=_one(
             PublishedFile(
-                "auraface_glintr100.onnx", None, "https://huggingface.co/fal/AuraFace-v1/resolve/main/glintr100.onnx"
+                "auraface_glintr100.onnx",
+                "a7933ea5330113b01c9b60351d8f4c33003f145d8470ac5f0e52ee2effe25c60",
+                "https://huggingface.co/fal/AuraFace-v1/resolve/main/glintr100.onnx",
             )
         ),
         licence=APACHE,
@@ -102,7 +105,11 @@ EMBEDDERS = (
         kind=Kind.EMBEDDER,
         family="onnx",
         files=_one(
-            PublishedFile("MobileFaceNet.onnx", "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507")
+            PublishedFile(
+                "MobileFaceNet.onnx",
+                "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
+                "https://github.com/foamliu/MobileFaceNet/raw/master/weights/MobileFaceNet.onnx",
+            )
         ),
         licence=APACHE,
         paper="Chen, Liu, Gao, Han (2018), MobileFaceNets: Efficient CNNs for Real-Time Face Verification; foamliu",
@@ -160,11 +167,16 @@ EMBEDDERS = (
         kind=Kind.EMBEDDER,
         family="onnx",
         files=_one(
-            PublishedFile("adaface_ir_18.onnx", "6b6a35772fb636cdd4fa86520c1a259d0c41472a76f70f802b351837a00d9870")
+            PublishedFile(
+                "adaface_ir_18.onnx",
+                "6b6a35772fb636cdd4fa86520c1a259d0c41472a76f70f802b351837a00d9870",
+                f"{_ADAFACE_RELEASE}/adaface_ir_18.onnx",
+            )
         ),
         licence=WEBFACE,
         paper=f"{_ADAFACE_PAPER}; IR-18, yakhyo's export",
         inputs="BGR minus 127.5 over 127.5, 112 x 112 aligned crop",
+        published={"IJB-C TAR at FMR 1e-4": 94.99},
         dimension=512,
     ),
     Network(
@@ -172,11 +184,16 @@ EMBEDDERS = (
         kind=Kind.EMBEDDER,
         family="onnx",
         files=_one(
-            PublishedFile("adaface_ir_101.onnx", "f2eb07d03de0af560a82e1214df799fec5e09375d43521e2868f9dc387e5a43e")
+            PublishedFile(
+                "adaface_ir_101.onnx",
+                "f2eb07d03de0af560a82e1214df799fec5e09375d43521e2868f9dc387e5a43e",
+                f"{_ADAFACE_RELEASE}/adaface_ir_101.onnx",
+            )
         ),
         licence=WEBFACE,
         paper=f"{_ADAFACE_PAPER}; IR-101, yakhyo's export",
         inputs="BGR minus 127.5 over 127.5, 112 x 112 aligned crop",
+        published={"IJB-C TAR at FMR 1e-4": 97.66},
         dimension=512,
     ),
 )
