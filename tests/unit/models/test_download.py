@@ -144,11 +144,14 @@ def test_a_wrong_digest_is_refused_and_not_kept(store: WeightsStore) -> None:
     assert [asked for _, asked in site.asked] == [None, None]
 
 
-def test_redirects_are_followed_but_not_to_a_file(store: WeightsStore, tmp_path: Path) -> None:
+def test_redirects_are_followed_but_only_to_web_addresses(store: WeightsStore, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(CONTENT)
     with loopback.serve(files={"/w.onnx": CONTENT}) as site:
         site.redirects = {"/moved": f"{site.url}/w.onnx", "/trap": (tmp_path / "secret").as_uri()}
         with pytest.raises(DownloadError, match=r"answered 302 .*secret' is not allowed"):
+            pull(store, at(site, "/trap"))
+        site.redirects["/trap"] = site.url.replace("http", "ftp")
+        with pytest.raises(DownloadError, match="answered 302 and leads from http to ftp, which is not followed"):
             pull(store, at(site, "/trap"))
         assert left_in(store) == []
 
