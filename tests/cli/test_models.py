@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto
 from tests import loopback
 from tests.weights import FOLDER, real_weights
 from typer.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from vultus.models.catalog import packs
 from vultus.models.catalog.entries import Archive, PublishedFile
 from vultus.models.catalog.licences import INSIGHTFACE
 from vultus.models.catalog.packs import BUILTIN, NETWORKS
+from vultus.models.graphs import GraphBuilder, Shape
 
 CONTENT = b"the weights of a network"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -136,12 +138,17 @@ def test_a_damaged_file_is_reported_and_mended_by_another_pull(tmp_path: Path, m
 def test_an_unpublished_digest_is_pinned_told_and_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogued(monkeypatch, "yunet", PublishedFile("w.onnx", None))
 
-    result = call("import", brought(tmp_path), "--as", "w.onnx")
+    builder = GraphBuilder()
+    outputs: dict[str, tuple[str, Shape]] = {"out": (builder.node("Relu", "in"), (1,))}
+    graph = builder.build("network", {"in": (TensorProto.FLOAT, (1,))}, outputs)
+    sha256 = hashlib.sha256(graph).hexdigest()
 
-    assert f"from now on only this one is accepted: {SHA256}" in " ".join(result.stdout.split())
-    assert asked("show", "yunet")[0]["files"][0]["sha256"] == SHA256
+    result = call("import", brought(tmp_path, graph), "--as", "w.onnx")
+
+    assert f"only this one is accepted now: {sha256}" in " ".join(result.stdout.split())
+    assert asked("show", "yunet")[0]["files"][0]["sha256"] == sha256
     refused = asked("import", brought(tmp_path, b"another"), "--as", "w.onnx", code=7)["error"]
-    assert refused["code"] == "weights" and f"not {SHA256}" in refused["detail"]
+    assert refused["code"] == "weights" and f"not {sha256}" in refused["detail"]
     (tmp_path / "data/models/w.onnx").write_bytes(b"another")
     assert asked("verify", "yunet", code=1) == {"w.onnx": "damaged"}
 

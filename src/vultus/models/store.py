@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from vultus.errors import LicenceError, WeightsError
 from vultus.models.catalog.entries import PackagedFile
@@ -192,7 +191,7 @@ class WeightsStore:
         return found
 
     def bring(self, file: PublishedFile, source: Path, *, replace: bool = False) -> str:
-        """Copy a file of the user's into the models folder, as `put` does; with `replace` also another than was pinned."""
+        """Copy a user's file into the models folder, as `put` does; with `replace` also if another was pinned."""
         if replace:
             self.records.unpin(file.filename)
         copy = self.writable_folder() / f".{file.filename}.import"
@@ -229,7 +228,7 @@ def check_weights(path: Path, filename: str) -> None:
     content = path.read_bytes()
     try:
         sound = bool(read_state_dict(content) if filename.endswith((".pt", ".pth")) else onnx.load_from_string(content))
-    except (WeightsError, DecodeError) as error:
+    except Exception as error:
         raise WeightsError(f"{filename} was refused: it is no network ({error}); nothing was placed.") from error
     if not sound:
         raise WeightsError(f"{filename} was refused: it is empty; nothing was placed.")

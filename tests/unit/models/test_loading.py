@@ -88,5 +88,5 @@ def test_the_setting_comes_before_the_choice_and_the_choice_before_the_built_in(
 
 
 def test_a_detector_nobody_measured_in_dlibs_crops_is_told_with_those_that_were(store: WeightsStore) -> None:
-    with pytest.raises(WeightsError, match=r"landmarks of centerface; choose .*: mtcnn, retinaface, yunet"):
-        loading.template_of(pack_named("centerface+dlib-resnet"), loading.CROPS["dlib-resnet"])
+    with pytest.raises(WeightsError, match=r"landmarks of scrfd-10g; choose .*: mtcnn, retinaface-mobilenet, yunet"):
+        loading.template_of(pack_named("scrfd-10g+dlib-resnet"), loading.CROPS["dlib-resnet"])

@@ -8,9 +8,12 @@ import pytest
 
 from vultus.errors import NotFoundError, PackNotLoadedError
 from vultus.models.pipelines import Pipelines
-from vultus.settings import Settings
+from vultus.models.store import WeightsStore
+from vultus.settings import InferenceSettings, PhotoSettings, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vultus.models.pipeline import FacePipeline
 
 
@@ -29,6 +32,19 @@ def test_what_is_not_loaded_is_refused_with_what_is(pipeline: FacePipeline) -> N
         loaded.of("arcface-12345678")
     with pytest.raises(NotFoundError, match="loaded are builtin"):
         loaded.named("buffalo_l")
+
+
+def test_a_pack_chosen_once_that_cannot_be_loaded_any_more_does_not_stop_the_start(
+    graph_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = WeightsStore(graph_cache, tmp_path / "models")
+    store.records.choose("opencv", "builtin")
+    store.records.choose("builtin", "opencv")
+
+    loaded = Pipelines.load(InferenceSettings(), PhotoSettings(), store)
+
+    assert [one.pack.name for one in loaded] == ["builtin"]
+    assert "pack opencv, in use before, is not loaded" in caplog.text
 
 
 def test_further_packs_are_listed_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from tests.statedicts import saved
 
 from vultus.errors import WeightsError
 from vultus.models.catalog.entries import PackagedFile, PublishedFile
@@ -157,10 +159,17 @@ def test_the_first_file_without_a_published_digest_is_the_only_one_accepted(
 ) -> None:
     with pytest.raises(WeightsError, match=r"w\.pt are missing"):
         store.digest(UNPUBLISHED)
-    assert store.bring(UNPUBLISHED, brought(tmp_path, CONTENT)) == store.digest(UNPUBLISHED)
+    weights = saved({"bias": np.ones(3, np.float32)})
+    with pytest.raises(WeightsError, match="it is no network"):
+        store.bring(UNPUBLISHED, brought(tmp_path, b"<html>Log in first</html>"))
+    assert store.bring(UNPUBLISHED, brought(tmp_path, weights)) == store.digest(UNPUBLISHED)
 
-    with pytest.raises(WeightsError, match=f"not {PUBLISHED.sha256}"):
+    with pytest.raises(WeightsError, match=f"not {store.digest(UNPUBLISHED)}"):
         store.bring(UNPUBLISHED, brought(tmp_path, b"another"))
-    assert store.read(UNPUBLISHED) == CONTENT
+    assert store.read(UNPUBLISHED) == weights
     (tmp_path / "models/w.pt").write_bytes(b"another")
     assert store.state(UNPUBLISHED) is State.DAMAGED
+
+    other = saved({"bias": np.zeros(3, np.float32)})
+    store.bring(UNPUBLISHED, brought(tmp_path, other), replace=True)
+    assert store.read(UNPUBLISHED) == other
