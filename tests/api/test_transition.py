@@ -430,14 +430,34 @@ async def test_a_fixed_threshold_means_the_same_and_comes_back_as_it_was(
 ) -> None:
     lower = replace(second.calibration, points=tuple((rate, at - 0.5) for rate, at in second.calibration.points))
     monkeypatch.setattr(second, "calibration", lower)
-    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.99, "margin": 0.03}})
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.9641, "margin": 0.03}})
     await begin(api)
 
     there = (await ask(api, "POST", f"{MOVE}/switch"))["collection"]["policy"]
     back = (await ask(api, "POST", f"{MOVE}/switch"))["collection"]["policy"]
 
     assert (there["threshold"], there["margin"]) == (pytest.approx(lower.points[-1][1]), pytest.approx(0.03))
-    assert (back["threshold"], back["margin"]) == (0.99, 0.03)
+    assert (back["threshold"], back["margin"]) == (0.9641, 0.03)
+
+
+async def test_a_fixed_threshold_the_other_network_cannot_keep_is_refused(
+    api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = replace(second.calibration, points=second.calibration.points[:3])
+    await begin(api)
+
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.97}})  # beyond what the first was measured to
+    assert (await ask(api, "POST", f"{MOVE}/switch", 422))["code"] == "invalid_input"
+    monkeypatch.setattr(second, "calibration", coarse)
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.9437}})
+    refused = await ask(api, "POST", f"{MOVE}/switch", 422, params={"leave_behind": True})
+    assert ("1e-04" in refused["detail"], "1e-03" in refused["detail"]) == (True, True)
+
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.9293}})
+    await ask(api, "POST", f"{MOVE}/switch")
+    monkeypatch.setattr(second, "calibration", replace(coarse, points=coarse.points[:2]))
+    back = await ask(api, "POST", f"{MOVE}/switch")  # restores what was left, whatever is resolved now
+    assert back["collection"]["policy"]["threshold"] == 0.9293
 
 
 async def test_what_cannot_begin_is_refused(api: Api) -> None:

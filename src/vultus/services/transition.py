@@ -13,7 +13,7 @@ from vultus.domain import Actor, Collection
 from vultus.errors import ConflictError, NotFoundError, TransitionIncompleteError
 from vultus.services.collections import find_collection
 from vultus.services.erasure import open_for_writing
-from vultus.services.policies import policy_under
+from vultus.services.policies import check_threshold, policy_under
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -142,6 +142,7 @@ class Transitions:
             NotFoundError: The collection does not exist, or is not changing its network.
             TransitionIncompleteError: Faces are still to be carried, or persons would not be found any more and
                 `leave_behind` is not set.
+            InvalidInputError: The other network's calibration does not resolve the policy's fixed threshold.
         """
         started = time.perf_counter()
         async with self._database.work() as work:
@@ -152,7 +153,11 @@ class Transitions:
             last = transition.policies
             # On the way back the very policy that was left, unless it was changed since.
             returning = last is not None and last["came"] == asdict(home.policy)
-            policy = policy_of(last["left"]) if last and returning else policy_under(home, second, self._pipelines)
+            if last and returning:
+                policy = policy_of(last["left"])
+            else:
+                check_threshold(home, second, self._pipelines)
+                policy = policy_under(home, second, self._pipelines)
             changed = await work.collections.change(
                 home.id, contract_id=second, second_contract_id=home.contract_id, policy=policy
             )

@@ -54,7 +54,12 @@ async def read_transition(collection: CollectionRef, app: App) -> TransitionOut:
     return TransitionOut.of(await app.transitions.state(collection))
 
 
-@router.post("/switch", summary="Switch to the other network", responses=INCOMPLETE, openapi_extra=needs(Role.ADMIN))
+@router.post(
+    "/switch",
+    summary="Switch to the other network",
+    responses={**INCOMPLETE, **problems(errors.InvalidInputError)},
+    openapi_extra=needs(Role.ADMIN),
+)
 async def switch_transition(
     collection: CollectionRef, app: App, who: Who, leave_behind: LeaveBehind = False
 ) -> SwitchedOut:
