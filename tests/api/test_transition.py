@@ -185,10 +185,37 @@ async def test_who_is_left_behind_for_good_stays_as_a_person(api: Api) -> None:
 
     finished = await ask(api, "DELETE", params={"leave_behind": True})
 
-    assert finished["persons_left_behind"] == 1
+    assert (finished["persons_left_behind"], finished["faces_lost"]) == (1, 1)
     (listed,) = (await ask(api, "GET", f"{MOVE}/left-behind"))["items"]
     assert (listed["person_id"], listed["name"], listed["faces"]) == (bob["person"]["id"], "Bob", 0)
     assert len((await ask(api, "GET", f"{HOME}/persons"))["items"]) == 2
+
+
+async def test_the_end_asks_before_it_loses_a_face(api: Api) -> None:
+    await keep_crops(api)
+    await api.register(portrait(), portrait(mirror=True), name="Ada")
+    await begin(api)
+    await supply(api, portrait())
+    await ask(api, "POST", f"{MOVE}/switch", params={"leave_behind": True})
+
+    pending = await ask(api, "DELETE", status=409)
+    async with api.services.database._engine.begin() as connection:
+        await connection.exec_driver_sql("DELETE FROM crops")
+    await api.services.carrier.run()
+    failed = await ask(api, "DELETE", status=409)
+    finished = await ask(api, "DELETE", params={"leave_behind": True})
+
+    assert [(one["code"], one["pending"]) for one in (pending, failed)] == [
+        ("transition_incomplete", 1),
+        ("transition_incomplete", 0),
+    ]
+    assert (finished["templates"], finished["faces_lost"], finished["persons_left_behind"]) == (2, 1, 0)
+    (detail,) = [
+        entry["detail"]
+        for entry in (await ask(api, "GET", "/v1/audit"))["items"]
+        if entry["action"] == "transition.finished"
+    ]
+    assert detail["faces_lost"] == 1
 
 
 async def test_before_the_switch_the_end_takes_the_beginning_back(api: Api, pipeline: FacePipeline) -> None:

@@ -28,7 +28,7 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/t
 MISSING = problems(errors.NotFoundError)
 INCOMPLETE = problems(errors.NotFoundError, errors.TransitionIncompleteError, errors.PackNotLoadedError)
 LeaveBehind = Annotated[
-    bool, Query(description="Go on although persons will not be found; `left-behind` says who they are.")
+    bool, Query(description="Go on although faces are lost or persons will not be found; `left-behind` says who.")
 ]
 
 
