@@ -391,6 +391,24 @@ async def test_crops_are_ciphertext_and_go_when_the_policy_no_longer_keeps_them(
     assert await stored(api, "SELECT count(*) FROM faces") == 2
 
 
+@pytest.mark.parametrize("policy", [{"threshold": 0.95}, None])
+async def test_a_policy_that_does_not_name_crops_and_liveness_leaves_them(api: Api, policy: Any) -> None:
+    created = await ask(api, "POST", "/v1/collections", 201, json={"name": "new", "policy": {}})
+    assert (created["policy"]["keep_crops"], created["policy"]["liveness"]) == (False, "off")
+    await keep_crops(api)
+    await api.register(portrait(), name="Ada")
+    await ask(api, "PATCH", HOME, json={"policy": {"liveness": "required"}})
+
+    changed = (await ask(api, "PATCH", HOME, json={"policy": policy}))["policy"]
+
+    assert (changed["keep_crops"], changed["liveness"]) == (True, "required")
+    assert changed["threshold"] == (policy or {}).get("threshold")
+    assert await stored(api, "SELECT count(*) FROM crops") == 1
+    named = (await ask(api, "PATCH", HOME, json={"policy": {"keep_crops": False, "liveness": "off"}}))["policy"]
+    assert (named["keep_crops"], named["liveness"]) == (False, "off")
+    assert await stored(api, "SELECT count(*) FROM crops") == 0
+
+
 async def ids(api: Api, sql: str) -> list[UUID]:
     async with api.services.database._engine.connect() as connection:
         return list((await connection.exec_driver_sql(sql)).scalars())
