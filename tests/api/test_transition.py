@@ -13,7 +13,7 @@ import pytest
 from tests.faces import STRANGER, drawn, encoded, nobody, portrait
 from tests.packs import zoomed
 
-from vultus.domain import Role
+from vultus.domain import Liveness, LivenessReason, Role
 from vultus.models.pipeline import FacePipeline
 from vultus.services.carrying import Carrier, settle
 from vultus.services.crops import CropVault
@@ -407,6 +407,38 @@ async def test_a_policy_that_does_not_name_crops_and_liveness_leaves_them(api: A
     named = (await ask(api, "PATCH", HOME, json={"policy": {"keep_crops": False, "liveness": "off"}}))["policy"]
     assert (named["keep_crops"], named["liveness"]) == (False, "off")
     assert await stored(api, "SELECT count(*) FROM crops") == 0
+
+
+async def test_a_policy_that_becomes_stricter_holds_for_requests_under_way(
+    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spoof:
+        def assess(self, *_: Any) -> Liveness:
+            return Liveness(0.1, LivenessReason.SPOOF)
+
+    def during(act: Callable[[], Any]) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(pipeline, "liveness", Spoof())
+        meddling(api, monkeypatch, pipeline, act)
+
+    def policy(mode: str, *, crops: bool = False) -> Any:
+        return ask(api, "PATCH", HOME, json={"policy": {"liveness": mode, "keep_crops": crops}})
+
+    during(lambda: policy("off", crops=True))
+    ada = await api.register(portrait(), name="Ada")
+    assert await stored(api, "SELECT count(*) FROM crops") == 1
+    during(lambda: policy("required"))
+    assert (await best(api, portrait(angle=5)))[1] == "not_live"
+    await policy("report")
+    during(lambda: policy("required"))
+    verified = await ask(
+        *(api, "POST", "/v1/verify"), data={"person_id": ada["person"]["id"]}, files={"photo": portrait(angle=5)}
+    )
+    assert verified["verdict"] == "not_live"
+    await policy("off")
+    during(lambda: policy("required"))
+    refused = await api.register(encoded(drawn(STRANGER)), name="Bob", status=422)
+    assert refused["rejected"][0]["reasons"] == ["not_live", "spoof"]
 
 
 async def ids(api: Api, sql: str) -> list[UUID]:
