@@ -210,7 +210,7 @@ class IdempotencyMismatchError(ConflictError):
 
 
 class TransitionIncompleteError(ConflictError):
-    """Persons would not be found any more after a change of the collection's network."""
+    """Persons would not be found, or faces be lost, after a change of the collection's network."""
 
     code, title = "transition_incomplete", "Change of network incomplete"
 

@@ -13,7 +13,7 @@ import pytest
 from tests.faces import STRANGER, drawn, encoded, nobody, portrait
 from tests.packs import zoomed
 
-from vultus.domain import Role
+from vultus.domain import Liveness, LivenessReason, Role
 from vultus.models.pipeline import FacePipeline
 from vultus.services.carrying import Carrier, settle
 from vultus.services.crops import CropVault
@@ -185,10 +185,37 @@ async def test_who_is_left_behind_for_good_stays_as_a_person(api: Api) -> None:
 
     finished = await ask(api, "DELETE", params={"leave_behind": True})
 
-    assert finished["persons_left_behind"] == 1
+    assert (finished["persons_left_behind"], finished["faces_lost"]) == (1, 1)
     (listed,) = (await ask(api, "GET", f"{MOVE}/left-behind"))["items"]
     assert (listed["person_id"], listed["name"], listed["faces"]) == (bob["person"]["id"], "Bob", 0)
     assert len((await ask(api, "GET", f"{HOME}/persons"))["items"]) == 2
+
+
+async def test_the_end_asks_before_it_loses_a_face(api: Api) -> None:
+    await keep_crops(api)
+    await api.register(portrait(), portrait(mirror=True), name="Ada")
+    await begin(api)
+    await supply(api, portrait())
+    await ask(api, "POST", f"{MOVE}/switch", params={"leave_behind": True})
+
+    pending = await ask(api, "DELETE", status=409)
+    async with api.services.database._engine.begin() as connection:
+        await connection.exec_driver_sql("DELETE FROM crops")
+    await api.services.carrier.run()
+    failed = await ask(api, "DELETE", status=409)
+    finished = await ask(api, "DELETE", params={"leave_behind": True})
+
+    assert [(one["code"], one["pending"]) for one in (pending, failed)] == [
+        ("transition_incomplete", 1),
+        ("transition_incomplete", 0),
+    ]
+    assert (finished["templates"], finished["faces_lost"], finished["persons_left_behind"]) == (2, 1, 0)
+    (detail,) = [
+        entry["detail"]
+        for entry in (await ask(api, "GET", "/v1/audit"))["items"]
+        if entry["action"] == "transition.finished"
+    ]
+    assert detail["faces_lost"] == 1
 
 
 async def test_before_the_switch_the_end_takes_the_beginning_back(api: Api, pipeline: FacePipeline) -> None:
@@ -364,6 +391,56 @@ async def test_crops_are_ciphertext_and_go_when_the_policy_no_longer_keeps_them(
     assert await stored(api, "SELECT count(*) FROM faces") == 2
 
 
+@pytest.mark.parametrize("policy", [{"threshold": 0.95}, None])
+async def test_a_policy_that_does_not_name_crops_and_liveness_leaves_them(api: Api, policy: Any) -> None:
+    created = await ask(api, "POST", "/v1/collections", 201, json={"name": "new", "policy": {}})
+    assert (created["policy"]["keep_crops"], created["policy"]["liveness"]) == (False, "off")
+    await keep_crops(api)
+    await api.register(portrait(), name="Ada")
+    await ask(api, "PATCH", HOME, json={"policy": {"liveness": "required"}})
+
+    changed = (await ask(api, "PATCH", HOME, json={"policy": policy}))["policy"]
+
+    assert (changed["keep_crops"], changed["liveness"]) == (True, "required")
+    assert changed["threshold"] == (policy or {}).get("threshold")
+    assert await stored(api, "SELECT count(*) FROM crops") == 1
+    named = (await ask(api, "PATCH", HOME, json={"policy": {"keep_crops": False, "liveness": "off"}}))["policy"]
+    assert (named["keep_crops"], named["liveness"]) == (False, "off")
+    assert await stored(api, "SELECT count(*) FROM crops") == 0
+
+
+async def test_a_policy_that_becomes_stricter_holds_for_requests_under_way(
+    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spoof:
+        def assess(self, *_: Any) -> Liveness:
+            return Liveness(0.1, LivenessReason.SPOOF)
+
+    def during(act: Callable[[], Any]) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(pipeline, "liveness", Spoof())
+        meddling(api, monkeypatch, pipeline, act)
+
+    def policy(mode: str, *, crops: bool = False) -> Any:
+        return ask(api, "PATCH", HOME, json={"policy": {"liveness": mode, "keep_crops": crops}})
+
+    during(lambda: policy("off", crops=True))
+    ada = await api.register(portrait(), name="Ada")
+    assert await stored(api, "SELECT count(*) FROM crops") == 1
+    during(lambda: policy("required"))
+    assert (await best(api, portrait(angle=5)))[1] == "not_live"
+    await policy("report")
+    during(lambda: policy("required"))
+    verified = await ask(
+        *(api, "POST", "/v1/verify"), data={"person_id": ada["person"]["id"]}, files={"photo": portrait(angle=5)}
+    )
+    assert verified["verdict"] == "not_live"
+    await policy("off")
+    during(lambda: policy("required"))
+    refused = await api.register(encoded(drawn(STRANGER)), name="Bob", status=422)
+    assert refused["rejected"][0]["reasons"] == ["not_live", "spoof"]
+
+
 async def ids(api: Api, sql: str) -> list[UUID]:
     async with api.services.database._engine.connect() as connection:
         return list((await connection.exec_driver_sql(sql)).scalars())
@@ -430,14 +507,34 @@ async def test_a_fixed_threshold_means_the_same_and_comes_back_as_it_was(
 ) -> None:
     lower = replace(second.calibration, points=tuple((rate, at - 0.5) for rate, at in second.calibration.points))
     monkeypatch.setattr(second, "calibration", lower)
-    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.99, "margin": 0.03}})
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.9641, "margin": 0.03}})
     await begin(api)
 
     there = (await ask(api, "POST", f"{MOVE}/switch"))["collection"]["policy"]
     back = (await ask(api, "POST", f"{MOVE}/switch"))["collection"]["policy"]
 
     assert (there["threshold"], there["margin"]) == (pytest.approx(lower.points[-1][1]), pytest.approx(0.03))
-    assert (back["threshold"], back["margin"]) == (0.99, 0.03)
+    assert (back["threshold"], back["margin"]) == (0.9641, 0.03)
+
+
+async def test_a_fixed_threshold_the_other_network_cannot_keep_is_refused(
+    api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = replace(second.calibration, points=second.calibration.points[:3])
+    await begin(api)
+
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.97}})  # beyond what the first was measured to
+    assert (await ask(api, "POST", f"{MOVE}/switch", 422))["code"] == "invalid_input"
+    monkeypatch.setattr(second, "calibration", coarse)
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.9437}})
+    refused = await ask(api, "POST", f"{MOVE}/switch", 422, params={"leave_behind": True})
+    assert ("1e-04" in refused["detail"], "1e-03" in refused["detail"]) == (True, True)
+
+    await ask(api, "PATCH", HOME, json={"policy": {"threshold": 0.9293}})
+    await ask(api, "POST", f"{MOVE}/switch")
+    monkeypatch.setattr(second, "calibration", replace(coarse, points=coarse.points[:2]))
+    back = await ask(api, "POST", f"{MOVE}/switch")  # restores what was left, whatever is resolved now
+    assert back["collection"]["policy"]["threshold"] == 0.9293
 
 
 async def test_what_cannot_begin_is_refused(api: Api) -> None:

@@ -43,7 +43,13 @@ def transition_examples(
         ),
         "finish_transition": (
             "200",
-            {"collection": moved, "removed_contract_id": _OLD, "templates": 500, "persons_left_behind": 0},
+            {
+                "collection": moved,
+                "removed_contract_id": _OLD,
+                "templates": 500,
+                "faces_lost": 0,
+                "persons_left_behind": 0,
+            },
         ),
         "supply_photos": (
             "200",

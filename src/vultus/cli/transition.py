@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vultus.services.carrying import Supplied
 
 app = typer.Typer(no_args_is_help=True)
-LeaveBehind = Annotated[bool, typer.Option("--leave-behind", help="Go on although persons will not be found.")]
+LeaveBehind = Annotated[
+    bool, typer.Option("--leave-behind", help="Go on although faces are lost or persons not found.")
+]
 Result = TypeVar("Result")
 
 
@@ -189,4 +191,4 @@ def finish(collection: CollectionOption = "default", leave_behind: LeaveBehind =
     if as_json:
         print_json(done.model_dump(mode="json"))
         return
-    out.print(f"{done.templates} templates of {done.removed_contract_id} removed")
+    out.print(f"{done.templates} templates of {done.removed_contract_id} removed, {done.faces_lost} faces lost")

@@ -194,11 +194,12 @@ class FacePipeline:
         """Return the chips, (n, views, side, side, 3), and the faces with their quality and, if wanted, their crops."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         views, faces = [], []
+        boxes = [_scaled(face, factor).box for face in found]
         with clock.stage("align"):
-            for face in found:
+            for at, face in enumerate(found):
                 landmarks = (face.landmarks * factor).astype(np.float32)
                 chip = align(picture.pixels, landmarks, self._frontal)
-                crop = cut(picture.pixels, _scaled(face, factor).box) if crops else None
+                crop = cut(picture.pixels, boxes[at], boxes[:at] + boxes[at + 1 :]) if crops else None
                 quality = measure(face, chip, self._frontal.array)
                 if self.scorer is not None:
                     (score,) = self.scorer.score(align(picture.pixels, landmarks, SCORED)[None])

@@ -38,20 +38,20 @@ class PolicyWire(Wire):
     margin: Number | None = Field(
         None, ge=0, le=2, description="Cosine ahead of the runner-up below which a match is ambiguous."
     )
-    keep_crops: bool = Field(
-        False,
+    keep_crops: bool | None = Field(
+        None,
         description="Keep an encrypted crop of every face enrolled from now on, for a later change of the network; "
-        "setting it to false, or leaving it out of a new policy, deletes the crops there are.",
+        "setting it to false deletes the crops there are. Left out or null, it stays as it is; false at first.",
     )
     fusion: domain.Fusion | None = Field(
         None,
         description="How a person with several faces is compared: with their closest face (`best`) or with the mean of "
         "their faces (`mean`); null for the default.",
     )
-    liveness: domain.LivenessMode = Field(
-        domain.LivenessMode.OFF,
+    liveness: domain.LivenessMode | None = Field(
+        None,
         description="The least that is done about presentation attacks: `off`, `report` or `required`; a request may "
-        "ask for more.",
+        "ask for more. Left out or null, it stays as it is; `off` at first.",
     )
     enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
     recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
@@ -63,17 +63,21 @@ class PolicyWire(Wire):
             raise ValueError("give at most one of threshold, target_fmr and target_fpir")
         return self
 
+    def staying(self) -> frozenset[str]:
+        """Return the gaps that a change leaves as they are: nobody loses crops or liveness by not naming them."""
+        return frozenset(name for name in ("keep_crops", "liveness") if getattr(self, name) is None)
+
     def resolve(self, default: domain.DecisionPolicy) -> domain.DecisionPolicy:
-        """Return the whole policy, gaps filled from the default."""
+        """Return the whole policy, gaps filled from the default; see `staying`."""
         chosen = any(value is not None for value in (self.threshold, self.target_fmr, self.target_fpir))
         return domain.DecisionPolicy(
             threshold=self.threshold,
             target_fmr=self.target_fmr if chosen else default.target_fmr,
             target_fpir=self.target_fpir,
             margin=self.margin,
-            keep_crops=self.keep_crops,
+            keep_crops=default.keep_crops if self.keep_crops is None else self.keep_crops,
             fusion=self.fusion or default.fusion,
-            liveness=self.liveness,
+            liveness=self.liveness or default.liveness,
             enrol=domain.QualityRule(**self.enrol.model_dump()) if self.enrol else default.enrol,
             recognize=domain.QualityRule(**self.recognize.model_dump()) if self.recognize else default.recognize,
         )
@@ -92,7 +96,10 @@ class CollectionPatch(Wire):
     """Changes to a collection; what is left out stays."""
 
     name: Word | None = None
-    policy: PolicyWire | None = Field(None, description="Replaces the whole policy; gaps take the default.")
+    policy: PolicyWire | None = Field(
+        None,
+        description="Replaces the whole policy; gaps take the default, but keep_crops and liveness stay as they are.",
+    )
     retention_days: Whole | None = Field(None, ge=1, le=36_500, description="For consents from now on; null for none.")
 
 

@@ -88,6 +88,7 @@ class FinishedOut(Wire):
     collection: CollectionOut
     removed_contract_id: str
     templates: int = Field(description="Templates removed.")
+    faces_lost: int = Field(description="Faces that had no other template, gone with their crops.")
     persons_left_behind: int = Field(description="Persons who lost their last face; they stay as persons.")
 
     @classmethod
@@ -97,6 +98,7 @@ class FinishedOut(Wire):
             collection=CollectionOut.of(done.collection),
             removed_contract_id=done.removed_contract_id,
             templates=done.templates,
+            faces_lost=done.faces_lost,
             persons_left_behind=done.left_behind,
         )
 

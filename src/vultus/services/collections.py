@@ -147,8 +147,16 @@ class Collections:
         async with self._database.work(read_only=True) as work:
             return await work.collections.page(after=after, limit=limit)
 
-    async def change(self, reference: str, *, actor: Actor, **changes: Any) -> Collection:
+    async def change(
+        self, reference: str, *, actor: Actor, staying: frozenset[str] = frozenset(), **changes: Any
+    ) -> Collection:
         """Change name, policy or retention of a collection; faces stay, and crops as long as the policy keeps them.
+
+        Args:
+            reference: Id or name.
+            actor: Who does it.
+            staying: Fields that a new policy takes over from the one there is.
+            changes: New values by field.
 
         Raises:
             CropKeyError: The policy shall keep crops, but their key is not at hand.
@@ -157,6 +165,9 @@ class Collections:
             found = await find_collection(work, reference)
             await work.lock_collection(found.id)
             _check_name(changes.get("name", found.name))
+            if staying:
+                there = (await work.collections.get(found.id)).policy
+                changes["policy"] = replace(changes["policy"], **{name: getattr(there, name) for name in staying})
             changed = await work.collections.change(found.id, **changes)
             crops = await self._keep_crops(work, changed)
             await work.audit.add(

@@ -78,7 +78,7 @@ class Recognizer:
         async with self._database.work(read_only=True) as work:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             now = await work.collections.get(home.id)
-            check_searched(home, now)
+            check_searched(home, now, mode)
             found = await work.faces.search(home.id, now.contract_id, probes, depth, now.policy.fusion)
             transition = await work.transitions.get(home.id) if now.second_contract_id else None
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)

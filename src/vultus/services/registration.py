@@ -219,7 +219,7 @@ class Registrar:
     ) -> Registered:
         # One writer a collection at a time: two requests must not both find the same new face unknown.
         now = await open_for_writing(work, str(home.id))
-        check_written(home, now)
+        check_written(home, now, home.policy.liveness.at_least(request.liveness))
         home = now
         existing = await _existing(work, home, request)
         judged, doubles = await self._without_doubles(work, home, request, existing, judged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from vultus.domain import Actor, Collection
 from vultus.errors import ConflictError, NotFoundError, TransitionIncompleteError
 from vultus.services.collections import find_collection
 from vultus.services.erasure import open_for_writing
-from vultus.services.policies import policy_under
+from vultus.services.policies import check_threshold, policy_under
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -63,12 +63,14 @@ class Finished:
     Attributes:
         removed_contract_id: The contract whose templates were removed.
         templates: How many.
+        faces_lost: Faces that had no other template, and went with their crops.
         left_behind: Persons who lost their last face.
     """
 
     collection: Collection
     removed_contract_id: str
     templates: int
+    faces_lost: int
     left_behind: int
 
 
@@ -142,6 +144,7 @@ class Transitions:
             NotFoundError: The collection does not exist, or is not changing its network.
             TransitionIncompleteError: Faces are still to be carried, or persons would not be found any more and
                 `leave_behind` is not set.
+            InvalidInputError: The other network's calibration does not resolve the policy's fixed threshold.
         """
         started = time.perf_counter()
         async with self._database.work() as work:
@@ -152,7 +155,11 @@ class Transitions:
             last = transition.policies
             # On the way back the very policy that was left, unless it was changed since.
             returning = last is not None and last["came"] == asdict(home.policy)
-            policy = policy_of(last["left"]) if last and returning else policy_under(home, second, self._pipelines)
+            if last and returning:
+                policy = policy_of(last["left"])
+            else:
+                check_threshold(home, second, self._pipelines)
+                policy = policy_under(home, second, self._pipelines)
             changed = await work.collections.change(
                 home.id, contract_id=second, second_contract_id=home.contract_id, policy=policy
             )
@@ -174,13 +181,14 @@ class Transitions:
 
         Raises:
             NotFoundError: The collection does not exist, or is not changing its network.
-            TransitionIncompleteError: Persons would lose their last face and `leave_behind` is not set.
+            TransitionIncompleteError: Faces have no template of the contract that stays and `leave_behind` is not set.
         """
         async with self._database.work() as work:
             home = await open_for_writing(work, reference)
             _, second = await under_way(work, home)
             side = await work.transitions.side(home.id, home.contract_id)
-            _check_complete(home, replace(side, missing=0, failed={}), "finish", leave_behind=leave_behind)
+            _check_complete(home, side, "finish", leave_behind=leave_behind)
+            _check_none_lost(home, side, leave_behind=leave_behind)
             templates = await work.transitions.end(home.id, second)
             changed = await work.collections.change(home.id, second_contract_id=None)
             await work.audit.add(
@@ -191,10 +199,11 @@ class Transitions:
                     "kept": home.contract_id,
                     "removed": second,
                     "templates": templates,
+                    "faces_lost": side.missing,
                     "persons_left_behind": side.persons_missing,
                 },
             )
-        return Finished(changed, second, templates, side.persons_missing)
+        return Finished(changed, second, templates, side.missing, side.persons_missing)
 
 
 def _check_complete(home: Collection, side: Side, act: str, *, leave_behind: bool) -> None:
@@ -214,6 +223,16 @@ def _check_complete(home: Collection, side: Side, act: str, *, leave_behind: boo
             "leave_behind.",
             pending=0,
             persons=side.persons_missing,
+        )
+
+
+def _check_none_lost(home: Collection, side: Side, *, leave_behind: bool) -> None:
+    if side.missing and not leave_behind:
+        raise TransitionIncompleteError(
+            f"{side.missing} faces of '{home.name}' have no template of contract '{side.contract_id}' and would be "
+            "erased with their crops; their persons keep other faces. Supply their photos again, or set leave_behind.",
+            pending=0,
+            persons=0,
         )
 
 

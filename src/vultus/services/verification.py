@@ -114,7 +114,7 @@ class Verifier:
             attack = rejected(face, mode)
             async with self._database.work(read_only=True) as work:
                 now = await work.collections.get(home.id)
-                check_searched(home, now)
+                check_searched(home, now, mode)
                 person = await work.persons.get(home.id, person_id)
                 best = await work.faces.best_of_person(
                     home.id, person_id, now.contract_id, face.vector, now.policy.fusion

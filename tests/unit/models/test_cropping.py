@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from tests.faces import astronaut, encoded, portrait
+from tests.faces import STRANGER, astronaut, drawn, encoded, portrait
 
 from vultus.domain import Box
 from vultus.models.cropping import MOST_PX, cut
@@ -27,6 +27,31 @@ def test_a_face_described_again_from_its_crop_has_its_vector(pipeline: FacePipel
     assert float(again.vector @ face.vector) >= 0.99
     assert again.face.box.overlap(face.crop.box) > 0.8
     assert max(Image.open(io.BytesIO(face.crop.jpeg)).size) <= MOST_PX
+
+
+def test_faces_of_others_are_covered(pipeline: FacePipeline) -> None:
+    beside = np.hstack([astronaut()[20:220, 140:300], drawn(STRANGER, side=200)[:, 30:]])
+    alone = pipeline.describe(encoded(beside)).faces
+    both = pipeline.describe(encoded(beside), crops=True).faces
+    assert (len(alone), len(both)) == (2, 2)
+
+    for face in both:
+        assert face.crop is not None
+        (again,) = pipeline.describe(face.crop.jpeg).faces
+        assert again.face.box.overlap(face.crop.box) > 0.8
+        assert float(again.vector @ face.vector) >= 0.99
+
+
+def test_a_face_that_overlaps_another_keeps_its_own_box() -> None:
+    pixels = np.full((90, 90, 3), 255, np.uint8)
+
+    crop = cut(pixels, Box(30, 30, 60, 60), [Box(45, 0, 90, 90)])
+
+    image = np.asarray(Image.open(io.BytesIO(crop.jpeg)).convert("L")).astype(int)
+    assert image[32:58, 32:58].min() > 240
+    assert abs(image[32:58, 64:] - 128).max() < 16
+    assert abs(image[:26, 50:] - 128).max() < 16
+    assert image[:, :40].min() > 240
 
 
 def test_nothing_is_cut_unless_asked_for(pipeline: FacePipeline) -> None:

@@ -12,7 +12,7 @@ from vultus.domain import Role
 from vultus.evaluation.own_gallery import OwnGallery, Wanted
 from vultus.schemas.base import Page
 from vultus.schemas.calibration import CalibrationIn, CalibrationOut
-from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
+from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch, PolicyWire
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
 
@@ -63,7 +63,8 @@ async def change_collection(collection: CollectionRef, body: CollectionPatch, ap
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if "policy" in changes:
         default = await app.collections.default_policy_of(collection)
-        changes["policy"] = body.policy.resolve(default) if body.policy else default
+        wanted = body.policy or PolicyWire()
+        changes |= {"policy": wanted.resolve(default), "staying": wanted.staying()}
     if changes.get("name", ...) is None:
         del changes["name"]
     return CollectionOut.of(await app.collections.change(collection, actor=who, **changes))

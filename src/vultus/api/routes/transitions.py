@@ -28,7 +28,7 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/t
 MISSING = problems(errors.NotFoundError)
 INCOMPLETE = problems(errors.NotFoundError, errors.TransitionIncompleteError, errors.PackNotLoadedError)
 LeaveBehind = Annotated[
-    bool, Query(description="Go on although persons will not be found; `left-behind` says who they are.")
+    bool, Query(description="Go on although faces are lost or persons will not be found; `left-behind` says who.")
 ]
 
 
@@ -54,7 +54,12 @@ async def read_transition(collection: CollectionRef, app: App) -> TransitionOut:
     return TransitionOut.of(await app.transitions.state(collection))
 
 
-@router.post("/switch", summary="Switch to the other network", responses=INCOMPLETE, openapi_extra=needs(Role.ADMIN))
+@router.post(
+    "/switch",
+    summary="Switch to the other network",
+    responses={**INCOMPLETE, **problems(errors.InvalidInputError)},
+    openapi_extra=needs(Role.ADMIN),
+)
 async def switch_transition(
     collection: CollectionRef, app: App, who: Who, leave_behind: LeaveBehind = False
 ) -> SwitchedOut:
