@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vultus.services.carrying import Supplied
 
 app = typer.Typer(no_args_is_help=True)
-LeaveBehind = Annotated[bool, typer.Option("--leave-behind", help="Go on although faces are lost or persons not found.")]
+LeaveBehind = Annotated[
+    bool, typer.Option("--leave-behind", help="Go on although faces are lost or persons not found.")
+]
 Result = TypeVar("Result")
 
 

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import cv2
-import numpy as np
 import simplejpeg
 
 from vultus.domain import Box, Crop, Pixels

@@ -95,7 +95,10 @@ class CollectionPatch(Wire):
     """Changes to a collection; what is left out stays."""
 
     name: Word | None = None
-    policy: PolicyWire | None = Field(None, description="Replaces the whole policy; gaps take the default, but keep_crops and liveness stay as they are.")
+    policy: PolicyWire | None = Field(
+        None,
+        description="Replaces the whole policy; gaps take the default, but keep_crops and liveness stay as they are.",
+    )
     retention_days: Whole | None = Field(None, ge=1, le=36_500, description="For consents from now on; null for none.")
 
 

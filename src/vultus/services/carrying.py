@@ -142,8 +142,8 @@ class Carrier:
             if error.kind in NOT_THE_PHOTOS_FAULT:
                 raise
             outcome = Failed("damaged")
-        except Exception as error:
-            # One face must not keep all others waiting; the message of the error may hold anything, so its name does.
+        except Exception as error:  # noqa: BLE001  one face must not keep all others waiting
+            # The message of the error may hold anything; its name does.
             log.error("face %s of collection %s: %s", face_id, collection_id, type(error).__name__)
             outcome = Failed("error")
         return await settle(self._database, collection_id, face_id, pipeline, outcome, worker=self._id)
