@@ -360,6 +360,65 @@ async def test_another_key_is_named_and_a_missing_one_never_replaced(api: Api) -
     assert await api.services.carrier.run() == 1
 
 
+async def test_faces_wait_for_a_missing_key_and_without_a_crop_nobody_asks_for_it(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    await api.register(portrait(), name="Ada")
+    await begin(api)
+    assert await api.services.carrier.run() == 0
+    assert "crops" not in caplog.text
+    await ask(api, "DELETE")
+    await keep_crops(api)
+    await api.register(portrait(mirror=True), portrait(angle=5), person_id=await person_of(api))
+    path = api.services.settings.crop_key_file
+    right = path.read_bytes()
+    await begin(api)
+
+    path.unlink()
+    assert await api.services.carrier.run() == 0
+    assert [str(path) in record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [True]
+    side = (await ask(api, "GET"))["second"]
+    assert (side["pending"], side["failed"]) == (2, {"no_crop": 1})
+    path.write_bytes(right)
+    assert await api.services.carrier.run() == 2
+
+
+async def person_of(api: Api) -> str:
+    (person,) = (await ask(api, "GET", f"{HOME}/persons"))["items"]
+    return str(person["id"])
+
+
+async def test_a_face_and_a_collection_that_fail_do_not_stop_the_others(
+    api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = {"policy": {"keep_crops": True}}
+    first = (await ask(api, "POST", "/v1/collections", 201, json={"name": "first", **policy}))["id"]
+    await ask(api, "POST", "/v1/collections/first/transition", json={"pack": "zoomed"})
+    await keep_crops(api)
+    ada = await api.register(portrait(), portrait(mirror=True), name="Ada")
+    await begin(api)
+    carrier = api.services.carrier
+    toward = carrier._toward
+
+    async def broken(home: Any, contract_id: str) -> int:
+        if str(home.id) == first:
+            raise RuntimeError
+        return await toward(home, contract_id)
+
+    async def fail() -> None:
+        raise ValueError("a name")
+
+    monkeypatch.setattr(carrier, "_toward", broken)
+    meddling(api, monkeypatch, second, fail)
+
+    assert await carrier.run() == 1
+    assert (await ask(api, "GET"))["second"]["failed"] == {"error": 1}
+    assert f"collection {first}" in caplog.text
+    assert any(one["face"]["id"] in caplog.text for one in ada["accepted"])
+    assert "a name" not in caplog.text
+    assert (await begin(api))["second"]["pending"] == 1
+
+
 async def test_a_crop_put_beside_another_face_is_damaged(api: Api) -> None:
     await keep_crops(api)
     await api.register(portrait(), portrait(mirror=True), name="Ada")

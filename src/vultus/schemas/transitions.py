@@ -32,7 +32,7 @@ class SideOut(Wire):
     faces: int = Field(description="Faces with a template of it.")
     missing: int = Field(description="Faces without one.")
     pending: int = Field(description="Of the missing, those not yet tried.")
-    failed: dict[str, int] = Field(description="Of the missing by reason: no_crop, no_face, wrong_key, damaged.")
+    failed: dict[str, int] = Field(description="Of the missing by reason: no_crop, no_face, wrong_key, damaged, error.")
     persons_missing: int = Field(description="Persons with faces, but none that a search of this contract finds.")
 
 

@@ -15,7 +15,6 @@ from uuid import UUID
 
 from vultus.errors import (
     CropKeyError,
-    ImageError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
@@ -70,13 +69,30 @@ class Carrier:
         self._id = new_id()
 
     async def run(self) -> int:
-        """Carry what is left in every collection; return how many faces were."""
+        """Carry what is left in every collection; return how many faces were.
+
+        What fails in one collection is logged and does not keep the others waiting.
+        """
         async with self._database.work(read_only=True) as work:
             transitions = await work.transitions.all()
-        return sum([await self.carry(transition.collection_id) for transition in transitions])
+        carried, no_key = 0, None
+        for collection_id in (transition.collection_id for transition in transitions):
+            try:
+                carried += await self.carry(collection_id)
+            except CropKeyError as error:
+                no_key = error
+            except Exception as error:
+                log.error("faces of collection %s are not carried", collection_id, exc_info=error)
+        if no_key is not None:
+            log.error("retained crops wait to be opened: %s", no_key.detail)
+        return carried
 
     async def carry(self, collection_id: UUID) -> int:
-        """Carry what is left in one collection, unless another worker does; return how many faces were."""
+        """Carry what is left in one collection, unless another worker does; return how many faces were.
+
+        Raises:
+            CropKeyError: There are crops to open, and the key's file is missing or unusable.
+        """
         if not await self._lease(collection_id):
             return 0
         try:
@@ -103,12 +119,13 @@ class Carrier:
         async with self._database.work() as work:
             await work.lock_collection(home.id)
             await work.carrying.fail_without_crop(home.id, contract_id)
-        key = await self._key()
         carried, after = 0, None
+        key: CropKey | None = None
         while await self._lease(home.id):
             async with self._database.work(read_only=True) as work:
                 faces = await work.carrying.pending(home.id, contract_id, after, BATCH)
             for face_id in faces:
+                key = key or await self._vault.opening()
                 with contextlib.suppress(NotFoundError):  # the face is gone; a collection that is has no more faces
                     carried += await self._one(home.id, face_id, pipeline, key)
                 after = face_id
@@ -116,17 +133,19 @@ class Carrier:
                 break
         return carried
 
-    async def _key(self) -> CropKey | None:
-        try:
-            return await self._vault.opening()
-        except CropKeyError as error:
-            log.error("retained crops cannot be opened: %s", error.detail)
-            return None
-
-    async def _one(self, collection_id: UUID, face_id: UUID, pipeline: FacePipeline, key: CropKey | None) -> bool:
+    async def _one(self, collection_id: UUID, face_id: UUID, pipeline: FacePipeline, key: CropKey) -> bool:
         async with self._database.work(read_only=True) as work:
             stored = await work.crops.get(collection_id, face_id)
-        outcome = await self._described(collection_id, face_id, stored, pipeline, key)
+        try:
+            outcome = await self._described(collection_id, face_id, stored, pipeline, key)
+        except VultusError as error:
+            if error.kind in NOT_THE_PHOTOS_FAULT:
+                raise
+            outcome = Failed("damaged")
+        except Exception as error:  # noqa: BLE001  one face must not keep all others waiting
+            # The message of the error may hold anything; its name does.
+            log.error("face %s of collection %s: %s", face_id, collection_id, type(error).__name__)
+            outcome = Failed("error")
         return await settle(self._database, collection_id, face_id, pipeline, outcome, worker=self._id)
 
     async def _described(
@@ -135,12 +154,10 @@ class Carrier:
         face_id: UUID,
         stored: SealedCrop | None,
         pipeline: FacePipeline,
-        key: CropKey | None,
+        key: CropKey,
     ) -> FloatArray | Failed:
         if stored is None:
             return Failed("no_crop")
-        if key is None:
-            return Failed("wrong_key")
         try:
             crop = opened(key, stored, collection_id=collection_id, face_id=face_id)
             while True:
@@ -150,7 +167,7 @@ class Carrier:
                     break
         except CropKeyError:
             return Failed("wrong_key")
-        except (CropDamagedError, ImageError):
+        except CropDamagedError:
             return Failed("damaged")
         face = same_face(analysis.faces, crop.box)
         return Failed("no_face") if face is None else face.vector
