@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vultus.errors import InvalidInputError
 from vultus.evaluation.allpairs import Accepted, accepted_by_person, tally_pairs
 from vultus.evaluation.groups import GroupsResult, evaluate_groups
 from vultus.evaluation.intervals import Mean, Rate, clopper_pearson, clustered, mean_of, wilson
@@ -243,8 +244,14 @@ def by_groups(
         labels: For each division the group of every person.
 
     Raises:
-        InvalidInputError: A division has fewer than two groups with faces.
+        InvalidInputError: A division has fewer than two groups with faces, or nobody measured thresholds for the pack.
     """
+    if not labels:
+        return ()
+    if not calibration.points:
+        raise InvalidInputError(
+            "Error rates by group are told at the pack's thresholds, and it has none yet: run it with --keep first."
+        )
     limits = sorted({*(limit for _, limit in calibration.points), calibration.threshold_at(DEFAULT_FMR)})
     wanted = data.counts * (data.counts - 1) // 2
     vectors, person = described.vectors[described.found], data.person[described.found]

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from vultus.cli import evaluate
+from vultus.domain import Calibration
 
 VOID = {"meta", "line", "path", "circle", "br"}
 
@@ -220,3 +221,19 @@ def test_a_table_of_groups_that_cannot_be_used_is_told_why(
 
     assert result.exit_code == 2
     assert words in json.loads(result.stdout)["error"]["detail"]
+
+
+def test_a_pack_without_thresholds_is_measured_and_its_groups_are_told_later(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipeline: Any
+) -> None:
+    monkeypatch.setattr(pipeline, "calibration", Calibration((), 0.0, "not measured"))
+    groups = tmp_path / "groups.csv"
+    persons = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    rows = [f"{person},{'one' if at % 2 else 'other'}" for at, person in enumerate(persons)]
+    groups.write_text("\n".join(["person,half", *rows]), encoding="utf-8")
+
+    measured = call("pairs", folder, "--out", tmp_path / "report")
+    refused = call("pairs", folder, "--out", tmp_path / "other", "--groups", groups)
+
+    assert measured.exit_code == 0, measured.output
+    assert (refused.exit_code, "--keep first" in " ".join(refused.output.split())) == (2, True)
