@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 TOLERATED_ENLARGEMENT = 0.8
 """Share of a crop's resolution that suffices; decoding a photo again for the rest would not pay."""
 
-
 SCORED = arcface_template(112)
 """The crop that quality networks look at."""
 
@@ -134,18 +133,14 @@ class FacePipeline:
             closer = self._side_for_chips(found, max(picture.width, picture.height), crops=crops)
             sharp = opened.divisor(closer) >= opened.divisor(side)
             if sharp:
-                chips, faces = self._align(picture, found, clock, embed=embed, crops=crops)
-                if watch is not None:
-                    faces = _watched(watch, picture, faces, clock)
+                chips, faces = self._align(picture, found, clock, watch, embed=embed, crops=crops)
         if not sharp:
             # Outside the first hold: photos waiting for more room while holding some could wait for each other.
             del picture
             with self._budget.hold(opened.weight(closer)):
                 with clock.stage("decode"):
                     picture = opened.decode(closer)
-                chips, faces = self._align(picture, found, clock, embed=embed, crops=crops)
-                if watch is not None:
-                    faces = _watched(watch, picture, faces, clock)
+                chips, faces = self._align(picture, found, clock, watch, embed=embed, crops=crops)
         if embed:
             with clock.stage("embed"):
                 vectors = self._embedder.embed(chips)
@@ -189,9 +184,16 @@ class FacePipeline:
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
     def _align(
-        self, picture: Picture, found: list[DetectedFace], clock: _Clock, *, embed: bool, crops: bool
+        self,
+        picture: Picture,
+        found: list[DetectedFace],
+        clock: _Clock,
+        watch: LivenessDetector | None,
+        *,
+        embed: bool,
+        crops: bool,
     ) -> tuple[Pixels, list[DescribedFace]]:
-        """Return the chips, (n, views, side, side, 3), and the faces with their quality and, if wanted, their crops."""
+        """Return the chips, (n, views, side, side, 3), and the faces with all that is wanted but their vectors."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         views, faces = [], []
         boxes = [_scaled(face, factor).box for face in found]
@@ -209,6 +211,11 @@ class FacePipeline:
                     if self._template != self._frontal:
                         chip = align(picture.pixels, landmarks, self._template)
                     views.append(self._views.cut(picture.pixels, landmarks, chip))
+        if watch is not None:
+            with clock.stage("liveness"):
+                faces = [
+                    replace(face, liveness=watch.assess(picture.pixels, _scaled(face.face, factor))) for face in faces
+                ]
         side = self._template.side
         return np.array(views, np.uint8) if views else np.empty((0, 1, side, side, 3), np.uint8), faces
 
@@ -226,15 +233,6 @@ class _Clock:
             yield
         finally:
             self.taken_ms[name] = self.taken_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
-
-
-def _watched(
-    watch: LivenessDetector, picture: Picture, faces: list[DescribedFace], clock: _Clock
-) -> list[DescribedFace]:
-    """Return the faces, judged live or not."""
-    factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
-    with clock.stage("liveness"):
-        return [replace(face, liveness=watch.assess(picture.pixels, _scaled(face.face, factor))) for face in faces]
 
 
 def _scaled(face: DetectedFace, factor: np.ndarray) -> DetectedFace:

@@ -20,7 +20,7 @@ def policy_under(home: Collection, contract_id: str, pipelines: Pipelines) -> De
     """Return what a collection's policy means under another contract.
 
     A fixed threshold becomes the one with the same false match rate, a fixed margin the same multiple of the measured
-    one, and a quality rule that is its pack's own becomes the other pack's: sharpness and score have another scale
+    one, and a quality rule that is its pack's own becomes the other pack's: the detector's score has another scale
     there. What the policy leaves to the calibration stays as it is. Where a calibration does not resolve the rate of a
     fixed threshold its strictest point stands in: enough to compare by, see `check_threshold` before deciding by it.
     """
