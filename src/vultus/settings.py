@@ -95,6 +95,23 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     timeout_s: float = Field(30.0, gt=0, description="Longest silence of a server while downloading.")
 
 
+class IndexSettings(BaseModel, frozen=True, extra="forbid"):
+    """How large collections are searched."""
+
+    exact_limit: int = Field(
+        10_000, ge=1_000, description="Faces up to which a collection is searched in SQL; beyond, by candidate index."
+    )
+    risk: float = Field(
+        1e-5, gt=0, le=1e-2, description="Probability that a face at the deciding cosine is not a candidate."
+    )
+    candidates: int = Field(400, ge=100, description="Faces compared for a probe before it is known how many it takes.")
+    interval_s: float = Field(1.0, gt=0, description="Pause between looks for new and erased faces.")
+    watch_share: float = Field(0.001, ge=0, le=1, description="Share of searches by index that are repeated exactly.")
+    watch_limit: float = Field(
+        0.001, ge=0, le=1, description="Share of persons lost, of those checked, beyond which SQL searches instead."
+    )
+
+
 class JobSettings(BaseModel, frozen=True, extra="forbid"):
     """Work done in the background by the server."""
 
@@ -139,6 +156,7 @@ class Settings(BaseSettings):
     photos: PhotoSettings = PhotoSettings()
     inference: InferenceSettings = InferenceSettings()
     models: ModelSettings = ModelSettings()
+    index: IndexSettings = IndexSettings()
     jobs: JobSettings = JobSettings()
     crops: CropSettings = CropSettings()
     log: LogSettings = LogSettings()

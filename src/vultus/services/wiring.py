@@ -16,9 +16,11 @@ from vultus.services.consents import Consents
 from vultus.services.crops import CropVault
 from vultus.services.erasure import Eraser
 from vultus.services.images import Images
+from vultus.services.indexing import Indexes
 from vultus.services.persons import Persons
 from vultus.services.recognition import Recognizer
 from vultus.services.registration import Registrar
+from vultus.services.searching import Searcher
 from vultus.services.shadow import Shadow
 from vultus.services.transition import Transitions
 from vultus.services.verification import Verifier
@@ -43,9 +45,11 @@ class Services:
     consents: Consents
     eraser: Eraser
     images: Images
+    indexes: Indexes
     persons: Persons
     recognizer: Recognizer
     registrar: Registrar
+    searcher: Searcher
     shadow: Shadow
     supplier: Supplier
     transitions: Transitions
@@ -56,7 +60,9 @@ def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines:
     """Wire the services."""
     images = Images(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
-    shadow = Shadow(database, pool, pipelines)
+    indexes = Indexes(database, settings.index)
+    searcher = Searcher(indexes, candidates=settings.index.candidates)
+    shadow = Shadow(database, pool, pipelines, searcher)
     return Services(
         settings=settings,
         database=database,
@@ -69,9 +75,13 @@ def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines:
         consents=Consents(database),
         eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
         images=images,
+        indexes=indexes,
         persons=Persons(database),
-        recognizer=Recognizer(database, images, pipelines, shadow),
-        registrar=Registrar(database, images, pipelines, vault, max_photos=settings.photos.max_photos),
+        recognizer=Recognizer(database, images, pipelines, searcher, shadow),
+        registrar=Registrar(
+            database, images, pipelines, searcher, vault, max_photos=settings.photos.max_photos
+        ),
+        searcher=searcher,
         shadow=shadow,
         supplier=Supplier(database, images, pipelines, max_photos=settings.photos.max_photos),
         transitions=Transitions(database, pipelines),
