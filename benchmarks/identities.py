@@ -6,16 +6,16 @@ brought to length 1. Of real people only what is in `statistics/` is used: sums 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
     from vultus.domain import FloatArray
 
@@ -62,13 +62,17 @@ class People:
 def _root(covariance: NDArray[np.float64]) -> FloatArray:
     """Return a matrix that turns rows of independent normal numbers into rows with a covariance."""
     eigenvalues, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.clip(eigenvalues, 0, None))).T.astype(np.float32)
+    root: FloatArray = (vectors * np.sqrt(np.clip(eigenvalues, 0, None))).T.astype(np.float32)
+    return root
 
 
 def measured(vectors: FloatArray, persons: NDArray[np.int64], source: str) -> People:
     """Return what (n, d) vectors of length 1 of (n,) persons are like, every person weighing the same."""
     order = np.argsort(persons, kind="stable")
-    rows, starts, counts = vectors[order].astype(np.float64), *np.unique(persons[order], return_index=True, return_counts=True)[1:]
+    rows, starts, counts = (
+        vectors[order].astype(np.float64),
+        *np.unique(persons[order], return_index=True, return_counts=True)[1:],
+    )
     means = np.add.reduceat(rows, starts) / counts[:, None]
     scatter = rows - np.repeat(means, counts, axis=0)
     several = counts > 1
@@ -82,8 +86,16 @@ def measured(vectors: FloatArray, persons: NDArray[np.int64], source: str) -> Pe
 
 def real() -> People:
     """Return the people of the built-in pack's vectors, measured on LFW's 5,749 persons."""
-    with np.load(STATISTICS / "dlib-resnet.npz") as kept:
-        return People(str(kept["source"]), *(kept[name].astype(np.float64) for name in ("mean", "between", "within")))
+    kept = json.loads((STATISTICS / "dlib-resnet.json").read_text(encoding="utf-8"))
+    return People(kept["source"], np.array(kept["mean"]), _symmetric(kept["between"]), _symmetric(kept["within"]))
+
+
+def _symmetric(rows: list[list[float]]) -> NDArray[np.float64]:
+    """Return the matrix of which these are the rows up to the diagonal."""
+    matrix = np.zeros((len(rows), len(rows)))
+    matrix[np.tril_indices(len(rows))] = np.concatenate(rows)
+    matrix += np.tril(matrix, -1).T
+    return matrix
 
 
 def spectrum(dimension: int = 512, exponent: float = -0.5, noise: float = 0.5) -> People:
@@ -101,7 +113,12 @@ def spectrum(dimension: int = 512, exponent: float = -0.5, noise: float = 0.5) -
 
 
 def keep(people: People, name: str) -> None:
-    """Write statistics to be part of the benchmark."""
-    STATISTICS.mkdir(exist_ok=True)
-    arrays = {name: getattr(people, name).astype(np.float32) for name in ("mean", "between", "within")}
-    np.savez_compressed(STATISTICS / f"{name}.npz", source=np.array(people.source), **arrays)
+    """Write statistics to be part of the benchmark: of a covariance, the rows up to the diagonal."""
+    numbers: dict[str, object] = {"source": people.source, "mean": _rounded(people.mean)}
+    for part in ("between", "within"):
+        numbers[part] = [_rounded(row[: at + 1]) for at, row in enumerate(getattr(people, part))]
+    (STATISTICS / f"{name}.json").write_text(json.dumps(numbers) + "\n", encoding="utf-8")
+
+
+def _rounded(numbers: NDArray[np.float64]) -> list[float]:
+    return [float(f"{number:.5g}") for number in numbers]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-
 from vultus.domain import Coding
 from vultus.errors import VultusError
 from vultus.index.candidates import CandidateIndex
@@ -159,5 +158,3 @@ class Indexes:
         if self._held.pop(key, None) is not None:
             log.info("candidate index dropped", extra={"collection": str(key[0])})
         self.watch.forget(key)
-
-

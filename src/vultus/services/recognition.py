@@ -12,7 +12,7 @@ from vultus.services.collections import calibration_of, check_contract, find_col
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
 from vultus.services.naming import Recognition, name_faces, with_probability
-from vultus.services.searching import query_of
+from vultus.services.queries import query_of
 
 if TYPE_CHECKING:
     from vultus.db.database import Database

@@ -36,7 +36,7 @@ from vultus.services.enrolment import enrol
 from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
-from vultus.services.searching import Query
+from vultus.services.queries import Query
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work

@@ -3,72 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vultus.domain import Fusion
+from vultus.errors import VultusError
 from vultus.index.codes import one_thread
-from vultus.services.collections import calibration_of
-from vultus.services.decision import threshold_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
-    from vultus.db.database import Work
-    from vultus.db.repositories.faces import SearchResult
-    from vultus.domain import Collection, FloatArray, NumberArray
+    from vultus.db.database import Database, Work
+    from vultus.db.repositories.ranking import SearchResult
+    from vultus.domain import NumberArray
     from vultus.index.candidates import CandidateIndex, Hunt
-    from vultus.models.pipeline import FacePipeline
     from vultus.services.indexing import Indexes
+    from vultus.services.queries import Query
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 WIDENED = 4
 """How many times more faces are proposed when those so far belong to too few persons."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Query:
-    """What is searched, where, and how exact the answer must be.
-
-    Attributes:
-        probes: (k, d) float32, each row of length 1.
-        limit: Candidates a probe.
-        needed: Given the gallery's size, the cosine at which somebody counts as found, and the margin that the next
-            person must be behind: what is below both decides nothing.
-    """
-
-    collection_id: UUID
-    contract_id: str
-    probes: FloatArray
-    limit: int
-    fusion: Fusion
-    needed: Callable[[int], tuple[float, float]]
-
-
-def query_of(home: Collection, pipeline: FacePipeline, probes: FloatArray, limit: int) -> Query:
-    """Return the search of a collection whose answer its policy decides by.
-
-    Args:
-        home: Its policy as it is under the pipeline's contract.
-        pipeline: Made the probes.
-        probes: (k, d) float32, each row of length 1.
-        limit: Candidates a probe.
-    """
-    policy, calibration = home.policy, calibration_of(home, pipeline)
-    margin = policy.margin if policy.margin is not None else calibration.margin
-    return Query(
-        collection_id=home.id,
-        contract_id=pipeline.contract.id,
-        probes=probes,
-        limit=limit,
-        fusion=policy.fusion,
-        needed=lambda size: (threshold_for(policy, calibration, size).cosine, margin),
-    )
 
 
 class Searcher:
@@ -97,11 +58,28 @@ class Searcher:
         self._indexes.watch.offer(query)
         return found
 
+    async def repeat_forever(self, database: Database) -> None:
+        """Repeat, exactly, a share of the searches by index; for ever."""
+        while True:
+            query = await self._indexes.watch.next()
+            try:
+                await self.repeat(query, database)
+            except VultusError as error:
+                log.debug("a search was not repeated: %s", error.code)
+            except Exception as error:
+                log.error("a search was not repeated", exc_info=error)
+
+    async def repeat(self, query: Query, database: Database) -> None:
+        """Search both ways in one view of the database, and have counted where they differ."""
+        async with database.work(read_only=True) as work:
+            exact = await self.exactly(work, query)
+            ours = await self.by_index_if_any(work, query)
+        if ours is not None:
+            self._indexes.watch.count(query, ours, exact)
+
     async def exactly(self, work: Work, query: Query) -> tuple[SearchResult, ...]:
         """Compare every face, in SQL."""
-        return await work.faces.search(
-            query.collection_id, query.contract_id, query.probes, query.limit, query.fusion
-        )
+        return await work.faces.search(query.collection_id, query.contract_id, query.probes, query.limit, query.fusion)
 
     async def by_index_if_any(self, work: Work, query: Query) -> tuple[SearchResult, ...] | None:
         """Search by the collection's index; None if it has none."""
@@ -113,24 +91,18 @@ class Searcher:
         # In this order: what is newer than this is added by the database, and what is not is in the index by now.
         after, size = index.last, len(index)
         hunts = [index.hunt(probe) for probe in query.probes]
-        proposed: list[NumberArray] = []
-        found: list[SearchResult] = []
         count = self._candidates
         while True:
-            proposed = await self._run(lambda count=count: [hunt.closest(count) for hunt in hunts])  # type: ignore[misc]
+            proposed = await self._run(partial(_closest, hunts, count))
             found = await self._rescore(work, query, range(len(hunts)), proposed, after)
             if count >= size or all(len(one.candidates) >= query.limit for one in found):
                 break
             count *= WIDENED
         floors = [_floors(one, query, size) for one in found]
-        most = WIDENED * self._candidates
-        left = await self._run(
-            lambda: [_left(*each, *floor, most) for *each, floor in zip(hunts, proposed, floors, strict=True)]
-        )
-        again = [at for at, numbers in enumerate(left) if numbers is not None]
-        if again:
-            more = [np.union1d(proposed[at], left[at]) for at in again]
-            for at, one in zip(again, await self._rescore(work, query, again, more, after), strict=True):
+        left = await self._run(partial(_left, hunts, proposed, floors, WIDENED * self._candidates))
+        if left:
+            more = [np.union1d(proposed[at], numbers) for at, numbers in left.items()]
+            for at, one in zip(left, await self._rescore(work, query, list(left), more, after), strict=True):
                 found[at] = one
         return tuple(replace(one, gallery_size=size + one.gallery_size) for one in found)
 
@@ -168,9 +140,22 @@ def _floors(found: SearchResult, query: Query, size: int) -> tuple[float, float]
     return floor, floor
 
 
-def _left(hunt: Hunt, proposed: NumberArray, wished: float, needed: float, most: int) -> NumberArray | None:
-    """Return the faces that may be above a cosine, or None if all of them were proposed already."""
-    open_ = hunt.above(wished)
-    if len(open_) > most and needed > wished:
-        open_ = hunt.above(needed)
-    return None if np.isin(open_, proposed, kind="sort").all() else open_
+def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:
+    return [hunt.closest(count) for hunt in hunts]
+
+
+def _left(
+    hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[tuple[float, float]], most: int
+) -> dict[int, NumberArray]:
+    """Return the faces that may be above the cosines, of the probes for which not all of them were proposed already.
+
+    What is only wished for is left if it takes more than `most` faces.
+    """
+    left = {}
+    for at, (hunt, known, (wished, needed)) in enumerate(zip(hunts, proposed, floors, strict=True)):
+        numbers = hunt.above(wished)
+        if len(numbers) > most and needed > wished:
+            numbers = hunt.above(needed)
+        if not np.isin(numbers, known, kind="sort").all():
+            left[at] = numbers
+    return left

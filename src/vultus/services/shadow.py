@@ -17,7 +17,7 @@ from vultus.services.comparing import kind_of
 from vultus.services.images import Photo, same_face
 from vultus.services.naming import Recognition, name_faces
 from vultus.services.policies import policy_under
-from vultus.services.searching import query_of
+from vultus.services.queries import query_of
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -11,14 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.errors import VultusError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.db.database import Database
-    from vultus.db.repositories.faces import SearchResult
-    from vultus.services.searching import Query, Searcher
+    from vultus.db.repositories.ranking import SearchResult
+    from vultus.services.queries import Query
 
 log = logging.getLogger(__name__)
 
@@ -90,24 +87,9 @@ class Watch:
             with contextlib.suppress(asyncio.QueueFull):
                 self._waiting.put_nowait(query)
 
-    async def forever(self, database: Database, searcher: Searcher) -> None:
-        """Repeat what was offered, for ever."""
-        while True:
-            query = await self._waiting.get()
-            try:
-                await self.repeat(query, database, searcher)
-            except VultusError as error:
-                log.debug("a search was not repeated: %s", error.code)
-            except Exception as error:
-                log.error("a search was not repeated", exc_info=error)
-
-    async def repeat(self, query: Query, database: Database, searcher: Searcher) -> None:
-        """Search both ways in one view of the database, and count where they differ."""
-        async with database.work(read_only=True) as work:
-            exact = await searcher.exactly(work, query)
-            ours = await searcher.by_index_if_any(work, query)
-        if ours is not None:
-            self.count(query, ours, exact)
+    async def next(self) -> Query:
+        """Wait for a search to repeat."""
+        return await self._waiting.get()
 
     def count(self, query: Query, ours: Sequence[SearchResult], exact: Sequence[SearchResult]) -> None:
         """Count what a search by index and an exact one say about the same probes."""

@@ -78,9 +78,7 @@ def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines:
         indexes=indexes,
         persons=Persons(database),
         recognizer=Recognizer(database, images, pipelines, searcher, shadow),
-        registrar=Registrar(
-            database, images, pipelines, searcher, vault, max_photos=settings.photos.max_photos
-        ),
+        registrar=Registrar(database, images, pipelines, searcher, vault, max_photos=settings.photos.max_photos),
         searcher=searcher,
         shadow=shadow,
         supplier=Supplier(database, images, pipelines, max_photos=settings.photos.max_photos),
