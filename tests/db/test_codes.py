@@ -60,9 +60,8 @@ async def test_codes_are_made_set_and_loaded(
         assert left.tolist() == [numbers[0]]
         assert (none.shape, nothing.shape) == ((0,), (0, 0))
         assert sorted((await work.codes.numbers(home.id, home.contract_id)).tolist()) == numbers.tolist()
-        assert await work.codes.last_number(home.id, home.contract_id) == numbers[-1]
-        assert await work.codes.last_number(home.id, SECOND) == numbers[-1] + 1
-        assert await work.codes.last_number(home.id, "no such") == 0
+        assert await work.codes.last_number(home.id) == numbers[-1] + 1
+        assert await work.codes.last_number(uuid4()) == 0
         assert len(await work.codes.numbers(home.id, "no such")) == 0
 
 
@@ -78,7 +77,7 @@ async def test_numbers_rise_in_the_order_of_commits(
         async with database.work() as work:
             writing.set()
             await work.carrying.carry(home.id, ada.faces[0].id, SECOND, towards(1))
-            return await work.codes.last_number(home.id, SECOND)
+            return await work.codes.last_number(home.id)
 
     async with database.work() as work:
         await enrol(work, home, "bob", towards(2))
@@ -87,7 +86,7 @@ async def test_numbers_rise_in_the_order_of_commits(
         await asyncio.sleep(0.1)
         assert not later.done()
         await enrol(work, home, "eve", towards(3))
-        earlier = await work.codes.last_number(home.id, home.contract_id)
+        earlier = await work.codes.last_number(home.id)
 
     assert await later > earlier
 

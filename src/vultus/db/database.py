@@ -15,6 +15,7 @@ from vultus.db.failures import DOWN, translated, watch
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, revision_of
 from vultus.db.repositories.audit import Audit
+from vultus.db.repositories.bulk import Bulk
 from vultus.db.repositories.carrying import Carrying
 from vultus.db.repositories.codes import Codes
 from vultus.db.repositories.collections import Collections
@@ -61,6 +62,7 @@ class Work:
         self.carrying = Carrying(session)
         self.comparisons = Comparisons(session)
         self.codes = Codes(session)
+        self.bulk = Bulk(session)
 
     async def lock_collection(self, collection_id: UUID) -> None:
         """Wait until no other transaction holds the collection, and hold it until this one ends."""

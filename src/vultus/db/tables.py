@@ -175,8 +175,7 @@ class FaceRow(Base):
     code: Mapped[bytes | None]
 
     __table_args__ = (
-        # The contract first: on the way to another network the other one's rows may be the newest, all of them.
-        Index(None, "contract_id", "number"),
+        Index(None, "number"),
         CheckConstraint("consent_live", name="consent_live"),
         # Also serves the foreign key's look-ups, which ask by collection and person.
         UniqueConstraint("collection_id", "person_id", "source_sha256", "contract_id", name="uq_faces_source"),

@@ -132,14 +132,14 @@ class Codes:
         columns = await copy_out(self._session, _NUMBERS, collection_id, contract_id)
         return integers(columns[0]) if columns else np.empty(0, np.int64)
 
-    async def last_number(self, collection_id: UUID, contract_id: str) -> int:
-        """Return the greatest number of a template of a contract; 0 if there is none.
+    async def last_number(self, collection_id: UUID) -> int:
+        """Return the greatest number of a template of a collection, whatever its contract; 0 if there is none.
 
-        A template that is added later gets a greater number than any that was there.
+        One that is added later gets a greater number than any there ever was. An index that has loaded a contract has
+        seen, as of the same transaction, every number up to this: on the way to another network the templates of the
+        other contract may be the newest, and a search should not have to pass by all of them.
         """
-        query = select(func.max(FaceRow.number)).where(
-            FaceRow.collection_id == collection_id, FaceRow.contract_id == contract_id
-        )
+        query = select(func.max(FaceRow.number)).where(FaceRow.collection_id == collection_id)
         return (await self._session.execute(query)).scalar_one() or 0
 
     async def sizes(self) -> list[Size]:

@@ -23,7 +23,7 @@ STATEMENTS = (
         ALTER code SET STORAGE PLAIN,
         ALTER code SET STATISTICS 0
     """,
-    "CREATE INDEX ix_faces_contract_id_number ON faces (contract_id, number)",
+    "CREATE INDEX ix_faces_number ON faces (number)",
     """
     CREATE TABLE codings (
         collection_id uuid NOT NULL
