@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
+from numpy.typing import NDArray
 from sqlalchemy import text
 
 from benchmarks.identities import DRAWN_AT_ONCE, People
 from vultus.db.database import Database
 from vultus.db.embedded import EmbeddedPostgres
 from vultus.db.migrate import upgrade
-from vultus.domain import Coding, DecisionPolicy, QualityRule
+from vultus.domain import Coding, Collection, DecisionPolicy, QualityRule
 from vultus.index.coding import BITS, Coder
 from vultus.settings import DatabaseSettings
 from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from numpy.typing import NDArray
-
-    from vultus.domain import Collection, FloatArray
+    from vultus.domain import FloatArray
 
 CONTRACT = "made-up"
 SEED = 20261124
@@ -34,16 +36,39 @@ PROBES_AT_ONCE, FACES_AT_ONCE = 4_000, 20_000
 
 
 @asynccontextmanager
-async def database() -> AsyncIterator[Database]:
-    """Yield an empty database without a limit on a statement's time, gone when the block ends."""
+async def database() -> AsyncIterator[tuple[Database, Path]]:
+    """Yield an empty database without a limit on a statement's time, and where its files lie while the block runs."""
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as folder, EmbeddedPostgres(Path(folder)) as server:
-        url = server.url
+        url = server.start()
         await upgrade(url)
         opened = await Database.connect(url, DatabaseSettings(statement_timeout_ms=0))
         try:
-            yield opened
+            yield opened, Path(folder)
         finally:
             await opened.close()
+
+
+@contextmanager
+def one_core(server: Path) -> Iterator[None]:
+    """Bind this process, and the PostgreSQL whose files lie in a folder, to one core for the block."""
+    cores = psutil.Process().cpu_affinity() or []
+    _bind(server, cores[-1:])
+    try:
+        yield
+    finally:
+        _bind(server, cores)
+
+
+def _bind(server: Path, cores: list[int]) -> None:
+    for process in psutil.process_iter(["name", "cwd"]):
+        if process.pid == os.getpid() or (process.info["name"] == "postgres" and _within(process.info["cwd"], server)):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                for thread in process.threads():
+                    os.sched_setaffinity(thread.id, cores)
+
+
+def _within(path: str | None, folder: Path) -> bool:
+    return path is not None and Path(path).is_relative_to(folder.resolve())
 
 
 @dataclass(eq=False)

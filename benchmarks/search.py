@@ -9,10 +9,10 @@ NumPy instead of PostgreSQL, for it is a hundred thousand probes.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,7 +22,7 @@ import psutil
 from sqlalchemy import text
 
 from benchmarks import identities
-from benchmarks.galleries import CONTRACT, Gallery, database
+from benchmarks.galleries import CONTRACT, Gallery, database, one_core
 from benchmarks.record import Line, milliseconds, percentiles, table
 from vultus.db.repositories.ranking import SearchResult
 from vultus.db.types import encode_halfvec
@@ -33,7 +33,8 @@ from vultus.services.searching import Searcher
 from vultus.settings import IndexSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -49,7 +50,6 @@ PEER_MS_AT_500K = 281.0
 """InsightFace Server 0.2.0's person search at 500,000 faces, measured on a machine with AVX-512 (not in this run)."""
 
 HNSW_EF = (40, 400)
-HNSW_AT = (100_000, MILLION)
 EXACT_UP_TO = MILLION
 
 
@@ -59,6 +59,7 @@ class Kind:
 
     Attributes:
         losses: Probes whose loss is counted, by size of the gallery.
+        hnsw: Sizes at which pgvector's graph is built too.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Kind:
     margin: float
     sizes: tuple[int, ...]
     losses: dict[int, int]
+    hnsw: tuple[int, ...]
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -79,8 +81,9 @@ def kinds() -> tuple[Kind, ...]:
             0.01,
             (10_000, 100_000, 500_000, MILLION, 10 * MILLION),
             {MILLION: 100_000, 10 * MILLION: 10_000},
+            (100_000, 500_000),
         ),
-        Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000, MILLION), {MILLION: 10_000}),
+        Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000, MILLION), {MILLION: 10_000}, ()),
     )
 
 
@@ -91,7 +94,7 @@ def measure(seconds: float = SECONDS) -> list[Line]:
 
 async def _measure(seconds: float) -> list[Line]:
     lines: list[Line] = []
-    async with database() as opened:
+    async with database() as (opened, server):
         for at, kind in enumerate(kinds()):
             gallery = await Gallery.empty(opened, kind.people, f"kind {at}")
             indexes = Indexes(opened, IndexSettings(exact_limit=1_000, watch_share=0))
@@ -100,11 +103,11 @@ async def _measure(seconds: float) -> list[Line]:
                     break
                 print(f"search: {kind.name}, {size:,} faces", flush=True)
                 await gallery.grow(size)
-                lines += await _of_gallery(kind, gallery, indexes, seconds)
+                lines += await _of_gallery(kind, gallery, indexes, server, seconds)
     return lines
 
 
-async def _of_gallery(kind: Kind, gallery: Gallery, indexes: Indexes, seconds: float) -> list[Line]:
+async def _of_gallery(kind: Kind, gallery: Gallery, indexes: Indexes, server: Path, seconds: float) -> list[Line]:
     """Return all lines of a gallery as large as it is now."""
     size = len(gallery.enrolled)
     about = {"people": kind.name, "source": kind.people.source, "faces": size}
@@ -114,26 +117,33 @@ async def _of_gallery(kind: Kind, gallery: Gallery, indexes: Indexes, seconds: f
     index = indexes.of(gallery.home.id, CONTRACT)
     if index is None or len(index) != size:
         raise RuntimeError(f"The index has not all {size:,} faces.")
-    about |= {"index_bytes": index.bytes, "follow_s": round(loaded_s, 2), "rss_growth": psutil.Process().memory_info().rss - memory}
+    about |= {
+        "index_bytes": index.bytes,
+        "follow_s": round(loaded_s, 2),
+        "rss_growth": psutil.Process().memory_info().rss - memory,
+    }
     settings = IndexSettings()
     searcher = Searcher(indexes, candidates=settings.candidates)
     persons, probes = gallery.probes(2_000)
     lines = []
-    with one_core():
+    with one_core(server):
         ways = {"vultus, enrolled": (persons, probes), "vultus, strangers": (None, gallery.strangers(2_000))}
         for way, (_, some) in ways.items():
-            lines.append(about | {"measure": "time", "way": way} | await _timed(_ours(gallery, searcher, kind), some, seconds))
-        lines.append(about | {"measure": "time", "way": "vultus, scan alone"} | await _timed(_scan(index, kind), probes, seconds))
+            lines.append(
+                about | {"measure": "time", "way": way} | await _timed(_ours(gallery, searcher, kind), some, seconds)
+            )
+        lines.append(
+            about | {"measure": "time", "way": "vultus, scan alone"} | await _timed(_scan(index, kind), probes, seconds)
+        )
         if size <= EXACT_UP_TO:
-            lines.append(about | {"measure": "time", "way": "pgvector, exact"} | await _timed(_exact(gallery), probes, seconds))
-    if size in HNSW_AT and kind.losses:
-        lines += [about | line for line in await _of_hnsw(kind, gallery, persons, probes, seconds)]
+            lines.append(
+                about | {"measure": "time", "way": "pgvector, exact"} | await _timed(_exact(gallery), probes, seconds)
+            )
+    if size in kind.hnsw:
+        lines += [about | line for line in await _of_hnsw(kind, gallery, server, persons, probes, seconds)]
     if size in kind.losses:
         lines.append(about | {"measure": "loss", "way": "vultus"} | _losses(kind, gallery, indexes, kind.losses[size]))
     return lines
-
-
-Search = "Callable[[FloatArray], Awaitable[Any]]"
 
 
 async def _timed(search: Callable[[FloatArray], Awaitable[Any]], probes: FloatArray, seconds: float) -> Line:
@@ -182,7 +192,7 @@ def _exact(gallery: Gallery) -> Callable[[FloatArray], Awaitable[Any]]:
 
 
 async def _of_hnsw(
-    kind: Kind, gallery: Gallery, persons: NDArray[np.int64], probes: FloatArray, seconds: float
+    kind: Kind, gallery: Gallery, server: Path, persons: NDArray[np.int64], probes: FloatArray, seconds: float
 ) -> list[Line]:
     """Return times and losses of pgvector's graph, which is dropped again."""
     partition, size = f"faces_{gallery.home.id.hex}", len(kind.people.mean)
@@ -203,14 +213,16 @@ async def _of_hnsw(
         async def search(probes: FloatArray, ef: int = ef) -> Any:
             async with gallery.database.work(read_only=True) as work:
                 await work._session.execute(text(f"SET LOCAL hnsw.ef_search = {ef}"))
-                query = f"SELECT person_id FROM {partition} ORDER BY {expression} <=> CAST(:probe AS halfvec) LIMIT {LIMIT}"
+                query = (
+                    f"SELECT person_id FROM {partition} ORDER BY {expression} <=> CAST(:probe AS halfvec) LIMIT {LIMIT}"
+                )
                 return (await work._session.execute(text(query), {"probe": encode_halfvec(probes[0])})).scalars().all()
 
         found = []
         for at in np.flatnonzero(told):
             (best, *_) = await search(probes[at][None]) or [None]
             found.append(best == UUID(bytes=gallery.ids[persons[at]].tobytes()))
-        with one_core():
+        with one_core(server):
             timed = await _timed(search, probes, seconds)
         lost = {"probes": len(found), "lost": len(found) - sum(found)}
         way = {"way": f"pgvector, HNSW ef {ef}", "built_s": round(built_s, 1)}
@@ -218,30 +230,6 @@ async def _of_hnsw(
     async with gallery.database.work() as work:
         await work._session.execute(text("DROP INDEX graph"))
     return lines
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Bind this process and its children, PostgreSQL among them, to one core for the block."""
-    mine = psutil.Process()
-    everybody = [mine, *mine.children(recursive=True), *_postgres()]
-    cores = mine.cpu_affinity()
-    _bind(everybody, [cores[-1]])
-    try:
-        yield
-    finally:
-        _bind(everybody, cores)
-
-
-def _bind(processes: list[psutil.Process], cores: list[int]) -> None:
-    for process in processes:
-        for thread in [process.pid, *(one.id for one in process.threads())]:
-            os.sched_setaffinity(thread, cores)
-
-
-def _postgres() -> list[psutil.Process]:
-    """Return the servers' processes: they are nobody's children."""
-    return [one for one in psutil.process_iter(["name"]) if one.info["name"] == "postgres"]
 
 
 class _InNumpy:
@@ -283,8 +271,6 @@ def _losses(kind: Kind, gallery: Gallery, indexes: Indexes, count: int) -> Line:
     told = np.flatnonzero((truth == persons) & (cosines >= kind.threshold))
     parts = np.array_split(told, 64)
     # The gallery and its index are shared with the children, who inherit them.
-    import multiprocessing
-
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
         found = np.concatenate(list(pool.map(_found, [probes[part] for part in parts])))
     lost = found != persons[told]
@@ -293,7 +279,6 @@ def _losses(kind: Kind, gallery: Gallery, indexes: Indexes, count: int) -> Line:
         "mates": len(told),
         "lost": int(lost.sum()),
         "strangers_first": int((truth != persons).sum()),
-        "candidates_p50": 0,
     }
 
 
@@ -339,7 +324,11 @@ def _render_times(lines: list[Line]) -> str:
 
 def _bars(lines: list[Line]) -> str:
     """Say which bars the times reach."""
-    times = {(line["faces"], line["way"]): line for line in lines if line["measure"] == "time" and line["people"].startswith("128")}
+    times = {
+        (line["faces"], line["way"]): line
+        for line in lines
+        if line["measure"] == "time" and line["people"].startswith("128")
+    }
     said = []
     for faces, bar_ms, bar_bytes in ((MILLION, 8, 140e6), (10 * MILLION, 60, 1.4e9)):
         if line := times.get((faces, "vultus, enrolled")):
@@ -353,9 +342,9 @@ def _bars(lines: list[Line]) -> str:
     if line := times.get((500_000, "vultus, enrolled")):
         ratio = PEER_MS_AT_500K / line["p50_ms"]
         said.append(
-            f"Bar: at least 20× faster than InsightFace Server's person search at 500,000 faces ({PEER_MS_AT_500K:g} ms, "
-            f"version 0.2.0, quoted from a measurement on another machine with AVX-512; its library was not at hand "
-            f"here). {_verdict(ratio >= 20).capitalize()}, {ratio:.0f}×."
+            "Bar: at least 20× faster than InsightFace Server's person search at 500,000 faces "
+            f"({PEER_MS_AT_500K:g} ms, version 0.2.0, quoted from a measurement on another machine, with AVX-512; its "
+            f"library was not at hand here). {_verdict(ratio >= 20).capitalize()}, {ratio:.0f}×."
         )
     return "\n\n".join(said)
 

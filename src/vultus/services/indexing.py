@@ -121,7 +121,7 @@ class Indexes:
         """
         async with self._database.work() as work:
             await work.lock_collection(key[0])
-            return await work.codes.last_number(*key)
+            return await work.codes.last_number(key[0])
 
     async def _coder(self, key: Key) -> Coder:
         """Return what makes a collection's codes, deciding it the first time."""
