@@ -6,6 +6,7 @@ import math
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _alone: ContextVar[Callable[[], bool] | None] = ContextVar("alone", default=None)
 
 
+@cache
 def usable_cores(quota: Path = QUOTA) -> int:
     """Return how many cores this process may use: by its affinity, and by its container's quota, rounded up."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
