@@ -111,8 +111,9 @@ def write(name: str, lines: Iterable[Line], origin: Origin) -> None:
 
 
 def read(name: str) -> list[Line]:
-    """Return the lines kept."""
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Return the lines kept; none before the first run."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

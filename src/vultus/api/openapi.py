@@ -194,6 +194,7 @@ _MODEL = {
     "licences": {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"},
     "papers": {"mtcnn": "Zhang, Zhang, Li, Qiao (2016)", "dlib-resnet": "King (2017)"},
     "commercial_use": True,
+    "runtime": {"detector": "ONNX Runtime 1.32.0, fp32", "embedder": "OpenVINO, bf16, cosine 0.999983 to fp32"},
     "operating_points": [{"false_match_rate": 0.0001, "threshold": 0.9412}],
     "calibration_source": "LFW, all impostor pairs",
     "margin": 0.01,

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from vultus.domain import (
@@ -32,6 +31,8 @@ from vultus.models.embedding.inputs import arcface_template
 from vultus.models.geometry import scale_of, similarity_transform
 from vultus.models.loading import load_pack
 from vultus.models.quality import measure
+from vultus.models.runtime import limit_threads
+from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ class FacePipeline:
         self.pack = loaded.pack
         self.contract = loaded.contract
         self.calibration = calibration
+        self.runtime = loaded.runtime
         self.liveness: LivenessDetector | None = None
         self.scorer: Ediffiqa | None = None
         self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
@@ -91,12 +93,12 @@ class FacePipeline:
 
         Raises:
             NotFoundError: There is no such pack.
+            SetupError: The runtime asked for cannot be used here, or a network answers differently in it.
             WeightsError: A file is missing or not the published one, or nobody has measured thresholds.
             LicenceError: A licence was not accepted.
         """
-        # Workers are the parallelism; OpenCV's own threads would only compete with them.
-        cv2.setNumThreads(1)
-        loaded = load_pack(pack_named(pack or inference.pack or default_pack(store)), store)
+        limit_threads()
+        loaded = load_pack(pack_named(pack or inference.pack or default_pack(store)), store, Runtime(inference))
         if loaded.calibration is None and calibrated:
             raise WeightsError(
                 f"Nobody has measured thresholds for pack '{loaded.pack.name}' (contract {loaded.contract.id}). "

@@ -17,6 +17,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
+    from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.5, overlap=0.3, smallest_px=16, largest_px=512, closer_px=128)
 STRIDE = 4
@@ -45,10 +46,12 @@ class CenterFace(OneShotDetector):
         )
 
 
-def load_centerface(graph: bytes, parameters: SearchParameters = PARAMETERS) -> CenterFace:
+def load_centerface(
+    graph: bytes, parameters: SearchParameters = PARAMETERS, *, open_session: Opener = OnnxSession
+) -> CenterFace:
     """Return the detector over the published ONNX file.
 
     Raises:
         WeightsError: It is another network.
     """
-    return checked(CenterFace(OnnxSession(from_pixels(graph)), parameters))
+    return checked(CenterFace(open_session(from_pixels(graph)), parameters))

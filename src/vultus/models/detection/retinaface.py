@@ -20,6 +20,7 @@ from vultus.models.runtime import OnnxSession
 if TYPE_CHECKING:
     from vultus.domain import Pixels
     from vultus.models.geometry import Floats
+    from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.6, overlap=0.4, smallest_px=24, largest_px=512, closer_px=128)
 ANCHORS = {8: (16.0, 32.0), 16: (64.0, 128.0), 32: (256.0, 512.0)}
@@ -55,13 +56,15 @@ class RetinaFace(OneShotDetector):
         )
 
 
-def load_retinaface(graph: bytes, parameters: SearchParameters = PARAMETERS) -> RetinaFace:
+def load_retinaface(
+    graph: bytes, parameters: SearchParameters = PARAMETERS, *, open_session: Opener = OnnxSession
+) -> RetinaFace:
     """Return the detector over what `build_retinaface` or `adapted` returned.
 
     Raises:
         WeightsError: It is another network.
     """
-    return checked(RetinaFace(OnnxSession(graph), parameters))
+    return checked(RetinaFace(open_session(graph), parameters))
 
 
 def adapted(graph: bytes) -> bytes:

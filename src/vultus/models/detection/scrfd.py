@@ -17,6 +17,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
+    from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.5, overlap=0.4, smallest_px=12, largest_px=512, closer_px=128)
 
@@ -42,10 +43,10 @@ class Scrfd(OneShotDetector):
         return joined(found)
 
 
-def load_scrfd(graph: bytes, parameters: SearchParameters = PARAMETERS) -> Scrfd:
+def load_scrfd(graph: bytes, parameters: SearchParameters = PARAMETERS, *, open_session: Opener = OnnxSession) -> Scrfd:
     """Return the detector over a published ONNX file, `scrfd_*_bnkps` or `det_*`.
 
     Raises:
         WeightsError: It is another network.
     """
-    return checked(Scrfd(OnnxSession(from_pixels(graph, mean=[127.5], divisor=128)), parameters))
+    return checked(Scrfd(open_session(from_pixels(graph, mean=[127.5], divisor=128)), parameters))
