@@ -275,6 +275,7 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
     "read_person": ("200", _PERSON_OUT),
     "change_person": ("200", _PERSON_OUT),
     "erase_person": ("200", _ERASED),
+    "register_vectors": ("201", {"collection_id": _COLLECTION, "registered": 5000}),
     "list_faces": ("200", _page(_FACE_OUT)),
     "read_face": ("200", _FACE_OUT),
     "record_consent": ("201", _CONSENT_OUT),

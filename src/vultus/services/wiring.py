@@ -9,6 +9,7 @@ from vultus.db.database import Database
 from vultus.models.pipelines import Pipelines
 from vultus.services.access import Access
 from vultus.services.audit import Audit
+from vultus.services.bulk import BulkRegistrar
 from vultus.services.carrying import Carrier, Supplier
 from vultus.services.collections import Collections
 from vultus.services.comparing import Comparer
@@ -39,6 +40,7 @@ class Services:
     pipelines: Pipelines
     access: Access
     audit: Audit
+    bulk: BulkRegistrar
     carrier: Carrier
     collections: Collections
     comparer: Comparer
@@ -69,6 +71,7 @@ def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines:
         pipelines=pipelines,
         access=Access(database),
         audit=Audit(database),
+        bulk=BulkRegistrar(database, pipelines),
         carrier=Carrier(database, pool, pipelines, vault),
         collections=Collections(database, pipelines, vault),
         comparer=Comparer(database, pipelines),
