@@ -12,6 +12,7 @@ from tests.faces import portrait
 
 from vultus.domain import Actor, Role
 from vultus.errors import ConsentRequiredError, InvalidInputError
+from vultus.index.coding import Coder
 from vultus.services.bulk import MAX_ROWS, VectorBatch
 from vultus.services.consents import ConsentGrant
 
@@ -143,23 +144,33 @@ def batch(contract_id: str, external_ids: list[str], **changes: Any) -> VectorBa
 GRANT = ConsentGrant("Entry", "reception", expires_at=datetime.now(UTC) + timedelta(days=1))
 
 
-async def test_codes_are_made_of_vectors_of_length_1_and_known_persons_left_out(api: Api, contract_id: str) -> None:
-    seen: list[FloatArray] = []
-
-    def encode(vectors: FloatArray) -> Any:
-        seen.append(vectors)
-        return np.packbits(vectors > 0, axis=1)
-
+async def test_known_persons_are_left_out_where_that_is_asked_for(api: Api, contract_id: str) -> None:
     register = api.services.bulk.register
     await register(batch(contract_id, ["A"]), actor=Actor("test"))
-    done = await register(batch(contract_id, ["A", "B"], known_left_out=True), actor=Actor("test"), encode=encode)
+    done = await register(batch(contract_id, ["A", "B"], known_left_out=True), actor=Actor("test"))
     again = await register(batch(contract_id, ["A", "B"], known_left_out=True), actor=Actor("test"))
-
-    np.testing.assert_allclose(np.linalg.norm(seen[0], axis=1), 1, atol=1e-6)
     assert (done.registered, done.known, again.registered, again.known) == (1, 1, 0, 2)
+
+
+async def test_many_vectors_are_stored_with_their_codes_and_few_once_it_is_known_how(
+    api: Api, contract_id: str
+) -> None:
+    register = api.services.bulk.register
+    await register(batch(contract_id, ["few"]), actor=Actor("test"))
+    many = batch(contract_id, [str(at) for at in range(1_000)])
+    home = (await register(many, actor=Actor("test"))).collection
+    await register(batch(contract_id, ["later"]), actor=Actor("test"))
     async with api.services.database.work(read_only=True) as work:
-        (block,) = [block async for block in work.codes.load(done.collection.id, contract_id, 0)]
-    np.testing.assert_array_equal(block.codes, np.packbits(seen[0][1:] > 0, axis=1))
+        coding = await work.codes.coding(home.id, contract_id)
+        (block,) = [block async for block in work.codes.load(home.id, contract_id, 0)]
+        uncoded, _ = await work.codes.uncoded(home.id, contract_id, 0, 10)
+    assert coding is not None
+    vectors = many.vectors / np.linalg.norm(many.vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(coding.centre, vectors.mean(axis=0), atol=1e-3)
+    codes = Coder(coding.centre, coding.bits).encode(vectors)
+    # A number at the very edge of a step may fall on either side of it.
+    assert (block.codes[:1_000] != codes).mean() < 1e-4
+    assert (len(block.numbers), len(uncoded)) == (1_001, 1)
 
 
 async def test_what_no_edge_would_send_is_refused_too(api: Api, contract_id: str) -> None:

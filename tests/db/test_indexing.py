@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -62,14 +62,29 @@ class Large:
 
 
 @pytest.fixture
-async def large(database: Database, home: Collection, enrol: Callable[..., Awaitable[Any]]) -> AsyncIterator[Large]:
+async def large(database: Database, home: Collection) -> Large:
     vectors = people(PERSONS)
+    granted = datetime(2026, 1, 2, tzinfo=UTC)
     async with database.work() as work:
-        persons = [(await enrol(work, home, f"p{at}", *mine)).person.id for at, mine in enumerate(vectors)]
+        ids = await work.bulk.add_persons(home.id, [(f"p{at}", None) for at in range(PERSONS)])
+        consents = await work.bulk.add_consents(
+            home.id, ids, purpose="entry", recorded_by="x", evidence_ref=None, granted_at=granted, expires_at=None
+        )
+        for photo in range(2):
+            await work.bulk.add_faces(
+                home.id,
+                home.contract_id,
+                persons=ids,
+                consents=consents,
+                expires_at=None,
+                vectors=vectors[:, photo],
+                sources=np.concatenate([ids, np.full((PERSONS, 16), photo, np.uint8)], axis=1),
+            )
+    persons = [UUID(bytes=one.tobytes()) for one in ids]
     indexes = Indexes(database, SETTINGS)
     made = Large(database, home, vectors, persons, indexes, Searcher(indexes, candidates=SETTINGS.candidates))
     await made.follow()
-    yield made
+    return made
 
 
 def probe_of(vectors: FloatArray, noise: float = 0.02, seed: int = 3) -> FloatArray:

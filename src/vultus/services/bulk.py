@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vultus.domain import Actor, CodeArray, Collection, FloatArray
+from vultus.domain import Actor, CodeArray, Coding, Collection, FloatArray
 from vultus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -19,6 +19,7 @@ from vultus.errors import (
     ContractMismatchError,
     InvalidInputError,
 )
+from vultus.index.coding import BITS, Coder
 from vultus.services.collections import check_contract, find_collection
 from vultus.services.consents import ConsentGrant, terms
 from vultus.services.erasure import open_for_writing
@@ -32,7 +33,8 @@ MAX_ROWS = 5_000
 
 TOLD_ROWS = 10
 
-Encode = Callable[[FloatArray], CodeArray]
+LEAST_FOR_CENTRE = 1_000
+"""Vectors whose mean is a gallery's centre, near enough; with fewer it is left to when the gallery has grown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +78,7 @@ class BulkRegistrar:
         self._database = database
         self._pipelines = pipelines
 
-    async def register(self, batch: VectorBatch, *, actor: Actor, encode: Encode | None = None) -> Imported:
+    async def register(self, batch: VectorBatch, *, actor: Actor) -> Imported:
         """Register all of a batch, or nobody.
 
         Nobody compares the faces with each other or with those enrolled: who is in the batch twice, or in the
@@ -85,7 +87,6 @@ class BulkRegistrar:
         Args:
             batch: At most `MAX_ROWS` persons.
             actor: For the audit record, which tells how many there were.
-            encode: Makes the codes of an index from (n, d) vectors of length 1; without it they are made later.
 
         Raises:
             ConsentRequiredError: There is no consent.
@@ -101,7 +102,7 @@ class BulkRegistrar:
             home = await find_collection(work, batch.collection)
         self._check_contract(home, batch)
         vectors, sources = await asyncio.to_thread(_prepare, batch)
-        codes = None if encode is None else await asyncio.to_thread(encode, vectors)
+        codes = await self._coded(home, batch.contract_id, vectors)
         async with self._database.work() as work:
             home = await open_for_writing(work, str(home.id))
             self._check_contract(home, batch)
@@ -111,6 +112,14 @@ class BulkRegistrar:
                 counts = {"persons": len(fresh), "faces": len(fresh)}
                 await work.audit.add(actor, "vectors.registered", collection_id=home.id, detail=counts)
         return Imported(home, len(fresh), len(vectors) - len(fresh))
+
+    async def _coded(self, home: Collection, contract_id: str, vectors: FloatArray) -> CodeArray | None:
+        """Return the codes of vectors; None, to be made later, where it is not decided how and these are too few."""
+        async with self._database.work() as work:
+            coding = await work.codes.coding(home.id, contract_id)
+            if coding is None and len(vectors) >= LEAST_FOR_CENTRE:
+                coding = await work.codes.add_coding(Coding(home.id, contract_id, vectors.mean(axis=0), BITS))
+        return None if coding is None else await asyncio.to_thread(Coder(coding.centre, coding.bits).encode, vectors)
 
     def _check_contract(self, home: Collection, batch: VectorBatch) -> None:
         check_contract(home, batch.contract_id)
