@@ -1,164 +1,85 @@
-"""Large galleries of made-up people in a database of their own, and what an exact search of them says."""
+"""A database of its own, gone when the block ends, and galleries of made-up vectors in it."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
-from numpy.typing import NDArray
-from sqlalchemy import text
 
-from benchmarks.identities import DRAWN_AT_ONCE, People
+from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded import EmbeddedPostgres
-from vultus.db.migrate import upgrade
-from vultus.domain import Coding, Collection, DecisionPolicy, QualityRule
-from vultus.index.coding import BITS, Coder
 from vultus.settings import DatabaseSettings
-from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from vultus.domain import FloatArray
+    from vultus.db.copying import Bytes
+    from vultus.domain import Collection, FloatArray
 
-CONTRACT = "made-up"
-SEED = 20261124
-RULE = QualityRule(min_score=0, min_size_px=0, min_sharpness=0, max_yaw_deg=90, max_pitch_deg=90)
-PROBES_AT_ONCE, FACES_AT_ONCE = 4_000, 20_000
-
-
-@asynccontextmanager
-async def database() -> AsyncIterator[tuple[Database, Path]]:
-    """Yield an empty database without a limit on a statement's time, and where its files lie while the block runs."""
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as folder, EmbeddedPostgres(Path(folder)) as server:
-        url = server.start()
-        await upgrade(url)
-        opened = await Database.connect(url, DatabaseSettings(statement_timeout_ms=0))
-        try:
-            yield opened, Path(folder)
-        finally:
-            await opened.close()
+BATCH = 5_000
+GRANTED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
-def one_core(server: Path) -> Iterator[None]:
-    """Bind this process, and the PostgreSQL whose files lie in a folder, to one core for the block."""
-    cores = psutil.Process().cpu_affinity() or []
-    _bind(server, cores[-1:])
+def scratch() -> Iterator[str]:
+    """Start the embedded PostgreSQL as the service configures it; yield its URL."""
+    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as folder:
+        Path(folder).chmod(0o711)  # PostgreSQL's user passes through it
+        with EmbeddedPostgres(Path(folder) / "data") as server:
+            yield server.start()
+
+
+@asynccontextmanager
+async def connected(url: str, settings: DatabaseSettings | None = None) -> AsyncIterator[Database]:
+    """Bring the schema up to date and connect as the service does."""
+    await migrate.upgrade(url)
+    database = await Database.connect(url, settings or DatabaseSettings())
     try:
-        yield
+        yield database
     finally:
-        _bind(server, cores)
+        await database.close()
 
 
-def _bind(server: Path, cores: list[int]) -> None:
-    for process in psutil.process_iter(["name", "cwd"]):
-        if process.pid == os.getpid() or (process.info["name"] == "postgres" and _within(process.info["cwd"], server)):
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                for thread in process.threads():
-                    os.sched_setaffinity(thread.id, cores)
+def units(count: int, size: int, seed: int) -> FloatArray:
+    """Return (count, size) float32 vectors of length 1, from all directions alike."""
+    vectors = np.random.default_rng(seed).standard_normal((count, size), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
-def _within(path: str | None, folder: Path) -> bool:
-    return path is not None and Path(path).is_relative_to(folder.resolve())
+def digests(count: int, seed: int) -> Bytes:
+    """Return (count, 32) bytes in the place of photos' digests."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 32), np.uint8)
 
 
-@dataclass(eq=False)
-class Gallery:
-    """Persons with one enrolled photo each, the case where an index loses most; it grows.
-
-    Attributes:
-        people: What they are like.
-        home: The collection.
-        enrolled: (n, d) float16, as stored; row i is of person i.
-        ids: (n, 16) persons' ids.
-    """
-
-    database: Database
-    people: People
-    home: Collection
-    enrolled: NDArray[np.float16]
-    ids: NDArray[np.uint8]
-
-    @classmethod
-    async def empty(cls, database: Database, people: People, name: str) -> Gallery:
-        """Return one without anybody."""
+async def enrol(database: Database, home: Collection, vectors: FloatArray, seed: int) -> None:
+    """Store a person, a consent and a face a vector; the external id is the row's number."""
+    for start in range(0, len(vectors), BATCH):
+        mine = vectors[start : start + BATCH]
         async with database.work() as work:
-            home = await work.collections.add(name, CONTRACT, DecisionPolicy(enrol=RULE, recognize=RULE))
-        size = len(people.mean)
-        return cls(database, people, home, np.empty((0, size), np.float16), np.empty((0, 16), np.uint8))
-
-    async def grow(self, persons: int) -> None:
-        """Enrol persons until there are so many; with their codes, as a bulk import does.
-
-        Constraints are not checked: this prepares a measurement, it is none.
-        """
-        coder: Coder | None = None
-        parts, ids = [self.enrolled], [self.ids]
-        first = len(self.enrolled)
-        for start, drawn in zip(range(0, persons, DRAWN_AT_ONCE), self.people.draw(persons, 2, SEED), strict=True):
-            new = drawn[max(0, first - start) :, 0]
-            if start + len(drawn) <= first:
-                continue
-            async with self.database.work() as work:
-                if coder is None:
-                    wanted = Coding(self.home.id, CONTRACT, self.people.mean.astype(np.float32), BITS)
-                    coding = await work.codes.add_coding(wanted)
-                    coder = Coder(coding.centre, coding.bits)
-                await work._session.execute(text("SET LOCAL session_replication_role = replica"))
-                mine = new_ids(len(new))
-                await work.bulk.add_faces(
-                    self.home.id,
-                    CONTRACT,
-                    persons=mine,
-                    consents=mine,
-                    expires_at=None,
-                    vectors=new,
-                    sources=np.concatenate([mine, mine], axis=1),
-                    codes=coder.encode(new),
-                )
-            parts.append(new.astype(np.float16))
-            ids.append(mine)
-        self.enrolled, self.ids = np.concatenate(parts), np.concatenate(ids)
-        async with self.database.work() as work:
-            await work._session.execute(text("SELECT pg_stat_force_next_flush()"))
-
-    def probes(self, count: int) -> tuple[NDArray[np.int64], FloatArray]:
-        """Return (count,) persons from all over the gallery and another photo of each, (count, d) as stored."""
-        persons = np.unique(np.linspace(0, len(self.enrolled) - 1, count).astype(np.int64))
-        blocks = self.people.draw(len(self.enrolled), 2, SEED)
-        found = [
-            drawn[persons[(persons >= start) & (persons < start + len(drawn))] - start, 1]
-            for start, drawn in zip(range(0, len(self.enrolled), DRAWN_AT_ONCE), blocks, strict=True)
-        ]
-        return persons, np.concatenate(found).astype(np.float16).astype(np.float32)
-
-    def strangers(self, count: int) -> FloatArray:
-        """Return (count, d) photos of persons who are not enrolled."""
-        drawn = np.concatenate(list(self.people.draw(count, 1, SEED + 1)))[:, 0]
-        return drawn.astype(np.float16).astype(np.float32)
-
-    def closest(self, probes: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-        """Return the (k,) persons closest to (k, d) probes, compared with everybody, and their (k,) cosines."""
-        person, cosine = np.zeros(len(probes), np.int64), np.full(len(probes), -1, np.float32)
-        probes = probes / np.linalg.norm(probes, axis=1, keepdims=True)
-        for start in range(0, len(self.enrolled), FACES_AT_ONCE):
-            faces = self.enrolled[start : start + FACES_AT_ONCE].astype(np.float32)
-            faces /= np.linalg.norm(faces, axis=1, keepdims=True)
-            for at in range(0, len(probes), PROBES_AT_ONCE):
-                some = slice(at, at + PROBES_AT_ONCE)
-                cosines = probes[some] @ faces.T
-                best = cosines.argmax(axis=1)
-                value = cosines[np.arange(len(best)), best]
-                better = value > cosine[some]
-                person[some][better] = best[better] + start
-                cosine[some][better] = value[better]
-        return person, cosine
+            await work.lock_collection(home.id)
+            people = [(str(start + row), None) for row in range(len(mine))]
+            persons = await work.bulk.add_persons(home.id, people)
+            consents = await work.bulk.add_consents(
+                home.id,
+                persons,
+                purpose="Benchmark",
+                recorded_by="benchmark",
+                evidence_ref=None,
+                granted_at=GRANTED,
+                expires_at=None,
+            )
+            await work.bulk.add_faces(
+                home.id,
+                home.contract_id,
+                persons=persons,
+                consents=consents,
+                expires_at=None,
+                vectors=mine,
+                sources=digests(len(mine), seed + start),
+            )

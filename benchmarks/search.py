@@ -22,7 +22,8 @@ import psutil
 from sqlalchemy import text
 
 from benchmarks import identities
-from benchmarks.galleries import CONTRACT, Gallery, database, one_core
+from benchmarks.crowds import CONTRACT, Crowd, one_core
+from benchmarks.galleries import connected, scratch
 from benchmarks.record import Line, milliseconds, percentiles, table
 from vultus.db.repositories.ranking import SearchResult
 from vultus.db.types import encode_halfvec
@@ -30,11 +31,10 @@ from vultus.domain import Candidate, Fusion
 from vultus.services.indexing import Indexes
 from vultus.services.queries import Query
 from vultus.services.searching import Searcher
-from vultus.settings import IndexSettings
+from vultus.settings import DatabaseSettings, IndexSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -93,21 +93,26 @@ def measure(seconds: float = SECONDS) -> list[Line]:
 
 
 async def _measure(seconds: float) -> list[Line]:
+    with scratch() as url:
+        return await _of_server(url, seconds)
+
+
+async def _of_server(url: str, seconds: float) -> list[Line]:
     lines: list[Line] = []
-    async with database() as (opened, server):
+    async with connected(url, DatabaseSettings(statement_timeout_ms=0)) as opened:
         for at, kind in enumerate(kinds()):
-            gallery = await Gallery.empty(opened, kind.people, f"kind {at}")
+            gallery = await Crowd.empty(opened, kind.people, f"kind {at}")
             indexes = Indexes(opened, IndexSettings(exact_limit=1_000, watch_share=0))
             for size in kind.sizes:
                 if seconds < SECONDS and size > 100_000:
                     break
                 print(f"search: {kind.name}, {size:,} faces", flush=True)
                 await gallery.grow(size)
-                lines += await _of_gallery(kind, gallery, indexes, server, seconds)
+                lines += await _of_gallery(kind, gallery, indexes, seconds)
     return lines
 
 
-async def _of_gallery(kind: Kind, gallery: Gallery, indexes: Indexes, server: Path, seconds: float) -> list[Line]:
+async def _of_gallery(kind: Kind, gallery: Crowd, indexes: Indexes, seconds: float) -> list[Line]:
     """Return all lines of a gallery as large as it is now."""
     size = len(gallery.enrolled)
     about = {"people": kind.name, "source": kind.people.source, "faces": size}
@@ -126,7 +131,7 @@ async def _of_gallery(kind: Kind, gallery: Gallery, indexes: Indexes, server: Pa
     searcher = Searcher(indexes, candidates=settings.candidates)
     persons, probes = gallery.probes(2_000)
     lines = []
-    with one_core(server):
+    async with one_core(gallery.database):
         ways = {"vultus, enrolled": (persons, probes), "vultus, strangers": (None, gallery.strangers(2_000))}
         for way, (_, some) in ways.items():
             lines.append(
@@ -140,7 +145,7 @@ async def _of_gallery(kind: Kind, gallery: Gallery, indexes: Indexes, server: Pa
                 about | {"measure": "time", "way": "pgvector, exact"} | await _timed(_exact(gallery), probes, seconds)
             )
     if size in kind.hnsw:
-        lines += [about | line for line in await _of_hnsw(kind, gallery, server, persons, probes, seconds)]
+        lines += [about | line for line in await _of_hnsw(kind, gallery, persons, probes, seconds)]
     if size in kind.losses:
         lines.append(about | {"measure": "loss", "way": "vultus"} | _losses(kind, gallery, indexes, kind.losses[size]))
     return lines
@@ -161,11 +166,11 @@ async def _timed(search: Callable[[FloatArray], Awaitable[Any]], probes: FloatAr
     return percentiles(taken)
 
 
-def _query(gallery: Gallery, kind: Kind, probes: FloatArray) -> Query:
+def _query(gallery: Crowd, kind: Kind, probes: FloatArray) -> Query:
     return Query(gallery.home.id, CONTRACT, probes, LIMIT, Fusion.BEST, lambda _: (kind.threshold, kind.margin))
 
 
-def _ours(gallery: Gallery, searcher: Searcher, kind: Kind) -> Callable[[FloatArray], Awaitable[Any]]:
+def _ours(gallery: Crowd, searcher: Searcher, kind: Kind) -> Callable[[FloatArray], Awaitable[Any]]:
     async def search(probes: FloatArray) -> Any:
         async with gallery.database.work(read_only=True) as work:
             return await searcher.search(work, _query(gallery, kind, probes))
@@ -183,7 +188,7 @@ def _scan(index: CandidateIndex, kind: Kind) -> Callable[[FloatArray], Awaitable
     return search
 
 
-def _exact(gallery: Gallery) -> Callable[[FloatArray], Awaitable[Any]]:
+def _exact(gallery: Crowd) -> Callable[[FloatArray], Awaitable[Any]]:
     async def search(probes: FloatArray) -> Any:
         async with gallery.database.work(read_only=True) as work:
             return await work.faces.search(gallery.home.id, CONTRACT, probes, LIMIT)
@@ -192,7 +197,7 @@ def _exact(gallery: Gallery) -> Callable[[FloatArray], Awaitable[Any]]:
 
 
 async def _of_hnsw(
-    kind: Kind, gallery: Gallery, server: Path, persons: NDArray[np.int64], probes: FloatArray, seconds: float
+    kind: Kind, gallery: Crowd, persons: NDArray[np.int64], probes: FloatArray, seconds: float
 ) -> list[Line]:
     """Return times and losses of pgvector's graph, which is dropped again."""
     partition, size = f"faces_{gallery.home.id.hex}", len(kind.people.mean)
@@ -222,7 +227,7 @@ async def _of_hnsw(
         for at in np.flatnonzero(told):
             (best, *_) = await search(probes[at][None]) or [None]
             found.append(best == UUID(bytes=gallery.ids[persons[at]].tobytes()))
-        with one_core(server):
+        async with one_core(gallery.database):
             timed = await _timed(search, probes, seconds)
         lost = {"probes": len(found), "lost": len(found) - sum(found)}
         way = {"way": f"pgvector, HNSW ef {ef}", "built_s": round(built_s, 1)}
@@ -259,10 +264,10 @@ class _InNumpy:
         return SearchResult(tuple(candidates), 0)
 
 
-_shared: tuple[Kind, Gallery, Indexes] | None = None
+_shared: tuple[Kind, Crowd, Indexes] | None = None
 
 
-def _losses(kind: Kind, gallery: Gallery, indexes: Indexes, count: int) -> Line:
+def _losses(kind: Kind, gallery: Crowd, indexes: Indexes, count: int) -> Line:
     """Return how many mates our search loses that an exact one ranks first above the threshold, on all cores."""
     global _shared
     _shared = (kind, gallery, indexes)

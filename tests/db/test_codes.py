@@ -61,7 +61,6 @@ async def test_codes_are_made_set_and_loaded(
         assert (none.shape, nothing.shape) == ((0,), (0, 0))
         assert sorted((await work.codes.numbers(home.id, home.contract_id)).tolist()) == numbers.tolist()
         assert await work.codes.last_number(home.id) == numbers[-1] + 1
-        assert await work.codes.last_number(uuid4()) == 0
         assert len(await work.codes.numbers(home.id, "no such")) == 0
 
 
@@ -169,6 +168,20 @@ async def test_sizes_come_from_statistics(
     async with database.work() as work:
         await work.persons.delete(home.id, ada.person.id)
     assert (await sizes())[home.id, "contract"] == (0, 3)
+
+
+async def test_a_collection_that_is_gone_is_told(database: Database, home: Collection) -> None:
+    async with database.work(read_only=True) as work:
+        assert await work.codes.last_number(home.id) == 0
+    asking: list[Callable[[Work], Awaitable[Any]]] = [
+        lambda work: work.codes.last_number(uuid4()),
+        lambda work: work.codes.numbers(uuid4(), "contract"),
+        lambda work: work.codes.uncoded(uuid4(), "contract", 0, 1),
+    ]
+    for ask in asking:
+        with pytest.raises(NotFoundError, match="The collection is gone"):
+            async with database.work(read_only=True) as work:
+                await ask(work)
 
 
 async def test_columns_of_values_of_several_lengths_are_refused(database: Database) -> None:

@@ -304,8 +304,8 @@ async def plan_of(database: Database, ask: Callable[[Work], Awaitable[Any]]) -> 
         return "\n".join(row[0] for row in rows)
 
 
-@pytest.fixture
-async def crowd(database: Database, home: Collection) -> UUID:
+@pytest.fixture(params=[True, False], ids=["with statistics", "without"])
+async def crowd(database: Database, home: Collection, request: pytest.FixtureRequest) -> UUID:
     """A collection with enough faces for an index to be worth reading; returns one of its persons."""
     async with database.work() as work:
         execute = work._session.execute
@@ -330,7 +330,8 @@ async def crowd(database: Database, home: Collection) -> UUID:
             ),
             {"contract": home.contract_id},
         )
-        await execute(text(f"ANALYZE {partition_of(home.id)}"))
+        if request.param:
+            await execute(text(f"ANALYZE {partition_of(home.id)}"))
         (first,) = await work.persons.page(home.id, after=None, limit=1)
         return first.id
 
@@ -342,7 +343,7 @@ async def test_a_search_reads_its_collections_partition_and_no_other(
     async with database.work() as work:
         other = await work.collections.add("other", "contract", policy)
     probe, contract = towards(0), home.contract_id
-    number = f"using {partition_of(home.id)}_number_idx"
+    number = f" {partition_of(home.id)}_number_idx"
     async with database.work(read_only=True) as work:
         newest = await work.codes.last_number(home.id)
     proposals = [np.arange(newest - 400, newest)]
@@ -356,7 +357,7 @@ async def test_a_search_reads_its_collections_partition_and_no_other(
 
     for plan in (exact, rescored, alone, last):
         assert partition_of(other.id) not in plan
-    assert f"Seq Scan on {partition_of(home.id)}" in exact
+    assert partition_of(home.id) in exact
     assert rescored.count(number) == 3  # the proposals, and the newer ones counted and compared
     assert number in last
     for plan in (rescored, alone, last):

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from vultus.db.locks import lock_collection
 from vultus.db.repositories import ranking
+from vultus.db.repositories.collections import partition_of
 from vultus.db.tables import FaceRow
 from vultus.db.types import HalfVector
 from vultus.domain import Face, FloatArray, Fusion, NumberArray, Quality
@@ -239,6 +240,9 @@ class Faces:
         Returns:
             What `search` returns, if the proposals hold the closest templates; its gallery size counts only the newer
             templates.
+
+        Raises:
+            NotFoundError: The collection is gone.
         """
         if not len(probes):
             return ()
@@ -248,7 +252,8 @@ class Faces:
             "proposals": np.concatenate(proposals).tolist(),
             "ends": ends.tolist(),
         }
-        return ranking.results(await self._session.execute(ranking.RESCORE[fusion], values), len(probes))
+        statement = ranking.rescore_in(partition_of(collection_id), fusion)
+        return ranking.results(await self._session.execute(statement, values), len(probes))
 
     async def best_of_person(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import TextClause, Uuid, bindparam, text
+from sqlalchemy import TextClause, text
 
 from vultus.db.types import encode_halfvec
 from vultus.domain import Candidate, FloatArray, Fusion
@@ -31,7 +32,9 @@ class SearchResult:
     gallery_size: int
 
 
-_COMPARED = "faces WHERE collection_id = :collection AND contract_id = :contract AND consent_expires_at > now()"
+_COMPARED = (
+    "faces WHERE collection_id = CAST(:collection AS uuid) AND contract_id = :contract AND consent_expires_at > now()"
+)
 _FUSED = {
     Fusion.BEST: "best.distance",
     Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {_COMPARED} AND person_id = best.person_id)",  # noqa: S608
@@ -61,17 +64,21 @@ _BEST_OF_ALL = f"""
     )
 """  # noqa: S608  constants of this file
 
-# A proposal with a greater number than the index has seen is among the newer templates already.
-_NEWER = f"SELECT count(*) AS size FROM {_COMPARED} AND number > :after"  # noqa: S608
+# What is found by number must be so whether or not PostgreSQL has statistics of the partition, which it has not for a
+# minute after a bulk import: then it would rather read the whole partition by its primary key. Named by itself and with
+# the contract hidden, the partition leaves it no other index than that of the numbers; and a range with two ends is
+# taken for a two-hundredth of the rows, one with a single end for a third.
+_NUMBERED = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
+_NEWER = f"{_NUMBERED} AND number > :after AND number < {2**63 - 1}"
 _BEST_OF_PROPOSED = f"""
     WITH compared AS (
-        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_COMPARED} AND number <= :after
+        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_NUMBERED}
             AND number = ANY (
                 (CAST(:proposals AS bigint[]))[coalesce((CAST(:ends AS int[]))[probe.number - 1], 0) + 1
                                                :(CAST(:ends AS int[]))[probe.number]]
             )
         UNION ALL
-        SELECT person_id, id, embedding <=> probe.vector FROM {_COMPARED} AND number > :after
+        SELECT person_id, id, embedding <=> probe.vector FROM {_NEWER}
     ), best AS (
         SELECT * FROM (
             SELECT DISTINCT ON (person_id) person_id, id AS face_id, distance FROM compared
@@ -96,11 +103,17 @@ def _ranked(gallery: str, best: str, fused: str) -> TextClause:
         LEFT JOIN persons ON persons.id = closest.person_id
         ORDER BY probe.number, closest.distance, closest.person_id
         """  # noqa: S608
-    ).bindparams(bindparam("collection", type_=Uuid))
+    )
 
 
 SEARCH = {fusion: _ranked(_ALL, _BEST_OF_ALL, fused) for fusion, fused in _FUSED.items()}
-RESCORE = {fusion: _ranked(_NEWER, _BEST_OF_PROPOSED, fused) for fusion, fused in _FUSED.items()}
+
+
+@lru_cache(maxsize=1024)
+def rescore_in(partition: str, fusion: Fusion) -> TextClause:
+    """Return the statement that compares with what an index proposes of a partition, and with what is newer."""
+    newer, best = (part.replace("{partition}", partition) for part in (_NEWER, _BEST_OF_PROPOSED))
+    return _ranked(f"SELECT count(*) AS size FROM {newer}", best, _FUSED[fusion])  # noqa: S608
 
 
 def values(collection_id: UUID, contract_id: str, probes: FloatArray, limit: int, fusion: Fusion) -> dict[str, Any]:
