@@ -85,15 +85,17 @@ class Mtcnn:
 
     def _propose_at(self, pyramid: Halvings, scale: float) -> tuple[Floats, Floats, Floats]:
         """Return the (n, 4) boxes, (n,) scores and (n, 4) side offsets of one scale."""
-        size = np.ceil(pyramid.size * scale).astype(int)
-        shrunk = cv2.resize(pyramid.at_least(scale), size.tolist(), interpolation=cv2.INTER_AREA)
+        level, factor = pyramid.at_least(scale)
+        covered = np.array(level.shape[1::-1]) * factor
+        size = np.ceil(covered * scale).astype(int)
+        shrunk = cv2.resize(level, size.tolist(), interpolation=cv2.INTER_AREA)
         scores, offsets = self._pnet.run(shrunk[None])
         rows, columns = np.nonzero(scores[0] >= self._parameters.thresholds[0])
         if len(rows) > self._parameters.max_proposals:
             best = np.argsort(-scores[0, rows, columns], kind="stable")[: self._parameters.max_proposals]
             rows, columns = rows[best], columns[best]
         corners = np.stack([columns, rows], axis=1) * float(STRIDE)
-        boxes = np.concatenate([corners, corners + CELL], axis=1) * np.tile(pyramid.size / size, 2)
+        boxes = np.concatenate([corners, corners + CELL], axis=1) * np.tile(covered / size, 2)
         good = scores[0, rows, columns]
         kept = suppress(boxes, good, 0.5)
         return boxes[kept], good[kept], offsets[0][:, rows, columns].T[kept]
@@ -133,6 +135,8 @@ def _run(network: Session, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]
 class Halvings:
     """An image with its half, quarter, eighth …: what is shrunk much is read from a level shrunk already.
 
+    A last odd row or column is left out when an image is halved: OpenCV halves even images twelve times faster.
+
     Args:
         pixels: (height, width, 3) uint8.
 
@@ -144,16 +148,15 @@ class Halvings:
         self.size = np.array(pixels.shape[1::-1], dtype=np.float64)
         self._levels = [pixels]
         while min(self._levels[-1].shape[:2]) >= 2 * CELL:
-            height, width = self._levels[-1].shape[:2]
-            half = cv2.resize(self._levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            height, width = (side // 2 for side in self._levels[-1].shape[:2])
+            even = self._levels[-1][: 2 * height, : 2 * width]
+            half = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
             self._levels.append(half.astype(np.uint8, copy=False))
 
-    def at_least(self, scale: float) -> Pixels:
-        """Return the smallest level that is not smaller than the image at `scale`."""
-        return self._levels[self._index(scale)]
-
-    def _index(self, scale: float) -> int:
-        return min(max(0, math.floor(-math.log2(scale))), len(self._levels) - 1)
+    def at_least(self, scale: float) -> tuple[Pixels, int]:
+        """Return the smallest level not smaller than the image at `scale`, and the pixels one of its own is wide."""
+        index = min(max(0, math.floor(-math.log2(scale))), len(self._levels) - 1)
+        return self._levels[index], 1 << index
 
     def cut(self, boxes: Floats, side: int) -> tuple[Floats, NDArray[np.uint8]]:
         """Cut boxes out and scale each to a square; what lies outside the image is black.
@@ -167,18 +170,17 @@ class Halvings:
             their (m, side, side, 3) crops.
         """
         boxes = boxes[self._usable(boxes)]
-        moved = np.empty_like(boxes)
         crops = np.empty((len(boxes), side, side, 3), np.uint8)
-        for i, box in enumerate(boxes):
-            level = self.at_least(side / max(box[2] - box[0], box[3] - box[1]))
-            ratio = np.tile(np.array(level.shape[1::-1]) / self.size, 2)
-            whole = np.round(box * ratio).astype(int)
-            whole[2:] = np.maximum(whole[2:], whole[:2] + 1)
-            moved[i] = whole / ratio
-            part = _cut_padded(level, whole.tolist())
+        shrunk = np.log2((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=1e-9) / side)
+        levels = np.clip(np.floor(shrunk), 0, len(self._levels) - 1).astype(int)
+        factors = (1 << levels)[:, None]
+        whole = np.round(boxes / factors).astype(int)
+        whole[:, 2:] = np.maximum(whole[:, 2:], whole[:, :2] + 1)
+        for crop, level, box in zip(crops, levels.tolist(), whole.tolist(), strict=True):
+            part = _cut_padded(self._levels[level], box)
             shrinks = len(part) > side
-            crops[i] = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        return moved, crops
+            cv2.resize(part, (side, side), crop, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return whole * factors.astype(np.float64), crops
 
     def _usable(self, boxes: Floats) -> NDArray[np.bool_]:
         """Say which boxes touch the image by at least a pixel and are at most four times as large."""
