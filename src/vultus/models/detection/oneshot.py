@@ -165,8 +165,8 @@ class OneShotDetector(ABC):
 
     def _shown(self, image: Halvings, scale: float, margin: int = 0) -> Candidates:
         """Return the possible faces of the whole image at a scale, with a black margin around it."""
-        level, factor = image.at_least(scale)
-        covered = np.array(level.shape[1::-1]) * factor
+        level, pitch = image.at_least(scale)
+        covered = pitch * level.shape[1::-1]
         width, height = np.maximum(np.round(covered * scale), 1).astype(int).tolist()
         view = cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA)
         last = [-(side + 2 * margin) % MULTIPLE + margin for side in (height, width)]
@@ -251,9 +251,9 @@ def _direction(points: Floats) -> Floats:
 
 def _cut(image: Halvings, matrix: Floats, scale: float, side: int) -> Pixels:
     """Return the (side, side, 3) pixels a (2, 3) similarity carries there, black outside the image."""
-    level, factor = image.at_least(scale)
+    level, pitch = image.at_least(scale)
     moved = matrix.copy()
-    moved[:, :2] *= factor
+    moved[:, :2] *= pitch
     # OpenCV counts from the centre of the first pixel, this package from its corner.
     moved[:, 2] += (moved[:, 0] + moved[:, 1]) / 2 - 0.5
     return cv2.warpAffine(level, moved, (side, side), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
