@@ -17,7 +17,9 @@ from vultus.models.runtime import OnnxSession
 if TYPE_CHECKING:
     from vultus.domain import Pixels
 
-PARAMETERS = SearchParameters(threshold=0.6, overlap=0.3, smallest_px=16, largest_px=320, closer_px=96)
+PARAMETERS = SearchParameters(
+    threshold=0.6, overlap=0.3, smallest_px=16, largest_px=320, closer_px=96, doubt=0.45
+)
 
 
 class Yunet(OneShotDetector):
@@ -29,7 +31,7 @@ class Yunet(OneShotDetector):
         found = []
         for stride, (classes, objects, boxes, points) in zip(STRIDES, grids, strict=True):
             scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
-            good = np.flatnonzero(scores >= self._parameters.threshold)
+            good = np.flatnonzero(scores >= self._parameters.doubt)
             cells = corners(good, image.shape[:2], stride, len(scores))
             centres = cells + boxes[good, :2] * stride
             halves = np.exp(boxes[good, 2:]) * (stride / 2)
