@@ -2,9 +2,11 @@
 
 A network finds faces between a smallest and a largest size in its own pixels. An image is scaled so that the smallest
 face wanted is one the network can find, and shown again in quarters of that size while a face filling it would be too
-large. It is first shown with half of those pixels, and with all of them only if no face was found, a small one, or one
-the network is in doubt about: at half the pixels the smallest face wanted is still seen, if less surely. Every face found is then looked at once more, at one size: there its landmarks, which decide how well it is
-recognised, err least and always in the same direction, and what only looked like a face is seldom found again.
+large. It is first shown with half of those pixels, at which the smallest face wanted is still seen, if less surely;
+with all of them only if that shows no face, a small one, or something in doubt.
+
+Every face found is then looked at once more, at one size: there its landmarks, which decide how well it is recognised,
+err least and always in the same direction, and what only looked like a face is seldom found again.
 """
 
 from __future__ import annotations

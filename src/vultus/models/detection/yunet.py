@@ -17,9 +17,7 @@ from vultus.models.runtime import OnnxSession
 if TYPE_CHECKING:
     from vultus.domain import Pixels
 
-PARAMETERS = SearchParameters(
-    threshold=0.6, overlap=0.3, smallest_px=16, largest_px=320, closer_px=96, doubt=0.45
-)
+PARAMETERS = SearchParameters(threshold=0.6, overlap=0.3, smallest_px=16, largest_px=320, closer_px=96)
 
 
 class Yunet(OneShotDetector):
