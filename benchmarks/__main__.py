@@ -1,4 +1,4 @@
-"""`python -m benchmarks [photo] [serving]`: measure, keep the lines, show the tables, put them into the document."""
+"""`python -m benchmarks [question …]`: measure, keep the lines, show the tables, put them into the document."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import photo, record, serving
+from benchmarks import photo, precision, record, serving
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-QUESTIONS: dict[str, ModuleType] = {"photo": photo, "serving": serving}
+QUESTIONS: dict[str, ModuleType] = {"photo": photo, "serving": serving, "precision": precision}
 
 
 def rendered(name: str) -> str:
     """Return a question's tables, made of the lines kept."""
     question, lines = QUESTIONS[name], record.read(name)
+    if not lines:
+        return f"Not measured yet: `python -m benchmarks {name}`"
     head = record.heading(lines[0], full_length=lines[0]["seconds"] >= question.SECONDS)
     return f"{head}\n\n{question.render(lines)}"
 

@@ -100,7 +100,7 @@ def source(root: Path) -> str | None:
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Return the 50th, 95th and 99th of milliseconds, and how many there were."""
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
-    return {"n": len(values), "p50_ms": round(p50, 3), "p95_ms": round(p95, 3), "p99_ms": round(p99, 3)}
+    return {"n": len(values), **{f"p{at}_ms": round(float(ms), 3) for at, ms in ((50, p50), (95, p95), (99, p99))}}
 
 
 def write(name: str, lines: Iterable[Line], origin: Origin) -> None:
@@ -111,8 +111,9 @@ def write(name: str, lines: Iterable[Line], origin: Origin) -> None:
 
 
 def read(name: str) -> list[Line]:
-    """Return the lines kept."""
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Return the lines kept; none before the first run."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

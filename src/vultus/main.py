@@ -217,6 +217,8 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
                 beside(sweep_now_and_then(services.eraser, jobs.sweep_interval_s)),
                 beside(carry_now_and_then(services.carrier, jobs.carry_interval_s)),
                 beside(services.shadow.forever()),
+                beside(services.indexes.forever(settings.index.interval_s)),
+                beside(services.searcher.repeat_forever(services.database)),
             ):
                 announce(address, first_key)
                 await _Server(config).serve(sockets=[listener])

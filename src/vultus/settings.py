@@ -13,6 +13,10 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+Runtime = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["cpu", "cuda", "coreml"]
+
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the API listens and what it accepts."""
@@ -76,12 +80,31 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
         40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
     )
     max_side_px: int = Field(1600, ge=320, description="Longer side of the image the detector sees.")
+    runtime: Literal["auto"] | Runtime = Field(
+        "auto", description="What runs the networks; `auto` takes OpenVINO where it is installed and bf16 gains."
+    )
+    precision: Literal["auto"] | Precision = Field(
+        "auto", description="Of embedding networks; `auto` takes bf16 where the processor and OpenVINO have it."
+    )
+    device: Device = Field("cpu", description="Where ONNX Runtime runs the networks; never the CPU instead of it.")
 
     @field_validator("extra_packs", mode="before")
     @classmethod
     def split_at_commas(cls, value: object) -> object:
         """An environment variable is one line of text."""
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def runtime_has_precision_and_device(self) -> Self:
+        """Only OpenVINO computes in bf16, and only ONNX Runtime runs on other devices than the CPU."""
+        if self.precision == "bf16" and self.runtime == "onnxruntime":
+            raise ValueError("inference.precision bf16 needs OpenVINO: set inference.runtime to openvino or auto")
+        if self.device != "cpu" and (self.runtime == "openvino" or self.precision == "bf16"):
+            raise ValueError(
+                f"inference.device {self.device} is ONNX Runtime's, in fp32: inference.runtime openvino and "
+                "inference.precision bf16 are for the device cpu"
+            )
+        return self
 
 
 class ModelSettings(BaseModel, frozen=True, extra="forbid"):
@@ -93,6 +116,23 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
         "any", description="`commercial` refuses networks whose licence does not allow commercial use without doubt."
     )
     timeout_s: float = Field(30.0, gt=0, description="Longest silence of a server while downloading.")
+
+
+class IndexSettings(BaseModel, frozen=True, extra="forbid"):
+    """How large collections are searched."""
+
+    exact_limit: int = Field(
+        10_000, ge=1_000, description="Faces up to which a collection is searched in SQL; beyond, by candidate index."
+    )
+    risk: float = Field(
+        1e-5, gt=0, le=1e-2, description="Probability that a face at the deciding cosine is not a candidate."
+    )
+    candidates: int = Field(400, ge=100, description="Faces compared for a probe before it is known how many it takes.")
+    interval_s: float = Field(1.0, gt=0, description="Pause between looks for new and erased faces.")
+    watch_share: float = Field(0.001, ge=0, le=1, description="Share of searches by index that are repeated exactly.")
+    watch_limit: float = Field(
+        0.001, ge=0, le=1, description="Share of persons lost, of those checked, beyond which SQL searches instead."
+    )
 
 
 class JobSettings(BaseModel, frozen=True, extra="forbid"):
@@ -139,6 +179,7 @@ class Settings(BaseSettings):
     photos: PhotoSettings = PhotoSettings()
     inference: InferenceSettings = InferenceSettings()
     models: ModelSettings = ModelSettings()
+    index: IndexSettings = IndexSettings()
     jobs: JobSettings = JobSettings()
     crops: CropSettings = CropSettings()
     log: LogSettings = LogSettings()

@@ -307,6 +307,8 @@ async def test_models_say_what_is_in_use_and_under_which_licence(api: Api) -> No
 
     assert (model["pack"], model["commercial_use"], model["dimension"]) == ("builtin", True, 128)
     assert model["licences"] == {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"}
+    assert model["runtime"].keys() == {"detector", "embedder"}
+    assert model["runtime"]["detector"].startswith("ONNX Runtime")
     assert [point["threshold"] for point in model["operating_points"]] == sorted(
         point["threshold"] for point in model["operating_points"]
     )

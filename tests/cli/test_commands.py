@@ -139,10 +139,14 @@ async def test_an_old_schema_is_named_and_upgraded(cli: Cli, server_url: str, mo
 async def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = await cli.json("doctor")
     monkeypatch.setenv("VULTUS_DATABASE__URL", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("VULTUS_INFERENCE__DEVICE", "cuda")
     ill = await cli.json("doctor", code=1)
 
     assert healthy["healthy"] is True
-    assert [finding["check"] for finding in ill["checks"] if not finding["ok"]] == ["database"]
+    assert "ONNX Runtime" in next(one["detail"] for one in healthy["checks"] if one["check"] == "runtime")
+    trouble = {finding["check"]: finding["detail"] for finding in ill["checks"] if not finding["ok"]}
+    assert trouble.keys() == {"runtime", "networks", "database"}
+    assert "onnxruntime-gpu" in trouble["runtime"]
 
 
 async def test_a_wrong_setting_is_named_in_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

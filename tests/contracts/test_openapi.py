@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from vultus.api.app import create_app
 from vultus.api.guard import ROLE, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
-from vultus.schemas import calibration, faces, galleries, recognition, system, transitions
+from vultus.schemas import calibration, faces, galleries, recognition, system, transitions, vectors
 from vultus.schemas.base import Page
 
 APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # describing the API needs no services
@@ -37,6 +37,7 @@ ANSWERS: dict[str, Any] = {
     "ErasedOut": galleries.ErasedOut,
     "KeyOut": galleries.KeyOut,
     "NewKeyOut": galleries.NewKeyOut,
+    "VectorsOut": vectors.VectorsOut,
     "AuditOut": system.AuditOut,
     "ModelOut": system.ModelOut,
     "HealthOut": system.HealthOut,

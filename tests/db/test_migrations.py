@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from vultus.db import migrate, tables
 from vultus.db.database import Database
-from vultus.db.migrations.versions import __path__ as versions
+from vultus.db.repositories.collections import partition_of
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.urls import normalise
 from vultus.errors import ExtensionMissingError, SchemaNotCurrentError, SetupError
 from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from sqlalchemy import Connection
@@ -168,10 +169,68 @@ def test_other_urls_are_refused_without_repeating_them(url: str) -> None:
     assert "geheim" not in caught.value.detail
 
 
-def test_the_statistics_and_storage_of_the_migration_are_those_of_the_tables() -> None:
-    (folder,) = versions
-    source = "".join(path.read_text() for path in Path(folder).glob("0*.py"))
+PARTITION = """
+    CREATE TABLE faces_{0} (LIKE faces INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE);
+    ALTER TABLE faces ATTACH PARTITION faces_{0} FOR VALUES IN ('{0}')
+"""
 
-    assert f"INLINE = {tables.INLINE}".replace("'", '"') in source
-    for table, columns in tables.UNSAMPLED.items():
-        assert f'"{table}": {columns}'.replace("'", '"') in source
+
+async def test_templates_stay_in_one_place_and_out_of_the_statistics(bare_database_url: str) -> None:
+    """In a partition as old as the first schema too: nothing is moved to a TOAST table, nothing sampled."""
+    old, home = uuid4().hex, uuid4()
+    await migrate.upgrade(bare_database_url, "0001")
+    connection = await asyncpg.connect(bare_database_url.replace("+asyncpg", ""))
+    await connection.execute(PARTITION.format(old))
+    for column in ("embedding", "source_sha256"):
+        await connection.execute(f"ALTER TABLE faces_{old} ALTER {column} SET STATISTICS 0")
+    await migrate.upgrade(bare_database_url)
+    database = await Database.connect(bare_database_url, DatabaseSettings(pool_size=1))
+    async with database.work() as work:
+        await work.collections._make_partition(home)
+    await database.close()
+
+    partitions = {f"faces_{old}", partition_of(home)}
+    toasted = await connection.fetch("SELECT relname FROM pg_class WHERE relname ^@ 'faces' AND reltoastrelid <> 0")
+    columns = await connection.fetch(
+        "SELECT attrelid::regclass::text, attname, attstorage = 'p', coalesce(attstattarget, -1) = 0 FROM pg_attribute"
+        " JOIN pg_class ON pg_class.oid = attrelid AND relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+    )
+    await connection.close()
+    plain = {(table, column) for table, column, stored, _ in columns if stored}
+    unsampled = {(table, column) for table, column, _, hidden in columns if hidden}
+
+    assert toasted == []
+    assert {(table, column) for table, names in everywhere(tables.INLINE, partitions) for column in names} <= plain
+    assert {(table, column) for table, names in everywhere(tables.UNSAMPLED, partitions) for column in names} == (
+        unsampled
+    )
+
+
+def everywhere(columns: dict[str, tuple[str, ...]], partitions: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield tables and columns, those of `faces` for its partitions too."""
+    yield from columns.items()
+    for partition in partitions:
+        yield partition, columns["faces"]
+
+
+async def test_faces_are_numbered_when_the_schema_grows_and_stay_when_it_shrinks(bare_database_url: str) -> None:
+    home = uuid4().hex
+    await migrate.upgrade(bare_database_url, "0003")
+    connection = await asyncpg.connect(bare_database_url.replace("+asyncpg", ""))
+    await connection.execute(PARTITION.format(home))
+    await connection.execute("ALTER TABLE faces DISABLE TRIGGER ALL")
+    await connection.execute(
+        f"INSERT INTO faces_{home} (collection_id, id, person_id, consent_id, consent_expires_at, contract_id,"
+        " embedding, size_px, sharpness, brightness, yaw_deg, pitch_deg, roll_deg, score, source_sha256)"
+        " SELECT $1, gen_random_uuid(), $1, $1, 'infinity', 'contract', '[1,0]', 0, 0, 0, 0, 0, 0, 0, at::text::bytea"
+        " FROM generate_series(1, 3) AS at",
+        home,
+    )
+
+    await migrate.upgrade(bare_database_url, "0004")
+    assert [row["number"] for row in await connection.fetch("SELECT number FROM faces ORDER BY number")] == [1, 2, 3]
+    assert await connection.fetchval("SELECT count(code) FROM faces") == 0
+    await migrate.downgrade(bare_database_url, "0003")
+
+    assert await connection.fetchval("SELECT count(*) FROM faces") == 3
+    await connection.close()

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from vultus.db.repositories import faces as faces_module
+from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import partition_of
 from vultus.domain import Fusion
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database
-    from vultus.domain import Collection, DecisionPolicy, FloatArray
+    from vultus.db.database import Database, Work
+    from vultus.domain import Collection, DecisionPolicy, FloatArray, NumberArray
 
 Enrol = Callable[..., Awaitable[Any]]
 Towards = Callable[..., "FloatArray"]
@@ -193,7 +193,7 @@ async def test_search_equals_brute_force(
             person = (await enrol(work, home, str(at), *mine)).person
             owners += [person.id] * count
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(faces_module, "SHORTLIST", shortlist)
+            patch.setattr(ranking, "SHORTLIST", shortlist)
             found = await work.faces.search(home.id, "contract", asked, limit, fusion)
         alone = [
             await work.faces.best_of_person(home.id, owner, "contract", asked[0], fusion)
@@ -216,30 +216,149 @@ async def test_search_equals_brute_force(
         assert result.gallery_size == len(owners)
 
 
-@pytest.mark.parametrize("fusion", Fusion)
-async def test_only_the_collections_partition_is_read(
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    owned=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    newer=st.integers(0, 40),
+    limit=st.integers(1, 10),
+    fusion=st.sampled_from(Fusion),
+)
+async def test_an_index_that_proposes_the_closest_changes_nothing(
     database: Database,
-    home: Collection,
     policy: DecisionPolicy,
-    monkeypatch: pytest.MonkeyPatch,
-    towards: Towards,
+    enrol: Enrol,
+    seed: int,
+    owned: list[int],
+    newer: int,
+    limit: int,
     fusion: Fusion,
+) -> None:
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(sum(owned) + 2, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    asked, vectors = vectors[:2], vectors[2:]
+    async with database.work() as work:
+        home = await work.collections.add(str(uuid4()), "contract", policy)
+        for at, mine in enumerate(np.split(vectors, np.cumsum(owned)[:-1])):
+            await enrol(work, home, str(at), *mine)
+
+    async with database.work(read_only=True) as work:
+        numbers = np.sort(await work.codes.numbers(home.id, "contract"))
+        seen = numbers[: max(0, len(numbers) - newer)]
+        after = int(seen[-1]) if len(seen) else 0
+        proposals = [random.permutation(seen), np.concatenate([seen, seen, numbers])]
+        expected = await work.faces.search(home.id, "contract", asked, limit, fusion)
+        found = await work.faces.rescore(home.id, "contract", asked, proposals, after, limit, fusion)
+        none = await work.faces.rescore(home.id, "contract", asked[:0], [], after, limit, fusion)
+
+    assert [result.candidates for result in found] == [result.candidates for result in expected]
+    assert {result.gallery_size for result in found} == {min(newer, len(numbers))}
+    assert none == ()
+
+
+async def test_an_index_proposes_and_the_database_disposes(
+    database: Database, home: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.work() as work:
+        other = await work.collections.add("other", home.contract_id, policy)
+        ada = await enrol(work, home, "ada", towards(0), towards(1))
+        await enrol(work, home, "bob", towards(0, tilt=0.3))
+        late = await enrol(work, home, "late", towards(0), expires_at=SOON)
+        await enrol(work, home, "old", towards(0), contract_id="another network")
+        await enrol(work, other, "far", towards(0))
+        after = max(await work.codes.last_number(home.id), await work.codes.last_number(other.id))
+        await enrol(work, home, "new", towards(0, tilt=0.6))
+    everything = np.arange(after + 100, dtype=np.int64)
+
+    async def found(*proposals: NumberArray) -> list[list[str | None]]:
+        probes = np.stack([towards(0)] * len(proposals))
+        async with database.work(read_only=True) as work:
+            results = await work.faces.rescore(home.id, home.contract_id, probes, proposals, after, 5)
+        assert {result.gallery_size for result in results} <= {1}
+        return [[candidate.external_id for candidate in result.candidates] for result in results]
+
+    assert await found(everything, everything[:0]) == [["ada", "late", "bob", "new"], ["new"]]
+    async with database.work() as work:
+        await work.consents.change(home.id, late.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
+        await work.faces.delete(home.id, ada.person.id, ada.faces[0].id)
+    assert await found(everything) == [["bob", "new", "ada"]]
+    async with database.work() as work:
+        await work.persons.delete(home.id, ada.person.id)
+    assert await found(everything) == [["bob", "new"]]
+
+
+async def plan_of(database: Database, ask: Callable[[Work], Awaitable[Any]]) -> str:
+    """Return how PostgreSQL answers the last statement of a question."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database._engine.sync_engine, "before_cursor_execute", note)
+    async with database.work(read_only=True) as work:
+        await ask(work)
+        event.remove(database._engine.sync_engine, "before_cursor_execute", note)
+        connection = await work._session.connection()
+        rows = await connection.exec_driver_sql(f"EXPLAIN {asked[-1][0]}", asked[-1][1])
+        return "\n".join(row[0] for row in rows)
+
+
+@pytest.fixture(params=[True, False], ids=["with statistics", "without"])
+async def crowd(database: Database, home: Collection, request: pytest.FixtureRequest) -> UUID:
+    """A collection with enough faces for an index to be worth reading; returns one of its persons."""
+    async with database.work() as work:
+        execute = work._session.execute
+        await execute(
+            text(
+                "INSERT INTO persons (id, collection_id) SELECT gen_random_uuid(), :home FROM generate_series(1, 5000)"
+            ),
+            {"home": home.id},
+        )
+        await execute(
+            text(
+                "INSERT INTO consents (id, collection_id, person_id, purpose, recorded_by, granted_at)"
+                " SELECT id, collection_id, id, '', '', now() FROM persons"
+            )
+        )
+        await execute(
+            text(
+                "INSERT INTO faces (collection_id, id, person_id, consent_id, consent_expires_at, contract_id,"
+                " embedding, size_px, sharpness, brightness, yaw_deg, pitch_deg, roll_deg, score, source_sha256)"
+                " SELECT collection_id, id, person_id, id, expires_at, :contract, '[1,0,0,0,0,0,0,0]',"
+                " 0, 0, 0, 0, 0, 0, 0, '' FROM consents"
+            ),
+            {"contract": home.contract_id},
+        )
+        if request.param:
+            await execute(text(f"ANALYZE {partition_of(home.id)}"))
+        (first,) = await work.persons.page(home.id, after=None, limit=1)
+        return first.id
+
+
+@pytest.mark.parametrize("fusion", Fusion)
+async def test_a_search_reads_its_collections_partition_and_no_other(
+    database: Database, home: Collection, policy: DecisionPolicy, crowd: UUID, towards: Towards, fusion: Fusion
 ) -> None:
     async with database.work() as work:
         other = await work.collections.add("other", "contract", policy)
-    plan: list[str] = []
-
+    probe, contract = towards(0), home.contract_id
+    number = f" {partition_of(home.id)}_number_idx"
     async with database.work(read_only=True) as work:
-        execute = work.faces._session.execute
+        newest = await work.codes.last_number(home.id)
+    proposals = [np.arange(newest - 400, newest)]
 
-        async def explained(_: Any, values: dict[str, Any]) -> Any:
-            query = text(f"EXPLAIN {faces_module._SEARCH[fusion].text}")
-            plan.extend(row[0] for row in await execute(query, values))
-            return await execute(faces_module._SEARCH[fusion], values)
+    exact = await plan_of(database, lambda work: work.faces.search(home.id, contract, probe[None], 3, fusion))
+    rescored = await plan_of(
+        database, lambda work: work.faces.rescore(home.id, contract, probe[None], proposals, newest - 5, 3, fusion)
+    )
+    alone = await plan_of(database, lambda work: work.faces.best_of_person(home.id, crowd, contract, probe, fusion))
+    last = await plan_of(database, lambda work: work.codes.last_number(home.id))
 
-        monkeypatch.setattr(work.faces._session, "execute", explained)
-        await work.faces.search(home.id, home.contract_id, towards(0)[None, :], 3, fusion)
-
-    shown = "\n".join(plan)
-    assert partition_of(home.id) in shown
-    assert partition_of(other.id) not in shown
+    for plan in (exact, rescored, alone, last):
+        assert partition_of(other.id) not in plan
+    assert partition_of(home.id) in exact
+    assert rescored.count(number) == 3  # the proposals, and the newer ones counted and compared
+    assert number in last
+    for plan in (rescored, alone, last):
+        assert "Seq Scan on faces" not in plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from uuid import RFC_4122
+from uuid import RFC_4122, UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,3 +47,19 @@ def test_a_full_millisecond_borrows_from_the_next() -> None:
 
     assert second.int >> 80 == 1001
     assert second > first
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.booleans())
+def test_many_ids_at_once_rise_between_single_ones(counts: list[int], nearly_full: bool) -> None:
+    maker = IdMaker()
+    ids = [maker.make()]
+    if nearly_full:
+        maker._unix_ms += 10**6  # the clock stands still
+        maker._random = 2**74 - 2**33
+
+    for count in counts:
+        ids += [UUID(bytes=row.tobytes()) for row in maker.make_many(count)]
+        ids.append(maker.make())
+
+    assert ids == sorted(set(ids))
+    assert {(made.version, made.variant) for made in ids} == {(7, RFC_4122)}

@@ -16,7 +16,7 @@ from vultus.api import problems
 from vultus.api.guard import ROLE
 from vultus.api.middleware import RequestContext
 from vultus.api.openapi import add_examples
-from vultus.api.routes import collections, persons, recognition, registration, system, transitions
+from vultus.api.routes import collections, persons, recognition, registration, system, transitions, vectors
 from vultus.schemas.system import Problem
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def create_app(services: Services, *, max_requests: int) -> FastAPI:
         persons.persons,
         persons.faces,
         persons.consents,
+        vectors.router,
         system.router,
     ):
         v1.include_router(router)

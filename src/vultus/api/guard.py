@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
 
 ROLE = "x-required-role"
+LONG = "x-long-body"
 IDLE_S = 20.0
 """Longest silence of a client that is still sending its body."""
 
@@ -38,9 +39,14 @@ BODY_S = 300.0
 MultiPartParser.spool_max_size = 2**31
 
 
-def needs(role: Role) -> dict[str, Any]:
-    """Declare the role of a route; it shows in the OpenAPI document and is what the guard enforces."""
-    return {ROLE: role.value}
+def needs(role: Role, *, long_body: bool = False) -> dict[str, Any]:
+    """Declare the role of a route; it shows in the OpenAPI document and is what the guard enforces.
+
+    Args:
+        role: The least.
+        long_body: Whether JSON may be as long as a form with photos.
+    """
+    return {ROLE: role.value} | ({LONG: True} if long_body else {})
 
 
 class _BodyError(HTTPException):
@@ -71,6 +77,7 @@ class GuardedRoute(APIRoute):
         needed = (self.openapi_extra or {}).get(ROLE)
         known = _query_names(self.dependant)
         form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
+        long_body = form or LONG in (self.openapi_extra or {})
 
         async def guarded(request: Request) -> Response:
             services: Services = request.app.state.services
@@ -90,7 +97,7 @@ class GuardedRoute(APIRoute):
                     ],
                 )
             limits = services.settings.server
-            body = _Body(request, limits.max_body_bytes if form else limits.max_json_bytes)
+            body = _Body(request, limits.max_body_bytes if long_body else limits.max_json_bytes)
             try:
                 return await handle(_StrictRequest(request.scope, body.receive))
             except _BodyError as error:

@@ -19,6 +19,7 @@ from vultus.cli import (
     people,
     serving,
     transition,
+    vectors,
 )
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(serving.serve)
 app.command()(people.register)
 app.command()(people.recognize)
 app.command("import")(importing.import_folder)
+app.command("import-vectors")(vectors.import_vectors)
 app.command()(calibrating.calibrate)
 app.add_typer(evaluate.app, name="evaluate", help="Measure accuracy on a data set of yours.")
 evaluate.app.command()(packs.packs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -18,12 +19,16 @@ from vultus.db import migrate
 from vultus.errors import SetupError, VultusError
 from vultus.main import listen, open_server, open_store
 from vultus.models.pipelines import Pipelines
+from vultus.models.runtime import usable_cores
+from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
 
 MIN_FREE_BYTES = 2 * 2**30
 MIN_MEMORY_BYTES = 2 * 2**30
+STAND_INS = {"onnxruntime": "onnxruntime-gpu"}
+"""Packages that are installed instead of a needed one, under the same name for Python."""
 
 
 class TroubleError(Exception):
@@ -37,6 +42,7 @@ def doctor(as_json: Json = False) -> None:
         "packages": _packages,
         "data folder": _data_folder,
         "memory": _memory,
+        "runtime": _runtime,
         "networks": _networks,
         "database": _database,
         "port": _port,
@@ -64,16 +70,22 @@ def _packages(_: Settings) -> str:
     needed = [Requirement(line) for line in requires("vultus") or ()]
     needed = [one for one in needed if one.marker is None or one.marker.evaluate()]
     for one in needed:
-        try:
-            found = version(one.name)
-        except PackageNotFoundError:
+        found = _installed(one.name)
+        if found is None:
             wrong.append(f"{one.name} is missing")
-        else:
-            if not one.specifier.contains(found, prereleases=True):
-                wrong.append(f"{one.name} is {found}, needed {one.specifier}")
+        elif not one.specifier.contains(found, prereleases=True):
+            wrong.append(f"{one.name} is {found}, needed {one.specifier}")
     if wrong:
         raise TroubleError(f"{'; '.join(wrong)}. Install again: pip install -r requirements/runtime.txt")
     return f"{len(needed)} packages fit"
+
+
+def _installed(name: str) -> str | None:
+    """Return the version of a package, or of the one that stands in for it."""
+    for package in (name, STAND_INS.get(name, name)):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(package)
+    return None
 
 
 def _data_folder(settings: Settings) -> str:
@@ -93,12 +105,19 @@ def _memory(_: Settings) -> str:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if total < MIN_MEMORY_BYTES:
         raise TroubleError(f"the machine has {total / 2**30:.1f} GiB of memory; 2 GiB are needed.")
-    return f"{total / 2**30:.0f} GiB, {os.cpu_count()} cores"
+    return f"{total / 2**30:.0f} GiB, {usable_cores()} cores"
+
+
+def _runtime(settings: Settings) -> str:
+    return Runtime(settings.inference).words
 
 
 def _networks(settings: Settings) -> str:
     loaded = Pipelines.load(settings.inference, settings.photos, open_store(settings))
-    packs = ", ".join(f"pack '{one.pack.name}' makes contract {one.contract.id}" for one in loaded)
+    packs = ", ".join(
+        f"pack '{one.pack.name}' makes contract {one.contract.id} (embedder in {one.runtime['embedder']})"
+        for one in loaded
+    )
     return f"{packs}; digests verified"
 
 

@@ -12,10 +12,12 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from vultus.db.failures import DOWN, translated, watch
-from vultus.db.locks import lock, number_of
+from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, revision_of
 from vultus.db.repositories.audit import Audit
+from vultus.db.repositories.bulk import Bulk
 from vultus.db.repositories.carrying import Carrying
+from vultus.db.repositories.codes import Codes
 from vultus.db.repositories.collections import Collections
 from vultus.db.repositories.comparisons import Comparisons
 from vultus.db.repositories.consents import Consents
@@ -59,10 +61,12 @@ class Work:
         self.transitions = Transitions(session)
         self.carrying = Carrying(session)
         self.comparisons = Comparisons(session)
+        self.codes = Codes(session)
+        self.bulk = Bulk(session)
 
     async def lock_collection(self, collection_id: UUID) -> None:
         """Wait until no other transaction holds the collection, and hold it until this one ends."""
-        await lock(self._session, number_of("collection", str(collection_id)))
+        await lock_collection(self._session, collection_id)
 
 
 class Database:

@@ -51,6 +51,7 @@ BY_CONSTRAINT: dict[str, tuple[type[VultusError], str]] = {
     "fk_persons_collection_id_collections": (NotFoundError, "There is no such collection."),
     "fk_consents_person_id_persons": (NotFoundError, "There is no such person in the collection."),
     "fk_faces_consent_id_consents": (NotFoundError, "The person has no such live consent with this expiry."),
+    "fk_codings_collection_id_collections": (NotFoundError, "There is no such collection."),
     "fk_crops_consent_id_consents": (NotFoundError, "The person has no such live consent with this expiry."),
     "fk_carry_failures_collection_id_transitions": (NotFoundError, "The collection is not changing its network."),
     "fk_shadow_disagreements_collection_id_transitions": (

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Computed,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     MetaData,
+    Sequence,
     Text,
     UniqueConstraint,
     func,
@@ -43,14 +45,15 @@ NAMING = {
 UNSAMPLED = {
     "persons": ("external_id", "name", "metadata"),
     "consents": ("purpose", "recorded_by", "evidence_ref"),
-    "faces": ("embedding", "source_sha256"),
+    "faces": ("embedding", "source_sha256", "code"),
+    "codings": ("centre",),
     "idempotency": ("key", "request_sha256", "body"),
     "crops": ("sealed",),
 }
 """Columns that ANALYZE must not copy into pg_statistic, where they would outlive the row they came from."""
 
-INLINE = ("embedding", "source_sha256", "contract_id")
-"""Columns of `faces` that never move to a TOAST table: it would keep a second copy, and scans would read it."""
+INLINE = {"faces": ("embedding", "source_sha256", "contract_id", "code"), "codings": ("centre",)}
+"""Columns that never move to a TOAST table: it would keep a second copy, and scans would read it."""
 
 
 class Base(DeclarativeBase):
@@ -142,6 +145,9 @@ def _live_consent() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(mine, theirs, onupdate="CASCADE", ondelete="CASCADE")
 
 
+FACE_NUMBERS = Sequence("face_numbers", metadata=Base.metadata)
+
+
 class FaceRow(Base):
     """One template of an enrolled face, in the partition of its collection; a row a contract, with the same id."""
 
@@ -164,14 +170,30 @@ class FaceRow(Base):
     score: Mapped[float]
     source_sha256: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Rises in the order of commits within a collection; see `lock_collection`.
+    number: Mapped[int] = mapped_column(BigInteger, server_default=FACE_NUMBERS.next_value())
+    code: Mapped[bytes | None]
 
     __table_args__ = (
+        Index(None, "number"),
         CheckConstraint("consent_live", name="consent_live"),
         # Also serves the foreign key's look-ups, which ask by collection and person.
         UniqueConstraint("collection_id", "person_id", "source_sha256", "contract_id", name="uq_faces_source"),
         _live_consent(),
         {"postgresql_partition_by": "LIST (collection_id)"},
     )
+
+
+class CodingRow(Base):
+    """What the codes of a collection's contract are made with."""
+
+    __tablename__ = "codings"
+
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True)
+    contract_id: Mapped[str] = mapped_column(primary_key=True)
+    centre: Mapped[Any] = mapped_column(HalfVector, nullable=False)
+    bits: Mapped[int]
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class CropRow(Base):

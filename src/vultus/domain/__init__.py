@@ -33,6 +33,7 @@ from vultus.domain.galleries import (
     Person,
     Role,
 )
+from vultus.domain.index import CodeArray, Coding, NumberArray
 
 __all__ = [
     "Actor",
@@ -41,6 +42,8 @@ __all__ = [
     "Box",
     "Calibration",
     "Candidate",
+    "CodeArray",
+    "Coding",
     "Collection",
     "Consent",
     "Contract",
@@ -56,6 +59,7 @@ __all__ = [
     "Liveness",
     "LivenessMode",
     "LivenessReason",
+    "NumberArray",
     "Person",
     "Pixels",
     "Quality",

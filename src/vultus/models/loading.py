@@ -13,9 +13,8 @@ from vultus.models.alignment import Template
 from vultus.models.catalog.embedders import DLIB_RESNET
 from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, DLIB_FIVE_POINTS, DLIB_SQUARE, FRONTAL
 from vultus.models.catalog.packs import Pack
-from vultus.models.detection import Detector, mtcnn_graph, retinaface_graph
+from vultus.models.detection import Detector, dlib_landmarks, mtcnn_graph, retinaface_graph
 from vultus.models.detection.centerface import load_centerface
-from vultus.models.detection.dlib_landmarks import DlibLandmarks
 from vultus.models.detection.mtcnn import Mtcnn
 from vultus.models.detection.retinaface import load_retinaface
 from vultus.models.detection.scrfd import load_scrfd
@@ -30,6 +29,8 @@ from vultus.models.views import Mirrored, SecondOpinion, Views
 
 if TYPE_CHECKING:
     from vultus.models.catalog.entries import Network
+    from vultus.models.runtime import Opener
+    from vultus.models.runtime.choice import Runtime
     from vultus.models.store import WeightsStore
 
 CROPS = {
@@ -63,6 +64,7 @@ class LoadedPack:
         views: Cuts the crops whose vectors are averaged.
         contract: The vector space, named after what was loaded.
         calibration: Thresholds measured for the contract; None when nobody has.
+        runtime: What runs the detector and the embedder, in words.
     """
 
     pack: Pack
@@ -73,18 +75,20 @@ class LoadedPack:
     views: Views
     contract: Contract
     calibration: Calibration | None
+    runtime: dict[str, str]
 
 
-def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
+def load_pack(pack: Pack, store: WeightsStore, runtime: Runtime) -> LoadedPack:
     """Verify and load a pack's networks; blocks for about a second.
 
     Raises:
+        SetupError: In this runtime a network does not answer as it should.
         WeightsError: Weights are missing, damaged or of another network.
         LicenceError: A licence was not accepted, or does not allow what the settings say.
     """
     store.check_licences(pack.detector, pack.embedder)
-    detector = _load_detector(pack.detector, store)
-    embedder, crop, digest = _load_embedder(pack.embedder, store)
+    detector = _load_detector(pack.detector, store, runtime.open_detector)
+    embedder, crop, digest, words = _load_embedder(pack.embedder, store, runtime)
     template = template_of(pack, crop)
     views = _views(pack, template, store)
     contract = contract_of(
@@ -98,27 +102,29 @@ def load_pack(pack: Pack, store: WeightsStore) -> LoadedPack:
     # What was measured and kept here goes before what was measured elsewhere.
     calibration = store.records.calibration(contract.id) or CALIBRATIONS.get(contract.id)
     frontal = DLIB_CHIPS.get(pack.detector.name, FRONTAL)
-    return LoadedPack(pack, detector, embedder, template, frontal, views, contract, calibration)
+    engines = {"detector": runtime.detectors, "embedder": words}
+    return LoadedPack(pack, detector, embedder, template, frontal, views, contract, calibration, engines)
 
 
-def load_liveness(network: Network, store: WeightsStore) -> LivenessDetector:
+def load_liveness(network: Network, store: WeightsStore, open_session: Opener = OnnxSession) -> LivenessDetector:
     """Verify and load what tells live faces from pictures of faces.
 
     Raises:
         WeightsError: Weights are missing, damaged or of another network.
     """
     store.check_licences(network)
-    return load_minifasnet(store.read(network.files["v2"]), store.read(network.files["v1se"]))
+    v2, v1se = (store.read(network.files[role]) for role in ("v2", "v1se"))
+    return load_minifasnet(v2, v1se, open_session=open_session)
 
 
-def load_quality(network: Network, store: WeightsStore) -> Ediffiqa:
+def load_quality(network: Network, store: WeightsStore, open_session: Opener = OnnxSession) -> Ediffiqa:
     """Verify and load what scores the quality of faces.
 
     Raises:
         WeightsError: Weights are missing, damaged or of another network.
     """
     store.check_licences(network)
-    return Ediffiqa(OnnxSession(store.read(network.files["weights"])))
+    return Ediffiqa(open_session(store.read(network.files["weights"])))
 
 
 def fits(pack: Pack) -> bool:
@@ -191,29 +197,32 @@ def _views(pack: Pack, template: Template, store: WeightsStore) -> Views:
     file = DLIB_RESNET.files["landmarks"]
     square = " ".join(f"{number:g}" for number in DLIB_SQUARE)
     name = f"dlib-5-points {store.digest(file)[:8]} in {square}"
-    return SecondOpinion(DlibLandmarks(store.read(file), DLIB_SQUARE), name, template, DLIB_FIVE_POINTS)
+    decode, version = dlib_landmarks.decode_predictor, dlib_landmarks.DECODER_VERSION
+    finder = dlib_landmarks.DlibLandmarks(store.graph(file, decode, version=version, form="npz"), DLIB_SQUARE)
+    return SecondOpinion(finder, name, template, DLIB_FIVE_POINTS)
 
 
-def _load_detector(network: Network, store: WeightsStore) -> Detector:
+def _load_detector(network: Network, store: WeightsStore, open_session: Opener) -> Detector:
     if network.family == "mtcnn":
         builders = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
         pnet, rnet, onet = (
-            OnnxSession(store.graph(network.files[role], build, version=mtcnn_graph.BUILDER_VERSION))
+            open_session(store.graph(network.files[role], build, version=mtcnn_graph.BUILDER_VERSION))
             for role, build in builders.items()
         )
         return Mtcnn(pnet, rnet, onet)
     if network.family == "retinaface":
         build = retinaface_graph.build_retinaface
-        return load_retinaface(store.graph(network.files["weights"], build, version=retinaface_graph.BUILDER_VERSION))
+        graph = store.graph(network.files["weights"], build, version=retinaface_graph.BUILDER_VERSION)
+        return load_retinaface(graph, open_session=open_session)
     load = {"yunet": load_yunet, "scrfd": load_scrfd, "centerface": load_centerface}[network.family]
-    return load(store.read(network.files["weights"]))
+    return load(store.read(network.files["weights"]), open_session=open_session)
 
 
-def _load_embedder(network: Network, store: WeightsStore) -> tuple[Embedder, CropInput, str]:
-    """Return the embedder, what it takes, and the SHA-256 of its weights."""
+def _load_embedder(network: Network, store: WeightsStore, runtime: Runtime) -> tuple[Embedder, CropInput, str, str]:
+    """Return the embedder, what it takes, the SHA-256 of its weights, and what runs it."""
     if network.family == "deepface":
         model = load_deepface(network.name.partition(":")[2])
-        return model.embedder, model.spec, model.weights_sha256
+        return model.embedder, model.spec, model.weights_sha256, "DeepFace's own"
     file, crop = network.files["weights"], CROPS[network.name]
     if network.family == "dlib-resnet":
         graph = store.graph(file, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION)
@@ -221,4 +230,5 @@ def _load_embedder(network: Network, store: WeightsStore) -> tuple[Embedder, Cro
         graph = store.graph(file, facenet_graph.build_facenet, version=facenet_graph.BUILDER_VERSION)
     else:
         graph = store.read(file)
-    return NetworkEmbedder(OnnxSession(graph), crop), crop, store.digest(file)
+    session = runtime.open_embedder(graph)
+    return NetworkEmbedder(session, crop), crop, store.digest(file), session.words

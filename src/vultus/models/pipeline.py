@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from vultus.domain import (
@@ -32,6 +31,8 @@ from vultus.models.embedding.inputs import arcface_template
 from vultus.models.geometry import scale_of, similarity_transform
 from vultus.models.loading import load_pack
 from vultus.models.quality import measure
+from vultus.models.runtime import limit_threads
+from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ class FacePipeline:
         self.pack = loaded.pack
         self.contract = loaded.contract
         self.calibration = calibration
+        self.runtime = loaded.runtime
         self.liveness: LivenessDetector | None = None
         self.scorer: Ediffiqa | None = None
         self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
@@ -91,12 +93,12 @@ class FacePipeline:
 
         Raises:
             NotFoundError: There is no such pack.
+            SetupError: The runtime asked for cannot be used here, or a network answers differently in it.
             WeightsError: A file is missing or not the published one, or nobody has measured thresholds.
             LicenceError: A licence was not accepted.
         """
-        # Workers are the parallelism; OpenCV's own threads would only compete with them.
-        cv2.setNumThreads(1)
-        loaded = load_pack(pack_named(pack or inference.pack or default_pack(store)), store)
+        limit_threads()
+        loaded = load_pack(pack_named(pack or inference.pack or default_pack(store)), store, Runtime(inference))
         if loaded.calibration is None and calibrated:
             raise WeightsError(
                 f"Nobody has measured thresholds for pack '{loaded.pack.name}' (contract {loaded.contract.id}). "
@@ -195,29 +197,31 @@ class FacePipeline:
     ) -> tuple[Pixels, list[DescribedFace]]:
         """Return the chips, (n, views, side, side, 3), and the faces with all that is wanted but their vectors."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
-        views, faces = [], []
+        chips, faces = [], []
         boxes = [_scaled(face, factor).box for face in found]
+        points = np.array([face.landmarks * factor for face in found], np.float32)
         with clock.stage("align"):
             for at, face in enumerate(found):
-                landmarks = (face.landmarks * factor).astype(np.float32)
-                chip = align(picture.pixels, landmarks, self._frontal)
+                chip = align(picture.pixels, points[at], self._frontal)
                 crop = cut(picture.pixels, boxes[at], boxes[:at] + boxes[at + 1 :]) if crops else None
                 quality = measure(face, chip, self._frontal.array)
                 if self.scorer is not None:
-                    (score,) = self.scorer.score(align(picture.pixels, landmarks, SCORED)[None])
+                    (score,) = self.scorer.score(align(picture.pixels, points[at], SCORED)[None])
                     quality = replace(quality, network_score=float(score))
                 faces.append(DescribedFace(face, quality, None, crop))
                 if embed:
-                    if self._template != self._frontal:
-                        chip = align(picture.pixels, landmarks, self._template)
-                    views.append(self._views.cut(picture.pixels, landmarks, chip))
+                    same = self._template == self._frontal
+                    chips.append(chip if same else align(picture.pixels, points[at], self._template))
+            side = self._template.side
+            views = np.empty((0, 1, side, side, 3), np.uint8)
+            if chips:
+                views = self._views.cut(picture.pixels, points, np.stack(chips))
         if watch is not None:
             with clock.stage("liveness"):
                 faces = [
                     replace(face, liveness=watch.assess(picture.pixels, _scaled(face.face, factor))) for face in faces
                 ]
-        side = self._template.side
-        return np.array(views, np.uint8) if views else np.empty((0, 1, side, side, 3), np.uint8), faces
+        return views, faces
 
 
 class _Clock:

@@ -10,6 +10,7 @@ from vultus.models.catalog.entries import Kind
 from vultus.models.catalog.packs import network_named
 from vultus.models.loading import load_liveness, load_quality
 from vultus.models.pipeline import FacePipeline, default_pack
+from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,7 @@ class Pipelines:
         """Load the default pack and the further ones; blocks for about a second a pack.
 
         Raises:
+            SetupError: The runtime asked for cannot be used here, or a network answers differently in it.
             WeightsError: A file is missing or not the published one.
         """
         names = dict.fromkeys([inference.pack or default_pack(store), *inference.extra_packs])
@@ -49,13 +51,14 @@ class Pipelines:
                 except WeightsError as error:
                     # Chosen once, not asked for now: only the collections that hold its vectors miss it.
                     log.error("pack %s, in use before, is not loaded: %s", name, error.detail)
-        loaded = cls(*pipelines)
+        loaded, runtime = cls(*pipelines), Runtime(inference)
+        log.info("runtime: %s", runtime.words)
         if inference.liveness:
-            watch = load_liveness(network_named(inference.liveness, Kind.LIVENESS), store)
+            watch = load_liveness(network_named(inference.liveness, Kind.LIVENESS), store, runtime.open_detector)
             for pipeline in loaded:
                 pipeline.liveness = watch
         if inference.quality:
-            scorer = load_quality(network_named(inference.quality, Kind.QUALITY), store)
+            scorer = load_quality(network_named(inference.quality, Kind.QUALITY), store, runtime.open_detector)
             for pipeline in loaded:
                 pipeline.scorer = scorer
         return loaded

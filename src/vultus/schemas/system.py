@@ -45,6 +45,7 @@ class ModelOut(Wire):
     licences: dict[str, str] = Field(description="By network.")
     papers: dict[str, str] = Field(description="By network.")
     commercial_use: bool
+    runtime: dict[str, str] = Field(description="What runs the detector and the embedder, and in which precision.")
     operating_points: list[OperatingPointOut]
     calibration_source: str
     margin: Cosine
@@ -63,6 +64,7 @@ class ModelOut(Wire):
             licences={part.name: part.licence.name for part in parts},
             papers={part.name: part.paper for part in parts},
             commercial_use=pipeline.pack.commercial_use,
+            runtime=pipeline.runtime,
             operating_points=[
                 OperatingPointOut(false_match_rate=rate, threshold=threshold)
                 for rate, threshold in pipeline.calibration.points

@@ -42,10 +42,7 @@ async def add_consent(work: Work, home: Collection, person_id: UUID, grant: Cons
     Raises:
         InvalidInputError: It has expired already, or was granted in the future.
     """
-    now = datetime.now(UTC)
-    granted_at = grant.granted_at or now
-    if granted_at > now + timedelta(minutes=5):  # clocks of two machines may differ a little
-        raise InvalidInputError("The consent's granted_at lies in the future.")
+    granted_at, expires_at = terms(home, grant)
     return await work.consents.add(
         home.id,
         person_id,
@@ -53,8 +50,17 @@ async def add_consent(work: Work, home: Collection, person_id: UUID, grant: Cons
         recorded_by=grant.recorded_by,
         evidence_ref=grant.evidence_ref,
         granted_at=granted_at,
-        expires_at=_expiry(home, grant.expires_at, granted_at, now),
+        expires_at=expires_at,
     )
+
+
+def terms(home: Collection, grant: ConsentGrant) -> tuple[datetime, datetime | None]:
+    """Return when a consent was granted and when it ends; see `add_consent`."""
+    now = datetime.now(UTC)
+    granted_at = grant.granted_at or now
+    if granted_at > now + timedelta(minutes=5):  # clocks of two machines may differ a little
+        raise InvalidInputError("The consent's granted_at lies in the future.")
+    return granted_at, _expiry(home, grant.expires_at, granted_at, now)
 
 
 async def live_consent(work: Work, home: Collection, person: Person | None, consent_id: UUID | None) -> Consent:

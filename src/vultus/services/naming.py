@@ -13,7 +13,7 @@ from vultus.services.images import rejected
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.db.repositories.faces import SearchResult
+    from vultus.db.repositories.ranking import SearchResult
     from vultus.models.pipeline import FacePipeline
 
 

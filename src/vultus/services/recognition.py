@@ -12,22 +12,27 @@ from vultus.services.collections import calibration_of, check_contract, find_col
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
 from vultus.services.naming import Recognition, name_faces, with_probability
+from vultus.services.queries import query_of
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
     from vultus.domain import Analysis, Candidate, Collection, Decision, FloatArray
     from vultus.models.pipelines import Pipelines
     from vultus.services.images import Images, Photo
+    from vultus.services.searching import Searcher
     from vultus.services.shadow import Shadow
 
 
 class Recognizer:
     """Search a collection for faces and vectors."""
 
-    def __init__(self, database: Database, images: Images, pipelines: Pipelines, shadow: Shadow) -> None:
+    def __init__(
+        self, database: Database, images: Images, pipelines: Pipelines, searcher: Searcher, shadow: Shadow
+    ) -> None:
         self._database = database
         self._images = images
         self._pipelines = pipelines
+        self._searcher = searcher
         self._shadow = shadow
 
     async def recognize(
@@ -79,7 +84,7 @@ class Recognizer:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             now = await work.collections.get(home.id)
             check_searched(home, now, mode)
-            found = await work.faces.search(home.id, now.contract_id, probes, depth, now.policy.fusion)
+            found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
             transition = await work.transitions.get(home.id) if now.second_contract_id else None
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(now, analysis, named)
@@ -111,7 +116,7 @@ class Recognizer:
                     f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
                 )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
-            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2), home.policy.fusion)
+            (found,) = await self._searcher.search(work, query_of(home, pipeline, probe[None, :], max(limit, 2)))
         calibration = calibration_of(home, pipeline)
         decision = decide(
             [candidate.similarity for candidate in found.candidates],

@@ -16,6 +16,7 @@ from vultus.domain import (
     Consent,
     Face,
     FloatArray,
+    Fusion,
     Liveness,
     LivenessMode,
     Person,
@@ -35,12 +36,14 @@ from vultus.services.enrolment import enrol
 from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
+from vultus.services.queries import Query
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
     from vultus.models.pipelines import Pipelines
     from vultus.services.crops import CropVault
     from vultus.services.images import Images
+    from vultus.services.searching import Searcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +127,19 @@ class Registrar:
     """Registers persons and adds faces to them."""
 
     def __init__(
-        self, database: Database, images: Images, pipelines: Pipelines, vault: CropVault, *, max_photos: int
+        self,
+        database: Database,
+        images: Images,
+        pipelines: Pipelines,
+        searcher: Searcher,
+        vault: CropVault,
+        *,
+        max_photos: int,
     ) -> None:
         self._database = database
         self._images = images
         self._pipelines = pipelines
+        self._searcher = searcher
         self._vault = vault
         self._max_photos = max_photos
 
@@ -261,8 +272,18 @@ class Registrar:
         rejected = [_duplicate(face) for face in judged if once.get(face.sha256) is not face]
         if not fresh or request.allow_lookalike:
             return fresh, rejected
-        found = await work.faces.search(home.id, home.contract_id, _vectors(fresh), 1)
         calibration = calibration_of(home, self._pipelines.of(home.contract_id))
+        found = await self._searcher.search(
+            work,
+            Query(
+                collection_id=home.id,
+                contract_id=home.contract_id,
+                probes=_vectors(fresh),
+                limit=1,
+                fusion=Fusion.BEST,
+                needed=lambda size: (lookalike_threshold(home.policy, calibration, size), 0.0),
+            ),
+        )
         kept: list[JudgedFace] = []
         for face, result in zip(fresh, found, strict=True):
             limit = lookalike_threshold(home.policy, calibration, result.gallery_size)

@@ -17,6 +17,7 @@ from vultus.services.comparing import kind_of
 from vultus.services.images import Photo, same_face
 from vultus.services.naming import Recognition, name_faces
 from vultus.services.policies import policy_under
+from vultus.services.queries import query_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vultus.models.pipelines import Pipelines
     from vultus.models.pool import AnalysisPool
     from vultus.services.naming import NamedFace
+    from vultus.services.searching import Searcher
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +46,11 @@ class _Answered:
 class Shadow:
     """Compares answers that were given with those the second contract would have given."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, pipelines: Pipelines) -> None:
+    def __init__(self, database: Database, pool: AnalysisPool, pipelines: Pipelines, searcher: Searcher) -> None:
         self._database = database
         self._pool = pool
         self._pipelines = pipelines
+        self._searcher = searcher
         self._waiting: asyncio.Queue[_Answered] = asyncio.Queue(WAITING)
 
     def offer(self, photo: Photo, recognition: Recognition, share: float) -> None:
@@ -82,10 +85,10 @@ class Shadow:
         named: tuple[NamedFace, ...] = ()
         if analysis.faces:
             probes = np.stack([face.vector for face in analysis.faces])
+            there = replace(home, policy=policy_under(home, pipeline.contract.id, self._pipelines))
             async with self._database.work(read_only=True) as work:
-                found = await work.faces.search(home.id, pipeline.contract.id, probes, CANDIDATES, home.policy.fusion)
-            policy = policy_under(home, pipeline.contract.id, self._pipelines)
-            named = name_faces(replace(home, policy=policy), pipeline, analysis, found, CANDIDATES)
+                found = await self._searcher.search(work, query_of(there, pipeline, probes, CANDIDATES))
+            named = name_faces(there, pipeline, analysis, found, CANDIDATES)
         by_face = {id(one.described): one for one in named}
         for ours in recognition.faces:
             seen = same_face(analysis.faces, ours.described.face.box)

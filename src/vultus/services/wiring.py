@@ -9,6 +9,7 @@ from vultus.db.database import Database
 from vultus.models.pipelines import Pipelines
 from vultus.services.access import Access
 from vultus.services.audit import Audit
+from vultus.services.bulk import BulkRegistrar
 from vultus.services.carrying import Carrier, Supplier
 from vultus.services.collections import Collections
 from vultus.services.comparing import Comparer
@@ -16,9 +17,11 @@ from vultus.services.consents import Consents
 from vultus.services.crops import CropVault
 from vultus.services.erasure import Eraser
 from vultus.services.images import Images
+from vultus.services.indexing import Indexes
 from vultus.services.persons import Persons
 from vultus.services.recognition import Recognizer
 from vultus.services.registration import Registrar
+from vultus.services.searching import Searcher
 from vultus.services.shadow import Shadow
 from vultus.services.transition import Transitions
 from vultus.services.verification import Verifier
@@ -37,15 +40,18 @@ class Services:
     pipelines: Pipelines
     access: Access
     audit: Audit
+    bulk: BulkRegistrar
     carrier: Carrier
     collections: Collections
     comparer: Comparer
     consents: Consents
     eraser: Eraser
     images: Images
+    indexes: Indexes
     persons: Persons
     recognizer: Recognizer
     registrar: Registrar
+    searcher: Searcher
     shadow: Shadow
     supplier: Supplier
     transitions: Transitions
@@ -56,22 +62,27 @@ def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines:
     """Wire the services."""
     images = Images(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
-    shadow = Shadow(database, pool, pipelines)
+    indexes = Indexes(database, settings.index)
+    searcher = Searcher(indexes, candidates=settings.index.candidates)
+    shadow = Shadow(database, pool, pipelines, searcher)
     return Services(
         settings=settings,
         database=database,
         pipelines=pipelines,
         access=Access(database),
         audit=Audit(database),
+        bulk=BulkRegistrar(database, pipelines),
         carrier=Carrier(database, pool, pipelines, vault),
         collections=Collections(database, pipelines, vault),
         comparer=Comparer(database, pipelines),
         consents=Consents(database),
         eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
         images=images,
+        indexes=indexes,
         persons=Persons(database),
-        recognizer=Recognizer(database, images, pipelines, shadow),
-        registrar=Registrar(database, images, pipelines, vault, max_photos=settings.photos.max_photos),
+        recognizer=Recognizer(database, images, pipelines, searcher, shadow),
+        registrar=Registrar(database, images, pipelines, searcher, vault, max_photos=settings.photos.max_photos),
+        searcher=searcher,
         shadow=shadow,
         supplier=Supplier(database, images, pipelines, max_photos=settings.photos.max_photos),
         transitions=Transitions(database, pipelines),

@@ -5,10 +5,18 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _RANDOM_BITS = 74
 _STEP_BITS = 32
+_LOW_BITS = 62  # of the random number, behind the variant; the others are behind the version
+_LOW = (1 << _LOW_BITS) - 1
 
 
 class IdMaker:
@@ -30,21 +38,38 @@ class IdMaker:
         Args:
             unix_ms: Milliseconds since 1970, for tests; now unless given.
         """
-        now = time.time_ns() // 1_000_000 if unix_ms is None else unix_ms
         with self._lock:
-            if now > self._unix_ms:
-                self._unix_ms, self._random = now, secrets.randbits(_RANDOM_BITS)
-            else:
-                self._random += 1 + secrets.randbits(_STEP_BITS)
-                if self._random >> _RANDOM_BITS:
-                    self._unix_ms, self._random = self._unix_ms + 1, secrets.randbits(_RANDOM_BITS)
-            return _compose(self._unix_ms, self._random)
+            ms, random = self._next(1 + secrets.randbits(_STEP_BITS), unix_ms)
+        return UUID(int=ms << 80 | 7 << 76 | random >> _LOW_BITS << 64 | 0b10 << _LOW_BITS | random & _LOW)
+
+    def make_many(self, count: int) -> NDArray[np.uint8]:
+        """Return (count, 16) bytes of ids that rise, after all before them; for thousands, a tenth of the time."""
+        steps = 1 + np.frombuffer(secrets.token_bytes(4 * count), "<u4").astype(np.uint64)
+        passed = np.cumsum(steps)
+        with self._lock:
+            ms, last = self._next(int(steps.sum()))
+        first = last - int(steps.sum())
+        low = np.uint64(first & _LOW) + passed
+        high = np.uint64(first >> _LOW_BITS) + (low >> np.uint64(_LOW_BITS))
+        ids = np.empty((count, 2), ">u8")
+        ids[:, 0] = np.uint64(ms << 16 | 7 << 12) | high
+        ids[:, 1] = np.uint64(0b10 << _LOW_BITS) | low & np.uint64(_LOW)
+        return ids.view(np.uint8)
+
+    def _next(self, step: int, unix_ms: int | None = None) -> tuple[int, int]:
+        """Return the millisecond and the random number of the last id of a step."""
+        now = time.time_ns() // 1_000_000 if unix_ms is None else unix_ms
+        if now > self._unix_ms:
+            self._unix_ms, self._random = now, step + secrets.randbits(_RANDOM_BITS)
+        else:
+            self._random += step
+        while self._random >> _RANDOM_BITS:
+            self._unix_ms, self._random = self._unix_ms + 1, step + secrets.randbits(_RANDOM_BITS)
+        return self._unix_ms & (1 << 48) - 1, self._random
 
 
-def _compose(unix_ms: int, random: int) -> UUID:
-    high, low = random >> 62, random & (1 << 62) - 1
-    return UUID(int=(unix_ms & (1 << 48) - 1) << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low)
-
-
-new_id = IdMaker().make
+_maker = IdMaker()
+new_id = _maker.make
 """Return a new id; safe to call from several threads."""
+new_ids = _maker.make_many
+"""Return the bytes of many; safe to call from several threads."""

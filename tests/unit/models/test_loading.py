@@ -15,6 +15,7 @@ from vultus.models.catalog.licences import INSIGHTFACE
 from vultus.models.catalog.measured import CALIBRATIONS
 from vultus.models.catalog.packs import BUILTIN, pack_named
 from vultus.models.pipeline import FacePipeline, default_pack
+from vultus.models.runtime.choice import Runtime
 from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
@@ -72,7 +73,7 @@ def test_commercial_use_refuses_what_forbids_it_even_when_accepted(
 
     words = {"any": "det_10g.onnx are missing", "commercial": "scrfd-10g must not be used: VULTUS_MODELS__USAGE"}
     with pytest.raises(WeightsError, match=words[usage]):
-        loading.load_pack(pack, store)
+        loading.load_pack(pack, store, Runtime(InferenceSettings()))
     store.check_licences(BUILTIN.detector, BUILTIN.embedder)
 
 

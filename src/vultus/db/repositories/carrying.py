@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, delete, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
+from vultus.db.locks import lock_collection
 from vultus.db.tables import CarryFailureRow, CropRow, FaceRow
 from vultus.db.types import HalfVector
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from vultus.domain import FloatArray
 
-_COPIED = tuple(column for column in FaceRow.__table__.columns if column.name not in {"contract_id", "embedding"})
+_OWN = {"contract_id", "embedding", "code", "number"}
+_COPIED = tuple(column for column in FaceRow.__table__.columns if column.name not in _OWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Carrying:
         """Give a face a template of a further contract, beside the one it has, with its quality, source and consent.
 
         Args:
-            collection_id: Of the face; it must be held, lest the face be erased meanwhile.
+            collection_id: Of the face; held from here on.
             face_id: Which face.
             contract_id: Of the vector.
             vector: (d,) float32 of length 1.
@@ -103,6 +105,7 @@ class Carrying:
         Returns:
             False if the face is gone, its consent has ended, or it has such a template.
         """
+        await lock_collection(self._session, collection_id)
         given = (literal(contract_id), bindparam("vector", vector, HalfVector))
         added = await self._session.execute(
             insert(FaceRow)

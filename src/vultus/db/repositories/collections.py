@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import column, delete, func, insert, literal, select, table, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from vultus.db.locks import lock, number_of
+from vultus.db.locks import lock, lock_collection, number_of
 from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
 from vultus.domain import Calibration, Collection, DecisionPolicy, Fusion, LivenessMode, QualityRule
 from vultus.errors import NotFoundError
@@ -139,7 +139,7 @@ class Collections:
         """
         await lock(self._session, PARTITION_LOCK)
         # Who writes to the collection holds this; waiting for them here, holding nothing they need, avoids deadlocks.
-        await lock(self._session, number_of("collection", str(collection_id)))
+        await lock_collection(self._session, collection_id)
         gone = await self.counts(collection_id)
         await self._session.execute(text(f"DROP TABLE {partition_of(collection_id)}"))
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))

@@ -7,12 +7,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Float, Select, TextClause, Uuid, bindparam, delete, func, insert, select, text
+import numpy as np
+from sqlalchemy import ARRAY, Float, Select, Uuid, bindparam, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
+from vultus.db.locks import lock_collection
+from vultus.db.repositories import ranking
+from vultus.db.repositories.collections import partition_of
 from vultus.db.tables import FaceRow
-from vultus.db.types import HalfVector, encode_halfvec
-from vultus.domain import Candidate, Face, FloatArray, Fusion, Quality
+from vultus.db.types import HalfVector
+from vultus.domain import Face, FloatArray, Fusion, NumberArray, Quality
 from vultus.errors import NotFoundError
 from vultus.utils.ids import new_id
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from vultus.db.repositories.ranking import SearchResult
 
 _QUALITY = (
     FaceRow.size_px,
@@ -51,6 +57,7 @@ class NewFace:
         consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
         vector: (d,) float32 of length 1; stored as float16.
         source_sha256: Digest of the photo's bytes, hexadecimal.
+        code: Of the vector, for an index; None leaves it to be made later.
         id: Of the face; its templates of two contracts share it.
     """
 
@@ -63,20 +70,8 @@ class NewFace:
     quality: Quality
     score: float
     source_sha256: str
+    code: bytes | None = None
     id: UUID = field(default_factory=new_id)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """What was found for one probe.
-
-    Attributes:
-        candidates: Best first, each person once.
-        gallery_size: Templates compared.
-    """
-
-    candidates: tuple[Candidate, ...]
-    gallery_size: int
 
 
 class Faces:
@@ -94,6 +89,8 @@ class Faces:
         """
         if not faces:
             return ()
+        for collection_id in sorted({face.collection_id for face in faces}):
+            await lock_collection(self._session, collection_id)
         rows = await self._session.execute(
             insert(FaceRow).returning(*_COLUMNS, sort_by_parameter_order=True), [_values(face) for face in faces]
         )
@@ -205,8 +202,8 @@ class Faces:
             contract_id: Of the probes.
             probes: (k, d) float32, each row of length 1.
             limit: Candidates a probe.
-            fusion: How a person with several faces is compared. For the mean, the `SHORTLIST` persons more than `limit`
-                with the closest faces are compared with the mean of their faces.
+            fusion: How a person with several faces is compared. For the mean, the `ranking.SHORTLIST` persons more than
+                `limit` with the closest faces are compared with the mean of their faces.
 
         Returns:
             One result a probe, in their order. Similarities are cosines between float16 vectors: 1e-3 at worst, 1e-4
@@ -214,28 +211,49 @@ class Faces:
         """
         if not len(probes):
             return ()
-        shortlist = limit if fusion is Fusion.BEST else limit + SHORTLIST
-        rows = (
-            await self._session.execute(
-                _SEARCH[fusion],
-                {
-                    "collection": collection_id,
-                    "contract": contract_id,
-                    "probes": [encode_halfvec(probe) for probe in probes],
-                    "limit": limit,
-                    "shortlist": shortlist,
-                    "deep": 4 * shortlist + 16,
-                },
-            )
-        ).all()
-        found: list[list[Candidate]] = [[] for _ in probes]
-        for row in rows:
-            if row.person_id is not None:
-                found[row.probe - 1].append(
-                    Candidate(row.person_id, row.external_id, row.name, row.face_id, row.similarity)
-                )
-        size = rows[0].gallery_size
-        return tuple(SearchResult(tuple(candidates), size) for candidates in found)
+        values = ranking.values(collection_id, contract_id, probes, limit, fusion)
+        return ranking.results(await self._session.execute(ranking.SEARCH[fusion], values), len(probes))
+
+    async def rescore(
+        self,
+        collection_id: UUID,
+        contract_id: str,
+        probes: FloatArray,
+        proposals: Sequence[NumberArray],
+        after: int,
+        limit: int,
+        fusion: Fusion = Fusion.BEST,
+    ) -> tuple[SearchResult, ...]:
+        """Compare probes with the templates an index proposes and with all that are newer than the index.
+
+        What is proposed but erased, expired or of another contract is left out.
+
+        Args:
+            collection_id: Where to search.
+            contract_id: Of the probes.
+            probes: (k, d) float32, each row of length 1.
+            proposals: (m,) int64 numbers of templates, one array a probe; m may differ.
+            after: The greatest number the index has seen; every template with a greater one is compared.
+            limit: Candidates a probe.
+            fusion: As in `search`, with the persons of the templates that are compared.
+
+        Returns:
+            What `search` returns, if the proposals hold the closest templates; its gallery size counts only the newer
+            templates.
+
+        Raises:
+            NotFoundError: The collection is gone.
+        """
+        if not len(probes):
+            return ()
+        ends = np.cumsum([len(numbers) for numbers in proposals])
+        values = ranking.values(collection_id, contract_id, probes, limit, fusion) | {
+            "after": after,
+            "proposals": np.concatenate(proposals).tolist(),
+            "ends": ends.tolist(),
+        }
+        statement = ranking.rescore_in(partition_of(collection_id), fusion)
+        return ranking.results(await self._session.execute(statement, values), len(probes))
 
     async def best_of_person(
         self,
@@ -261,56 +279,6 @@ class Faces:
         query = select((1 - fused).label("similarity"), FaceRow.id).where(*compared)
         row = (await self._session.execute(query.order_by(distance, FaceRow.id).limit(1))).one_or_none()
         return None if row is None else (row.similarity, row.id)
-
-
-SHORTLIST = 100
-"""Persons beyond those asked for whose mean is compared: on LFW nobody's mean was first from further down than 96th."""
-
-# Each probe reads the partition once and keeps the `deep` nearest faces. Their persons, in order of first appearance,
-# are the nearest persons: if there are `shortlist` of them, or no more faces than these, that is the answer. Only when
-# few persons own all of the nearest faces is every person's closest distance worked out, which takes three times as
-# long. `gallery` is counted once for all probes; the outer joins keep a row for a probe without candidates, so that its
-# size arrives even then. Means are worked out for the shortlist only: everybody's take ten times the whole search.
-_COMPARED = "faces WHERE collection_id = :collection AND contract_id = :contract AND consent_expires_at > now()"
-_FUSED = {
-    Fusion.BEST: "best.distance",
-    Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {_COMPARED} AND person_id = best.person_id)",  # noqa: S608
-}
-
-
-def _search(fused: str) -> TextClause:
-    return text(
-        f"""
-        WITH gallery AS (SELECT count(*) AS size FROM {_COMPARED})
-        SELECT probe.number AS probe, gallery.size AS gallery_size, closest.person_id, closest.face_id,
-               1 - closest.distance AS similarity, persons.external_id, persons.name
-        FROM gallery
-        CROSS JOIN unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
-        LEFT JOIN LATERAL (
-            WITH nearest AS MATERIALIZED (
-                SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_COMPARED}
-                ORDER BY distance, id LIMIT :deep
-            ), enough AS MATERIALIZED (
-                SELECT count(DISTINCT person_id) >= :shortlist OR count(*) < :deep AS so FROM nearest
-            ), best AS (
-                (
-                    SELECT DISTINCT ON (person_id) person_id, id AS face_id, distance FROM nearest
-                    WHERE (SELECT so FROM enough) ORDER BY person_id, distance, id
-                ) UNION ALL (
-                    SELECT DISTINCT ON (person_id) person_id, id, embedding <=> probe.vector AS distance
-                    FROM {_COMPARED} AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
-                )
-                ORDER BY distance, person_id LIMIT :shortlist
-            )
-            SELECT person_id, face_id, {fused} AS distance FROM best ORDER BY 3, person_id LIMIT :limit
-        ) AS closest ON true
-        LEFT JOIN persons ON persons.id = closest.person_id
-        ORDER BY probe.number, closest.distance, closest.person_id
-        """  # noqa: S608  constants of this file
-    ).bindparams(bindparam("collection", type_=Uuid))
-
-
-_SEARCH = {fusion: _search(fused) for fusion, fused in _FUSED.items()}
 
 
 def _each_once(collection_id: UUID, person_id: UUID, contract_id: str) -> Select[*tuple[Any, ...]]:
@@ -342,6 +310,7 @@ def _values(face: NewFace) -> dict[str, Any]:
         "roll_deg": quality.roll_deg,
         "score": face.score,
         "source_sha256": bytes.fromhex(face.source_sha256),
+        "code": face.code,
     }
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Uuid, bindparam, delete, func, insert, or_, select, text, update
 
-from vultus.db.tables import FaceRow, TransitionRow
+from vultus.db.tables import CodingRow, FaceRow, TransitionRow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -117,8 +117,11 @@ class Transitions:
         )
 
     async def end(self, collection_id: UUID, contract_id: str) -> int:
-        """Remove the templates of a contract and forget the transition; return how many templates went."""
+        """Remove the templates of a contract, its coding and the transition; return how many templates went."""
         await self._session.execute(delete(TransitionRow).where(TransitionRow.collection_id == collection_id))
+        await self._session.execute(
+            delete(CodingRow).where(CodingRow.collection_id == collection_id, CodingRow.contract_id == contract_id)
+        )
         of_contract = (FaceRow.collection_id == collection_id, FaceRow.contract_id == contract_id)
         gone = 0
         while True:  # in parts, lest a large gallery take longer than one statement may

@@ -17,6 +17,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
+    from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.5, overlap=0.3, smallest_px=16, largest_px=512, closer_px=128)
 STRIDE = 4
@@ -32,7 +33,7 @@ class CenterFace(OneShotDetector):
         if [output.shape[1] for output in outputs] != CHANNELS:
             raise WeightsError("The network does not answer as CenterFace with landmarks does; it is another network.")
         heat, sizes, offsets, points = (output[0] for output in outputs)
-        rows, columns = np.nonzero(heat[0] >= self._parameters.threshold)
+        rows, columns = np.nonzero(heat[0] >= self._parameters.doubt)
         cells = np.stack([columns, rows], axis=1)
         sides = np.exp(sizes[::-1, rows, columns].T) * STRIDE
         centres = (cells + offsets[::-1, rows, columns].T + 0.5) * STRIDE
@@ -45,10 +46,12 @@ class CenterFace(OneShotDetector):
         )
 
 
-def load_centerface(graph: bytes, parameters: SearchParameters = PARAMETERS) -> CenterFace:
+def load_centerface(
+    graph: bytes, parameters: SearchParameters = PARAMETERS, *, open_session: Opener = OnnxSession
+) -> CenterFace:
     """Return the detector over the published ONNX file.
 
     Raises:
         WeightsError: It is another network.
     """
-    return checked(CenterFace(OnnxSession(from_pixels(graph)), parameters))
+    return checked(CenterFace(open_session(from_pixels(graph)), parameters))

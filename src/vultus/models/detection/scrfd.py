@@ -17,6 +17,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
+    from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.5, overlap=0.4, smallest_px=12, largest_px=512, closer_px=128)
 
@@ -29,7 +30,7 @@ class Scrfd(OneShotDetector):
         grids = heads(self._network.run(image[None]), (1, 4, 10))
         found = []
         for stride, (scores, distances, points) in zip(STRIDES, grids, strict=True):
-            good = np.flatnonzero(scores[:, 0] >= self._parameters.threshold)
+            good = np.flatnonzero(scores[:, 0] >= self._parameters.doubt)
             cells = corners(good, image.shape[:2], stride, len(scores))
             sides = distances[good] * stride
             found.append(
@@ -42,10 +43,10 @@ class Scrfd(OneShotDetector):
         return joined(found)
 
 
-def load_scrfd(graph: bytes, parameters: SearchParameters = PARAMETERS) -> Scrfd:
+def load_scrfd(graph: bytes, parameters: SearchParameters = PARAMETERS, *, open_session: Opener = OnnxSession) -> Scrfd:
     """Return the detector over a published ONNX file, `scrfd_*_bnkps` or `det_*`.
 
     Raises:
         WeightsError: It is another network.
     """
-    return checked(Scrfd(OnnxSession(from_pixels(graph, mean=[127.5], divisor=128)), parameters))
+    return checked(Scrfd(open_session(from_pixels(graph, mean=[127.5], divisor=128)), parameters))

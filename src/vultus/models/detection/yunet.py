@@ -16,6 +16,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
+    from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.6, overlap=0.3, smallest_px=16, largest_px=320, closer_px=96)
 
@@ -29,7 +30,7 @@ class Yunet(OneShotDetector):
         found = []
         for stride, (classes, objects, boxes, points) in zip(STRIDES, grids, strict=True):
             scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
-            good = np.flatnonzero(scores >= self._parameters.threshold)
+            good = np.flatnonzero(scores >= self._parameters.doubt)
             cells = corners(good, image.shape[:2], stride, len(scores))
             centres = cells + boxes[good, :2] * stride
             halves = np.exp(boxes[good, 2:]) * (stride / 2)
@@ -43,10 +44,10 @@ class Yunet(OneShotDetector):
         return joined(found)
 
 
-def load_yunet(graph: bytes, parameters: SearchParameters = PARAMETERS) -> Yunet:
+def load_yunet(graph: bytes, parameters: SearchParameters = PARAMETERS, *, open_session: Opener = OnnxSession) -> Yunet:
     """Return the detector over a published ONNX file: OpenCV's `face_detection_yunet_2023mar` or the authors' own.
 
     Raises:
         WeightsError: It is another network.
     """
-    return checked(Yunet(OnnxSession(from_pixels(graph, bgr=True)), parameters))
+    return checked(Yunet(open_session(from_pixels(graph, bgr=True)), parameters))

@@ -10,6 +10,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import DetectedFace, Liveness, Pixels
+    from vultus.models.runtime import Opener
 
 
 class LivenessDetector(Protocol):
@@ -25,18 +26,21 @@ class LivenessDetector(Protocol):
         ...
 
 
-def load_minifasnet(v2: bytes, v1se: bytes, rule: LivenessRule | None = None) -> MiniFasnet:
+def load_minifasnet(
+    v2: bytes, v1se: bytes, rule: LivenessRule | None = None, *, open_session: Opener = OnnxSession
+) -> MiniFasnet:
     """Build and load both networks.
 
     Args:
         v2: 2.7_80x80_MiniFASNetV2.pth.
         v1se: 4_0_0_80x80_MiniFASNetV1SE.pth.
         rule: How to decide; None takes the defaults.
+        open_session: Loads a graph.
 
     Raises:
         WeightsError: A file is not MiniFASNet.
     """
     networks = [
-        CropNetwork(scale, OnnxSession(build_minifasnet(weights))) for scale, weights in ((2.7, v2), (4.0, v1se))
+        CropNetwork(scale, open_session(build_minifasnet(weights))) for scale, weights in ((2.7, v2), (4.0, v1se))
     ]
     return MiniFasnet(networks, rule or LivenessRule())

@@ -1,0 +1,149 @@
+"""`vultus import-vectors`: persons from a file of vectors, in batches, resumable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vultus.cli.common import CollectionOption, Json, err, load_settings, out, print_json, run
+from vultus.cli.people import ACTOR, Expires, Purpose, RecordedBy, utc
+from vultus.errors import InvalidInputError
+from vultus.main import open_services
+from vultus.schemas.base import Name, Reference
+from vultus.services.bulk import MAX_ROWS, VectorBatch, repeated
+from vultus.services.consents import ConsentGrant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vultus.services.wiring import Services
+    from vultus.settings import Settings
+
+WORKERS = 2
+"""One batch is made ready while the database writes the other; a collection has one writer at a time."""
+
+EXTERNAL_IDS: TypeAdapter[list[str]] = TypeAdapter(list[Reference])
+NAMES: TypeAdapter[list[str | None]] = TypeAdapter(list[Name | None])
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a file holds: a vector, an external id and a name a row."""
+
+    contract_id: str
+    vectors: NDArray[Any]
+    external_ids: list[str]
+    names: list[str | None]
+
+
+def import_vectors(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An .npz file.")],
+    purpose: Purpose,
+    recorded_by: RecordedBy,
+    expires: Expires = None,
+    evidence: Annotated[str | None, typer.Option(help="Where the proofs of consent are kept.")] = None,
+    collection: CollectionOption = "default",
+    resume: Annotated[bool, typer.Option(help="Leave out persons whose external id the collection has.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Register persons from vectors made elsewhere by the collection's network.
+
+    The file holds `vectors` (n, d), `external_ids` (n), optionally `names` (n, empty for none), and `contract`, the
+    network's contract. Every consent is recorded with the same purpose. Nothing checks quality, liveness or lookalikes.
+    """
+
+    async def work() -> tuple[int, int]:
+        held = read(file)
+        consent = ConsentGrant(purpose, recorded_by, expires_at=utc(expires), evidence_ref=evidence)
+        whole = VectorBatch(
+            collection, held.contract_id, held.external_ids, held.names, held.vectors, consent, known_left_out=resume
+        )
+        return await _import(settings, whole, show=not as_json)
+
+    settings = load_settings()
+    registered, known = run(work(), as_json=as_json)
+    if as_json:
+        print_json({"registered": registered, "known": known})
+    else:
+        out.print(f"{registered} persons were registered; {known} were there before.")
+
+
+def read(file: Path) -> Vectors:
+    """Read and check a file.
+
+    Raises:
+        InvalidInputError: It is not such a file, or a row of it cannot be used.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            vectors, external_ids = arrays["vectors"], arrays["external_ids"].tolist()
+            names = [name or None for name in arrays["names"].tolist()] if "names" in arrays else [None] * len(vectors)
+            contract_id = str(arrays["contract"])
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise InvalidInputError(
+            f"{file.name} is not an .npz file with the arrays vectors, external_ids and contract, and optionally names "
+            f"({type(error).__name__})."
+        ) from None
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not len(vectors) == len(external_ids) == len(names):
+        raise InvalidInputError(
+            f"{file.name}: vectors must be (n, d) floating-point numbers, external_ids and names n texts; they are "
+            f"{vectors.shape} {vectors.dtype}, {len(external_ids)} and {len(names)}."
+        )
+    held = Vectors(
+        contract_id, vectors, _checked(EXTERNAL_IDS, external_ids, "external_ids"), _checked(NAMES, names, "names")
+    )
+    if twice := repeated(held.external_ids):
+        raise InvalidInputError(f"{file.name}: row {twice[0]}, counted from 0, has the external id of an earlier row.")
+    return held
+
+
+def _checked(adapter: TypeAdapter[Any], texts: Sequence[str | None], name: str) -> list[Any]:
+    try:
+        return list(adapter.validate_python(texts))
+    except ValidationError as error:
+        first = error.errors()[0]
+        row = first["loc"][0]
+        raise InvalidInputError(f"{name}, row {row}, counted from 0: {first['msg']}.") from None
+
+
+async def _import(settings: Settings, whole: VectorBatch, *, show: bool) -> tuple[int, int]:
+    """Return how many persons were registered and how many were known."""
+    registered = known = 0
+    waiting = _batches(whole)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not show) as progress:
+        bar = progress.add_task("persons", total=len(whole.vectors))
+
+        async def worker(services: Services) -> None:
+            nonlocal registered, known
+            for batch in waiting:
+                done = await services.bulk.register(batch, actor=ACTOR)
+                registered, known = registered + done.registered, known + done.known
+                progress.advance(bar, len(batch.vectors))
+
+        async with open_services(settings) as services, asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(worker(services))
+    return registered, known
+
+
+def _batches(whole: VectorBatch) -> Iterator[VectorBatch]:
+    for start in range(0, len(whole.vectors), MAX_ROWS):
+        rows = slice(start, start + MAX_ROWS)
+        yield replace(
+            whole,
+            external_ids=whole.external_ids[rows],
+            names=whole.names[rows],
+            vectors=whole.vectors[rows],
+            first_row=start,
+        )

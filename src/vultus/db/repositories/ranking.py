@@ -1,0 +1,142 @@
+"""The statements that rank persons by their faces: among all of a collection's, or among those an index proposes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import TextClause, text
+
+from vultus.db.types import encode_halfvec
+from vultus.domain import Candidate, FloatArray, Fusion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+SHORTLIST = 100
+"""Persons beyond those asked for whose mean is compared: on LFW nobody's mean was first from further down than 96th."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What was found for one probe.
+
+    Attributes:
+        candidates: Best first, each person once.
+        gallery_size: Templates compared.
+    """
+
+    candidates: tuple[Candidate, ...]
+    gallery_size: int
+
+
+_COMPARED = (
+    "faces WHERE collection_id = CAST(:collection AS uuid) AND contract_id = :contract AND consent_expires_at > now()"
+)
+_FUSED = {
+    Fusion.BEST: "best.distance",
+    Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {_COMPARED} AND person_id = best.person_id)",  # noqa: S608
+}
+
+# Each probe reads the partition once and keeps the `deep` nearest faces. Their persons, in order of first appearance,
+# are the nearest persons: if there are `shortlist` of them, or no more faces than these, that is the answer. Only when
+# few persons own all of the nearest faces is every person's closest distance worked out, which takes three times as
+# long. `gallery` is counted once for all probes; the outer joins keep a row for a probe without candidates, so that its
+# size arrives even then. Means are worked out for the shortlist only: everybody's take ten times the whole search.
+_ALL = f"SELECT count(*) AS size FROM {_COMPARED}"  # noqa: S608
+_BEST_OF_ALL = f"""
+    WITH nearest AS MATERIALIZED (
+        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_COMPARED}
+        ORDER BY distance, id LIMIT :deep
+    ), enough AS MATERIALIZED (
+        SELECT count(DISTINCT person_id) >= :shortlist OR count(*) < :deep AS so FROM nearest
+    ), best AS (
+        (
+            SELECT DISTINCT ON (person_id) person_id, id AS face_id, distance FROM nearest
+            WHERE (SELECT so FROM enough) ORDER BY person_id, distance, id
+        ) UNION ALL (
+            SELECT DISTINCT ON (person_id) person_id, id, embedding <=> probe.vector AS distance
+            FROM {_COMPARED} AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
+        )
+        ORDER BY distance, person_id LIMIT :shortlist
+    )
+"""  # noqa: S608  constants of this file
+
+# What is found by number must be so whether or not PostgreSQL has statistics of the partition, which it has not for a
+# minute after a bulk import: then it would rather read the whole partition by its primary key. Named by itself and with
+# the contract hidden, the partition leaves it no other index than that of the numbers; and a range with two ends is
+# taken for a two-hundredth of the rows, one with a single end for a third.
+_NUMBERED = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
+_NEWER = f"{_NUMBERED} AND number > :after AND number < {2**63 - 1}"
+_BEST_OF_PROPOSED = f"""
+    WITH compared AS (
+        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_NUMBERED}
+            AND number = ANY (
+                (CAST(:proposals AS bigint[]))[coalesce((CAST(:ends AS int[]))[probe.number - 1], 0) + 1
+                                               :(CAST(:ends AS int[]))[probe.number]]
+            )
+        UNION ALL
+        SELECT person_id, id, embedding <=> probe.vector FROM {_NEWER}
+    ), best AS (
+        SELECT * FROM (
+            SELECT DISTINCT ON (person_id) person_id, id AS face_id, distance FROM compared
+            ORDER BY person_id, distance, id
+        ) AS each ORDER BY distance, person_id LIMIT :shortlist
+    )
+"""  # noqa: S608
+
+
+def _ranked(gallery: str, best: str, fused: str) -> TextClause:
+    return text(
+        f"""
+        WITH gallery AS ({gallery})
+        SELECT probe.number AS probe, gallery.size AS gallery_size, closest.person_id, closest.face_id,
+               1 - closest.distance AS similarity, persons.external_id, persons.name
+        FROM gallery
+        CROSS JOIN unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
+        LEFT JOIN LATERAL (
+            {best}
+            SELECT person_id, face_id, {fused} AS distance FROM best ORDER BY 3, person_id LIMIT :limit
+        ) AS closest ON true
+        LEFT JOIN persons ON persons.id = closest.person_id
+        ORDER BY probe.number, closest.distance, closest.person_id
+        """  # noqa: S608
+    )
+
+
+SEARCH = {fusion: _ranked(_ALL, _BEST_OF_ALL, fused) for fusion, fused in _FUSED.items()}
+
+
+@lru_cache(maxsize=1024)
+def rescore_in(partition: str, fusion: Fusion) -> TextClause:
+    """Return the statement that compares with what an index proposes of a partition, and with what is newer."""
+    newer, best = (part.replace("{partition}", partition) for part in (_NEWER, _BEST_OF_PROPOSED))
+    return _ranked(f"SELECT count(*) AS size FROM {newer}", best, _FUSED[fusion])  # noqa: S608
+
+
+def values(collection_id: UUID, contract_id: str, probes: FloatArray, limit: int, fusion: Fusion) -> dict[str, Any]:
+    """Return what both kinds of statement are given."""
+    shortlist = limit if fusion is Fusion.BEST else limit + SHORTLIST
+    return {
+        "collection": collection_id,
+        "contract": contract_id,
+        "probes": [encode_halfvec(probe) for probe in probes],
+        "limit": limit,
+        "shortlist": shortlist,
+        "deep": 4 * shortlist + 16,
+    }
+
+
+def results(rows: Iterable[Any], probes: int) -> tuple[SearchResult, ...]:
+    """Return a result a probe from the rows of a statement."""
+    found: list[list[Candidate]] = [[] for _ in range(probes)]
+    size = 0
+    for row in rows:
+        size = row.gallery_size
+        if row.person_id is not None:
+            found[row.probe - 1].append(
+                Candidate(row.person_id, row.external_id, row.name, row.face_id, row.similarity)
+            )
+    return tuple(SearchResult(tuple(candidates), size) for candidates in found)

@@ -1,0 +1,68 @@
+"""How many bits may differ between a probe and a face that is at least so similar to it.
+
+The squared distance of unit vectors at cosine c is 2 − 2c, and stays so when the centre is subtracted from both. With
+the distances of probe and face from the centre, a and b, it gives the angle at which their codes see them:
+cos θ = (a² + b² − 2 + 2c) / 2ab. Their codes differ in a binomial number of bits of probability θ/π.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import binom
+
+from vultus.index.coding import REACH_STEP, REACH_STEPS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARE_STEPS = 1024
+"""Resolution of the share of bits that differ."""
+
+ROUNDING = 5e-4
+"""By how much a cosine between stored, half-precision vectors may exceed that between the vectors coded."""
+
+
+def shares(cosine: float, reach: float) -> NDArray[np.float64]:
+    """Return, for faces of every step of reach, the largest share of bits expected to differ; 0 where none can be.
+
+    Args:
+        cosine: Least similarity of probe and face.
+        reach: Distance of the probe from the centre.
+
+    Returns:
+        (`REACH_STEPS`,) shares, 0..1.
+    """
+    apart = 2 - 2 * (cosine - ROUNDING)
+    low = np.arange(REACH_STEPS) * REACH_STEP
+    high = low + REACH_STEP
+    # Over a step the angle is greatest where the line from the probe touches the circle, or at the nearest end.
+    touching = np.sqrt(max(reach**2 - apart, 0.0))
+    worst = np.maximum(np.clip(touching, low, high), 1e-6)
+    with np.errstate(divide="ignore"):
+        along = (reach**2 + worst**2 - apart) / (2 * max(reach, 1e-6) * worst)
+    widest: NDArray[np.float64] = np.arccos(np.clip(along, -1, 1)) / np.pi
+    # Further from the probe's own reach than the two are apart: no such face.
+    out_of_reach = (np.maximum(low - reach, reach - high) ** 2 > apart) & ((reach < low) | (reach > high))
+    widest[out_of_reach] = 0.0
+    return widest
+
+
+def radii(shares: NDArray[np.float64], bits: int, risk: float) -> NDArray[np.int64]:
+    """Return how many bits fewer than which differ, with probability 1 − `risk`, for every expected share; 0 for none.
+
+    Args:
+        shares: (n,) expected shares of bits that differ.
+        bits: Looked at.
+        risk: That a face has more.
+    """
+    found: NDArray[np.int64] = _radii(bits, risk)[np.ceil(shares * SHARE_STEPS).astype(int)]
+    return np.where(shares > 0, found, 0)
+
+
+@lru_cache(maxsize=32)
+def _radii(bits: int, risk: float) -> NDArray[np.int64]:
+    """Return the radius of every step of share."""
+    return np.asarray(binom.isf(risk, bits, np.arange(SHARE_STEPS + 1) / SHARE_STEPS), np.int64) + 1

@@ -1,0 +1,147 @@
+"""The codes in memory, and the exhaustive scan over them: the only file that imports FAISS.
+
+A row is 137 bytes for 1,024 bits: the code in planes, so that a scan reads the first bits of every row and the rest of
+the few that these leave, the reach, and the face's number. Rows are sorted by reach, but for those that came last: how
+many bits may differ depends on it, so that a scan can be stricter in some parts than in others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from vultus.index.coding import Bytes
+
+Numbers = NDArray[np.int64]
+Rows = NDArray[np.int64]
+Distances = NDArray[np.int32]
+
+ERASED = -1
+"""The number of a row whose face is gone."""
+
+PLANES_BITS = (256, 256, 512)
+"""How the bits of a code are laid out: a scan over all rows reads the first plane only."""
+
+PART_ROWS = 1 << 15
+"""Rows scanned with one radius: few enough to have a similar reach, many enough to be worth a call."""
+
+SPARE = 1.25
+"""Room for so many times the rows there are; what is not written to yet takes no memory."""
+
+
+def plane_bytes(bits: int) -> tuple[int, ...]:
+    """Return the bytes of every plane of a code: those of `PLANES_BITS` that it has, the rest in the last."""
+    left, sizes = bits // 8, []
+    for plane in PLANES_BITS[:-1]:
+        sizes.append(min(plane // 8, left))
+        left -= sizes[-1]
+    return tuple(size for size in (*sizes, left) if size)
+
+
+class Part(NamedTuple):
+    """Rows `start` to `end`, and the steps of reach they have, `low` to `high`."""
+
+    start: int
+    end: int
+    low: int
+    high: int
+
+
+class Codes:
+    """Rows of codes; appended to by one thread while others read.
+
+    Args:
+        bits: Of a code.
+        room: Most rows.
+
+    Attributes:
+        count: Rows there are.
+        parts: All of them.
+    """
+
+    def __init__(self, bits: int, room: int) -> None:
+        self.bits = bits
+        self.room = room
+        self.count = 0
+        self.planes = [np.empty((room, size), np.uint8) for size in plane_bytes(bits)]
+        self.reaches = np.empty(room, np.uint8)
+        self.numbers: Numbers = np.empty(room, np.int64)
+        self.parts: tuple[Part, ...] = ()
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the memory a row takes."""
+        return self.bits // 8 + 1 + 8
+
+    def append(self, numbers: Numbers, codes: Bytes) -> None:
+        """Take rows for which there is room: (n,) numbers and their (n, width) codes, the reach in the last byte."""
+        end, at = self.count + len(numbers), 0
+        for plane in self.planes:
+            plane[self.count : end] = codes[:, at : at + plane.shape[1]]
+            at += plane.shape[1]
+        self.reaches[self.count : end] = codes[:, at]
+        self.numbers[self.count : end] = numbers
+        self._close(end)
+
+    def erase(self, rows: Rows) -> None:
+        """Overwrite rows."""
+        self.numbers[rows] = ERASED
+        for plane in self.planes:
+            plane[rows] = 0
+
+    def sorted(self, room: int = 0) -> Codes:
+        """Return the rows that are not erased, in order of reach, with room for more: at least as much as asked."""
+        alive = np.flatnonzero(self.numbers[: self.count] != ERASED)
+        order = alive[np.argsort(self.reaches[alive], kind="stable")]
+        copy = Codes(self.bits, max(PART_ROWS, int(SPARE * len(order)), room))
+        mine: list[NDArray[Any]] = [*self.planes, self.reaches, self.numbers]
+        theirs: list[NDArray[Any]] = [*copy.planes, copy.reaches, copy.numbers]
+        for column, ordered in zip(mine, theirs, strict=True):
+            # With mode "raise" NumPy would make one more copy.
+            np.take(column, order, axis=0, out=ordered[: len(order)], mode="clip")
+        copy._close(len(order))
+        return copy
+
+    def _close(self, end: int) -> None:
+        """Let rows up to `end` be seen."""
+        full = self.parts[: self.count // PART_ROWS]
+        starts = range(len(full) * PART_ROWS, end, PART_ROWS)
+        # Last, and at once: who reads meanwhile sees whole rows only.
+        self.count, self.parts = end, (*full, *(self._part(start, min(start + PART_ROWS, end)) for start in starts))
+
+    def _part(self, start: int, end: int) -> Part:
+        reaches = self.reaches[start:end]
+        return Part(start, end, int(reaches.min()), int(reaches.max()))
+
+    def within(self, part: Part, code: Bytes, radius: int) -> tuple[Rows, Distances]:
+        """Return a part's rows that differ in fewer than `radius` bits from a code's first plane, and in how many."""
+        plane = self.planes[0][part.start : part.end]
+        found = faiss.RangeSearchResult(1)
+        faiss.hamming_range_search(
+            faiss.swig_ptr(code), faiss.swig_ptr(plane), 1, len(plane), radius, plane.shape[1], found
+        )
+        total = int(faiss.rev_swig_ptr(found.lims, 2)[1])
+        if not total:
+            return np.empty(0, np.int64), np.empty(0, np.int32)
+        rows: Rows = faiss.rev_swig_ptr(found.labels, total) + part.start
+        return rows, faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
+
+    def differing(self, plane: int, rows: Rows, code: Bytes) -> Distances:
+        """Return in how many bits of a plane each of some rows differs from a code."""
+        return differing(self.planes[plane].take(rows, axis=0), code)
+
+
+def differing(codes: Bytes, code: Bytes) -> Distances:
+    """Return in how many bits each of (n, width) codes differs from a (width,) one."""
+    counted = np.empty(len(codes), np.int32)
+    faiss.hammings(faiss.swig_ptr(code), faiss.swig_ptr(codes), 1, len(codes), codes.shape[1], faiss.swig_ptr(counted))
+    return counted
+
+
+def one_thread() -> None:
+    """Keep FAISS, in this thread, from starting threads of its own."""
+    faiss.omp_set_num_threads(1)

@@ -1,0 +1,161 @@
+"""Who is closest? In SQL among few faces, through the candidate index among many; the same answer either way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from vultus.errors import VultusError
+from vultus.index.codes import one_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vultus.db.database import Database, Work
+    from vultus.db.repositories.ranking import SearchResult
+    from vultus.domain import NumberArray
+    from vultus.index.candidates import CandidateIndex, Hunt
+    from vultus.services.indexing import Indexes
+    from vultus.services.queries import Query
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+WIDENED = 4
+"""How many times more faces are proposed when those so far belong to too few persons."""
+
+
+class Searcher:
+    """Finds the closest persons.
+
+    Args:
+        indexes: Those there are; a collection without one is searched in SQL.
+        candidates: Faces proposed for a probe before anything is known.
+    """
+
+    def __init__(self, indexes: Indexes, *, candidates: int) -> None:
+        self._indexes = indexes
+        self._candidates = candidates
+        # One: a scan is as fast as the memory is, and the networks have the other cores.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=one_thread)
+
+    async def search(self, work: Work, query: Query) -> tuple[SearchResult, ...]:
+        """Return one result a probe, in their order, as `Faces.search` does.
+
+        With an index, the persons that a decision needs are exact but for its risk; who else is listed is so nearly.
+        For a mean of a person's faces the persons with the closest faces are compared.
+        """
+        found = await self.by_index_if_any(work, query)
+        if found is None:
+            return await self.exactly(work, query)
+        self._indexes.watch.offer(query)
+        return found
+
+    async def repeat_forever(self, database: Database) -> None:
+        """Repeat, exactly, a share of the searches by index; for ever."""
+        while True:
+            query = await self._indexes.watch.next()
+            try:
+                await self.repeat(query, database)
+            except VultusError as error:
+                log.debug("a search was not repeated: %s", error.code)
+            except Exception as error:
+                log.error("a search was not repeated", exc_info=error)
+
+    async def repeat(self, query: Query, database: Database) -> None:
+        """Search both ways in one view of the database, and have counted where they differ."""
+        async with database.work(read_only=True) as work:
+            exact = await self.exactly(work, query)
+            ours = await self.by_index_if_any(work, query)
+        if ours is not None:
+            self._indexes.watch.count(query, ours, exact)
+
+    async def exactly(self, work: Work, query: Query) -> tuple[SearchResult, ...]:
+        """Compare every face, in SQL."""
+        return await work.faces.search(query.collection_id, query.contract_id, query.probes, query.limit, query.fusion)
+
+    async def by_index_if_any(self, work: Work, query: Query) -> tuple[SearchResult, ...] | None:
+        """Search by the collection's index; None if it has none."""
+        index = self._indexes.of(query.collection_id, query.contract_id)
+        return None if index is None else await self._by_index(work, query, index)
+
+    async def _by_index(self, work: Work, query: Query, index: CandidateIndex) -> tuple[SearchResult, ...]:
+        """Compare what an index proposes, and what is newer than it."""
+        # In this order: what is newer than this is added by the database, and what is not is in the index by now.
+        after, size = index.last, len(index)
+        hunts = [index.hunt(probe) for probe in query.probes]
+        count = self._candidates
+        while True:
+            proposed = await self._run(partial(_closest, hunts, count))
+            found = await self._rescore(work, query, range(len(hunts)), proposed, after)
+            if count >= size or all(len(one.candidates) >= query.limit for one in found):
+                break
+            count *= WIDENED
+        floors = [_floors(one, query, size) for one in found]
+        left = await self._run(partial(_left, hunts, proposed, floors, WIDENED * self._candidates))
+        if left:
+            more = [np.union1d(proposed[at], numbers) for at, numbers in left.items()]
+            for at, one in zip(left, await self._rescore(work, query, list(left), more, after), strict=True):
+                found[at] = one
+        return tuple(replace(one, gallery_size=size + one.gallery_size) for one in found)
+
+    async def _rescore(
+        self, work: Work, query: Query, which: Sequence[int], proposed: Sequence[NumberArray], after: int
+    ) -> list[SearchResult]:
+        """Return the results of some probes among proposed and newer faces; their size is that of the newer ones."""
+        return list(
+            await work.faces.rescore(
+                query.collection_id,
+                query.contract_id,
+                query.probes[list(which)],
+                proposed,
+                after,
+                query.limit,
+                query.fusion,
+            )
+        )
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _floors(found: SearchResult, query: Query, size: int) -> tuple[float, float]:
+    """Return the cosines above which nobody should, and nobody may, be missing.
+
+    Of a person found: everybody better and, within the margin, the next. Of a person not found: everybody who would be
+    found; it is well to know who is closest, but not at any price.
+    """
+    threshold, margin = query.needed(size + found.gallery_size)
+    best, *others = [candidate.similarity for candidate in found.candidates[:2]] or [-1.0]
+    if best < threshold:
+        return best, threshold
+    floor = max(best - margin, *others)
+    return floor, floor
+
+
+def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:
+    return [hunt.closest(count) for hunt in hunts]
+
+
+def _left(
+    hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[tuple[float, float]], most: int
+) -> dict[int, NumberArray]:
+    """Return the faces that may be above the cosines, of the probes for which not all of them were proposed already.
+
+    What is only wished for is left if it takes more than `most` faces.
+    """
+    left = {}
+    for at, (hunt, known, (wished, needed)) in enumerate(zip(hunts, proposed, floors, strict=True)):
+        numbers = hunt.above(wished)
+        if len(numbers) > most and needed > wished:
+            numbers = hunt.above(needed)
+        if not np.isin(numbers, known, kind="sort").all():
+            left[at] = numbers
+    return left

@@ -1,0 +1,70 @@
+"""The bounds hold: neither geometry nor chance lets more faces slip than stated."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vultus.index.bounds import radii, shares
+from vultus.index.coding import Coder, planes, reach_steps
+
+FIRST = [1.5610404, -0.8339824, 2.2086382, -0.9430987]
+"""Of the planes of 128 dimensions and 1,024 bits, computed once."""
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dimension=st.integers(2, 12),
+    cone=st.floats(0, 0.95),
+    spread=st.floats(0.01, 2),
+    looser=st.floats(0, 0.3),
+)
+@settings(max_examples=300)
+def test_no_face_at_the_cosine_has_a_wider_angle_than_expected(
+    seed: int, dimension: int, cone: float, spread: float, looser: float
+) -> None:
+    """Whatever the centre: the angle from it between a probe and a face is within the share given for its reach."""
+    rng = np.random.default_rng(seed)
+    centre = cone * unit(rng.standard_normal(dimension))
+    probe = unit(centre + spread * rng.standard_normal(dimension))
+    faces = unit(probe + looser * rng.standard_normal((200, dimension)))
+    a, b = probe - centre, faces - centre
+    angles = np.arccos(np.clip(unit(b) @ unit(a), -1, 1))
+    reach = np.linalg.norm(b, axis=1)
+    floor = float((faces @ probe).min())
+    allowed = shares(floor, float(np.linalg.norm(a)))[reach_steps(reach)]
+    assert (angles / np.pi <= allowed + 1e-6).all()
+
+
+def test_a_face_further_away_than_the_cosine_allows_is_not_expected() -> None:
+    """A face whose reach differs from the probe's by more than the two may be apart has no share at all."""
+    expected = shares(0.99, 0.4)  # 0.141 apart, at most
+    reach = np.arange(256) * 2 / 256
+    assert (expected[(reach > 0.4 + 0.16) | (reach < 0.4 - 0.17)] == 0).all()
+    assert expected[reach_steps(np.array([0.4]))[0]] > 0
+
+
+def test_codes_differ_in_more_bits_no_more_often_than_the_risk() -> None:
+    """Pairs at the very angle: the share of them beyond the radius is the risk, not more."""
+    rng = np.random.default_rng(7)
+    coder = Coder(np.zeros(64, np.float32), 1024)
+    a = unit(rng.standard_normal((20_000, 64)))
+    b = unit(rng.standard_normal(a.shape))
+    b = unit(b - (a * b).sum(1, keepdims=True) * a)
+    angle = 0.8
+    codes = coder.encode(a), coder.encode(np.cos(angle) * a + np.sin(angle) * b)
+    bits = np.bitwise_count(codes[0][:, :-1] ^ codes[1][:, :-1]).sum(axis=1)
+    (radius,) = radii(np.array([angle / np.pi]), 1024, 1e-2)
+    lost = float((bits >= radius).mean())
+    assert 0.002 < lost <= 0.0125  # the share is rounded up, the planes are one draw
+
+
+def test_planes_are_the_same_for_ever() -> None:
+    """Codes are stored: their planes must never change."""
+    normals = planes(128, 1024)
+    assert normals.shape == (128, 1024)
+    assert abs(float(normals.std()) - 1) < 0.01
+    np.testing.assert_allclose(normals[0, :4], FIRST, rtol=1e-6)

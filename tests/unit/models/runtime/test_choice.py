@@ -1,0 +1,232 @@
+"""A network runs another way only where it gives the same answers there; else the start says what it did instead."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+from pydantic import ValidationError
+from tests.weights import real_weights
+
+from vultus.errors import SetupError
+from vultus.models.catalog.packs import BUILTIN
+from vultus.models.detection import mtcnn_graph
+from vultus.models.detection.published import from_pixels
+from vultus.models.detection.retinaface_graph import build_retinaface
+from vultus.models.embedding import dlib_resnet_graph
+from vultus.models.graphs import GraphBuilder
+from vultus.models.liveness.minifasnet_graph import build_minifasnet
+from vultus.models.runtime import OnnxSession, choice, openvino_session
+from vultus.models.runtime.choice import Runtime
+from vultus.models.runtime.openvino_session import OpenVinoSession
+from vultus.models.runtime.parity import fixed_inputs
+from vultus.models.runtime.session import Compiled
+from vultus.models.store import WeightsStore
+from vultus.settings import InferenceSettings
+
+OPENVINO = InferenceSettings(runtime="openvino", precision="fp32")
+SIDE = 16
+
+needs_openvino = pytest.mark.skipif(openvino_session.version() is None, reason="needs OpenVINO, an optional extra")
+
+
+def embedding() -> bytes:
+    """Return a small graph that answers vectors."""
+    graph = GraphBuilder()
+    weights = np.random.default_rng(1).normal(size=(3 * SIDE * SIDE, 24)).astype(np.float32)
+    found = graph.node("MatMul", graph.node("Flatten", "crops"), graph.constant(weights))
+    return graph.build("embedding", {"crops": (TensorProto.FLOAT, ("n", 3, SIDE, SIDE))}, {"v": (found, ("n", 24))})
+
+
+class Turned(OpenVinoSession):
+    """OpenVINO as if it were wrong: what is asked of it in bf16 is turned by an angle."""
+
+    tangent = 0.02
+
+    def __init__(self, graph: bytes, precision: Any) -> None:
+        super().__init__(graph, "fp32")
+        self.words = f"OpenVINO, {precision}"
+        self.asked = precision
+
+    def run(self, values: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
+        (vectors, *rest) = super().run(values)
+        if self.asked == "fp32":
+            return (vectors, *rest)
+        aside = np.roll(vectors, 1, axis=1)
+        aside -= vectors * np.sum(aside * vectors, axis=1, keepdims=True) / np.sum(vectors**2, axis=1, keepdims=True)
+        aside *= np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(aside, axis=1, keepdims=True)
+        return (vectors + self.tangent * aside, *rest)
+
+
+@pytest.fixture
+def bf16_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OpenVINO claim bf16, and be 1.1 degrees off in it: cosine 0.9998."""
+    monkeypatch.setattr(choice, "OpenVinoSession", Turned)
+    monkeypatch.setattr(openvino_session, "has_bf16", lambda: True)
+
+
+@pytest.fixture
+def bf16_is_right(bf16_is_wrong: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OpenVINO claim bf16, and be 0.6 degrees off in it: cosine 0.99995."""
+    monkeypatch.setattr(Turned, "tangent", 0.01)
+
+
+BUILT_IN = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
+
+
+@needs_openvino
+@pytest.mark.parametrize("role", BUILT_IN)
+def test_the_built_in_detector_answers_the_same_in_openvino(graph_cache: Path, role: str) -> None:
+    file = BUILTIN.detector.files[role]
+    graph = WeightsStore(graph_cache).graph(file, BUILT_IN[role], version=mtcnn_graph.BUILDER_VERSION)
+
+    assert Runtime(OPENVINO).open_detector(graph).words == "OpenVINO, fp32"
+
+
+@needs_openvino
+def test_the_built_in_embedder_makes_the_same_vectors_in_openvino(graph_cache: Path) -> None:
+    file = BUILTIN.embedder.files["weights"]
+    build = dlib_resnet_graph.build_resnet
+    graph = WeightsStore(graph_cache).graph(file, build, version=dlib_resnet_graph.BUILDER_VERSION)
+
+    assert Runtime(OPENVINO).open_embedder(graph).words == "OpenVINO, fp32, cosine 1.000000 to fp32"
+
+
+REAL: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "yunet": ("yunet_n_dynamic.onnx", lambda weights: from_pixels(weights, bgr=True)),
+    "retinaface": ("retinaface_mobilenet0.25_Final.pth", build_retinaface),
+    "minifasnet": ("2.7_80x80_MiniFASNetV2.pth", build_minifasnet),
+}
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", REAL)
+def test_downloaded_networks_answer_the_same_in_openvino(name: str) -> None:
+    file, build = REAL[name]
+
+    Runtime(OPENVINO).open_detector(build(real_weights(file)))
+
+
+@needs_openvino
+def test_a_downloaded_embedder_makes_the_same_vectors_in_openvino() -> None:
+    assert "cosine 1.000000" in Runtime(OPENVINO).open_embedder(real_weights("MobileFaceNet.onnx")).words
+
+
+def test_without_settings_it_is_onnx_runtime_and_it_is_said_why_not_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_session, "version", lambda: None)
+    runtime = Runtime(InferenceSettings())
+
+    assert isinstance(runtime.open_embedder(embedding()), OnnxSession)
+    assert isinstance(runtime.open_detector(embedding()), OnnxSession)
+    assert runtime.words.endswith("; no bf16, for OpenVINO is not installed: pip install 'vultus[openvino]'")
+
+
+@needs_openvino
+@pytest.mark.usefixtures("bf16_is_right")
+def test_embedders_but_not_detectors_run_in_bf16_where_there_is_bf16() -> None:
+    runtime = Runtime(InferenceSettings())
+
+    assert runtime.open_embedder(embedding()).words == "OpenVINO, bf16, cosine 0.999950 to fp32"
+    assert isinstance(runtime.open_detector(embedding()), OnnxSession)
+    assert "bf16 with OpenVINO" in runtime.words
+
+
+@needs_openvino
+@pytest.mark.usefixtures("bf16_is_wrong")
+@pytest.mark.parametrize(("wanted", "got"), [("auto", "ONNX Runtime, fp32"), ("openvino", "OpenVINO, fp32, cosine")])
+def test_vectors_that_differ_are_left_and_it_is_logged(wanted: Any, got: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        session = Runtime(InferenceSettings(runtime=wanted)).open_embedder(embedding())
+
+    assert session.words.startswith(got)
+    assert "vectors in OpenVINO, bf16 have cosine 0.999800" in caplog.text
+
+
+@needs_openvino
+@pytest.mark.usefixtures("bf16_is_wrong")
+def test_vectors_that_differ_are_refused_where_they_were_asked_for() -> None:
+    runtime = Runtime(InferenceSettings(precision="bf16"))
+
+    with pytest.raises(SetupError, match=r"cosine 0\.999800 to those in fp32 .* less than 0\.9999"):
+        runtime.open_embedder(embedding())
+
+
+@needs_openvino
+def test_places_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ = OpenVinoSession._compile
+
+    def shifted(self: OpenVinoSession, graph: bytes, threads: int) -> Compiled:
+        whole = compile_(self, graph, threads)
+        return Compiled(lambda values: [1.002 * one for one in whole.infer(values)], whole.shape, whole.pixels)
+
+    monkeypatch.setattr(OpenVinoSession, "_compile", shifted)
+
+    with pytest.raises(SetupError, match=r"differ by 0\.002 from those in fp32 on the CPU, more than 0\.001"):
+        Runtime(OPENVINO).open_detector(embedding())
+
+
+@needs_openvino
+def test_answers_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = [(np.full((4, 24), np.nan, np.float32),)]
+    monkeypatch.setattr(choice, "_both", lambda *_: (nothing, nothing))
+
+    for opened in (Runtime(OPENVINO).open_embedder, Runtime(OPENVINO).open_detector):
+        with pytest.raises(SetupError, match="nan"):
+            opened(embedding())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"runtime": "openvino"}, "inference.runtime is openvino, but OpenVINO is not installed"),
+        ({"precision": "bf16"}, "inference.precision is bf16, but OpenVINO is not installed"),
+        ({"device": "cuda"}, "has no CUDAExecutionProvider"),
+    ],
+)
+def test_what_is_not_installed_is_refused_by_name(
+    settings: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_session, "version", lambda: None)
+
+    with pytest.raises(SetupError, match=words):
+        Runtime(InferenceSettings(**settings))
+
+
+@needs_openvino
+def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_session, "has_bf16", lambda: False)
+
+    with pytest.raises(SetupError, match="bf16, but this processor does not compute in it"):
+        Runtime(InferenceSettings(precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"runtime": "onnxruntime", "precision": "bf16"},
+        {"device": "cuda", "runtime": "openvino"},
+        {"device": "coreml", "precision": "bf16"},
+    ],
+)
+def test_impossible_combinations_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"inference\.precision"):
+        InferenceSettings(**settings)
+
+
+@pytest.mark.parametrize("shape", [(None, 3, 112, 112), (1, None, None, 3), (None, 24, 24, 3)])
+def test_networks_are_always_tried_on_the_same_four_images(shape: tuple[int | None, ...]) -> None:
+    (pixels,) = fixed_inputs(shape, pixels=True)
+    raw, centred = fixed_inputs(shape, pixels=False)
+
+    assert pixels.dtype == np.uint8
+    assert (len(pixels), pixels.min(), pixels.max()) == (4, 0, 255)
+    np.testing.assert_array_equal(pixels, fixed_inputs(shape, pixels=True)[0])
+    np.testing.assert_array_equal(raw, pixels)
+    np.testing.assert_allclose(centred, pixels / 127.5 - 1, atol=1e-6)
+    assert all(size in (wanted, 4, 160) for size, wanted in zip(pixels.shape, shape, strict=True))
