@@ -162,9 +162,9 @@ class Codes:
 
 
 def _in_order(column: str, condition: str, collection_id: UUID) -> str:
-    # The contract is hidden from the planner for the reason that `ranking.py` gives.
+    # The partition by its own name for the reason that `ranking.py` gives.
     return (
-        f"SELECT number, {column} FROM {partition_of(collection_id)} WHERE contract_id || '' = $1"  # noqa: S608
+        f"SELECT number, {column} FROM {partition_of(collection_id)} WHERE contract_id = $1"  # noqa: S608
         f" AND number > $2 AND {condition} ORDER BY number LIMIT $3"
     )
 
@@ -173,7 +173,7 @@ def _in_order(column: str, condition: str, collection_id: UUID) -> str:
 _SET = """
     UPDATE {partition} SET code = substr(CAST(:codes AS bytea), CAST(at - 1 AS int) * :width + 1, CAST(:width AS int))
     FROM unnest(CAST(:numbers AS bigint[])) WITH ORDINALITY AS given (number, at)
-    WHERE contract_id || '' = :contract AND {partition}.number = given.number
+    WHERE contract_id = :contract AND {partition}.number = given.number
 """
 
 _COUNTED = "greatest(pg_stat_get_live_tuples(partition.oid), partition.reltuples::bigint, 0)"

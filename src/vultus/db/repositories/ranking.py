@@ -65,10 +65,10 @@ _BEST_OF_ALL = f"""
 """  # noqa: S608  constants of this file
 
 # What is found by number must be so whether or not PostgreSQL has statistics of the partition, which it has not for a
-# minute after a bulk import: then it would rather read the whole partition by its primary key. Named by itself and with
-# the contract hidden, the partition leaves it no other index than that of the numbers; and a range with two ends is
-# taken for a two-hundredth of the rows, one with a single end for a third.
-_NUMBERED = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
+# minute after a bulk import: then it would rather read the whole partition by its primary key. Named by itself, the
+# partition leaves it no other index than that of the numbers, for all others begin with the collection; and a range
+# with two ends is taken for a two-hundredth of the rows, one with a single end for a third.
+_NUMBERED = "{partition} WHERE contract_id = :contract AND consent_expires_at > now()"
 _NEWER = f"{_NUMBERED} AND number > :after AND number < {2**63 - 1}"
 _BEST_OF_PROPOSED = f"""
     WITH compared AS (
