@@ -7,12 +7,18 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import photo, precision, record, serving
+from benchmarks import photo, precision, record, request, search, serving
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-QUESTIONS: dict[str, ModuleType] = {"photo": photo, "serving": serving, "precision": precision}
+QUESTIONS: dict[str, ModuleType] = {
+    "photo": photo,
+    "serving": serving,
+    "precision": precision,
+    "request": request,
+    "search": search,
+}
 
 
 def rendered(name: str) -> str:
