@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vultus.domain import Box, DetectedFace, Pixels
-from vultus.models.geometry import Floats, Indices, shift_sides, squares, suppress
+from vultus.models.geometry import Floats, Indices, overlaps, shift_sides, squares, suppress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,20 +30,17 @@ BATCH = 16
 LARGE_PX = 1 << 17
 """Pixels of the half from which on an odd row is not worth the slower way to halve an image."""
 
-FINE = 2
-"""Scales searched last."""
+SMALL = 1.25
+"""In smallest sides wanted: a face narrower than this may have others near it that the coarser scales miss."""
 
-SMALL = 1.5
-"""In smallest sides wanted: a face narrower than this may have others like it nearby that the coarser scales miss."""
+DOUBT = 0.05
+"""Score of the refinement network from which on a box may surround a small face."""
 
-DOUBT = 0.1
-"""Score of the refinement network from which on a box may be a face."""
+PLACE = 2.25
+"""In smallest sides wanted: the largest such box, and the square in which that face is looked for."""
 
-SMALLISH = 3.0
-"""In smallest sides wanted: boxes below this may surround a face that is small enough to be missed."""
-
-AROUND = 3.0
-"""In smallest sides wanted: of the squares in which a doubtful face is looked for."""
+PART = 0.9
+"""Overlap with a face that was found from which on a box shows a part of that face."""
 
 MOST_PLACES = 32
 """Looking closer in more squares takes longer than looking everywhere."""
@@ -113,20 +110,23 @@ class Mtcnn:
     def detect(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
         """Return every face once, best first, in the coordinates of `pixels`.
 
-        The finest two images of the pyramid have three quarters of its pixels. The others show faces of
-        `min_face_px` too, less surely; so those two are searched last: everywhere if no face was found yet or a small
-        one, else only around what may be a small face.
+        The finest image of the pyramid has half of its pixels. The next one shows faces of `min_face_px` too, if less
+        surely; so the finest is searched last: everywhere if no face was found yet or a small one, else only around
+        what the refinement network does not rule out. A face smaller than `min_face_px` may be found, most often where
+        no larger one is.
         """
         pyramid = Halvings(pixels)
         scales = self._scales(pyramid, min_face_px)
-        seen = self._refine(pyramid, [self._propose_at(pyramid, scale) for scale in scales[FINE:]])
+        if not scales:
+            return []
+        seen = self._refine(pyramid, [self._propose_at(pyramid, scale) for scale in scales[1:]])
         faces = self._finish(pyramid, seen)
         places = self._doubtful(seen, faces, min_face_px)
         if any(face.box.width < SMALL * min_face_px for face in faces) or not faces or len(places) > MOST_PLACES:
-            more = [self._propose_at(pyramid, scale) for scale in scales[:FINE]]
+            more = self._propose_at(pyramid, scales[0])
         else:
-            more = [self._propose_in(pyramid, places, scale) for scale in scales[:FINE]]
-        return self._distinct(faces + self._finish(pyramid, self._refine(pyramid, more)))
+            more = self._propose_in(pyramid, places, scales[0])
+        return self._distinct(faces + self._finish(pyramid, self._refine(pyramid, [more])))
 
     def _scales(self, pyramid: Halvings, min_face_px: float) -> list[float]:
         """Return the scales at which a face of at least `min_face_px` is as large as a cell, largest first."""
@@ -188,24 +188,24 @@ class Mtcnn:
         """Return every face once, best first."""
         if not faces:
             return []
-        boxes, points = np.array([_sides(face) for face in faces]), np.stack([face.landmarks for face in faces])
+        boxes, points = _boxes(faces), np.stack([face.landmarks for face in faces])
         kept = suppress(boxes, np.array([face.score for face in faces]), 0.7, "min")
         kept = kept[distinct(points[kept], boxes[kept], self._parameters.duplicate_distance)]
         return [faces[i] for i in kept]
 
     def _doubtful(self, seen: Candidates, faces: list[DetectedFace], min_face_px: float) -> Floats:
         """Return the (n, 4) squares in which there may be a small face that was not found."""
-        places = seen.take(seen.scores >= DOUBT)
-        places = places.take(places.boxes[:, 2] - places.boxes[:, 0] < SMALLISH * min_face_px).best(0.5)
-        middles = (places.boxes[:, :2] + places.boxes[:, 2:]) / 2
-        for left, top, right, bottom in map(_sides, faces):
-            middles = middles[((middles < [left, top]) | (middles > [right, bottom])).any(axis=1)]
-        half = AROUND * min_face_px / 2
+        small = seen.boxes[:, 2] - seen.boxes[:, 0] < PLACE * min_face_px
+        boxes = seen.take(small & (seen.scores >= DOUBT)).best(0.5).boxes
+        boxes = boxes[(overlaps(boxes, _boxes(faces), "min") <= PART).all(axis=1)]
+        middles, half = (boxes[:, :2] + boxes[:, 2:]) / 2, PLACE * min_face_px / 2
         return np.concatenate([middles - half, middles + half], axis=1)
 
 
-def _sides(face: DetectedFace) -> tuple[float, float, float, float]:
-    return face.box.left, face.box.top, face.box.right, face.box.bottom
+def _boxes(faces: list[DetectedFace]) -> Floats:
+    """Return the (n, 4) boxes of faces."""
+    sides = [(face.box.left, face.box.top, face.box.right, face.box.bottom) for face in faces]
+    return np.array(sides, np.float64).reshape(-1, 4)
 
 
 def _run(network: Session, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
