@@ -30,6 +30,9 @@ BATCH = 16
 LARGE_PX = 1 << 17
 """Pixels of the half from which on an odd row is not worth the slower way to halve an image."""
 
+BORDERED_PX = 96
+"""Longer side at which an image is looked at within a border."""
+
 SMALL = 1.25
 """In smallest sides wanted: a face narrower than this may have others near it that the coarser scales miss."""
 
@@ -109,6 +112,28 @@ class Mtcnn:
 
     def detect(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
         """Return every face once, best first, in the coordinates of `pixels`.
+
+        Where there is none, a face may fill the image so far that none of its surroundings are left: the image is then
+        looked at small, within a black border.
+        """
+        faces = self._search(pixels, min_face_px)
+        return faces or [face for face in self._bordered(pixels) if face.box.height >= min_face_px]
+
+    def _bordered(self, pixels: Pixels) -> list[DetectedFace]:
+        """Return the faces that are larger than half the image."""
+        longer, margin = max(pixels.shape[:2]), BORDERED_PX // 2
+        size = [max(1, round(side * BORDERED_PX / longer)) for side in pixels.shape[1::-1]]
+        view = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        ratio = np.array(pixels.shape[1::-1]) / size
+        found = self._search(np.pad(view, ((margin, margin), (margin, margin), (0, 0))), BORDERED_PX / 2)
+        boxes = (_boxes(found) - margin) * np.tile(ratio, 2)
+        return [
+            DetectedFace(Box(*map(float, box)), ((face.landmarks - margin) * ratio).astype(np.float32), face.score)
+            for face, box in zip(found, boxes, strict=True)
+        ]
+
+    def _search(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
+        """Return every face once, best first.
 
         The finest image of the pyramid has half of its pixels. The next one shows faces of `min_face_px` too, if less
         surely; so the finest is searched last: everywhere if no face was found yet or a small one, else only around
