@@ -16,10 +16,11 @@ from vultus.index.codes import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from vultus.db.database import Database, Work
     from vultus.db.repositories.ranking import SearchResult
-    from vultus.domain import NumberArray
+    from vultus.domain import Candidate, NumberArray
     from vultus.index.candidates import CandidateIndex, Hunt
     from vultus.services.indexing import Indexes
     from vultus.services.queries import Query
@@ -30,6 +31,9 @@ Result = TypeVar("Result")
 
 WIDENED = 4
 """How many times more faces are proposed when those so far belong to too few persons."""
+
+MOST_WISHED = 1_000
+"""Faces compared in order to know who is closest to a stranger: it decides nothing."""
 
 
 class Searcher:
@@ -99,11 +103,11 @@ class Searcher:
                 break
             count *= WIDENED
         floors = [_floors(one, query, size) for one in found]
-        left = await self._run(partial(_left, hunts, proposed, floors, WIDENED * self._candidates))
+        left = await self._run(partial(_left, hunts, proposed, floors))
         if left:
-            more = [np.union1d(proposed[at], numbers) for at, numbers in left.items()]
-            for at, one in zip(left, await self._rescore(work, query, list(left), more, after), strict=True):
-                found[at] = one
+            more = await self._rescore(work, query, list(left), list(left.values()), after)
+            for at, one in zip(left, more, strict=True):
+                found[at] = _merged(found[at], one, query.limit)
         return tuple(replace(one, gallery_size=size + one.gallery_size) for one in found)
 
     async def _rescore(
@@ -145,17 +149,27 @@ def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:
 
 
 def _left(
-    hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[tuple[float, float]], most: int
+    hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[tuple[float, float]]
 ) -> dict[int, NumberArray]:
-    """Return the faces that may be above the cosines, of the probes for which not all of them were proposed already.
+    """Return, by probe, the faces that may be above its cosine and were not proposed; probes without any are absent.
 
-    What is only wished for is left if it takes more than `most` faces.
+    What is only wished for is left if it takes more than `MOST_WISHED` faces.
     """
     left = {}
     for at, (hunt, known, (wished, needed)) in enumerate(zip(hunts, proposed, floors, strict=True)):
         numbers = hunt.above(wished)
-        if len(numbers) > most and needed > wished:
+        if len(numbers) > MOST_WISHED and needed > wished:
             numbers = hunt.above(needed)
-        if not np.isin(numbers, known, kind="sort").all():
+        numbers = np.setdiff1d(numbers, known)
+        if len(numbers):
             left[at] = numbers
     return left
+
+
+def _merged(one: SearchResult, other: SearchResult, limit: int) -> SearchResult:
+    """Return the best of two results for the same probe, each person once."""
+    best: dict[UUID, Candidate] = {}
+    for candidate in sorted((*one.candidates, *other.candidates), key=lambda each: -each.similarity):
+        best.setdefault(candidate.person_id, candidate)
+    ranked = sorted(best.values(), key=lambda each: (-each.similarity, each.person_id))
+    return replace(one, candidates=tuple(ranked[:limit]))
