@@ -13,6 +13,10 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+QUEUE_A_WORKER = 12
+"""Photos that may wait for each worker: with more, whoever is accepted under overload waits longer than twice as long
+as one of 16 clients does."""
+
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the API listens and what it accepts."""
@@ -25,6 +29,7 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
         512 * 2**20, ge=1024, description="Bodies held in memory, all requests together, before new ones get 503."
     )
     max_requests: int = Field(512, ge=1, description="Requests under way before new ones get 503.")
+    metrics: bool = Field(True, description="Whether `GET /metrics` answers; it needs no key.")
 
     @model_validator(mode="after")
     def bodies_hold_a_body(self) -> Self:
@@ -69,9 +74,16 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     quality: str | None = Field(None, description="Network that scores the quality of a face: `ediffiqa-tiny`.")
     liveness: str | None = Field(None, description="Network that tells live faces from pictures: `minifasnet`.")
     workers: int = Field(
-        default_factory=lambda: max(1, os.cpu_count() or 1), ge=1, description="Photos analysed at the same time."
+        default_factory=lambda: max(1, os.cpu_count() or 1),
+        ge=1,
+        description="Processes that analyse photos, one thread each; threads in commands.",
     )
-    max_queue: int = Field(64, ge=1, description="Photos waiting before new ones are refused with 503.")
+    max_queue: int = Field(
+        default_factory=lambda given: max(16, QUEUE_A_WORKER * given.get("workers", 1)),
+        ge=1,
+        description="Photos waiting before new ones are refused with 503.",
+    )
+    max_batch: int = Field(4, ge=1, le=64, description="Most waiting photos that a worker takes together.")
     min_face_px: int = Field(
         40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
     )

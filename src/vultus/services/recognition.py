@@ -12,6 +12,7 @@ from vultus.services.collections import calibration_of, check_contract, find_col
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
 from vultus.services.naming import Recognition, name_faces, with_probability
+from vultus.utils import timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -79,7 +80,8 @@ class Recognizer:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             now = await work.collections.get(home.id)
             check_searched(home, now, mode)
-            found = await work.faces.search(home.id, now.contract_id, probes, depth, now.policy.fusion)
+            with timing.stage("search"):
+                found = await work.faces.search(home.id, now.contract_id, probes, depth, now.policy.fusion)
             transition = await work.transitions.get(home.id) if now.second_contract_id else None
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(now, analysis, named)
@@ -111,7 +113,9 @@ class Recognizer:
                     f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
                 )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
-            (found,) = await work.faces.search(home.id, contract_id, probe[None, :], max(limit, 2), home.policy.fusion)
+            depth = max(limit, 2)
+            with timing.stage("search"):
+                (found,) = await work.faces.search(home.id, contract_id, probe[None, :], depth, home.policy.fusion)
         calibration = calibration_of(home, pipeline)
         decision = decide(
             [candidate.similarity for candidate in found.candidates],
@@ -122,5 +126,5 @@ class Recognizer:
         return home, decision, with_probability(found.candidates[:limit], calibration)
 
     async def _collection(self, reference: str) -> Collection:
-        async with self._database.work(read_only=True) as work:
+        async with self._database.look() as work:
             return await find_collection(work, reference)

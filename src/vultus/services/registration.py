@@ -35,6 +35,7 @@ from vultus.services.enrolment import enrol
 from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
+from vultus.utils import timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
@@ -261,7 +262,8 @@ class Registrar:
         rejected = [_duplicate(face) for face in judged if once.get(face.sha256) is not face]
         if not fresh or request.allow_lookalike:
             return fresh, rejected
-        found = await work.faces.search(home.id, home.contract_id, _vectors(fresh), 1)
+        with timing.stage("search"):
+            found = await work.faces.search(home.id, home.contract_id, _vectors(fresh), 1)
         calibration = calibration_of(home, self._pipelines.of(home.contract_id))
         kept: list[JudgedFace] = []
         for face, result in zip(fresh, found, strict=True):
