@@ -48,7 +48,7 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         token = request_id_var.set(request_id)
         started = time.perf_counter()
-        stages = timing.begin()
+        stages = timing.collect()
         status = 0
 
         async def answer(message: Message) -> None:

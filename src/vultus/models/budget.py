@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections import deque
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class SharedPixelBudget:
 
     def __init__(self, pixels: int) -> None:
         self._share = math.ceil(pixels / SHARES)
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  open as long as its processes
+        self._file, path = tempfile.mkstemp()  # open as long as its processes
+        Path(path).unlink()
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:

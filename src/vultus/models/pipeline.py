@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -101,10 +102,6 @@ class FacePipeline:
         self._photos = photos
         self.budget: Budget = PixelBudget(photos.pixel_budget)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the networks out: another process is told what this one makes, and cannot make it itself."""
-        return {name: value for name, value in vars(self).items() if name not in NETWORKS}
-
     @classmethod
     def load(
         cls,
@@ -140,6 +137,13 @@ class FacePipeline:
             )
         calibration = loaded.calibration or Calibration((), 0.0, "not measured")
         return cls(loaded, inference=inference, photos=photos, calibration=calibration)
+
+    def told(self) -> FacePipeline:
+        """Return what another process is told of this one: what it makes, without the networks that make it."""
+        told = copy.copy(self)
+        for name in NETWORKS:
+            vars(told).pop(name)
+        return told
 
     def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False, liveness: bool = False) -> Analysis:
         """Return every face of a photo, left to right; blocks.

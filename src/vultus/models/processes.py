@@ -228,7 +228,7 @@ def _nurse(parent: socket.socket, load: Callable[[], Pipelines], crowd: mmap, pi
     for pipeline in pipelines:
         pipeline.budget = budget
     gc.freeze()
-    parent.sendall(_packed(pipelines))
+    parent.sendall(_packed(pipelines.told()))
     while True:
         word, descriptors, _, _ = socket.recv_fds(parent, 1, 1)
         if not word:

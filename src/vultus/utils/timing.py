@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None)
 
 
-def begin() -> dict[str, float]:
+def collect() -> dict[str, float]:
     """Collect from now on what this context and its tasks record; return where, milliseconds by stage."""
     stages: dict[str, float] = {}
     _stages.set(stages)

@@ -17,7 +17,7 @@ from vultus.schemas.galleries import KeyIn, KeyOut, NewKeyOut
 from vultus.schemas.system import AuditOut, HealthOut, ModelOut, VersionOut
 from vultus.utils.metrics import exposed
 
-metrics = APIRouter(route_class=GuardedRoute, tags=["system"])
+metrics = APIRouter(route_class=GuardedRoute)
 router = APIRouter(route_class=GuardedRoute, tags=["system"])
 DOWN: dict[int | str, dict[str, Any]] = {503: problems()[503]}
 
@@ -35,12 +35,7 @@ async def ready(app: App) -> HealthOut:
     return HealthOut()
 
 
-@metrics.get(
-    "/metrics",
-    summary="How busy is the server?",
-    response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-)
+@metrics.get("/metrics", include_in_schema=False)
 async def measured() -> Response:
     """Return counters and durations for Prometheus; needs no key, names nobody, and can be turned off."""
     text, kind = exposed()
