@@ -13,9 +13,8 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-QUEUE_A_WORKER = 12
-"""Photos that may wait for each worker: with more, whoever is accepted under overload waits longer than twice as long
-as one of 16 clients does."""
+QUEUE_A_WORKER = 10
+"""Photos that may wait for each worker: whoever is accepted waits for at most as many, whatever the load."""
 
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):

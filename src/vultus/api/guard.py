@@ -75,11 +75,11 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             services: Services = request.app.state.services
+            if form:  # first: under overload a refusal must cost nothing, not even a question to the database
+                services.images.check_room()
             if needed is not None:
                 request.state.key = await authenticate(request, services)
                 services.access.authorize(request.state.key, Role(needed))
-            if form:
-                services.images.check_room()
             if unknown := sorted(set(request.query_params) - known):
                 raise InvalidRequestError(
                     f"Unknown query parameter: {', '.join(unknown)}.",

@@ -75,10 +75,17 @@ class Processes:
         return pipelines
 
     async def start(self, count: int) -> None:
-        """Fork so many workers."""
+        """Fork so many workers.
+
+        Raises:
+            SetupError: They end before they begin.
+        """
         self.workers = [ProcessWorker(self) for _ in range(count)]
-        for worker in self.workers:
-            await worker.replace()
+        try:
+            for worker in self.workers:
+                await worker.replace()
+        except WorkerEndedError as error:
+            raise SetupError(f"{error} Is there enough memory?") from error
 
     def fork(self) -> socket.socket:
         """Have a worker forked and return the socket to talk to it.
@@ -135,6 +142,9 @@ class ProcessWorker:
             answers: list[Analysis | Exception] = _read_answers(await _receive(self._socket))
         except (EOFError, OSError) as error:
             raise WorkerEndedError(f"The worker {self.pid} ended.") from error
+        except pickle.UnpicklingError as error:
+            os.kill(self.pid, signal.SIGKILL)
+            raise WorkerEndedError(f"The worker {self.pid} was stopped: {error}.") from error
         return answers
 
     async def close(self) -> None:
@@ -194,8 +204,8 @@ def _packed(value: Any) -> bytes:
 def _leave_parent(keep: socket.socket) -> None:
     """Forget, in a child, what was its parent's: signals, and whatever it had open."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children in order
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the parent, which ends its children in order
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: the system forgets them
     # Objects of the parent's must not be collected here: they would close descriptors that are others by then.
     gc.freeze()

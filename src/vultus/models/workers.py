@@ -94,5 +94,8 @@ class ThreadWorker:
 
 def describe_in(crowd: bytearray | mmap, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
     """Describe a batch, on every core as long as it is one photo and nobody else's waits; blocks."""
-    with all_cores(lambda: crowd[0] <= 1):
-        return pipeline.describe_all(asked)
+    try:
+        with all_cores(lambda: crowd[0] <= 1):
+            return pipeline.describe_all(asked)
+    except Exception as error:  # noqa: BLE001  a defect; everybody must be answered
+        return [error for _ in asked]

@@ -197,6 +197,16 @@ async def test_closing_finishes_what_runs_and_answers_who_waits(slow: SlowPipeli
     assert slow.batches == [[b"0"]]
 
 
+async def test_a_defect_is_told_to_everybody_in_the_batch_and_the_next_is_served(slow: SlowPipeline) -> None:
+    slow.gate.set()
+    async with SlowPool(slow, max_queue=9, max_batch=9) as pool:
+        tasks = [asyncio.create_task(pool.take(photo)) for photo in (b"0", b"\xff", b"2")]  # the second is no text
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [type(answer) for answer in answers] == [Analysis, UnicodeDecodeError, UnicodeDecodeError]
+        assert (await pool.take(b"later")).sha256 == "later"
+
+
 async def test_whether_vectors_are_wanted_reaches_the_pipeline(slow: SlowPipeline) -> None:
     slow.gate.set()
     async with SlowPool(slow) as pool:
