@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
+BACKLOG = 2048
 
 
 def open_store(settings: Settings) -> WeightsStore:
@@ -233,5 +234,6 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
             ):
                 # What lives as long as the server need not be looked at by every collection of garbage.
                 gc.freeze()
+                listener.listen(BACKLOG)  # whoever read the announcement may come before the event loop accepts
                 announce(address, first_key)
                 await _Server(config).serve(sockets=[listener])

@@ -148,9 +148,9 @@ class AnalysisPool:
             return
         self._line.done(batch, time.perf_counter() - started)
         self._free.append(worker)
+        self._hand_out()  # first: the callers' next steps take longer than the worker should wait for
         for job, answer in zip(batch, answers, strict=True):
             _tell(job, answer)
-        self._hand_out()
 
     def _lost(self, batch: list[Job]) -> None:
         """Answer the photo that was with a worker when it ended; one of several gets another try, by itself."""

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vultus.errors import SetupError, VultusError
 from vultus.models.budget import SharedPixelBudget
-from vultus.models.workers import WorkerEndedError, describe_in
+from vultus.models.runtime import all_cores
+from vultus.models.workers import WorkerEndedError, describe_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -260,7 +261,8 @@ def _work(pool: socket.socket, pipelines: Pipelines, crowd: mmap) -> None:
     stream.flush()
     while head := stream.read(LENGTH.size):
         contract_id, asked = pickle.loads(stream.read(LENGTH.unpack(head)[0]))  # noqa: S301  from the parent
-        answers = describe_in(crowd, pipelines.of(contract_id), asked)
+        with all_cores(lambda: crowd[0] <= 1):  # as long as it is one photo and nobody else's waits
+            answers = describe_batch(pipelines.of(contract_id), asked)
         stream.write(_packed([_told(answer) for answer in answers]))
         stream.flush()
         del asked, answers

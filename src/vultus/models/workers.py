@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
-
-from vultus.models.runtime import all_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +12,6 @@ if TYPE_CHECKING:
 
     from vultus.domain import Analysis
     from vultus.models.pipeline import Asked, FacePipeline
-
-log = logging.getLogger(__name__)
 
 
 class WorkerEndedError(Exception):
@@ -70,19 +65,18 @@ class Threads:
 
     def __init__(self, workers: int) -> None:
         self.crowd = bytearray(1)
-        self.workers = [ThreadWorker(self.crowd) for _ in range(workers)]
+        self.workers = [ThreadWorker() for _ in range(workers)]
 
 
 class ThreadWorker:
-    """A thread."""
+    """A thread. Networks for all cores are not made: a command ends before they would have paid for themselves."""
 
-    def __init__(self, crowd: bytearray) -> None:
-        self._crowd = crowd
+    def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
 
     async def describe(self, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
         """Describe in the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, describe_in, self._crowd, pipeline, asked)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, describe_batch, pipeline, asked)
 
     async def replace(self) -> None:
         """Never needed: a thread ends with its process."""
@@ -92,10 +86,9 @@ class ThreadWorker:
         await asyncio.to_thread(self._thread.shutdown)
 
 
-def describe_in(crowd: bytearray | mmap, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
-    """Describe a batch, on every core as long as it is one photo and nobody else's waits; blocks."""
+def describe_batch(pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
+    """Describe photos, or say of each that it failed with all others; blocks."""
     try:
-        with all_cores(lambda: crowd[0] <= 1):
-            return pipeline.describe_all(asked)
+        return pipeline.describe_all(asked)
     except Exception as error:  # noqa: BLE001  a defect; everybody must be answered
         return [error for _ in asked]
