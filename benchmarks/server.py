@@ -43,9 +43,17 @@ class Server:
     pid: int
 
     def cpu_s(self) -> float:
-        """Return the processor time used so far by the server without PostgreSQL, seconds."""
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+        """Return the processor time used so far by the server's processes without PostgreSQL, seconds."""
+        times = [process.cpu_times() for process in self._processes()]
+        return float(sum(one.user + one.system for one in times))
+
+    def memory_mib(self) -> float:
+        """Return the memory of the server's processes without PostgreSQL, what several share counted once, MiB."""
+        return float(sum(process.memory_full_info().pss for process in self._processes()) / 2**20)
+
+    def _processes(self) -> list[psutil.Process]:
+        own = psutil.Process(self.pid)
+        return [own, *(child for child in own.children(recursive=True) if child.name() != "postgres")]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """How many photos a second does the API serve, and which share of what its networks alone could do is that?
 
 The real server in a process of its own, with its database; this process is the client. Closed loop: every client sends
-its next photo when the last one is answered. The client's work comes out of the same cores and is reported.
+its next photo when the last one is answered. The client's work comes out of the same cores and is reported. Then an
+open loop at three times what the server can do, and 20,000 requests with an eye on memory.
 """
 
 from __future__ import annotations
@@ -10,63 +11,92 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import photos
-from benchmarks.load import Answer, Connection, form, loop_until
+from benchmarks.load import Answer, Connection, form, loop_until, open_loop
 from benchmarks.record import Line, milliseconds, percentiles, table
 from benchmarks.server import Server, running
-from vultus.models.pipeline import FacePipeline
-from vultus.models.pool import AnalysisPool
+from vultus.models.pipeline import Asked
+from vultus.models.pipelines import Pipelines
+from vultus.models.processes import Processes
 from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from benchmarks.photos import Sample
+    from vultus.models.pipeline import FacePipeline
 
 SECONDS = 15.0
-"""A setting, warm-up not counted; the ceiling is measured half as long before and after."""
+"""A setting, warm-up not counted; each ceiling is measured half as long before and after."""
 
 WARM_UP_S = 2.0
-CLIENTS = (1, 4, 16)
+CLIENTS = (1, 4, 16, 64)
+MANY = 16
+OVERLOAD = 3.0
+SOAK = 20_000
+SETTLED = 1_000
+"""Requests of a soak after which memory is first looked at."""
+
+SHARE_BAR, SPREAD_BAR, GROWTH_BAR_MIB = 0.85, 2.5, 16.0
 EXPECTED = {200, 503}
 CONSENT = {"consent_purpose": "Benchmark", "consent_recorded_by": "benchmark@example.org", "allow_lookalike": "true"}
 
 
 def measure(seconds: float = SECONDS) -> list[Line]:
-    """Return a line for every photo and number of clients, the ceiling of the photo beside it."""
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache, running() as server:
-        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache)))
-        return asyncio.run(_measure(server, pipeline, seconds))
+    """Return a line for every photo and number of clients with the ceiling beside it, then overload and soak."""
+    settings, limits = InferenceSettings(), PhotoSettings()
+    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
+        load = partial(Pipelines.load, settings, limits, WeightsStore(Path(cache)))
+        networks = Processes(load, pixel_budget=limits.pixel_budget)  # forks: before anything else
+        with running() as server:
+            return asyncio.run(_measure(server, networks, seconds))
 
 
-async def _measure(server: Server, pipeline: FacePipeline, seconds: float) -> list[Line]:
-    gallery = await _register(server)
-    lines: list[Line] = []
-    for sample in (photos.portrait(), photos.megapixel()):
-        request = form("/v1/recognize", server.key, sample.content)
-        await _must_match(server, request)
-        before = await _ceiling(pipeline, sample.content, seconds / 2)
-        measured = []
-        for clients in CLIENTS:
-            print(f"serving: {sample.name}, clients: {clients}", flush=True)
-            measured.append(await _at(server, request, clients, seconds))
-        after = await _ceiling(pipeline, sample.content, seconds / 2)
-        about = {
-            "photo": sample.name,
-            "width": sample.width,
-            "height": sample.height,
-            "bytes": len(sample.content),
-            "gallery": gallery,
-            "workers": InferenceSettings().workers,
-            "ceiling_per_s": round((before + after) / 2, 2),
-            "ceilings_per_s": [round(before, 2), round(after, 2)],
-            "seconds": seconds,
-        }
-        lines += [about | line for line in measured]
-    return lines
+async def _measure(server: Server, networks: Processes, seconds: float) -> list[Line]:
+    async with _started(networks) as pipeline:
+        about = {"seconds": seconds, "gallery": await _register(server), "workers": InferenceSettings().workers}
+        lines: list[Line] = []
+        for sample in (photos.portrait(), photos.megapixel()):
+            lines += await _served(server, networks, pipeline, sample, seconds)
+        many = next(line for line in lines if line["clients"] == MANY)
+        lines.append(await _overloaded(server, photos.portrait(), many["per_s"], seconds))
+        lines.append(await _soaked(server, photos.lfw_like(), round(SOAK * min(1.0, seconds / SECONDS))))
+        return [about | line for line in lines]
+
+
+@asynccontextmanager
+async def _started(networks: Processes) -> AsyncIterator[FacePipeline]:
+    pipelines = await networks.ready()
+    await networks.start(InferenceSettings().workers)
+    yield pipelines.default
+    for worker in networks.workers:
+        await worker.close()
+    await networks.close()
+
+
+async def _served(
+    server: Server, networks: Processes, pipeline: FacePipeline, sample: Sample, seconds: float
+) -> list[Line]:
+    request = form("/v1/recognize", server.key, sample.content)
+    await _must_match(server, request)
+    before = await _ceilings(networks, pipeline, sample.content, seconds / 2)
+    measured = []
+    for clients in CLIENTS:
+        print(f"serving: {sample.name}, clients: {clients}", flush=True)
+        measured.append(await _at(server, request, clients, seconds))
+    after = await _ceilings(networks, pipeline, sample.content, seconds / 2)
+    about = {"part": "served", "photo": sample.name, "width": sample.width, "height": sample.height}
+    about["bytes"] = len(sample.content)
+    for line in measured:
+        mine = [ceilings[line["clients"] > 1] for ceilings in (before, after)]
+        line |= {"ceiling_per_s": round(sum(mine) / 2, 2), "ceilings_per_s": [round(one, 2) for one in mine]}
+    return [about | line for line in measured]
 
 
 async def _register(server: Server) -> int:
@@ -93,6 +123,26 @@ async def _must_match(server: Server, request: bytes) -> None:
 
 async def _at(server: Server, request: bytes, clients: int, seconds: float) -> Line:
     """Return the figures of so many clients."""
+    start = time.perf_counter() + WARM_UP_S
+    usage = asyncio.create_task(_usage(server, WARM_UP_S, seconds))
+    seen = [answer for answer in await _closed_loop(server, request, clients, start + seconds) if answer.at >= start]
+    client_cores, server_cores = await usage
+    served = [answer.ms for answer in seen if answer.status == 200]
+    return {
+        "clients": clients,
+        "per_s": round(len(served) / seconds, 2),
+        "refused": len(seen) - len(served),
+        **percentiles(served),
+        "client_cores": round(client_cores, 3),
+        "server_cores": round(server_cores, 3),
+    }
+
+
+async def _closed_loop(
+    server: Server, request: bytes, clients: int, until: float, most: int | None = None
+) -> list[Answer]:
+    """Return the answers that so many clients get until a moment, or until they have `most` together."""
+    left = iter(range(most)) if most is not None else None
     async with AsyncExitStack() as stack:
         connections = [await Connection.open(server.port) for _ in range(clients)]
         for connection in connections:
@@ -101,23 +151,18 @@ async def _at(server: Server, request: bytes, clients: int, seconds: float) -> L
         def caller(connection: Connection) -> Callable[[], Awaitable[Answer]]:
             return lambda: connection.ask(request)
 
-        start = time.perf_counter() + WARM_UP_S
-        usage = asyncio.create_task(_usage(server, WARM_UP_S, seconds))
-        looped = await asyncio.gather(*(loop_until(caller(one), start + seconds) for one in connections))
-        client_cores, server_cores = await usage
-    seen = [answer for answers in looped for answer in answers if answer.at >= start]
-    statuses = Counter(answer.status for answer in seen)
-    if statuses.keys() - EXPECTED:
-        raise RuntimeError(f"Unexpected answers: {dict(statuses)}")
-    served = [answer.ms for answer in seen if answer.status == 200]
-    return {
-        "clients": clients,
-        "per_s": round(len(served) / seconds, 2),
-        "refused": statuses[503],
-        **percentiles(served),
-        "client_cores": round(client_cores, 3),
-        "server_cores": round(server_cores, 3),
-    }
+        if left is None:
+            looped = await asyncio.gather(*(loop_until(caller(one), until) for one in connections))
+        else:
+            looped = await asyncio.gather(*(_each(caller(one), left) for one in connections))
+    answers = [answer for answers in looped for answer in answers]
+    if unexpected := {answer.status for answer in answers} - EXPECTED:
+        raise RuntimeError(f"Unexpected answers: {unexpected}")
+    return answers
+
+
+async def _each(call: Callable[[], Awaitable[Answer]], left: Iterator[int]) -> list[Answer]:
+    return [await call() for _ in left]
 
 
 async def _usage(server: Server, wait_s: float, seconds: float) -> tuple[float, float]:
@@ -129,53 +174,151 @@ async def _usage(server: Server, wait_s: float, seconds: float) -> tuple[float, 
     return (time.process_time() - own) / passed, (server.cpu_s() - served) / passed
 
 
-async def _ceiling(pipeline: FacePipeline, photo: bytes, seconds: float) -> float:
-    """Return photos a second of the pool in this process, always full, without HTTP, database and client."""
-    settings = InferenceSettings()
-    async with AnalysisPool(settings) as pool:
+async def _ceilings(networks: Processes, pipeline: FacePipeline, photo: bytes, seconds: float) -> tuple[float, float]:
+    """Return photos a second of the networks alone: one photo at a time on every core, and every process always busy.
 
-        async def analyze() -> Answer:
-            began = time.perf_counter()
-            await pool.analyze(photo, pipeline)
-            now = time.perf_counter()
-            return Answer(now, (now - began) * 1e3, 200, b"")
+    The same processes as the server's, photo by photo, without HTTP, database and batches.
+    """
 
+    async def rate(workers: int) -> float:
+        networks.crowd[0] = workers
         start = time.perf_counter() + min(WARM_UP_S, seconds)
-        looped = await asyncio.gather(*(loop_until(analyze, start + seconds) for _ in range(2 * settings.workers)))
-    return sum(answer.at >= start for answers in looped for answer in answers) / seconds
+
+        def caller(at: int) -> Callable[[], Awaitable[Answer]]:
+            async def analyze() -> Answer:
+                await networks.workers[at].describe(pipeline, [Asked(photo)])
+                return Answer(time.perf_counter(), 0, 200, b"")
+
+            return analyze
+
+        looped = await asyncio.gather(*(loop_until(caller(at), start + seconds) for at in range(workers)))
+        return sum(answer.at >= start for answers in looped for answer in answers) / seconds
+
+    return await rate(1), await rate(len(networks.workers))
+
+
+async def _overloaded(server: Server, sample: Sample, capacity_per_s: float, seconds: float) -> Line:
+    """Return what becomes of requests that come three times as fast as they can be served, after a warm-up."""
+    print("serving: overload", flush=True)
+    start = time.perf_counter() + WARM_UP_S
+    request = form("/v1/recognize", server.key, sample.content)
+    answers = await open_loop(server.port, request, OVERLOAD * capacity_per_s, start + seconds)
+    seen = [answer for answer in answers if answer.at >= start]
+    served = [answer.ms for answer in seen if answer.status == 200]
+    refused = [answer for answer in seen if answer.status == 503]
+    if len(served) + len(refused) != len(seen):
+        raise RuntimeError(f"Unexpected answers: {Counter(answer.status for answer in seen)}")
+    return {
+        "part": "overload",
+        "photo": sample.name,
+        "clients": None,
+        "offered_per_s": round(OVERLOAD * capacity_per_s, 2),
+        "per_s": round(len(served) / (max(answer.at for answer in seen) - start), 2),
+        "refused": len(refused),
+        "without_retry_after": sum(answer.retry_after_s is None for answer in refused),
+        **percentiles(served),
+        "refusal": percentiles([answer.ms for answer in refused]),
+    }
+
+
+async def _soaked(server: Server, sample: Sample, requests: int) -> Line:
+    """Return the server's memory before and after many requests."""
+    print(f"serving: soak, {requests} requests", flush=True)
+    request = form("/v1/recognize", server.key, sample.content)
+    first = min(SETTLED, requests // 2)
+    await _closed_loop(server, request, MANY, 0, first)
+    before, started = server.memory_mib(), time.perf_counter()
+    answers = await _closed_loop(server, request, MANY, 0, requests - first)
+    return {
+        "part": "soak",
+        "photo": sample.name,
+        "clients": MANY,
+        "requests": requests,
+        "settled": first,
+        "failed": sum(answer.status != 200 for answer in answers),
+        "per_s": round(len(answers) / (time.perf_counter() - started), 2),
+        "before_mib": round(before, 1),
+        "after_mib": round(server.memory_mib(), 1),
+        **percentiles([answer.ms for answer in answers]),
+    }
 
 
 def render(lines: list[Line]) -> str:
-    """Return the table."""
+    """Return the tables and the bars."""
+    served = [line for line in lines if line.get("part", "served") == "served"]
+    first = lines[0]
+    text = (
+        f"**`POST /v1/recognize`**, {first['gallery']} persons enrolled, {first['workers']} workers, "
+        f"{first['seconds']:g} s a line.\n\n{_table(served)}\n\n{_bar(served)}"
+    )
+    many = next(line for line in served if line["clients"] == MANY)
+    for line in lines:
+        if line.get("part") == "overload":
+            text += f"\n\n{_overload_text(line, many)}"
+        if line.get("part") == "soak":
+            text += f"\n\n{_soak_text(line)}"
+    return text
+
+
+def _table(served: list[Line]) -> str:
     rows = [
         [
             f"{line['photo']}, {line['width']}×{line['height']}, {line['bytes'] / 1e3:,.0f} kB",
             line["clients"],
             f"{line['per_s']:.1f}",
             f"{line['ceiling_per_s']:.1f}",
-            f"{line['per_s'] / line['ceiling_per_s']:.0%}",
+            f"{_share(line):.0%}",
             *(milliseconds(line[name]) for name in ("p50_ms", "p95_ms", "p99_ms")),
             line["refused"],
             f"{line['client_cores']:.2f}",
             f"{line['server_cores']:.2f}",
         ]
-        for line in lines
+        for line in served
     ]
-    columns = (
-        "photo",
-        "clients",
-        "photos/s",
-        "ceiling",
-        "share",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "503",
-        "client's cores",
-        "server's cores",
-    )
-    first = lines[0]
+    names = ("photo", "clients", "photos/s", "ceiling", "share", "p50 ms", "p95 ms", "p99 ms", "503")
+    return table((*names, "client's cores", "server's cores"), rows)
+
+
+def _share(line: Line) -> float:
+    return float(line["per_s"] / line["ceiling_per_s"])
+
+
+def _spread(line: Line) -> float:
+    return float(line["p99_ms"] / line["p50_ms"])
+
+
+def _verdict(reached: bool) -> str:
+    return "Reached" if reached else "Not reached"
+
+
+def _bar(served: list[Line]) -> str:
+    least = min(map(_share, served))
+    spread = max(_spread(line) for line in served if line["clients"] == MANY)
     return (
-        f"**`POST /v1/recognize`**, {first['gallery']} persons enrolled, {first['workers']} analysis threads, "
-        f"{first['seconds']:g} s a line.\n\n{table(columns, rows)}"
+        f"Bars: at least {SHARE_BAR:.0%} of the ceiling. {_verdict(least >= SHARE_BAR)}, least {least:.0%}. At {MANY} "
+        f"clients a p99 of at most {SPREAD_BAR:g} times the p50. {_verdict(spread <= SPREAD_BAR)}, {spread:.2f}."
+    )
+
+
+def _overload_text(line: Line, many: Line) -> str:
+    most = SPREAD_BAR * many["p50_ms"]
+    held = line["p99_ms"] <= most and not line["without_retry_after"]
+    refusal, share = line["refusal"], line["refused"] / (line["n"] + line["refused"])
+    return (
+        f"**At {OVERLOAD:g} times the load** that {MANY} clients are served ({line['offered_per_s']:.0f} photos a "
+        f"second, open loop): {line['per_s']:.1f} a second served, p50 {milliseconds(line['p50_ms'])} ms, p99 "
+        f"{milliseconds(line['p99_ms'])} ms; {share:.0%} refused with 503, after {milliseconds(refusal['p50_ms'])} ms "
+        f"(p50) and {milliseconds(refusal['p99_ms'])} ms (p99), {line['without_retry_after']} of them without "
+        f"`Retry-After`.\n\nBar: a p99 of at most {SPREAD_BAR:g} times the p50 of {MANY} clients, "
+        f"{milliseconds(most)} ms. {_verdict(held)}."
+    )
+
+
+def _soak_text(line: Line) -> str:
+    grown = line["after_mib"] - line["before_mib"]
+    return (
+        f"**{line['requests']:,} requests** of {line['clients']} clients, {line['photo']}: {line['failed']} failed, "
+        f"{line['per_s']:.1f} a second; the server's processes held {line['before_mib']:,.0f} MiB after "
+        f"{line['settled']:,} requests and {line['after_mib']:,.0f} MiB at the end.\n\nBar: no growth beyond "
+        f"{GROWTH_BAR_MIB:g} MiB. {_verdict(grown <= GROWTH_BAR_MIB and not line['failed'])}."
     )

@@ -26,7 +26,8 @@ VultusError
 ├── RequestTimeoutError               the caller stopped sending
 ├── OverloadedError                   full; try again later
 ├── UnavailableError                  something needed is down
-│   └── DatabaseUnavailableError
+│   ├── DatabaseUnavailableError
+│   └── WorkerLostError               the process that analysed a photo died
 └── SetupError                        the installation needs a hand
     ├── SchemaNotCurrentError
     ├── ExtensionMissingError
@@ -237,6 +238,12 @@ class DatabaseUnavailableError(UnavailableError):
     """The database cannot be reached."""
 
     code, title = "database_unavailable", "Database unavailable"
+
+
+class WorkerLostError(UnavailableError):
+    """The process that analysed the photo ended; another one takes its place."""
+
+    code, title = "worker_lost", "Analysis broke off"
 
 
 class SetupError(VultusError):

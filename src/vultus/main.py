@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -19,6 +21,7 @@ from vultus.db.migrate import upgrade
 from vultus.errors import SetupError, VultusError
 from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
+from vultus.models.processes import Processes
 from vultus.models.store import WeightsStore
 from vultus.services.wiring import Services, build
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
+BACKLOG = 2048
 
 
 def open_store(settings: Settings) -> WeightsStore:
@@ -89,16 +93,26 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Open database and networks side by side, and yield the services built on them."""
+async def open_services(settings: Settings, *, processes: bool = False) -> AsyncIterator[Services]:
+    """Open database and networks side by side, and yield the services built on them.
+
+    Args:
+        settings: All of it.
+        processes: Whether photos are analysed in processes of their own, which pays for a server; a command that
+            analyses a few is done sooner with threads. They are forked first, before this process has a thread.
+    """
+    load = partial(Pipelines.load, settings.inference, settings.photos, open_store(settings))
     async with AsyncExitStack() as stack:
-        loading = asyncio.create_task(
-            asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, open_store(settings))
-        )
+        crew = Processes(load, pixel_budget=settings.photos.pixel_budget) if processes else None
+        if crew:
+            stack.push_async_callback(crew.close)
+        loading = asyncio.create_task(crew.ready() if crew else asyncio.to_thread(load))
         stack.push_async_callback(_settle, loading)
         database = await stack.enter_async_context(open_database(settings))
         pipelines = await loading
-        pool = await stack.enter_async_context(AnalysisPool(settings.inference))
+        if crew:
+            await crew.start(settings.inference.workers)
+        pool = await stack.enter_async_context(AnalysisPool(settings.inference, crew))
         services = build(settings, database, pool, pipelines)
         await services.collections.ensure_default()
         yield services
@@ -199,8 +213,8 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
         announce: Called once requests are answered, with the address and, the first time, the administrator's key.
     """
     with listen(settings.server.host, settings.server.port) as listener:
-        async with open_services(settings) as services:
-            app = create_app(services, max_requests=settings.server.max_requests)
+        async with open_services(settings, processes=True) as services:
+            app = create_app(services, max_requests=settings.server.max_requests, metrics=settings.server.metrics)
             first_key = await services.access.ensure_first()
             config = uvicorn.Config(
                 app,
@@ -220,5 +234,8 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
                 beside(services.indexes.forever(settings.index.interval_s)),
                 beside(services.searcher.repeat_forever(services.database)),
             ):
+                # What lives as long as the server need not be looked at by every collection of garbage.
+                gc.freeze()
+                listener.listen(BACKLOG)  # whoever read the announcement may come before the event loop accepts
                 announce(address, first_key)
                 await _Server(config).serve(sockets=[listener])

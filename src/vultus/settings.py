@@ -17,6 +17,9 @@ Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda", "coreml"]
 
+QUEUE_A_WORKER = 10
+"""Photos that may wait for each worker: whoever is accepted waits for at most as many, whatever the load."""
+
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the API listens and what it accepts."""
@@ -29,6 +32,7 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
         512 * 2**20, ge=1024, description="Bodies held in memory, all requests together, before new ones get 503."
     )
     max_requests: int = Field(512, ge=1, description="Requests under way before new ones get 503.")
+    metrics: bool = Field(True, description="Whether `GET /metrics` answers; it needs no key.")
 
     @model_validator(mode="after")
     def bodies_hold_a_body(self) -> Self:
@@ -73,9 +77,16 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     quality: str | None = Field(None, description="Network that scores the quality of a face: `ediffiqa-tiny`.")
     liveness: str | None = Field(None, description="Network that tells live faces from pictures: `minifasnet`.")
     workers: int = Field(
-        default_factory=lambda: max(1, os.cpu_count() or 1), ge=1, description="Photos analysed at the same time."
+        default_factory=lambda: max(1, os.cpu_count() or 1),
+        ge=1,
+        description="Processes that analyse photos, one thread each; threads in commands.",
     )
-    max_queue: int = Field(64, ge=1, description="Photos waiting before new ones are refused with 503.")
+    max_queue: int = Field(
+        default_factory=lambda given: max(16, QUEUE_A_WORKER * given.get("workers", 1)),
+        ge=1,
+        description="Photos waiting before new ones are refused with 503.",
+    )
+    max_batch: int = Field(4, ge=1, le=64, description="Most waiting photos that a worker takes together.")
     min_face_px: int = Field(
         40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
     )

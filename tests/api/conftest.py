@@ -84,7 +84,7 @@ async def serve(
         open_pools.append(pool)
         services = build(chosen, database, pool, Pipelines(pipeline, *others))
         await services.collections.ensure_default()
-        app = create_app(services, max_requests=chosen.server.max_requests)
+        app = create_app(services, max_requests=chosen.server.max_requests, metrics=chosen.server.metrics)
         _, secret = await services.access.create("administrator", Role.ADMIN, actor=Actor("test"))
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),

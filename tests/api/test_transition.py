@@ -139,8 +139,8 @@ async def test_a_face_the_second_network_does_not_see_is_enrolled_and_listed(
     api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(api)
-    blind = second.describe
-    monkeypatch.setattr(second, "describe", lambda _, **options: blind(nobody(), **options))
+    blind = second.describe_all
+    monkeypatch.setattr(second, "describe_all", lambda asked: blind([replace(one, photo=nobody()) for one in asked]))
 
     ada = await api.register(portrait(), name="Ada")
 
@@ -322,18 +322,18 @@ async def test_a_killed_job_goes_on_where_it_was(
     assert (await ask(api, "GET"))["second"]["faces"] == 3
 
 
-async def test_the_job_lets_requests_go_first(api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_job_lets_requests_go_first(api: Api, second: FacePipeline) -> None:
     await keep_crops(api)
     await api.register(portrait(), name="Ada")
     await begin(api)
     pool = api.services.carrier._pool
-    monkeypatch.setattr(pool, "_taken", pool._workers)
+    pool._line.running += pool._workers
     job = asyncio.create_task(api.services.carrier.run())
     await asyncio.sleep(0.5)
     assert not job.done()
     assert (await ask(api, "GET"))["second"]["pending"] == 1
 
-    monkeypatch.setattr(pool, "_taken", 0)
+    pool._line.running = 0
     assert await job == 1
 
 
@@ -549,8 +549,8 @@ async def test_a_share_of_recognitions_is_answered_by_both(
 
     await api.recognize(portrait(angle=5))
     assert (await shadow(1))["agreed"] == 1
-    blind = second.describe
-    monkeypatch.setattr(second, "describe", lambda _, **options: blind(nobody(), **options))
+    blind = second.describe_all
+    monkeypatch.setattr(second, "describe_all", lambda asked: blind([replace(one, photo=nobody()) for one in asked]))
     await api.recognize(portrait(angle=5))
     seen = await shadow(2)
     worker.cancel()

@@ -99,7 +99,8 @@ async def test_a_long_statement_is_broken_off(database_url: str) -> None:
 async def test_a_broken_connection_is_unavailable_and_heals(database: Database, admin: asyncpg.Connection) -> None:
     async with database.work() as work:
         pid = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-    await admin.execute("SELECT pg_terminate_backend($1)", pid)
+    await admin.execute("SELECT pg_terminate_backend($1, 1000)", pid)  # waits until it has ended
+    await asyncio.sleep(0.01)  # the event loop reads the end of the connection
     await run(database, "SELECT 1")
 
     with pytest.raises(DatabaseUnavailableError):

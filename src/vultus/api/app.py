@@ -29,12 +29,13 @@ Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are pro
 `code`. Every verdict names its threshold, the false match rate it stands for, and what that means for the gallery."""
 
 
-def create_app(services: Services, *, max_requests: int) -> FastAPI:
+def create_app(services: Services, *, max_requests: int, metrics: bool = True) -> FastAPI:
     """Build the application on services that are open for as long as it runs.
 
     Args:
         services: Given to every route.
         max_requests: Requests under way before new ones are refused.
+        metrics: Whether whoever reaches the server may read how busy it is.
     """
     app = FastAPI(
         title="Vultus",
@@ -65,6 +66,8 @@ def create_app(services: Services, *, max_requests: int) -> FastAPI:
     ):
         v1.include_router(router)
     app.include_router(v1)
+    if metrics:
+        app.include_router(system.metrics)
     _redirect(app)
     _document(app)
     return app

@@ -18,12 +18,13 @@ from vultus.services.wiring import Services
 from vultus.utils.logging import request_id_var
 
 
-def _services(request: Request) -> Services:
+# Coroutines, because FastAPI runs functions in threads: two switches for a look at an attribute.
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _actor(request: Request) -> Actor:
+async def _actor(request: Request) -> Actor:
     return Actor(f"key:{request.state.key.id}", request_id_var.get())
 
 
@@ -42,7 +43,7 @@ class Paging:
     limit: int
 
 
-def _paging(
+async def _paging(
     cursor: Annotated[str | None, Query(description="From `next_cursor` of the page before.", max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most items on a page.")] = 50,
 ) -> Paging:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from vultus.api.problems import InvalidRequestError
 from vultus.domain import ApiKey, Role
 from vultus.errors import BodyTooLargeError, OverloadedError, RequestTimeoutError, VultusError
+from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -81,6 +82,8 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             services: Services = request.app.state.services
+            if form:  # first: under overload a refusal must cost nothing, not even a question to the database
+                services.images.check_room()
             if needed is not None:
                 request.state.key = await authenticate(request, services)
                 services.access.authorize(request.state.key, Role(needed))
@@ -160,6 +163,7 @@ class _Body:
         if self._held > self._limit:
             raise self._too_long()
         if self._state.bodies_bytes > self._state.services.settings.server.max_bodies_bytes:
+            metrics.REFUSED.labels("bytes").inc()
             raise _BodyError(OverloadedError("Too many bytes of requests are under way; try again soon."))
 
     def _too_long(self) -> _BodyError:

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its log line, and an answer even to a defect."""
+"""What happens around every request: its id, its timings, its log line, and an answer even to a defect."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from vultus.api import problems
 from vultus.errors import OverloadedError
+from vultus.utils import metrics, timing
 from vultus.utils.logging import request_id_var
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("vultus.access")
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Methods that are counted by name: a caller must not be able to add rows to the metrics."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -44,6 +48,7 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         token = request_id_var.set(request_id)
         started = time.perf_counter()
+        stages = timing.collect()
         status = 0
 
         async def answer(message: Message) -> None:
@@ -54,11 +59,14 @@ class RequestContext:
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers.setdefault("Cache-Control", "no-store")
+                if stages:
+                    headers["Server-Timing"] = timing.header(stages, (time.perf_counter() - started) * 1e3)
             await send(message)
 
         self._under_way += 1
         try:
             if self._under_way > self._max_requests:
+                metrics.REFUSED.labels("requests").inc()
                 full = OverloadedError(f"{self._max_requests} requests are under way; try again soon.")
                 await problems.of_error(full)(scope, receive, answer)
             else:
@@ -69,7 +77,14 @@ class RequestContext:
             await problems.unexpected(error)(scope, receive, answer)
         finally:
             self._under_way -= 1
-            route = getattr(scope.get("route"), "path", "-")
-            took = round((time.perf_counter() - started) * 1e3, 1)
-            log.info("request", extra={"method": scope["method"], "route": route, "status": status, "ms": took})
+            _note(scope, status, time.perf_counter() - started)
             request_id_var.reset(token)
+
+
+def _note(scope: Scope, status: int, took_s: float) -> None:
+    """Write the log line of a request, and count it."""
+    route, method = getattr(scope.get("route"), "path", "-"), scope["method"]
+    log.info("request", extra={"method": method, "route": route, "status": status, "ms": round(took_s * 1e3, 1)})
+    method = method if method in METHODS else "other"
+    metrics.REQUESTS.labels(route, method, str(status)).inc()
+    metrics.REQUEST_SECONDS.labels(route, method).observe(took_s)

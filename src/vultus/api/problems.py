@@ -81,9 +81,10 @@ def problem(
 
 def of_error(error: VultusError) -> JSONResponse:
     """Translate one of our errors."""
-    return problem(
-        STATUS[error.kind], error.code, error.title, error.detail, headers=HEADERS.get(error.kind), **error.facts
-    )
+    headers = HEADERS.get(error.kind)
+    if wait_s := error.facts.get("retry_after_s"):
+        headers = {"Retry-After": str(wait_s)}
+    return problem(STATUS[error.kind], error.code, error.title, error.detail, headers=headers, **error.facts)
 
 
 def body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -77,7 +78,8 @@ def run(work: Coroutine[Any, Any, Result], *, as_json: bool = False) -> Result:
         return await work
 
     try:
-        return asyncio.run(stoppable())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(stoppable())
     except VultusError as error:
         fail(error, as_json=as_json)
     except BaseExceptionGroup as group:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from vultus.db.failures import DOWN, translated, watch
@@ -115,6 +115,21 @@ class Database:
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
                     yield Work(session)
 
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Work]:
+        """Ask one question that only reads: its statement is a transaction by itself, without two messages around it.
+
+        Raises:
+            DatabaseUnavailableError: The database cannot be reached, or went away.
+            OverloadedError: No connection became free in time.
+            UnavailableError: The statement took too long.
+        """
+        with translated():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                async with AsyncSession(connection, expire_on_commit=False) as session:
+                    yield Work(session)
+
     async def ping(self) -> None:
         """Return if the database answers.
 
@@ -141,8 +156,6 @@ def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_s,
-        # A restarted PostgreSQL is noticed before a request is lost to a dead connection.
-        pool_pre_ping=True,
         # The last connection used is used next: the others' memory can be given back.
         pool_use_lifo=True,
         hide_parameters=True,
@@ -164,7 +177,18 @@ def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
     )
     watch(engine)
     event.listen(engine.sync_engine, "connect", _teach_halfvec)
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
     return engine
+
+
+def _refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that PostgreSQL closed, before a request is lost to it.
+
+    The end of a connection is read by the event loop as soon as it comes. Asking the server instead would cost three
+    messages every time a connection is taken, a third of all that a recognition sends.
+    """
+    if connection.driver_connection.is_closed():
+        raise exc.DisconnectionError("PostgreSQL closed the connection")
 
 
 def _teach_halfvec(connection: Any, _record: Any) -> None:

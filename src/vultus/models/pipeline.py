@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,8 +36,10 @@ from vultus.models.runtime import limit_threads
 from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from vultus.domain import FloatArray
+    from vultus.models.budget import Budget
     from vultus.models.liveness import LivenessDetector
     from vultus.models.loading import LoadedPack
     from vultus.models.quality.ediffiqa import Ediffiqa
@@ -48,6 +51,35 @@ TOLERATED_ENLARGEMENT = 0.8
 
 SCORED = arcface_template(112)
 """The crop that quality networks look at."""
+
+
+NETWORKS = {"liveness", "scorer", "budget", "_views", "_detector", "_embedder"}
+"""What of a pipeline stays in its process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A photo and what is wanted of it, as for `FacePipeline.describe`."""
+
+    photo: bytes
+    embed: bool = True
+    crops: bool = False
+    liveness: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A photo whose faces were found.
+
+    Attributes:
+        analysis: All but the vectors.
+        chips: (n, views, side, side, 3) for the embedder; empty where no vectors are wanted.
+        embed: Whether they are.
+    """
+
+    analysis: Analysis
+    chips: Pixels
+    embed: bool
 
 
 class FacePipeline:
@@ -70,7 +102,7 @@ class FacePipeline:
         self._embedder = loaded.embedder
         self._inference = inference
         self._photos = photos
-        self._budget = PixelBudget(photos.pixel_budget)
+        self.budget: Budget = PixelBudget(photos.pixel_budget)
 
     @classmethod
     def load(
@@ -108,6 +140,13 @@ class FacePipeline:
         calibration = loaded.calibration or Calibration((), 0.0, "not measured")
         return cls(loaded, inference=inference, photos=photos, calibration=calibration)
 
+    def told(self) -> FacePipeline:
+        """Return what another process is told of this one: what it makes, without the networks that make it."""
+        told = copy.copy(self)
+        for name in NETWORKS:
+            vars(told).pop(name)
+        return told
+
     def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False, liveness: bool = False) -> Analysis:
         """Return every face of a photo, left to right; blocks.
 
@@ -123,11 +162,51 @@ class FacePipeline:
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
-        watch = self._watch() if liveness else None
+        (answer,) = self.describe_all([Asked(photo, embed, crops, liveness)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def describe_all(self, asked: Sequence[Asked]) -> list[Analysis | Exception]:
+        """Return what `describe` returns or raises for each of several photos; blocks.
+
+        One photo's pixels are held at a time; the embedder runs once over the faces of all.
+        """
+        seen = [self._seen(one) for one in asked]
+        chips = [one.chips for one in seen if isinstance(one, _Seen) and len(one.chips)]
         clock = _Clock()
-        opened = Photo.open(photo, self._photos)
+        vectors = iter(())
+        if chips:
+            with clock.stage("embed"):
+                vectors = iter(self._embedder.embed(np.concatenate(chips)))
+        a_face = clock.taken_ms.get("embed", 0.0) / max(1, sum(map(len, chips)))
+        return [one if isinstance(one, Exception) else self._answer(one, vectors, a_face) for one in seen]
+
+    def _answer(self, seen: _Seen, vectors: Iterator[FloatArray], a_face_ms: float) -> Analysis:
+        """Return the analysis of a photo, its faces' vectors taken from those of all."""
+        faces = seen.analysis.faces
+        if not seen.embed:
+            return seen.analysis
+        return replace(
+            seen.analysis,
+            faces=tuple(replace(face, embedding=Embedding(next(vectors), self.contract.id)) for face in faces),
+            timings_ms=seen.analysis.timings_ms | {"embed": a_face_ms * len(faces)},
+        )
+
+    def _seen(self, asked: Asked) -> _Seen | Exception:
+        try:
+            return self._look(asked)
+        except Exception as error:  # noqa: BLE001  one photo must not fail those that came with it
+            return error
+
+    def _look(self, asked: Asked) -> _Seen:
+        """Decode, detect and align."""
+        embed, crops = asked.embed, asked.crops
+        watch = self._watch() if asked.liveness else None
+        clock = _Clock()
+        opened = Photo.open(asked.photo, self._photos)
         side = self._inference.max_side_px
-        with self._budget.hold(opened.weight(side)):
+        with self.budget.hold(opened.weight(side)):
             with clock.stage("decode"):
                 picture = opened.decode(side)
             with clock.stage("detect"):
@@ -139,18 +218,12 @@ class FacePipeline:
         if not sharp:
             # Outside the first hold: photos waiting for more room while holding some could wait for each other.
             del picture
-            with self._budget.hold(opened.weight(closer)):
+            with self.budget.hold(opened.weight(closer)):
                 with clock.stage("decode"):
                     picture = opened.decode(closer)
                 chips, faces = self._align(picture, found, clock, watch, embed=embed, crops=crops)
-        if embed:
-            with clock.stage("embed"):
-                vectors = self._embedder.embed(chips)
-            faces = [
-                replace(face, embedding=Embedding(vector, self.contract.id))
-                for face, vector in zip(faces, vectors, strict=True)
-            ]
-        return Analysis(picture.width, picture.height, hashlib.sha256(photo).hexdigest(), tuple(faces), clock.taken_ms)
+        sha256 = hashlib.sha256(asked.photo).hexdigest()
+        return _Seen(Analysis(picture.width, picture.height, sha256, tuple(faces), clock.taken_ms), chips, embed)
 
     def _watch(self) -> LivenessDetector:
         if self.liveness is None:

@@ -68,6 +68,10 @@ class Pipelines:
         yield self.default
         yield from (one for one in self._by_contract.values() if one is not self.default)
 
+    def told(self) -> Pipelines:
+        """Return what another process is told of them: all but the networks."""
+        return Pipelines(*(one.told() for one in self))
+
     def of(self, contract_id: str) -> FacePipeline:
         """Return the pipeline that makes vectors of a contract.
 

@@ -44,7 +44,7 @@ class Access:
         """
         if not secret:
             raise UnauthenticatedError("Send an API key: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
-        async with self._database.work(read_only=True) as work:
+        async with self._database.look() as work:
             key = await work.keys.by_digest(digest_of(secret))
         if key is None or key.revoked_at is not None:
             raise UnauthenticatedError("The API key is unknown or revoked.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vultus.domain import LivenessMode
 from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
+from vultus.utils import timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,17 @@ class Images:
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
         watch = liveness is not LivenessMode.OFF
-        return await self._pool.analyze(photo.content, pipeline, embed=embed, crops=crops, liveness=watch)
+        analysis = await self._pool.analyze(photo.content, pipeline, embed=embed, crops=crops, liveness=watch)
+        timing.record(analysis.timings_ms)
+        return analysis
+
+    def check_room(self) -> None:
+        """Return if a photo would be taken now: a caller need not send one for nothing.
+
+        Raises:
+            OverloadedError: Too many photos are waiting.
+        """
+        self._pool.check_room()
 
     async def one_face(
         self, photo: Photo, pipeline: FacePipeline, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF

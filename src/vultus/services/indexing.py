@@ -13,6 +13,7 @@ from vultus.errors import VultusError
 from vultus.index.candidates import CandidateIndex
 from vultus.index.coding import BITS, Coder
 from vultus.services.watching import Watch
+from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -65,11 +66,6 @@ class Indexes:
         """Return how many faces every index has."""
         return {key: len(held.index) for key, held in self._held.items()}
 
-    @property
-    def bytes(self) -> int:
-        """Return the memory all indexes take."""
-        return sum(held.index.bytes for held in self._held.values())
-
     async def forever(self, interval_s: float) -> None:
         """Keep up with the database, for ever."""
         while True:
@@ -92,6 +88,8 @@ class Indexes:
                 self._drop(key)
             else:
                 await self._follow(key, size)
+        metrics.INDEX_FACES.set(sum(self.sizes().values()))
+        metrics.INDEX_BYTES.set(sum(held.index.bytes for held in self._held.values()))
 
     async def _follow(self, key: Key, size: Size) -> None:
         """Bring an index up to date; a new one is searched by once it is."""

@@ -13,6 +13,7 @@ from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
 from vultus.services.naming import Recognition, name_faces, with_probability
 from vultus.services.queries import query_of
+from vultus.utils import timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -84,7 +85,8 @@ class Recognizer:
             # Again in the transaction of the search: the collection may have been changed or dropped meanwhile.
             now = await work.collections.get(home.id)
             check_searched(home, now, mode)
-            found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
+            with timing.stage("search"):
+                found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
             transition = await work.transitions.get(home.id) if now.second_contract_id else None
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(now, analysis, named)
@@ -116,7 +118,8 @@ class Recognizer:
                     f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
                 )
             probe = (vector.astype(np.float64) / length).astype(np.float32)
-            (found,) = await self._searcher.search(work, query_of(home, pipeline, probe[None, :], max(limit, 2)))
+            with timing.stage("search"):
+                (found,) = await self._searcher.search(work, query_of(home, pipeline, probe[None, :], max(limit, 2)))
         calibration = calibration_of(home, pipeline)
         decision = decide(
             [candidate.similarity for candidate in found.candidates],
@@ -127,5 +130,5 @@ class Recognizer:
         return home, decision, with_probability(found.candidates[:limit], calibration)
 
     async def _collection(self, reference: str) -> Collection:
-        async with self._database.work(read_only=True) as work:
+        async with self._database.look() as work:
             return await find_collection(work, reference)

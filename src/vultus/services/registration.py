@@ -37,6 +37,7 @@ from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
 from vultus.services.queries import Query
+from vultus.utils import timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, Work
@@ -273,17 +274,16 @@ class Registrar:
         if not fresh or request.allow_lookalike:
             return fresh, rejected
         calibration = calibration_of(home, self._pipelines.of(home.contract_id))
-        found = await self._searcher.search(
-            work,
-            Query(
-                collection_id=home.id,
-                contract_id=home.contract_id,
-                probes=_vectors(fresh),
-                limit=1,
-                fusion=Fusion.BEST,
-                needed=lambda size: (lookalike_threshold(home.policy, calibration, size), 0.0),
-            ),
+        query = Query(
+            collection_id=home.id,
+            contract_id=home.contract_id,
+            probes=_vectors(fresh),
+            limit=1,
+            fusion=Fusion.BEST,
+            needed=lambda size: (lookalike_threshold(home.policy, calibration, size), 0.0),
         )
+        with timing.stage("search"):
+            found = await self._searcher.search(work, query)
         kept: list[JudgedFace] = []
         for face, result in zip(fresh, found, strict=True):
             limit = lookalike_threshold(home.policy, calibration, result.gallery_size)

@@ -13,6 +13,7 @@ import numpy as np
 
 from vultus.errors import VultusError
 from vultus.index.codes import one_thread
+from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class Searcher:
         For a mean of a person's faces the persons with the closest faces are compared.
         """
         found = await self.by_index_if_any(work, query)
+        metrics.SEARCHES.labels("sql" if found is None else "index").inc(len(query.probes))
         if found is None:
             return await self.exactly(work, query)
         self._indexes.watch.offer(query)

@@ -13,6 +13,7 @@ from vultus.services.collections import calibration_of, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide, quality_faults
 from vultus.services.images import rejected
+from vultus.utils import timing
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -70,7 +71,7 @@ class Verifier:
             NoFaceFoundError: A photo shows no face.
             SeveralFacesError: A photo shows several and `largest` is not set.
         """
-        async with self._database.work(read_only=True) as work:
+        async with self._database.look() as work:
             home = await find_collection(work, collection)
         pipeline = self._pipelines.of(home.contract_id)
         mode = home.policy.liveness.at_least(liveness)
@@ -116,9 +117,10 @@ class Verifier:
                 now = await work.collections.get(home.id)
                 check_searched(home, now, mode)
                 person = await work.persons.get(home.id, person_id)
-                best = await work.faces.best_of_person(
-                    home.id, person_id, now.contract_id, face.vector, now.policy.fusion
-                )
+                with timing.stage("search"):
+                    best = await work.faces.best_of_person(
+                        home.id, person_id, now.contract_id, face.vector, now.policy.fusion
+                    )
             similarity = None if best is None or attack else best[0]
             scores = [] if similarity is None else [similarity]
             calibration = calibration_of(now, pipeline)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from vultus.utils import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -79,7 +81,9 @@ class Watch:
 
     def forget(self, key: Key) -> None:
         """Begin anew with an index."""
-        self.seen.pop(key, None)
+        seen = self.seen.pop(key, None)
+        if seen is not None and seen.doubted:
+            metrics.INDEX_DOUBTED.dec()
 
     def offer(self, query: Query) -> None:
         """Have a search repeated, if chance and room allow; returns at once."""
@@ -102,14 +106,20 @@ class Watch:
             disagreed = best - mine_best > TIE
             listed = {candidate.person_id for candidate in mine.candidates}
             wanted = [candidate for candidate in truth.candidates if candidate.similarity >= threshold]
+            hits = sum(candidate.person_id in listed for candidate in wanted)
             seen.probes += 1
             seen.disagreed += disagreed
             seen.wanted += len(wanted)
-            seen.found += sum(candidate.person_id in listed for candidate in wanted)
+            seen.found += hits
+            metrics.WATCH_PROBES.inc()
+            metrics.WATCH_DISAGREED.inc(disagreed)
+            metrics.WATCH_WANTED.inc(len(wanted))
+            metrics.WATCH_FOUND.inc(hits)
             seen.recent.append(disagreed and best >= threshold)
         lost = sum(seen.recent)
         if not seen.doubted and lost >= LEAST_LOST and lost > self._limit * len(seen.recent):
             seen.doubted = True
+            metrics.INDEX_DOUBTED.inc()
             log.error(
                 "a candidate index lost %d of the last %d persons it was checked for; the collection is searched "
                 "exactly from now on",

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
 
 from vultus.errors import ImageTooLargeError
+from vultus.models.budget import PixelBudget
 from vultus.models.catalog.measured import CALIBRATIONS, rules_of
 from vultus.models.pipeline import FacePipeline
 from vultus.models.store import WeightsStore
@@ -146,7 +147,8 @@ def test_all_pixels_are_given_back_after_success_and_failure(pipeline: FacePipel
     with pytest.raises(Exception, match="truncated"):
         pipeline.describe(portrait()[:20_000])
 
-    assert pipeline._budget.free == PhotoSettings().pixel_budget
+    assert isinstance(pipeline.budget, PixelBudget)
+    assert pipeline.budget.free == PhotoSettings().pixel_budget
 
 
 def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> None:

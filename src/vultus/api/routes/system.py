@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from vultus import __version__, errors
 from vultus.api.deps import App, Paged, Who, cursor_after
@@ -15,7 +15,9 @@ from vultus.domain import Role
 from vultus.schemas.base import Page
 from vultus.schemas.galleries import KeyIn, KeyOut, NewKeyOut
 from vultus.schemas.system import AuditOut, HealthOut, ModelOut, VersionOut
+from vultus.utils.metrics import exposed
 
+metrics = APIRouter(route_class=GuardedRoute)
 router = APIRouter(route_class=GuardedRoute, tags=["system"])
 DOWN: dict[int | str, dict[str, Any]] = {503: problems()[503]}
 
@@ -31,6 +33,13 @@ async def ready(app: App) -> HealthOut:
     """Answer 200 when the database answers, else 503; needs no key."""
     await app.database.ping()
     return HealthOut()
+
+
+@metrics.get("/metrics", include_in_schema=False)
+async def measured() -> Response:
+    """Return counters and durations for Prometheus; needs no key, names nobody, and can be turned off."""
+    text, kind = exposed()
+    return Response(text, media_type=kind)
 
 
 @router.get("/version", summary="What is running?", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, delete, func, insert, literal, select, table, text, update
+from sqlalchemy import bindparam, column, delete, func, insert, literal, select, table, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import lock, lock_collection, number_of
@@ -16,6 +16,7 @@ from vultus.errors import NotFoundError
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncSession
 
 PARTITION_LOCK = number_of("partitions")
@@ -31,6 +32,9 @@ _COLUMNS = (
     CollectionRow.second_contract_id,
     CollectionRow.calibrations,
 )
+# Built once: building them takes longer than asking, and most requests ask.
+_BY_ID = select(*_COLUMNS).where(CollectionRow.id == bindparam("value"))
+_BY_NAME = select(*_COLUMNS).where(CollectionRow.name == bindparam("value"))
 _CHANGEABLE = {"name", "policy", "retention_days", "contract_id", "second_contract_id"}
 
 
@@ -61,11 +65,11 @@ class Collections:
 
     async def ensure(self, name: str, contract_id: str, policy: DecisionPolicy) -> Collection:
         """Return the collection with this name, creating it if there is none; safe in several processes at once."""
-        if found := await self._one(CollectionRow.name == name):
+        if found := await self._one(_BY_NAME, name):
             return found
         # Whoever makes a collection holds this until it is committed; the second look sees what the first missed.
         await lock(self._session, PARTITION_LOCK)
-        return await self._one(CollectionRow.name == name) or await self.add(name, contract_id, policy)
+        return await self._one(_BY_NAME, name) or await self.add(name, contract_id, policy)
 
     async def get(self, collection_id: UUID) -> Collection:
         """Return a collection.
@@ -73,7 +77,7 @@ class Collections:
         Raises:
             NotFoundError: There is none with this id.
         """
-        found = await self._one(CollectionRow.id == collection_id)
+        found = await self._one(_BY_ID, collection_id)
         if found is None:
             raise NotFoundError(f"There is no collection with id {collection_id}.")
         return found
@@ -84,7 +88,7 @@ class Collections:
         Raises:
             NotFoundError: There is none.
         """
-        found = await self._one(CollectionRow.name == name)
+        found = await self._one(_BY_NAME, name)
         if found is None:
             raise NotFoundError("There is no collection with this name.")
         return found
@@ -167,8 +171,8 @@ class Collections:
         ).one()
         return row[0], row[1]
 
-    async def _one(self, condition: Any) -> Collection | None:
-        row = (await self._session.execute(select(*_COLUMNS).where(condition))).one_or_none()
+    async def _one(self, query: Select[Any], value: object) -> Collection | None:
+        row = (await self._session.execute(query, {"value": value})).one_or_none()
         return None if row is None else _collection(row)
 
     async def _make_partition(self, collection_id: UUID) -> None:

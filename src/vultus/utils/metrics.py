@@ -1,0 +1,46 @@
+"""What is counted while the server runs, in one registry: requests, photos and seconds, nothing of persons."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+REQUESTS = Counter("vultus_requests", "Requests answered.", ("route", "method", "status"), registry=REGISTRY)
+REQUEST_SECONDS = Histogram(
+    "vultus_request_seconds",
+    "From the first byte of a request to the last of its answer.",
+    ("route", "method"),
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+STAGE_SECONDS = Histogram(
+    "vultus_stage_seconds", "Stages of an analysis, and the search.", ("stage",), buckets=SECONDS, registry=REGISTRY
+)
+PHOTOS_WAITING = Gauge("vultus_photos_waiting", "Photos in line for a worker.", registry=REGISTRY)
+WORKERS_BUSY = Gauge("vultus_workers_busy", "Workers that analyse.", registry=REGISTRY)
+WORKERS_LOST = Counter("vultus_workers_lost", "Workers that died and were replaced.", registry=REGISTRY)
+BATCH_PHOTOS = Histogram(
+    "vultus_batch_photos", "Photos that a worker took together.", buckets=(1, 2, 4, 8, 16, 32), registry=REGISTRY
+)
+REFUSED = Counter(
+    "vultus_refused", "Refused for being full: of photos, of requests, of bytes.", ("full",), registry=REGISTRY
+)
+
+INDEX_FACES = Gauge("vultus_index_faces", "Faces in candidate indexes.", registry=REGISTRY)
+INDEX_BYTES = Gauge("vultus_index_bytes", "Memory of candidate indexes.", registry=REGISTRY)
+INDEX_DOUBTED = Gauge("vultus_index_doubted", "Collections whose index lost people.", registry=REGISTRY)
+SEARCHES = Counter("vultus_searches", "Probes searched for, by way: index or sql.", ("way",), registry=REGISTRY)
+WATCH_PROBES = Counter("vultus_watch_probes", "Probes searched for by index and again exactly.", registry=REGISTRY)
+WATCH_DISAGREED = Counter("vultus_watch_disagreed", "Of them, those with another closest person.", registry=REGISTRY)
+WATCH_WANTED = Counter("vultus_watch_wanted", "Persons above the threshold, by exact search.", registry=REGISTRY)
+WATCH_FOUND = Counter("vultus_watch_found", "Of them, those that the index listed: the recall.", registry=REGISTRY)
+
+
+def exposed() -> tuple[bytes, str]:
+    """Return everything in the text format of Prometheus, and its content type."""
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

@@ -1,0 +1,155 @@
+"""Workers that are processes: real networks, loaded once, in processes that may die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from tests.faces import nobody, portrait
+
+from vultus.errors import (
+    ImageError,
+    NotAnImageError,
+    UnavailableError,
+    WeightsError,
+    WorkerLostError,
+)
+from vultus.models.pipelines import Pipelines
+from vultus.models.pool import AnalysisPool
+from vultus.models.processes import Processes, ProcessWorker, _read_answers
+from vultus.models.store import WeightsStore
+from vultus.settings import InferenceSettings, PhotoSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from mmap import mmap  # noqa: TC004  annotations are not evaluated
+    from pathlib import Path
+
+    from vultus.models.pipeline import FacePipeline
+
+SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
+
+
+@pytest.fixture(scope="module")
+async def crew(graph_cache: Path) -> AsyncIterator[Processes]:
+    """Two workers."""
+    load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    crew = Processes(load, pixel_budget=PhotoSettings().pixel_budget)
+    crew.known = await crew.ready()  # type: ignore[attr-defined]
+    await crew.start(2)
+    yield crew
+    for worker in crew.workers:
+        await worker.close()
+    await crew.close()
+    assert not any(psutil.pid_exists(worker.pid) for worker in crew.workers)
+
+
+@pytest.fixture
+def known(crew: Processes) -> FacePipeline:
+    """What this process knows of the pipeline that the others run."""
+    pipelines: Pipelines = crew.known  # type: ignore[attr-defined]
+    return pipelines.default
+
+
+async def test_processes_describe_as_this_one_does(
+    crew: Processes, known: FacePipeline, pipeline: FacePipeline
+) -> None:
+    photos = [portrait(angle=angle) for angle in range(0, 40, 5)]
+    pool = AnalysisPool(SETTINGS, crew)
+    answers = await asyncio.gather(*(pool.analyze(photo, known, crops=True) for photo in [*photos, nobody()]))
+
+    for photo, answer in zip(photos, answers[:-1], strict=True):
+        (ours,), (theirs,) = answer.faces, pipeline.describe(photo, crops=True).faces
+        assert ours.vector @ theirs.vector == pytest.approx(1, abs=1e-5)
+        assert (ours.face.box, ours.quality, ours.crop) == (theirs.face.box, theirs.quality, theirs.crop)
+    assert answers[-1].faces == ()
+    assert (known.contract, known.calibration) == (pipeline.contract, pipeline.calibration)
+
+
+async def test_errors_come_back_as_what_they_are(crew: Processes, known: FacePipeline) -> None:
+    pool = AnalysisPool(SETTINGS, crew)
+    with pytest.raises(NotAnImageError, match="not an image"):
+        await pool.analyze(b"no photo", known)
+    with pytest.raises(ImageError):
+        await pool.analyze(portrait()[:2000], known)
+
+
+async def test_a_killed_worker_is_replaced_and_its_photo_answered(crew: Processes, known: FacePipeline) -> None:
+    pool = AnalysisPool(SETTINGS, crew)
+    before = {worker.pid for worker in crew.workers}
+    victim = crew.workers[-1].pid  # the free one that is taken first
+    os.kill(victim, signal.SIGSTOP)
+    asked = asyncio.create_task(pool.analyze(portrait(), known))
+    await asyncio.sleep(0.05)
+    os.kill(victim, signal.SIGKILL)
+
+    with pytest.raises(WorkerLostError, match="do not send it again"):
+        await asked
+    answers = await asyncio.gather(*(pool.analyze(portrait(), known) for _ in range(6)))
+
+    assert [len(answer.faces) for answer in answers] == [1] * 6
+    assert len({worker.pid for worker in crew.workers} - before) == 1
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A crew of one."""
+
+    workers: tuple[ProcessWorker, ...]
+    crowd: mmap
+
+
+async def test_photos_of_a_batch_whose_worker_died_are_tried_again_one_by_one(
+    crew: Processes, known: FacePipeline
+) -> None:
+    worker = crew.workers[0]
+    pool = AnalysisPool(SETTINGS, OneOf((worker,), crew.crowd))
+    first = asyncio.create_task(pool.analyze(portrait(), known))
+    others = [asyncio.create_task(pool.analyze(portrait(angle=angle), known)) for angle in (5, 10, 15, 20)]
+    await first
+    os.kill(worker.pid, signal.SIGSTOP)
+    assert (len(pool._line), pool.waiting) == (0, 4)
+    os.kill(worker.pid, signal.SIGKILL)
+
+    assert [len((await other).faces) for other in others] == [1, 1, 1, 1]
+
+
+async def test_without_a_process_that_forks_the_pool_says_that_it_cannot_go_on(graph_cache: Path) -> None:
+    load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    crew = Processes(load, pixel_budget=1000)
+    known = (await crew.ready()).default
+    await crew.start(1)
+    async with AnalysisPool(SETTINGS, crew) as pool:
+        os.kill(crew._pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitpid, crew._pid, 0)
+        assert (await pool.analyze(portrait(), known)).faces
+        os.kill(crew.workers[0].pid, signal.SIGKILL)
+        with pytest.raises(WorkerLostError):
+            await pool.analyze(portrait(), known)
+        with pytest.raises(UnavailableError, match="must be started again"):
+            await pool.analyze(portrait(), known)
+    await crew.close()
+
+
+async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path) -> None:
+    settings = InferenceSettings(pack="opencv")
+    crew = Processes(partial(Pipelines.load, settings, PhotoSettings(), WeightsStore(tmp_path)), pixel_budget=1000)
+    with pytest.raises(WeightsError):
+        await crew.ready()
+    await crew.close()
+
+
+def test_a_worker_cannot_have_code_run_here() -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("true",)
+
+    with pytest.raises(pickle.UnpicklingError, match=r"a worker sent posix\.system"):
+        _read_answers(pickle.dumps([Hostile()]))
