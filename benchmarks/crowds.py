@@ -46,13 +46,14 @@ async def one_core(database: Database) -> AsyncIterator[None]:
 
 def _bind(server: Path, cores: list[int]) -> None:
     for process in psutil.process_iter(["name", "cwd"]):
-        if process.pid == os.getpid() or (process.info["name"] == "postgres" and _within(process.info["cwd"], server)):
+        if process.pid == os.getpid() or (process.info["name"] == "postgres" and within(process.info["cwd"], server)):
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 for thread in process.threads():
                     os.sched_setaffinity(thread.id, cores)
 
 
-def _within(path: str | None, folder: Path) -> bool:
+def within(path: str | None, folder: Path) -> bool:
+    """Say whether a path, if there is one, lies in a folder."""
     return path is not None and Path(path).is_relative_to(folder.resolve())
 
 
@@ -75,9 +76,11 @@ class Crowd:
 
     @classmethod
     async def empty(cls, database: Database, people: People, name: str) -> Crowd:
-        """Return one without anybody."""
+        """Return one without anybody; its collection is made unless there is one with that name."""
         async with database.work() as work:
-            home = await work.collections.add(name, CONTRACT, DecisionPolicy(enrol=RULE, recognize=RULE))
+            home = await work.collections.by_name(name)
+            if home is None:
+                home = await work.collections.add(name, CONTRACT, DecisionPolicy(enrol=RULE, recognize=RULE))
         size = len(people.mean)
         return cls(database, people, home, np.empty((0, size), np.float16), np.empty((0, 16), np.uint8))
 
@@ -95,14 +98,14 @@ class Crowd:
                 continue
             async with self.database.work() as work:
                 if coder is None:
-                    wanted = Coding(self.home.id, CONTRACT, self.people.mean.astype(np.float32), BITS)
+                    wanted = Coding(self.home.id, self.home.contract_id, self.people.mean.astype(np.float32), BITS)
                     coding = await work.codes.add_coding(wanted)
                     coder = Coder(coding.centre, coding.bits)
                 await work._session.execute(text("SET LOCAL session_replication_role = replica"))
                 mine = new_ids(len(new))
                 await work.bulk.add_faces(
                     self.home.id,
-                    CONTRACT,
+                    self.home.contract_id,
                     persons=mine,
                     consents=mine,
                     expires_at=None,

@@ -34,7 +34,7 @@ class Server:
 
     Attributes:
         port: On 127.0.0.1.
-        key: The administrator's.
+        key: The administrator's; empty when it was told at an earlier start.
         pid: Of its process.
     """
 
@@ -57,13 +57,16 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running(data: Path | None = None) -> Iterator[Server]:
     """Start a server with default settings, whatever this environment sets; stop it however the block ends.
+
+    Args:
+        data: Its data directory, which stays; without one it is made, and gone when the block ends.
 
     Raises:
         RuntimeError: It does not start; the message holds what it wrote.
     """
-    folder = Path(tempfile.mkdtemp(prefix="vultus-bench-"))
+    folder = data or Path(tempfile.mkdtemp(prefix="vultus-bench-"))
     written = folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
     environment |= {"VULTUS_DATA_DIR": str(folder)}
@@ -82,7 +85,8 @@ def running() -> Iterator[Server]:
         finally:
             _stop(process)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if data is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_with_parent() -> None:
@@ -95,8 +99,9 @@ def _announced(process: subprocess.Popen[bytes], written: Path) -> Server:
     until = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until:
         text = written.read_text(encoding="utf-8", errors="replace")
-        if (address := ADDRESS.search(text)) and (key := KEY.search(text)):
-            return Server(int(address[1]), key[1], process.pid)
+        if address := ADDRESS.search(text):
+            key = KEY.search(text)  # told at the first start only
+            return Server(int(address[1]), key[1] if key else "", process.pid)
         time.sleep(0.1)
     raise RuntimeError(f"The server did not start:\n{written.read_text(encoding='utf-8', errors='replace')}")
 
