@@ -17,6 +17,7 @@ from sqlalchemy import text
 from benchmarks.identities import DRAWN_AT_ONCE, People
 from vultus.db.database import Database
 from vultus.domain import Coding, Collection, DecisionPolicy, QualityRule
+from vultus.errors import NotFoundError
 from vultus.index.coding import BITS, Coder
 from vultus.utils.ids import new_ids
 
@@ -78,8 +79,9 @@ class Crowd:
     async def empty(cls, database: Database, people: People, name: str) -> Crowd:
         """Return one without anybody; its collection is made unless there is one with that name."""
         async with database.work() as work:
-            home = await work.collections.by_name(name)
-            if home is None:
+            try:
+                home = await work.collections.by_name(name)
+            except NotFoundError:
                 home = await work.collections.add(name, CONTRACT, DecisionPolicy(enrol=RULE, recognize=RULE))
         size = len(people.mean)
         return cls(database, people, home, np.empty((0, size), np.float16), np.empty((0, 16), np.uint8))

@@ -1,8 +1,8 @@
 """How long from starting the server with a large gallery until it answers, and until it searches by index?
 
 `python -m benchmarks.start --faces 1000000`: a data directory of its own with so many made-up faces in the default
-collection. The server is started after an orderly stop, and after the server and PostgreSQL were killed at once, so that
-PostgreSQL recovers first. Until the index is there searches are answered too, exactly and slowly, from SQL.
+collection. The server is started after an orderly stop, and after the server and PostgreSQL were killed at once, so
+that PostgreSQL recovers first. Until the index is there searches are answered too, exactly and slowly, from SQL.
 """
 
 from __future__ import annotations
@@ -112,14 +112,12 @@ def _postgres_of(process: psutil.Process, data: Path) -> bool:
 
 def render(lines: list[Line]) -> str:
     """Return the table."""
-    rows = [
-        [line["after"], *(f"{line[name]:.1f}" for name in ("answers_s", "index_s")), line["memory_mib"]]
-        for line in lines
-    ]
+    rows = [[line["after"], f"{line['answers_s']:.1f}", f"{line['index_s']:.1f}", line["memory_mib"]] for line in lines]
     slowest = max(line["index_s"] for line in lines)
+    told = table(("after", "answers", "index", "MiB"), rows)
     return (
-        f"**A start with {lines[0]['faces']:,} faces**, seconds from the command to the first answer and to an index of all "
-        f"of them; MiB of all its processes but PostgreSQL.\n\n{table(('after', 'answers', 'index', 'MiB'), rows)}\n\n"
+        f"**A start with {lines[0]['faces']:,} faces**, seconds from the command to the first answer and to an index "
+        f"of all of them; MiB of all its processes but PostgreSQL.\n\n{told}\n\n"
         f"Bar: at most {BAR_S:g} s. {'Reached' if slowest <= BAR_S else 'Not reached'}, slowest {slowest:.1f} s."
     )
 
