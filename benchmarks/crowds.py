@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 from benchmarks.identities import DRAWN_AT_ONCE, People
+from vultus.db.database import Database
 from vultus.domain import Coding, Collection, DecisionPolicy, QualityRule
 from vultus.index.coding import BITS, Coder
 from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from vultus.db.database import Database
 
     from vultus.domain import FloatArray
 

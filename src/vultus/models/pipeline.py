@@ -197,29 +197,31 @@ class FacePipeline:
     ) -> tuple[Pixels, list[DescribedFace]]:
         """Return the chips, (n, views, side, side, 3), and the faces with all that is wanted but their vectors."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
-        views, faces = [], []
+        chips, faces = [], []
         boxes = [_scaled(face, factor).box for face in found]
+        points = np.array([face.landmarks * factor for face in found], np.float32)
         with clock.stage("align"):
             for at, face in enumerate(found):
-                landmarks = (face.landmarks * factor).astype(np.float32)
-                chip = align(picture.pixels, landmarks, self._frontal)
+                chip = align(picture.pixels, points[at], self._frontal)
                 crop = cut(picture.pixels, boxes[at], boxes[:at] + boxes[at + 1 :]) if crops else None
                 quality = measure(face, chip, self._frontal.array)
                 if self.scorer is not None:
-                    (score,) = self.scorer.score(align(picture.pixels, landmarks, SCORED)[None])
+                    (score,) = self.scorer.score(align(picture.pixels, points[at], SCORED)[None])
                     quality = replace(quality, network_score=float(score))
                 faces.append(DescribedFace(face, quality, None, crop))
                 if embed:
-                    if self._template != self._frontal:
-                        chip = align(picture.pixels, landmarks, self._template)
-                    views.append(self._views.cut(picture.pixels, landmarks, chip))
+                    same = self._template == self._frontal
+                    chips.append(chip if same else align(picture.pixels, points[at], self._template))
+            side = self._template.side
+            views = np.empty((0, 1, side, side, 3), np.uint8)
+            if chips:
+                views = self._views.cut(picture.pixels, points, np.stack(chips))
         if watch is not None:
             with clock.stage("liveness"):
                 faces = [
                     replace(face, liveness=watch.assess(picture.pixels, _scaled(face.face, factor))) for face in faces
                 ]
-        side = self._template.side
-        return np.array(views, np.uint8) if views else np.empty((0, 1, side, side, 3), np.uint8), faces
+        return views, faces
 
 
 class _Clock:

@@ -78,8 +78,8 @@ class WeightsStore:
             return False
         return True
 
-    def graph(self, file: File, build: Callable[[bytes], bytes], *, version: int) -> bytes:
-        """Return the ONNX graph of some weights, from the cache when it holds a sound one.
+    def graph(self, file: File, build: Callable[[bytes], bytes], *, version: int, form: str = "onnx") -> bytes:
+        """Return the ONNX graph, or another decoded form, of some weights, from the cache when it holds a sound one.
 
         A cached graph carries its own digest in its name: a file that does not match is damaged and built anew.
         Without a writable cache the graph is built every time.
@@ -88,12 +88,13 @@ class WeightsStore:
             file: What to build from.
             build: Turns the bytes of the weights into a serialised graph.
             version: Of the builder; another version is another graph.
+            form: Ends the names of the cached files.
 
         Raises:
             WeightsError: The weights are missing or not the published ones.
         """
         key = hashlib.sha256(f"{self.digest(file)} {build.__name__} {version}".encode()).hexdigest()[:32]
-        for path in sorted(self._graphs.glob(f"{key}-*.onnx")):
+        for path in sorted(self._graphs.glob(f"{key}-*.{form}")):
             graph = _read(path)
             if graph is not None and path.stem == f"{key}-{sha256_of(graph)}":
                 return graph
@@ -101,7 +102,7 @@ class WeightsStore:
             path.unlink(missing_ok=True)
         graph = build(self.read(file))
         try:
-            place(self._graphs / f"{key}-{sha256_of(graph)}.onnx", graph)
+            place(self._graphs / f"{key}-{sha256_of(graph)}.{form}", graph)
         except OSError as error:
             log.warning("graphs cannot be cached in %s: %s", self._graphs, error)
         return graph

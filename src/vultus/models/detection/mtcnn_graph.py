@@ -21,7 +21,7 @@ from vultus.models.graphs import GraphBuilder, Shape, fold_normalisation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 PIXEL_MEAN = np.full(3, 127.5)
 PIXEL_DIVISOR = 128.0
 
@@ -113,8 +113,8 @@ def _unexpected(what: str) -> WeightsError:
 def build_pnet(weights: bytes) -> bytes:
     """Return the proposal network.
 
-    Input: uint8 (1, height, width, 3), RGB, both sides at least 12. Outputs: float32 scores (1, rows, columns) and
-    side offsets (1, 4, rows, columns); cell (row, column) looks at the 12 × 12 pixels from (2·row, 2·column) on.
+    Input: uint8 (n, height, width, 3), RGB, both sides at least 12. Outputs: float32 scores (n, rows, columns) and
+    side offsets (n, 4, rows, columns); cell (row, column) looks at the 12 × 12 pixels from (2·row, 2·column) on.
     """
     layers = _Layers(weights)
     tensor = layers.pool(layers.first("images"), 2, same=True)
@@ -124,8 +124,8 @@ def build_pnet(weights: bytes) -> bytes:
     free: Shape = ("rows", "columns")
     return layers.graph.build(
         "mtcnn_pnet",
-        {"images": (TensorProto.UINT8, (1, "height", "width", 3))},
-        {"scores": (scores, (1, *free)), "offsets": (offsets, (1, 4, *free))},
+        {"images": (TensorProto.UINT8, ("n", "height", "width", 3))},
+        {"scores": (scores, ("n", *free)), "offsets": (offsets, ("n", 4, *free))},
     )
 
 

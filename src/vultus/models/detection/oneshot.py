@@ -2,8 +2,11 @@
 
 A network finds faces between a smallest and a largest size in its own pixels. An image is scaled so that the smallest
 face wanted is one the network can find, and shown again in quarters of that size while a face filling it would be too
-large. Every face found is then looked at once more, at one size: there its landmarks, which decide how well it is
-recognised, err least and always in the same direction, and what only looked like a face is seldom found again.
+large. It is first shown with half of those pixels, at which the smallest face wanted is still seen, if less surely;
+with all of them only if that shows no face, a small one, or something in doubt.
+
+Every face found is then looked at once more, at one size: there its landmarks, which decide how well it is recognised,
+err least and always in the same direction, and what only looked like a face is seldom found again.
 """
 
 from __future__ import annotations
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
 
 MULTIPLE = 32
 """Sides of what a network is shown are multiples of its coarsest stride."""
+
+COARSER = math.sqrt(2)
+"""By how much larger a face must be to be found surely at first sight; the image then has half of the pixels."""
+
+SMALL = 1.5
+"""In smallest sides wanted: a face narrower than this may have others near it that are missed at first sight."""
 
 QUARTER = 0.25
 """Of one scale to the next: far less than from the smallest to the largest face a network finds."""
@@ -55,6 +64,7 @@ class SearchParameters:
 
     Attributes:
         threshold: Score a face must reach, 0..1.
+        doubt: Score from which on something may be a face that is seen too small.
         overlap: Of two boxes that overlap by more than this (intersection over union) the better one is kept.
         smallest_px: Side of the smallest face found reliably, in pixels the network sees.
         largest_px: Side of the largest one.
@@ -72,6 +82,7 @@ class SearchParameters:
     least_side_px: int = 160
     most_side_px: int = 1280
     most_faces: int = 500
+    doubt: float = 0.2
 
 
 Checked = TypeVar("Checked", bound="OneShotDetector")
@@ -131,7 +142,7 @@ class OneShotDetector(ABC):
 
     @abstractmethod
     def look(self, image: Pixels) -> Candidates:
-        """Return the possible faces whose score reaches the threshold, overlapping ones included.
+        """Return the possible faces whose score reaches that of a doubt, overlapping ones included.
 
         Args:
             image: (height, width, 3) uint8, RGB, sides multiples of `MULTIPLE`.
@@ -140,7 +151,7 @@ class OneShotDetector(ABC):
     def detect(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
         """Return every face once, best first, in the coordinates of `pixels`."""
         image = Halvings(pixels)
-        found = self._closer(image, self._everywhere(image, min_face_px))
+        found = self._closer(image, self._search(image, min_face_px))
         if not len(found.scores):
             found = self._closer(image, self._bordered(image))
         return [
@@ -149,15 +160,32 @@ class OneShotDetector(ABC):
             if max(box[2:] - box[:2]) >= min_face_px
         ]
 
-    def _everywhere(self, image: Halvings, min_face_px: float) -> Candidates:
-        """Return the faces of the image at the scale that shows the smallest one wanted, and at quarters of it."""
+    def _search(self, image: Halvings, min_face_px: float) -> Candidates:
+        """Return the faces of the image: those of a first sight, or of a second where that leaves a doubt."""
+        first, second = (self._scale(image, side) for side in (COARSER * min_face_px, min_face_px))
+        seen = self._everywhere(image, first)
+        found = self._vote(seen)
+        if first == second:
+            return found
+        doubtful = seen.take((seen.scores < self._parameters.threshold) & seen.usable())
+        apart = (overlaps(doubtful.boxes, found.boxes, "min") < SAME_FACE).all(axis=1)
+        small = found.boxes[:, 2] - found.boxes[:, 0] < SMALL * min_face_px
+        if len(found.scores) and not apart.any() and not small.any():
+            return found
+        return self._vote(self._everywhere(image, second))
+
+    def _scale(self, image: Halvings, face_px: float) -> float:
+        """Return the scale at which a face of `face_px` is found surely, within the bounds of what is shown."""
         parameters, longer = self._parameters, image.size.max()
-        scale = max(parameters.smallest_px / min_face_px, min(1.0, parameters.least_side_px / longer))
-        scale = min(scale, parameters.most_side_px / longer)
+        scale = max(parameters.smallest_px / face_px, min(1.0, parameters.least_side_px / longer))
+        return float(min(scale, parameters.most_side_px / longer))
+
+    def _everywhere(self, image: Halvings, scale: float) -> Candidates:
+        """Return the possible faces of the image at a scale, and at quarters of it."""
         scales = [scale]
-        while longer * scales[-1] > parameters.largest_px:
+        while image.size.max() * scales[-1] > self._parameters.largest_px:
             scales.append(scales[-1] * QUARTER)
-        return self._vote(joined([self._shown(image, scale) for scale in scales]))
+        return joined([self._shown(image, scale) for scale in scales])
 
     def _bordered(self, image: Halvings) -> Candidates:
         """Return the faces that fill the image: it is shown small, in the middle of a black one twice as large."""
@@ -165,11 +193,13 @@ class OneShotDetector(ABC):
 
     def _shown(self, image: Halvings, scale: float, margin: int = 0) -> Candidates:
         """Return the possible faces of the whole image at a scale, with a black margin around it."""
-        width, height = np.maximum(np.round(image.size * scale), 1).astype(int).tolist()
-        view = cv2.resize(image.at_least(scale), (width, height), interpolation=cv2.INTER_AREA)
+        level, pitch = image.at_least(scale)
+        covered = pitch * level.shape[1::-1]
+        width, height = np.maximum(np.round(covered * scale), 1).astype(int).tolist()
+        view = cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA)
         last = [-(side + 2 * margin) % MULTIPLE + margin for side in (height, width)]
         framed = np.pad(view, ((margin, last[0]), (margin, last[1]), (0, 0)))
-        return self.look(framed.astype(np.uint8, copy=False)).moved(image.size / (width, height), margin)
+        return self.look(framed.astype(np.uint8, copy=False)).moved(covered / (width, height), margin)
 
     def _closer(self, image: Halvings, found: Candidates) -> Candidates:
         """Return the faces as they are seen once more, without those that are not."""
@@ -216,7 +246,7 @@ class OneShotDetector(ABC):
         Gidaris, Komodakis (2015), "Object Detection via a Multi-Region and Semantic Segmentation-Aware CNN Model",
         ICCV, section 4: "box voting"; here landmarks are voted on too.
         """
-        found = found.take(found.usable())
+        found = found.take(found.usable() & (found.scores >= self._parameters.threshold))
         found = found.take(np.argsort(-found.scores, kind="stable")[: CANDIDATES_A_FACE * self._parameters.most_faces])
         kept = suppress(found.boxes, found.scores, self._parameters.overlap)[: self._parameters.most_faces]
         votes = np.where(overlaps(found.boxes[kept], found.boxes) >= SAME_FACE, found.scores, 0)
@@ -249,9 +279,9 @@ def _direction(points: Floats) -> Floats:
 
 def _cut(image: Halvings, matrix: Floats, scale: float, side: int) -> Pixels:
     """Return the (side, side, 3) pixels a (2, 3) similarity carries there, black outside the image."""
-    level = image.at_least(scale)
+    level, pitch = image.at_least(scale)
     moved = matrix.copy()
-    moved[:, :2] *= image.size / level.shape[1::-1]
+    moved[:, :2] *= pitch
     # OpenCV counts from the centre of the first pixel, this package from its corner.
     moved[:, 2] += (moved[:, 0] + moved[:, 1]) / 2 - 0.5
     return cv2.warpAffine(level, moved, (side, side), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vultus.models.geometry import Floats
     from vultus.models.runtime import Opener
 
-PARAMETERS = SearchParameters(threshold=0.6, overlap=0.4, smallest_px=24, largest_px=512, closer_px=128)
+PARAMETERS = SearchParameters(threshold=0.6, overlap=0.4, smallest_px=24, largest_px=512, closer_px=128, doubt=0.08)
 ANCHORS = {8: (16.0, 32.0), 16: (64.0, 128.0), 32: (256.0, 512.0)}
 """Sides of the two anchors of every cell, by stride, in pixels."""
 
@@ -44,7 +44,7 @@ class RetinaFace(OneShotDetector):
 
     def _read(self, image: Pixels, stride: int, classes: Floats, boxes: Floats, points: Floats) -> Candidates:
         """Return the possible faces of one grid."""
-        good = np.flatnonzero(classes[:, 1] >= self._parameters.threshold)
+        good = np.flatnonzero(classes[:, 1] >= self._parameters.doubt)
         sides = np.array(ANCHORS[stride])[good % 2, None]
         centres = corners(good, image.shape[:2], stride, len(classes)) + stride / 2
         middles = centres + boxes[good, :2] * CENTRE_VARIANCE * sides

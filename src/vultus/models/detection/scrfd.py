@@ -30,7 +30,7 @@ class Scrfd(OneShotDetector):
         grids = heads(self._network.run(image[None]), (1, 4, 10))
         found = []
         for stride, (scores, distances, points) in zip(STRIDES, grids, strict=True):
-            good = np.flatnonzero(scores[:, 0] >= self._parameters.threshold)
+            good = np.flatnonzero(scores[:, 0] >= self._parameters.doubt)
             cells = corners(good, image.shape[:2], stride, len(scores))
             sides = distances[good] * stride
             found.append(

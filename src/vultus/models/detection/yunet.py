@@ -30,7 +30,7 @@ class Yunet(OneShotDetector):
         found = []
         for stride, (classes, objects, boxes, points) in zip(STRIDES, grids, strict=True):
             scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
-            good = np.flatnonzero(scores >= self._parameters.threshold)
+            good = np.flatnonzero(scores >= self._parameters.doubt)
             cells = corners(good, image.shape[:2], stride, len(scores))
             centres = cells + boxes[good, :2] * stride
             halves = np.exp(boxes[good, 2:]) * (stride / 2)

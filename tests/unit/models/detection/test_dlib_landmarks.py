@@ -13,7 +13,7 @@ from tests.faces import astronaut, drawn
 
 from vultus.errors import WeightsError
 from vultus.models.catalog.embedders import DLIB_RESNET
-from vultus.models.detection.dlib_landmarks import DlibLandmarks
+from vultus.models.detection.dlib_landmarks import DlibLandmarks, decode_predictor
 from vultus.models.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def weights(graph_cache: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def landmarks(weights: bytes) -> DlibLandmarks:
-    return DlibLandmarks(weights, SQUARE)
+    return DlibLandmarks(decode_predictor(weights), SQUARE)
 
 
 def crops() -> list[Pixels]:
@@ -52,14 +52,22 @@ def test_points_agree_with_dlib(landmarks: DlibLandmarks) -> None:
     left, top, side = SQUARE
     square = dlib.rectangle(left, top, left + side - 1, top + side - 1)
 
-    for chip in crops():
-        theirs = [(point.x + 0.5, point.y + 0.5) for point in original(chip, square).parts()]
-        # dlib rounds to whole pixels.
-        np.testing.assert_allclose(landmarks.find(chip), theirs, atol=0.6)
+    theirs = [[(point.x + 0.5, point.y + 0.5) for point in original(chip, square).parts()] for chip in crops()]
+
+    # dlib rounds to whole pixels.
+    np.testing.assert_allclose(landmarks.find(np.stack(crops())), theirs, atol=0.6)
+
+
+def test_a_crop_has_the_same_points_alone_and_among_others(landmarks: DlibLandmarks) -> None:
+    together = np.stack(crops())
+
+    alone = np.concatenate([landmarks.find(chip[None]) for chip in together])
+
+    np.testing.assert_array_equal(landmarks.find(together), alone)
 
 
 def test_points_outside_the_crop_are_bearable(weights: bytes) -> None:
-    found = DlibLandmarks(weights, (-500, 700, 90)).find(np.zeros((150, 150, 3), np.uint8))
+    found = DlibLandmarks(decode_predictor(weights), (-500, 700, 90)).find(np.zeros((1, 150, 150, 3), np.uint8))
 
     assert np.isfinite(found).all()
 
@@ -67,11 +75,11 @@ def test_points_outside_the_crop_are_bearable(weights: bytes) -> None:
 @pytest.mark.parametrize("end", [0, 1, 100, 1000, 1_000_000, -1, -2])
 def test_a_file_cut_short_is_refused(weights: bytes, end: int) -> None:
     with pytest.raises(WeightsError, match="cannot be read"):
-        DlibLandmarks(weights[:end], SQUARE)
+        decode_predictor(weights[:end])
 
 
 def test_another_file_is_refused(weights: bytes, graph_cache: Path) -> None:
     network = WeightsStore(graph_cache).read(DLIB_RESNET.files["weights"])
     for other in (network[:100_000], weights + b"\x01\x00", bytes(5000), b"\xff" * 5000):
         with pytest.raises(WeightsError, match="cannot be read"):
-            DlibLandmarks(other, SQUARE)
+            decode_predictor(other)

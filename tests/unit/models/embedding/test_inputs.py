@@ -43,8 +43,9 @@ def cosines(session: OnnxSession, spec: CropInput, pipeline: FacePipeline) -> tu
     for photo in photos:
         (face,) = pipeline.describe(photo, embed=False).faces
         pixels = Photo.open(photo, PhotoSettings()).decode(1024).pixels
-        chips.append(Mirrored().cut(pixels, face.face.landmarks, align(pixels, face.face.landmarks, TEMPLATE)))
-    vectors = NetworkEmbedder(session, spec).embed(np.stack(chips))
+        chip = align(pixels, face.face.landmarks, TEMPLATE)
+        chips.append(Mirrored().cut(pixels, face.face.landmarks[None], chip[None]))
+    vectors = NetworkEmbedder(session, spec).embed(np.concatenate(chips))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     alike: FloatArray = vectors[1:] @ vectors[0]
     return alike[:2], alike[2:]
