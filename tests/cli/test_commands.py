@@ -174,3 +174,16 @@ async def test_a_collection_is_measured_and_set(cli: Cli, database: Database) ->
     assert (done["applied"], done["policy"]["target_fpir"]) == (True, 0.1)
     async with database.work(read_only=True) as work:
         assert (await work.collections.by_name("default")).calibrations
+
+
+async def test_a_graph_is_measured_turned_on_and_off(cli: Cli, database: Database) -> None:
+    refused = await cli.json("search-by", "default", "hnsw", code=2)
+    await enrol(database, people(120))
+
+    shown = await cli("search-by", "default", "hnsw", "--ef-search", "200")
+    off = await cli.json("search-by", "default", "auto")
+
+    assert "no two faces" in refused["error"]["detail"]
+    for words in ("mates", "0.00 %", "until PostgreSQL's autovacuum", "is searched by hnsw from now on"):
+        assert words in shown.stdout
+    assert (off["search"], off["graph"]) == ("auto", None)

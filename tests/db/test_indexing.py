@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -50,7 +50,7 @@ class Large:
     async def both(self, probes: FloatArray, limit: int = 3, fusion: Fusion = Fusion.BEST) -> tuple[Any, Any]:
         query = self.query(probes, limit, fusion)
         async with self.database.work(read_only=True) as work:
-            found = await self.searcher.by_index_if_any(work, query)
+            found = await self.searcher.inexactly_if_so(work, query)
             assert found is not None, "there is no index"
             return found, await self.searcher.exactly(work, query)
 
@@ -113,6 +113,14 @@ async def test_it_says_what_an_exact_search_says(large: Large) -> None:
         assert [c for c in truth.candidates if c.similarity >= THRESHOLD] == [
             c for c in mine.candidates if c.similarity >= THRESHOLD
         ]
+
+
+async def test_a_collection_set_to_exact_does_not_use_its_index(large: Large) -> None:
+    """From the next request on, before the index is dropped."""
+    asked = replace(large.query(large.vectors[:2, 0]), exact=True)
+    async with large.database.work(read_only=True) as work:
+        assert await large.searcher.inexactly_if_so(work, asked) is None
+        assert len(await large.searcher.search(work, asked)) == 2
 
 
 async def test_a_mean_is_searched_too(large: Large) -> None:
@@ -196,7 +204,7 @@ async def test_an_index_that_loses_people_is_doubted(large: Large, caplog: pytes
     assert index is not None
     probes = large.vectors[:10, 0]
     await large.searcher.repeat(large.query(probes), large.database)
-    seen = large.indexes.watch.seen[large.home.id, large.home.contract_id]
+    seen = large.indexes.watch.seen[large.home.id, large.home.contract_id, None]
     assert (seen.probes, seen.disagreed, seen.recall, seen.doubted) == (10, 0, 1.0, False)
     index.retain(np.array([index.last]))
     await large.searcher.repeat(large.query(probes), large.database)

@@ -124,6 +124,8 @@ _COLLECTION_OUT = {
         "recognize": _RULE,
     },
     "retention_days": 365,
+    "search": "auto",
+    "graph": None,
     "persons": 420,
     "faces": 500,
     "created_at": _AT,

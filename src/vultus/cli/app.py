@@ -1,4 +1,4 @@
-"""`vultus`: serve, register, recognize, import, calibrate, evaluate, models, transition, db, keys, doctor."""
+"""`vultus`: serve, register, recognize, import, calibrate, search-by, evaluate, models and further groups."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vultus.cli import (
     models,
     packs,
     people,
+    searching,
     serving,
     transition,
     vectors,
@@ -35,6 +36,7 @@ app.command()(people.recognize)
 app.command("import")(importing.import_folder)
 app.command("import-vectors")(vectors.import_vectors)
 app.command()(calibrating.calibrate)
+app.command()(searching.search_by)
 app.add_typer(evaluate.app, name="evaluate", help="Measure accuracy on a data set of yours.")
 evaluate.app.command()(packs.packs)
 app.add_typer(models.app, name="models", help="Pretrained networks: licences, weights, and which are used.")

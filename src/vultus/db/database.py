@@ -12,6 +12,7 @@ from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from vultus.db.failures import DOWN, translated, watch
+from vultus.db.graphs import graph_work
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, revision_of
 from vultus.db.repositories.audit import Audit
@@ -23,6 +24,7 @@ from vultus.db.repositories.comparisons import Comparisons
 from vultus.db.repositories.consents import Consents
 from vultus.db.repositories.crops import Crops
 from vultus.db.repositories.faces import Faces
+from vultus.db.repositories.graphs import Graphs
 from vultus.db.repositories.idempotency import Idempotency
 from vultus.db.repositories.keys import Keys
 from vultus.db.repositories.persons import Persons
@@ -34,10 +36,12 @@ from vultus.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from vultus.db.graphs import GraphWork
     from vultus.settings import DatabaseSettings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -63,6 +67,7 @@ class Work:
         self.comparisons = Comparisons(session)
         self.codes = Codes(session)
         self.bulk = Bulk(session)
+        self.graphs = Graphs(session)
 
     async def lock_collection(self, collection_id: UUID) -> None:
         """Wait until no other transaction holds the collection, and hold it until this one ends."""
@@ -129,6 +134,14 @@ class Database:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 async with AsyncSession(connection, expire_on_commit=False) as session:
                     yield Work(session)
+
+    def graph_work(self, collection_id: UUID) -> AbstractAsyncContextManager[GraphWork]:
+        """Return a connection of its own, without a time limit, that has a collection's graph for itself.
+
+        Raises:
+            ConflictError: Another process has it, once entered.
+        """
+        return graph_work(self._engine.url, collection_id)
 
     async def ping(self) -> None:
         """Return if the database answers.

@@ -81,12 +81,16 @@ class CollectionRow(Base):
     retention_days: Mapped[int | None]
     second_contract_id: Mapped[str | None]
     calibrations: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    search: Mapped[str] = mapped_column(server_default=text("'auto'"))
+    graph: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
         UniqueConstraint("name"),
         CheckConstraint("retention_days > 0", name="retention_days"),
+        CheckConstraint("search IN ('auto', 'exact', 'hnsw')", name="search"),
+        CheckConstraint("(search = 'hnsw') = (graph IS NOT NULL)", name="graph"),
     )
 
 

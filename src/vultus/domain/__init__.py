@@ -33,7 +33,7 @@ from vultus.domain.galleries import (
     Person,
     Role,
 )
-from vultus.domain.index import CodeArray, Coding, NumberArray
+from vultus.domain.index import CodeArray, Coding, Graph, GraphLoss, NumberArray, SearchMode
 
 __all__ = [
     "Actor",
@@ -56,6 +56,8 @@ __all__ = [
     "Face",
     "FloatArray",
     "Fusion",
+    "Graph",
+    "GraphLoss",
     "Liveness",
     "LivenessMode",
     "LivenessReason",
@@ -65,5 +67,6 @@ __all__ = [
     "Quality",
     "QualityRule",
     "Role",
+    "SearchMode",
     "Verdict",
 ]

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from vultus.domain.decisions import Calibration, DecisionPolicy
 from vultus.domain.faces import Quality
+from vultus.domain.index import Graph, SearchMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Collection:
         contract_id: Vector space of the templates that are searched.
         second_contract_id: Another one that enrolment also writes, while the collection changes its network.
         calibrations: By contract: thresholds measured on this gallery, which take the place of the pack's.
+        search: How it is searched.
+        graph: What it is searched along, if that is HNSW.
     """
 
     id: UUID
@@ -31,6 +34,8 @@ class Collection:
     updated_at: datetime
     second_contract_id: str | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+    search: SearchMode = SearchMode.AUTO
+    graph: Graph | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
-"""What an index of one-bit codes is made of."""
+"""How a collection is searched, what an index of one-bit codes is made of, and what a graph loses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 import numpy as np
@@ -27,3 +29,61 @@ class Coding:
     contract_id: str
     centre: FloatArray
     bits: int
+
+
+class SearchMode(StrEnum):
+    """How a collection is searched."""
+
+    AUTO = "auto"  # in SQL, or from a size on by the candidate index
+    EXACT = "exact"  # in SQL, whatever its size
+    HNSW = "hnsw"  # along a graph, which misses some
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLoss:
+    """What a graph lost of what exact searches for enrolled faces, themselves left out, had first.
+
+    Attributes:
+        of: `mates`: other faces of the same person, above the collection's threshold; `neighbours`, where no search
+            had one first: whoever was first.
+        probes: Searches that had one first.
+        lost: Of them, those that had somebody else, or nobody, first along the graph.
+        low: Lower end of the share's 95 % interval, 0..1.
+        high: Upper end.
+        exact_ms: Median of an exact search, milliseconds.
+        graph_ms: Median of one along the graph.
+    """
+
+    of: str
+    probes: int
+    lost: int
+    low: float
+    high: float
+    exact_ms: float
+    graph_ms: float
+
+    @property
+    def share(self) -> float:
+        """Return lost / probes, 0..1."""
+        return self.lost / self.probes
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A collection's HNSW graph (Malkov and Yashunin 2018): its parameters and what it lost.
+
+    Attributes:
+        contract_id: Of the templates in it; those of another contract are searched as without it.
+        m: Most neighbours of a face in a layer.
+        ef_construction: Candidates for them while it is built.
+        ef_search: Candidates of a search.
+        measured_at: When the loss was.
+        loss: On this collection, with these parameters.
+    """
+
+    contract_id: str
+    m: int
+    ef_construction: int
+    ef_search: int
+    measured_at: datetime
+    loss: GraphLoss

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
 
 from vultus import domain
-from vultus.schemas.base import Metadata, Moment, Name, Number, Reference, Text, Whole, Wire, Word
+from vultus.schemas.base import Measure, Metadata, Moment, Name, Number, Rate, Reference, Text, Whole, Wire, Word
 from vultus.services.consents import ConsentGrant
 
 
@@ -101,6 +101,35 @@ class CollectionPatch(Wire):
         description="Replaces the whole policy; gaps take the default, but keep_crops and liveness stay as they are.",
     )
     retention_days: Whole | None = Field(None, ge=1, le=36_500, description="For consents from now on; null for none.")
+    search: Literal[domain.SearchMode.AUTO, domain.SearchMode.EXACT] | None = Field(
+        None,
+        description="`auto`: in SQL, or from a size on by the candidate index; `exact`: in SQL, whatever the size. "
+        "Either drops the collection's HNSW graph. Only `vultus search-by` builds one: it takes minutes, and measures.",
+    )
+
+
+class GraphLossOut(Wire):
+    """What a graph lost of what exact searches for enrolled faces, themselves left out, had first."""
+
+    of: str = Field(description="`mates`: other faces of the same person; `neighbours`: whoever was first.")
+    probes: int = Field(description="Searches that had one first.")
+    lost: int = Field(description="Of them, those that did not along the graph.")
+    share: Rate
+    low: Rate = Field(description="Of the share's 95 % interval.")
+    high: Rate
+    exact_ms: Measure = Field(description="Median of an exact search.")
+    graph_ms: Measure = Field(description="Median of one along the graph.")
+
+
+class GraphOut(Wire):
+    """An HNSW graph, and what it lost when it was measured."""
+
+    contract_id: str
+    m: int
+    ef_construction: int
+    ef_search: int
+    measured_at: datetime
+    loss: GraphLossOut
 
 
 class CollectionOut(Wire):
@@ -112,6 +141,8 @@ class CollectionOut(Wire):
     second_contract_id: str | None = Field(description="Another one that enrolment writes too, during a transition.")
     policy: PolicyWire
     retention_days: int | None
+    search: domain.SearchMode = Field(description="How it is searched.")
+    graph: GraphOut | None = Field(description="What it is searched along, if that is `hnsw`.")
     persons: int | None = Field(None, description="Given when one collection is asked for.")
     faces: int | None = Field(None, description="Given when one collection is asked for.")
     created_at: datetime
@@ -127,6 +158,8 @@ class CollectionOut(Wire):
             second_contract_id=collection.second_contract_id,
             policy=PolicyWire(**asdict(collection.policy)),
             retention_days=collection.retention_days,
+            search=collection.search,
+            graph=collection.graph and GraphOut.like(collection.graph),
             persons=persons,
             faces=faces,
             created_at=collection.created_at,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from vultus.domain import Actor, Calibration, Collection, DecisionPolicy
+from vultus.domain import Actor, Calibration, Collection, DecisionPolicy, Graph
 from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError
 from vultus.services.decision import DEFAULT_FMR
 
@@ -150,17 +150,29 @@ class Collections:
     async def change(
         self, reference: str, *, actor: Actor, staying: frozenset[str] = frozenset(), **changes: Any
     ) -> Collection:
-        """Change name, policy or retention of a collection; faces stay, and crops as long as the policy keeps them.
+        """Change a collection; faces stay, crops as long as the policy keeps them, a graph until `search` is set.
 
         Args:
             reference: Id or name.
             actor: Who does it.
             staying: Fields that a new policy takes over from the one there is.
-            changes: New values by field.
+            changes: New values by field: name, policy, retention_days, search.
 
         Raises:
             CropKeyError: The policy shall keep crops, but their key is not at hand.
+            ConflictError: The collection's graph is being built.
         """
+        if "search" not in changes:
+            return await self._change(reference, actor, staying, changes)
+        found, _, _ = await self.get(reference)
+        async with self._database.graph_work(found.id) as graph:
+            changed = await self._change(str(found.id), actor, staying, changes)
+            await graph.drop()
+        return changed
+
+    async def _change(
+        self, reference: str, actor: Actor, staying: frozenset[str], changes: dict[str, Any]
+    ) -> Collection:
         async with self._database.work() as work:
             found = await find_collection(work, reference)
             await work.lock_collection(found.id)
@@ -212,6 +224,30 @@ class Collections:
                 },
             )
             return await work.collections.get(found.id)
+
+    async def search_along(self, collection_id: UUID, graph: Graph, *, actor: Actor) -> Collection:
+        """Have a collection searched along a graph, which is there, from the next request on.
+
+        Raises:
+            NotFoundError: There is no such collection.
+        """
+        async with self._database.work() as work:
+            await work.lock_collection(collection_id)
+            await work.collections.search_along(collection_id, graph)
+            await work.audit.add(
+                actor,
+                "collection.changed",
+                collection_id=collection_id,
+                detail={
+                    "fields": ["search"],
+                    "m": graph.m,
+                    "ef_construction": graph.ef_construction,
+                    "ef_search": graph.ef_search,
+                    "probes": graph.loss.probes,
+                    "lost": graph.loss.lost,
+                },
+            )
+            return await work.collections.get(collection_id)
 
     async def uncalibrate(self, reference: str, *, actor: Actor) -> None:
         """Go back to the thresholds of the pack; the policy stays.

@@ -60,7 +60,7 @@ class Indexes:
         """Return the index to search a collection by, or None: then every face must be compared."""
         key = (collection_id, contract_id)
         held = self._held.get(key)
-        return None if held is None or self.watch.doubted(key) else held.index
+        return None if held is None or self.watch.doubted((*key, None)) else held.index
 
     def sizes(self) -> dict[Key, int]:
         """Return how many faces every index has."""
@@ -155,4 +155,4 @@ class Indexes:
     def _drop(self, key: Key) -> None:
         if self._held.pop(key, None) is not None:
             log.info("candidate index dropped", extra={"collection": str(key[0])})
-        self.watch.forget(key)
+        self.watch.forget((*key, None))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 from uuid import UUID
 
-from vultus.domain import FloatArray, Fusion
+from vultus.domain import FloatArray, Fusion, Graph, SearchMode
 from vultus.services.collections import calibration_of
 from vultus.services.decision import threshold_for
 
 if TYPE_CHECKING:
     from vultus.domain import Collection
     from vultus.models.pipeline import FacePipeline
+
+Key = tuple[UUID, str, Graph | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +27,8 @@ class Query:
         limit: Candidates a probe.
         needed: Given the gallery's size, the cosine at which somebody counts as found, and the margin that the next
             person must be behind: what is below both decides nothing.
+        exact: Whether it is searched in SQL, whatever the collection's size.
+        graph: What it is searched along instead.
     """
 
     collection_id: UUID
@@ -33,6 +37,13 @@ class Query:
     limit: int
     fusion: Fusion
     needed: Callable[[int], tuple[float, float]]
+    exact: bool = False
+    graph: Graph | None = None
+
+    @property
+    def key(self) -> Key:
+        """Return what searches it: the graph, or the index of the contract's templates."""
+        return self.collection_id, self.contract_id, self.graph
 
 
 def query_of(home: Collection, pipeline: FacePipeline, probes: FloatArray, limit: int) -> Query:
@@ -53,4 +64,18 @@ def query_of(home: Collection, pipeline: FacePipeline, probes: FloatArray, limit
         limit=limit,
         fusion=policy.fusion,
         needed=lambda size: (threshold_for(policy, calibration, size).cosine, margin),
+        **ways(home, pipeline.contract.id),
     )
+
+
+class Ways(TypedDict):
+    """How a query is searched."""
+
+    exact: bool
+    graph: Graph | None
+
+
+def ways(home: Collection, contract_id: str) -> Ways:
+    """Return how a collection is searched for vectors of a contract; a graph holds those of one contract only."""
+    graph = home.graph if home.graph and home.graph.contract_id == contract_id else None
+    return {"exact": home.search is SearchMode.EXACT, "graph": graph}

@@ -36,7 +36,7 @@ from vultus.services.enrolment import enrol
 from vultus.services.erasure import open_for_writing
 from vultus.services.images import Photo
 from vultus.services.judging import JudgedFace, RejectedPhoto, judge_photos
-from vultus.services.queries import Query
+from vultus.services.queries import Query, ways
 from vultus.utils import timing
 
 if TYPE_CHECKING:
@@ -281,6 +281,7 @@ class Registrar:
             limit=1,
             fusion=Fusion.BEST,
             needed=lambda size: (lookalike_threshold(home.policy, calibration, size), 0.0),
+            **ways(home, home.contract_id),
         )
         with timing.stage("search"):
             found = await self._searcher.search(work, query)

@@ -1,4 +1,7 @@
-"""Who is closest? In SQL among few faces, through the candidate index among many; the same answer either way."""
+"""Who is closest? In SQL among few faces, through the candidate index among many; the same answer either way.
+
+Along a graph, if the collection is set so: then not quite the same.
+"""
 
 from __future__ import annotations
 
@@ -55,17 +58,18 @@ class Searcher:
         """Return one result a probe, in their order, as `Faces.search` does.
 
         With an index, the persons that a decision needs are exact but for its risk; who else is listed is so nearly.
-        For a mean of a person's faces the persons with the closest faces are compared.
+        For a mean of a person's faces the persons with the closest faces are compared. Along a graph nothing is exact
+        but what is found.
         """
-        found = await self.by_index_if_any(work, query)
-        metrics.SEARCHES.labels("sql" if found is None else "index").inc(len(query.probes))
+        found = await self.inexactly_if_so(work, query)
+        metrics.SEARCHES.labels("sql" if found is None else "graph" if query.graph else "index").inc(len(query.probes))
         if found is None:
             return await self.exactly(work, query)
         self._indexes.watch.offer(query)
         return found
 
     async def repeat_forever(self, database: Database) -> None:
-        """Repeat, exactly, a share of the searches by index; for ever."""
+        """Repeat, exactly, a share of the searches by index or graph; for ever."""
         while True:
             query = await self._indexes.watch.next()
             try:
@@ -79,7 +83,7 @@ class Searcher:
         """Search both ways in one view of the database, and have counted where they differ."""
         async with database.work(read_only=True) as work:
             exact = await self.exactly(work, query)
-            ours = await self.by_index_if_any(work, query)
+            ours = await self.inexactly_if_so(work, query)
         if ours is not None:
             self._indexes.watch.count(query, ours, exact)
 
@@ -87,8 +91,16 @@ class Searcher:
         """Compare every face, in SQL."""
         return await work.faces.search(query.collection_id, query.contract_id, query.probes, query.limit, query.fusion)
 
-    async def by_index_if_any(self, work: Work, query: Query) -> tuple[SearchResult, ...] | None:
-        """Search by the collection's index; None if it has none."""
+    async def inexactly_if_so(self, work: Work, query: Query) -> tuple[SearchResult, ...] | None:
+        """Search along the collection's graph or by its index; None if there is neither, or it is not to be used."""
+        if query.graph is not None:
+            if self._indexes.watch.doubted(query.key):
+                return None
+            return await work.faces.search_along(
+                query.collection_id, query.graph, query.probes, query.limit, query.fusion
+            )
+        if query.exact:
+            return None
         index = self._indexes.of(query.collection_id, query.contract_id)
         return None if index is None else await self._by_index(work, query, index)
 

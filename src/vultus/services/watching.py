@@ -1,15 +1,15 @@
-"""A share of the searches by index is repeated exactly; an index that loses people is not believed any more."""
+"""A share of the searches by index or graph is repeated exactly; what loses people is not believed any more."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from vultus.utils import metrics
 
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.db.repositories.ranking import SearchResult
-    from vultus.services.queries import Query
+    from vultus.services.queries import Key, Query
 
 log = logging.getLogger(__name__)
-
-Key = tuple[UUID, str]
 
 WAITING = 4
 """Searches held in memory for their repetition; further ones are not repeated."""
@@ -76,7 +74,7 @@ class Watch:
         self.seen: dict[Key, Watched] = {}
 
     def doubted(self, key: Key) -> bool:
-        """Say whether an index has lost too many."""
+        """Say whether an index or a graph has lost too many."""
         return key in self.seen and self.seen[key].doubted
 
     def forget(self, key: Key) -> None:
@@ -96,9 +94,8 @@ class Watch:
         return await self._waiting.get()
 
     def count(self, query: Query, ours: Sequence[SearchResult], exact: Sequence[SearchResult]) -> None:
-        """Count what a search by index and an exact one say about the same probes."""
-        key = (query.collection_id, query.contract_id)
-        seen = self.seen.setdefault(key, Watched())
+        """Count what a search by index or graph and an exact one say about the same probes."""
+        seen = self.seen.setdefault(query.key, Watched())
         for mine, truth in zip(ours, exact, strict=True):
             threshold, _ = query.needed(truth.gallery_size)
             best = truth.candidates[0].similarity if truth.candidates else -1.0
@@ -117,13 +114,20 @@ class Watch:
             metrics.WATCH_FOUND.inc(hits)
             seen.recent.append(disagreed and best >= threshold)
         lost = sum(seen.recent)
-        if not seen.doubted and lost >= LEAST_LOST and lost > self._limit * len(seen.recent):
+        if not seen.doubted and lost >= LEAST_LOST and lost > self._allowed(query, len(seen.recent)):
             seen.doubted = True
             metrics.INDEX_DOUBTED.inc()
             log.error(
-                "a candidate index lost %d of the last %d persons it was checked for; the collection is searched "
-                "exactly from now on",
+                "%s lost %d of the last %d persons it was checked for; the collection is searched exactly from now on",
+                "an HNSW graph" if query.graph else "a candidate index",
                 lost,
                 len(seen.recent),
                 extra={"collection": str(query.collection_id)},
             )
+
+    def _allowed(self, query: Query, probes: int) -> float:
+        """Return how many of some probes may be lost: of a graph what was measured on it, and what chance adds."""
+        if query.graph is None:
+            return self._limit * probes
+        expected = max(self._limit, query.graph.loss.high) * probes
+        return expected + 3 * math.sqrt(expected)  # three standard deviations of a Poisson number

@@ -55,18 +55,19 @@ async def read_collection(collection: CollectionRef, app: App) -> CollectionOut:
 @router.patch(
     "/{collection}",
     summary="Change a collection",
-    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError, errors.CropKeyError),
+    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError, errors.ConflictError, errors.CropKeyError),
     openapi_extra=needs(Role.ADMIN),
 )
 async def change_collection(collection: CollectionRef, body: CollectionPatch, app: App, who: Who) -> CollectionOut:
-    """Change name, policy or retention; faces stay, and the new policy holds from the next request on."""
+    """Change name, policy, retention or how it is searched; faces stay, and it holds from the next request on."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if "policy" in changes:
         default = await app.collections.default_policy_of(collection)
         wanted = body.policy or PolicyWire()
         changes |= {"policy": wanted.resolve(default), "staying": wanted.staying()}
-    if changes.get("name", ...) is None:
-        del changes["name"]
+    for field in ("name", "search"):
+        if changes.get(field, ...) is None:
+            del changes[field]
     return CollectionOut.of(await app.collections.change(collection, actor=who, **changes))
 
 

@@ -157,7 +157,7 @@ class Codes:
         return int((await self._session.execute(query)).scalar_one())
 
     async def sizes(self) -> list[Size]:
-        """Return the sizes of all collections, a contract each, without reading a template."""
+        """Return the sizes of the collections an index may search, a contract each, without reading a template."""
         return [Size(*row) for row in await self._session.execute(_SIZES)]
 
 
@@ -176,19 +176,19 @@ _SET = """
     WHERE contract_id = :contract AND {partition}.number = given.number
 """
 
-_COUNTED = "greatest(pg_stat_get_live_tuples(partition.oid), partition.reltuples::bigint, 0)"
+COUNTED = "greatest(pg_stat_get_live_tuples(partition.oid), partition.reltuples::bigint, 0)"
 _PARTITIONS = """
     pg_inherits JOIN pg_class AS partition ON partition.oid = inhrelid AND inhparent = 'faces'::regclass
 """
 _ROWS = text(
-    f"SELECT {_COUNTED} FROM {_PARTITIONS}"  # noqa: S608
+    f"SELECT {COUNTED} FROM {_PARTITIONS}"  # noqa: S608
     " WHERE relname = 'faces_' || replace(CAST(:collection AS uuid)::text, '-', '')"
 ).bindparams(bindparam("collection", type_=Uuid))
 _SIZES = text(
     f"""
-    SELECT collections.id, contract, {_COUNTED}, pg_stat_get_tuples_deleted(partition.oid)
+    SELECT collections.id, contract, {COUNTED}, pg_stat_get_tuples_deleted(partition.oid)
     FROM {_PARTITIONS} JOIN collections ON relname = 'faces_' || replace(collections.id::text, '-', '')
     CROSS JOIN unnest(ARRAY[contract_id, second_contract_id]) AS contract
-    WHERE contract IS NOT NULL ORDER BY collections.id
+    WHERE contract IS NOT NULL AND (search = 'auto' OR graph ->> 'contract_id' <> contract) ORDER BY collections.id
     """  # noqa: S608
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, column, delete, func, insert, literal, select, table, text, update
@@ -10,7 +11,17 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import lock, lock_collection, number_of
 from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
-from vultus.domain import Calibration, Collection, DecisionPolicy, Fusion, LivenessMode, QualityRule
+from vultus.domain import (
+    Calibration,
+    Collection,
+    DecisionPolicy,
+    Fusion,
+    Graph,
+    GraphLoss,
+    LivenessMode,
+    QualityRule,
+    SearchMode,
+)
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -31,11 +42,13 @@ _COLUMNS = (
     CollectionRow.updated_at,
     CollectionRow.second_contract_id,
     CollectionRow.calibrations,
+    CollectionRow.search,
+    CollectionRow.graph,
 )
 # Built once: building them takes longer than asking, and most requests ask.
 _BY_ID = select(*_COLUMNS).where(CollectionRow.id == bindparam("value"))
 _BY_NAME = select(*_COLUMNS).where(CollectionRow.name == bindparam("value"))
-_CHANGEABLE = {"name", "policy", "retention_days", "contract_id", "second_contract_id"}
+_CHANGEABLE = {"name", "policy", "retention_days", "contract_id", "second_contract_id", "search"}
 
 
 def partition_of(collection_id: UUID) -> str:
@@ -101,7 +114,7 @@ class Collections:
         return tuple(map(_collection, await self._session.execute(query)))
 
     async def change(self, collection_id: UUID, **changes: Any) -> Collection:
-        """Change `name`, `policy`, `retention_days` or the contracts.
+        """Change `name`, `policy`, `retention_days`, the contracts or `search`, to another mode than HNSW.
 
         Raises:
             NotFoundError: There is no such collection.
@@ -111,6 +124,8 @@ class Collections:
             raise TypeError(f"cannot change {sorted(unknown)}")
         if "policy" in changes:
             changes["policy"] = asdict(changes["policy"])
+        if "search" in changes:
+            changes["graph"] = None
         row = (
             await self._session.execute(
                 update(CollectionRow)
@@ -131,6 +146,15 @@ class Collections:
             update(CollectionRow)
             .where(CollectionRow.id == collection_id)
             .values(calibrations=kept.op("||")(literal(added, JSONB)), updated_at=func.now())
+        )
+
+    async def search_along(self, collection_id: UUID, graph: Graph) -> None:
+        """Have a collection searched along its graph, which is there."""
+        stored = asdict(graph) | {"measured_at": graph.measured_at.isoformat()}
+        await self._session.execute(
+            update(CollectionRow)
+            .where(CollectionRow.id == collection_id)
+            .values(search=SearchMode.HNSW, graph=stored, updated_at=func.now())
         )
 
     async def delete(self, collection_id: UUID) -> tuple[int, int]:
@@ -199,6 +223,8 @@ def _collection(row: Any) -> Collection:
         updated_at=row.updated_at,
         second_contract_id=row.second_contract_id,
         calibrations={contract: _calibration(stored) for contract, stored in row.calibrations.items()},
+        search=SearchMode(row.search),
+        graph=_graph(row.graph) if row.graph else None,
     )
 
 
@@ -233,3 +259,8 @@ def _calibration(stored: dict[str, Any]) -> Calibration:
         source=stored["source"],
         logistic=(float(fitted[0]), float(fitted[1])) if fitted else None,
     )
+
+
+def _graph(stored: dict[str, Any]) -> Graph:
+    measured_at = datetime.fromisoformat(stored["measured_at"])
+    return Graph(**stored | {"measured_at": measured_at, "loss": GraphLoss(**stored["loss"])})

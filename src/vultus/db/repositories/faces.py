@@ -16,7 +16,7 @@ from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import partition_of
 from vultus.db.tables import FaceRow
 from vultus.db.types import HalfVector
-from vultus.domain import Face, FloatArray, Fusion, NumberArray, Quality
+from vultus.domain import Face, FloatArray, Fusion, Graph, NumberArray, Quality
 from vultus.errors import NotFoundError
 from vultus.utils.ids import new_id
 
@@ -253,6 +253,31 @@ class Faces:
             "ends": ends.tolist(),
         }
         statement = ranking.rescore_in(partition_of(collection_id), fusion)
+        return ranking.results(await self._session.execute(statement, values), len(probes))
+
+    async def search_along(
+        self, collection_id: UUID, graph: Graph, probes: FloatArray, limit: int, fusion: Fusion = Fusion.BEST
+    ) -> tuple[SearchResult, ...]:
+        """Compare probes with the templates that are met along a collection's graph, as many as a search wants.
+
+        What is erased or expired is left out. Whoever is not met is not found, however close.
+
+        Args:
+            collection_id: Where to search.
+            graph: Of the collection.
+            probes: (k, d) float32, each row of length 1, of the graph's contract.
+            limit: Candidates a probe.
+            fusion: As in `search`, with the persons of the templates that are met.
+
+        Returns:
+            What `search` returns, of those met; the gallery size is PostgreSQL's estimate for all contracts together.
+        """
+        if not len(probes):
+            return ()
+        await self._session.execute(ranking.SET_UP, {"ef_search": str(graph.ef_search)})
+        values = ranking.values(collection_id, graph.contract_id, probes, limit, fusion)
+        values["partition"] = partition_of(collection_id)
+        statement = ranking.search_along(fusion, probes.shape[1])
         return ranking.results(await self._session.execute(statement, values), len(probes))
 
     async def best_of_person(

@@ -1,13 +1,14 @@
-"""The statements that rank persons by their faces: among all of a collection's, or among those an index proposes."""
+"""The statements that rank persons by their faces: among all, among those an index proposes, or along a graph."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, text
 
+from vultus.db.repositories.codes import COUNTED
 from vultus.db.types import encode_halfvec
 from vultus.domain import Candidate, FloatArray, Fusion
 
@@ -32,12 +33,12 @@ class SearchResult:
     gallery_size: int
 
 
-_COMPARED = (
+COMPARED = (
     "faces WHERE collection_id = CAST(:collection AS uuid) AND contract_id = :contract AND consent_expires_at > now()"
 )
 _FUSED = {
     Fusion.BEST: "best.distance",
-    Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {_COMPARED} AND person_id = best.person_id)",  # noqa: S608
+    Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {COMPARED} AND person_id = best.person_id)",  # noqa: S608
 }
 
 # Each probe reads the partition once and keeps the `deep` nearest faces. Their persons, in order of first appearance,
@@ -45,11 +46,10 @@ _FUSED = {
 # few persons own all of the nearest faces is every person's closest distance worked out, which takes three times as
 # long. `gallery` is counted once for all probes; the outer joins keep a row for a probe without candidates, so that its
 # size arrives even then. Means are worked out for the shortlist only: everybody's take ten times the whole search.
-_ALL = f"SELECT count(*) AS size FROM {_COMPARED}"  # noqa: S608
-_BEST_OF_ALL = f"""
+_ALL = f"SELECT count(*) AS size FROM {COMPARED}"  # noqa: S608
+_BEST_OF_NEAREST = f"""
     WITH nearest AS MATERIALIZED (
-        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_COMPARED}
-        ORDER BY distance, id LIMIT :deep
+        {{nearest}}
     ), enough AS MATERIALIZED (
         SELECT count(DISTINCT person_id) >= :shortlist OR count(*) < :deep AS so FROM nearest
     ), best AS (
@@ -58,11 +58,23 @@ _BEST_OF_ALL = f"""
             WHERE (SELECT so FROM enough) ORDER BY person_id, distance, id
         ) UNION ALL (
             SELECT DISTINCT ON (person_id) person_id, id, embedding <=> probe.vector AS distance
-            FROM {_COMPARED} AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
+            FROM {COMPARED} AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
         )
         ORDER BY distance, person_id LIMIT :shortlist
     )
 """  # noqa: S608  constants of this file
+_NEAREST = f"""
+    SELECT person_id, id, embedding <=> probe.vector AS distance FROM {COMPARED} ORDER BY distance, id LIMIT :deep
+"""  # noqa: S608
+
+# The planner takes the graph where the expression is the graph's, to the letter, and nothing but the distance orders.
+# The gallery's size is PostgreSQL's count of rows, those of all contracts together: counting them takes longer than the
+# search.
+_ABOUT_ALL = f"SELECT {COUNTED} AS size FROM pg_class AS partition WHERE oid = to_regclass(:partition)"  # noqa: S608
+_NEAREST_ALONG = f"""
+    SELECT person_id, id, embedding::halfvec({{dimension}}) <=> probe.vector AS distance
+    FROM {COMPARED} ORDER BY distance LIMIT :deep
+"""  # noqa: S608
 
 # What is found by number must be so whether or not PostgreSQL has statistics of the partition, which it has not for a
 # minute after a bulk import: then it would rather read the whole partition by its primary key. Named by itself, the
@@ -107,7 +119,7 @@ def _ranked(gallery: str, best: str, fused: str) -> TextClause:
     )
 
 
-SEARCH = {fusion: _ranked(_ALL, _BEST_OF_ALL, fused) for fusion, fused in _FUSED.items()}
+SEARCH = {fusion: _ranked(_ALL, _BEST_OF_NEAREST.format(nearest=_NEAREST), fused) for fusion, fused in _FUSED.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -115,6 +127,21 @@ def rescore_in(partition: str, fusion: Fusion) -> TextClause:
     """Return the statement that compares with what an index proposes of a partition, and with what is newer."""
     newer, best = (part.replace("{partition}", partition) for part in (_NEWER, _BEST_OF_PROPOSED))
     return _ranked(f"SELECT count(*) AS size FROM {newer}", best, _FUSED[fusion])  # noqa: S608
+
+
+@cache
+def search_along(fusion: Fusion, dimension: int) -> TextClause:
+    """Return the statement that searches along a graph of vectors of some length; without one, it compares all."""
+    nearest = _NEAREST_ALONG.format(dimension=dimension)
+    return _ranked(_ABOUT_ALL, _BEST_OF_NEAREST.format(nearest=nearest), _FUSED[fusion])
+
+
+# Strict order: faces the filter rejects do not count, and the next ones come sorted. No sort: among few faces the
+# planner would compare all, and what was measured among few would not be what is searched once there are many.
+SET_UP = text(
+    "SELECT set_config('hnsw.ef_search', CAST(:ef_search AS text), true),"
+    " set_config('hnsw.iterative_scan', 'strict_order', true), set_config('enable_sort', 'off', true)"
+)
 
 
 def values(collection_id: UUID, contract_id: str, probes: FloatArray, limit: int, fusion: Fusion) -> dict[str, Any]:
