@@ -9,24 +9,23 @@ import numpy as np
 
 from vultus.index.bounds import radii, shares
 from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows, differing, plane_bytes
+from vultus.index.coding import REACH_STEP, REACH_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from vultus.domain import FloatArray
-    from vultus.index.codes import Numbers, Part
+    from vultus.index.codes import Numbers
     from vultus.index.coding import Bytes, Coder
 
-SAMPLE = 4096
-"""Rows whose distances tell how many rows a radius will give."""
-
-SCANNED = 0.04
+SCANNED = 0.03
 """Share of the rows that the first scan keeps: enough that a second one is seldom needed."""
 
 REFINED = 8
 """Rows looked at with all their bits for every one that is wanted."""
+
+LEVELS = np.linspace(0.0, 1.0, 65) ** 2
+"""Squared distances among which the first scan's is chosen, as shares of the greatest possible."""
 
 TIDIED = 0.1
 """Share of erased rows, or of rows out of order, at which all are put in order anew."""
@@ -117,21 +116,14 @@ class _Found:
         """Return some of them."""
         return _Found(self.rows.take(chosen), self.differing.take(chosen))
 
-    def closest(self, count: int) -> _Found:
-        """Return the about `count`, ties included, that differ least."""
-        if len(self.rows) <= count:
-            return self
-        most = np.partition(self.differing, count - 1)[count - 1]
-        return self.take(np.flatnonzero(self.differing <= most))
-
 
 class Hunt:
-    """A search for one probe: first the faces whose codes are closest, then those that a found cosine leaves open.
+    """A search for one probe: first the faces that seem closest, then those that a found cosine leaves open.
 
     Args:
         codes: Of an index.
         coder: That made them.
-        risk: That `above` misses a face, 0..1.
+        risk: That `above` misses a face, 0..1, unless it is told another.
         probe: (d,) of length 1.
     """
 
@@ -141,35 +133,34 @@ class Hunt:
         ends = np.cumsum(plane_bytes(coder.bits)).tolist()
         self._probe = [code[start:end].copy() for start, end in zip([0, *ends], ends, strict=False)]
         self._bits_seen: list[int] = [8 * end for end in ends]
-        # Every plane is another chance to lose a face.
-        self._risk = risk / len(ends)
+        self._risk = risk
         self._codes = codes
         self._parts = codes.parts
-        self._radius = 0
-        self._kept: dict[Part, _Found] = {}
+        self._kept: list[_Found] = []
+        self._radii: list[int] = [0] * len(self._parts)
 
     def closest(self, count: int) -> Numbers:
-        """Return the numbers of the about `count` faces whose codes are closest."""
+        """Return the numbers of the about `count` faces that seem closest."""
         if not self._parts:
             return np.empty(0, np.int64)
-        self._radius = self._radius_of(REFINED * count)
-        self._kept = {part: self._within(part, self._radius) for part in self._parts}
-        best = _joined(self._kept.values()).closest(REFINED * count)
+        self._scan(self._first_limits(REFINED * count))
+        best = self._seemingly_closest(_joined(self._kept), REFINED * count, 0)
         for plane in range(1, len(self._probe)):
             best = self._refined(best, plane)
-        return self._numbers(best.closest(count))
+        return self._numbers(self._seemingly_closest(best, count, len(self._probe) - 1))
 
-    def above(self, cosine: float) -> Numbers:
-        """Return the numbers of all faces that may be at least so similar; the index's risk is that one is missing.
+    def above(self, cosine: float, risk: float | None = None) -> Numbers:
+        """Return the numbers of all faces that may be at least so similar.
 
         Args:
             cosine: Least similarity.
+            risk: That a face exactly so similar is missing; one that is closer is missing more rarely.
         """
         if not self._parts:
             return np.empty(0, np.int64)
-        expected = shares(cosine, self._reach)
-        allowed = [radii(expected, bits, self._risk) for bits in self._bits_seen]
-        found = _joined([self._part_above(part, allowed[0]) for part in self._parts])
+        allowed = self._allowed(cosine, self._risk if risk is None else risk)
+        self._scan(allowed[0])
+        found = _joined(self._kept)
         for plane in range(len(self._probe)):
             if plane:
                 found = self._refined(found, plane)
@@ -177,14 +168,47 @@ class Hunt:
             found = found.take(np.flatnonzero(found.differing < limit))
         return self._numbers(found)
 
-    def _part_above(self, part: Part, allowed: NDArray[np.int64]) -> _Found:
-        """Return a part's rows that differ in few enough bits of the first plane, and some more."""
-        radius = int(allowed[part.low : part.high + 1].max())
-        kept = self._kept.get(part)
-        return kept if kept is not None and radius <= self._radius else self._within(part, radius)
+    def _allowed(self, cosine: float, risk: float) -> list[NDArray[np.int64]]:
+        """Return, after each plane, in fewer than how many bits a face of every reach must differ."""
+        expected = shares(cosine, self._reach)
+        # Every plane is another chance to lose a face.
+        return [radii(expected, bits, risk / len(self._probe)) for bits in self._bits_seen]
 
-    def _within(self, part: Part, radius: int) -> _Found:
-        return _Found(*self._codes.within(part, self._probe[0], radius))
+    def _scan(self, limits: NDArray[np.int64]) -> None:
+        """Keep at least all rows within a limit a step of reach, in the first plane."""
+        for at, part in enumerate(self._parts):
+            radius = int(limits[part.low : part.high + 1].max())
+            if radius > self._radii[at] or not self._kept[at:]:
+                kept = _Found(*self._codes.within(part, self._probe[0], radius))
+                self._kept[at : at + 1] = [kept]
+                self._radii[at] = radius
+
+    def _first_limits(self, count: int) -> NDArray[np.int64]:
+        """Return limits, those of some cosine, within which about `count` rows and a share of all lie."""
+        bits, (plane, reaches) = self._bits_seen[0], self._codes.sample
+        far = differing(plane, self._probe[0])
+        wanted = max(SCANNED, count / self._parts[-1].end) * len(far)
+        low, high = 0, len(LEVELS) - 1
+        while low < high:
+            middle = (low + high) // 2
+            limits = radii(shares(1 - 2 * LEVELS[middle], self._reach), bits, self._risk)
+            if np.count_nonzero(far < limits.take(reaches)) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return radii(shares(1 - 2 * LEVELS[low], self._reach), bits, self._risk)
+
+    def _seemingly_closest(self, found: _Found, count: int, plane: int) -> _Found:
+        """Return the about `count` rows with the greatest cosines, as the share of bits that differ lets it seem."""
+        if len(found.rows) <= count:
+            return found
+        bits = self._bits_seen[plane]
+        along = np.cos(np.pi / bits * np.arange(bits + 1, dtype=np.float32)).astype(np.float32)
+        reach = (np.arange(REACH_STEPS, dtype=np.float32) + np.float32(0.5)) * np.float32(REACH_STEP)
+        theirs = reach.take(self._codes.reaches.take(found.rows))
+        apart = theirs * (theirs - np.float32(2 * self._reach) * along.take(found.differing))
+        most = np.partition(apart, count - 1)[count - 1]
+        return found.take(np.flatnonzero(apart <= most))
 
     def _refined(self, found: _Found, plane: int) -> _Found:
         """Return rows with one more plane looked at."""
@@ -196,16 +220,6 @@ class Hunt:
         alive: Numbers = numbers[numbers != ERASED]
         return alive
 
-    def _radius_of(self, count: int) -> int:
-        """Return the radius, in the first plane, within which about `count` rows and a share of all lie."""
-        total, bits = self._parts[-1].end, self._bits_seen[0]
-        sample = self._codes.planes[0][: total : -(-total // SAMPLE)].copy()
-        place = int(max(SCANNED, count / total) * len(sample))
-        if place >= len(sample):
-            return bits + 1
-        return int(np.partition(differing(sample, self._probe[0]), place)[place]) + 1
 
-
-def _joined(parts: Iterable[_Found]) -> _Found:
-    listed = list(parts)
-    return _Found(np.concatenate([part.rows for part in listed]), np.concatenate([part.differing for part in listed]))
+def _joined(parts: list[_Found]) -> _Found:
+    return _Found(np.concatenate([part.rows for part in parts]), np.concatenate([part.differing for part in parts]))

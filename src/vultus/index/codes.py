@@ -29,6 +29,9 @@ PLANES_BITS = (256, 256, 512)
 PART_ROWS = 1 << 15
 """Rows scanned with one radius: few enough to have a similar reach, many enough to be worth a call."""
 
+SAMPLE = 4096
+"""Rows whose distances tell how many of all a limit leaves."""
+
 SPARE = 1.25
 """Room for so many times the rows there are; what is not written to yet takes no memory."""
 
@@ -61,6 +64,7 @@ class Codes:
     Attributes:
         count: Rows there are.
         parts: All of them.
+        sample: First plane and reach of some rows from all over, close together in memory.
     """
 
     def __init__(self, bits: int, room: int) -> None:
@@ -71,6 +75,7 @@ class Codes:
         self.reaches = np.empty(room, np.uint8)
         self.numbers: Numbers = np.empty(room, np.int64)
         self.parts: tuple[Part, ...] = ()
+        self.sample: tuple[Bytes, Bytes] = (self.planes[0][:0], self.reaches[:0])
 
     @property
     def row_bytes(self) -> int:
@@ -110,6 +115,8 @@ class Codes:
         """Let rows up to `end` be seen."""
         full = self.parts[: self.count // PART_ROWS]
         starts = range(len(full) * PART_ROWS, end, PART_ROWS)
+        step = -(-end // SAMPLE) or 1
+        self.sample = (self.planes[0][:end:step].copy(), self.reaches[:end:step].copy())
         # Last, and at once: who reads meanwhile sees whole rows only.
         self.count, self.parts = end, (*full, *(self._part(start, min(start + PART_ROWS, end)) for start in starts))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,8 +36,11 @@ Result = TypeVar("Result")
 WIDENED = 4
 """How many times more faces are proposed when those so far belong to too few persons."""
 
-MOST_WISHED = 1_000
-"""Faces compared in order to know who is closest to a stranger: it decides nothing."""
+WISHED_RISK = 1e-3
+"""That the person next to the best one is missing, who could only have turned a match into an ambiguous one."""
+
+MOST_FOR_STRANGERS = 1_000
+"""Faces compared in order to know who is closest to somebody who is not found: it decides nothing."""
 
 
 class Searcher:
@@ -144,36 +147,45 @@ class Searcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _floors(found: SearchResult, query: Query, size: int) -> tuple[float, float]:
-    """Return the cosines above which nobody should, and nobody may, be missing.
+@dataclass(frozen=True, slots=True)
+class _Floors:
+    """Cosines above which faces are compared.
 
-    Of a person found: everybody better and, within the margin, the next. Of a person not found: everybody who would be
-    found; it is well to know who is closest, but not at any price.
+    Attributes:
+        needed: Nobody above it may be missing.
+        wished: Of those above it one in a thousand may be,
+        most: or all of them, if they are more than this.
+    """
+
+    needed: float
+    wished: float
+    most: float
+
+
+def _floors(found: SearchResult, query: Query, size: int) -> _Floors:
+    """Return how far to go, given what was found.
+
+    Of a person found, nobody better may be missing, and the next one, within the margin, should not. Of a person not
+    found, nobody who would be found may be missing; it is well to know who is closest, but not at any price.
     """
     threshold, margin = query.needed(size + found.gallery_size)
     best, *others = [candidate.similarity for candidate in found.candidates[:2]] or [-1.0]
     if best < threshold:
-        return best, threshold
-    floor = max(best - margin, *others)
-    return floor, floor
+        return _Floors(threshold, best, MOST_FOR_STRANGERS)
+    return _Floors(best, max(best - margin, *others), np.inf)
 
 
 def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:
     return [hunt.closest(count) for hunt in hunts]
 
 
-def _left(
-    hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[tuple[float, float]]
-) -> dict[int, NumberArray]:
-    """Return, by probe, the faces that may be above its cosine and were not proposed; probes without any are absent.
-
-    What is only wished for is left if it takes more than `MOST_WISHED` faces.
-    """
+def _left(hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[_Floors]) -> dict[int, NumberArray]:
+    """Return, by probe, the faces above its floors that were not proposed yet; probes without any are absent."""
     left = {}
-    for at, (hunt, known, (wished, needed)) in enumerate(zip(hunts, proposed, floors, strict=True)):
-        numbers = hunt.above(wished)
-        if len(numbers) > MOST_WISHED and needed > wished:
-            numbers = hunt.above(needed)
+    for at, (hunt, known, floor) in enumerate(zip(hunts, proposed, floors, strict=True)):
+        numbers, wished = hunt.above(floor.needed), hunt.above(floor.wished, WISHED_RISK)
+        if len(wished) <= floor.most:
+            numbers = np.union1d(numbers, wished)
         numbers = np.setdiff1d(numbers, known)
         if len(numbers):
             left[at] = numbers
