@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from vultus.db import copying
 from vultus.db.copying import copy_out
-from vultus.db.repositories import codes as codes_module
 from vultus.domain import Coding
 from vultus.errors import NotFoundError
 
@@ -40,7 +40,7 @@ async def loaded(work: Work, home: Collection, after: int = 0) -> dict[int, byte
 async def test_codes_are_made_set_and_loaded(
     database: Database, home: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codes_module, "LOADED_AT_ONCE", 2)
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 100)
     async with database.work() as work:
         await enrol(work, home, "ada", *(towards(axis, tilt=0.1) for axis in range(5)))
         await enrol(work, home, "bob", towards(0), contract_id=SECOND)

@@ -6,6 +6,7 @@ each field behind its length, −1 for null; after the last row a count of −1.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,6 +26,12 @@ Bytes = NDArray[np.uint8]
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"
 _NULL = b"\xff" * 4
+
+BLOCK_BYTES = 16 << 20
+PATIENCE_S = 3600.0
+
+FIRST_ROW = 1 << 16
+"""Bytes that hold a whole row."""
 
 
 async def copy_out(session: AsyncSession, query: str, *values: Any) -> tuple[Bytes, ...]:
@@ -46,6 +53,53 @@ async def copy_out(session: AsyncSession, query: str, *values: Any) -> tuple[Byt
     connection = await _driver(session)
     await connection.copy_from_query(query, *values, output=take, format="binary")
     return _columns(np.frombuffer(told, np.uint8)[len(HEADER) : -len(END)])
+
+
+async def copy_out_in_blocks(session: AsyncSession, query: str, *values: Any) -> AsyncIterator[tuple[Bytes, ...]]:
+    """Yield the result of a query as `copy_out` does, some `BLOCK_BYTES` at a time, however long it takes.
+
+    Args:
+        session: Where to ask; its transaction has no limit on a statement's time from here on.
+        query: Its columns have values of one length each, and no nulls.
+        values: What `$1` and so on in the query stand for.
+
+    Raises:
+        ValueError: The values of a column differ in length.
+    """
+    connection = await _driver(session, "SET LOCAL statement_timeout = 0")
+    blocks: asyncio.Queue[Bytes | None] = asyncio.Queue(1)
+    told = bytearray()
+    begun = False
+
+    async def take(chunk: bytes) -> None:
+        nonlocal begun
+        told.extend(chunk)
+        if not begun and len(told) > len(HEADER):
+            del told[: len(HEADER)]
+            begun = True
+        if len(told) > BLOCK_BYTES:
+            await give(len(told) - len(END))
+
+    async def give(length: int) -> None:
+        whole = length - length % _row_length(told)
+        await blocks.put(np.frombuffer(bytes(told[:whole]), np.uint8))
+        del told[:whole]
+
+    async def copy() -> None:
+        try:
+            await connection.copy_from_query(query, *values, output=take, format="binary", timeout=PATIENCE_S)
+            if len(told) > len(END):
+                await give(len(told) - len(END))
+        finally:
+            await blocks.put(None)
+
+    copying = asyncio.create_task(copy())
+    try:
+        while (block := await blocks.get()) is not None:
+            yield _columns(block)
+        await copying
+    finally:
+        copying.cancel()
 
 
 async def copy_in(session: AsyncSession, table: str, columns: Iterable[str], rows: bytes) -> None:
@@ -90,14 +144,25 @@ async def _driver(session: AsyncSession, first: str = "SELECT") -> Any:
     return (await (await session.connection()).get_raw_connection()).driver_connection
 
 
-def _columns(told: Bytes) -> tuple[Bytes, ...]:
-    if not len(told):
-        return ()
+def _fields(told: Bytes) -> list[slice]:
+    """Return where in the first row, and so in each, the values lie."""
     fields, at = [], 2
     for _ in range(_number(told[:2])):
         length = _number(told[at : at + 4])
         fields.append(slice(at + 4, at + 4 + length))
         at += 4 + length
+    return fields
+
+
+def _row_length(told: bytearray) -> int:
+    return int(_fields(np.frombuffer(bytes(told[:FIRST_ROW]), np.uint8))[-1].stop)
+
+
+def _columns(told: Bytes) -> tuple[Bytes, ...]:
+    if not len(told):
+        return ()
+    fields = _fields(told)
+    at = fields[-1].stop
     framing = np.ones(at, bool)
     for field in fields:
         framing[field] = False

@@ -18,7 +18,6 @@ from vultus.utils import metrics
 if TYPE_CHECKING:
     from vultus.db.database import Database
     from vultus.db.repositories.codes import Size
-    from vultus.domain import NumberArray
     from vultus.settings import IndexSettings
 
 log = logging.getLogger(__name__)
@@ -145,12 +144,17 @@ class Indexes:
 
     async def _take_in(self, key: Key, index: CandidateIndex, last: int) -> None:
         """Take in every face up to a number."""
-        async with self._database.work(read_only=True) as work:
-            async for coded in work.codes.load(*key, index.last):
-                settled = coded.numbers <= last
-                numbers: NumberArray = coded.numbers[settled]
-                await asyncio.to_thread(index.append, numbers, coded.codes[settled])
-        index.last = last  # the last ones may be gone by now
+        after = index.last
+        try:
+            async with self._database.work(read_only=True) as work:
+                async for coded in work.codes.load(*key, after):
+                    settled = coded.numbers <= last
+                    codes = coded.codes[settled]
+                    await asyncio.to_thread(index.append, coded.numbers[settled], codes, after)
+        except BaseException:
+            self._drop(key)  # it has some of the faces by now, and would take them in again
+            raise
+        index.last = last
 
     def _drop(self, key: Key) -> None:
         if self._held.pop(key, None) is not None:
