@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Described = tuple[int, dict[str, float]]
 
-SECONDS = 12.0
+SECONDS = 8.0
 """A photo, both sides together, warm-up not counted."""
 
 TURN_S = 0.3

@@ -28,6 +28,7 @@ from benchmarks.record import Line, milliseconds, percentiles, table
 from vultus.db.repositories.ranking import SearchResult
 from vultus.db.types import encode_halfvec
 from vultus.domain import Candidate, Fusion
+from vultus.index.codes import one_thread
 from vultus.services.indexing import Indexes
 from vultus.services.queries import Query
 from vultus.services.searching import Searcher
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vultus.domain import FloatArray
     from vultus.index.candidates import CandidateIndex
 
-SECONDS = 20.0
+SECONDS = 8.0
 """Of every kind of search and gallery."""
 
 LIMIT = 5
@@ -81,7 +82,7 @@ def kinds() -> tuple[Kind, ...]:
             0.01,
             (10_000, 100_000, 500_000, MILLION, 10 * MILLION),
             {MILLION: 100_000, 10 * MILLION: 10_000},
-            (100_000, 500_000),
+            (100_000,),
         ),
         Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000, MILLION), {MILLION: 10_000}, ()),
     )
@@ -272,36 +273,32 @@ def _losses(kind: Kind, gallery: Crowd, indexes: Indexes, count: int) -> Line:
     global _shared
     _shared = (kind, gallery, indexes)
     persons, probes = gallery.probes(count)
-    truth, cosines = gallery.closest(probes)
-    told = np.flatnonzero((truth == persons) & (cosines >= kind.threshold))
-    parts = np.array_split(told, 64)
+    parts = np.array_split(np.arange(len(persons)), 8 * (os.cpu_count() or 1))
     # The gallery and its index are shared with the children, who inherit them.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
-        found = np.concatenate(list(pool.map(_found, [probes[part] for part in parts])))
-    lost = found != persons[told]
-    return {
-        "probes": len(persons),
-        "mates": len(told),
-        "lost": int(lost.sum()),
-        "strangers_first": int((truth != persons).sum()),
-    }
+        told = list(pool.map(_lost, [persons[part] for part in parts], [probes[part] for part in parts]))
+    mates, lost, strangers = np.sum(told, axis=0).tolist()
+    return {"probes": len(persons), "mates": mates, "lost": lost, "strangers_first": strangers}
 
 
-def _found(probes: FloatArray) -> NDArray[np.int64]:
-    """Return who is closest to each of some probes; in a child."""
+def _lost(persons: NDArray[np.int64], probes: FloatArray) -> tuple[int, int, int]:
+    """Return how many mates an exact search finds, how many of them ours does not, and how many strangers are first."""
     assert _shared is not None
     kind, gallery, indexes = _shared
+    one_thread()
     searcher = Searcher(indexes, candidates=IndexSettings().candidates)
     work: Any = _InNumpy(gallery.enrolled)
+    truth, cosines = gallery.closest(probes)
+    told = np.flatnonzero((truth == persons) & (cosines >= kind.threshold))
 
-    async def search() -> list[int]:
-        best = []
-        for probe in probes:
-            (result,) = await searcher.search(work, _query(gallery, kind, probe[None]))
-            best.append(result.candidates[0].person_id.int)
-        return best
+    async def search() -> int:
+        lost = 0
+        for at in told:
+            (result,) = await searcher.search(work, _query(gallery, kind, probes[at][None]))
+            lost += result.candidates[0].person_id.int != persons[at]
+        return lost
 
-    return np.array(asyncio.run(search()), np.int64)
+    return len(told), asyncio.run(search()), int((truth != persons).sum())
 
 
 def render(lines: list[Line]) -> str:
