@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,12 @@ class SearchResult:
     Attributes:
         candidates: Best first, each person once.
         gallery_size: Templates compared.
+        changed_at: When the collection was last changed, as the search saw it.
     """
 
     candidates: tuple[Candidate, ...]
     gallery_size: int
+    changed_at: datetime | None = None
 
 
 COMPARED = (
@@ -106,7 +109,8 @@ def _ranked(gallery: str, best: str, fused: str) -> TextClause:
         f"""
         WITH gallery AS ({gallery})
         SELECT probe.number AS probe, gallery.size AS gallery_size, closest.person_id, closest.face_id,
-               1 - closest.distance AS similarity, persons.external_id, persons.name
+               1 - closest.distance AS similarity, persons.external_id, persons.name,
+               (SELECT updated_at FROM collections WHERE id = :collection) AS changed_at
         FROM gallery
         CROSS JOIN unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
         LEFT JOIN LATERAL (
@@ -160,11 +164,11 @@ def values(collection_id: UUID, contract_id: str, probes: FloatArray, limit: int
 def results(rows: Iterable[Any], probes: int) -> tuple[SearchResult, ...]:
     """Return a result a probe from the rows of a statement."""
     found: list[list[Candidate]] = [[] for _ in range(probes)]
-    size = 0
+    size, changed_at = 0, None
     for row in rows:
-        size = row.gallery_size
+        size, changed_at = row.gallery_size, row.changed_at
         if row.person_id is not None:
             found[row.probe - 1].append(
                 Candidate(row.person_id, row.external_id, row.name, row.face_id, row.similarity)
             )
-    return tuple(SearchResult(tuple(candidates), size) for candidates in found)
+    return tuple(SearchResult(tuple(candidates), size, changed_at) for candidates in found)
