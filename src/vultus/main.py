@@ -22,6 +22,7 @@ from vultus.errors import SetupError, VultusError
 from vultus.models.pipelines import Pipelines
 from vultus.models.pool import AnalysisPool
 from vultus.models.processes import Processes
+from vultus.models.runtime.choice import survives_fork
 from vultus.models.store import WeightsStore
 from vultus.services.wiring import Services, build
 
@@ -99,11 +100,13 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
     Args:
         settings: All of it.
         processes: Whether photos are analysed in processes of their own, which pays for a server; a command that
-            analyses a few is done sooner with threads. They are forked first, before this process has a thread.
+            analyses a few is done sooner with threads. They are forked first, before this process has a thread; where
+            the networks' runtime does not survive that, a server has threads too.
     """
     load = partial(Pipelines.load, settings.inference, settings.photos, open_store(settings))
     async with AsyncExitStack() as stack:
-        crew = Processes(load, pixel_budget=settings.photos.pixel_budget) if processes else None
+        forked = processes and survives_fork(settings.inference)
+        crew = Processes(load, pixel_budget=settings.photos.pixel_budget) if forked else None
         if crew:
             stack.push_async_callback(crew.close)
         loading = asyncio.create_task(crew.ready() if crew else asyncio.to_thread(load))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -189,3 +190,22 @@ async def test_columns_of_values_of_several_lengths_are_refused(database: Databa
         for query in ("SELECT 'a' UNION ALL SELECT 'bc'", "SELECT 'abcd', '1' UNION ALL SELECT '1', 'abcd'"):
             with pytest.raises(ValueError, match="differ in length"):
                 await copy_out(work._session, query)
+
+
+async def test_who_stops_loading_leaves_a_connection_that_others_can_use(
+    database: Database, home: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is stopped while it loads a large index must not wait for the rest, nor break its connection."""
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 40)
+    async with database.work() as work:
+        await enrol(work, home, "ada", *(towards(axis % 7, tilt=axis / 99) for axis in range(60)))
+        numbers, _ = await work.codes.uncoded(home.id, home.contract_id, 0, 99)
+        await work.codes.set_codes(home.id, home.contract_id, numbers, codes_of(numbers))
+    for _ in range(12):  # more often than there are connections
+        async with (
+            database.work(read_only=True) as work,
+            aclosing(work.codes.load(home.id, home.contract_id, 0)) as blocks,
+        ):
+            await anext(blocks)
+    async with database.work(read_only=True) as work:
+        assert len(await loaded(work, home)) == 60

@@ -226,3 +226,18 @@ async def test_a_collection_that_shrinks_or_goes_loses_its_index(large: Large) -
     (found,) = await large.search(large.vectors[-1:, 0])
     assert found.candidates[0].person_id == large.persons[-1]
     assert found.gallery_size == 200
+
+
+async def test_a_network_that_nobody_was_carried_to_yet_needs_no_index_and_stops_no_other(large: Large) -> None:
+    """PostgreSQL counts the faces of both contracts together; the new one has none to take a centre from."""
+    async with large.database.work() as work:
+        await work.collections.change(large.home.id, second_contract_id="another")
+    await large.follow()
+    assert large.indexes.sizes() == {(large.home.id, large.home.contract_id): 2 * PERSONS}
+
+
+async def test_a_search_that_would_compare_most_of_the_gallery_is_left_to_sql(large: Large) -> None:
+    """Asked for nearly everybody, the answer is SQL's, to the last candidate."""
+    (found,), (exact,) = await large.both(large.vectors[:1, 0], limit=600)
+    assert found == exact
+    assert len(found.candidates) == 600

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,7 +38,7 @@ async def copy_out(session: AsyncSession, query: str, *values: Any) -> tuple[Byt
     """Return the result of a query, an array a column; no columns if it has no rows.
 
     Args:
-        session: Where to ask.
+        session: Where to ask; its transaction has no limit on a statement's time from here on.
         query: Its columns have values of one length each, and no nulls.
         values: What `$1` and so on in the query stand for.
 
@@ -50,12 +50,12 @@ async def copy_out(session: AsyncSession, query: str, *values: Any) -> tuple[Byt
     async def take(chunk: bytes) -> None:
         told.extend(chunk)
 
-    connection = await _driver(session)
-    await connection.copy_from_query(query, *values, output=take, format="binary")
+    connection = await _driver(session, "SET LOCAL statement_timeout = 0")
+    await connection.copy_from_query(query, *values, output=take, format="binary", timeout=PATIENCE_S)
     return _columns(np.frombuffer(told, np.uint8)[len(HEADER) : -len(END)])
 
 
-async def copy_out_in_blocks(session: AsyncSession, query: str, *values: Any) -> AsyncIterator[tuple[Bytes, ...]]:
+async def copy_out_in_blocks(session: AsyncSession, query: str, *values: Any) -> AsyncGenerator[tuple[Bytes, ...]]:
     """Yield the result of a query as `copy_out` does, some `BLOCK_BYTES` at a time, however long it takes.
 
     Args:
@@ -86,20 +86,28 @@ async def copy_out_in_blocks(session: AsyncSession, query: str, *values: Any) ->
         del told[:whole]
 
     async def copy() -> None:
-        try:
-            await connection.copy_from_query(query, *values, output=take, format="binary", timeout=PATIENCE_S)
-            if len(told) > len(END):
-                await give(len(told) - len(END))
-        finally:
-            await blocks.put(None)
+        await connection.copy_from_query(query, *values, output=take, format="binary", timeout=PATIENCE_S)
+        if len(told) > len(END):
+            await give(len(told) - len(END))
+        await blocks.put(None)
 
     copying = asyncio.create_task(copy())
     try:
-        while (block := await blocks.get()) is not None:
+        while True:
+            waiting = asyncio.create_task(blocks.get())
+            await asyncio.wait({waiting, copying}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done() and copying.exception():
+                waiting.cancel()
+                break
+            block = await waiting
+            if block is None:
+                break
             yield _columns(block)
         await copying
     finally:
+        # The connection is of use to nobody, not even for a rollback, before the COPY has ended.
         copying.cancel()
+        await asyncio.wait({copying})
 
 
 async def copy_in(session: AsyncSession, table: str, columns: Iterable[str], rows: bytes) -> None:

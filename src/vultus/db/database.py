@@ -179,6 +179,8 @@ def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
             "server_settings": {
                 "application_name": "vultus",
                 "timezone": "UTC",
+                # A firewall that forgets idle connections says nothing; without this a request would find out.
+                "tcp_keepalives_idle": "60",
                 "statement_timeout": str(timeout_ms),
                 "idle_in_transaction_session_timeout": "60000",
                 # A generic plan would lock the partitions of every collection; planning costs a tenth of a millisecond.

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.01
+
+STAGES = ("decode", "detect", "align", "liveness", "embed")
 CLOSING = "The server is shutting down."
 LOST = (
     "The process that analysed the photo ended. Another one takes its place; if the same photo ends that one too, the "
@@ -171,6 +173,7 @@ class AnalysisPool:
             self._workers -= 1
             if not self._workers:
                 self._turn_away("No process is left that analyses photos.")
+            self._hand_out()
             return
         self._free.append(worker)
         self._hand_out()
@@ -194,5 +197,7 @@ def _tell(job: Job, answer: Analysis | Exception) -> None:
         job.answer.set_exception(answer)
         return
     took_ms = (time.perf_counter() - job.joined_at) * 1e3
-    timings = {"queue": max(0.0, took_ms - sum(answer.timings_ms.values())), **answer.timings_ms}
+    # A worker decodes what strangers send: what it calls a stage must not become a header or a metric by itself.
+    stages = {name: float(answer.timings_ms[name]) for name in STAGES if name in answer.timings_ms}
+    timings = {"queue": max(0.0, took_ms - sum(stages.values())), **stages}
     job.answer.set_result(replace(answer, timings_ms=timings))

@@ -16,9 +16,12 @@ import signal
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import is_dataclass
+from enum import Enum
 from mmap import mmap
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from vultus.domain import Analysis
 from vultus.errors import SetupError, VultusError
 from vultus.models.budget import SharedPixelBudget
 from vultus.models.runtime import all_cores
@@ -27,15 +30,25 @@ from vultus.models.workers import WorkerEndedError, describe_batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vultus.domain import Analysis
     from vultus.models.pipeline import Asked, FacePipeline
     from vultus.models.pipelines import Pipelines
 
 log = logging.getLogger(__name__)
 
 LENGTH = struct.Struct("<Q")
-SAFE_MODULES = ("vultus.domain", "vultus.errors", "numpy")
-SAFE_BUILTINS = {"bytearray", "complex", "frozenset", "range", "set", "slice", "RuntimeError"}
+ARRAYS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+"""What NumPy's arrays and numbers are pickled with."""
+
+BUILTINS = {"bytearray", "frozenset", "set", "RuntimeError"}
+VALUES = {"vultus.domain.decisions", "vultus.domain.faces", "vultus.domain.galleries", "vultus.errors"}
+MOST_BYTES = 1 << 30
+"""Longest message of a worker that is read."""
 
 
 class Processes:
@@ -140,12 +153,15 @@ class ProcessWorker:
             raise WorkerEndedError("The worker was not started.")
         try:
             await _send(self._socket, (pipeline.contract.id, asked))
-            answers: list[Analysis | Exception] = _read_answers(await _receive(self._socket))
+            answers = _read_answers(await _receive(self._socket))
         except (EOFError, OSError) as error:
             raise WorkerEndedError(f"The worker {self.pid} ended.") from error
-        except pickle.UnpicklingError as error:
+        except Exception as error:  # whatever it sent, it is no answer
             os.kill(self.pid, signal.SIGKILL)
             raise WorkerEndedError(f"The worker {self.pid} was stopped: {error}.") from error
+        if len(answers) != len(asked):
+            os.kill(self.pid, signal.SIGKILL)
+            raise WorkerEndedError(f"The worker {self.pid} was stopped: it answered for other photos.")
         return answers
 
     async def close(self) -> None:
@@ -166,19 +182,28 @@ class _Answers(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function by name, if it is one of these."""
-        safe = module.startswith(SAFE_MODULES) and "." not in name
-        if safe or (module == "builtins" and name in SAFE_BUILTINS):
+        if (module, name) in ARRAYS or (module == "builtins" and name in BUILTINS):
             return super().find_class(module, name)
+        if module in VALUES and "." not in name:
+            found = super().find_class(module, name)
+            ours = isinstance(found, type) and found.__module__ == module
+            if ours and (is_dataclass(found) or issubclass(found, Enum | VultusError)):
+                return found
         raise pickle.UnpicklingError(f"a worker sent {module}.{name}")
 
 
-def _read_answers(received: bytes) -> Any:
-    return _Answers(io.BytesIO(received)).load()
+def _read_answers(received: bytes) -> list[Analysis | Exception]:
+    answers = _Answers(io.BytesIO(received)).load()
+    if not isinstance(answers, list) or not all(isinstance(one, Analysis | Exception) for one in answers):
+        raise pickle.UnpicklingError("a worker sent something else than analyses")
+    return answers
 
 
 async def _receive(source: socket.socket) -> bytes:
     loop = asyncio.get_running_loop()
     (length,) = LENGTH.unpack(await _exactly(loop, source, LENGTH.size))
+    if length > MOST_BYTES:
+        raise EOFError(f"a message of {length} bytes is none of ours")
     return bytes(await _exactly(loop, source, length))
 
 

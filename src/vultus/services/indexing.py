@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -27,6 +28,7 @@ Key = tuple[UUID, str]
 CENTRE_SAMPLE = 20_000
 """Vectors whose mean becomes the centre: it is then known to a hundredth of what they vary by."""
 
+LEAST_SAMPLE = 500
 CODED_AT_ONCE = 5_000
 SPARE_ROOM = 1.1
 DROPPED = 0.5
@@ -85,8 +87,12 @@ class Indexes:
         for key, size in sizes.items():
             if size.rows < self._settings.exact_limit * (DROPPED if key in self._held else 1):
                 self._drop(key)
-            else:
+                continue
+            try:
                 await self._follow(key, size)
+            except VultusError as error:  # of this one: the others go on
+                log.warning("a candidate index is behind: %s", error.detail, extra={"collection": str(key[0])})
+        self.watch.keep({collection_id for collection_id, _ in sizes})
         metrics.INDEX_FACES.set(sum(self.sizes().values()))
         metrics.INDEX_BYTES.set(sum(held.index.bytes for held in self._held.values()))
 
@@ -94,8 +100,10 @@ class Indexes:
         """Bring an index up to date; a new one is searched by once it is."""
         held = self._held.get(key)
         if held is None:
-            room = int(SPARE_ROOM * size.rows)
-            held = _Held(CandidateIndex(await self._coder(key), self._settings.risk, room), size.deleted)
+            coder = await self._coder(key)
+            if coder is None:
+                return
+            held = _Held(CandidateIndex(coder, self._settings.risk, int(SPARE_ROOM * size.rows)), size.deleted)
         last = await self._last(key)
         if last > held.index.last:
             await self._code(key, held.index, last)
@@ -120,12 +128,17 @@ class Indexes:
             await work.lock_collection(key[0])
             return await work.codes.last_number(key[0])
 
-    async def _coder(self, key: Key) -> Coder:
-        """Return what makes a collection's codes, deciding it the first time."""
+    async def _coder(self, key: Key) -> Coder | None:
+        """Return what makes a collection's codes, deciding it the first time; None while it has too few faces.
+
+        PostgreSQL counts the faces of all contracts together: a network that a collection moves to begins with none.
+        """
         async with self._database.work() as work:
             coding = await work.codes.coding(*key)
             if coding is None:
                 sample = await work.codes.sample(*key, CENTRE_SAMPLE)
+                if len(sample) < LEAST_SAMPLE:
+                    return None
                 coding = await work.codes.add_coding(Coding(*key, sample.mean(axis=0), BITS))
         return Coder(coding.centre, coding.bits)
 
@@ -146,13 +159,13 @@ class Indexes:
         """Take in every face up to a number."""
         after = index.last
         try:
-            async with self._database.work(read_only=True) as work:
-                async for coded in work.codes.load(*key, after):
+            async with self._database.work(read_only=True) as work, aclosing(work.codes.load(*key, after)) as blocks:
+                async for coded in blocks:
                     settled = coded.numbers <= last
                     codes = coded.codes[settled]
                     await asyncio.to_thread(index.append, coded.numbers[settled], codes, after)
         except BaseException:
-            self._drop(key)  # it has some of the faces by now, and would take them in again
+            self._held.pop(key, None)  # it has some of the faces by now, and would take them in again
             raise
         index.last = last
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vultus.domain import Quality
     from vultus.models.pipeline import FacePipeline
 
+SIDE_BY_SIDE = 8
+"""Photos of one registration in the line at the same time."""
+
 NOT_THE_PHOTOS_FAULT = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
 
 ATTACKS: dict[str, str] = {
@@ -78,8 +81,14 @@ async def judge_photos(
     Raises:
         OverloadedError: The networks could not take all photos; nothing was decided about any.
     """
+    # One registration must not fill the line by itself, however short that is.
+    turns = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def judge(at: int, photo: Photo) -> JudgedFace | RejectedPhoto:
+        async with turns:
+            return await judged(at, photo)
+
+    async def judged(at: int, photo: Photo) -> JudgedFace | RejectedPhoto:
         try:
             analysis: Analysis | VultusError = await images.analyze(photo, pipeline, crops=crops, liveness=liveness)
         except VultusError as error:

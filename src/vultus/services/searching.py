@@ -39,6 +39,11 @@ WIDENED = 4
 WISHED_RISK = 1e-3
 """That the person next to the best one is missing, who could only have turned a match into an ambiguous one."""
 
+MOST_COMPARED = 0.1
+"""Share of a gallery beyond which comparing all of it takes no longer than comparing what is proposed."""
+
+LEAST_SPARED = 5_000
+
 MOST_FOR_STRANGERS = 1_000
 """Faces compared in order to know who is closest to somebody who is not found: it decides nothing."""
 
@@ -119,8 +124,12 @@ class Searcher:
             if count >= size or all(len(one.candidates) >= query.limit for one in found):
                 break
             count *= WIDENED
+            if count > MOST_COMPARED * size:
+                return await self.exactly(work, query)
         floors = [_floors(one, query, size) for one in found]
         left = await self._run(partial(_left, hunts, proposed, floors))
+        if any(len(numbers) > max(LEAST_SPARED, MOST_COMPARED * size) for numbers in left.values()):
+            return await self.exactly(work, query)
         if left:
             more = await self._rescore(work, query, list(left), list(left.values()), after)
             for at, one in zip(left, more, strict=True):

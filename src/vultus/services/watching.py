@@ -11,10 +11,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vultus.domain import Fusion
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Sequence, Set
+    from uuid import UUID
 
     from vultus.db.repositories.ranking import SearchResult
     from vultus.services.queries import Key, Query
@@ -83,6 +85,11 @@ class Watch:
         if seen is not None and seen.doubted:
             metrics.INDEX_DOUBTED.dec()
 
+    def keep(self, collections: Set[UUID]) -> None:
+        """Forget what was seen of other collections."""
+        for key in [key for key in self.seen if key[0] not in collections]:
+            self.forget(key)
+
     def offer(self, query: Query) -> None:
         """Have a search repeated, if chance and room allow; returns at once."""
         if random.random() < self._share:  # noqa: S311  a sample, not a secret
@@ -112,6 +119,8 @@ class Watch:
             metrics.WATCH_DISAGREED.inc(disagreed)
             metrics.WATCH_WANTED.inc(len(wanted))
             metrics.WATCH_FOUND.inc(hits)
+            if query.fusion is Fusion.MEAN:
+                continue  # who is shortlisted differs between the two: no loss of the index
             seen.recent.append(disagreed and best >= threshold)
         lost = sum(seen.recent)
         if not seen.doubted and lost >= LEAST_LOST and lost > self._allowed(query, len(seen.recent)):

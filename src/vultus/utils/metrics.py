@@ -34,7 +34,7 @@ REFUSED = Counter(
 INDEX_FACES = Gauge("vultus_index_faces", "Faces in candidate indexes.", registry=REGISTRY)
 INDEX_BYTES = Gauge("vultus_index_bytes", "Memory of candidate indexes.", registry=REGISTRY)
 INDEX_DOUBTED = Gauge("vultus_index_doubted", "Collections whose index lost people.", registry=REGISTRY)
-SEARCHES = Counter("vultus_searches", "Probes searched for, by way: index or sql.", ("way",), registry=REGISTRY)
+SEARCHES = Counter("vultus_searches", "Probes searched for, by way: index, graph or sql.", ("way",), registry=REGISTRY)
 WATCH_PROBES = Counter("vultus_watch_probes", "Probes searched for by index and again exactly.", registry=REGISTRY)
 WATCH_DISAGREED = Counter("vultus_watch_disagreed", "Of them, those with another closest person.", registry=REGISTRY)
 WATCH_WANTED = Counter("vultus_watch_wanted", "Persons above the threshold, by exact search.", registry=REGISTRY)

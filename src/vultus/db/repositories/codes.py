@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -16,7 +17,7 @@ from vultus.db.tables import CodingRow
 from vultus.domain import CodeArray, Coding, FloatArray, NumberArray
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -95,15 +96,16 @@ class Codes:
         )
         return vectors(columns[0]) if columns else np.empty((0, 0), np.float32)
 
-    async def load(self, collection_id: UUID, contract_id: str, after: int) -> AsyncIterator[Coded]:
+    async def load(self, collection_id: UUID, contract_id: str, after: int) -> AsyncGenerator[Coded]:
         """Yield the templates that have a code and a greater number than the given one, in any order.
 
         One COPY: the transaction has no limit on a statement's time from here on.
         """
         partition = partition_of(collection_id)  # by its own name for the reason that `ranking.py` gives
         query = f"SELECT number, code FROM {partition} WHERE contract_id = $1 AND number > $2 AND code IS NOT NULL"  # noqa: S608
-        async for numbers, codes in copy_out_in_blocks(self._session, query, contract_id, after):
-            yield Coded(integers(numbers), np.ascontiguousarray(codes))
+        async with aclosing(copy_out_in_blocks(self._session, query, contract_id, after)) as blocks:
+            async for numbers, codes in blocks:
+                yield Coded(integers(numbers), np.ascontiguousarray(codes))
 
     async def uncoded(
         self, collection_id: UUID, contract_id: str, after: int, limit: int

@@ -101,6 +101,17 @@ class Runtime:
         return _same_vectors(self._ways[-1](graph), graph)
 
 
+def survives_fork(settings: InferenceSettings) -> bool:
+    """Say whether networks opened as the settings say still run in a forked process.
+
+    ONNX Runtime's sessions of one thread do. OpenVINO's threads and a GPU's context stay behind in the parent.
+    """
+    if settings.device != "cpu" or settings.runtime == "openvino" or settings.precision == "bf16":
+        return False
+    # Asking OpenVINO what the processor can do starts its threads: where it is installed, it is not asked.
+    return settings.runtime == "onnxruntime" or settings.precision == "fp32" or openvino_session.version() is None
+
+
 def _fp32(settings: InferenceSettings) -> tuple[Way, str]:
     """Return how networks run in fp32, and that in words."""
     if settings.device != "cpu":
