@@ -81,10 +81,10 @@ def kinds() -> tuple[Kind, ...]:
             0.9437,
             0.01,
             (10_000, 100_000, 500_000, MILLION, 10 * MILLION),
-            {MILLION: 100_000, 10 * MILLION: 10_000},
+            {MILLION: 100_000, 10 * MILLION: 3_000},
             (100_000,),
         ),
-        Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000, MILLION), {MILLION: 10_000}, ()),
+        Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000), {100_000: 10_000}, ()),
     )
 
 
