@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from benchmarks.photos import Sample
     from vultus.models.pipeline import FacePipeline
 
-SECONDS = 15.0
+SECONDS = 8.0
 """A setting, warm-up not counted; each ceiling is measured half as long before and after."""
 
 WARM_UP_S = 2.0
