@@ -67,6 +67,7 @@ class Crowd:
         home: The collection.
         enrolled: (n, d) float16, as stored; row i is of person i.
         ids: (n, 16) persons' ids.
+        first: Number of the first one's face.
     """
 
     database: Database
@@ -74,6 +75,7 @@ class Crowd:
     home: Collection
     enrolled: NDArray[np.float16]
     ids: NDArray[np.uint8]
+    first: int = 0
 
     @classmethod
     async def empty(cls, database: Database, people: People, name: str) -> Crowd:
@@ -119,6 +121,7 @@ class Crowd:
             ids.append(mine)
         self.enrolled, self.ids = np.concatenate(parts), np.concatenate(ids)
         async with self.database.work() as work:
+            self.first = int((await work.codes.numbers(self.home.id, self.home.contract_id)).min())
             await work._session.execute(text("SELECT pg_stat_force_next_flush()"))
 
     def probes(self, count: int) -> tuple[NDArray[np.int64], FloatArray]:
