@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
+LARGE_BYTES = 1 << 20
+MOST_ROW_BYTES = 2000
+"""A row has fewer, with 512 numbers and a code: a file of a size has at least so many, erased ones included."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Coded:
     """Some templates: (n,) numbers and (n, width) codes."""
@@ -36,7 +41,7 @@ class Size:
 
     Attributes:
         rows: About how many templates: those of all its contracts together; seconds behind; after a crash of the
-            server, as counted by its last ANALYZE or VACUUM, and 0 if there was none.
+            server, as counted by its last ANALYZE or VACUUM, or the least that the file's size tells.
         deleted: Rises, seconds later, when templates went, and falls to 0 with a crash: another value than before
             means that it is time to look for what was erased.
     """
@@ -175,7 +180,14 @@ _SET = """
     WHERE contract_id = :contract AND {partition}.number = given.number
 """
 
-COUNTED = "greatest(pg_stat_get_live_tuples(partition.oid), partition.reltuples::bigint, 0)"
+# The count of live rows is lost when the server crashes, and ANALYZE may never have been by; a large file is there.
+COUNTED = f"""
+    greatest(
+        pg_stat_get_live_tuples(partition.oid), partition.reltuples::bigint,
+        CASE WHEN pg_stat_get_live_tuples(partition.oid) = 0 AND pg_relation_size(partition.oid) > {LARGE_BYTES}
+        THEN pg_relation_size(partition.oid) / {MOST_ROW_BYTES} ELSE 0 END
+    )
+"""
 _PARTITIONS = """
     pg_inherits JOIN pg_class AS partition ON partition.oid = inhrelid AND inhparent = 'faces'::regclass
 """
