@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FACES = 1_000_000
-STARTS = 3
+STARTS = 2
 BAR_S = 10.0
 PATIENCE_S = 120.0
 COUNTED = re.compile(r"^vultus_index_faces (\S+)$", re.MULTILINE)
