@@ -81,11 +81,11 @@ def kinds() -> tuple[Kind, ...]:
             identities.real(),
             0.9437,
             0.01,
-            (10_000, 100_000, 500_000, MILLION),
-            {MILLION: 20_000},
+            (10_000, 100_000, 500_000, MILLION, 10 * MILLION),
+            {MILLION: 100_000, 10 * MILLION: 10_000},
             (100_000,),
         ),
-        Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000), {100_000: 10_000}, ()),
+        Kind("512-d", identities.spectrum(), 0.2, 0.04, (10_000, 100_000, MILLION), {MILLION: 10_000}, ()),
     )
 
 
@@ -111,7 +111,7 @@ async def _of_server(url: str, seconds: float) -> list[Line]:
                 print(f"search: {kind.name}, {size:,} faces", flush=True)
                 await gallery.grow(size)
                 lines += await _of_gallery(kind, gallery, indexes, seconds)
-                print(json.dumps(lines[-6:]), flush=True)  # an hour's work must not hang on the next gallery
+                print(json.dumps(lines), flush=True)  # an hour's work must not hang on the next gallery
     return lines
 
 

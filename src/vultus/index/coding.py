@@ -41,11 +41,6 @@ class Coder:
         self.bits = bits
         self._planes = planes(len(self.centre), bits)
 
-    @property
-    def width(self) -> int:
-        """Bytes of a code: the bits, then the reach."""
-        return self.bits // 8 + 1
-
     def encode(self, vectors: FloatArray) -> Bytes:
         """Return (n, width) codes of (n, d) vectors: a bit a plane, and in the last byte the distance from the centre.
 
