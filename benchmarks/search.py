@@ -175,7 +175,7 @@ def _query(gallery: Crowd, kind: Kind, probes: FloatArray) -> Query:
 
 def _ours(gallery: Crowd, searcher: Searcher, kind: Kind) -> Callable[[FloatArray], Awaitable[Any]]:
     async def search(probes: FloatArray) -> Any:
-        async with gallery.database.work(read_only=True) as work:
+        async with gallery.database.look() as work:
             return await searcher.search(work, _query(gallery, kind, probes))
 
     return search
@@ -183,10 +183,11 @@ def _ours(gallery: Crowd, searcher: Searcher, kind: Kind) -> Callable[[FloatArra
 
 def _scan(index: CandidateIndex, kind: Kind) -> Callable[[FloatArray], Awaitable[Any]]:
     """Return the search of the index alone, as far as it goes at the threshold."""
+    settings = IndexSettings()
 
     async def search(probes: FloatArray) -> Any:
         hunt = index.hunt(probes[0])
-        return hunt.closest(IndexSettings().candidates), hunt.above(kind.threshold + kind.margin)
+        return hunt.closest(settings.candidates), hunt.above((kind.threshold + kind.margin, settings.risk))
 
     return search
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vultus.index.bounds import radii, shares
-from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows, differing, plane_bytes
+from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows, plane_bytes
 from vultus.index.coding import REACH_STEP, REACH_STEPS
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
     from vultus.index.codes import Numbers
     from vultus.index.coding import Bytes, Coder
 
-SCANNED = 0.03
-"""Share of the rows that the first scan keeps: enough that a second one is seldom needed."""
+SCANNED = 0.01
+"""Share of the rows that are looked at beyond the first plane,"""
 
-REFINED = 8
-"""Rows looked at with all their bits for every one that is wanted."""
+FIRST, REFINED = 32, 8
+"""or more: so many for every one that is wanted; and beyond the planes before the last."""
 
-LEVELS = np.linspace(0.0, 1.0, 65) ** 2
-"""Squared distances among which the first scan's is chosen, as shares of the greatest possible."""
+SAMPLE = 4096
+"""Rows whose distances tell how many of all a limit leaves."""
 
 TIDIED = 0.1
 """Share of erased rows, or of rows out of order, at which all are put in order anew."""
@@ -102,7 +103,7 @@ class CandidateIndex:
 
     def hunt(self, probe: FloatArray) -> Hunt:
         """Begin a search for a (d,) probe of length 1."""
-        return Hunt(self._codes, self.coder, self.risk, probe)
+        return Hunt(self._codes, self.coder, probe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,50 +124,56 @@ class Hunt:
     Args:
         codes: Of an index.
         coder: That made them.
-        risk: That `above` misses a face, 0..1, unless it is told another.
         probe: (d,) of length 1.
     """
 
-    def __init__(self, codes: Codes, coder: Coder, risk: float, probe: FloatArray) -> None:
+    def __init__(self, codes: Codes, coder: Coder, probe: FloatArray) -> None:
         code = coder.encode(probe[None])[0]
         self._reach = float(coder.reach(probe[None])[0])
         ends = np.cumsum(plane_bytes(coder.bits)).tolist()
         self._probe = [code[start:end].copy() for start, end in zip([0, *ends], ends, strict=False)]
         self._bits_seen: list[int] = [8 * end for end in ends]
-        self._risk = risk
         self._codes = codes
         self._parts = codes.parts
-        self._kept: list[_Found] = []
-        self._radii: list[int] = [0] * len(self._parts)
+
+    @cached_property
+    def _far(self) -> Bytes:
+        """In how many bits of the first plane every row differs: the scan."""
+        return self._codes.scan(self._parts, self._probe[0])
 
     def closest(self, count: int) -> Numbers:
         """Return the numbers of the about `count` faces that seem closest."""
         if not self._parts:
             return np.empty(0, np.int64)
-        self._scan(self._first_limits(REFINED * count))
-        best = self._seemingly_closest(_joined(self._kept), REFINED * count, 0)
-        for plane in range(1, len(self._probe)):
+        last = len(self._probe) - 1
+        best = self._within(self._first_limits(count))
+        for plane in range(1, last + 1):
             best = self._refined(best, plane)
-        return self._numbers(self._seemingly_closest(best, count, len(self._probe) - 1))
+            if plane < last:
+                best = self._seemingly_closest(best, REFINED * count, plane)
+        return self._numbers(self._seemingly_closest(best, count, last))
 
-    def above(self, cosine: float, risk: float | None = None) -> Numbers:
-        """Return the numbers of all faces that may be at least so similar.
+    def above(self, *floors: tuple[float, float]) -> list[Numbers]:
+        """Return the numbers of all faces that may be at least so similar, an array a floor.
 
         Args:
-            cosine: Least similarity.
-            risk: That a face exactly so similar is missing; one that is closer is missing more rarely.
+            floors: Cosines, each with the risk that a face exactly so similar is missing; one that is closer is missing
+                more rarely.
         """
         if not self._parts:
-            return np.empty(0, np.int64)
-        allowed = self._allowed(cosine, self._risk if risk is None else risk)
-        self._scan(allowed[0])
-        found = _joined(self._kept)
+            return [np.empty(0, np.int64) for _ in floors]
+        allowed = [self._allowed(cosine, risk) for cosine, risk in floors]
+        widest = [np.max(limits, axis=0) for limits in zip(*allowed, strict=True)]
+        found = self._within(widest[0])
         for plane in range(len(self._probe)):
             if plane:
                 found = self._refined(found, plane)
-            limit = allowed[plane].take(self._codes.reaches.take(found.rows))
-            found = found.take(np.flatnonzero(found.differing < limit))
-        return self._numbers(found)
+            found = self._nearer(found, widest[plane])
+        return [self._numbers(self._nearer(found, limits[-1])) for limits in allowed]
+
+    def _nearer(self, found: _Found, limits: NDArray[np.int64]) -> _Found:
+        """Return the rows within a limit a step of reach."""
+        return found.take(np.flatnonzero(found.differing < limits.take(self._codes.reaches.take(found.rows))))
 
     def _allowed(self, cosine: float, risk: float) -> list[NDArray[np.int64]]:
         """Return, after each plane, in fewer than how many bits a face of every reach must differ."""
@@ -174,41 +181,40 @@ class Hunt:
         # Every plane is another chance to lose a face.
         return [radii(expected, bits, risk / len(self._probe)) for bits in self._bits_seen]
 
-    def _scan(self, limits: NDArray[np.int64]) -> None:
-        """Keep at least all rows within a limit a step of reach, in the first plane."""
-        for at, part in enumerate(self._parts):
+    def _within(self, limits: NDArray[np.int64]) -> _Found:
+        """Return at least all rows within a limit a step of reach, in the first plane."""
+        rows = []
+        for part in self._parts:
             radius = int(limits[part.low : part.high + 1].max())
-            if radius > self._radii[at] or not self._kept[at:]:
-                kept = _Found(*self._codes.within(part, self._probe[0], radius))
-                self._kept[at : at + 1] = [kept]
-                self._radii[at] = radius
+            rows.append(np.flatnonzero(self._far[part.start : part.end] < radius) + part.start)
+        found = np.concatenate(rows)
+        return _Found(found, self._far.take(found).astype(np.int32))
 
     def _first_limits(self, count: int) -> NDArray[np.int64]:
         """Return limits, those of some cosine, within which about `count` rows and a share of all lie."""
-        bits, (plane, reaches) = self._bits_seen[0], self._codes.sample
-        far = differing(plane, self._probe[0])
-        wanted = max(SCANNED, count / self._parts[-1].end) * len(far)
-        low, high = 0, len(LEVELS) - 1
-        while low < high:
-            middle = (low + high) // 2
-            limits = radii(shares(1 - 2 * LEVELS[middle], self._reach), bits, self._risk)
-            if np.count_nonzero(far < limits.take(reaches)) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        return radii(shares(1 - 2 * LEVELS[low], self._reach), bits, self._risk)
+        step = -(-len(self._far) // SAMPLE)
+        apart = self._apart(self._far[::step], self._codes.reaches[: len(self._far) : step], 0)
+        place = min(int(max(SCANNED, FIRST * count / len(self._far)) * len(apart)), len(apart) - 1)
+        cosine = 1 - float(np.partition(apart, place)[place]) / 2
+        # Half of the rows that are exactly so similar are within, and with them as many that are less.
+        return radii(shares(cosine, self._reach), self._bits_seen[0], risk=0.5)
 
     def _seemingly_closest(self, found: _Found, count: int, plane: int) -> _Found:
         """Return the about `count` rows with the greatest cosines, as the share of bits that differ lets it seem."""
         if len(found.rows) <= count:
             return found
+        apart = self._apart(found.differing, self._codes.reaches.take(found.rows), plane)
+        most = np.partition(apart, count - 1)[count - 1]
+        return found.take(np.flatnonzero(apart <= most))
+
+    def _apart(self, differing: Distances | Bytes, reaches: Bytes, plane: int) -> FloatArray:
+        """Return the squared distances that (n,) bits differing up to a plane let rows of (n,) reaches seem to have."""
         bits = self._bits_seen[plane]
         along = np.cos(np.pi / bits * np.arange(bits + 1, dtype=np.float32)).astype(np.float32)
         reach = (np.arange(REACH_STEPS, dtype=np.float32) + np.float32(0.5)) * np.float32(REACH_STEP)
-        theirs = reach.take(self._codes.reaches.take(found.rows))
-        apart = theirs * (theirs - np.float32(2 * self._reach) * along.take(found.differing))
-        most = np.partition(apart, count - 1)[count - 1]
-        return found.take(np.flatnonzero(apart <= most))
+        theirs = reach.take(reaches)
+        apart: FloatArray = theirs * (theirs - np.float32(2 * self._reach) * along.take(differing))
+        return apart + np.float32(self._reach**2)
 
     def _refined(self, found: _Found, plane: int) -> _Found:
         """Return rows with one more plane looked at."""
@@ -219,7 +225,3 @@ class Hunt:
         numbers = self._codes.numbers.take(found.rows)
         alive: Numbers = numbers[numbers != ERASED]
         return alive
-
-
-def _joined(parts: list[_Found]) -> _Found:
-    return _Found(np.concatenate([part.rows for part in parts]), np.concatenate([part.differing for part in parts]))

@@ -2,7 +2,7 @@
 
 A row is 137 bytes for 1,024 bits: the code in planes, so that a scan reads the first bits of every row and the rest of
 the few that these leave, the reach, and the face's number. Rows are sorted by reach, but for those that came last: how
-many bits may differ depends on it, so that a scan can be stricter in some parts than in others.
+many bits may differ depends on it, so that one number does for a whole part of the rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vultus.index.coding import Bytes
 
 Numbers = NDArray[np.int64]
@@ -26,11 +28,8 @@ ERASED = -1
 PLANES_BITS = (256, 256, 512)
 """How the bits of a code are laid out: a scan over all rows reads the first plane only."""
 
-PART_ROWS = 1 << 15
-"""Rows scanned with one radius: few enough to have a similar reach, many enough to be worth a call."""
-
-SAMPLE = 4096
-"""Rows whose distances tell how many of all a limit leaves."""
+PART_ROWS = 1 << 16
+"""Rows held to one radius: few enough to have a similar reach, many enough to be worth a call."""
 
 SPARE = 1.25
 """Room for so many times the rows there are; what is not written to yet takes no memory."""
@@ -64,7 +63,6 @@ class Codes:
     Attributes:
         count: Rows there are.
         parts: All of them.
-        sample: First plane and reach of some rows from all over, close together in memory.
     """
 
     def __init__(self, bits: int, room: int) -> None:
@@ -75,7 +73,6 @@ class Codes:
         self.reaches = np.empty(room, np.uint8)
         self.numbers: Numbers = np.empty(room, np.int64)
         self.parts: tuple[Part, ...] = ()
-        self.sample: tuple[Bytes, Bytes] = (self.planes[0][:0], self.reaches[:0])
 
     @property
     def row_bytes(self) -> int:
@@ -115,8 +112,6 @@ class Codes:
         """Let rows up to `end` be seen."""
         full = self.parts[: self.count // PART_ROWS]
         starts = range(len(full) * PART_ROWS, end, PART_ROWS)
-        step = -(-end // SAMPLE) or 1
-        self.sample = (self.planes[0][:end:step].copy(), self.reaches[:end:step].copy())
         # Last, and at once: who reads meanwhile sees whole rows only.
         self.count, self.parts = end, (*full, *(self._part(start, min(start + PART_ROWS, end)) for start in starts))
 
@@ -124,18 +119,13 @@ class Codes:
         reaches = self.reaches[start:end]
         return Part(start, end, int(reaches.min()), int(reaches.max()))
 
-    def within(self, part: Part, code: Bytes, radius: int) -> tuple[Rows, Distances]:
-        """Return a part's rows that differ in fewer than `radius` bits from a code's first plane, and in how many."""
-        plane = self.planes[0][part.start : part.end]
-        found = faiss.RangeSearchResult(1)
-        faiss.hamming_range_search(
-            faiss.swig_ptr(code), faiss.swig_ptr(plane), 1, len(plane), radius, plane.shape[1], found
-        )
-        total = int(faiss.rev_swig_ptr(found.lims, 2)[1])
-        if not total:
-            return np.empty(0, np.int64), np.empty(0, np.int32)
-        rows: Rows = faiss.rev_swig_ptr(found.labels, total) + part.start
-        return rows, faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
+    def scan(self, parts: Sequence[Part], code: Bytes) -> Bytes:
+        """Return in how many bits of the first plane all rows of some parts differ from a code; 256 is told as 0."""
+        found = np.empty(parts[-1].end, np.uint8)
+        for part in parts:
+            # A part at a time: the wide numbers that FAISS counts in stay in the processor's cache.
+            found[part.start : part.end] = differing(self.planes[0][part.start : part.end], code)
+        return found
 
     def differing(self, plane: int, rows: Rows, code: Bytes) -> Distances:
         """Return in how many bits of a plane each of some rows differs from a code."""

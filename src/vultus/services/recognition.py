@@ -128,25 +128,27 @@ class Recognizer:
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if not np.isfinite(length) or length == 0:
             raise InvalidInputError("The vector has no direction: its length is zero or not finite.")
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, collection)
+
+        async def attempt(home: Collection) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
             check_contract(home, contract_id)
             pipeline = self._pipelines.of(contract_id)
             if vector.shape != (pipeline.contract.dimension,):
                 raise ContractMismatchError(
                     f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
                 )
-            probe = (vector.astype(np.float64) / length).astype(np.float32)
-            with timing.stage("search"):
-                (found,) = await self._searcher.search(work, query_of(home, pipeline, probe[None, :], max(limit, 2)))
-        calibration = calibration_of(home, pipeline)
-        decision = decide(
-            [candidate.similarity for candidate in found.candidates],
-            policy=home.policy,
-            calibration=calibration,
-            gallery_size=found.gallery_size,
-        )
-        return home, decision, with_probability(found.candidates[:limit], calibration)
+            probes = (vector.astype(np.float64) / length).astype(np.float32)[None, :]
+            # No policy asks for more than this, and a vector cannot be asked whether it lives.
+            now, (found,), _ = await self._found(home, pipeline, probes, max(limit, 2), LivenessMode.REQUIRED)
+            calibration = calibration_of(now, pipeline)
+            decision = decide(
+                [candidate.similarity for candidate in found.candidates],
+                policy=now.policy,
+                calibration=calibration,
+                gallery_size=found.gallery_size,
+            )
+            return now, decision, with_probability(found.candidates[:limit], calibration)
+
+        return await under_contract(await self._collection(collection), attempt)
 
     async def _collection(self, reference: str) -> Collection:
         async with self._database.look() as work:

@@ -54,16 +54,16 @@ def test_every_face_above_the_cosine_is_proposed_and_few_others(index: Candidate
             first = hunt.closest(50)
             assert at + 1 in first
             assert len(first) < 100
-            proposed = hunt.above(floor)
+            proposed = hunt.above((floor, RISK))[0]
             assert set(np.flatnonzero(cosines >= floor) + 1) <= set(proposed)
             assert len(proposed) < 5_000
-            assert set(index.hunt(probe).above(floor)) == set(proposed), "without a first look"
+            assert set(index.hunt(probe).above((floor, RISK))[0]) == set(proposed), "without a first look"
 
 
 def test_a_stricter_cosine_proposes_fewer(index: CandidateIndex, gallery: np.ndarray) -> None:
     """The number of candidates follows what was found."""
     hunt = index.hunt(gallery[5])
-    counts = [len(hunt.above(cosine)) for cosine in (0.999, 0.97, 0.95, 0.9)]
+    counts = [len(hunt.above((cosine, RISK))[0]) for cosine in (0.999, 0.97, 0.95, 0.9)]
     assert counts[0] == 1
     assert counts == sorted(counts)
     assert counts[-1] > 1_000
@@ -73,14 +73,14 @@ def test_more_than_there_are_gives_all(gallery: np.ndarray) -> None:
     """A small index proposes everybody when asked for more."""
     small = indexed(gallery[:30])
     assert sorted(small.hunt(gallery[3]).closest(400)) == list(range(1, 31))
-    assert sorted(small.hunt(gallery[3]).above(-1.0)) == list(range(1, 31))
+    assert sorted(small.hunt(gallery[3]).above((-1.0, RISK))[0]) == list(range(1, 31))
 
 
 def test_an_empty_index_proposes_nobody() -> None:
     """No rows, no candidates, no error."""
     empty = CandidateIndex(Coder(np.zeros(DIMENSION, np.float32)), RISK)
     hunt = empty.hunt(unit(np.ones(DIMENSION)))
-    assert len(empty) == len(hunt.closest(400)) == len(hunt.above(0.5)) == 0
+    assert len(empty) == len(hunt.closest(400)) == len(hunt.above((0.5, RISK))[0]) == 0
 
 
 def test_what_was_erased_is_neither_proposed_nor_kept(gallery: np.ndarray) -> None:
@@ -120,7 +120,7 @@ def test_searches_go_on_while_faces_come_and_go(gallery: np.ndarray) -> None:
     def search() -> None:
         while not stop.is_set():
             hunt = index.hunt(gallery[77])
-            if 78 not in hunt.closest(20) or 78 not in hunt.above(0.99):
+            if 78 not in hunt.closest(20) or 78 not in hunt.above((0.99, RISK))[0]:
                 misses.append(1)
 
     threads = [threading.Thread(target=search) for _ in range(3)]

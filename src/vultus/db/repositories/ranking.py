@@ -47,9 +47,9 @@ _FUSED = {
 # Each probe reads the partition once and keeps the `deep` nearest faces. Their persons, in order of first appearance,
 # are the nearest persons: if there are `shortlist` of them, or no more faces than these, that is the answer. Only when
 # few persons own all of the nearest faces is every person's closest distance worked out, which takes three times as
-# long. `gallery` is counted once for all probes; the outer joins keep a row for a probe without candidates, so that its
-# size arrives even then. Means are worked out for the shortlist only: everybody's take ten times the whole search.
-_ALL = f"SELECT count(*) AS size FROM {COMPARED}"  # noqa: S608
+# long. The gallery is counted once for all probes; the outer joins keep a row for a probe without candidates, so that
+# its size arrives even then. Means are worked out for the shortlist only: everybody's take ten times the whole search.
+_ALL = f"SELECT count(*) FROM {COMPARED}"  # noqa: S608
 _BEST_OF_NEAREST = f"""
     WITH nearest AS MATERIALIZED (
         {{nearest}}
@@ -73,7 +73,7 @@ _NEAREST = f"""
 # The planner takes the graph where the expression is the graph's, to the letter, and nothing but the distance orders.
 # The gallery's size is PostgreSQL's count of rows, those of all contracts together: counting them takes longer than the
 # search.
-_ABOUT_ALL = f"SELECT {COUNTED} AS size FROM pg_class AS partition WHERE oid = to_regclass(:partition)"  # noqa: S608
+_ABOUT_ALL = f"SELECT {COUNTED} FROM pg_class AS partition WHERE oid = to_regclass(:partition)"  # noqa: S608
 _NEAREST_ALONG = f"""
     SELECT person_id, id, embedding::halfvec({{dimension}}) <=> probe.vector AS distance
     FROM {COMPARED} ORDER BY distance LIMIT :deep
@@ -85,16 +85,16 @@ _NEAREST_ALONG = f"""
 # compared in a way that no index knows, for PostgreSQL 18 skips over leading columns; and a range with two ends is
 # taken for a two-hundredth of the rows, one with a single end for a third.
 _NUMBERED = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
-_NEWER = f"{_NUMBERED} AND number > :after AND number < {2**63 - 1}"
+_NEWER = f"number > :after AND number < {2**63 - 1}"
+_SIZE_OF_NEWER = f"SELECT count(*) FROM {_NUMBERED} AND {_NEWER}"  # noqa: S608
 _BEST_OF_PROPOSED = f"""
     WITH compared AS (
-        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_NUMBERED}
-            AND number = ANY (
+        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_NUMBERED} AND (
+            number = ANY (
                 (CAST(:proposals AS bigint[]))[coalesce((CAST(:ends AS int[]))[probe.number - 1], 0) + 1
                                                :(CAST(:ends AS int[]))[probe.number]]
-            )
-        UNION ALL
-        SELECT person_id, id, embedding <=> probe.vector FROM {_NEWER}
+            ) OR {_NEWER}
+        )
     ), best AS (
         SELECT * FROM (
             SELECT DISTINCT ON (person_id) person_id, id AS face_id, distance FROM compared
@@ -104,15 +104,13 @@ _BEST_OF_PROPOSED = f"""
 """  # noqa: S608
 
 
-def _ranked(gallery: str, best: str, fused: str) -> TextClause:
+def _ranked(size: str, best: str, fused: str) -> TextClause:
     return text(
         f"""
-        WITH gallery AS ({gallery})
-        SELECT probe.number AS probe, gallery.size AS gallery_size, closest.person_id, closest.face_id,
+        SELECT probe.number AS probe, ({size}) AS gallery_size, closest.person_id, closest.face_id,
                1 - closest.distance AS similarity, persons.external_id, persons.name,
                (SELECT updated_at FROM collections WHERE id = :collection) AS changed_at
-        FROM gallery
-        CROSS JOIN unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
+        FROM unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
         LEFT JOIN LATERAL (
             {best}
             SELECT person_id, face_id, {fused} AS distance FROM best ORDER BY 3, person_id LIMIT :limit
@@ -129,8 +127,8 @@ SEARCH = {fusion: _ranked(_ALL, _BEST_OF_NEAREST.format(nearest=_NEAREST), fused
 @lru_cache(maxsize=1024)
 def rescore_in(partition: str, fusion: Fusion) -> TextClause:
     """Return the statement that compares with what an index proposes of a partition, and with what is newer."""
-    newer, best = (part.replace("{partition}", partition) for part in (_NEWER, _BEST_OF_PROPOSED))
-    return _ranked(f"SELECT count(*) AS size FROM {newer}", best, _FUSED[fusion])  # noqa: S608
+    size, best = (part.replace("{partition}", partition) for part in (_SIZE_OF_NEWER, _BEST_OF_PROPOSED))
+    return _ranked(size, best, _FUSED[fusion])
 
 
 @cache
