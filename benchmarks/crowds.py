@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from benchmarks.identities import DRAWN_AT_ONCE, People
 from vultus.db.database import Database
+from vultus.db.repositories.collections import partition_of
 from vultus.domain import Coding, Collection, DecisionPolicy, QualityRule
 from vultus.errors import NotFoundError
 from vultus.index.coding import BITS, Coder
@@ -123,6 +124,9 @@ class Crowd:
         async with self.database.work() as work:
             self.first = int((await work.codes.numbers(self.home.id, self.home.contract_id)).min())
             await work._session.execute(text("SELECT pg_stat_force_next_flush()"))
+        async with self.database.look() as work:  # at rest: else PostgreSQL would do this while searches are timed
+            for statement in (f"VACUUM (ANALYZE) {partition_of(self.home.id)}", "CHECKPOINT"):
+                await work._session.execute(text(statement))
 
     def probes(self, count: int) -> tuple[NDArray[np.int64], FloatArray]:
         """Return (count,) persons from all over the gallery and another photo of each, (count, d) as stored."""

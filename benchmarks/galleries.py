@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import uvloop
 
 from vultus.db import migrate
 from vultus.db.database import Database
@@ -16,13 +18,21 @@ from vultus.db.embedded import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
 
     from vultus.db.copying import Bytes
     from vultus.domain import Collection, FloatArray
 
+Result = TypeVar("Result")
+
 BATCH = 5_000
 GRANTED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it in an event loop like the service's."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 @contextmanager

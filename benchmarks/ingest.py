@@ -21,7 +21,7 @@ import asyncpg
 import numpy as np
 
 from benchmarks import record
-from benchmarks.galleries import BATCH, GRANTED, connected, digests, scratch, units
+from benchmarks.galleries import BATCH, GRANTED, connected, digests, run, scratch, units
 from benchmarks.record import Line, table
 from vultus.db.copying import END, HEADER, level_rows
 from vultus.db.repositories.faces import NewFace
@@ -51,7 +51,7 @@ CONSENT = ConsentGrant("Benchmark", "benchmark")
 def measure(faces: int) -> list[Line]:
     """Return a line for every way in."""
     with scratch() as url:
-        return asyncio.run(_measure(url, faces))
+        return run(_measure(url, faces))
 
 
 async def _measure(url: str, faces: int) -> list[Line]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vultus.domain.faces import FloatArray
 
 NumberArray = NDArray[np.int64]  # the numbers of templates, which rise in the order of commits within a collection
-CodeArray = NDArray[np.uint8]  # (n, width): a code a row, bits / 8 bytes
+CodeArray = NDArray[np.uint8]  # (n, width): a code a row, bits / 8 bytes and two more
 
 
 @dataclass(frozen=True, slots=True, eq=False)

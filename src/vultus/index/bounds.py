@@ -2,7 +2,8 @@
 
 The squared distance of unit vectors at cosine c is 2 − 2c, and stays so when the centre is subtracted from both. With
 the distances of probe and face from the centre, a and b, it gives the angle at which their codes see them:
-cos θ = (a² + b² − 2 + 2c) / 2ab. Their codes differ in a binomial number of bits of probability θ/π.
+cos θ = (a² + b² − 2 + 2c) / 2ab. Their codes differ in a binomial number of bits of probability θ/π, or fewer by
+chance alone: planes at right angles vary less. With all bits the cosine is estimated better than by counting them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtri
 from scipy.stats import binom
 
 from vultus.index.coding import REACH_STEP, REACH_STEPS
@@ -60,6 +62,20 @@ def radii(shares: NDArray[np.float64], bits: int, risk: float) -> NDArray[np.int
     """
     found: NDArray[np.int64] = _radii(bits, risk)[np.ceil(shares * SHARE_STEPS).astype(int)]
     return np.where(shares > 0, found, 0)
+
+
+def least(shares: NDArray[np.float64], deviation: float, rounding: float, risk: float) -> NDArray[np.float32]:
+    """Return the least estimated cosine, with probability 1 − `risk`, for every expected share; infinite for none.
+
+    Args:
+        shares: (n,) expected shares of bits that differ.
+        deviation: Of an estimate, by the sine of the angle; it is normal, or falls off faster.
+        rounding: The probe's deviation, whatever the angle.
+        risk: That a face is estimated lower.
+    """
+    angles = np.pi * shares
+    lowest = np.cos(angles) + ndtri(risk) * np.hypot(deviation * np.sin(angles), rounding)
+    return np.where(shares > 0, lowest, np.inf).astype(np.float32)
 
 
 @lru_cache(maxsize=32)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.index.bounds import radii, shares
+from vultus.index.bounds import least, radii, shares
 from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows, plane_bytes
 from vultus.index.coding import REACH_STEP, REACH_STEPS
 
@@ -128,10 +128,10 @@ class Hunt:
     """
 
     def __init__(self, codes: Codes, coder: Coder, probe: FloatArray) -> None:
-        code = coder.encode(probe[None])[0]
-        self._reach = float(coder.reach(probe[None])[0])
+        self._probe = coder.probe(probe)
+        self._deviation = coder.deviation
         ends = np.cumsum(plane_bytes(coder.bits)).tolist()
-        self._probe = [code[start:end].copy() for start, end in zip([0, *ends], ends, strict=False)]
+        self._planes = [self._probe.code[start:end].copy() for start, end in zip([0, *ends], ends, strict=False)]
         self._bits_seen: list[int] = [8 * end for end in ends]
         self._codes = codes
         self._parts = codes.parts
@@ -139,19 +139,17 @@ class Hunt:
     @cached_property
     def _far(self) -> Bytes:
         """In how many bits of the first plane every row differs: the scan."""
-        return self._codes.scan(self._parts, self._probe[0])
+        return self._codes.scan(self._parts, self._planes[0])
 
     def closest(self, count: int) -> Numbers:
         """Return the numbers of the about `count` faces that seem closest."""
         if not self._parts:
             return np.empty(0, np.int64)
-        last = len(self._probe) - 1
-        best = self._within(self._first_limits(count))
-        for plane in range(1, last + 1):
-            best = self._refined(best, plane)
-            if plane < last:
-                best = self._seemingly_closest(best, REFINED * count, plane)
-        return self._numbers(self._seemingly_closest(best, count, last))
+        rows = self._within(self._first_limits(count))
+        for plane in range(1, self._counted):
+            rows = self._seemingly_closest(self._refined(rows, plane), REFINED * count, plane)
+        seems = self._seems(self._cosines(rows.rows), self._reaches(rows.rows))
+        return self._numbers(rows.rows[seems <= _least_of(seems, count)])
 
     def above(self, *floors: tuple[float, float]) -> list[Numbers]:
         """Return the numbers of all faces that may be at least so similar, an array a floor.
@@ -162,24 +160,34 @@ class Hunt:
         """
         if not self._parts:
             return [np.empty(0, np.int64) for _ in floors]
-        allowed = [self._allowed(cosine, risk) for cosine, risk in floors]
-        widest = [np.max(limits, axis=0) for limits in zip(*allowed, strict=True)]
-        found = self._within(widest[0])
-        for plane in range(len(self._probe)):
-            if plane:
-                found = self._refined(found, plane)
-            found = self._nearer(found, widest[plane])
-        return [self._numbers(self._nearer(found, limits[-1])) for limits in allowed]
+        # Every look at more bits is another chance to lose a face.
+        chances = self._counted + 1
+        expected = [(shares(cosine, self._probe.reach), risk / chances) for cosine, risk in floors]
+        limits = [
+            np.max([radii(share, bits, chance) for share, chance in expected], axis=0)
+            for bits in self._bits_seen[: self._counted]
+        ]
+        found = self._nearer(self._within(limits[0]), limits[0])
+        for plane in range(1, self._counted):
+            found = self._nearer(self._refined(found, plane), limits[plane])
+        cosines, reaches = self._cosines(found.rows), self._reaches(found.rows)
+        lowest = [least(share, self._deviation, self._probe.rounding, chance) for share, chance in expected]
+        return [self._numbers(found.rows[cosines >= each.take(reaches)]) for each in lowest]
 
     def _nearer(self, found: _Found, limits: NDArray[np.int64]) -> _Found:
         """Return the rows within a limit a step of reach."""
-        return found.take(np.flatnonzero(found.differing < limits.take(self._codes.reaches.take(found.rows))))
+        return found.take(np.flatnonzero(found.differing < limits.take(self._reaches(found.rows))))
 
-    def _allowed(self, cosine: float, risk: float) -> list[NDArray[np.int64]]:
-        """Return, after each plane, in fewer than how many bits a face of every reach must differ."""
-        expected = shares(cosine, self._reach)
-        # Every plane is another chance to lose a face.
-        return [radii(expected, bits, risk / len(self._probe)) for bits in self._bits_seen]
+    @property
+    def _counted(self) -> int:
+        """How many planes' differing bits are counted, before the whole code says more than their number."""
+        return max(1, len(self._planes) - 1)
+
+    def _cosines(self, rows: Rows) -> FloatArray:
+        return self._codes.cosines(rows, self._probe)
+
+    def _reaches(self, rows: Rows) -> Bytes:
+        return self._codes.reaches.take(rows)
 
     def _within(self, limits: NDArray[np.int64]) -> _Found:
         """Return at least all rows within a limit a step of reach, in the first plane."""
@@ -194,34 +202,41 @@ class Hunt:
         """Return limits, those of some cosine, within which about `count` rows and a share of all lie."""
         step = -(-len(self._far) // SAMPLE)
         apart = self._apart(self._far[::step], self._codes.reaches[: len(self._far) : step], 0)
-        place = min(int(max(SCANNED, FIRST * count / len(self._far)) * len(apart)), len(apart) - 1)
-        cosine = 1 - float(np.partition(apart, place)[place]) / 2
+        place = int(max(SCANNED, FIRST * count / len(self._far)) * len(apart)) + 1
+        cosine = 1 - min(float(_least_of(apart, place)), 4.0) / 2
         # Half of the rows that are exactly so similar are within, and with them as many that are less.
-        return radii(shares(cosine, self._reach), self._bits_seen[0], risk=0.5)
+        return radii(shares(cosine, self._probe.reach), self._bits_seen[0], risk=0.5)
 
     def _seemingly_closest(self, found: _Found, count: int, plane: int) -> _Found:
         """Return the about `count` rows with the greatest cosines, as the share of bits that differ lets it seem."""
-        if len(found.rows) <= count:
-            return found
-        apart = self._apart(found.differing, self._codes.reaches.take(found.rows), plane)
-        most = np.partition(apart, count - 1)[count - 1]
-        return found.take(np.flatnonzero(apart <= most))
+        apart = self._apart(found.differing, self._reaches(found.rows), plane)
+        return found.take(np.flatnonzero(apart <= _least_of(apart, count)))
 
     def _apart(self, differing: Distances | Bytes, reaches: Bytes, plane: int) -> FloatArray:
         """Return the squared distances that (n,) bits differing up to a plane let rows of (n,) reaches seem to have."""
         bits = self._bits_seen[plane]
-        along = np.cos(np.pi / bits * np.arange(bits + 1, dtype=np.float32)).astype(np.float32)
+        cosines = np.cos(np.pi / bits * np.arange(bits + 1)).astype(np.float32)
+        return self._seems(cosines.take(differing), reaches)
+
+    def _seems(self, cosines: FloatArray, reaches: Bytes) -> FloatArray:
+        """Return the squared distances of rows of (n,) reaches that are seen from the centre at (n,) cosines."""
         reach = (np.arange(REACH_STEPS, dtype=np.float32) + np.float32(0.5)) * np.float32(REACH_STEP)
         theirs = reach.take(reaches)
-        apart: FloatArray = theirs * (theirs - np.float32(2 * self._reach) * along.take(differing))
-        return apart + np.float32(self._reach**2)
+        ours = np.float32(self._probe.reach)
+        apart: FloatArray = theirs * (theirs - 2 * ours * cosines) + ours * ours
+        return apart
 
     def _refined(self, found: _Found, plane: int) -> _Found:
         """Return rows with one more plane looked at."""
-        more = self._codes.differing(plane, found.rows, self._probe[plane])
+        more = self._codes.differing(plane, found.rows, self._planes[plane])
         return _Found(found.rows, found.differing + more)
 
-    def _numbers(self, found: _Found) -> Numbers:
-        numbers = self._codes.numbers.take(found.rows)
+    def _numbers(self, rows: Rows) -> Numbers:
+        numbers = self._codes.numbers.take(rows)
         alive: Numbers = numbers[numbers != ERASED]
         return alive
+
+
+def _least_of(values: FloatArray, count: int) -> np.float32 | float:
+    """Return the value that `count` of some do not exceed; infinity if there are fewer."""
+    return np.inf if len(values) <= count else np.partition(values, count - 1)[count - 1]

@@ -1,8 +1,8 @@
 """The codes in memory, and the exhaustive scan over them: the only file that imports FAISS.
 
-A row is 137 bytes for 1,024 bits: the code in planes, so that a scan reads the first bits of every row and the rest of
-the few that these leave, the reach, and the face's number. Rows are sorted by reach, but for those that came last: how
-many bits may differ depends on it, so that one number does for a whole part of the rows.
+A row is 138 bytes for 1,024 bits: the code in planes, so that a scan reads the first bits of every row and the rest of
+the few that these leave, reach and clearance, and the face's number. Rows are sorted by reach, but for those that came
+last: how many bits may differ depends on it, so that one number does for a whole part of the rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from vultus.index.coding import CLEARANCE_LOW, CLEARANCE_STEP
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.index.coding import Bytes
+    from vultus.domain import FloatArray
+    from vultus.index.coding import Bytes, Probe
 
 Numbers = NDArray[np.int64]
 Rows = NDArray[np.int64]
@@ -71,21 +74,22 @@ class Codes:
         self.count = 0
         self.planes = [np.empty((room, size), np.uint8) for size in plane_bytes(bits)]
         self.reaches = np.empty(room, np.uint8)
+        self.clearances = np.empty(room, np.uint8)
         self.numbers: Numbers = np.empty(room, np.int64)
         self.parts: tuple[Part, ...] = ()
 
     @property
     def row_bytes(self) -> int:
         """Return the memory a row takes."""
-        return self.bits // 8 + 1 + 8
+        return self.bits // 8 + 2 + 8
 
     def append(self, numbers: Numbers, codes: Bytes) -> None:
-        """Take rows for which there is room: (n,) numbers and their (n, width) codes, the reach in the last byte."""
+        """Take rows for which there is room: (n,) numbers and their (n, width) codes."""
         end, at = self.count + len(numbers), 0
         for plane in self.planes:
             plane[self.count : end] = codes[:, at : at + plane.shape[1]]
             at += plane.shape[1]
-        self.reaches[self.count : end] = codes[:, at]
+        self.reaches[self.count : end], self.clearances[self.count : end] = codes[:, at], codes[:, at + 1]
         self.numbers[self.count : end] = numbers
         self._close(end)
 
@@ -100,8 +104,8 @@ class Codes:
         alive = np.flatnonzero(self.numbers[: self.count] != ERASED)
         order = alive[np.argsort(self.reaches[alive], kind="stable")]
         copy = Codes(self.bits, max(PART_ROWS, int(SPARE * len(order)), room))
-        mine: list[NDArray[Any]] = [*self.planes, self.reaches, self.numbers]
-        theirs: list[NDArray[Any]] = [*copy.planes, copy.reaches, copy.numbers]
+        mine: list[NDArray[Any]] = [*self.planes, self.reaches, self.clearances, self.numbers]
+        theirs: list[NDArray[Any]] = [*copy.planes, copy.reaches, copy.clearances, copy.numbers]
         for column, ordered in zip(mine, theirs, strict=True):
             # With mode "raise" NumPy would make one more copy.
             np.take(column, order, axis=0, out=ordered[: len(order)], mode="clip")
@@ -130,6 +134,24 @@ class Codes:
     def differing(self, plane: int, rows: Rows, code: Bytes) -> Distances:
         """Return in how many bits of a plane each of some rows differs from a code."""
         return differing(self.planes[plane].take(rows, axis=0), code)
+
+    def cosines(self, rows: Rows, probe: Probe) -> FloatArray:
+        """Return the cosines that some rows seem to have with a probe, as seen from the centre."""
+        found = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), PART_ROWS):
+            some = rows[start : start + PART_ROWS]
+            against = np.zeros(len(some), np.int32)
+            at = 0
+            for plane in self.planes:
+                codes = plane.take(some, axis=0)
+                for place, digits in enumerate(probe.digits[:, at : at + plane.shape[1]]):
+                    against += differing(codes, digits.copy()) << place
+                at += plane.shape[1]
+            clearance = CLEARANCE_LOW + CLEARANCE_STEP * self.clearances.take(some).astype(np.float32)
+            # A digit is worth half of its place's weight, for or against.
+            together = ((2 ** len(probe.digits) - 1) * self.bits - 2 * against).astype(np.float32)
+            found[start : start + PART_ROWS] = together * np.float32(probe.step / 2 / self.bits) / clearance
+        return found
 
 
 def differing(codes: Bytes, code: Bytes) -> Distances:

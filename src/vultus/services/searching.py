@@ -196,7 +196,7 @@ def _left(
     for at, (hunt, known, floor) in enumerate(zip(hunts, proposed, floors, strict=True)):
         numbers, wished = hunt.above((floor.needed, risk), (floor.wished, WISHED_RISK))
         if len(wished) <= floor.most:
-            numbers = np.union1d(numbers, wished)
+            numbers = np.concatenate([numbers, wished])
         numbers = np.setdiff1d(numbers, known)
         if len(numbers):
             left[at] = numbers

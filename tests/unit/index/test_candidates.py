@@ -97,7 +97,7 @@ def test_what_was_erased_is_neither_proposed_nor_kept(gallery: np.ndarray) -> No
     assert held.count == 5_000
     index.tidy()
     assert index._codes.count == len(index) == len(alive)
-    assert index.bytes == 137 * len(alive)
+    assert index.bytes == 138 * len(alive)
     assert 2 in index.hunt(gallery[1]).closest(10)
 
 
