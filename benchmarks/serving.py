@@ -53,7 +53,8 @@ def measure(seconds: float = SECONDS) -> list[Line]:
     settings, limits = InferenceSettings(), PhotoSettings()
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
         load = partial(Pipelines.load, settings, limits, WeightsStore(Path(cache)))
-        networks = Processes(load, pixel_budget=limits.pixel_budget)  # forks: before anything else
+        # Forks: before anything else.
+        networks = Processes(load, pixel_budget=limits.pixel_budget, patience_s=settings.photo_timeout_s)
         with running() as server:
             return asyncio.run(_measure(server, networks, seconds))
 

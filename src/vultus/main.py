@@ -106,7 +106,8 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
     load = partial(Pipelines.load, settings.inference, settings.photos, open_store(settings))
     async with AsyncExitStack() as stack:
         forked = processes and survives_fork(settings.inference)
-        crew = Processes(load, pixel_budget=settings.photos.pixel_budget) if forked else None
+        budget, patience_s = settings.photos.pixel_budget, settings.inference.photo_timeout_s
+        crew = Processes(load, pixel_budget=budget, patience_s=patience_s) if forked else None
         if crew:
             stack.push_async_callback(crew.close)
         loading = asyncio.create_task(crew.ready() if crew else asyncio.to_thread(load))

@@ -87,6 +87,9 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
         description="Photos waiting before new ones are refused with 503.",
     )
     max_batch: int = Field(4, ge=1, le=64, description="Most waiting photos that a worker takes together.")
+    photo_timeout_s: float = Field(
+        60.0, gt=0, description="A worker process that takes longer for a photo is replaced, the photo refused."
+    )
     min_face_px: int = Field(
         40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
     )

@@ -242,7 +242,10 @@ async def test_a_network_that_nobody_was_carried_to_yet_needs_no_index_and_stops
 
 
 async def test_a_search_that_would_compare_most_of_the_gallery_is_left_to_sql(large: Large) -> None:
-    """Asked for nearly everybody, the answer is SQL's, to the last candidate."""
-    (found,), (exact,) = await large.both(large.vectors[:1, 0], limit=600)
-    assert found == exact
+    """Asked for nearly everybody, the index has no answer, and SQL's has everybody."""
+    probes = large.vectors[:1, 0]
+    async with large.database.work(read_only=True) as work:
+        assert await large.searcher.inexactly_if_so(work, large.query(probes, limit=10)) is not None
+        assert await large.searcher.inexactly_if_so(work, large.query(probes, limit=600)) is None
+    (found,) = await large.search(probes, limit=600)
     assert len(found.candidates) == 600

@@ -76,17 +76,25 @@ class AnalysisPool:
             if self.idle or time.monotonic() > until:
                 return
 
-    def check_room(self) -> None:
-        """Return if a photo would be taken now.
+    def check_workers(self) -> None:
+        """Return if there is anybody to analyse photos.
 
         Raises:
-            OverloadedError: Every place is taken; `retry_after_s` says when those in line now will have been served.
             UnavailableError: The pool is closing, or every worker ended and none could be had in its place.
         """
         if self._closing:
             raise UnavailableError(CLOSING)
         if not self._workers:
             raise UnavailableError("No process is left that analyses photos; the server must be started again.")
+
+    def check_room(self) -> None:
+        """Return if a photo would be taken now.
+
+        Raises:
+            OverloadedError: Every place is taken; `retry_after_s` says when those in line now will have been served.
+            UnavailableError: As from `check_workers`.
+        """
+        self.check_workers()
         with metrics.REFUSED.labels("photos").count_exceptions():
             self._line.check()
 

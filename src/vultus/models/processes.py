@@ -59,10 +59,12 @@ class Processes:
     Args:
         load: Loads the networks, in the other process.
         pixel_budget: Of all workers together.
+        patience_s: A worker that takes longer for a photo is stopped.
     """
 
-    def __init__(self, load: Callable[[], Pipelines], *, pixel_budget: int) -> None:
+    def __init__(self, load: Callable[[], Pipelines], *, pixel_budget: int, patience_s: float) -> None:
         self.workers: list[ProcessWorker] = []
+        self.patience_s = patience_s
         self.crowd = mmap(-1, 1)  # shared with every child
         self._socket, theirs = socket.socketpair()
         self._pid = os.fork()
@@ -152,8 +154,12 @@ class ProcessWorker:
         if self._socket is None:
             raise WorkerEndedError("The worker was not started.")
         try:
-            await _send(self._socket, (pipeline.contract.id, asked))
-            answers = _read_answers(await _receive(self._socket))
+            async with asyncio.timeout(self._crew.patience_s * len(asked)):
+                await _send(self._socket, (pipeline.contract.id, asked))
+                answers = _read_answers(await _receive(self._socket))
+        except TimeoutError as error:
+            os.kill(self.pid, signal.SIGKILL)
+            raise WorkerEndedError(f"The worker {self.pid} was stopped: it took too long.") from error
         except (EOFError, OSError) as error:
             raise WorkerEndedError(f"The worker {self.pid} ended.") from error
         except Exception as error:  # whatever it sent, it is no answer

@@ -60,6 +60,14 @@ class Images:
         timing.record(analysis.timings_ms)
         return analysis
 
+    def check_workers(self) -> None:
+        """Return if there is anybody to analyse photos.
+
+        Raises:
+            UnavailableError: There is not, or the server is shutting down.
+        """
+        self._pool.check_workers()
+
     def check_room(self) -> None:
         """Return if a photo would be taken now: a caller need not send one for nothing.
 

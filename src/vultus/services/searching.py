@@ -100,7 +100,7 @@ class Searcher:
         return await work.faces.search(query.collection_id, query.contract_id, query.probes, query.limit, query.fusion)
 
     async def inexactly_if_so(self, work: Work, query: Query) -> tuple[SearchResult, ...] | None:
-        """Search along the collection's graph or by its index; None if there is neither, or it is not to be used."""
+        """Search along the collection's graph or by its index; None if SQL should do it."""
         if query.graph is not None:
             if self._indexes.watch.doubted(query.key):
                 return None
@@ -112,8 +112,8 @@ class Searcher:
         index = self._indexes.of(query.collection_id, query.contract_id)
         return None if index is None else await self._by_index(work, query, index)
 
-    async def _by_index(self, work: Work, query: Query, index: CandidateIndex) -> tuple[SearchResult, ...]:
-        """Compare what an index proposes, and what is newer than it."""
+    async def _by_index(self, work: Work, query: Query, index: CandidateIndex) -> tuple[SearchResult, ...] | None:
+        """Compare what an index proposes, and what is newer than it; None if it proposes so much that SQL is faster."""
         # In this order: what is newer than this is added by the database, and what is not is in the index by now.
         after, size = index.last, len(index)
         hunts = [index.hunt(probe) for probe in query.probes]
@@ -125,11 +125,11 @@ class Searcher:
                 break
             count *= WIDENED
             if count > MOST_COMPARED * size:
-                return await self.exactly(work, query)
+                return None
         floors = [_floors(one, query, size) for one in found]
         left = await self._run(partial(_left, hunts, proposed, floors, index.risk))
         if any(len(numbers) > max(LEAST_SPARED, MOST_COMPARED * size) for numbers in left.values()):
-            return await self.exactly(work, query)
+            return None
         if left:
             more = await self._rescore(work, query, list(left), list(left.values()), after)
             for at, one in zip(left, more, strict=True):

@@ -41,7 +41,7 @@ SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
 async def crew(graph_cache: Path) -> AsyncIterator[Processes]:
     """Two workers."""
     load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    crew = Processes(load, pixel_budget=PhotoSettings().pixel_budget)
+    crew = Processes(load, pixel_budget=PhotoSettings().pixel_budget, patience_s=60)
     crew.known = await crew.ready()  # type: ignore[attr-defined]
     await crew.start(2)
     yield crew
@@ -98,6 +98,23 @@ async def test_a_killed_worker_is_replaced_and_its_photo_answered(crew: Processe
     assert len({worker.pid for worker in crew.workers} - before) == 1
 
 
+async def test_a_worker_that_hangs_is_replaced(
+    crew: Processes, known: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = AnalysisPool(SETTINGS, crew)
+    victim = crew.workers[-1].pid
+    os.kill(victim, signal.SIGSTOP)
+    monkeypatch.setattr(crew, "patience_s", 0.2)
+    with pytest.raises(WorkerLostError):
+        await pool.analyze(portrait(), known)
+    monkeypatch.undo()
+
+    await asyncio.gather(*pool._batches)
+    assert victim not in {worker.pid for worker in crew.workers}
+    answers = await asyncio.gather(*(pool.analyze(portrait(), known) for _ in range(6)))
+    assert [len(answer.faces) for answer in answers] == [1] * 6
+
+
 @dataclass(frozen=True)
 class OneOf:
     """A crew of one."""
@@ -123,7 +140,7 @@ async def test_photos_of_a_batch_whose_worker_died_are_tried_again_one_by_one(
 
 async def test_without_a_process_that_forks_the_pool_says_that_it_cannot_go_on(graph_cache: Path) -> None:
     load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    crew = Processes(load, pixel_budget=1000)
+    crew = Processes(load, pixel_budget=1000, patience_s=60)
     known = (await crew.ready()).default
     await crew.start(1)
     async with AnalysisPool(SETTINGS, crew) as pool:
@@ -135,12 +152,15 @@ async def test_without_a_process_that_forks_the_pool_says_that_it_cannot_go_on(g
             await pool.analyze(portrait(), known)
         with pytest.raises(UnavailableError, match="must be started again"):
             await pool.analyze(portrait(), known)
+        with pytest.raises(UnavailableError, match="must be started again"):
+            pool.check_workers()
     await crew.close()
 
 
 async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path) -> None:
     settings = InferenceSettings(pack="opencv")
-    crew = Processes(partial(Pipelines.load, settings, PhotoSettings(), WeightsStore(tmp_path)), pixel_budget=1000)
+    load = partial(Pipelines.load, settings, PhotoSettings(), WeightsStore(tmp_path))
+    crew = Processes(load, pixel_budget=1000, patience_s=60)
     with pytest.raises(WeightsError):
         await crew.ready()
     await crew.close()

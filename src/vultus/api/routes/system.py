@@ -30,7 +30,8 @@ async def live() -> HealthOut:
 
 @router.get("/health/ready", summary="Can requests be served?", responses=DOWN)
 async def ready(app: App) -> HealthOut:
-    """Answer 200 when the database answers, else 503; needs no key."""
+    """Answer 200 when the database answers and a worker is left for photos, else 503; needs no key."""
+    app.images.check_workers()
     await app.database.ping()
     return HealthOut()
 
