@@ -94,6 +94,10 @@ class PersonSearch:
         )
         return [(int(persons[at]) - 1, float(cosines[at])) for at in range(count.value)]
 
+    def close(self) -> None:
+        """Give the memory back."""
+        self._library.ifs_search_destroy(self._index)
+
     def _check(self, status: int) -> None:
         if status:
             raise RuntimeError(f"InsightFace's library refused with status {status}.")
@@ -147,6 +151,7 @@ def main() -> None:
             if now > until and len(taken) >= 5:
                 break
         told[profile] = taken, found
+        search.close()
     print(json.dumps(told))
 
 

@@ -379,11 +379,11 @@ def _beside_peer(lines: list[Line]) -> list[str]:
     reached = [name for name, ratio in ratios.items() if ratio >= PEER_BAR and name.endswith("enrolled")]
     if not said:
         return []
-    least = _verdict(len(reached) == sum(name.endswith("enrolled") for name in ratios)).capitalize()
+    verdict = _verdict(len(reached) == sum(name.endswith("enrolled") for name in ratios)).capitalize()
     return [
         f"Bar: at least {PEER_BAR}× faster than InsightFace Server's person search at {PEER_FACES:,} faces "
-        f"({', '.join(f'{name} {milliseconds(ms)} ms' for name, ms in peers.items())}; {source}). {least} for persons "
-        f"who are enrolled: {said}."
+        f"({', '.join(f'{name} {milliseconds(ms)} ms' for name, ms in peers.items())}; {source}). {verdict} for "
+        f"persons who are enrolled: {said}."
     ]
 
 

@@ -122,7 +122,7 @@ class Database:
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Work]:
-        """Ask one question that only reads: its statement is a transaction by itself, without two messages around it.
+        """Ask a question that only reads: every statement is a transaction by itself, without two messages around it.
 
         Raises:
             DatabaseUnavailableError: The database cannot be reached, or went away.

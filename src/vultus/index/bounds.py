@@ -2,8 +2,8 @@
 
 The squared distance of unit vectors at cosine c is 2 − 2c, and stays so when the centre is subtracted from both. With
 the distances of probe and face from the centre, a and b, it gives the angle at which their codes see them:
-cos θ = (a² + b² − 2 + 2c) / 2ab. Their codes differ in a binomial number of bits of probability θ/π, or fewer by
-chance alone: planes at right angles vary less. With all bits the cosine is estimated better than by counting them.
+cos θ = (a² + b² − 2 + 2c) / 2ab. Their codes differ in a binomial number of bits of probability θ/π, or in one
+that varies less, for planes at right angles. With all bits the cosine is estimated better than by counting them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def radii(shares: NDArray[np.float64], bits: int, risk: float) -> NDArray[np.int
 
 
 def least(shares: NDArray[np.float64], deviation: float, rounding: float, risk: float) -> NDArray[np.float32]:
-    """Return the least estimated cosine, with probability 1 − `risk`, for every expected share; infinite for none.
+    """Return the (n,) least cosines estimated, with probability 1 − `risk`, for every share; infinite for none.
 
     Args:
         shares: (n,) expected shares of bits that differ.
@@ -75,6 +75,7 @@ def least(shares: NDArray[np.float64], deviation: float, rounding: float, risk: 
     """
     angles = np.pi * shares
     lowest = np.cos(angles) + ndtri(risk) * np.hypot(deviation * np.sin(angles), rounding)
+    lowest[shares >= 1] = -np.inf
     return np.where(shares > 0, lowest, np.inf).astype(np.float32)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     from vultus.index.codes import Numbers
     from vultus.index.coding import Bytes, Coder
 
-SCANNED = 0.01
-"""Share of the rows that are looked at beyond the first plane,"""
+FIRST, SCANNED = 32, 0.01
+"""Rows looked at beyond the first plane for every one that is wanted; at least this share of all."""
 
-FIRST, REFINED = 32, 8
-"""or more: so many for every one that is wanted; and beyond the planes before the last."""
+REFINED = 8
+"""Rows looked at with all bits for every one that is wanted."""
 
 SAMPLE = 4096
 """Rows whose distances tell how many of all a limit leaves."""
@@ -37,7 +36,7 @@ class CandidateIndex:
 
     Args:
         coder: Makes the codes.
-        risk: That a face which would have been the answer is not proposed, 0..1.
+        risk: That a search for the answer may take of not proposing it, 0..1.
         room: For how many faces, to begin with.
 
     Attributes:
@@ -131,18 +130,21 @@ class Hunt:
         self._probe = coder.probe(probe)
         self._deviation = coder.deviation
         ends = np.cumsum(plane_bytes(coder.bits)).tolist()
-        self._planes = [self._probe.code[start:end].copy() for start, end in zip([0, *ends], ends, strict=False)]
+        self._planes = [self._probe.code[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         self._bits_seen: list[int] = [8 * end for end in ends]
         self._codes = codes
         self._parts = codes.parts
+        self._scanned: Bytes | None = None
 
-    @cached_property
+    @property
     def _far(self) -> Bytes:
-        """In how many bits of the first plane every row differs: the scan."""
-        return self._codes.scan(self._parts, self._planes[0])
+        """In how many bits of the first plane every row differs, scanned once."""
+        if self._scanned is None:
+            self._scanned = self._codes.scan(self._parts, self._planes[0])
+        return self._scanned
 
     def closest(self, count: int) -> Numbers:
-        """Return the numbers of the about `count` faces that seem closest."""
+        """Return the (n,) numbers of the about `count` faces that seem closest, in any order."""
         if not self._parts:
             return np.empty(0, np.int64)
         rows = self._within(self._first_limits(count))
@@ -152,7 +154,7 @@ class Hunt:
         return self._numbers(rows.rows[seems <= _least_of(seems, count)])
 
     def above(self, *floors: tuple[float, float]) -> list[Numbers]:
-        """Return the numbers of all faces that may be at least so similar, an array a floor.
+        """Return the (n,) numbers of all faces that may be at least so similar, in any order, an array a floor.
 
         Args:
             floors: Cosines, each with the risk that a face exactly so similar is missing; one that is closer is missing
@@ -191,18 +193,19 @@ class Hunt:
 
     def _within(self, limits: NDArray[np.int64]) -> _Found:
         """Return at least all rows within a limit a step of reach, in the first plane."""
-        rows = []
+        far, rows = self._far, []
         for part in self._parts:
             radius = int(limits[part.low : part.high + 1].max())
-            rows.append(np.flatnonzero(self._far[part.start : part.end] < radius) + part.start)
+            rows.append(np.flatnonzero(far[part.start : part.end] < radius) + part.start)
         found = np.concatenate(rows)
-        return _Found(found, self._far.take(found).astype(np.int32))
+        return _Found(found, far.take(found).astype(np.int32))
 
     def _first_limits(self, count: int) -> NDArray[np.int64]:
-        """Return limits, those of some cosine, within which about `count` rows and a share of all lie."""
-        step = -(-len(self._far) // SAMPLE)
-        apart = self._apart(self._far[::step], self._codes.reaches[: len(self._far) : step], 0)
-        place = int(max(SCANNED, FIRST * count / len(self._far)) * len(apart)) + 1
+        """Return limits, those of some cosine, within which about `FIRST` * `count` rows lie, or the share of all."""
+        far = self._far
+        step = -(-len(far) // SAMPLE)
+        apart = self._apart(far[::step], self._codes.reaches[: len(far) : step], 0)
+        place = int(max(SCANNED, FIRST * count / len(far)) * len(apart)) + 1
         cosine = 1 - min(float(_least_of(apart, place)), 4.0) / 2
         # Half of the rows that are exactly so similar are within, and with them as many that are less.
         return radii(shares(cosine, self._probe.reach), self._bits_seen[0], risk=0.5)

@@ -124,7 +124,7 @@ class Codes:
         return Part(start, end, int(reaches.min()), int(reaches.max()))
 
     def scan(self, parts: Sequence[Part], code: Bytes) -> Bytes:
-        """Return in how many bits of the first plane all rows of some parts differ from a code; 256 is told as 0."""
+        """Return in how many bits of the first plane each of the (n,) rows differs from a code; 256 is told as 0."""
         found = np.empty(parts[-1].end, np.uint8)
         for part in parts:
             # A part at a time: the wide numbers that FAISS counts in stay in the processor's cache.
@@ -136,7 +136,7 @@ class Codes:
         return differing(self.planes[plane].take(rows, axis=0), code)
 
     def cosines(self, rows: Rows, probe: Probe) -> FloatArray:
-        """Return the cosines that some rows seem to have with a probe, as seen from the centre."""
+        """Return the cosines that (n,) rows seem to have with a probe, as seen from the centre, (n,)."""
         found = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), PART_ROWS):
             some = rows[start : start + PART_ROWS]
@@ -145,7 +145,7 @@ class Codes:
             for plane in self.planes:
                 codes = plane.take(some, axis=0)
                 for place, digits in enumerate(probe.digits[:, at : at + plane.shape[1]]):
-                    against += differing(codes, digits.copy()) << place
+                    against += differing(codes, digits) << place
                 at += plane.shape[1]
             clearance = CLEARANCE_LOW + CLEARANCE_STEP * self.clearances.take(some).astype(np.float32)
             # A digit is worth half of its place's weight, for or against.

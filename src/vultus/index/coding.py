@@ -11,6 +11,7 @@ bits do: Gao and Long (2024), "RaBitQ: Quantizing high-dimensional vectors with 
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,7 +51,7 @@ class Probe(NamedTuple):
         code: (bits / 8,) its own code.
         reach: Its distance from the centre.
         digits: (`FINE`, bits / 8) its distances from the planes, the least significant digit first, each packed like a
-            code. All digits 0 is the furthest on one side, all 1 the furthest on the other.
+            code. All digits 0 is the furthest on the side where a code's bit is 0, all 1 on the side where it is 1.
         step: Between two such numbers that differ by 1, in units of the distances' root mean square.
         rounding: Standard deviation that this adds to a cosine estimated from a face's code.
     """
@@ -104,8 +105,9 @@ class Coder:
         """Return (n, bits) signed distances from the planes by their root mean square, and (n,) reaches."""
         centred = np.asarray(vectors, np.float32) - self.centre
         reach: FloatArray = np.linalg.norm(centred, axis=1)
-        scale = np.sqrt(len(self.centre)) / np.maximum(reach, EPSILON)
-        return np.asarray(centred @ self._planes * scale[:, None], np.float32), reach
+        along = np.asarray(centred @ self._planes, np.float32)
+        np.multiply(along, math.sqrt(len(self.centre)) / np.maximum(reach, EPSILON)[:, None], out=along)
+        return along, reach
 
 
 def _deviation(dimension: int, bits: int) -> float:

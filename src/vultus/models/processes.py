@@ -145,8 +145,9 @@ class ProcessWorker:
             self._socket.close()
         self._socket = self._crew.fork()
         try:
-            self.pid = pickle.loads(await _receive(self._socket))  # noqa: S301  it has seen no photo yet
-        except EOFError as error:
+            async with asyncio.timeout(self._crew.patience_s):
+                self.pid = pickle.loads(await _receive(self._socket))  # noqa: S301  it has seen no photo yet
+        except (EOFError, TimeoutError) as error:
             raise WorkerEndedError("A worker ended before it began.") from error
 
     async def describe(self, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
@@ -158,17 +159,21 @@ class ProcessWorker:
                 await _send(self._socket, (pipeline.contract.id, asked))
                 answers = _read_answers(await _receive(self._socket))
         except TimeoutError as error:
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: it took too long.") from error
         except (EOFError, OSError) as error:
             raise WorkerEndedError(f"The worker {self.pid} ended.") from error
         except Exception as error:  # whatever it sent, it is no answer
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: {error}.") from error
         if len(answers) != len(asked):
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: it answered for other photos.")
         return answers
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.kill(self.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """Tell the process to end, and wait until it has."""

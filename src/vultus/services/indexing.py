@@ -92,6 +92,8 @@ class Indexes:
                 await self._follow(key, size)
             except VultusError as error:  # of this one: the others go on
                 log.warning("a candidate index is behind: %s", error.detail, extra={"collection": str(key[0])})
+            except Exception as error:
+                log.error("a candidate index is behind", extra={"collection": str(key[0])}, exc_info=error)
         self.watch.keep({collection_id for collection_id, _ in sizes})
         metrics.INDEX_FACES.set(sum(self.sizes().values()))
         metrics.INDEX_BYTES.set(sum(held.index.bytes for held in self._held.values()))

@@ -124,6 +124,12 @@ class Recognizer:
             contract_id: Of the vector; must be the collection's.
             collection: Id or name.
             limit: Most candidates returned.
+
+        Raises:
+            InvalidInputError: The vector has no direction.
+            ContractMismatchError: It is another network's than the collection's, or of another length.
+            NotFoundError: There is no such collection.
+            OverloadedError: The collection keeps changing.
         """
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if not np.isfinite(length) or length == 0:

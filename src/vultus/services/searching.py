@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vultus.db.repositories.ranking import SHORTLIST
+from vultus.domain import Fusion
 from vultus.errors import VultusError
 from vultus.index.codes import one_thread
 from vultus.utils import metrics
@@ -118,6 +120,8 @@ class Searcher:
         after, size = index.last, len(index)
         hunts = [index.hunt(probe) for probe in query.probes]
         count = self._candidates
+        if query.fusion is Fusion.MEAN:  # persons are shortlisted by their faces, of which some have several here
+            count = max(count, 2 * (query.limit + SHORTLIST))
         while True:
             proposed = await self._run(partial(_closest, hunts, count))
             found = await self._rescore(work, query, range(len(hunts)), proposed, after)

@@ -107,7 +107,7 @@ _BEST_OF_PROPOSED = f"""
 def _ranked(size: str, best: str, fused: str) -> TextClause:
     return text(
         f"""
-        SELECT probe.number AS probe, ({size}) AS gallery_size, closest.person_id, closest.face_id,
+        SELECT probe.number AS probe, coalesce(({size}), 0) AS gallery_size, closest.person_id, closest.face_id,
                1 - closest.distance AS similarity, persons.external_id, persons.name,
                (SELECT updated_at FROM collections WHERE id = :collection) AS changed_at
         FROM unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)

@@ -13,10 +13,16 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+# Another column of the same name: no row is written anew, however many there are.
+STATEMENTS = (
+    "ALTER TABLE faces DROP code, ADD code bytea, ALTER code SET STORAGE PLAIN, ALTER code SET STATISTICS 0",
+    "DELETE FROM codings",
+)
+
 
 def upgrade() -> None:
-    op.execute("UPDATE faces SET code = NULL WHERE code IS NOT NULL")
-    op.execute("DELETE FROM codings")
+    for statement in STATEMENTS:
+        op.execute(statement)
 
 
 downgrade = upgrade
