@@ -22,6 +22,7 @@ from vultus.domain import DecisionPolicy, QualityRule
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
+    from vultus.db.repositories.ranking import SearchResult
     from vultus.domain import FloatArray
 
 COLLECTIONS = 1_000
@@ -57,15 +58,19 @@ async def _measure(url: str, collections: int, large: int) -> list[Line]:
         print(f"small_collections: {collections:,} of {FACES:,} faces", flush=True)
         for seed in range(collections):
             await _fill(database, f"small {seed}", FACES, seed)
-        for seed in range(collections):  # once each: the server learns what a partition is when it first meets it
-            await _asked(database, f"small {seed}", units(FACES, SIZE, int(seed)), random)
-        took, right = list[float](), np.zeros(collections, int)
-        for seed in np.tile(np.arange(collections), PROBES)[random.permutation(collections * PROBES)]:
-            ms, found = await _asked(database, f"small {seed}", units(FACES, SIZE, int(seed)), random)
-            took.append(ms)
-            right[seed] += found
+        order = np.tile(np.arange(collections), PROBES)[random.permutation(collections * PROBES)]
+        probes = [_probe(units(FACES, SIZE, int(seed)), random) for seed in order]
         vectors = units(large, SIZE, seed=collections)
-        answers = [await _asked(database, "large", vectors, random) for _ in range(LARGE_PROBES)]
+        large_probes = [_probe(vectors, random) for _ in range(LARGE_PROBES)]
+        for seed in range(collections):  # once each: the server learns what a partition is when it first meets it
+            await _asked(database, f"small {seed}", probes[0])
+        # Nothing is worked out between the questions: a server does not either.
+        asked = [await _asked(database, f"small {seed}", probe) for seed, probe in zip(order, probes, strict=True)]
+        answers = [await _asked(database, "large", probe) for probe in large_probes]
+    right = np.zeros(collections, int)
+    for seed, probe, (_, found) in zip(order, probes, asked, strict=True):
+        right[seed] += _right(units(FACES, SIZE, int(seed)), probe, found)
+    large_right = [_right(vectors, probe, found) for probe, (_, found) in zip(large_probes, answers, strict=True)]
     share = right / PROBES
     return [
         {
@@ -73,13 +78,13 @@ async def _measure(url: str, collections: int, large: int) -> list[Line]:
             "faces": FACES,
             "complete": int((share == 1).sum()),
             "recall_least": float(share.min()),
-            **percentiles(took),
+            **percentiles([ms for ms, _ in asked]),
         },
         {
             "collections": 1,
             "faces": large,
-            "complete": int(all(found for _, found in answers)),
-            "recall_least": float(np.mean([found for _, found in answers])),
+            "complete": int(all(large_right)),
+            "recall_least": float(np.mean(large_right)),
             **percentiles([ms for ms, _ in answers]),
         },
     ]
@@ -91,21 +96,29 @@ async def _fill(database: Database, name: str, faces: int, seed: int) -> None:
     await enrol(database, home, units(faces, SIZE, seed), seed)
 
 
-async def _asked(database: Database, name: str, vectors: FloatArray, random: np.random.Generator) -> tuple[float, bool]:
-    """Ask for somebody of a collection; return the milliseconds it took and whether the answer is right."""
+def _probe(vectors: FloatArray, random: np.random.Generator) -> FloatArray:
+    """Return a vector like one of a collection's."""
     probe = vectors[random.integers(len(vectors))] + NOISE / SIZE**0.5 * random.standard_normal(SIZE)
-    probe = (probe / np.linalg.norm(probe)).astype(np.float32)
+    return np.asarray(probe / np.linalg.norm(probe), np.float32)
+
+
+async def _asked(database: Database, name: str, probe: FloatArray) -> tuple[float, SearchResult]:
+    """Return the milliseconds that a search takes, and what it finds."""
     async with database.look() as work:
         home = await work.collections.by_name(name)
     started = time.perf_counter()
     async with database.look() as work:
         (found,) = await work.faces.search(home.id, home.contract_id, probe[None], LIMIT)
-    ms = (time.perf_counter() - started) * 1e3
+    return (time.perf_counter() - started) * 1e3, found
+
+
+def _right(vectors: FloatArray, probe: FloatArray, found: SearchResult) -> bool:
+    """Say whether the persons and their order are NumPy's."""
     stored, asked = vectors.astype(np.float16).astype(np.float64), probe.astype(np.float16).astype(np.float64)
     cosines = stored @ asked / np.linalg.norm(stored, axis=1) / np.linalg.norm(asked)
     best = np.sort(cosines)[::-1][:LIMIT]
     named = cosines[[int(candidate.external_id or -1) for candidate in found.candidates]]
-    return ms, found.gallery_size == len(vectors) and len(named) == LIMIT and np.allclose(named, best, rtol=0, atol=TIE)
+    return found.gallery_size == len(vectors) and len(named) == LIMIT and np.allclose(named, best, rtol=0, atol=TIE)
 
 
 def render(lines: list[Line]) -> str:
