@@ -36,7 +36,7 @@ class CandidateIndex:
 
     Args:
         coder: Makes the codes.
-        risk: That a search for the answer may take of not proposing it, 0..1.
+        risk: For those who search by it to pass to `Hunt.above`: that a face at the deciding cosine is missing, 0..1.
         room: For how many faces, to begin with.
 
     Attributes:
