@@ -126,7 +126,7 @@ class Crowd:
             await work._session.execute(text("SELECT pg_stat_force_next_flush()"))
         async with self.database.look() as work:  # at rest: else PostgreSQL would do this while searches are timed
             for statement in (f"VACUUM (ANALYZE) {partition_of(self.home.id)}", "CHECKPOINT"):
-                await work._session.execute(text(statement))
+                await work._session.execute(text(statement), {})
 
     def probes(self, count: int) -> tuple[NDArray[np.int64], FloatArray]:
         """Return (count,) persons from all over the gallery and another photo of each, (count, d) as stored."""

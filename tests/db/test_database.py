@@ -155,6 +155,15 @@ async def test_what_postgres_cannot_store_is_invalid_input(database: Database, h
             await work.persons.page(home.id, after=None, limit=2**70)
 
 
+@pytest.mark.parametrize("value", ["nul \0", "surrogate \ud800"])
+async def test_what_cannot_be_asked_is_invalid_input_and_not_quoted(database: Database, value: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        async with database.look() as look:
+            await look.collections.by_name(CANARY + value)
+
+    assert CANARY not in "".join(traceback.format_exception(caught.value, chain=True))
+
+
 async def test_failures_never_quote_a_value(
     database: Database, home: Collection, enrol: Callable[..., Awaitable[Any]], towards: Callable[..., FloatArray]
 ) -> None:
@@ -198,8 +207,9 @@ async def test_a_bug_in_a_statement_stays_visible(database: Database) -> None:
     "broken",
     [asyncpg.InternalClientError("another operation is in progress"), ConnectionResetError(), TimeoutError()],
 )
+@pytest.mark.parametrize("way", ["work", "look"])
 async def test_a_connection_in_disorder_is_unavailable_and_not_used_again(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Exception
+    database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Exception, way: str
 ) -> None:
     database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
 
@@ -210,7 +220,9 @@ async def test_a_connection_in_disorder_is_unavailable_and_not_used_again(
         before = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailableError):
         patch.setattr("asyncpg.prepared_stmt.PreparedStatement.fetch", fetch)
-        await run(database, "SELECT 2")
+        patch.setattr("asyncpg.Connection.fetch", fetch)
+        async with getattr(database, way)() as asked:
+            await asked.collections.by_name("home")
 
     async with database.work() as work:
         assert (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one() != before

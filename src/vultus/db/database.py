@@ -6,11 +6,12 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from vultus.db.asking import Asking
 from vultus.db.failures import DOWN, translated, watch
 from vultus.db.graphs import graph_work
 from vultus.db.locks import lock_collection
@@ -49,16 +50,23 @@ PING_TIMEOUT_S = 2.0
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
 
 
-class Work:
-    """One transaction, with everything that can be asked of the database in it."""
+class Look:
+    """What most requests ask: keys, collections, and searches, but for those along a graph."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
         self.collections = Collections(session)
-        self.persons = Persons(session)
-        self.consents = Consents(session)
         self.faces = Faces(session)
         self.keys = Keys(session)
+
+
+class Work(Look):
+    """One transaction, with everything that can be asked of the database in it."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        super().__init__(session)
+        self.persons = Persons(session)
+        self.consents = Consents(session)
         self.audit = Audit(session)
         self.idempotency = Idempotency(session)
         self.crops = Crops(session)
@@ -121,8 +129,8 @@ class Database:
                     yield Work(session)
 
     @asynccontextmanager
-    async def look(self) -> AsyncIterator[Work]:
-        """Ask a question that only reads: every statement is a transaction by itself, without two messages around it.
+    async def look(self) -> AsyncIterator[Look]:
+        """Ask questions that only read: each is a transaction by itself, without two messages around it.
 
         Raises:
             DatabaseUnavailableError: The database cannot be reached, or went away.
@@ -131,9 +139,7 @@ class Database:
         """
         with translated():
             async with self._engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                async with AsyncSession(connection, expire_on_commit=False) as session:
-                    yield Work(session)
+                yield Look(cast("AsyncSession", Asking(connection)))
 
     def graph_work(self, collection_id: UUID) -> AbstractAsyncContextManager[GraphWork]:
         """Return a connection of its own, without a time limit, that has a collection's graph for itself.

@@ -12,7 +12,7 @@ from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundErro
 from vultus.services.decision import DEFAULT_FMR
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database, Work
+    from vultus.db.database import Database, Look, Work
     from vultus.models.pipeline import FacePipeline
     from vultus.models.pipelines import Pipelines
     from vultus.services.crops import CropVault
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_COLLECTION = "default"
 
 
-async def find_collection(work: Work, reference: str) -> Collection:
+async def find_collection(work: Look, reference: str) -> Collection:
     """Return the collection with that id or name.
 
     Raises:

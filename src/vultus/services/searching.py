@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from vultus.db.database import Database, Work
+    from vultus.db.database import Database, Look
     from vultus.db.repositories.ranking import SearchResult
     from vultus.domain import Candidate, NumberArray
     from vultus.index.candidates import CandidateIndex, Hunt
@@ -64,7 +64,7 @@ class Searcher:
         # One: a scan is as fast as the memory is, and the networks have the other cores.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=one_thread)
 
-    async def search(self, work: Work, query: Query) -> tuple[SearchResult, ...]:
+    async def search(self, work: Look, query: Query) -> tuple[SearchResult, ...]:
         """Return one result a probe, in their order, as `Faces.search` does.
 
         With an index, the persons that a decision needs are exact but for its risk; who else is listed is so nearly.
@@ -97,11 +97,11 @@ class Searcher:
         if ours is not None:
             self._indexes.watch.count(query, ours, exact)
 
-    async def exactly(self, work: Work, query: Query) -> tuple[SearchResult, ...]:
+    async def exactly(self, work: Look, query: Query) -> tuple[SearchResult, ...]:
         """Compare every face, in SQL."""
         return await work.faces.search(query.collection_id, query.contract_id, query.probes, query.limit, query.fusion)
 
-    async def inexactly_if_so(self, work: Work, query: Query) -> tuple[SearchResult, ...] | None:
+    async def inexactly_if_so(self, work: Look, query: Query) -> tuple[SearchResult, ...] | None:
         """Search along the collection's graph or by its index; None if SQL should do it."""
         if query.graph is not None:
             if self._indexes.watch.doubted(query.key):
@@ -114,7 +114,7 @@ class Searcher:
         index = self._indexes.of(query.collection_id, query.contract_id)
         return None if index is None else await self._by_index(work, query, index)
 
-    async def _by_index(self, work: Work, query: Query, index: CandidateIndex) -> tuple[SearchResult, ...] | None:
+    async def _by_index(self, work: Look, query: Query, index: CandidateIndex) -> tuple[SearchResult, ...] | None:
         """Compare what an index proposes, and what is newer than it; None if it proposes so much that SQL is faster."""
         # In this order: what is newer than this is added by the database, and what is not is in the index by now.
         after, size = index.last, len(index)
@@ -141,7 +141,7 @@ class Searcher:
         return tuple(replace(one, gallery_size=size + one.gallery_size) for one in found)
 
     async def _rescore(
-        self, work: Work, query: Query, which: Sequence[int], proposed: Sequence[NumberArray], after: int
+        self, work: Look, query: Query, which: Sequence[int], proposed: Sequence[NumberArray], after: int
     ) -> list[SearchResult]:
         """Return the results of some probes among proposed and newer faces; their size is that of the newer ones."""
         return list(
