@@ -2,8 +2,8 @@
 
 The squared distance of unit vectors at cosine c is 2 − 2c, and stays so when the centre is subtracted from both. With
 the distances of probe and face from the centre, a and b, it gives the angle at which their codes see them:
-cos θ = (a² + b² − 2 + 2c) / 2ab. Their codes differ in a binomial number of bits of probability θ/π, or in one
-that varies less, for planes at right angles. With all bits the cosine is estimated better than by counting them.
+cos θ = (a² + b² − 2 + 2c) / 2ab. Every bit of their codes differs with probability θ/π; how much their number varies
+depends on how many of the planes are at right angles. With all bits the cosine is estimated better than by counting.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from scipy.stats import binom
 from vultus.index.coding import REACH_STEP, REACH_STEPS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 SHARE_STEPS = 1024
@@ -27,41 +29,43 @@ ROUNDING = 5e-4
 """By how much a cosine between stored, half-precision vectors may exceed that between the vectors coded."""
 
 
-def shares(cosine: float, reach: float) -> NDArray[np.float64]:
+REACHES = np.arange(REACH_STEPS) * REACH_STEP
+"""The least distance from the centre of every step."""
+
+
+def shares(cosines: Sequence[float], reach: float) -> NDArray[np.float64]:
     """Return, for faces of every step of reach, the largest share of bits expected to differ; 0 where none can be.
 
     Args:
-        cosine: Least similarity of probe and face.
+        cosines: (k,) least similarities of probe and face.
         reach: Distance of the probe from the centre.
 
     Returns:
-        (`REACH_STEPS`,) shares, 0..1.
+        (k, `REACH_STEPS`) shares, 0..1.
     """
-    apart = 2 - 2 * (cosine - ROUNDING)
-    low = np.arange(REACH_STEPS) * REACH_STEP
-    high = low + REACH_STEP
+    apart = 2 - 2 * (np.array(cosines)[:, None] - ROUNDING)
+    low, high = REACHES, REACHES + REACH_STEP
     # Over a step the angle is greatest where the line from the probe touches the circle, or at the nearest end.
-    touching = np.sqrt(max(reach**2 - apart, 0.0))
-    worst = np.maximum(np.clip(touching, low, high), 1e-6)
-    with np.errstate(divide="ignore"):
-        along = (reach**2 + worst**2 - apart) / (2 * max(reach, 1e-6) * worst)
-    widest: NDArray[np.float64] = np.arccos(np.clip(along, -1, 1)) / np.pi
+    touching = np.sqrt(np.maximum(reach**2 - apart, 0))
+    worst = np.maximum(np.minimum(np.maximum(touching, low), high), 1e-6)
+    along = (reach**2 + worst**2 - apart) / (2 * max(reach, 1e-6) * worst)
+    widest: NDArray[np.float64] = np.arccos(np.minimum(np.maximum(along, -1), 1)) / np.pi
     # Further from the probe's own reach than the two are apart: no such face.
-    out_of_reach = (np.maximum(low - reach, reach - high) ** 2 > apart) & ((reach < low) | (reach > high))
-    widest[out_of_reach] = 0.0
+    widest[np.maximum(np.maximum(low - reach, reach - high), 0) ** 2 > apart] = 0.0
     return widest
 
 
-def radii(shares: NDArray[np.float64], bits: int, risk: float) -> NDArray[np.int64]:
+def radii(shares: NDArray[np.float64], bits: int, together: float, risk: float) -> NDArray[np.int64]:
     """Return how many bits fewer than which differ, with probability 1 − `risk`, for every expected share; 0 for none.
 
     Args:
         shares: (n,) expected shares of bits that differ.
         bits: Looked at.
+        together: How much of them is at right angles, 0..1: `coding.together`.
         risk: That a face has more.
     """
-    found: NDArray[np.int64] = _radii(bits, risk)[np.ceil(shares * SHARE_STEPS).astype(int)]
-    return np.where(shares > 0, found, 0)
+    found: NDArray[np.int64] = _radii(bits, together, risk)[np.ceil(shares * SHARE_STEPS).astype(int)]
+    return found
 
 
 def least(shares: NDArray[np.float64], deviation: float, rounding: float, risk: float) -> NDArray[np.float32]:
@@ -80,6 +84,16 @@ def least(shares: NDArray[np.float64], deviation: float, rounding: float, risk: 
 
 
 @lru_cache(maxsize=32)
-def _radii(bits: int, risk: float) -> NDArray[np.int64]:
-    """Return the radius of every step of share."""
-    return np.asarray(binom.isf(risk, bits, np.arange(SHARE_STEPS + 1) / SHARE_STEPS), np.int64) + 1
+def _radii(bits: int, together: float, risk: float) -> NDArray[np.int64]:
+    """Return the radius of every step of share.
+
+    Over all planes at right angles a vector's squared distances add up to its own square, and so do the products of
+    two vectors' distances. Given these sums, of the variance p(1 − p) that a bit has by itself, sin²θ/π² is gone: what
+    the bit has in common with them. What is left has the tails of a binomial number of more bits.
+    """
+    share = np.arange(SHARE_STEPS + 1) / SHARE_STEPS
+    alone = share * (1 - share)
+    spared = together * (np.sin(np.pi * share) / np.pi) ** 2
+    more = np.floor(bits * alone / np.maximum(alone - spared, np.finfo(float).tiny))
+    found = np.where(alone > 0, bits / np.maximum(more, 1) * binom.isf(risk, np.maximum(more, 1), share), bits * share)
+    return np.append(0, np.floor(found[1:]).astype(np.int64) + 1)

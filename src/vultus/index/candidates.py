@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.index.bounds import least, radii, shares
-from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows, plane_bytes
-from vultus.index.coding import REACH_STEP, REACH_STEPS
+from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows
+from vultus.index.coding import REACH_STEP, REACH_STEPS, together
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from vultus.index.codes import Numbers
     from vultus.index.coding import Bytes, Coder
 
-FIRST, SCANNED = 32, 0.01
+FIRST, SCANNED = 32, 0.003
 """Rows looked at beyond the first plane for every one that is wanted; at least this share of all."""
 
-REFINED = 8
+REFINED = 12
 """Rows looked at with all bits for every one that is wanted."""
+
+PROPOSED = 255
+"""In the place of the bits that differ, of rows not to be proposed again."""
 
 SAMPLE = 4096
 """Rows whose distances tell how many of all a limit leaves."""
@@ -129,32 +132,36 @@ class Hunt:
     def __init__(self, codes: Codes, coder: Coder, probe: FloatArray) -> None:
         self._probe = coder.probe(probe)
         self._deviation = coder.deviation
-        ends = np.cumsum(plane_bytes(coder.bits)).tolist()
-        self._planes = [self._probe.code[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        self._bits_seen: list[int] = [8 * end for end in ends]
         self._codes = codes
+        # How many planes' differing bits are counted, before the whole code says more than their number.
+        self._counted = [(bits, together(len(probe), bits)) for bits in codes.ends[:-1] or codes.ends]
         self._parts = codes.parts
         self._scanned: Bytes | None = None
+        self._proposed: Rows = np.empty(0, np.int64)
 
     @property
     def _far(self) -> Bytes:
         """In how many bits of the first plane every row differs, scanned once."""
         if self._scanned is None:
-            self._scanned = self._codes.scan(self._parts, self._planes[0])
+            self._scanned = self._codes.scan(self._parts, self._probe.code)
         return self._scanned
 
     def closest(self, count: int) -> Numbers:
         """Return the (n,) numbers of the about `count` faces that seem closest, in any order."""
         if not self._parts:
             return np.empty(0, np.int64)
-        rows = self._within(self._first_limits(count))
-        for plane in range(1, self._counted):
-            rows = self._seemingly_closest(self._refined(rows, plane), REFINED * count, plane)
-        seems = self._seems(self._cosines(rows.rows), self._reaches(rows.rows))
-        return self._numbers(rows.rows[seems <= _least_of(seems, count)])
+        found = self._within(self._first_limits(count))
+        for plane in range(1, len(self._counted)):
+            found = self._seemingly_closest(self._refined(found, plane), REFINED * count, plane)
+        rows = found.rows
+        seems = self._seems(self._cosines(rows), self._reaches(rows))
+        self._proposed = rows[seems <= _least_of(seems, count)]
+        return self._numbers(self._proposed)
 
     def above(self, *floors: tuple[float, float]) -> list[Numbers]:
         """Return the (n,) numbers of all faces that may be at least so similar, in any order, an array a floor.
+
+        Those that were proposed as the closest are left out, unless no face is.
 
         Args:
             floors: Cosines, each with the risk that a face exactly so similar is missing; one that is closer is missing
@@ -162,15 +169,15 @@ class Hunt:
         """
         if not self._parts:
             return [np.empty(0, np.int64) for _ in floors]
+        self._far[self._proposed] = PROPOSED
         # Every look at more bits is another chance to lose a face.
-        chances = self._counted + 1
-        expected = [(shares(cosine, self._probe.reach), risk / chances) for cosine, risk in floors]
+        chances = [risk / (len(self._counted) + 1) for _, risk in floors]
+        expected = list(zip(shares([cosine for cosine, _ in floors], self._probe.reach), chances, strict=True))
         limits = [
-            np.max([radii(share, bits, chance) for share, chance in expected], axis=0)
-            for bits in self._bits_seen[: self._counted]
+            np.max([radii(share, *counted, chance) for share, chance in expected], axis=0) for counted in self._counted
         ]
         found = self._nearer(self._within(limits[0]), limits[0])
-        for plane in range(1, self._counted):
+        for plane in range(1, len(self._counted)):
             found = self._nearer(self._refined(found, plane), limits[plane])
         cosines, reaches = self._cosines(found.rows), self._reaches(found.rows)
         lowest = [least(share, self._deviation, self._probe.rounding, chance) for share, chance in expected]
@@ -179,11 +186,6 @@ class Hunt:
     def _nearer(self, found: _Found, limits: NDArray[np.int64]) -> _Found:
         """Return the rows within a limit a step of reach."""
         return found.take(np.flatnonzero(found.differing < limits.take(self._reaches(found.rows))))
-
-    @property
-    def _counted(self) -> int:
-        """How many planes' differing bits are counted, before the whole code says more than their number."""
-        return max(1, len(self._planes) - 1)
 
     def _cosines(self, rows: Rows) -> FloatArray:
         return self._codes.cosines(rows, self._probe)
@@ -208,7 +210,7 @@ class Hunt:
         place = int(max(SCANNED, FIRST * count / len(far)) * len(apart)) + 1
         cosine = 1 - min(float(_least_of(apart, place)), 4.0) / 2
         # Half of the rows that are exactly so similar are within, and with them as many that are less.
-        return radii(shares(cosine, self._probe.reach), self._bits_seen[0], risk=0.5)
+        return radii(shares([cosine], self._probe.reach)[0], *self._counted[0], risk=0.5)
 
     def _seemingly_closest(self, found: _Found, count: int, plane: int) -> _Found:
         """Return the about `count` rows with the greatest cosines, as the share of bits that differ lets it seem."""
@@ -217,7 +219,7 @@ class Hunt:
 
     def _apart(self, differing: Distances | Bytes, reaches: Bytes, plane: int) -> FloatArray:
         """Return the squared distances that (n,) bits differing up to a plane let rows of (n,) reaches seem to have."""
-        bits = self._bits_seen[plane]
+        bits, _ = self._counted[plane]
         cosines = np.cos(np.pi / bits * np.arange(bits + 1)).astype(np.float32)
         return self._seems(cosines.take(differing), reaches)
 
@@ -231,7 +233,7 @@ class Hunt:
 
     def _refined(self, found: _Found, plane: int) -> _Found:
         """Return rows with one more plane looked at."""
-        more = self._codes.differing(plane, found.rows, self._planes[plane])
+        more = self._codes.differing(plane, found.rows, self._probe.code)
         return _Found(found.rows, found.differing + more)
 
     def _numbers(self, rows: Rows) -> Numbers:

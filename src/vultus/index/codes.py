@@ -38,15 +38,6 @@ SPARE = 1.25
 """Room for so many times the rows there are; what is not written to yet takes no memory."""
 
 
-def plane_bytes(bits: int) -> tuple[int, ...]:
-    """Return the bytes of every plane of a code: those of `PLANES_BITS` that it has, the rest in the last."""
-    left, sizes = bits // 8, []
-    for plane in PLANES_BITS[:-1]:
-        sizes.append(min(plane // 8, left))
-        left -= sizes[-1]
-    return tuple(size for size in (*sizes, left) if size)
-
-
 class Part(NamedTuple):
     """Rows `start` to `end`, and the steps of reach they have, `low` to `high`."""
 
@@ -64,15 +55,17 @@ class Codes:
         room: Most rows.
 
     Attributes:
+        ends: How many bits a code has up to the end of every plane: those of `PLANES_BITS`, the rest in the last.
         count: Rows there are.
         parts: All of them.
     """
 
     def __init__(self, bits: int, room: int) -> None:
         self.bits = bits
+        self.ends = (*(int(end) for end in np.cumsum(PLANES_BITS[:-1]) if end < bits), bits)
         self.room = room
         self.count = 0
-        self.planes = [np.empty((room, size), np.uint8) for size in plane_bytes(bits)]
+        self.planes = [np.empty((room, size // 8), np.uint8) for size in np.diff((0, *self.ends))]
         self.reaches = np.empty(room, np.uint8)
         self.clearances = np.empty(room, np.uint8)
         self.numbers: Numbers = np.empty(room, np.int64)
@@ -125,39 +118,49 @@ class Codes:
 
     def scan(self, parts: Sequence[Part], code: Bytes) -> Bytes:
         """Return in how many bits of the first plane each of the (n,) rows differs from a code; 256 is told as 0."""
-        found = np.empty(parts[-1].end, np.uint8)
+        first, found = self._of(0, code[None]), np.empty(parts[-1].end, np.uint8)
         for part in parts:
             # A part at a time: the wide numbers that FAISS counts in stay in the processor's cache.
-            found[part.start : part.end] = differing(self.planes[0][part.start : part.end], code)
+            found[part.start : part.end] = differing(self.planes[0][part.start : part.end], first)[0]
         return found
 
     def differing(self, plane: int, rows: Rows, code: Bytes) -> Distances:
         """Return in how many bits of a plane each of some rows differs from a code."""
-        return differing(self.planes[plane].take(rows, axis=0), code)
+        found: Distances = differing(self.planes[plane].take(rows, axis=0), self._of(plane, code[None]))[0]
+        return found
 
     def cosines(self, rows: Rows, probe: Probe) -> FloatArray:
         """Return the cosines that (n,) rows seem to have with a probe, as seen from the centre, (n,)."""
         found = np.empty(len(rows), np.float32)
+        weights = 1 << np.arange(len(probe.digits), dtype=np.int32)
         for start in range(0, len(rows), PART_ROWS):
             some = rows[start : start + PART_ROWS]
             against = np.zeros(len(some), np.int32)
-            at = 0
-            for plane in self.planes:
-                codes = plane.take(some, axis=0)
-                for place, digits in enumerate(probe.digits[:, at : at + plane.shape[1]]):
-                    against += differing(codes, digits) << place
-                at += plane.shape[1]
+            for plane, codes in enumerate(self.planes):
+                against += weights @ differing(codes.take(some, axis=0), self._of(plane, probe.digits))
             clearance = CLEARANCE_LOW + CLEARANCE_STEP * self.clearances.take(some).astype(np.float32)
             # A digit is worth half of its place's weight, for or against.
             together = ((2 ** len(probe.digits) - 1) * self.bits - 2 * against).astype(np.float32)
             found[start : start + PART_ROWS] = together * np.float32(probe.step / 2 / self.bits) / clearance
         return found
 
+    def _of(self, plane: int, codes: Bytes) -> Bytes:
+        """Return a plane's bytes of (n, width) codes."""
+        start, end = (0, *self.ends)[plane : plane + 2]
+        return np.ascontiguousarray(codes[:, start // 8 : end // 8])
 
-def differing(codes: Bytes, code: Bytes) -> Distances:
-    """Return in how many bits each of (n, width) codes differs from a (width,) one."""
-    counted = np.empty(len(codes), np.int32)
-    faiss.hammings(faiss.swig_ptr(code), faiss.swig_ptr(codes), 1, len(codes), codes.shape[1], faiss.swig_ptr(counted))
+
+def differing(codes: Bytes, others: Bytes) -> Distances:
+    """Return in how many bits each of (n, width) codes differs from each of (m, width) others, (m, n)."""
+    counted = np.empty((len(others), len(codes)), np.int32)
+    faiss.hammings(
+        faiss.swig_ptr(others),
+        faiss.swig_ptr(codes),
+        len(others),
+        len(codes),
+        codes.shape[1],
+        faiss.swig_ptr(counted),
+    )
     return counted
 
 

@@ -1,7 +1,7 @@
 """Vectors to one-bit codes: on which side of planes through the gallery's centre a vector lies.
 
-Charikar (2002), "Similarity estimation techniques from rounding algorithms", STOC: of two vectors at an angle of θ a
-random plane separates a share of θ/π, so the number of bits that differ between two codes is binomial.
+Charikar (2002), "Similarity estimation techniques from rounding algorithms", STOC: two vectors at an angle of θ are
+separated by a share of θ/π of random planes, and in so many bits their codes differ, on average.
 
 The planes are at right angles to each other, as many at a time as there are dimensions. Each is as random as before,
 but together they leave less to chance, and a probe, whose distances from the planes are known, says more than its own
@@ -116,9 +116,20 @@ def _deviation(dimension: int, bits: int) -> float:
     What a code keeps of a vector is the vector times a number and something at right angles to it, in a direction
     left to chance.
     """
-    blocks = np.diff([*range(0, bits, dimension), bits])
-    astray = (blocks * (1 - MEAN_CLEARANCE**2 * blocks / dimension)).sum() * dimension / max(dimension - 1, 1)
+    astray = bits * (1 - MEAN_CLEARANCE**2 * together(dimension, bits)) * dimension / max(dimension - 1, 1)
     return float(np.sqrt(astray) / (bits * MEAN_CLEARANCE))
+
+
+@lru_cache(maxsize=64)
+def together(dimension: int, bits: int) -> float:
+    """Return what share of all dimensions the planes at right angles to a plane are, itself included, on average.
+
+    Args:
+        dimension: Of the vectors.
+        bits: The first of a code.
+    """
+    blocks = np.diff([*range(0, bits, dimension), bits])
+    return float((blocks**2).sum() / (bits * dimension))
 
 
 def reach_steps(reach: FloatArray) -> Bytes:

@@ -131,7 +131,7 @@ class Searcher:
             if count > MOST_COMPARED * size:
                 return None
         floors = [_floors(one, query, size) for one in found]
-        left = await self._run(partial(_left, hunts, proposed, floors, index.risk))
+        left = await self._run(partial(_left, hunts, floors, index.risk))
         if any(len(numbers) > max(LEAST_SPARED, MOST_COMPARED * size) for numbers in left.values()):
             return None
         if left:
@@ -192,16 +192,13 @@ def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:
     return [hunt.closest(count) for hunt in hunts]
 
 
-def _left(
-    hunts: Sequence[Hunt], proposed: Sequence[NumberArray], floors: Sequence[_Floors], risk: float
-) -> dict[int, NumberArray]:
+def _left(hunts: Sequence[Hunt], floors: Sequence[_Floors], risk: float) -> dict[int, NumberArray]:
     """Return, by probe, the faces above its floors that were not proposed yet; probes without any are absent."""
     left = {}
-    for at, (hunt, known, floor) in enumerate(zip(hunts, proposed, floors, strict=True)):
+    for at, (hunt, floor) in enumerate(zip(hunts, floors, strict=True)):
         numbers, wished = hunt.above((floor.needed, risk), (floor.wished, WISHED_RISK))
         if len(wished) <= floor.most:
             numbers = np.concatenate([numbers, wished])
-        numbers = np.setdiff1d(numbers, known)
         if len(numbers):
             left[at] = numbers
     return left
