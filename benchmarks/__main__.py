@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import photo, precision, record, request, search, serving
@@ -23,11 +24,11 @@ QUESTIONS: dict[str, ModuleType] = {
 
 def rendered(name: str) -> str:
     """Return a question's tables, made of the lines kept."""
-    question, lines = QUESTIONS[name], record.read(name)
-    if not lines:
-        return f"Not measured yet: `python -m benchmarks {name}`"
-    head = record.heading(lines[0], full_length=lines[0]["seconds"] >= question.SECONDS)
-    return f"{head}\n\n{question.render(lines)}"
+    return record.shown(name, QUESTIONS[name].render, partial(_full, name))
+
+
+def _full(name: str, lines: list[record.Line]) -> bool:
+    return bool(lines[0]["seconds"] >= QUESTIONS[name].SECONDS)
 
 
 def main() -> None:
@@ -41,12 +42,9 @@ def main() -> None:
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped then too
     for name in asked.questions or QUESTIONS:
-        if not asked.show:
-            origin = record.Origin.here()
-            record.write(name, QUESTIONS[name].measure(asked.seconds or QUESTIONS[name].SECONDS), origin)
-        text = rendered(name)
-        print(f"\n{text}\n")
-        record.document(name, text)
+        question = QUESTIONS[name]
+        measure = None if asked.show else partial(question.measure, asked.seconds or question.SECONDS)
+        record.answer(name, measure, question.render, partial(_full, name))
 
 
 if __name__ == "__main__":

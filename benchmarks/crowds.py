@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 from benchmarks.identities import DRAWN_AT_ONCE, People
+from benchmarks.server import postgres_of
 from vultus.db.database import Database
 from vultus.db.repositories.collections import partition_of
 from vultus.domain import Coding, Collection, DecisionPolicy, QualityRule
@@ -47,16 +48,10 @@ async def one_core(database: Database) -> AsyncIterator[None]:
 
 
 def _bind(server: Path, cores: list[int]) -> None:
-    for process in psutil.process_iter(["name", "cwd"]):
-        if process.pid == os.getpid() or (process.info["name"] == "postgres" and within(process.info["cwd"], server)):
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                for thread in process.threads():
-                    os.sched_setaffinity(thread.id, cores)
-
-
-def within(path: str | None, folder: Path) -> bool:
-    """Say whether a path, if there is one, lies in a folder."""
-    return path is not None and Path(path).is_relative_to(folder.resolve())
+    for process in [psutil.Process(), *postgres_of(server)]:
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            for thread in process.threads():
+                os.sched_setaffinity(thread.id, cores)
 
 
 @dataclass(eq=False)

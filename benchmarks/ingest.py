@@ -10,7 +10,6 @@ first and last.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -204,18 +203,13 @@ def render(lines: list[Line]) -> str:
 
 
 def main() -> None:
-    """Measure, keep the lines, show the table, put it into the document."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    """Answer the question of the command line."""
+    parser = record.arguments("ingest", __doc__)
     parser.add_argument("--faces", type=int, default=FACES)
-    parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
     asked = parser.parse_args()
-    if not asked.show:
-        origin = record.Origin.here()
-        record.write("ingest", measure(asked.faces), origin)
-    lines = record.read("ingest")
-    text = f"{record.heading(lines[0], full_length=lines[0]['faces'] >= FACES)}\n\n{render(lines)}"
-    print(f"\n{text}\n")
-    record.document("ingest", text)
+    record.answer(
+        "ingest", None if asked.show else lambda: measure(asked.faces), render, lambda lines: lines[0]["faces"] >= FACES
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
@@ -18,7 +19,7 @@ from benchmarks import peer
 from vultus.evaluation.provenance import commit, cpu_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 Line = dict[str, Any]
 
@@ -114,6 +115,43 @@ def read(name: str) -> list[Line]:
     """Return the lines kept; none before the first run."""
     path = RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def arguments(name: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the command line of a benchmark that is a program of its own."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
+    return parser
+
+
+def answer(
+    name: str,
+    measure: Callable[[], list[Line]] | None,
+    render: Callable[[list[Line]], str],
+    full: Callable[[list[Line]], bool],
+) -> None:
+    """Measure, keep the lines, show the tables, put them into the document.
+
+    Args:
+        name: Of the benchmark.
+        measure: Returns the lines; None takes those kept.
+        render: Returns the tables.
+        full: Says whether nothing was shortened.
+    """
+    if measure is not None:
+        origin = Origin.here()
+        write(name, measure(), origin)
+    text = shown(name, render, full)
+    print(f"\n{text}\n")
+    document(name, text)
+
+
+def shown(name: str, render: Callable[[list[Line]], str], full: Callable[[list[Line]], bool]) -> str:
+    """Return the tables of the lines kept."""
+    lines = read(name)
+    if not lines:
+        return f"Not measured yet: `python -m benchmarks {name}`"
+    return f"{heading(lines[0], full_length=full(lines))}\n\n{render(lines)}"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

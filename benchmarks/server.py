@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 START_S = 90.0
 STOP_S = 30.0
@@ -36,16 +36,18 @@ class Server:
         port: On 127.0.0.1.
         key: The administrator's; empty when it was told at an earlier start.
         pid: Of its process.
+        data: Its data directory.
     """
 
     port: int
     key: str
     pid: int
+    data: Path
 
-    def cpu_s(self) -> float:
-        """Return the processor time used so far by the server's processes without PostgreSQL, seconds."""
-        times = [process.cpu_times() for process in self._processes()]
-        return float(sum(one.user + one.system for one in times))
+    def cpu_s(self) -> dict[str, float]:
+        """Return the processor time used so far by the server: its API, its workers, its PostgreSQL, seconds."""
+        api, *workers = self._processes()
+        return {"api": _spent([api]), "workers": _spent(workers), "postgresql": _spent(postgres_of(self.data))}
 
     def memory_mib(self) -> float:
         """Return the memory of the server's processes without PostgreSQL, what several share counted once, MiB."""
@@ -54,6 +56,18 @@ class Server:
     def _processes(self) -> list[psutil.Process]:
         own = psutil.Process(self.pid)
         return [own, *(child for child in own.children(recursive=True) if child.name() != "postgres")]
+
+
+def postgres_of(data: Path) -> list[psutil.Process]:
+    """Return the processes of the PostgreSQL whose files lie in a directory."""
+    found = psutil.process_iter(["name", "cwd"])
+    named = [one for one in found if one.info["name"] == "postgres" and one.info["cwd"]]
+    return [one for one in named if Path(one.info["cwd"]).is_relative_to(data.resolve())]
+
+
+def _spent(processes: Iterable[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return float(sum(one.user + one.system for one in times))
 
 
 @contextmanager
@@ -81,7 +95,7 @@ def running(data: Path | None = None) -> Iterator[Server]:
                 preexec_fn=_end_with_parent,
             )
         try:
-            yield _announced(process, written)
+            yield _announced(process, written, folder)
         finally:
             _stop(process)
     finally:
@@ -95,13 +109,13 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _announced(process: subprocess.Popen[bytes], written: Path) -> Server:
+def _announced(process: subprocess.Popen[bytes], written: Path, data: Path) -> Server:
     until = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until:
         text = written.read_text(encoding="utf-8", errors="replace")
         if address := ADDRESS.search(text):
             key = KEY.search(text)  # told at the first start only
-            return Server(int(address[1]), key[1] if key else "", process.pid)
+            return Server(int(address[1]), key[1] if key else "", process.pid, data)
         time.sleep(0.1)
     raise RuntimeError(f"The server did not start:\n{written.read_text(encoding='utf-8', errors='replace')}")
 

@@ -9,7 +9,6 @@ of the same vectors.
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import TYPE_CHECKING
 
@@ -143,20 +142,17 @@ def render(lines: list[Line]) -> str:
 
 
 def main() -> None:
-    """Measure, keep the lines, show the table, put it into the document."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.small_collections", description=__doc__)
+    """Answer the question of the command line."""
+    parser = record.arguments("small_collections", __doc__)
     parser.add_argument("--collections", type=int, default=COLLECTIONS)
     parser.add_argument("--large", type=int, default=LARGE, help="faces of the large collection")
-    parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
     asked = parser.parse_args()
-    if not asked.show:
-        origin = record.Origin.here()
-        record.write("small_collections", measure(asked.collections, asked.large), origin)
-    lines = record.read("small_collections")
-    full = lines[0]["collections"] >= COLLECTIONS and lines[1]["faces"] >= LARGE
-    text = f"{record.heading(lines[0], full_length=full)}\n\n{render(lines)}"
-    print(f"\n{text}\n")
-    record.document("small_collections", text)
+    record.answer(
+        "small_collections",
+        None if asked.show else lambda: measure(asked.collections, asked.large),
+        render,
+        lambda lines: lines[0]["collections"] >= COLLECTIONS and lines[1]["faces"] >= LARGE,
+    )
 
 
 if __name__ == "__main__":

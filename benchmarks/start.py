@@ -7,7 +7,6 @@ that PostgreSQL recovers first. Until the index is there searches are answered t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -23,10 +22,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from benchmarks import identities, record
-from benchmarks.crowds import Crowd, within
+from benchmarks.crowds import Crowd
 from benchmarks.galleries import connected
 from benchmarks.record import Line, table
-from benchmarks.server import Server, running
+from benchmarks.server import Server, postgres_of, running
 from vultus.db.embedded import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
 
@@ -99,15 +98,11 @@ def _index_faces(server: Server) -> float:
 def _kill(server: Server, data: Path) -> None:
     """Kill the server, its workers and its PostgreSQL, none of which gets to tidy up."""
     doomed = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    doomed += [one for one in psutil.process_iter(["name", "cwd"]) if _postgres_of(one, data)]
+    doomed += postgres_of(data)
     for process in doomed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
     psutil.wait_procs(doomed, 10)
-
-
-def _postgres_of(process: psutil.Process, data: Path) -> bool:
-    return process.info["name"] == "postgres" and within(process.info["cwd"], data)
 
 
 def render(lines: list[Line]) -> str:
@@ -123,18 +118,13 @@ def render(lines: list[Line]) -> str:
 
 
 def main() -> None:
-    """Measure, keep the lines, and write the document."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
+    """Answer the question of the command line."""
+    parser = record.arguments("start", __doc__)
     parser.add_argument("--faces", type=int, default=FACES)
-    parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
     asked = parser.parse_args()
-    if not asked.show:
-        origin = record.Origin.here()
-        record.write("start", measure(asked.faces), origin)
-    lines = record.read("start")
-    text = f"{record.heading(lines[0], full_length=lines[0]['faces'] >= FACES)}\n\n{render(lines)}"
-    print(text)
-    record.document("start", text)
+    record.answer(
+        "start", None if asked.show else lambda: measure(asked.faces), render, lambda lines: lines[0]["faces"] >= FACES
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ network is the default pack's with another alignment, a vector space of its own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import os
@@ -345,21 +344,18 @@ def render(lines: list[Line]) -> str:
 
 
 def main() -> None:
-    """Measure, keep the lines, show the tables, put them into the document."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transition", description=__doc__)
+    """Answer the question of the command line."""
+    parser = record.arguments("transition", __doc__)
     parser.add_argument("--faces", type=int, default=FACES)
     parser.add_argument("--pack", help="that the gallery moves to; unless given, the default one, aligned otherwise")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="under load after every step")
-    parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
     asked = parser.parse_args()
-    if not asked.show:
-        origin = record.Origin.here()
-        record.write("transition", measure(asked.faces, asked.pack, asked.seconds), origin)
-    lines = record.read("transition")
-    full = lines[0]["seconds"] >= SECONDS and lines[0]["faces"] >= FACES
-    text = f"{record.heading(lines[0], full_length=full)}\n\n{render(lines)}"
-    print(f"\n{text}\n")
-    record.document("transition", text)
+    record.answer(
+        "transition",
+        None if asked.show else lambda: measure(asked.faces, asked.pack, asked.seconds),
+        render,
+        lambda lines: lines[0]["seconds"] >= SECONDS and lines[0]["faces"] >= FACES,
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image, ImageFilter
 from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
 
+from vultus.services.searching import Searcher
+
 if TYPE_CHECKING:
     from tests.api.conftest import Api
 
@@ -127,6 +129,35 @@ async def test_a_vector_finds_the_person_it_was_made_from(api: Api) -> None:
     found = answer.json()
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
     assert (found["verdict"], found["candidates"][0]["name"]) == ("match", "Ada")
+
+
+@pytest.mark.parametrize("change", ["patch", "delete"])
+async def test_a_vector_is_judged_by_the_collection_as_its_search_sees_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """It may be changed, or deleted, after it was looked up and before it is searched."""
+    await api.register(portrait(), name="Ada")
+    made = (await api.client.post("/v1/embeddings", files={"photo": portrait(angle=5)})).json()
+    body = {"contract_id": made["contract_id"], "vector": made["faces"][0]["vector"]}
+    lax = (await api.client.post("/v1/search", json=body)).json()
+    search = Searcher.search
+
+    async def meddled(self: Searcher, work: Any, query: Any) -> Any:
+        monkeypatch.setattr(Searcher, "search", search)
+        if change == "patch":
+            await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.9999}})
+        else:
+            assert (await api.client.delete("/v1/collections/default")).is_success
+        return await search(self, work, query)
+
+    monkeypatch.setattr(Searcher, "search", meddled)
+    found = await api.client.post("/v1/search", json=body)
+
+    assert lax["verdict"] == "match"
+    if change == "patch":
+        assert (found.json()["verdict"], found.json()["threshold"]) == ("no_match", 0.9999)
+    else:
+        assert found.status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from sqlalchemy import text
 from tests.galleries import people
 
 from vultus.db.database import Database
+from vultus.db.repositories.ranking import SHORTLIST
 from vultus.domain import Collection, FloatArray, Fusion
+from vultus.index.candidates import Hunt
 from vultus.index.coding import Coder
 from vultus.services.indexing import Indexes
 from vultus.services.queries import Query
@@ -127,6 +129,21 @@ async def test_a_mean_is_searched_too(large: Large) -> None:
     """With the fusion `mean` a person is compared by the mean of all their faces."""
     ours, exact = await large.both(probe_of(large.vectors[:20, 0]), fusion=Fusion.MEAN)
     assert [one.candidates[0] for one in ours] == [one.candidates[0] for one in exact]
+
+
+async def test_a_mean_is_looked_for_among_as_many_persons_as_in_sql(
+    large: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one with the best mean may be far down by the closest face: everybody has two, so twice as many are asked."""
+    asked, closest = [], Hunt.closest
+
+    def counted(self: Hunt, count: int) -> Any:
+        asked.append(count)
+        return closest(self, count)
+
+    monkeypatch.setattr(Hunt, "closest", counted)
+    await large.search(large.vectors[:1, 0], limit=7, fusion=Fusion.MEAN)
+    assert asked == [2 * (7 + SHORTLIST)]
 
 
 async def test_what_is_new_is_found_and_what_is_gone_is_not_before_the_index_knows(

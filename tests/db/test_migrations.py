@@ -213,10 +213,11 @@ def everywhere(columns: dict[str, tuple[str, ...]], partitions: set[str]) -> Ite
         yield partition, columns["faces"]
 
 
-async def test_faces_are_numbered_when_the_schema_grows_and_stay_when_it_shrinks(bare_database_url: str) -> None:
+async def _with_three_faces(url: str, revision: str) -> asyncpg.Connection:
+    """Return a connection to a database of a revision with three faces in a collection."""
+    await migrate.upgrade(url, revision)
     home = uuid4().hex
-    await migrate.upgrade(bare_database_url, "0003")
-    connection = await asyncpg.connect(bare_database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     await connection.execute(PARTITION.format(home))
     await connection.execute("ALTER TABLE faces DISABLE TRIGGER ALL")
     await connection.execute(
@@ -226,6 +227,11 @@ async def test_faces_are_numbered_when_the_schema_grows_and_stay_when_it_shrinks
         " FROM generate_series(1, 3) AS at",
         home,
     )
+    return connection
+
+
+async def test_faces_are_numbered_when_the_schema_grows_and_stay_when_it_shrinks(bare_database_url: str) -> None:
+    connection = await _with_three_faces(bare_database_url, "0003")
 
     await migrate.upgrade(bare_database_url, "0004")
     assert [row["number"] for row in await connection.fetch("SELECT number FROM faces ORDER BY number")] == [1, 2, 3]
@@ -233,4 +239,23 @@ async def test_faces_are_numbered_when_the_schema_grows_and_stay_when_it_shrinks
     await migrate.downgrade(bare_database_url, "0003")
 
     assert await connection.fetchval("SELECT count(*) FROM faces") == 3
+    await connection.close()
+
+
+async def test_codes_of_another_kind_go_and_nothing_else(bare_database_url: str) -> None:
+    """Either way: a server must not take codes made by other planes for its own."""
+    connection = await _with_three_faces(bare_database_url, "0005")
+    await connection.execute("ALTER TABLE codings DISABLE TRIGGER ALL")
+    for step, revision in ((migrate.upgrade, "0006"), (migrate.downgrade, "0005")):
+        await connection.execute("UPDATE faces SET code = 'x'")
+        await connection.execute(
+            "INSERT INTO codings (collection_id, contract_id, centre, bits)"
+            " SELECT collection_id, 'contract', '[0,0]', 1024 FROM faces LIMIT 1"
+        )
+
+        await step(bare_database_url, revision)
+
+        assert await connection.fetchval("SELECT count(code) FROM faces") == 0
+        assert await connection.fetchval("SELECT count(*) FROM codings") == 0
+        assert [row["number"] for row in await connection.fetch("SELECT number FROM faces ORDER BY 1")] == [1, 2, 3]
     await connection.close()

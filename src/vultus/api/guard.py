@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fastapi.params import Form
@@ -102,7 +103,8 @@ class GuardedRoute(APIRoute):
             limits = services.settings.server
             body = _Body(request, limits.max_body_bytes if long_body else limits.max_json_bytes)
             try:
-                return await handle(_StrictRequest(request.scope, body.receive))
+                with services.images.place() if form else nullcontext():
+                    return await handle(_StrictRequest(request.scope, body.receive))
             except _BodyError as error:
                 raise error.meant from None
             finally:

@@ -65,13 +65,13 @@ class Line:
         """Places taken, by jobs that wait and jobs that run."""
         return len(self._waiting) + self.running
 
-    def check(self) -> None:
-        """Return if there is a place.
+    def check(self, *, kept: int = 0) -> None:
+        """Return if there is a place, beside those that are kept for others.
 
         Raises:
             OverloadedError: There is none; `retry_after_s` says when those in line now will have been served.
         """
-        if self.taken >= self._places:
+        if self.taken + kept >= self._places:
             wait_s = max(1, math.ceil(self.taken * self._photo_s / self._workers))
             raise OverloadedError(f"All {self._places} places for photos are taken.", retry_after_s=wait_s)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +17,7 @@ from vultus.models.workers import Threads, WorkerEndedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from vultus.domain import Analysis
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.01
+
+KEPT_S = 0.2
+"""For how long a place is kept for a photo that is not here yet: less than those in line take, so that places kept for
+slow senders never leave the workers without photos."""
+
+_place: ContextVar[object] = ContextVar("_place", default=None)
 
 STAGES = ("decode", "detect", "align", "liveness", "embed")
 CLOSING = "The server is shutting down."
@@ -48,6 +57,7 @@ class AnalysisPool:
         self._workers = len(self._free)
         self._line = Line(workers=self._workers, max_queue=settings.max_queue, max_batch=settings.max_batch)
         self._batches: set[asyncio.Task[None]] = set()
+        self._kept: dict[object, float] = {}
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -95,8 +105,29 @@ class AnalysisPool:
             UnavailableError: As from `check_workers`.
         """
         self.check_workers()
+        now = time.monotonic()
         with metrics.REFUSED.labels("photos").count_exceptions():
-            self._line.check()
+            self._line.check(kept=sum(until > now for until in self._kept.values()))
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place, for a moment, for the photo of a request that is being read within the block.
+
+        Otherwise all requests that come while one is read would be let in, and most of them refused when they are read.
+
+        Raises:
+            OverloadedError: As from `check_room`.
+            UnavailableError: As from `check_workers`.
+        """
+        self.check_room()
+        place = object()
+        token = _place.set(place)
+        self._kept[place] = time.monotonic() + KEPT_S
+        try:
+            yield
+        finally:
+            self._kept.pop(place, None)
+            _place.reset(token)
 
     async def analyze(
         self,
@@ -119,6 +150,7 @@ class AnalysisPool:
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
+        self._kept.pop(_place.get(), None)
         self.check_room()
         job = Job(Asked(photo, embed, crops, liveness), pipeline, asyncio.get_running_loop().create_future())
         self._line.join(job)

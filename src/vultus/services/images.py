@@ -11,6 +11,7 @@ from vultus.utils import timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from vultus.domain import Analysis, Box, DescribedFace
     from vultus.models.pipeline import FacePipeline
@@ -75,6 +76,14 @@ class Images:
             OverloadedError: Too many photos are waiting.
         """
         self._pool.check_room()
+
+    def place(self) -> AbstractContextManager[None]:
+        """Keep a place, for a moment, for the photo of a request that is read within the block.
+
+        Raises:
+            OverloadedError: Too many photos are waiting.
+        """
+        return self._pool.place()
 
     async def one_face(
         self, photo: Photo, pipeline: FacePipeline, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF

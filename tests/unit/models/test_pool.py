@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from typing import TYPE_CHECKING, cast
 
@@ -141,6 +142,37 @@ async def test_a_full_pool_refuses_at_once_and_has_room_again_later(slow: SlowPi
         assert refused.value.facts["retry_after_s"] >= 1
         assert [(await task).sha256 for task in waiting] == ["0", "1", "2"]
         assert (await pool.take(b"later")).sha256 == "later"
+
+
+async def test_a_place_is_kept_for_a_photo_that_is_still_being_read(slow: SlowPipeline) -> None:
+    async with SlowPool(slow, workers=1, max_queue=1) as pool:
+        first = await pool.take_all(1)
+        await running(slow)
+
+        with pool.place():
+            with pytest.raises(OverloadedError), pool.place():
+                pass
+            mine = asyncio.create_task(pool.take(b"mine"))
+            await asyncio.sleep(0)
+        slow.gate.set()
+
+        assert [(await task).sha256 for task in (*first, mine)] == ["0", "mine"]
+        with pool.place():
+            pass
+
+
+async def test_no_place_is_kept_for_a_photo_that_does_not_come(
+    slow: SlowPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vultus.models.pool.KEPT_S", 0)
+    async with SlowPool(slow, workers=1, max_queue=1) as pool:
+        first = await pool.take_all(1)
+        await running(slow)
+        with pool.place():
+            other = asyncio.create_task(pool.take(b"other"), context=contextvars.Context())
+            await asyncio.sleep(0)
+            slow.gate.set()
+            assert [(await task).sha256 for task in (*first, other)] == ["0", "other"]
 
 
 async def test_when_to_try_again_follows_from_how_fast_photos_are_analysed(slow: SlowPipeline) -> None:
