@@ -132,8 +132,7 @@ async def _of_gallery(kind: Kind, gallery: Crowd, indexes: Indexes, seconds: flo
         "follow_s": round(loaded_s, 2),
         "rss_growth": psutil.Process().memory_info().rss - memory,
     }
-    settings = IndexSettings()
-    searcher = Searcher(indexes, candidates=settings.candidates)
+    searcher = Searcher(indexes, IndexSettings())
     persons, probes = gallery.probes(2_000)
     lines = []
     async with one_core(gallery.database):
@@ -306,7 +305,7 @@ def _lost(persons: NDArray[np.int64], probes: FloatArray) -> tuple[int, int, int
     assert _shared is not None
     kind, gallery, indexes = _shared
     one_thread()
-    searcher = Searcher(indexes, candidates=IndexSettings().candidates)
+    searcher = Searcher(indexes, IndexSettings())
     work: Any = _InNumpy(gallery.enrolled, gallery.first)
     truth, cosines = gallery.closest(probes)
     told = np.flatnonzero((truth == persons) & (cosines >= kind.threshold))

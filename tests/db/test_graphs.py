@@ -72,7 +72,7 @@ def query(home: Collection, probes: Any, limit: int = 2) -> Query:
 
 
 async def search(database: Database, home: Collection, probes: Any, limit: int = 2) -> list[list[str | None]]:
-    searcher = Searcher(Indexes(database, SETTINGS), candidates=40)
+    searcher = Searcher(Indexes(database, SETTINGS), SETTINGS)
     async with database.work(read_only=True) as work:
         found = await searcher.search(work, query(home, probes, limit))
     return [[candidate.external_id for candidate in one.candidates] for one in found]
@@ -155,7 +155,7 @@ async def test_other_modes_and_other_networks_do_not_use_it(database: Database, 
     assert ways(along, "another") == {"exact": False, "graph": None}
     exact = replace(along, search=SearchMode.EXACT, graph=None)
     assert ways(exact, "contract") == {"exact": True, "graph": None}
-    searcher = Searcher(Indexes(database, SETTINGS), candidates=40)
+    searcher = Searcher(Indexes(database, SETTINGS), SETTINGS)
     async with database.work(read_only=True) as work:
         assert await searcher.inexactly_if_so(work, query(exact, VECTORS[:1, 0])) is None
         assert await searcher.inexactly_if_so(work, query(along, VECTORS[:1, 0])) is not None
@@ -176,7 +176,7 @@ async def test_a_graph_that_loses_more_than_it_did_is_doubted(
     database: Database, along: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An index without its rows, as a defect would leave it: the repetition sees it, and SQL searches from then on."""
-    searcher = Searcher(Indexes(database, SETTINGS), candidates=40)
+    searcher = Searcher(Indexes(database, SETTINGS), SETTINGS)
     asked = query(along, VECTORS[:20, 0])
     await searcher.repeat(asked, database)
     watched = searcher._indexes.watch.seen[asked.key]

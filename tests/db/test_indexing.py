@@ -84,7 +84,7 @@ async def large(database: Database, home: Collection) -> Large:
             )
     persons = [UUID(bytes=one.tobytes()) for one in ids]
     indexes = Indexes(database, SETTINGS)
-    made = Large(database, home, vectors, persons, indexes, Searcher(indexes, candidates=SETTINGS.candidates))
+    made = Large(database, home, vectors, persons, indexes, Searcher(indexes, SETTINGS))
     await made.follow()
     return made
 

@@ -39,16 +39,14 @@ class CandidateIndex:
 
     Args:
         coder: Makes the codes.
-        risk: For those who search by it to pass to `Hunt.above`: that a face at the deciding cosine is missing, 0..1.
         room: For how many faces, to begin with.
 
     Attributes:
         last: Greatest number taken in: every face up to it is here or erased. Faces with greater numbers are not.
     """
 
-    def __init__(self, coder: Coder, risk: float, room: int = PART_ROWS) -> None:
+    def __init__(self, coder: Coder, room: int = PART_ROWS) -> None:
         self.coder = coder
-        self.risk = risk
         self.last = 0
         self._codes = Codes(coder.bits, room)
         self._erased = 0

@@ -105,7 +105,7 @@ class Indexes:
             coder = await self._coder(key)
             if coder is None:
                 return
-            held = _Held(CandidateIndex(coder, self._settings.risk, int(SPARE_ROOM * size.rows)), size.deleted)
+            held = _Held(CandidateIndex(coder, int(SPARE_ROOM * size.rows)), size.deleted)
         last = await self._last(key)
         if last > held.index.last:
             await self._code(key, held.index, last)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vultus.index.candidates import CandidateIndex, Hunt
     from vultus.services.indexing import Indexes
     from vultus.services.queries import Query
+    from vultus.settings import IndexSettings
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,12 @@ class Searcher:
 
     Args:
         indexes: Those there are; a collection without one is searched in SQL.
-        candidates: Faces proposed for a probe before anything is known.
+        settings: How many faces are proposed before anything is known, and at what risk the rest is left out.
     """
 
-    def __init__(self, indexes: Indexes, *, candidates: int) -> None:
+    def __init__(self, indexes: Indexes, settings: IndexSettings) -> None:
         self._indexes = indexes
-        self._candidates = candidates
+        self._settings = settings
         # One: a scan is as fast as the memory is, and the networks have the other cores.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=one_thread)
 
@@ -119,7 +120,7 @@ class Searcher:
         # In this order: what is newer than this is added by the database, and what is not is in the index by now.
         after, size = index.last, len(index)
         hunts = [index.hunt(probe) for probe in query.probes]
-        count = self._candidates
+        count = self._settings.candidates
         if query.fusion is Fusion.MEAN:  # persons are shortlisted by their faces, of which some have several here
             count = max(count, 2 * (query.limit + SHORTLIST))
         while True:
@@ -131,7 +132,7 @@ class Searcher:
             if count > MOST_COMPARED * size:
                 return None
         floors = [_floors(one, query, size) for one in found]
-        left = await self._run(partial(_left, hunts, floors, index.risk))
+        left = await self._run(partial(_left, hunts, floors, self._settings.risk))
         if any(len(numbers) > max(LEAST_SPARED, MOST_COMPARED * size) for numbers in left.values()):
             return None
         if left:

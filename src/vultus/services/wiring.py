@@ -63,7 +63,7 @@ def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines:
     images = Images(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
     indexes = Indexes(database, settings.index)
-    searcher = Searcher(indexes, candidates=settings.index.candidates)
+    searcher = Searcher(indexes, settings.index)
     shadow = Shadow(database, pool, pipelines, searcher)
     return Services(
         settings=settings,

@@ -23,7 +23,7 @@ def cone(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def indexed(vectors: np.ndarray, first: int = 1) -> CandidateIndex:
     coder = Coder(vectors.mean(axis=0))
-    index = CandidateIndex(coder, RISK)
+    index = CandidateIndex(coder)
     for at in range(0, len(vectors), 7_000):
         some = vectors[at : at + 7_000]
         index.append(np.arange(first + at, first + at + len(some)), coder.encode(some))
@@ -79,7 +79,7 @@ def test_more_than_there_are_gives_all(gallery: np.ndarray) -> None:
 
 def test_an_empty_index_proposes_nobody() -> None:
     """No rows, no candidates, no error."""
-    empty = CandidateIndex(Coder(np.zeros(DIMENSION, np.float32)), RISK)
+    empty = CandidateIndex(Coder(np.zeros(DIMENSION, np.float32)))
     hunt = empty.hunt(unit(np.ones(DIMENSION)))
     assert len(empty) == len(hunt.closest(400)) == len(hunt.above((0.5, RISK))[0]) == 0
 
