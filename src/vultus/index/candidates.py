@@ -131,7 +131,8 @@ class Hunt:
         self._probe = coder.probe(probe)
         self._deviation = coder.deviation
         self._codes = codes
-        # How many planes' differing bits are counted, before the whole code says more than their number.
+        # Of the planes whose differing bits are counted, before the whole code says more than their number: how many
+        # bits there are up to its end, and how much of them is at right angles.
         self._counted = [(bits, together(len(probe), bits)) for bits in codes.ends[:-1] or codes.ends]
         self._parts = codes.parts
         self._scanned: Bytes | None = None

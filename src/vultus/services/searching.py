@@ -199,7 +199,7 @@ def _left(hunts: Sequence[Hunt], floors: Sequence[_Floors], risk: float) -> dict
     for at, (hunt, floor) in enumerate(zip(hunts, floors, strict=True)):
         numbers, wished = hunt.above((floor.needed, risk), (floor.wished, WISHED_RISK))
         if len(wished) <= floor.most:
-            numbers = np.concatenate([numbers, wished])
+            numbers = np.union1d(numbers, wished)
         if len(numbers):
             left[at] = numbers
     return left
