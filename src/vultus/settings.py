@@ -141,7 +141,7 @@ class IndexSettings(BaseModel, frozen=True, extra="forbid"):
     risk: float = Field(
         1e-5, gt=0, le=1e-2, description="Probability that a face at the deciding cosine is not a candidate."
     )
-    candidates: int = Field(100, ge=20, description="Faces compared for a probe before it is known how many it takes.")
+    candidates: int = Field(50, ge=20, description="Faces compared for a probe before it is known how many it takes.")
     interval_s: float = Field(1.0, gt=0, description="Pause between looks for new and erased faces.")
     watch_share: float = Field(0.001, ge=0, le=1, description="Share of searches by index that are repeated exactly.")
     watch_limit: float = Field(

@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, text
 
+from vultus.db.database import Database
 from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import partition_of
 from vultus.domain import Fusion
+from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database, Work
+    from vultus.db.database import Look, Work
     from vultus.domain import Collection, DecisionPolicy, FloatArray, NumberArray
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -362,3 +364,44 @@ async def test_a_search_reads_its_collections_partition_and_no_other(
     assert number in last
     for plan in (rescored, alone, last):
         assert "Seq Scan on faces" not in plan
+
+
+async def test_only_a_statement_that_names_its_partition_keeps_its_plan(
+    database_url: str, home: Collection, crowd: UUID, towards: Towards
+) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
+    probe, contract = towards(0)[None], home.contract_id
+    async with database.work(read_only=True) as work:
+        newest = await work.codes.last_number(home.id)
+    proposals = [np.arange(newest - 400, newest)]
+
+    async def rescore(work: Look, fusion: Fusion) -> None:
+        await work.faces.rescore(home.id, contract, probe, proposals, newest - 5, 3, fusion)
+
+    async def search_both_ways(work: Look, fusion: Fusion) -> None:
+        await work.faces.search(home.id, contract, probe, 3, fusion)
+        await rescore(work, fusion)
+
+    for _ in range(3):
+        for fusion in (Fusion.MEAN, Fusion.BEST):
+            async with database.look() as look:
+                await search_both_ways(look, fusion)
+        async with database.work() as work:
+            await search_both_ways(work, Fusion.BEST)
+
+    async with database.look() as look:
+        await rescore(look, Fusion.BEST)
+        ask = look.faces._session.execute
+        statements = await ask(
+            text("SELECT name, parameter_types AS types FROM pg_prepared_statements WHERE generic_plans = 4"), {}
+        )
+        ((name, types),) = statements
+        explained = await ask(text(f'EXPLAIN EXECUTE "{name}" ({", ".join(["NULL"] * len(types))})'), {})
+        plan = "\n".join(row[0] for row in explained)
+        anew = await ask(text("SELECT statement FROM pg_prepared_statements WHERE generic_plans = 0"), {})
+        planned_anew = "\n".join(row.statement for row in anew)
+    await database.close()
+
+    assert plan.count(f" {partition_of(home.id)}_number_idx") == 3
+    assert "Seq Scan on faces" not in plan
+    assert planned_anew.count("FROM unnest") == 5  # three of the look, two of the transaction

@@ -1,4 +1,9 @@
-"""Questions put to the driver itself: most requests ask three, and SQLAlchemy's layers take longer than PostgreSQL."""
+"""Questions put to the driver itself: most requests ask three, and SQLAlchemy's layers take longer than PostgreSQL.
+
+PostgreSQL plans a statement anew every time, on all connections: a plan for any collection would lock the partitions of
+all. A statement that names its partition can keep its plan. It says so with the execution option `PLANS`, and one that
+must not keep it says that; whatever else is asked here is planned as the one before it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
 QUESTIONS = 2048
 """Statements kept as the driver takes them: a few, and one a collection with an index."""
 
+PLANS = "plan_cache_mode"
+ANEW, ONCE = "force_custom_plan", "force_generic_plan"
+
 _DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -32,14 +40,29 @@ class Asking:
 
     async def execute(self, statement: Executable, values: Mapping[str, Any]) -> Answer:
         """Return the rows of a statement that was built once; its columns arrive as the driver reads them."""
-        text, names = _as_asked(statement)
-        driver: Any = (await self._connection.get_raw_connection()).driver_connection
-        try:
-            rows = await driver.fetch(text, *(values[name] for name in names), record_class=_Row)
-        except (OSError, InternalClientError):
-            await self._connection.invalidate()  # whatever state it is in, nobody should get it again
-            raise
+        text, names, plans = _as_asked(statement)
+        if plans is not None:
+            await have_planned(self._connection, plans)
+        asked = [values[name] for name in names]
+        rows: list[Any] = await _tell(self._connection, "fetch", text, *asked, record_class=_Row)
         return Answer(rows)
+
+
+async def have_planned(connection: AsyncConnection, plans: str) -> None:
+    """Have a connection's statements planned `ANEW` every time, as they are to begin with, or `ONCE`."""
+    if connection.info.get(PLANS, ANEW) != plans:
+        connection.info[PLANS] = None  # if this is broken off, nobody knows
+        await _tell(connection, "execute", f"SET {PLANS} = {plans}")
+        connection.info[PLANS] = plans
+
+
+async def _tell(connection: AsyncConnection, method: str, *values: Any, **options: Any) -> Any:
+    driver = (await connection.get_raw_connection()).driver_connection
+    try:
+        return await getattr(driver, method)(*values, **options)
+    except (OSError, InternalClientError):
+        await connection.invalidate()  # whatever state it is in, nobody should get it again
+        raise
 
 
 class Answer:
@@ -63,7 +86,7 @@ class _Row(Record):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=QUESTIONS)
-def _as_asked(statement: Executable) -> tuple[str, tuple[str, ...]]:
-    """Return a statement as PostgreSQL reads it and the names of its values, in their order."""
+def _as_asked(statement: Executable) -> tuple[str, tuple[str, ...], str | None]:
+    """Return a statement as PostgreSQL reads it, the names of its values, in their order, and how it is planned."""
     compiled: Any = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
-    return str(compiled), tuple(compiled.positiontup)
+    return str(compiled), tuple(compiled.positiontup), statement.get_execution_options().get(PLANS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from vultus.db.asking import Asking
+from vultus.db.asking import ANEW, PLANS, Asking, have_planned
 from vultus.db.failures import DOWN, translated, watch
 from vultus.db.graphs import graph_work
 from vultus.db.locks import lock_collection
@@ -122,6 +122,7 @@ class Database:
         """
         with translated():
             async with self._engine.connect() as connection:
+                await have_planned(connection, ANEW)
                 if read_only:
                     # One moment for all its statements: a collection must not change its network between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
@@ -190,7 +191,7 @@ def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
                 "statement_timeout": str(timeout_ms),
                 "idle_in_transaction_session_timeout": "60000",
                 # A generic plan would lock the partitions of every collection; planning costs a tenth of a millisecond.
-                "plan_cache_mode": "force_custom_plan",
+                PLANS: ANEW,
                 "jit": "off",
                 "work_mem": "32MB",  # a search groups the templates of a collection by person
             },

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, text
 
+from vultus.db.asking import ANEW, ONCE, PLANS
 from vultus.db.repositories.codes import COUNTED
 from vultus.db.types import encode_halfvec
 from vultus.domain import Candidate, FloatArray, Fusion
@@ -104,8 +105,8 @@ _BEST_OF_PROPOSED = f"""
 """  # noqa: S608
 
 
-def _ranked(size: str, best: str, fused: str) -> TextClause:
-    return text(
+def _ranked(size: str, best: str, fused: str, plans: str = ANEW) -> TextClause:
+    statement = text(
         f"""
         SELECT probe.number AS probe, coalesce(({size}), 0) AS gallery_size, closest.person_id, closest.face_id,
                1 - closest.distance AS similarity, persons.external_id, persons.name,
@@ -119,6 +120,7 @@ def _ranked(size: str, best: str, fused: str) -> TextClause:
         ORDER BY probe.number, closest.distance, closest.person_id
         """  # noqa: S608
     )
+    return statement.execution_options(**{PLANS: plans})
 
 
 SEARCH = {fusion: _ranked(_ALL, _BEST_OF_NEAREST.format(nearest=_NEAREST), fused) for fusion, fused in _FUSED.items()}
@@ -128,7 +130,8 @@ SEARCH = {fusion: _ranked(_ALL, _BEST_OF_NEAREST.format(nearest=_NEAREST), fused
 def rescore_in(partition: str, fusion: Fusion) -> TextClause:
     """Return the statement that compares with what an index proposes of a partition, and with what is newer."""
     size, best = (part.replace("{partition}", partition) for part in (_SIZE_OF_NEWER, _BEST_OF_PROPOSED))
-    return _ranked(size, best, _FUSED[fusion])
+    # Planning takes as long as the rest; for a mean it also reads faces by their collection, not from their partition.
+    return _ranked(size, best, _FUSED[fusion], ONCE if fusion is Fusion.BEST else ANEW)
 
 
 @cache
