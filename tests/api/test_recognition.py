@@ -84,6 +84,33 @@ async def test_two_collections_do_not_see_each_other(api: Api) -> None:
     assert (face["verdict"], face["candidates"], face["gallery_size"]) == ("no_match", [], 0)
 
 
+async def test_a_collection_is_searched_as_it_is_now_and_by_the_name_it_has_now(api: Api) -> None:
+    """However it was when it was searched before."""
+    gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
+    ada = await api.register(portrait(), name="Ada", collection="gate")
+
+    async def verdict(**fields: Any) -> tuple[str, str]:
+        found = await api.recognize(portrait(scale=0.8), **{"collection": "gate", **fields})
+        return found["collection_id"], found["faces"][0]["verdict"]
+
+    lax = await verdict()
+    await api.client.patch("/v1/collections/gate", json={"policy": {"threshold": 0.9999}})
+    strict = [await verdict() for _ in range(2)]
+    await api.client.patch("/v1/collections/gate", json={"name": "door", "policy": {"threshold": 0.9}})
+    new = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
+    empty = (await api.recognize(nobody(), collection="gate"))["collection_id"]
+    renamed = [await verdict(), await verdict(), await verdict(collection="door"), await verdict(collection=gate)]
+    await api.client.delete("/v1/collections/gate")
+
+    assert (lax, strict) == ((gate, "match"), [(gate, "no_match")] * 2)
+    assert empty == new
+    assert renamed == [(new, "no_match")] * 2 + [(gate, "match")] * 2
+    assert ada["person"]["collection_id"] == gate
+    for photo in (portrait(), nobody()):
+        gone = await api.recognize(photo, status=404, collection="gate")
+        assert gone["code"] == "not_found"
+
+
 async def test_two_photos_are_compared(api: Api) -> None:
     async def compare(first: bytes, second: bytes, **fields: str) -> Any:
         return (await api.client.post("/v1/compare", data=fields, files={"first": first, "second": second})).json()

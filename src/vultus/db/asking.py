@@ -1,4 +1,4 @@
-"""Questions put to the driver itself: most requests ask three, and SQLAlchemy's layers take longer than PostgreSQL.
+"""Questions put to the driver itself: most requests ask two, and SQLAlchemy's layers take longer than PostgreSQL.
 
 PostgreSQL plans a statement anew every time, on all connections: a plan for any collection would lock the partitions of
 all. A statement that names its partition can keep its plan. It says so with the execution option `PLANS`, and one that

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vultus.domain import LivenessMode
-from vultus.errors import ContractMismatchError, InvalidInputError
+from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError
 from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
@@ -27,8 +28,16 @@ if TYPE_CHECKING:
     from vultus.services.shadow import Shadow
 
 
+REMEMBERED = 1024
+"""Names and ids of collections."""
+
+
 class Recognizer:
-    """Search a collection for faces and vectors."""
+    """Search a collection for faces and vectors.
+
+    A collection is remembered as it was when it was last searched. A photo is looked at on that trust, and the search
+    itself says whether the collection still is the same: that spares a question before every photo.
+    """
 
     def __init__(
         self, database: Database, images: Images, pipelines: Pipelines, searcher: Searcher, shadow: Shadow
@@ -38,6 +47,7 @@ class Recognizer:
         self._pipelines = pipelines
         self._searcher = searcher
         self._shadow = shadow
+        self._remembered: dict[str, Collection] = {}
 
     async def recognize(
         self,
@@ -63,12 +73,18 @@ class Recognizer:
         async def attempt(home: Collection) -> Recognition:
             mode = home.policy.liveness.at_least(liveness)
             analysis = await self._images.analyze(photo, self._pipelines.of(home.contract_id), liveness=mode)
-            return await self._named(home, photo, analysis, limit, mode, unique_per_image=unique_per_image)
+            if not analysis.faces:  # nothing is searched that would say whether the collection still is the same
+                now = await self._collection(collection)
+                check_searched(home, now, mode)
+                return Recognition(now, analysis, ())
+            return await self._named(collection, home, photo, analysis, limit, mode, unique_per_image=unique_per_image)
 
-        return await under_contract(await self._collection(collection), attempt)
+        home = self._remembered.get(collection) or await self._collection(collection)
+        return await under_contract(home, attempt)
 
     async def _named(
         self,
+        reference: str,
         home: Collection,
         photo: Photo,
         analysis: Analysis,
@@ -78,13 +94,11 @@ class Recognizer:
         unique_per_image: bool,
     ) -> Recognition:
         """Search for the faces of a photo and decide about each."""
-        if not analysis.faces:
-            return Recognition(home, analysis, ())
         pipeline = self._pipelines.of(home.contract_id)
         probes = np.stack([face.vector for face in analysis.faces])
         # The verdict needs the runner-up, and a unique assignment as many persons as there are faces.
         depth = max(limit, 2, len(analysis.faces) + 1 if unique_per_image else 0)
-        now, found, transition = await self._found(home, pipeline, probes, depth, mode)
+        now, found, transition = await self._found(reference, home, pipeline, probes, depth, mode)
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(now, analysis, named)
         # The other network is not asked about attacks: their comparison would say nothing about it.
@@ -93,22 +107,29 @@ class Recognizer:
         return recognition
 
     async def _found(
-        self, home: Collection, pipeline: FacePipeline, probes: FloatArray, depth: int, mode: LivenessMode
+        self,
+        reference: str,
+        home: Collection,
+        pipeline: FacePipeline,
+        probes: FloatArray,
+        depth: int,
+        mode: LivenessMode,
     ) -> tuple[Collection, tuple[SearchResult, ...], Transition | None]:
         """Return the collection as it is now, what a search of it found, and how it changes its network if it does.
 
-        The collection may have been changed or dropped while its photo was looked at.
+        The collection may have been changed or dropped since it was remembered, and another one have its name.
         """
         query = query_of(home, pipeline, probes, depth)
         if home.second_contract_id is None and query.graph is None:
             # The search says whether the collection still is what it was: three messages fewer than a transaction.
             async with self._database.look() as work:
-                with timing.stage("search"):
+                with suppress(NotFoundError), timing.stage("search"):
                     found = await self._searcher.search(work, query)
-            if found[0].changed_at == home.updated_at:
-                return home, found, None
+                    if found[0].changed_at == home.updated_at:
+                        self._remember(reference, home)
+                        return home, found, None
         async with self._database.work(read_only=True) as work:
-            now = await work.collections.get(home.id)
+            now = await find_collection(work, reference)
             check_searched(home, now, mode)
             with timing.stage("search"):
                 found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
@@ -144,7 +165,8 @@ class Recognizer:
                 )
             probes = (vector.astype(np.float64) / length).astype(np.float32)[None, :]
             # No policy asks for more than this, and a vector cannot be asked whether it lives.
-            now, (found,), _ = await self._found(home, pipeline, probes, max(limit, 2), LivenessMode.REQUIRED)
+            depth = max(limit, 2)
+            now, (found,), _ = await self._found(collection, home, pipeline, probes, depth, LivenessMode.REQUIRED)
             calibration = calibration_of(now, pipeline)
             decision = decide(
                 [candidate.similarity for candidate in found.candidates],
@@ -155,6 +177,11 @@ class Recognizer:
             return now, decision, with_probability(found.candidates[:limit], calibration)
 
         return await under_contract(await self._collection(collection), attempt)
+
+    def _remember(self, reference: str, home: Collection) -> None:
+        if reference not in self._remembered and len(self._remembered) == REMEMBERED:
+            self._remembered.pop(next(iter(self._remembered)))
+        self._remembered[reference] = home
 
     async def _collection(self, reference: str) -> Collection:
         async with self._database.look() as work:
