@@ -326,6 +326,33 @@ async def test_a_full_server_refuses_at_once(serve: Callable[..., Any]) -> None:
     assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
 
 
+async def test_a_photo_that_is_being_read_has_its_place(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vultus.models.pool.KEPT_S", 60.0)
+    api = await serve(inference={"workers": 1, "max_queue": 1})
+    both_begun, go_on = asyncio.Barrier(3), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        await both_begun.wait()
+        await go_on.wait()
+        yield b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n' + portrait()
+        yield b"\r\n--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    ask = api.client.post
+    held = [asyncio.create_task(ask("/v1/recognize", content=slow(), headers=headers)) for _ in range(2)]
+    await both_begun.wait()
+    read = [0]
+    refused = await upload(api, read)
+    go_on.set()
+    served = [(await each).status_code for each in held]
+    afterwards = await api.client.post("/v1/detect", files={"photo": portrait()})
+
+    assert (refused.status_code, refused.json()["code"], read) == (503, "overloaded", [0])
+    assert (served, afterwards.status_code) == ([200, 200], 200)
+
+
 async def test_a_defect_is_answered_without_its_secrets(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("the password is swordfish")
