@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 from tests.weights import FOLDER
 
 from benchmarks.photo import Call, interleave
@@ -24,6 +25,7 @@ from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.embedding import dlib_resnet_graph
 from vultus.models.liveness.minifasnet_graph import build_minifasnet
 from vultus.models.runtime import OnnxSession, all_cores, limit_threads, openvino_session, usable_cores
+from vultus.models.runtime.onnx_session import DeviceSession
 from vultus.models.runtime.openvino_session import OpenVinoSession
 from vultus.models.runtime.parity import answers, fixed_inputs, least_cosine, most_deviation
 from vultus.models.store import WeightsStore
@@ -100,6 +102,8 @@ def _of_network(name: str, graph: bytes, seconds: float) -> list[Line]:
         sessions["OpenVINO, fp32"] = OpenVinoSession(graph, "fp32")
         if openvino_session.has_bf16():
             sessions["OpenVINO, bf16"] = OpenVinoSession(graph, "bf16")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and all(base.shape[1:]):
+        sessions["ONNX Runtime, CUDA"] = DeviceSession(graph, "cuda")
     inputs = fixed_inputs(base.shape, pixels=base.pixels)
     reference = answers(base, inputs)
     differ = least_cosine if name in EMBEDDERS else most_deviation
@@ -132,7 +136,8 @@ def _ways(sessions: dict[str, GraphSession], values: NDArray[Any]) -> dict[str, 
             return Call.of(lambda: session.run(values))
 
     ways: dict[str, Run] = {way: partial(call, session, False) for way, session in sessions.items()}
-    return ways | {way + ALL: partial(call, session, True) for way, session in sessions.items()}
+    wide = {way: session for way, session in sessions.items() if not isinstance(session, DeviceSession)}
+    return ways | {way + ALL: partial(call, session, True) for way, session in wide.items()}
 
 
 def _line(calls: list[Call[object]]) -> Line:

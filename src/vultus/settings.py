@@ -100,7 +100,9 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Literal["auto"] | Precision = Field(
         "auto", description="Of embedding networks; `auto` takes bf16 where the processor and OpenVINO have it."
     )
-    device: Device = Field("cpu", description="Where ONNX Runtime runs the networks; never the CPU instead of it.")
+    device: Device = Field(
+        "cpu", description="Where ONNX Runtime runs networks for images of one size; never the CPU instead."
+    )
 
     @field_validator("extra_packs", mode="before")
     @classmethod

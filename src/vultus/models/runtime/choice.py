@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vultus.models.runtime.parity import Answers
     from vultus.models.runtime.session import GraphSession
-    from vultus.settings import InferenceSettings
+    from vultus.settings import Device, InferenceSettings
 
     Way = Callable[[bytes], GraphSession]
 
@@ -116,14 +116,19 @@ def _fp32(settings: InferenceSettings) -> tuple[Way, str]:
     """Return how networks run in fp32, and that in words."""
     if settings.device != "cpu":
         provider_of(settings.device)
-        return partial(
-            DeviceSession, device=settings.device
-        ), f"ONNX Runtime {onnx_session.version()}, {settings.device}"
+        words = f"ONNX Runtime {onnx_session.version()}, {settings.device}; networks for images of any size on the CPU"
+        return partial(_on_device, device=settings.device), words
     if settings.runtime == "openvino":
         if openvino_session.version() is None:
             raise SetupError(f"inference.runtime is openvino, but {NOT_INSTALLED}.")
         return partial(OpenVinoSession, precision="fp32"), f"OpenVINO {openvino_session.version()}, fp32"
     return OnnxSession, f"ONNX Runtime {onnx_session.version()}, fp32"
+
+
+def _on_device(graph: bytes, device: Device) -> GraphSession:
+    """Load a network on a device, or on the CPU where images of all sizes would be slower there (`DeviceSession`)."""
+    session = OnnxSession(graph)
+    return DeviceSession(graph, device) if all(session.shape[1:]) else session
 
 
 def _missing_for_bf16() -> str | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime as ort
 
 from vultus.errors import SetupError, WeightsError
 from vultus.models.runtime.session import Compiled, GraphSession
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from vultus.settings import Device
@@ -19,6 +22,9 @@ SEVERITY_ERROR = 3
 """ONNX Runtime's severity below which it stays silent: its warnings are about graphs, not about photos."""
 
 CPU = "CPUExecutionProvider"
+
+BATCHES = (1, 2, 4, 8, 16)
+"""Numbers of images a device is prepared for."""
 
 
 class OnnxSession(GraphSession):
@@ -36,8 +42,11 @@ class OnnxSession(GraphSession):
 class DeviceSession(GraphSession):
     """A graph on a GPU or another accelerator; refused where it would run on the CPU instead.
 
+    A device plans every layer anew when the shape of its input changes, which takes it longer than computing. So a
+    graph that takes any number of images is loaded once for each of `BATCHES`, and used before anybody waits for it.
+
     Args:
-        graph: ONNX.
+        graph: ONNX, for images of one size.
         device: Not `cpu`.
 
     Raises:
@@ -45,24 +54,38 @@ class DeviceSession(GraphSession):
         WeightsError: It cannot load the graph.
     """
 
-    widens = False
-
     def __init__(self, graph: bytes, device: Device) -> None:
         self.words = f"ONNX Runtime on {device}"
         self._device = device
         super().__init__(graph)
+        first, *others = self.batches
+        self._planned = {first: self._one_core} | {batch: self._compile(graph, 1) for batch in others}
+        image = [size or 1 for size in self.shape[1:]]
+        for batch in self.batches:
+            self.run(np.zeros([batch, *image], np.uint8 if self.pixels else np.float32))
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Numbers of images it takes, ascending."""
+        return super().batches or BATCHES
+
+    def _chosen(self, images: int) -> Compiled:
+        return self._planned[images]
 
     def _compile(self, graph: bytes, threads: int) -> Compiled:
         provider = provider_of(self._device)
-        # On CUDA the halved precision of TF32 would otherwise be taken for fp32.
-        settings = {"use_tf32": "0"} if self._device == "cuda" else {}
+        cuda = self._device == "cuda"
+        # The halved precision of TF32 would otherwise be taken for fp32; trying every way to compute a layer takes up
+        # to seven seconds a network and finds none that is faster (docs/performance.md).
+        settings = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"} if cuda else {}
+        missing = _load_cuda() if cuda else ""
         # A provider may leave single layers to the CPU, so it is named too; a session without the provider is refused.
         session = _load(graph, _options(threads), [(provider, settings), CPU])
         session.disable_fallback()
         if provider not in session.get_providers():
             raise SetupError(
                 f"ONNX Runtime loaded a network on the CPU though inference.device is {self._device}: the device or "
-                f"its driver cannot be used. Mend that, or set VULTUS_INFERENCE__DEVICE=cpu."
+                f"its driver cannot be used. Mend that, or set VULTUS_INFERENCE__DEVICE=cpu.{missing}"
             )
         return _compiled(session)
 
@@ -83,6 +106,19 @@ def provider_of(device: Device) -> str:
             " Or set VULTUS_INFERENCE__DEVICE=cpu."
         )
     return provider
+
+
+@cache
+def _load_cuda() -> str:
+    """Load CUDA's libraries from the packages that `onnxruntime-gpu[cuda,cudnn]` brings: nobody else looks there.
+
+    Returns:
+        What ONNX Runtime says of the first it did not find, after a space; nothing if it has them all.
+    """
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints
+        ort.preload_dlls()
+    return "".join(f" {line}." for line in said.getvalue().splitlines()[:1])
 
 
 def version() -> str:

@@ -63,9 +63,6 @@ class GraphSession(ABC):
     words: str
     """Library, device and precision."""
 
-    widens = True
-    """Whether a call on more threads is another way to run at all: on a GPU it is not."""
-
     def __init__(self, graph: bytes) -> None:
         self._graph = graph
         self._one_core = self._compile(graph, 1)
@@ -86,26 +83,32 @@ class GraphSession(ABC):
         """Whether the input is uint8, else float32."""
         return self._one_core.pixels
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Numbers of images it takes, ascending; empty if any."""
+        batch = self.shape[0] if self.shape else None
+        return () if batch is None else (batch,)
+
     def run(self, values: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
         """Return the outputs in the graph's order.
 
-        A graph made for a fixed number of images is run as often as needed.
+        Where it takes only certain numbers of images it runs as often as needed, the last time with some of them twice.
         """
-        batch = self.shape[0] if self.shape else None
-        if batch is None or len(values) == batch:
-            return tuple(self._chosen().infer(values))
-        starts = range(0, len(values), batch)
-        parts = [self._run_filled(values[start : start + batch], batch) for start in starts]
+        if not self.batches:
+            return tuple(self._chosen(len(values)).infer(values))
+        most = self.batches[-1]
+        parts = [self._run_filled(values[start : start + most]) for start in range(0, len(values), most)]
         return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
-    def _run_filled(self, values: NDArray[Any], batch: int) -> list[NDArray[np.float32]]:
-        """Run at most `batch` images in a graph that takes exactly as many."""
+    def _run_filled(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Run at most as many images as it takes together."""
+        batch = next(batch for batch in self.batches if batch >= len(values))
         filled = np.concatenate([values, values[:1].repeat(batch - len(values), axis=0)])
-        return [output[: len(values)] for output in self.run(filled)]
+        return [output[: len(values)] for output in self._chosen(batch).infer(filled)]
 
-    def _chosen(self) -> Compiled:
-        """Return the graph compiled for as many threads as this call may use."""
-        cores = usable_cores() if self.widens and may_use_all_cores() else 1
+    def _chosen(self, images: int) -> Compiled:
+        """Return the graph compiled for as many threads as this call may use, and for so many images."""
+        cores = usable_cores() if may_use_all_cores() else 1
         if cores == 1:
             return self._one_core
         with self._lock:

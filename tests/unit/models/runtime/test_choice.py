@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
@@ -24,6 +25,7 @@ from vultus.models.graphs import GraphBuilder
 from vultus.models.liveness.minifasnet_graph import build_minifasnet
 from vultus.models.runtime import OnnxSession, choice, openvino_session
 from vultus.models.runtime.choice import Runtime
+from vultus.models.runtime.onnx_session import CPU
 from vultus.models.runtime.openvino_session import OpenVinoSession
 from vultus.models.runtime.parity import fixed_inputs
 from vultus.models.runtime.session import Compiled
@@ -193,6 +195,7 @@ def test_what_is_not_installed_is_refused_by_name(
     settings: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_session, "version", lambda: None)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
 
     with pytest.raises(SetupError, match=words):
         Runtime(InferenceSettings(**settings))
@@ -204,6 +207,26 @@ def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.Monkey
 
     with pytest.raises(SetupError, match="bf16, but this processor does not compute in it"):
         Runtime(InferenceSettings(precision="bf16"))
+
+
+class OnDevice(OnnxSession):
+    """Another device, by name only."""
+
+    def __init__(self, graph: bytes, device: str) -> None:
+        super().__init__(graph)
+        self.words = device
+
+
+def test_networks_for_images_of_any_size_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "provider_of", lambda _: CPU)
+    monkeypatch.setattr(choice, "DeviceSession", OnDevice)
+    graph = GraphBuilder()
+    shape = ("n", 3, "height", "width")
+    any_size = graph.build("any", {"x": (TensorProto.FLOAT, shape)}, {"y": (graph.node("Neg", "x"), shape)})
+    runtime = Runtime(InferenceSettings(device="cuda"))
+
+    assert [runtime.open_detector(one).words for one in (embedding(), any_size)] == ["cuda", OnnxSession.words]
+    assert runtime.words.endswith("cuda; networks for images of any size on the CPU")
 
 
 @pytest.mark.parametrize(

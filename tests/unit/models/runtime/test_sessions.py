@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vultus.errors import SetupError, WeightsError
@@ -31,7 +33,13 @@ def openvino(graph: bytes) -> GraphSession:
     return OpenVinoSession(graph, "fp32")
 
 
-@pytest.fixture(params=[OnnxSession, openvino], ids=["onnxruntime", "openvino"])
+def cuda(graph: bytes) -> GraphSession:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("needs an NVIDIA GPU and onnxruntime-gpu[cuda,cudnn]")
+    return DeviceSession(graph, "cuda")
+
+
+@pytest.fixture(params=[OnnxSession, openvino, cuda], ids=["onnxruntime", "openvino", "cuda"])
 def load(request: pytest.FixtureRequest) -> Callable[[bytes], GraphSession]:
     loader: Callable[[bytes], GraphSession] = request.param
     return loader
@@ -106,10 +114,10 @@ def test_all_cores_are_used_inside_the_block_only_and_while_alone(
         (wide,) = network.run(image)
         network.run(image)
         with ThreadPoolExecutor(1) as elsewhere:
-            assert elsewhere.submit(network._chosen).result() is network._one_core
-    assert network._chosen() is network._one_core
+            assert elsewhere.submit(network._chosen, 1).result() is network._one_core
+    assert network._chosen(1) is network._one_core
 
-    assert (before, compiled) == ([], [3])
+    assert (before, compiled) == ([], [] if isinstance(network, DeviceSession) else [3])
     np.testing.assert_allclose(wide, narrow, atol=1e-4)
 
 
@@ -129,7 +137,9 @@ def test_onnx_runtime_is_told_how_many_threads_and_not_to_spin(monkeypatch: pyte
     assert made == [(1, "0"), (3, "0")]
 
 
-def test_a_device_the_installed_onnx_runtime_has_not_is_refused() -> None:
+def test_a_device_the_installed_onnx_runtime_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
+
     with pytest.raises(SetupError, match=r"has no CUDAExecutionProvider: .*onnxruntime-gpu"):
         DeviceSession(doubling(), "cuda")
 
@@ -139,9 +149,45 @@ def test_a_session_that_silently_took_the_cpu_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
     cpu_only = ort.InferenceSession(doubling(), providers=[CPU])
     monkeypatch.setattr(onnx_session, "_load", lambda *_: cpu_only)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed to load libcudart.so\n"))
+    monkeypatch.setattr(onnx_session, "_load_cuda", onnx_session._load_cuda.__wrapped__)
 
-    with pytest.raises(SetupError, match=r"on the CPU though inference\.device is cuda"):
+    with pytest.raises(SetupError, match=r"on the CPU though inference\.device is cuda.* Failed to load libcudart\.so"):
         DeviceSession(doubling(), "cuda")
+
+
+def test_a_device_sees_only_numbers_of_images_it_is_prepared_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here without one: on another number it would plan every layer anew."""
+    monkeypatch.setattr(onnx_session, "provider_of", lambda _: CPU)
+    monkeypatch.setattr(onnx_session, "_load", lambda graph, *_: ort.InferenceSession(graph, providers=[CPU]))
+    session = DeviceSession(doubling(), "coreml")
+    seen: list[tuple[int, int]] = []
+
+    def watched(planned: int, whole: Compiled) -> Compiled:
+        def infer(values: NDArray[Any]) -> list[NDArray[np.float32]]:
+            seen.append((planned, len(values)))
+            return whole.infer(values)
+
+        return replace(whole, infer=infer)
+
+    monkeypatch.setattr(session, "_planned", {at: watched(at, whole) for at, whole in session._planned.items()})
+    images = np.arange(3 * 37, dtype=np.float32).reshape(37, 3)
+    doubled, summed = session.run(images)
+    session.run(images[:1])
+    session.run(images[:3])
+
+    assert seen == [(16, 16), (16, 16), (8, 8), (1, 1), (4, 4)]
+    np.testing.assert_array_equal(doubled, 2 * images)
+    np.testing.assert_array_equal(summed, images.sum(axis=1, keepdims=True))
+
+
+def test_convolutions_are_of_single_precision(load: Callable[[bytes], GraphSession]) -> None:
+    """CUDA would compute them in TF32 unless told not to: thousandths off."""
+    images = np.random.default_rng(0).normal(size=(4, 3, SIDE, SIDE)).astype(np.float32)
+
+    (found,) = load(convolving()).run(images)
+
+    np.testing.assert_allclose(found, OnnxSession(convolving()).run(images)[0], atol=1e-4)
 
 
 def test_openvino_is_not_believed_to_compute_in_bf16_where_it_does_not() -> None:
