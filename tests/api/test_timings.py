@@ -83,6 +83,20 @@ async def test_metrics_count_requests_stages_and_batches_and_name_nobody(api: Ap
     assert not re.search(rf"{person}|Ada|ada-1815|BREW", text)
 
 
+async def test_a_change_of_a_collection_costs_the_next_photo_a_second_search_and_no_other(api: Api) -> None:
+    """What is remembered of a collection is compared with what its search says; then it is remembered anew."""
+    await api.register(portrait(), name="Ada")
+    await api.recognize(portrait())
+    await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.96}})
+    before = await measured(api)
+    for _ in range(3):
+        await api.recognize(portrait())
+    after = await measured(api)
+
+    searches = 'vultus_searches_total{way="sql"}'
+    assert after[searches] - before[searches] == 4
+
+
 async def test_metrics_can_be_turned_off(serve: Callable[..., Any]) -> None:
     api: Api = await serve(server={"metrics": False})
 

@@ -17,7 +17,7 @@ from vultus.services.queries import query_of
 from vultus.utils import timing
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database
+    from vultus.db.database import Database, Look
     from vultus.db.repositories.ranking import SearchResult
     from vultus.db.repositories.transitions import Transition
     from vultus.domain import Analysis, Candidate, Collection, Decision, FloatArray
@@ -35,7 +35,7 @@ REMEMBERED = 1024
 class Recognizer:
     """Search a collection for faces and vectors.
 
-    A collection is remembered as it was when it was last searched. A photo is looked at on that trust, and the search
+    A collection is remembered as it was when it was last read. A photo is looked at on that trust, and the search
     itself says whether the collection still is the same: that spares a question before every photo.
     """
 
@@ -126,10 +126,9 @@ class Recognizer:
                 with suppress(NotFoundError), timing.stage("search"):
                     found = await self._searcher.search(work, query)
                     if found[0].changed_at == home.updated_at:
-                        self._remember(reference, home)
                         return home, found, None
         async with self._database.work(read_only=True) as work:
-            now = await find_collection(work, reference)
+            now = await self._read(work, reference)
             check_searched(home, now, mode)
             with timing.stage("search"):
                 found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
@@ -178,11 +177,15 @@ class Recognizer:
 
         return await under_contract(await self._collection(collection), attempt)
 
-    def _remember(self, reference: str, home: Collection) -> None:
-        if reference not in self._remembered and len(self._remembered) == REMEMBERED:
-            self._remembered.pop(next(iter(self._remembered)))
-        self._remembered[reference] = home
-
     async def _collection(self, reference: str) -> Collection:
         async with self._database.look() as work:
-            return await find_collection(work, reference)
+            return await self._read(work, reference)
+
+    async def _read(self, work: Look, reference: str) -> Collection:
+        """Return a collection as it is now, and remember it so; forget it if it is gone."""
+        self._remembered.pop(reference, None)
+        found = await find_collection(work, reference)
+        if len(self._remembered) >= REMEMBERED:
+            self._remembered.pop(next(iter(self._remembered)))
+        self._remembered[reference] = found
+        return found
