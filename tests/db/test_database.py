@@ -109,6 +109,32 @@ async def test_a_broken_connection_is_unavailable_and_heals(database: Database, 
     await database.ping()
 
 
+async def test_a_look_takes_a_connection_of_the_pool_and_gives_it_back(database_url: str) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=1, pool_wait_s=0.1))
+
+    async def look(statement: str = "SELECT pg_backend_pid() AS pid") -> int:
+        async with database.look() as look:
+            (row,) = await look.keys._session.execute(text(statement), {})
+            return int(row.pid)
+
+    first = await look()
+    async with database.look():
+        with pytest.raises(OverloadedError, match="Every database connection"):
+            await look()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await look("SELECT pg_sleep(5)")
+    kept = await look()
+    with pytest.raises(DatabaseUnavailableError):
+        await look("SELECT pg_terminate_backend(pg_backend_pid())")
+    healed = await look()
+    async with database.work() as work:
+        await work.keys.count_active()
+    await database.close()
+
+    assert (kept == first, healed != first) == (True, True)
+
+
 @pytest.mark.parametrize(
     "url",
     ["postgresql://vultus@/vultus?host=/nonexistent", "postgresql://vultus@127.0.0.1:1/vultus"],

@@ -165,7 +165,7 @@ class _Body:
         if self._held > self._limit:
             raise self._too_long()
         if self._state.bodies_bytes > self._state.services.settings.server.max_bodies_bytes:
-            metrics.REFUSED.labels("bytes").inc()
+            metrics.of(metrics.REFUSED, "bytes").inc()
             raise _BodyError(OverloadedError("Too many bytes of requests are under way; try again soon."))
 
     def _too_long(self) -> _BodyError:

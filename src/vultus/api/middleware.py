@@ -66,7 +66,7 @@ class RequestContext:
         self._under_way += 1
         try:
             if self._under_way > self._max_requests:
-                metrics.REFUSED.labels("requests").inc()
+                metrics.of(metrics.REFUSED, "requests").inc()
                 full = OverloadedError(f"{self._max_requests} requests are under way; try again soon.")
                 await problems.of_error(full)(scope, receive, answer)
             else:
@@ -86,5 +86,5 @@ def _note(scope: Scope, status: int, took_s: float) -> None:
     route, method = getattr(scope.get("route"), "path", "-"), scope["method"]
     log.info("request", extra={"method": method, "route": route, "status": status, "ms": round(took_s * 1e3, 1)})
     method = method if method in METHODS else "other"
-    metrics.REQUESTS.labels(route, method, str(status)).inc()
-    metrics.REQUEST_SECONDS.labels(route, method).observe(took_s)
+    metrics.of(metrics.REQUESTS, route, method, str(status)).inc()
+    metrics.of(metrics.REQUEST_SECONDS, route, method).observe(took_s)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Executable
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.pool import PoolProxiedConnection
 
 QUESTIONS = 2048
 """Statements kept as the driver takes them: a few, and one a collection with an index."""
@@ -35,7 +35,7 @@ class Asking:
         connection: From the pool; nothing else uses it meanwhile.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: PoolProxiedConnection) -> None:
         self._connection = connection
 
     async def execute(self, statement: Executable, values: Mapping[str, Any]) -> Answer:
@@ -48,7 +48,7 @@ class Asking:
         return Answer(rows)
 
 
-async def have_planned(connection: AsyncConnection, plans: str) -> None:
+async def have_planned(connection: PoolProxiedConnection, plans: str) -> None:
     """Have a connection's statements planned `ANEW` every time, as they are to begin with, or `ONCE`."""
     if connection.info.get(PLANS, ANEW) != plans:
         connection.info[PLANS] = None  # if this is broken off, nobody knows
@@ -56,12 +56,11 @@ async def have_planned(connection: AsyncConnection, plans: str) -> None:
         connection.info[PLANS] = plans
 
 
-async def _tell(connection: AsyncConnection, method: str, *values: Any, **options: Any) -> Any:
-    driver = (await connection.get_raw_connection()).driver_connection
+async def _tell(connection: PoolProxiedConnection, method: str, *values: Any, **options: Any) -> Any:
     try:
-        return await getattr(driver, method)(*values, **options)
+        return await getattr(connection.driver_connection, method)(*values, **options)
     except (OSError, InternalClientError):
-        await connection.invalidate()  # whatever state it is in, nobody should get it again
+        connection.invalidate()  # whatever state it is in, nobody should get it again
         raise
 
 

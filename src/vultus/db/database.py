@@ -122,7 +122,7 @@ class Database:
         """
         with translated():
             async with self._engine.connect() as connection:
-                await have_planned(connection, ANEW)
+                await have_planned(await connection.get_raw_connection(), ANEW)
                 if read_only:
                     # One moment for all its statements: a collection must not change its network between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
@@ -139,8 +139,11 @@ class Database:
             UnavailableError: The statement took too long.
         """
         with translated():
-            async with self._engine.connect() as connection:
+            connection = await self._engine.raw_connection()
+            try:
                 yield Look(cast("AsyncSession", Asking(connection)))
+            finally:
+                connection.close()  # no message: nobody began a transaction
 
     def graph_work(self, collection_id: UUID) -> AbstractAsyncContextManager[GraphWork]:
         """Return a connection of its own, without a time limit, that has a collection's graph for itself.

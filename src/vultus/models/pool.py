@@ -106,7 +106,7 @@ class AnalysisPool:
         """
         self.check_workers()
         now = time.monotonic()
-        with metrics.REFUSED.labels("photos").count_exceptions():
+        with metrics.of(metrics.REFUSED, "photos").count_exceptions():
             self._line.check(kept=sum(until > now for until in self._kept.values()))
 
     @contextmanager

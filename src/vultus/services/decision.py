@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,7 @@ class Threshold:
     beyond_measurement: bool = False
 
 
+@lru_cache(maxsize=1024)
 def threshold_for(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> Threshold:
     """Return the threshold a policy means for a gallery of `gallery_size` templates."""
     if policy.threshold is not None:

@@ -73,7 +73,9 @@ class Searcher:
         but what is found.
         """
         found = await self.inexactly_if_so(work, query)
-        metrics.SEARCHES.labels("sql" if found is None else "graph" if query.graph else "index").inc(len(query.probes))
+        metrics.of(metrics.SEARCHES, "sql" if found is None else "graph" if query.graph else "index").inc(
+            len(query.probes)
+        )
         if found is None:
             return await self.exactly(work, query)
         self._indexes.watch.offer(query)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+Labelled = TypeVar("Labelled", Counter, Histogram)
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -39,6 +44,12 @@ WATCH_PROBES = Counter("vultus_watch_probes", "Probes searched for by index and 
 WATCH_DISAGREED = Counter("vultus_watch_disagreed", "Of them, those with another closest person.", registry=REGISTRY)
 WATCH_WANTED = Counter("vultus_watch_wanted", "Persons above the threshold, by exact search.", registry=REGISTRY)
 WATCH_FOUND = Counter("vultus_watch_found", "Of them, those that the index listed: the recall.", registry=REGISTRY)
+
+
+@cache
+def of(metric: Labelled, *labels: str) -> Labelled:
+    """Return a metric with these labels: the library takes a lock to find it, for every stage of every photo."""
+    return metric.labels(*labels)
 
 
 def exposed() -> tuple[bytes, str]:

@@ -26,7 +26,7 @@ def record(taken_ms: Mapping[str, float]) -> None:
     """Add the stages of a photo to those of the request."""
     collected = _stages.get()
     for stage, ms in taken_ms.items():
-        metrics.STAGE_SECONDS.labels(stage).observe(ms / 1e3)
+        metrics.of(metrics.STAGE_SECONDS, stage).observe(ms / 1e3)
         if collected is not None:
             collected[stage] = collected.get(stage, 0.0) + ms
 
