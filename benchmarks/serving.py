@@ -24,6 +24,7 @@ from benchmarks.server import Server, running
 from vultus.models.pipeline import Asked
 from vultus.models.pipelines import Pipelines
 from vultus.models.processes import Processes
+from vultus.models.runtime.choice import survives_fork
 from vultus.models.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
@@ -67,7 +68,12 @@ def measure(seconds: float = SECONDS) -> list[Line]:
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
         load = partial(Pipelines.load, settings, limits, WeightsStore(Path(cache)))
         # Forks: before anything else.
-        networks = Processes(load, pixel_budget=limits.pixel_budget, patience_s=settings.photo_timeout_s)
+        networks = Processes(
+            load,
+            pixel_budget=limits.pixel_budget,
+            patience_s=settings.photo_timeout_s,
+            shared=survives_fork(settings),
+        )
         with running() as server:
             return asyncio.run(_measure(server, networks, seconds))
 

@@ -100,14 +100,12 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
     Args:
         settings: All of it.
         processes: Whether photos are analysed in processes of their own, which pays for a server; a command that
-            analyses a few is done sooner with threads. They are forked first, before this process has a thread; where
-            the networks' runtime does not survive that, a server has threads too.
+            analyses a few is done sooner with threads. They are forked first, before this process has a thread. On
+            another device than the CPU a server has threads too: every process would need its networks there.
     """
     load = partial(Pipelines.load, settings.inference, settings.photos, open_store(settings))
     async with AsyncExitStack() as stack:
-        forked = processes and survives_fork(settings.inference)
-        budget, patience_s = settings.photos.pixel_budget, settings.inference.photo_timeout_s
-        crew = Processes(load, pixel_budget=budget, patience_s=patience_s) if forked else None
+        crew = _processes(settings, load) if processes and settings.inference.device == "cpu" else None
         if crew:
             stack.push_async_callback(crew.close)
         loading = asyncio.create_task(crew.ready() if crew else asyncio.to_thread(load))
@@ -120,6 +118,16 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
         services = build(settings, database, pool, pipelines)
         await services.collections.ensure_default()
         yield services
+
+
+def _processes(settings: Settings, load: Callable[[], Pipelines]) -> Processes:
+    inference = settings.inference
+    return Processes(
+        load,
+        pixel_budget=settings.photos.pixel_budget,
+        patience_s=inference.photo_timeout_s,
+        shared=survives_fork(inference),
+    )
 
 
 async def _settle(task: asyncio.Task[Pipelines]) -> None:

@@ -131,3 +131,14 @@ async def test_real_networks_tell_a_person_from_a_screen(api: Api, judge: Any) -
 
     assert (live["verdict"], live["liveness"]["live"]) == ("no_match", True)
     assert (screen["verdict"], screen["liveness"]["reason"]) == ("not_live", "spoof")
+
+
+async def test_a_policy_decides_that_asks_for_less_by_now(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.services.pipelines.default, "liveness", Opinion(0.1, LivenessReason.SPOOF))
+    await api.register(portrait(), name="Ada")
+
+    async def verdict(mode: str) -> str:
+        await api.client.patch("/v1/collections/default", json={"policy": {"liveness": mode}})
+        return str((await api.recognize(portrait(angle=5)))["faces"][0]["verdict"])
+
+    assert [await verdict(mode) for mode in ("required", "off")] == ["not_live", "match"]

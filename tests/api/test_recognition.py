@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from sqlalchemy import text
 from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
 
+from vultus.index.candidates import CandidateIndex
+from vultus.index.coding import Coder
+from vultus.services.indexing import _Held
 from vultus.services.searching import Searcher
 
 if TYPE_CHECKING:
@@ -109,6 +114,48 @@ async def test_a_collection_is_searched_as_it_is_now_and_by_the_name_it_has_now(
     for photo in (portrait(), nobody()):
         gone = await api.recognize(photo, status=404, collection="gate")
         assert gone["code"] == "not_found"
+
+
+async def test_what_was_wrong_with_a_collection_is_not_remembered(api: Api) -> None:
+    """A network that is not here, asked for by a policy or by a contract; then it is asked for no more."""
+    gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
+    await api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "required"}})
+    unwatched = await api.recognize(portrait(), status=503, collection="gate")
+    await api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "off"}})
+    watched = await api.recognize(portrait(), collection="gate")
+    async with api.services.database.work() as work:
+        await work._session.execute(
+            text("UPDATE collections SET contract_id = 'elsewhere', updated_at = now() WHERE name = 'gate'")
+        )
+    not_loaded = [await api.recognize(portrait(), status=503, collection="gate") for _ in range(2)]
+    await api.client.delete("/v1/collections/gate")
+    gone = await api.recognize(portrait(), status=404, collection="gate")
+    await api.client.post("/v1/collections", json={"name": "gate"})
+    anew = await api.recognize(portrait(), collection="gate")
+
+    assert unwatched["code"] == "liveness_not_loaded"
+    assert watched["collection_id"] == gate != anew["collection_id"]
+    assert [each["code"] for each in not_loaded] == ["pack_not_loaded"] * 2
+    assert gone["detail"] == "There is no collection named 'gate'."
+
+
+async def test_an_index_of_a_collection_that_is_gone_is_not_asked(api: Api) -> None:
+    """Before it is dropped another collection has the name."""
+    gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
+    await api.register(portrait(), name="Ada", collection="gate")
+    await api.recognize(portrait(), collection="gate")
+    contract = api.services.pipelines.default.contract
+    index = CandidateIndex(Coder(np.zeros(contract.dimension, np.float32)))
+    held = api.services.indexes._held
+    held[UUID(gate), contract.id] = _Held(index, 0)
+    by_index = await api.recognize(portrait(), collection="gate")
+    await api.client.delete("/v1/collections/gate")
+    new = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
+    found = await api.recognize(portrait(), collection="gate")
+    held.clear()
+
+    assert by_index["faces"][0]["verdict"] == "match"
+    assert (found["collection_id"], found["faces"][0]["verdict"]) == (new, "no_match")
 
 
 async def test_two_photos_are_compared(api: Api) -> None:

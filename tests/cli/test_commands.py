@@ -129,6 +129,20 @@ async def test_the_schema_is_current(cli: Cli) -> None:
     assert "current" in (await cli("db", "upgrade")).stdout
 
 
+async def test_words_in_brackets_are_shown_as_they_are(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "Ada [/x] [red]1[/] :smile:"
+    registered = await cli("register", cli.photo("ada.jpg", portrait()), "--name", name, *GRANT)
+    recognized = await cli("recognize", cli.photo("party.jpg", portrait(angle=6)))
+    monkeypatch.setenv("VULTUS_INFERENCE__DEVICE", "cuda")
+    refused = await cli("recognize", cli.photo("party.jpg", portrait()), code=7)
+    ill = await cli("doctor", code=1)
+
+    for said in (registered.stdout, recognized.stdout):
+        assert name in said
+    for said in (refused.stderr, ill.stdout):
+        assert "'onnxruntime-gpu[cuda,cudnn]'" in said
+
+
 async def test_an_old_schema_is_named_and_upgraded(cli: Cli, server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VULTUS_DATABASE__URL", server_url)
 

@@ -136,6 +136,32 @@ async def test_a_look_takes_a_connection_of_the_pool_and_gives_it_back(database_
 
 
 @pytest.mark.parametrize(
+    ("refusal", "meant"),
+    [
+        (asyncpg.TooManyConnectionsError("sorry, too many clients already"), OverloadedError),
+        (asyncpg.CannotConnectNowError("the database system is starting up"), DatabaseUnavailableError),
+        (asyncpg.InvalidPasswordError("no"), DatabaseUnavailableError),
+        (asyncpg.InterfaceError("no"), DatabaseUnavailableError),
+        (ConnectionRefusedError("no"), DatabaseUnavailableError),
+    ],
+)
+async def test_a_connection_that_cannot_be_opened_is_a_failure_callers_know(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, refusal: Exception, meant: type[Exception]
+) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=2))
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise refusal
+
+    async with database.work():  # has the one that is open
+        monkeypatch.setattr(asyncpg, "connect", refuse)
+        for opened in (database.look, database.work):
+            with pytest.raises(meant):
+                await opened().__aenter__()
+    await database.close()
+
+
+@pytest.mark.parametrize(
     "url",
     ["postgresql://vultus@/vultus?host=/nonexistent", "postgresql://vultus@127.0.0.1:1/vultus"],
 )

@@ -146,9 +146,10 @@ def field_problems(wrong: Sequence[Any]) -> list[dict[str, str]]:
 
 
 def _readable(message: str) -> str:
+    message = message.removeprefix("Value error, ")
     if message.startswith("Expected UploadFile"):
-        return "must be a file, sent as multipart/form-data"
-    return message.removeprefix("Value error, ")
+        return "must be a file, sent as multipart/form-data (with curl: -F photo=@photo.jpg)"
+    return message
 
 
 def install(app: FastAPI) -> None:

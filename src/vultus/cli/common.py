@@ -17,14 +17,17 @@ import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.images import Photo
 from vultus.settings import Settings
 from vultus.utils import logging as logs
 
-out = Console()
-err = Console(stderr=True)
+# What is printed may be a stranger's words: no brackets and colons of theirs are markup. Whoever reads a pipe has no
+# width at which names would have to be broken.
+out = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
+err = Console(stderr=True, markup=False, emoji=False)
 
 EXIT_CODES = {
     ErrorKind.MALFORMED: 2,
@@ -62,7 +65,7 @@ def load_settings(*, quiet: bool = True) -> Settings:
     except ValidationError as error:
         for wrong in error.errors():
             name = "VULTUS_" + "__".join(str(part) for part in wrong["loc"]).upper()
-            err.print(f"[red]{name}[/]: {wrong['msg']}", highlight=False)
+            err.print(Text.assemble((name, "red"), f": {wrong['msg']}"), highlight=False)
         raise typer.Exit(EXIT_CODES[ErrorKind.SETUP]) from None
     logs.configure("WARNING" if quiet and settings.log.level != "DEBUG" else settings.log.level, settings.log.format)
     return settings
@@ -95,7 +98,7 @@ def fail(error: VultusError, *, as_json: bool = False) -> NoReturn:
     """Say what went wrong and leave with the code of its kind."""
     if as_json:
         print_json({"error": {"code": error.code, "title": error.title, "detail": error.detail, **error.facts}})
-    err.print(f"[red]{error.title}[/] ({error.code}): {error.detail}", highlight=False)
+    err.print(Text.assemble((error.title, "red"), f" ({error.code}): {error.detail}"), highlight=False)
     raise typer.Exit(EXIT_CODES[error.kind])
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from packaging.requirements import Requirement
+from rich.text import Text
 
 from vultus.cli.common import Json, load_settings, out, print_json
 from vultus.db import migrate
@@ -55,9 +56,8 @@ def doctor(as_json: Json = False) -> None:
             finding = {"check": name, "ok": False, "detail": getattr(error, "detail", str(error))}
         findings.append(finding)
         if not as_json:
-            out.print(
-                f"{'[green]ok  [/]' if finding['ok'] else '[red]mend[/]'} {name}: {finding['detail']}", soft_wrap=True
-            )
+            word = ("ok  ", "green") if finding["ok"] else ("mend", "red")
+            out.print(Text.assemble(word, f" {name}: {finding['detail']}"), soft_wrap=True)
     healthy = all(finding["ok"] for finding in findings)
     if as_json:
         print_json({"healthy": healthy, "checks": findings})

@@ -54,7 +54,7 @@ def packs(
             put_between_marks(table, text)
     except VultusError as error:
         fail(error)
-    out.print(text, soft_wrap=True, highlight=False, markup=False)
+    out.print(text, soft_wrap=True, highlight=False)
 
 
 def present(store: WeightsStore) -> list[Pack]:

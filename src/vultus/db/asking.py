@@ -1,8 +1,8 @@
 """Questions put to the driver itself: most requests ask two, and SQLAlchemy's layers take longer than PostgreSQL.
 
 PostgreSQL plans a statement anew every time, on all connections: a plan for any collection would lock the partitions of
-all. A statement that names its partition can keep its plan. It says so with the execution option `PLANS`, and one that
-must not keep it says that; whatever else is asked here is planned as the one before it.
+all. A statement that names its partition can keep its plan. With the execution option `PLANS` a statement says whether
+its plan is kept; one that does not say is planned as the connection's last one was.
 """
 
 from __future__ import annotations

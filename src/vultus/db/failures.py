@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asyncpg import InterfaceError as AsyncpgInterfaceError
 from asyncpg import InternalClientError, PostgresError
 from sqlalchemy import event, exc
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
 from vultus.errors import (
     AlreadyExistsError,
@@ -95,6 +96,9 @@ def watch(engine: AsyncEngine) -> None:
 # server dies between two messages.
 _BROKEN = (OSError, AsyncpgInterfaceError, InternalClientError)
 
+# What SQLAlchemy makes of the driver's exceptions: its own, and beneath it the adapter's, which a pool lets through.
+_WRAPPED = (exc.DBAPIError, AsyncAdapt_asyncpg_dbapi.Error)
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -103,7 +107,7 @@ def translated() -> Iterator[None]:
         yield
     except exc.TimeoutError as error:  # SQLAlchemy's pool, not the socket
         raise OverloadedError("Every database connection is in use; try again.") from error
-    except (PostgresError, exc.DBAPIError, *_BROKEN) as error:
+    except (PostgresError, *_WRAPPED, *_BROKEN) as error:
         _withhold(error)
         failure = failure_of(error)
         if failure is None:

@@ -82,7 +82,8 @@ class Pipelines:
         if found is None:
             raise PackNotLoadedError(
                 f"The collection holds vectors of contract '{contract_id}', which none of the loaded packs makes "
-                f"({', '.join(one.pack.name for one in self)}). Name its pack in VULTUS_INFERENCE__EXTRA_PACKS.",
+                f"({', '.join(one.pack.name for one in self)}). If its pack was chosen after the server was started, "
+                "start that again; else name it in VULTUS_INFERENCE__EXTRA_PACKS.",
                 contract_id=contract_id,
             )
         return found

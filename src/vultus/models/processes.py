@@ -2,6 +2,7 @@
 
 The networks are loaded once, by a process forked from this one before it has threads; it then forks the workers, which
 share its memory until they write to it, and forks another whenever one has died. It never has a thread of its own.
+Networks that do not survive a fork are loaded by every worker for itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import struct
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
+from functools import partial
 from mmap import mmap
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -59,10 +61,13 @@ class Processes:
     Args:
         load: Loads the networks, in the other process.
         pixel_budget: Of all workers together.
-        patience_s: A worker that takes longer for a photo is stopped.
+        patience_s: A worker that takes longer for a photo, or to begin, is stopped.
+        shared: Whether the networks survive a fork.
     """
 
-    def __init__(self, load: Callable[[], Pipelines], *, pixel_budget: int, patience_s: float) -> None:
+    def __init__(
+        self, load: Callable[[], Pipelines], *, pixel_budget: int, patience_s: float, shared: bool = True
+    ) -> None:
         self.workers: list[ProcessWorker] = []
         self.patience_s = patience_s
         self.crowd = mmap(-1, 1)  # shared with every child
@@ -70,7 +75,7 @@ class Processes:
         self._pid = os.fork()
         if not self._pid:
             _leave_parent(theirs)
-            _end_with(lambda: _nurse(theirs, load, self.crowd, pixel_budget))
+            _end_with(lambda: _nurse(theirs, load, self.crowd, pixel_budget, shared=shared))
         theirs.close()
         self._socket.setblocking(False)
 
@@ -98,8 +103,7 @@ class Processes:
         """
         self.workers = [ProcessWorker(self) for _ in range(count)]
         try:
-            for worker in self.workers:
-                await worker.replace()
+            await asyncio.gather(*(worker.replace() for worker in self.workers))
         except WorkerEndedError as error:
             raise SetupError(f"{error} Is there enough memory?") from error
 
@@ -250,7 +254,7 @@ def _leave_parent(keep: socket.socket) -> None:
     os.closerange(keep.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _end_with(work: Callable[[], None]) -> NoReturn:
+def _end_with(work: Callable[[], object]) -> NoReturn:
     """Run a child's work and end without anything of the parent's being run."""
     status = 1
     try:
@@ -264,30 +268,53 @@ def _end_with(work: Callable[[], None]) -> NoReturn:
         os._exit(status)
 
 
-def _nurse(parent: socket.socket, load: Callable[[], Pipelines], crowd: mmap, pixel_budget: int) -> None:
+def _nurse(
+    parent: socket.socket, load: Callable[[], Pipelines], crowd: mmap, pixel_budget: int, *, shared: bool
+) -> None:
     """Load the networks, then fork a worker for every socket that comes."""
-    try:
-        pipelines = load()
-    except VultusError as error:
-        parent.sendall(_packed(error))
+    networks = partial(_loaded, load, SharedPixelBudget(pixel_budget))
+    common = _tell(parent, networks) if shared else None
+    begun = common if shared else _in_child(lambda: _tell(parent, networks))
+    if not begun:
         return
-    budget = SharedPixelBudget(pixel_budget)
-    for pipeline in pipelines:
-        pipeline.budget = budget
-    gc.freeze()
-    parent.sendall(_packed(pipelines.told()))
     while True:
         word, descriptors, _, _ = socket.recv_fds(parent, 1, 1)
         if not word:
             return
         with socket.socket(fileno=descriptors[0]) as pool:
-            _fork_worker(pool, parent, pipelines, crowd)
+            if not os.fork():
+                parent.close()
+                _end_with(lambda: _work(pool, common or networks(), crowd))
 
 
-def _fork_worker(pool: socket.socket, parent: socket.socket, pipelines: Pipelines, crowd: mmap) -> None:
-    if not os.fork():
-        parent.close()
-        _end_with(lambda: _work(pool, pipelines, crowd))
+def _loaded(load: Callable[[], Pipelines], budget: SharedPixelBudget) -> Pipelines:
+    pipelines = load()
+    for pipeline in pipelines:
+        pipeline.budget = budget
+    gc.freeze()
+    return pipelines
+
+
+def _tell(parent: socket.socket, networks: Callable[[], Pipelines]) -> Pipelines | None:
+    """Load the networks and say what they are, or what is wrong with them; return them if nothing is."""
+    try:
+        pipelines = networks()
+    except VultusError as error:
+        parent.sendall(_packed(error))
+        return None
+    parent.sendall(_packed(pipelines.told()))
+    return pipelines
+
+
+def _in_child(work: Callable[[], object]) -> bool:
+    """Do some work in a forked process and say whether it came to its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if not pid:
+        _end_with(work)
+    _, status = os.waitpid(pid, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    return status == 0
 
 
 def _work(pool: socket.socket, pipelines: Pipelines, crowd: mmap) -> None:

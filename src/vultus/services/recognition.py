@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.domain import LivenessMode
-from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError
+from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError, VultusError
 from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
@@ -77,10 +77,20 @@ class Recognizer:
                 now = await self._collection(collection)
                 check_searched(home, now, mode)
                 return Recognition(now, analysis, ())
-            return await self._named(collection, home, photo, analysis, limit, mode, unique_per_image=unique_per_image)
+            return await self._named(
+                collection, home, photo, analysis, limit, liveness, unique_per_image=unique_per_image
+            )
 
-        home = self._remembered.get(collection) or await self._collection(collection)
-        return await under_contract(home, attempt)
+        known = self._remembered.pop(collection, None)
+        if known is None:
+            return await under_contract(await self._collection(collection), attempt)
+        self._remembered[collection] = known  # last in line to be forgotten
+        try:
+            return await under_contract(known, attempt)
+        except VultusError:  # because of what it was, or because of the photo
+            if (now := await self._collection(collection)) == known:
+                raise
+        return await under_contract(now, attempt)
 
     async def _named(
         self,
@@ -89,16 +99,18 @@ class Recognizer:
         photo: Photo,
         analysis: Analysis,
         limit: int,
-        mode: LivenessMode,
+        liveness: LivenessMode | None,
         *,
         unique_per_image: bool,
     ) -> Recognition:
         """Search for the faces of a photo and decide about each."""
+        mode = home.policy.liveness.at_least(liveness)
         pipeline = self._pipelines.of(home.contract_id)
         probes = np.stack([face.vector for face in analysis.faces])
         # The verdict needs the runner-up, and a unique assignment as many persons as there are faces.
         depth = max(limit, 2, len(analysis.faces) + 1 if unique_per_image else 0)
         now, found, transition = await self._found(reference, home, pipeline, probes, depth, mode)
+        mode = now.policy.liveness.at_least(liveness)  # the policy may ask for less by now
         named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(now, analysis, named)
         # The other network is not asked about attacks: their comparison would say nothing about it.
@@ -122,17 +134,18 @@ class Recognizer:
         query = query_of(home, pipeline, probes, depth)
         if home.second_contract_id is None and query.graph is None:
             # The search says whether the collection still is what it was: three messages fewer than a transaction.
-            async with self._database.look() as work:
-                with suppress(NotFoundError), timing.stage("search"):
-                    found = await self._searcher.search(work, query)
-                    if found[0].changed_at == home.updated_at:
-                        return home, found, None
+            with suppress(NotFoundError):
+                async with self._database.look() as work:
+                    with timing.stage("search"):
+                        found = await self._searcher.search(work, query)
+                if found[0].changed_at == home.updated_at:
+                    return home, found, None
         async with self._database.work(read_only=True) as work:
             now = await self._read(work, reference)
             check_searched(home, now, mode)
             with timing.stage("search"):
                 found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
-            return now, found, await work.transitions.get(home.id) if now.second_contract_id else None
+            return now, found, await work.transitions.get(now.id) if now.second_contract_id else None
 
     async def search(
         self, vector: FloatArray, *, contract_id: str, collection: str, limit: int

@@ -355,8 +355,8 @@ def _lookalike(face: JudgedFace, other: Candidate, limit: float) -> RejectedPhot
         face.photo,
         face.filename,
         ("enrolled_as_other_person",),
-        "the face is already enrolled as another person; add to that person, or set allow_lookalike after a human "
-        "has checked",
+        f"the face is already enrolled as another person, {other.person_id}; add to that person, or set "
+        "allow_lookalike after a human has checked",
         {
             "person_id": str(other.person_id),
             "similarity": round(other.similarity, 4),

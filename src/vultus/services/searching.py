@@ -188,7 +188,7 @@ def _floors(found: SearchResult, query: Query, size: int) -> _Floors:
     best, *others = [candidate.similarity for candidate in found.candidates[:2]] or [-1.0]
     if best < threshold:
         return _Floors(threshold, best, MOST_FOR_STRANGERS)
-    return _Floors(best, max(best - margin, *others), np.inf)
+    return _Floors(best, max([best - margin, *others]), np.inf)
 
 
 def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:

@@ -17,6 +17,7 @@ from tests.faces import nobody, portrait
 from vultus.errors import (
     ImageError,
     NotAnImageError,
+    SetupError,
     UnavailableError,
     WeightsError,
     WorkerLostError,
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
 SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
 
 
-@pytest.fixture(scope="module")
-async def crew(graph_cache: Path) -> AsyncIterator[Processes]:
+@pytest.fixture(scope="module", params=[True, False], ids=["common networks", "networks of their own"])
+async def crew(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncIterator[Processes]:
     """Two workers."""
     load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    crew = Processes(load, pixel_budget=PhotoSettings().pixel_budget, patience_s=60)
+    crew = Processes(load, pixel_budget=PhotoSettings().pixel_budget, patience_s=60, shared=request.param)
     crew.known = await crew.ready()  # type: ignore[attr-defined]
     await crew.start(2)
     yield crew
@@ -93,6 +94,7 @@ async def test_a_killed_worker_is_replaced_and_its_photo_answered(crew: Processe
     with pytest.raises(WorkerLostError, match="do not send it again"):
         await asked
     answers = await asyncio.gather(*(pool.analyze(portrait(), known) for _ in range(6)))
+    await asyncio.gather(*pool._batches)
 
     assert [len(answer.faces) for answer in answers] == [1] * 6
     assert len({worker.pid for worker in crew.workers} - before) == 1
@@ -157,10 +159,20 @@ async def test_without_a_process_that_forks_the_pool_says_that_it_cannot_go_on(g
     await crew.close()
 
 
-async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path) -> None:
+async def test_a_process_that_ends_while_it_loads_is_reported_here() -> None:
+    """Killed for want of memory, say."""
+    for shared in (True, False):
+        crew = Processes(lambda: os.abort(), pixel_budget=1000, patience_s=60, shared=shared)
+        with pytest.raises(SetupError, match="enough memory"):
+            await crew.ready()
+        await crew.close()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, shared: bool) -> None:
     settings = InferenceSettings(pack="opencv")
     load = partial(Pipelines.load, settings, PhotoSettings(), WeightsStore(tmp_path))
-    crew = Processes(load, pixel_budget=1000, patience_s=60)
+    crew = Processes(load, pixel_budget=1000, patience_s=60, shared=shared)
     with pytest.raises(WeightsError):
         await crew.ready()
     await crew.close()

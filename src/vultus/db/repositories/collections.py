@@ -103,7 +103,7 @@ class Collections:
         """
         found = await self._one(_BY_NAME, name)
         if found is None:
-            raise NotFoundError("There is no collection with this name.")
+            raise NotFoundError(f"There is no collection named '{name}'.")
         return found
 
     async def page(self, after: UUID | None, limit: int) -> tuple[Collection, ...]:

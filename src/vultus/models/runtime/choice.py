@@ -102,11 +102,11 @@ class Runtime:
 
 
 def survives_fork(settings: InferenceSettings) -> bool:
-    """Say whether networks opened as the settings say still run in a forked process.
+    """Say whether networks opened on the CPU as the settings say still run in a forked process.
 
-    ONNX Runtime's sessions of one thread do. OpenVINO's threads and a GPU's context stay behind in the parent.
+    ONNX Runtime's sessions of one thread do. OpenVINO's threads stay behind in the parent.
     """
-    if settings.device != "cpu" or settings.runtime == "openvino" or settings.precision == "bf16":
+    if settings.runtime == "openvino" or settings.precision == "bf16":
         return False
     # Asking OpenVINO what the processor can do starts its threads: where it is installed, it is not asked.
     return settings.runtime == "onnxruntime" or settings.precision == "fp32" or openvino_session.version() is None

@@ -90,11 +90,11 @@ class GraphSession(ABC):
         return () if batch is None else (batch,)
 
     def run(self, values: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
-        """Return the outputs in the graph's order.
+        """Return the outputs in the graph's order, for one image at least.
 
         Where it takes only certain numbers of images it runs as often as needed, the last time with some of them twice.
         """
-        if not self.batches:
+        if not self.batches or len(values) in self.batches:
             return tuple(self._chosen(len(values)).infer(values))
         most = self.batches[-1]
         parts = [self._run_filled(values[start : start + most]) for start in range(0, len(values), most)]
@@ -104,7 +104,7 @@ class GraphSession(ABC):
         """Run at most as many images as it takes together."""
         batch = next(batch for batch in self.batches if batch >= len(values))
         filled = np.concatenate([values, values[:1].repeat(batch - len(values), axis=0)])
-        return [output[: len(values)] for output in self._chosen(batch).infer(filled)]
+        return [output[: len(values)] for output in self.run(filled)]
 
     def _chosen(self, images: int) -> Compiled:
         """Return the graph compiled for as many threads as this call may use, and for so many images."""
