@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from vultus.errors import InvalidInputError
 from vultus.evaluation.datasets import DataSet
 from vultus.evaluation.identification import Fusion, match_counts, one_to_one, open_set, search, split
 from vultus.evaluation.metrics import at_fmr, curve_of
@@ -35,6 +36,12 @@ def test_every_photo_has_one_part(data: DataSet, enrol: int, held_out: float, se
     assert not known & set(data.person[parts.strangers])
     assert len(known - searched) == parts.distractors
     assert np.bincount(data.person[parts.enrolled]).max() <= enrol
+
+
+def test_persons_too_few_for_both_kinds_of_search_are_refused() -> None:
+    for counts in ([5], [1, 1, 1], [0, 5, 1]):
+        with pytest.raises(InvalidInputError):
+            split(people(counts), enrol=1, held_out=0.5, seed=0)
 
 
 @given(data_sets, st.integers(0, 99))

@@ -158,25 +158,31 @@ def test_a_session_that_silently_took_the_cpu_is_refused(monkeypatch: pytest.Mon
 
 def test_a_device_sees_only_numbers_of_images_it_is_prepared_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here without one: on another number it would plan every layer anew."""
-    monkeypatch.setattr(onnx_session, "provider_of", lambda _: CPU)
-    monkeypatch.setattr(onnx_session, "_load", lambda graph, *_: ort.InferenceSession(graph, providers=[CPU]))
-    session = DeviceSession(doubling(), "coreml")
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[Any, int]] = []
+    compiled = onnx_session._compiled
 
-    def watched(planned: int, whole: Compiled) -> Compiled:
+    def watched(loaded: Any) -> Compiled:
+        whole = compiled(loaded)
+
         def infer(values: NDArray[Any]) -> list[NDArray[np.float32]]:
-            seen.append((planned, len(values)))
+            seen.append((loaded, len(values)))
             return whole.infer(values)
 
         return replace(whole, infer=infer)
 
-    monkeypatch.setattr(session, "_planned", {at: watched(at, whole) for at, whole in session._planned.items()})
+    monkeypatch.setattr(onnx_session, "provider_of", lambda _: CPU)
+    monkeypatch.setattr(onnx_session, "_load", lambda graph, *_: ort.InferenceSession(graph, providers=[CPU]))
+    monkeypatch.setattr(onnx_session, "_compiled", watched)
+    session = DeviceSession(doubling(), "coreml")
+    prepared = list(seen)
     images = np.arange(3 * 37, dtype=np.float32).reshape(37, 3)
     doubled, summed = session.run(images)
     session.run(images[:1])
     session.run(images[:3])
 
-    assert seen == [(16, 16), (16, 16), (8, 8), (1, 1), (4, 4)]
+    assert [count for _, count in prepared] == [1, 2, 4, 8, 16]
+    assert [count for _, count in seen[5:]] == [16, 16, 8, 1, 4]
+    assert len(set(seen)) == len({loaded for loaded, _ in seen}) == 5  # each of them sees one number
     np.testing.assert_array_equal(doubled, 2 * images)
     np.testing.assert_array_equal(summed, images.sum(axis=1, keepdims=True))
 
