@@ -102,7 +102,7 @@ def _of_network(name: str, graph: bytes, seconds: float) -> list[Line]:
         sessions["OpenVINO, fp32"] = OpenVinoSession(graph, "fp32")
         if openvino_session.has_bf16():
             sessions["OpenVINO, bf16"] = OpenVinoSession(graph, "bf16")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and all(base.shape[1:]):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and base.one_size:
         sessions["ONNX Runtime, CUDA"] = DeviceSession(graph, "cuda")
     inputs = fixed_inputs(base.shape, pixels=base.pixels)
     reference = answers(base, inputs)

@@ -49,6 +49,9 @@ ARRAYS = {
 
 BUILTINS = {"bytearray", "frozenset", "set", "RuntimeError"}
 VALUES = {"vultus.domain.decisions", "vultus.domain.faces", "vultus.domain.galleries", "vultus.errors"}
+BEGIN_S = 60.0
+"""Longest time a worker takes to begin, its own networks loaded."""
+
 MOST_BYTES = 1 << 30
 """Longest message of a worker that is read."""
 
@@ -61,7 +64,7 @@ class Processes:
     Args:
         load: Loads the networks, in the other process.
         pixel_budget: Of all workers together.
-        patience_s: A worker that takes longer for a photo, or to begin, is stopped.
+        patience_s: A worker that takes longer for a photo is stopped.
         shared: Whether the networks survive a fork.
     """
 
@@ -149,7 +152,7 @@ class ProcessWorker:
             self._socket.close()
         self._socket = self._crew.fork()
         try:
-            async with asyncio.timeout(self._crew.patience_s):
+            async with asyncio.timeout(BEGIN_S):
                 self.pid = pickle.loads(await _receive(self._socket))  # noqa: S301  it has seen no photo yet
         except (EOFError, TimeoutError) as error:
             raise WorkerEndedError("A worker ended before it began.") from error

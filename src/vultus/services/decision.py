@@ -38,7 +38,7 @@ class Threshold:
     beyond_measurement: bool = False
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # asked for every face, and the same for all of a collection
 def threshold_for(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> Threshold:
     """Return the threshold a policy means for a gallery of `gallery_size` templates."""
     if policy.threshold is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.domain import LivenessMode
-from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError, VultusError
+from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError, SetupError
 from vultus.services.collections import calibration_of, check_contract, find_collection
 from vultus.services.contracts import check_searched, under_contract
 from vultus.services.decision import decide
@@ -87,7 +87,7 @@ class Recognizer:
         self._remembered[collection] = known  # last in line to be forgotten
         try:
             return await under_contract(known, attempt)
-        except VultusError:  # because of what it was, or because of the photo
+        except SetupError:  # it asks, or asked, for what is not here
             if (now := await self._collection(collection)) == known:
                 raise
         return await under_contract(now, attempt)

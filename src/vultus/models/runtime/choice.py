@@ -128,7 +128,7 @@ def _fp32(settings: InferenceSettings) -> tuple[Way, str]:
 def _on_device(graph: bytes, device: Device) -> GraphSession:
     """Load a network on a device, or on the CPU where images of all sizes would be slower there (`DeviceSession`)."""
     session = OnnxSession(graph)
-    return DeviceSession(graph, device) if all(session.shape[1:]) else session
+    return DeviceSession(graph, device) if session.one_size else session
 
 
 def _missing_for_bf16() -> str | None:

@@ -84,6 +84,11 @@ class GraphSession(ABC):
         return self._one_core.pixels
 
     @property
+    def one_size(self) -> bool:
+        """Whether it takes images of one size only."""
+        return all(self.shape[1:])
+
+    @property
     def batches(self) -> tuple[int, ...]:
         """Numbers of images it takes, ascending; empty if any."""
         batch = self.shape[0] if self.shape else None
