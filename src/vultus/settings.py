@@ -1,6 +1,7 @@
 """Configuration: frozen sections, the unit in the name, impossible combinations refused at start.
 
-Every field is an environment variable: `VULTUS_` + section + `__` + field, for example `VULTUS_SERVER__PORT`.
+Every field is an environment variable: `VULTUS_` + section + `__` + field, for example `VULTUS_SERVER__PORT`. One that
+is empty counts as unset: that is how an unset variable arrives from Compose files and unit files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ QUEUE_A_WORKER = 10
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the API listens and what it accepts."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose.")
     max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Longest request body; reading stops there with 413.")
     max_json_bytes: int = Field(256 * 2**10, ge=1024, description="Longest JSON body.")
@@ -184,7 +185,9 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     """All of it."""
 
-    model_config = SettingsConfigDict(env_prefix="VULTUS_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="VULTUS_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     data_dir: Path = Field(
         default_factory=default_data_dir,

@@ -54,14 +54,15 @@ CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Id or
 Result = TypeVar("Result")
 
 
-def load_settings(*, quiet: bool = True) -> Settings:
+def load_settings(*, quiet: bool = True, **given: Any) -> Settings:
     """Read the settings from the environment and set up logging.
 
     Args:
         quiet: Log warnings only, so that a command's own output stays readable.
+        given: Fields by section that options of the command set; they take precedence over the environment.
     """
     try:
-        settings = Settings()
+        settings = Settings(**given)
     except ValidationError as error:
         for wrong in error.errors():
             name = "VULTUS_" + "__".join(str(part) for part in wrong["loc"]).upper()

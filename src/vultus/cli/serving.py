@@ -8,7 +8,6 @@ import typer
 
 from vultus import main
 from vultus.cli.common import load_settings, run
-from vultus.settings import ServerSettings
 
 
 def serve(
@@ -16,10 +15,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.")] = None,
 ) -> None:
     """Start PostgreSQL, if no database is configured, and the API."""
-    settings = load_settings(quiet=False)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    server = ServerSettings(**{**settings.server.model_dump(), **given})
-    run(main.serve(settings.model_copy(update={"server": server}), _announce))
+    run(main.serve(load_settings(quiet=False, server=given), _announce))
 
 
 def _announce(address: str, first_key: str | None) -> None:
