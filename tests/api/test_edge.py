@@ -11,9 +11,15 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from fastapi.params import Form
+from fastapi.routing import APIRoute
 from PIL import Image
+from tests.api.conftest import CONSENT
 from tests.faces import astronaut, encoded, portrait
 
+from vultus.api.app import create_app
+from vultus.api.guard import GuardedRoute
+from vultus.api.routes import persons, recognition, registration, transitions
 from vultus.domain import Actor, Role
 
 if TYPE_CHECKING:
@@ -259,6 +265,61 @@ async def test_a_form_that_is_none_gets_a_problem_of_its_own(api: Api) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
 
 
+def form_routes() -> list[str]:
+    """Return the path of every route that reads a form."""
+    routers = (registration.router, recognition.router, persons.faces, transitions.router)
+    routes = [route for router in routers for route in router.routes if isinstance(route, GuardedRoute)]
+    return [route.path for route in routes if route.body_field and isinstance(route.body_field.field_info, Form)]
+
+
+CLOSING = b"\r\n--x--"
+
+
+def whole_form() -> bytes:
+    """Return a form with every field any route needs, the end of the consent last."""
+    files = [(name, portrait()) for name in ("photo", "first", "second")]
+    texts = {"name": "Ada", **CONSENT, "person_id": str(uuid4()), "consent_expires_at": "2030-01-01T00:00:00Z"}
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="a.jpg"\r\n\r\n'.encode() + content
+        for name, content in files
+    ]
+    parts += [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}'.encode() for name, text in texts.items()
+    ]
+    return b"\r\n".join(parts) + CLOSING
+
+
+@pytest.mark.parametrize("path", form_routes())
+async def test_a_form_without_its_end_is_refused_by_every_route_that_reads_one(api: Api, path: str) -> None:
+    url = "/v1" + path.format(collection="default", person_id=uuid4())
+
+    answer = await api.client.post(
+        url,
+        content=whole_form().removesuffix(CLOSING),
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert "breaks off" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("missing", [*range(1, 12), 60, 75, 80, 150, 5_000])
+async def test_a_registration_that_breaks_off_anywhere_stores_nothing(api: Api, missing: int) -> None:
+    fields = {"name": "Ada", **CONSENT, "consent_expires_at": "2030-01-01T00:00:00Z"}
+    request = api.client.build_request("POST", "/v1/register", data=fields, files={"photo": portrait()})
+    boundary = request.headers["content-type"].partition("boundary=")[2]
+    parts = request.read().removesuffix(b"\r\n").split(f"--{boundary}".encode())
+    photo_first = f"--{boundary}".encode().join([parts[0], parts[-2], *parts[1:-2], parts[-1]])
+    headers = {"Content-Type": request.headers["content-type"]}
+
+    cut = await api.client.post("/v1/register", content=photo_first[:-missing], headers=headers)
+    stored = (await api.client.get("/v1/collections/default/persons")).json()["items"]
+    whole = await api.client.post("/v1/register", content=photo_first, headers=headers)
+
+    assert (cut.status_code, cut.json()["code"], stored) == (400, "malformed_request", [])
+    assert whole.json()["consent"]["expires_at"] == "2030-01-01T00:00:00Z"
+
+
 async def test_a_json_route_does_not_take_a_long_body_for_a_form(api: Api) -> None:
     answer = await api.client.post(
         "/v1/collections", content=b"x" * 300_000, headers={"Content-Type": "multipart/form-data; boundary=x"}
@@ -283,6 +344,29 @@ async def test_the_two_main_operations_redirect_with_method_and_body(api: Api) -
         answer = await api.client.post(f"/{name}", files={"photo": b"x"})
 
         assert (answer.status_code, answer.headers["location"]) == (308, f"/v1/{name}")
+
+
+@pytest.mark.parametrize("query", ["name=keys", "path=//evil.test", "url=x&next=y&to=z&location=keys"])
+async def test_no_request_chooses_where_it_is_redirected(api: Api, query: str) -> None:
+    asked = {"/register": "POST", "/recognize": "POST", "/": "GET"}
+
+    answers = [await api.client.request(method, f"{path}?{query}") for path, method in asked.items()]
+
+    assert [answer.headers["location"] for answer in answers] == ["/v1/register", "/v1/recognize", "/docs"]
+
+
+async def test_a_route_without_a_guard_takes_nothing_from_the_query(api: Api) -> None:
+    """What such a route declares as a parameter, a default argument too, any caller may set."""
+    app = create_app(api.services, max_requests=1)
+
+    taken = {
+        route.path: [parameter.alias for parameter in route.dependant.query_params]
+        for route in app.routes
+        if isinstance(route, APIRoute) and not isinstance(route, GuardedRoute)
+    }
+
+    assert {"/", "/docs", "/register", "/recognize"} <= taken.keys()
+    assert set(map(tuple, taken.values())) == {()}
 
 
 async def test_a_request_id_is_kept_if_it_is_a_word(api: Api) -> None:

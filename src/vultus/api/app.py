@@ -20,6 +20,8 @@ from vultus.api.routes import collections, persons, recognition, registration, s
 from vultus.schemas.system import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from vultus.services.wiring import Services
 
 ASSETS = "/docs-assets"
@@ -75,11 +77,17 @@ def create_app(services: Services, *, max_requests: int, metrics: bool = True) -
 
 def _redirect(app: FastAPI) -> None:
     """Send callers of the two main operations without the version on to version 1, body and method kept."""
-    for name in ("register", "recognize"):
+    for path in ("/register", "/recognize"):
+        app.add_api_route(path, _redirect_to(f"/v1{path}"), methods=["POST"], status_code=308, include_in_schema=False)
 
-        @app.post(f"/{name}", status_code=308, include_in_schema=False)
-        async def forward(name: str = name) -> RedirectResponse:
-            return RedirectResponse(f"/v1/{name}", 308)
+
+def _redirect_to(path: str) -> Callable[[], Coroutine[None, None, RedirectResponse]]:
+    """Return an endpoint without parameters: whatever parameters it had, FastAPI would take them from the request."""
+
+    async def redirect() -> RedirectResponse:
+        return RedirectResponse(path, 308)
+
+    return redirect
 
 
 def _document(app: FastAPI) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from vultus.api.problems import InvalidRequestError
@@ -21,9 +22,10 @@ from vultus.errors import BodyTooLargeError, OverloadedError, RequestTimeoutErro
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from fastapi.dependencies.models import Dependant
+    from starlette.datastructures import FormData, Headers
     from starlette.responses import Response
     from starlette.types import Message
 
@@ -36,9 +38,6 @@ IDLE_S = 20.0
 
 BODY_S = 300.0
 """Longest time a body may take from its first part to its last."""
-
-# A photo must never touch a temporary file; the body's limit bounds the memory instead.
-MultiPartParser.spool_max_size = 2**31
 
 
 def needs(role: Role, *, long_body: bool = False) -> dict[str, Any]:
@@ -59,8 +58,47 @@ class _BodyError(HTTPException):
         self.meant = meant
 
 
+class _WholeFormParser(MultiPartParser):
+    """Reads a multipart form in memory, and refuses one that breaks off.
+
+    The library takes the end of the body for the end of the form: of a form that breaks off, its last part would be
+    missing without a word, be it the end of a consent.
+    """
+
+    spool_max_size = 2**31  # a photo never touches a temporary file; the body's limit bounds the memory instead
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: Any) -> None:
+        super().__init__(headers, self._read_to_its_end(stream), **limits)
+        self._has_ended = False
+
+    def on_end(self) -> None:
+        """Note that the closing boundary was read."""
+        self._has_ended = True
+
+    async def _read_to_its_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for part in stream:
+            yield part
+        if not self._has_ended:
+            raise MultiPartException(
+                "The form breaks off: the boundary that closes it is missing. Nothing was changed; send it again whole."
+            )
+
+
 class _StrictRequest(Request):
-    """A request whose JSON is strict: no NaN, no lone surrogates, no nesting that exhausts the stack."""
+    """A request whose JSON is strict, and whose form is whole.
+
+    JSON may hold no NaN, no lone surrogates and no nesting that exhausts the stack.
+    """
+
+    async def _get_form(self, **limits: Any) -> FormData:
+        content_type, _ = parse_options_header(self.headers.get("Content-Type"))
+        if self._form is None and content_type == b"multipart/form-data":
+            try:
+                async with aclosing(self.stream()) as stream:
+                    self._form = await _WholeFormParser(self.headers, stream, **limits).parse()
+            except MultiPartException as error:
+                raise HTTPException(400, error.message) from None
+        return await super()._get_form(**limits)
 
     async def json(self) -> Any:
         body = await self.body()
