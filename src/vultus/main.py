@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
 BACKLOG = 2048
+MAX_HEAD_BYTES = 64 * 2**10
+"""Longest request line and headers, or trailers of a body, that are waited for; beyond it the connection is closed."""
 
 
 def open_store(settings: Settings) -> WeightsStore:
@@ -230,6 +232,8 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
             first_key = await services.access.ensure_first()
             config = uvicorn.Config(
                 app,
+                http="h11",  # httptools has no limit for a head, and copies a long header anew for every part of it
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 log_config=None,
                 access_log=False,
                 server_header=False,

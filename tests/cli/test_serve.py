@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 from tests.faces import portrait
+from tests.serving import STARTUP_S, serving
 
-STARTUP_S = 60
-
-
-@contextmanager
-def serving(data_dir: Path, end: signal.Signals = signal.SIGINT) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    """Yield address, everything announced, and the process; it is ended by a signal, as Ctrl-C would."""
-    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, after the process
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vultus", "serve", "--port", "0"],
-        env={**os.environ, "VULTUS_DATA_DIR": str(data_dir)},
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "answers on" in line:
-                break
-        address = re.search(r"http://127\.0\.0\.1:\d+", said)
-        log.seek(0)
-        assert address, said + log.read()
-        yield address.group(), said, process
-    finally:
-        if process.poll() is None:
-            process.send_signal(end)
-        process.communicate(timeout=STARTUP_S)
-        log.close()
+from vultus.main import MAX_HEAD_BYTES
 
 
 def postgres_of(data_dir: Path) -> list[psutil.Process]:
@@ -59,11 +28,7 @@ def postgres_of(data_dir: Path) -> list[psutil.Process]:
 
 
 def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir: Path) -> None:
-    with serving(data_dir) as (address, _, process):
-        assert process.stdout is not None
-        key = ""
-        while not key:
-            key = "".join(re.findall(r"vultus_\S+", process.stdout.readline()))
+    with serving(data_dir, first_key=True) as (address, key, process):
         headers = {"Authorization": f"Bearer {key}"}
         consent = {"consent_purpose": "Tests", "consent_recorded_by": "tests"}
         registered = httpx.post(
@@ -108,3 +73,39 @@ def test_a_port_in_use_is_said_in_one_line(data_dir: Path) -> None:
     assert second.returncode == 7
     assert "VULTUS_SERVER__PORT" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("line_bytes", [100, 10**9], ids=["many-headers", "one-endless-header"])
+def test_a_head_without_end_is_cut_off_and_costs_the_others_nothing(data_dir: Path, line_bytes: int) -> None:
+    with serving(data_dir) as (address, _, process):
+        host, port = address.removeprefix("http://").split(":")
+        before = psutil.Process(process.pid).memory_info().rss
+        with socket.create_connection((host, int(port)), timeout=10) as endless:
+            endless.sendall(b"GET /v1/health/live HTTP/1.1\r\nHost: x\r\nX-Padding: ")
+            line = b"a" * min(line_bytes, 4096) + (b"\r\nX-Padding: " if line_bytes < 4096 else b"")
+            sent = 0
+            try:
+                while sent < 32 * MAX_HEAD_BYTES:
+                    endless.sendall(line)
+                    sent += len(line)
+                    time.sleep(0.001)  # in pieces, as a slow client's head comes
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        grown = psutil.Process(process.pid).memory_info().rss - before
+
+        assert MAX_HEAD_BYTES <= sent < 32 * MAX_HEAD_BYTES
+        assert grown < 16 * 2**20
+        assert httpx.get(f"{address}/v1/health/live").status_code == 200
+
+
+def test_a_head_that_is_too_long_is_told_so(data_dir: Path) -> None:
+    with serving(data_dir) as (address, _, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"GET /v1/health/live HTTP/1.1\r\nX-Padding: " + b"a" * (MAX_HEAD_BYTES + 1))
+            answer = b""
+            while part := client.recv(4096):
+                answer += part
+
+    assert answer.split()[1] in {b"400", b"431"}
+    assert b"connection: close" in answer.lower()

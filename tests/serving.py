@@ -1,0 +1,47 @@
+"""`vultus serve` as a user starts it, in a process of its own that ends with the test."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STARTUP_S = 60
+
+
+@contextmanager
+def serving(
+    data_dir: Path, end: signal.Signals = signal.SIGINT, *, first_key: bool = False
+) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+    """Yield address, the first administrator's key if waited for, and the process; it is ended as by Ctrl-C."""
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, after the process
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vultus", "serve", "--port", "0"],
+        env={**os.environ, "VULTUS_DATA_DIR": str(data_dir)},
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        address, key = None, None
+        for line in process.stdout:
+            address = address or re.search(r"http://127\.0\.0\.1:\d+", line)
+            key = key or re.search(r"vultus_\S+", line)
+            if address and (key or not first_key):
+                break
+        log.seek(0)
+        assert address, log.read()
+        yield address.group(), key.group() if key else "", process
+    finally:
+        if process.poll() is None:
+            process.send_signal(end)
+        process.communicate(timeout=STARTUP_S)
+        log.close()
