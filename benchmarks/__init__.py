@@ -1,3 +1,3 @@
 """Questions about speed, one file each; `python -m benchmarks` answers them."""
 
-import vultus  # noqa: F401  before NumPy: one thread of its BLAS library, as the service has
+import vultus  # noqa: F401  before NumPy and ONNX Runtime: one thread of the BLAS library, no telemetry, as the service

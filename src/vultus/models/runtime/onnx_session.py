@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+import vultus
 from vultus.errors import SetupError, WeightsError
 from vultus.models.runtime.session import Compiled, GraphSession
 
@@ -136,6 +137,17 @@ def _options(threads: int) -> Any:
 
 
 def _load(graph: bytes, options: Any, providers: list[Any]) -> Any:
+    """Return a session of ONNX Runtime; the only place that makes one.
+
+    Raises:
+        SetupError: ONNX Runtime may report to its maker.
+        WeightsError: It cannot load the graph.
+    """
+    if not vultus.IS_TELEMETRY_OFF:
+        raise SetupError(
+            "ONNX Runtime was imported before Vultus and may report to its maker what this process does. Import vultus "
+            f"first, or start the process with {vultus.TELEMETRY_SWITCH}=1."
+        )
     try:
         return ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:
