@@ -20,15 +20,15 @@ from sqlalchemy import text
 from benchmarks.identities import real
 from benchmarks.record import Origin
 from vultus.db.database import Database
-from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.migrate import upgrade
 from vultus.domain import Actor, DecisionPolicy
-from vultus.evaluation.own_graph import GraphWanted, OwnGraph
 from vultus.models.pipeline import FacePipeline
 from vultus.models.pipelines import Pipelines
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.services.collections import Collections
-from vultus.services.crops import CropVault
+from vultus.services.crop_vault import CropVault
+from vultus.services.search.hnsw import GraphWanted, OwnGraph
 from vultus.settings import DatabaseSettings, Settings
 from vultus.utils.ids import new_ids
 

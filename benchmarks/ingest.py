@@ -23,14 +23,13 @@ from benchmarks import record
 from benchmarks.galleries import BATCH, GRANTED, connected, digests, run, scratch, units
 from benchmarks.record import Line, table
 from vultus.db.copying import END, HEADER, level_rows
-from vultus.db.repositories.faces import NewFace
-from vultus.domain import Actor, Quality
+from vultus.domain import Actor, NewFace, Quality
 from vultus.models.pipelines import Pipelines
-from vultus.models.store import WeightsStore
-from vultus.services.bulk import BulkRegistrar, VectorBatch
+from vultus.models.weights.store import WeightsStore
 from vultus.services.collections import Collections
-from vultus.services.consents import ConsentGrant
-from vultus.services.crops import CropVault
+from vultus.services.crop_vault import CropVault
+from vultus.services.enrolment.bulk import BulkRegistrar, VectorBatch
+from vultus.services.people.consents import ConsentGrant
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

@@ -20,17 +20,17 @@ import numpy as np
 from benchmarks import photos
 from benchmarks.peer import DeepfacePeer, Peer
 from benchmarks.record import Line, milliseconds, percentiles, table
-from vultus.models.alignment import align
 from vultus.models.catalog.measured import DLIB_CHIPS
 from vultus.models.catalog.packs import BUILTIN
-from vultus.models.decoding import Photo
 from vultus.models.detection.mtcnn import CELL, Halvings
 from vultus.models.embedding import dlib_resnet_graph
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.embedding.network import NetworkEmbedder
+from vultus.models.imaging.alignment import align
+from vultus.models.imaging.decoding import Photo
 from vultus.models.pipeline import FacePipeline
 from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from vultus.models.runtime import OnnxSession, all_cores, limit_threads, openvin
 from vultus.models.runtime.onnx_session import DeviceSession
 from vultus.models.runtime.openvino_session import OpenVinoSession
 from vultus.models.runtime.parity import answers, fixed_inputs, least_cosine, most_deviation
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from benchmarks import photos
 from benchmarks.record import Line, milliseconds, table
 from vultus.models.pipeline import FacePipeline
 from vultus.models.runtime.session import GraphSession
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

@@ -26,13 +26,12 @@ from benchmarks import identities, insightface
 from benchmarks.crowds import CONTRACT, Crowd, one_core
 from benchmarks.galleries import connected, run, scratch
 from benchmarks.record import Line, milliseconds, percentiles, table
-from vultus.db.repositories.ranking import SearchResult
 from vultus.db.types import encode_halfvec
-from vultus.domain import Candidate, Fusion
+from vultus.domain import Candidate, Fusion, SearchResult
 from vultus.index.codes import one_thread
-from vultus.services.indexing import Indexes
-from vultus.services.queries import Query
-from vultus.services.searching import Searcher
+from vultus.services.search.index_sync import Indexes
+from vultus.services.search.request import Query
+from vultus.services.search.search import Searcher
 from vultus.settings import DatabaseSettings, IndexSettings
 
 if TYPE_CHECKING:

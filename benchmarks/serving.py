@@ -23,9 +23,9 @@ from benchmarks.record import Line, milliseconds, percentiles, table
 from benchmarks.server import Server, running
 from vultus.models.pipeline import Asked
 from vultus.models.pipelines import Pipelines
-from vultus.models.processes import Processes
 from vultus.models.runtime.choice import survives_fork
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
+from vultus.models.workers.fork_server import Processes
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

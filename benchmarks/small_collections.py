@@ -21,8 +21,7 @@ from vultus.domain import DecisionPolicy, QualityRule
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.db.repositories.ranking import SearchResult
-    from vultus.domain import FloatArray
+    from vultus.domain import FloatArray, SearchResult
 
 COLLECTIONS = 1_000
 FACES = 1_000

@@ -26,7 +26,7 @@ from benchmarks.crowds import Crowd
 from benchmarks.galleries import connected
 from benchmarks.record import Line, table
 from benchmarks.server import Server, postgres_of, running
-from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:

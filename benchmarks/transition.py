@@ -32,10 +32,10 @@ from vultus.domain import Actor, Role
 from vultus.errors import NoPhotoAcceptedError
 from vultus.main import beside, carry_now_and_then, listen, open_database, open_store
 from vultus.models.pipelines import Pipelines
-from vultus.models.pool import AnalysisPool
-from vultus.services.consents import ConsentGrant
-from vultus.services.images import Photo
-from vultus.services.registration import RegistrationRequest
+from vultus.models.workers.pool import AnalysisPool
+from vultus.services.enrolment.registration import RegistrationRequest
+from vultus.services.people.consents import ConsentGrant
+from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services, build
 from vultus.settings import InferenceSettings, Settings
 

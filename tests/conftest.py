@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from vultus.db import migrate
 from vultus.db.database import Database
-from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:

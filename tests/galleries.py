@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.db.repositories.faces import NewFace
-from vultus.domain import Quality
+from vultus.domain import NewFace, Quality
 
 if TYPE_CHECKING:
     from vultus.db.database import Database

@@ -9,7 +9,7 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vultus.models.alignment import Template
+from vultus.models.imaging.alignment import Template
 from vultus.models.views import Mirrored
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 
-from vultus.models.state_dicts import DTYPES, MAGIC, Array
+from vultus.models.weights.state_dicts import DTYPES, MAGIC, Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,21 +16,21 @@ import uvicorn
 
 from vultus.api.app import create_app
 from vultus.db.database import Database
-from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.migrate import upgrade
 from vultus.errors import SetupError, VultusError
 from vultus.models.pipelines import Pipelines
-from vultus.models.pool import AnalysisPool
-from vultus.models.processes import Processes
 from vultus.models.runtime.choice import survives_fork
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
+from vultus.models.workers.fork_server import Processes
+from vultus.models.workers.pool import AnalysisPool
 from vultus.services.wiring import Services, build
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
-    from vultus.services.carrying import Carrier
-    from vultus.services.erasure import Eraser
+    from vultus.services.migration.backfill import Carrier
+    from vultus.services.people.erasure import Eraser
     from vultus.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from vultus.evaluation.datasets import read_folders, read_pairs
 from vultus.evaluation.pairs import evaluate_listed
 from vultus.evaluation.runner import describe_all
 from vultus.models.pipeline import FacePipeline
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 LFW = os.environ.get("VULTUS_LFW")

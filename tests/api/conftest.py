@@ -12,8 +12,8 @@ from vultus.api.app import create_app
 from vultus.domain import Actor, Role
 from vultus.models.pipeline import FacePipeline
 from vultus.models.pipelines import Pipelines
-from vultus.models.pool import AnalysisPool
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
+from vultus.models.workers.pool import AnalysisPool
 from vultus.services.wiring import Services, build
 from vultus.settings import Settings
 

@@ -413,7 +413,7 @@ async def test_a_full_server_refuses_at_once(serve: Callable[..., Any]) -> None:
 async def test_a_photo_that_is_being_read_has_its_place(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vultus.models.pool.KEPT_S", 60.0)
+    monkeypatch.setattr("vultus.models.workers.pool.KEPT_S", 60.0)
     api = await serve(inference={"workers": 1, "max_queue": 1})
     both_begun, go_on = asyncio.Barrier(3), asyncio.Event()
 

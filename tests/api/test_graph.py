@@ -11,7 +11,7 @@ from tests.galleries import enrol, people
 from vultus.db.repositories.collections import partition_of
 from vultus.domain import Actor, Collection, SearchMode
 from vultus.errors import ConflictError, InvalidInputError
-from vultus.evaluation.own_graph import GraphWanted, OwnGraph
+from vultus.services.search.hnsw import GraphWanted, OwnGraph
 
 URL = "/v1/collections/default"
 ACTOR = Actor("test")

@@ -13,8 +13,8 @@ from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
 
 from vultus.index.candidates import CandidateIndex
 from vultus.index.coding import Coder
-from vultus.services.indexing import _Held
-from vultus.services.searching import Searcher
+from vultus.services.search.index_sync import _Held
+from vultus.services.search.search import Searcher
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api

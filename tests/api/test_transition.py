@@ -15,8 +15,8 @@ from tests.packs import zoomed
 
 from vultus.domain import Liveness, LivenessReason, Role
 from vultus.models.pipeline import FacePipeline
-from vultus.services.carrying import Carrier, settle
-from vultus.services.crops import CropVault
+from vultus.services.crop_vault import CropVault
+from vultus.services.migration.backfill import Carrier, settle
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api

@@ -13,8 +13,8 @@ from tests.faces import portrait
 from vultus.domain import Actor, Role
 from vultus.errors import ConsentRequiredError, InvalidInputError
 from vultus.index.coding import Coder
-from vultus.services.bulk import MAX_ROWS, VectorBatch
-from vultus.services.consents import ConsentGrant
+from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch
+from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,7 @@ from vultus.models.catalog import packs
 from vultus.models.catalog.entries import Archive, PublishedFile
 from vultus.models.catalog.licences import INSIGHTFACE
 from vultus.models.catalog.packs import BUILTIN, NETWORKS
-from vultus.models.graphs import GraphBuilder, Shape
+from vultus.models.weights.graph_cache import GraphBuilder, Shape
 
 CONTENT = b"the weights of a network"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vultus.db.repositories.faces import NewFace
-from vultus.domain import Collection, Consent, DecisionPolicy, Face, FloatArray, Person, Quality, QualityRule
+from vultus.domain import Collection, Consent, DecisionPolicy, Face, FloatArray, NewFace, Person, Quality, QualityRule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -18,11 +18,12 @@ import asyncpg
 import psutil
 import pytest
 
-from vultus.db import migrate, tuning
-from vultus.db.account import Account, account_for
-from vultus.db.cluster import PACKAGE
+from vultus.db import migrate
 from vultus.db.database import Database
-from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.embedded import tuning
+from vultus.db.embedded.account import Account, account_for
+from vultus.db.embedded.cluster import PACKAGE
+from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
 from vultus.settings import DatabaseSettings
 
@@ -37,7 +38,7 @@ as_root = pytest.mark.skipif(not ROOT, reason="only root runs the server as some
 USER = """
 import sys
 from pathlib import Path
-from vultus.db.embedded import EmbeddedPostgres
+from vultus.db.embedded.server import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))
 print(server.start(), flush=True)
 sys.stdin.read()

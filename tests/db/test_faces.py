@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from vultus.db.repositories.collections import partition_of
-from vultus.db.repositories.faces import NewFace
 from vultus.db.tables import UNSAMPLED
+from vultus.domain import NewFace
 from vultus.errors import AlreadyExistsError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:

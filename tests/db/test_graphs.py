@@ -21,9 +21,9 @@ from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import partition_of
 from vultus.domain import Collection, Fusion, Graph, GraphLoss, SearchMode
 from vultus.errors import ConflictError
-from vultus.services.indexing import Indexes
-from vultus.services.queries import Query, ways
-from vultus.services.searching import Searcher
+from vultus.services.search.index_sync import Indexes
+from vultus.services.search.request import Query, ways
+from vultus.services.search.search import Searcher
 from vultus.utils.ids import new_ids
 
 PERSONS = 900  # below 100 pages of rows VACUUM would clean an index for a single dead one anyway

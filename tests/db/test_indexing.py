@@ -19,9 +19,9 @@ from vultus.db.repositories.ranking import SHORTLIST
 from vultus.domain import Collection, FloatArray, Fusion
 from vultus.index.candidates import Hunt
 from vultus.index.coding import Coder
-from vultus.services.indexing import Indexes
-from vultus.services.queries import Query
-from vultus.services.searching import Searcher
+from vultus.services.search.index_sync import Indexes
+from vultus.services.search.request import Query
+from vultus.services.search.search import Searcher
 from vultus.settings import IndexSettings
 
 PERSONS = 1_000

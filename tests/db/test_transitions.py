@@ -13,8 +13,7 @@ import pytest
 
 from vultus.db import migrate
 from vultus.db.database import Database
-from vultus.db.repositories.crops import NewCrop
-from vultus.db.repositories.faces import NewFace
+from vultus.domain import NewCrop, NewFace
 from vultus.errors import AlreadyExistsError, NotFoundError
 from vultus.settings import DatabaseSettings
 

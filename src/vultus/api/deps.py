@@ -13,7 +13,7 @@ from fastapi import Depends, Path, Query, Request, UploadFile
 
 from vultus.api.problems import InvalidRequestError
 from vultus.domain import Actor
-from vultus.services.images import Photo
+from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services
 from vultus.utils.logging import request_id_var
 

@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, Json, model_validator
 from vultus.domain import LivenessMode
 from vultus.schemas.base import Metadata, Moment, Name, Reference, Text, Wire
 from vultus.schemas.recognition import MAX_CANDIDATES
-from vultus.services.consents import ConsentGrant
-from vultus.services.images import Photo
-from vultus.services.registration import RegistrationRequest
+from vultus.services.enrolment.registration import RegistrationRequest
+from vultus.services.people.consents import ConsentGrant
+from vultus.services.photo_analysis import Photo
 
 PhotoField = Annotated[UploadFile, Field(description="JPEG, PNG or WebP; EXIF orientation is honoured.")]
 CollectionField = Annotated[Name, Field(description="Id or name.")]

@@ -9,15 +9,22 @@ import typer
 from vultus.cli.common import Json, load_settings, out, print_json, print_table, run
 from vultus.cli.groups import show_groups
 from vultus.domain import Actor
-from vultus.evaluation.own_gallery import DEFAULT_SAMPLE, LEAST_SAMPLE, MOST_SAMPLE, Calibrated, OwnGallery, Wanted
 from vultus.evaluation.page import percent, scientific
 from vultus.main import open_services
 from vultus.schemas.calibration import CalibrationOut
+from vultus.services.calibration.calibration import (
+    DEFAULT_SAMPLE,
+    LEAST_SAMPLE,
+    MOST_SAMPLE,
+    Calibrated,
+    OwnGallery,
+    Wanted,
+)
 
 if TYPE_CHECKING:
-    from vultus.evaluation.intervals import Rate
-    from vultus.evaluation.own_calibration import OwnPoint
+    from vultus.services.calibration.thresholds import OwnPoint
     from vultus.settings import Settings
+    from vultus.statistics.intervals import Rate
 
 COLUMNS = ("threshold", "FMR, from", "FMR here", "FNMR here", "FPIR expected", "FPIR here")
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vultus.errors import ErrorKind, VultusError
-from vultus.services.images import Photo
+from vultus.services.photo_analysis import Photo
 from vultus.settings import Settings
 from vultus.utils import logging as logs
 

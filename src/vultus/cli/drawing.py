@@ -11,7 +11,7 @@ from vultus.domain import Verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vultus.services.naming import NamedFace, Recognition
+    from vultus.services.recognition.verdicts import NamedFace, Recognition
 
 COLOURS = {
     Verdict.MATCH: "#1a9850",

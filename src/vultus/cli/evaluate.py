@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vultus.cli.common import Json, err, fail, load_settings, out, print_json, print_table
 from vultus.cli.groups import show_groups
 from vultus.errors import InvalidInputError, VultusError
+from vultus.evaluation.calibration_export import calibration_from
 from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_groups, read_pairs
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import Fusion, split
-from vultus.evaluation.keeping import calibration_from
 from vultus.evaluation.liveness import evaluate_liveness, judge_all, read_presentations, watching
 from vultus.evaluation.page import percent, scientific
 from vultus.evaluation.pairs import by_groups, evaluate_all, evaluate_listed
@@ -34,9 +34,9 @@ from vultus.models.loading import load_liveness
 from vultus.models.pipeline import FacePipeline
 
 if TYPE_CHECKING:
-    from vultus.evaluation.intervals import Mean, Rate
     from vultus.evaluation.liveness import MeanRate
     from vultus.settings import Settings
+    from vultus.statistics.intervals import Mean, Rate
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -10,8 +10,8 @@ from vultus.evaluation.page import cosine, percent, scientific
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vultus.evaluation.groups import GroupsResult
-    from vultus.evaluation.intervals import Rate
+    from vultus.statistics.groups import GroupsResult
+    from vultus.statistics.intervals import Rate
 
 COLUMNS = ("threshold", "group", "persons", "FMR within", "FMR across", "FNMR")
 

@@ -18,8 +18,8 @@ from vultus.cli.common import CollectionOption, Json, err, load_settings, out, p
 from vultus.cli.people import ACTOR, Expires, Purpose, RecordedBy, utc
 from vultus.errors import NoPhotoAcceptedError, OverloadedError
 from vultus.main import open_services
-from vultus.services.consents import ConsentGrant
-from vultus.services.registration import Registered, RegistrationRequest
+from vultus.services.enrolment.registration import Registered, RegistrationRequest
+from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
     from vultus.services.wiring import Services

@@ -17,10 +17,10 @@ from vultus.errors import InvalidInputError, NotFoundError, VultusError
 from vultus.main import open_store
 from vultus.models.catalog.entries import Network, PackagedFile, PublishedFile
 from vultus.models.catalog.packs import NETWORKS, PACKS, network_named, pack_named
-from vultus.models.download import Downloader, unpacked
-from vultus.models.files import sha256_of_file
 from vultus.models.pipeline import FacePipeline, default_pack
-from vultus.models.store import State, WeightsStore
+from vultus.models.weights.download import Downloader, unpacked
+from vultus.models.weights.files import sha256_of_file
+from vultus.models.weights.store import State, WeightsStore
 
 app = typer.Typer(no_args_is_help=True)
 

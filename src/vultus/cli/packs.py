@@ -17,10 +17,10 @@ from vultus.main import open_store
 from vultus.models.catalog.entries import Kind
 from vultus.models.catalog.packs import NETWORKS, PACKS, Pack, pack_named
 from vultus.models.loading import fits
-from vultus.models.store import State
+from vultus.models.weights.store import State
 
 if TYPE_CHECKING:
-    from vultus.models.store import WeightsStore
+    from vultus.models.weights.store import WeightsStore
 
 
 def packs(

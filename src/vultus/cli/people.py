@@ -13,11 +13,11 @@ from vultus.cli.drawing import draw
 from vultus.domain import Actor, LivenessMode, Verdict
 from vultus.main import open_services
 from vultus.schemas.recognition import RecognitionOut, RegistrationOut
-from vultus.services.consents import ConsentGrant
-from vultus.services.registration import Registered, RegistrationRequest
+from vultus.services.enrolment.registration import Registered, RegistrationRequest
+from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
-    from vultus.services.naming import Recognition
+    from vultus.services.recognition.verdicts import Recognition
     from vultus.settings import Settings
 
 ACTOR = Actor("cli")

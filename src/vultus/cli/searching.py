@@ -8,10 +8,10 @@ import typer
 
 from vultus.cli.common import Json, load_settings, out, print_json, print_table, run
 from vultus.domain import Actor, Collection, Graph, SearchMode
-from vultus.evaluation.own_graph import ACCEPTED_LOSS, DEFAULT_SAMPLE, MOST_SAMPLE, GraphWanted, OwnGraph
 from vultus.evaluation.page import percent
 from vultus.main import open_services
 from vultus.schemas.galleries import CollectionOut
+from vultus.services.search.hnsw import ACCEPTED_LOSS, DEFAULT_SAMPLE, MOST_SAMPLE, GraphWanted, OwnGraph
 
 if TYPE_CHECKING:
     from vultus.settings import Settings

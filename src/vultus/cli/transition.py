@@ -18,7 +18,7 @@ from vultus.schemas.transitions import ContractComparisonOut, FinishedOut, Switc
 from vultus.services.wiring import Services
 
 if TYPE_CHECKING:
-    from vultus.services.carrying import Supplied
+    from vultus.services.migration.backfill import Supplied
 
 app = typer.Typer(no_args_is_help=True)
 LeaveBehind = Annotated[

@@ -20,8 +20,8 @@ from vultus.cli.people import ACTOR, Expires, Purpose, RecordedBy, utc
 from vultus.errors import InvalidInputError
 from vultus.main import open_services
 from vultus.schemas.base import Name, Reference
-from vultus.services.bulk import MAX_ROWS, VectorBatch, repeated
-from vultus.services.consents import ConsentGrant
+from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch, repeated
+from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from vultus.db.asking import ANEW, PLANS, Asking, have_planned
+from vultus.db.driver_session import ANEW, PLANS, Asking, have_planned
 from vultus.db.failures import DOWN, translated, watch
 from vultus.db.graphs import graph_work
 from vultus.db.locks import lock_collection

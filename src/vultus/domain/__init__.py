@@ -1,16 +1,6 @@
 """The values every layer speaks in: frozen, free of I/O, with units and orders stated."""
 
-from vultus.domain.decisions import (
-    Calibration,
-    Candidate,
-    Contract,
-    Decision,
-    DecisionPolicy,
-    Fusion,
-    LivenessMode,
-    QualityRule,
-    Verdict,
-)
+from vultus.domain.events import AuditEntry
 from vultus.domain.faces import (
     Analysis,
     Box,
@@ -30,19 +20,37 @@ from vultus.domain.galleries import (
     Collection,
     Consent,
     Face,
+    Gone,
     Person,
     Role,
 )
-from vultus.domain.index import CodeArray, Coding, Graph, GraphLoss, NumberArray, SearchMode
+from vultus.domain.idempotency import StoredAnswer
+from vultus.domain.index import CodeArray, Coded, Coding, Enrolled, Graph, GraphLoss, NumberArray, SearchMode, Size
+from vultus.domain.migration import LeftBehind, LeftOut, ShadowDisagreement, Side, Source, Transition
+from vultus.domain.policies import (
+    Calibration,
+    Candidate,
+    Contract,
+    Decision,
+    DecisionPolicy,
+    Fusion,
+    LivenessMode,
+    QualityRule,
+    Verdict,
+)
+from vultus.domain.search import SearchResult
+from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 
 __all__ = [
     "Actor",
     "Analysis",
     "ApiKey",
+    "AuditEntry",
     "Box",
     "Calibration",
     "Candidate",
     "CodeArray",
+    "Coded",
     "Coding",
     "Collection",
     "Consent",
@@ -53,20 +61,34 @@ __all__ = [
     "DescribedFace",
     "DetectedFace",
     "Embedding",
+    "Enrolled",
     "Face",
     "FloatArray",
     "Fusion",
+    "Gone",
     "Graph",
     "GraphLoss",
+    "LeftBehind",
+    "LeftOut",
     "Liveness",
     "LivenessMode",
     "LivenessReason",
+    "NewCrop",
+    "NewFace",
     "NumberArray",
     "Person",
     "Pixels",
     "Quality",
     "QualityRule",
     "Role",
+    "SealedCrop",
     "SearchMode",
+    "SearchResult",
+    "ShadowDisagreement",
+    "Side",
+    "Size",
+    "Source",
+    "StoredAnswer",
+    "Transition",
     "Verdict",
 ]

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from vultus.domain.decisions import Calibration, DecisionPolicy
 from vultus.domain.faces import Quality
 from vultus.domain.index import Graph, SearchMode
+from vultus.domain.policies import Calibration, DecisionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +117,11 @@ class Actor:
 
     id: str
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """How much went with a person."""
+
+    faces: int
+    consents: int

@@ -87,3 +87,37 @@ class Graph:
     ef_search: int
     measured_at: datetime
     loss: GraphLoss
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """Some templates: (n,) numbers and (n, width) codes."""
+
+    numbers: NumberArray
+    codes: CodeArray
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a collection is under a contract, from PostgreSQL's statistics.
+
+    Attributes:
+        rows: About how many templates: those of all its contracts together; seconds behind; after a crash of the
+            server, as counted by its last ANALYZE or VACUUM, or the least that the file's size tells.
+        deleted: Rises, seconds later, when templates went, and falls to 0 with a crash: another value than before
+            means that it is time to look for what was erased.
+    """
+
+    collection_id: UUID
+    contract_id: str
+    rows: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enrolled:
+    """A face to search for: whose it is, and its (d,) float32 vector."""
+
+    face_id: UUID
+    person_id: UUID
+    vector: FloatArray

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vultus.errors import InvalidInputError
+from vultus.statistics.metrics import Flags, Indices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Indices = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from vultus.domain import Calibration, DecisionPolicy, QualityRule, Verdict
+from vultus.domain.decision import DEFAULT_FMR, decide, quality_faults
 from vultus.evaluation.identification import (
     Fusion,
     Searches,
@@ -19,14 +20,14 @@ from vultus.evaluation.identification import (
     quality_weights,
     search,
 )
-from vultus.evaluation.intervals import Rate, clustered
-from vultus.evaluation.metrics import RESOLVED_ERRORS, at_fmr, at_threshold, curve_of, expected_errors
 from vultus.evaluation.pairs import Drawing, draw
-from vultus.services.decision import DEFAULT_FMR, decide, quality_faults
+from vultus.statistics.intervals import Rate, clustered
+from vultus.statistics.metrics import RESOLVED_ERRORS, at_fmr, at_threshold, curve_of, expected_errors
 
 if TYPE_CHECKING:
-    from vultus.evaluation.datasets import DataSet, Flags, Indices
+    from vultus.evaluation.datasets import DataSet
     from vultus.evaluation.runner import Described
+    from vultus.statistics.metrics import Flags, Indices
 
 FPIRS = (1e-1, 1e-2, 1e-3)
 FMRS = (1e-3, 1e-4)

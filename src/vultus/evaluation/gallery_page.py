@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from vultus.evaluation.charts import Axis, Mark, Series, chart, decades
 from vultus.evaluation.identification import Fusion
-from vultus.evaluation.metrics import RESOLVED_ERRORS
 from vultus.evaluation.page import (
     about,
     charts,
@@ -24,6 +23,7 @@ from vultus.evaluation.page import (
     timing,
 )
 from vultus.evaluation.pairs_page import scores_chart
+from vultus.statistics.metrics import RESOLVED_ERRORS
 
 if TYPE_CHECKING:
     from vultus.evaluation.gallery import GalleryResult

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vultus.evaluation.groups import LEAST_PERSONS
-from vultus.evaluation.metrics import RESOLVED_ERRORS
 from vultus.evaluation.page import NONE, Markup, cosine, section, share, small_rate, table
+from vultus.statistics.groups import LEAST_PERSONS
+from vultus.statistics.metrics import RESOLVED_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.evaluation.groups import Differential, GroupsResult
+    from vultus.statistics.groups import Differential, GroupsResult
 
 SMALL = "too small to be resolved"
 

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.errors import InvalidInputError
-from vultus.evaluation.allpairs import BINS, bins_of, edges_of
-from vultus.evaluation.datasets import Indices
-from vultus.evaluation.metrics import Counts, Floats, Tally, tally_of
+from vultus.statistics.all_pairs import BINS, bins_of, edges_of
+from vultus.statistics.metrics import Counts, Floats, Indices, Tally, tally_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.domain import DescribedFace, FloatArray
-    from vultus.evaluation.datasets import DataSet, Flags
+    from vultus.evaluation.datasets import DataSet
+    from vultus.statistics.metrics import Flags
 
 
 class Fusion(StrEnum):

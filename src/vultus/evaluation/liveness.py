@@ -23,11 +23,11 @@ import numpy as np
 from vultus.domain import Liveness
 from vultus.errors import InvalidInputError, VultusError
 from vultus.evaluation.datasets import DataSet, photos_below
-from vultus.evaluation.intervals import Rate, clopper_pearson
-from vultus.evaluation.metrics import Floats, curve_of, equal_error, tally_of
 from vultus.evaluation.pairs import Drawing, draw
 from vultus.evaluation.runner import Failure, Progress, central_face, each_photo
-from vultus.models.decoding import Photo
+from vultus.models.imaging.decoding import Photo
+from vultus.statistics.intervals import Rate, clopper_pearson
+from vultus.statistics.metrics import Floats, curve_of, equal_error, tally_of
 
 if TYPE_CHECKING:
     from pathlib import Path

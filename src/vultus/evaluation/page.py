@@ -12,11 +12,11 @@ from vultus.evaluation.charts import power_of_ten
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.evaluation.intervals import Mean, Rate
     from vultus.evaluation.liveness import MeanRate
     from vultus.evaluation.provenance import Provenance
     from vultus.evaluation.record import Evaluated
     from vultus.evaluation.runner import Failure, Timing
+    from vultus.statistics.intervals import Mean, Rate
 
 NONE = "–"
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vultus.domain.decision import DEFAULT_FMR
 from vultus.errors import InvalidInputError
-from vultus.evaluation.allpairs import Accepted, accepted_by_person, tally_pairs
-from vultus.evaluation.groups import GroupsResult, evaluate_groups
-from vultus.evaluation.intervals import Mean, Rate, clopper_pearson, clustered, mean_of, wilson
-from vultus.evaluation.metrics import (
+from vultus.statistics.all_pairs import Accepted, accepted_by_person, tally_pairs
+from vultus.statistics.groups import GroupsResult, evaluate_groups
+from vultus.statistics.intervals import Mean, Rate, clopper_pearson, clustered, mean_of, wilson
+from vultus.statistics.metrics import (
     RESOLVED_ERRORS,
     Curve,
     EqualError,
@@ -28,8 +29,7 @@ from vultus.evaluation.metrics import (
     sample,
     tally_of,
 )
-from vultus.evaluation.probability import logistic_of
-from vultus.services.decision import DEFAULT_FMR
+from vultus.statistics.probability import logistic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from vultus.evaluation import groups_page
 from vultus.evaluation.charts import WIDE, Axis, Mark, Series, chart, decades, steps
-from vultus.evaluation.metrics import RESOLVED_ERRORS
 from vultus.evaluation.page import (
     about,
     charts,
@@ -23,6 +22,7 @@ from vultus.evaluation.page import (
     tiles,
     timing,
 )
+from vultus.statistics.metrics import RESOLVED_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

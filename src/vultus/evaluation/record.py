@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.gallery import GalleryResult
-from vultus.evaluation.groups import GroupsResult
 from vultus.evaluation.identification import Fusion
 from vultus.evaluation.liveness import LivenessResult
 from vultus.evaluation.pairs import AllResult, ListedResult
 from vultus.evaluation.provenance import Provenance
 from vultus.evaluation.runner import Failure, Timing
+from vultus.statistics.groups import GroupsResult
 
 if TYPE_CHECKING:
     from vultus.evaluation.datasets import DataSet

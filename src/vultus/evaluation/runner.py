@@ -13,7 +13,7 @@ import numpy as np
 
 from vultus.domain import DescribedFace, FloatArray
 from vultus.errors import InvalidInputError, VultusError
-from vultus.evaluation.datasets import Flags
+from vultus.statistics.metrics import Flags
 
 if TYPE_CHECKING:
     from pathlib import Path

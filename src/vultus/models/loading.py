@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from vultus.domain import Calibration, Contract
 from vultus.errors import WeightsError
-from vultus.models.alignment import Template
 from vultus.models.catalog.embedders import DLIB_RESNET
 from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, DLIB_FIVE_POINTS, DLIB_SQUARE, FRONTAL
 from vultus.models.catalog.packs import Pack
@@ -22,6 +21,7 @@ from vultus.models.detection.yunet import load_yunet
 from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, inputs
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
+from vultus.models.imaging.alignment import Template
 from vultus.models.liveness import LivenessDetector, load_minifasnet
 from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.runtime import OnnxSession
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vultus.models.catalog.entries import Network
     from vultus.models.runtime import Opener
     from vultus.models.runtime.choice import Runtime
-    from vultus.models.store import WeightsStore
+    from vultus.models.weights.store import WeightsStore
 
 CROPS = {
     "dlib-resnet": inputs.DLIB,

@@ -22,14 +22,14 @@ from vultus.domain import (
     Pixels,
 )
 from vultus.errors import LivenessNotLoadedError, WeightsError
-from vultus.models.alignment import align
-from vultus.models.budget import PixelBudget
 from vultus.models.catalog.measured import rules_of
 from vultus.models.catalog.packs import BUILTIN, pack_named
-from vultus.models.cropping import cut, scale_of_crop
-from vultus.models.decoding import Photo, Picture
 from vultus.models.embedding.inputs import arcface_template
-from vultus.models.geometry import scale_of, similarity_transform
+from vultus.models.imaging.alignment import align
+from vultus.models.imaging.cropping import cut, scale_of_crop
+from vultus.models.imaging.decoding import Photo, Picture
+from vultus.models.imaging.geometry import scale_of, similarity_transform
+from vultus.models.imaging.pixel_budget import PixelBudget
 from vultus.models.loading import load_pack
 from vultus.models.quality import measure
 from vultus.models.runtime import limit_threads
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vultus.domain import FloatArray
-    from vultus.models.budget import Budget
+    from vultus.models.imaging.pixel_budget import Budget
     from vultus.models.liveness import LivenessDetector
     from vultus.models.loading import LoadedPack
     from vultus.models.quality.ediffiqa import Ediffiqa
-    from vultus.models.store import WeightsStore
+    from vultus.models.weights.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
 
 TOLERATED_ENLARGEMENT = 0.8

@@ -15,7 +15,7 @@ from vultus.models.runtime.choice import Runtime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vultus.models.store import WeightsStore
+    from vultus.models.weights.store import WeightsStore
     from vultus.settings import InferenceSettings, PhotoSettings
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.models.alignment import Template, align
-from vultus.models.geometry import inverse, similarity_transform, transform
+from vultus.models.imaging.alignment import Template, align
+from vultus.models.imaging.geometry import inverse, similarity_transform, transform
 
 if TYPE_CHECKING:
     from vultus.domain import FloatArray, Pixels

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from vultus import domain
 from vultus.schemas.base import Measure, Metadata, Moment, Name, Number, Rate, Reference, Text, Whole, Wire, Word
-from vultus.services.consents import ConsentGrant
+from vultus.services.people.consents import ConsentGrant
 
 
 class QualityRuleWire(Wire):

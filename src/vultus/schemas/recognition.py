@@ -12,10 +12,10 @@ from vultus import domain
 from vultus.schemas.base import Cosine, Name, Number, Probability, Whole, Wire
 from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, LivenessOut, face_fields
 from vultus.schemas.galleries import ConsentOut, PersonOut
-from vultus.services.judging import RejectedPhoto
-from vultus.services.naming import NamedFace, Recognition
-from vultus.services.registration import Registered
-from vultus.services.verification import Comparison, Verification
+from vultus.services.enrolment.photo_screening import RejectedPhoto
+from vultus.services.enrolment.registration import Registered
+from vultus.services.recognition.verdicts import NamedFace, Recognition
+from vultus.services.recognition.verification import Comparison, Verification
 
 MAX_CANDIDATES = 50
 

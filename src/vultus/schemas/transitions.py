@@ -11,9 +11,9 @@ from pydantic import Field
 from vultus.domain import Verdict
 from vultus.schemas.base import Cosine, Measure, Name, Number, Wire
 from vultus.schemas.galleries import CollectionOut
-from vultus.services.carrying import Supplied
-from vultus.services.comparing import ComparisonReport
-from vultus.services.transition import Finished, Switched, TransitionState
+from vultus.services.migration.backfill import Supplied
+from vultus.services.migration.comparison import ComparisonReport
+from vultus.services.migration.migration import Finished, Switched, TransitionState
 
 
 class TransitionIn(Wire):

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from vultus.schemas.base import Name, Reference, Whole, Wire
 from vultus.schemas.galleries import ConsentIn
-from vultus.services.bulk import MAX_ROWS, Imported, VectorBatch
+from vultus.services.enrolment.bulk import MAX_ROWS, Imported, VectorBatch
 
 MAX_VECTOR_BYTES = 4 * 4096
 

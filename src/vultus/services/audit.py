@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.db.repositories.audit import AuditEntry
+    from vultus.domain import AuditEntry
 
 
 class Audit:

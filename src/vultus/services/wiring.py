@@ -9,26 +9,26 @@ from vultus.db.database import Database
 from vultus.models.pipelines import Pipelines
 from vultus.services.access import Access
 from vultus.services.audit import Audit
-from vultus.services.bulk import BulkRegistrar
-from vultus.services.carrying import Carrier, Supplier
 from vultus.services.collections import Collections
-from vultus.services.comparing import Comparer
-from vultus.services.consents import Consents
-from vultus.services.crops import CropVault
-from vultus.services.erasure import Eraser
-from vultus.services.images import Images
-from vultus.services.indexing import Indexes
-from vultus.services.persons import Persons
-from vultus.services.recognition import Recognizer
-from vultus.services.registration import Registrar
-from vultus.services.searching import Searcher
-from vultus.services.shadow import Shadow
-from vultus.services.transition import Transitions
-from vultus.services.verification import Verifier
+from vultus.services.crop_vault import CropVault
+from vultus.services.enrolment.bulk import BulkRegistrar
+from vultus.services.enrolment.registration import Registrar
+from vultus.services.migration.backfill import Carrier, Supplier
+from vultus.services.migration.comparison import Comparer
+from vultus.services.migration.migration import Transitions
+from vultus.services.migration.shadow import Shadow
+from vultus.services.people.consents import Consents
+from vultus.services.people.erasure import Eraser
+from vultus.services.people.persons import Persons
+from vultus.services.photo_analysis import Images
+from vultus.services.recognition.identification import Recognizer
+from vultus.services.recognition.verification import Verifier
+from vultus.services.search.index_sync import Indexes
+from vultus.services.search.search import Searcher
 from vultus.settings import Settings
 
 if TYPE_CHECKING:
-    from vultus.models.pool import AnalysisPool
+    from vultus.models.workers.pool import AnalysisPool
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vultus.errors import InvalidInputError
 from vultus.evaluation.datasets import DataSet
 from vultus.evaluation.identification import Fusion, match_counts, one_to_one, open_set, search, split
-from vultus.evaluation.metrics import at_fmr, curve_of
+from vultus.statistics.metrics import at_fmr, curve_of
 
 
 def people(counts: list[int]) -> DataSet:

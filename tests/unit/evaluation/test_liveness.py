@@ -9,9 +9,9 @@ import pytest
 
 from vultus.domain import Liveness, LivenessReason
 from vultus.errors import InvalidInputError, NotAnImageError
-from vultus.evaluation.intervals import clopper_pearson
 from vultus.evaluation.liveness import evaluate_liveness, judge_all, mean_of_rates, read_presentations
 from vultus.evaluation.runner import Failure
+from vultus.statistics.intervals import clopper_pearson
 
 THRESHOLD = 0.5
 

@@ -14,7 +14,7 @@ from tests.unit.evaluation.test_commands import call, page
 
 from vultus.cli import evaluate
 from vultus.domain import Analysis, Box, DetectedFace, Liveness, LivenessReason, Pixels
-from vultus.models.decoding import Photo
+from vultus.models.imaging.decoding import Photo
 from vultus.settings import PhotoSettings
 
 WIDTH, HEIGHT = 60, 40

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from vultus.evaluation.intervals import Mean, Rate
 from vultus.evaluation.page import (
     Markup,
     cosine,
@@ -18,6 +17,7 @@ from vultus.evaluation.page import (
     table,
 )
 from vultus.evaluation.runner import Failure
+from vultus.statistics.intervals import Mean, Rate
 
 RATE = Rate(0.5, 0.25, 0.75, 2, 4, "made up")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vultus.models.pipeline import FacePipeline
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

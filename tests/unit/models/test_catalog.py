@@ -9,11 +9,11 @@ import pytest
 
 from vultus.domain import Calibration
 from vultus.errors import NotFoundError
-from vultus.models.alignment import Template
 from vultus.models.catalog.entries import Kind, Network, PublishedFile
 from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, rules_of
 from vultus.models.catalog.packs import BUILTIN, NETWORKS, PACKS, Pack, pack_named
 from vultus.models.embedding.inputs import DLIB
+from vultus.models.imaging.alignment import Template
 from vultus.models.loading import contract_of
 from vultus.models.views import Mirrored
 

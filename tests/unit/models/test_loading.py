@@ -16,7 +16,7 @@ from vultus.models.catalog.measured import CALIBRATIONS
 from vultus.models.catalog.packs import BUILTIN, pack_named
 from vultus.models.pipeline import FacePipeline, default_pack
 from vultus.models.runtime.choice import Runtime
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

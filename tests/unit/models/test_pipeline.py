@@ -13,10 +13,10 @@ from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
 
 from vultus.errors import ImageTooLargeError
-from vultus.models.budget import PixelBudget
 from vultus.models.catalog.measured import CALIBRATIONS, rules_of
+from vultus.models.imaging.pixel_budget import PixelBudget
 from vultus.models.pipeline import FacePipeline
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from vultus.errors import NotFoundError, PackNotLoadedError
 from vultus.models.pipelines import Pipelines
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings, Settings
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
 from vultus.api.guard import GuardedRoute, needs
 from vultus.api.problems import body_problems, problems
 from vultus.domain import Role
-from vultus.evaluation.own_gallery import OwnGallery, Wanted
 from vultus.schemas.base import Page
 from vultus.schemas.calibration import CalibrationIn, CalibrationOut
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch, PolicyWire
+from vultus.services.calibration.calibration import OwnGallery, Wanted
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
 

@@ -16,7 +16,7 @@ from vultus.api.problems import body_problems
 from vultus.api.routes.recognition import PHOTO_PROBLEMS
 from vultus.domain import Actor, Role
 from vultus.schemas.recognition import RegistrationOut
-from vultus.services.registration import Once, Registered, RegistrationRequest, Replayed
+from vultus.services.enrolment.registration import Once, Registered, RegistrationRequest, Replayed
 from vultus.services.wiring import Services
 
 router = APIRouter(route_class=GuardedRoute, tags=["registration"])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import insert, select
 
 from vultus.db.tables import AuditRow
+from vultus.domain import AuditEntry
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from vultus.domain import Actor
@@ -27,21 +27,6 @@ _COLUMNS = (
     AuditRow.object_id,
     AuditRow.detail,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One thing that was done; ids and counts only."""
-
-    id: UUID
-    at: datetime
-    actor: str
-    request_id: str | None
-    action: str
-    collection_id: UUID | None
-    person_id: UUID | None
-    object_id: UUID | None
-    detail: dict[str, Any]
 
 
 class Audit:

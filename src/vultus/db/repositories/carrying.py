@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from sqlalchemy import bindparam, delete, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,9 +11,11 @@ from sqlalchemy.orm import aliased
 from vultus.db.locks import lock_collection
 from vultus.db.tables import CarryFailureRow, CropRow, FaceRow
 from vultus.db.types import HalfVector
+from vultus.domain import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.sql.elements import ColumnElement
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
 _OWN = {"contract_id", "embedding", "code", "number"}
 _COPIED = tuple(column for column in FaceRow.__table__.columns if column.name not in _OWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A face that came from a photo, and the contracts it has templates of."""
-
-    face_id: UUID
-    source_sha256: str
-    contracts: frozenset[str]
 
 
 class Carrying:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import numpy as np
 from sqlalchemy import Uuid, bindparam, select, text
@@ -14,10 +12,11 @@ from sqlalchemy.dialects.postgresql import insert
 from vultus.db.copying import copy_out, copy_out_in_blocks, integers, vectors
 from vultus.db.repositories.collections import partition_of
 from vultus.db.tables import CodingRow
-from vultus.domain import CodeArray, Coding, FloatArray, NumberArray
+from vultus.domain import CodeArray, Coded, Coding, FloatArray, NumberArray, Size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,31 +24,6 @@ if TYPE_CHECKING:
 LARGE_BYTES = 1 << 20
 MOST_ROW_BYTES = 2000
 """A row has fewer, with 512 numbers and a code: a file of a size has at least so many, erased ones included."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Coded:
-    """Some templates: (n,) numbers and (n, width) codes."""
-
-    numbers: NumberArray
-    codes: CodeArray
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large a collection is under a contract, from PostgreSQL's statistics.
-
-    Attributes:
-        rows: About how many templates: those of all its contracts together; seconds behind; after a crash of the
-            server, as counted by its last ANALYZE or VACUUM, or the least that the file's size tells.
-        deleted: Rises, seconds later, when templates went, and falls to 0 with a crash: another value than before
-            means that it is time to look for what was erased.
-    """
-
-    collection_id: UUID
-    contract_id: str
-    rows: int
-    deleted: int
 
 
 class Codes:

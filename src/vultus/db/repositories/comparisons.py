@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import Text, Uuid, bindparam, cast, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from vultus.db.tables import FaceRow, ShadowDisagreementRow, TransitionRow
+from vultus.domain import LeftOut, ShadowDisagreement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
 KEPT_DISAGREEMENTS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A face searched for among all others.
-
-    Attributes:
-        person_id: Whose face it is.
-        candidates: The two closest persons with the cosine of their closest face, best first.
-        has_mate: Whether the person has another face to be found by.
-    """
-
-    face_id: UUID
-    person_id: UUID
-    candidates: tuple[tuple[UUID, float], ...]
-    has_mate: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowDisagreement:
-    """A recognition that two contracts answered differently; `answers` holds a mapping a contract."""
-
-    at: datetime
-    kind: str
-    answers: dict[str, Any]
 
 
 class Comparisons:

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from sqlalchemy import delete, exists, func, insert, or_, select
 
 from vultus.db.tables import CropRow
+from vultus.domain import NewCrop, SealedCrop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
-
-
-@dataclass(frozen=True, slots=True)
-class SealedCrop:
-    """A crop as it is stored.
-
-    Attributes:
-        key_id: Which key opens it.
-        sealed: Ciphertext.
-    """
-
-    key_id: str
-    sealed: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NewCrop(SealedCrop):
-    """A crop to keep beside a face.
-
-    Attributes:
-        consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
-    """
-
-    collection_id: UUID
-    face_id: UUID
-    person_id: UUID
-    consent_id: UUID
-    consent_expires_at: datetime | None
 
 
 class Crops:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import numpy as np
 from sqlalchemy import ARRAY, Float, Select, Uuid, bindparam, delete, func, insert, select
@@ -16,16 +13,16 @@ from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import partition_of
 from vultus.db.tables import FaceRow
 from vultus.db.types import HalfVector
-from vultus.domain import Face, FloatArray, Fusion, Graph, NumberArray, Quality
+from vultus.domain import Face, FloatArray, Fusion, Graph, NewFace, NumberArray, Quality
 from vultus.errors import NotFoundError
-from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from vultus.db.repositories.ranking import SearchResult
+    from vultus.domain import SearchResult
 
 _QUALITY = (
     FaceRow.size_px,
@@ -47,31 +44,6 @@ _COLUMNS = (
     *_QUALITY,
 )
 _AT_QUALITY = len(_COLUMNS) - len(_QUALITY)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NewFace:
-    """A template to enrol.
-
-    Attributes:
-        consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
-        vector: (d,) float32 of length 1; stored as float16.
-        source_sha256: Digest of the photo's bytes, hexadecimal.
-        code: Of the vector, for an index; None leaves it to be made later.
-        id: Of the face; its templates of two contracts share it.
-    """
-
-    collection_id: UUID
-    person_id: UUID
-    consent_id: UUID
-    consent_expires_at: datetime | None
-    contract_id: str
-    vector: FloatArray
-    quality: Quality
-    score: float
-    source_sha256: str
-    code: bytes | None = None
-    id: UUID = field(default_factory=new_id)
 
 
 class Faces:

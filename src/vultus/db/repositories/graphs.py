@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from sqlalchemy import TextClause, Uuid, bindparam, text
 
 from vultus.db.repositories import ranking
 from vultus.db.types import HalfVector
-from vultus.domain import FloatArray
+from vultus.domain import Enrolled
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.ext.asyncio import AsyncSession
 
 DEEP = 36
 """Faces that a search for five persons looks at."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Enrolled:
-    """A face to search for: whose it is, and its (d,) float32 vector."""
-
-    face_id: UUID
-    person_id: UUID
-    vector: FloatArray
 
 
 class Graphs:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
 from vultus.db.locks import number_of, try_lock
 from vultus.db.tables import IdempotencyRow
+from vultus.domain import StoredAnswer
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """What was answered to the first request with a key."""
-
-    request_sha256: bytes
-    status: int
-    body: dict[str, Any]
-    created_at: datetime
 
 
 class Idempotency:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 
 from vultus.db.tables import ConsentRow, FaceRow, PersonRow
-from vultus.domain import Person
+from vultus.domain import Gone, Person
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -26,14 +25,6 @@ _COLUMNS = (
     PersonRow.updated_at,
 )
 _CHANGEABLE = {"external_id": "external_id", "name": "name", "metadata": "extra"}
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """How much went with a person."""
-
-    faces: int
-    consents: int
 
 
 class Persons:

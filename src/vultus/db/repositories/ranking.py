@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, text
 
-from vultus.db.asking import ANEW, ONCE, PLANS
+from vultus.db.driver_session import ANEW, ONCE, PLANS
 from vultus.db.repositories.codes import COUNTED
 from vultus.db.types import encode_halfvec
-from vultus.domain import Candidate, FloatArray, Fusion
+from vultus.domain import Candidate, FloatArray, Fusion, SearchResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,21 +18,6 @@ if TYPE_CHECKING:
 
 SHORTLIST = 100
 """Persons beyond those asked for whose mean is compared: on LFW nobody's mean was first from further down than 96th."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """What was found for one probe.
-
-    Attributes:
-        candidates: Best first, each person once.
-        gallery_size: Templates compared.
-        changed_at: When the collection was last changed, as the search saw it.
-    """
-
-    candidates: tuple[Candidate, ...]
-    gallery_size: int
-    changed_at: datetime | None = None
 
 
 COMPARED = (

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import Uuid, bindparam, delete, func, insert, or_, select, text, update
 
 from vultus.db.tables import CodingRow, FaceRow, TransitionRow
+from vultus.domain import LeftBehind, Side, Transition
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.ext.asyncio import AsyncSession
 
 DELETED_AT_ONCE = 20_000
@@ -24,65 +24,6 @@ _COLUMNS = (
     TransitionRow.switched_at,
     TransitionRow.policies,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A collection that changes its network.
-
-    Attributes:
-        contract_id: Where it goes, whichever contract is searched now.
-        shadow_share: Share, 0..1, of recognitions that are answered by both contracts and compared.
-        switched_at: When the contract that is searched changed last; None before the first time.
-        policies: The collection's policy before and after that, so that the way back restores it.
-    """
-
-    collection_id: UUID
-    contract_id: str
-    shadow_share: float
-    begun_at: datetime
-    switched_at: datetime | None
-    policies: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """How complete a contract is in a collection; faces and persons whose consent has ended are not counted.
-
-    Attributes:
-        faces: Faces with a template of it.
-        missing: Faces without one.
-        failed: Of these by reason, those that could not be carried over.
-        persons_missing: Persons with faces, but none that a search of this contract can find.
-    """
-
-    contract_id: str
-    faces: int
-    missing: int
-    failed: dict[str, int]
-    persons_missing: int
-
-    @property
-    def pending(self) -> int:
-        """Faces that nobody has tried to carry over yet."""
-        return self.missing - sum(self.failed.values())
-
-
-@dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """A person no search of a contract can find.
-
-    Attributes:
-        id: The person's.
-        faces: How many faces they have under another contract.
-        reasons: Why these were not carried over; empty for those not yet tried.
-    """
-
-    id: UUID
-    external_id: str | None
-    name: str | None
-    faces: int
-    reasons: tuple[str, ...]
 
 
 class Transitions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vultus.domain import Calibration, QualityRule
-from vultus.models.alignment import Template
+from vultus.models.imaging.alignment import Template
 
 LFW = "LFW deep-funnelled, 13,233 photos, all pairs of different people; vultus evaluate pairs"
 

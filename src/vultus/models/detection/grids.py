@@ -11,7 +11,7 @@ from vultus.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.models.geometry import Floats, Indices
+    from vultus.models.imaging.geometry import Floats, Indices
 
 STRIDES = (8, 16, 32)
 """Pixels between the cells of each grid."""

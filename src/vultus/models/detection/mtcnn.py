@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vultus.domain import Box, DetectedFace, Pixels
-from vultus.models.geometry import Floats, Indices, overlaps, shift_sides, squares, suppress
+from vultus.models.imaging.geometry import Floats, Indices, overlaps, shift_sides, squares, suppress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vultus.errors import WeightsError
-from vultus.models.graphs import GraphBuilder, Shape, fold_normalisation
+from vultus.models.weights.graph_cache import GraphBuilder, Shape, fold_normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

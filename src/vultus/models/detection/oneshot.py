@@ -22,7 +22,7 @@ import numpy as np
 from vultus.domain import Box, DetectedFace, Pixels
 from vultus.errors import WeightsError
 from vultus.models.detection.mtcnn import Halvings
-from vultus.models.geometry import Floats, Indices, overlaps, scale_of, suppress
+from vultus.models.imaging.geometry import Floats, Indices, overlaps, scale_of, suppress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,7 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels
-    from vultus.models.geometry import Floats
+    from vultus.models.imaging.geometry import Floats
     from vultus.models.runtime import Opener
 
 PARAMETERS = SearchParameters(threshold=0.6, overlap=0.4, smallest_px=24, largest_px=512, closer_px=128, doubt=0.08)

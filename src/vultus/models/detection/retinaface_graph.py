@@ -14,8 +14,8 @@ import numpy as np
 from onnx import TensorProto
 
 from vultus.errors import WeightsError
-from vultus.models.graphs import GraphBuilder
-from vultus.models.state_dicts import read_state_dict
+from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.state_dicts import read_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

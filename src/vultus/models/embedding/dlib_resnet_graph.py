@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vultus.errors import WeightsError
-from vultus.models.graphs import GraphBuilder, fold_normalisation
+from vultus.models.weights.graph_cache import GraphBuilder, fold_normalisation
 
 BUILDER_VERSION = 1
 CHIP_SIDE = 150

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vultus.models.alignment import Template
 from vultus.models.embedding.network import CropInput
+from vultus.models.imaging.alignment import Template
 
 DLIB = CropInput(side=150, dimension=128, element="uint8", layout="NHWC")
 """dlib's ResNet as `dlib_resnet_graph` builds it."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vultus.errors import WeightsError
-from vultus.models.graphs import GraphBuilder
-from vultus.models.state_dicts import read_state_dict
+from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.state_dicts import read_state_dict
 
 BUILDER_VERSION = 1
 SIDE = 80

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from vultus.domain import DetectedFace, FloatArray, Pixels, Quality
-from vultus.models.alignment import tilt_deg
+from vultus.models.imaging.alignment import tilt_deg
 
 NOSE_HEIGHT = 0.45
 """How far the tip of the nose stands out of the plane of eyes and mouth, as a fraction of the distance of the eyes."""

@@ -14,7 +14,7 @@ from tests.faces import astronaut, drawn
 from vultus.errors import WeightsError
 from vultus.models.catalog.embedders import DLIB_RESNET
 from vultus.models.detection.dlib_landmarks import DlibLandmarks, decode_predictor
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from pathlib import Path

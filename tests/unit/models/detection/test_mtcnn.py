@@ -15,7 +15,7 @@ from vultus.errors import WeightsError
 from vultus.models.catalog.packs import BUILTIN
 from vultus.models.detection.mtcnn import Halvings, distinct
 from vultus.models.detection.mtcnn_graph import build_pnet
-from vultus.models.store import WeightsStore
+from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from tests.heads import Heads
 
 from vultus.errors import WeightsError
 from vultus.models.detection.published import from_pixels
-from vultus.models.graphs import GraphBuilder
 from vultus.models.runtime import OnnxSession
+from vultus.models.weights.graph_cache import GraphBuilder
 
 
 @pytest.mark.parametrize("side", [None, 640])

@@ -17,7 +17,7 @@ from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
-    from vultus.models.state_dicts import Array
+    from vultus.models.weights.state_dicts import Array
 
 POINTS = [-1.0, -0.5, 1, -0.5, 0, 0.25, -0.75, 1, 0.75, 1]
 

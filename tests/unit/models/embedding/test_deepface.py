@@ -14,16 +14,16 @@ from onnx import TensorProto
 from tests.faces import astronaut
 
 from vultus.errors import WeightsError
-from vultus.models.alignment import align
 from vultus.models.catalog.measured import DLIB_CHIPS
 from vultus.models.catalog.packs import BUILTIN
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.dlib_resnet_graph import build_resnet
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.embedding.network import NetworkEmbedder
-from vultus.models.graphs import GraphBuilder
+from vultus.models.imaging.alignment import align
 from vultus.models.runtime import OnnxSession
-from vultus.models.store import WeightsStore
+from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from vultus.domain import Pixels

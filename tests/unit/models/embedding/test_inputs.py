@@ -10,11 +10,11 @@ import pytest
 from tests.faces import drawn, encoded, portrait
 from tests.weights import real_weights
 
-from vultus.models.alignment import align
-from vultus.models.decoding import Photo
 from vultus.models.embedding.inputs import ARCFACE_POINTS, FACENET_TEMPLATE, MOBILE_FACE_NET, arcface_template
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
-from vultus.models.geometry import similarity_transform, transform
+from vultus.models.imaging.alignment import align
+from vultus.models.imaging.decoding import Photo
+from vultus.models.imaging.geometry import similarity_transform, transform
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import Mirrored
 from vultus.settings import PhotoSettings

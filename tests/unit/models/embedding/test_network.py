@@ -11,8 +11,8 @@ from onnx import TensorProto
 from vultus.domain import FloatArray
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.embedding.network import MAX_BATCH, CropInput, NetworkEmbedder
-from vultus.models.graphs import GraphBuilder
 from vultus.models.runtime import OnnxSession
+from vultus.models.weights.graph_cache import GraphBuilder
 
 SIDE = 4
 COLOUR = (10, 60, 200)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from vultus.models.graphs import GraphBuilder
 from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.runtime import OnnxSession
+from vultus.models.weights.graph_cache import GraphBuilder
 
 FACTORS = np.array([[0.5], [0.2], [0.1]], np.float32)
 

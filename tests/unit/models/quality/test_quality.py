@@ -10,8 +10,8 @@ import pytest
 from tests.faces import astronaut
 
 from vultus.domain import Box, DetectedFace, FloatArray, Pixels
-from vultus.models.alignment import align
 from vultus.models.catalog.measured import DLIB_CHIPS
+from vultus.models.imaging.alignment import align
 from vultus.models.quality import NOSE_HEIGHT, measure, pose_deg
 
 TEMPLATE = DLIB_CHIPS["mtcnn"].array

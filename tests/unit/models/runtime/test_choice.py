@@ -21,7 +21,6 @@ from vultus.models.detection import mtcnn_graph
 from vultus.models.detection.published import from_pixels
 from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.embedding import dlib_resnet_graph
-from vultus.models.graphs import GraphBuilder
 from vultus.models.liveness.minifasnet_graph import build_minifasnet
 from vultus.models.runtime import OnnxSession, choice, openvino_session
 from vultus.models.runtime.choice import Runtime
@@ -29,7 +28,8 @@ from vultus.models.runtime.onnx_session import CPU
 from vultus.models.runtime.openvino_session import OpenVinoSession
 from vultus.models.runtime.parity import fixed_inputs
 from vultus.models.runtime.session import Compiled
-from vultus.models.store import WeightsStore
+from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings
 
 OPENVINO = InferenceSettings(runtime="openvino", precision="fp32")

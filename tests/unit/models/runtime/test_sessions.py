@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vultus.errors import SetupError, WeightsError
-from vultus.models.graphs import GraphBuilder
 from vultus.models.runtime import OnnxSession, all_cores, onnx_session, session, usable_cores
 from vultus.models.runtime.onnx_session import CPU, DeviceSession
 from vultus.models.runtime.openvino_session import OpenVinoSession, has_bf16
 from vultus.models.runtime.session import Compiled, GraphSession
+from vultus.models.weights.graph_cache import GraphBuilder
 
 SIDE = 32
 

@@ -1,0 +1,1 @@
+"""The PostgreSQL that Vultus brings along: its cluster, server, account and tuning."""

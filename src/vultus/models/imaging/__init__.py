@@ -1,0 +1,1 @@
+"""Images: headers, decoding within a budget of pixels, geometry, alignment, crops."""

@@ -1,0 +1,1 @@
+"""Workers: the queue of photos, and the threads or processes that analyse them."""

@@ -1,0 +1,1 @@
+"""Calibration of a collection on its own enrolled faces."""

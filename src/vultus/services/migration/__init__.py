@@ -1,0 +1,1 @@
+"""Online model migration: dual write, backfill, shadow comparison, cutover, rollback."""

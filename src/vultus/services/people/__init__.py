@@ -1,0 +1,1 @@
+"""People: persons, their consents, and erasure."""

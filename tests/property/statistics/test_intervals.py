@@ -1,0 +1,62 @@
+"""Intervals contain their rate, stay within 0 to 1 and cover the truth as often as they claim."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from vultus.statistics.intervals import clopper_pearson, clustered, wilson
+
+counts = st.integers(1, 400).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
+chances = st.floats(0.001, 0.999)
+
+
+@given(counts)
+def test_an_interval_holds_its_rate_and_stays_a_share(count: tuple[int, int]) -> None:
+    for rate in (wilson(*count), clopper_pearson(*count)):
+        assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+@given(counts)
+def test_the_exact_interval_is_symmetric_in_hits_and_misses(count: tuple[int, int]) -> None:
+    hits, trials = count
+    one, other = clopper_pearson(hits, trials), clopper_pearson(trials - hits, trials)
+
+    assert one.low == pytest.approx(1 - other.high, abs=1e-9)
+
+
+@given(st.integers(1, 80), chances)
+def test_the_exact_interval_covers_at_least_as_often_as_it_claims(trials: int, chance: float) -> None:
+    covered = sum(
+        stats.binom.pmf(hits, trials, chance)
+        for hits in range(trials + 1)
+        if clopper_pearson(hits, trials).low <= chance <= clopper_pearson(hits, trials).high
+    )
+
+    assert covered >= 0.95 - 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=30))
+def test_an_interval_over_persons_holds_its_rate_whoever_comes_first(persons: list[tuple[int, int]]) -> None:
+    hits = np.array([min(pair) for pair in persons])
+    trials = np.array([pair[1] for pair in persons])
+
+    rate = clustered(hits, trials)
+    turned = clustered(hits[::-1], trials[::-1])
+
+    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+    assert (turned.low, turned.high) == pytest.approx((rate.low, rate.high))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_persons_who_agree_with_themselves_widen_the_interval(seed: int) -> None:
+    outcome = np.random.default_rng(seed).integers(0, 2, 40)
+    repeats = np.full(40, 25)
+
+    together = clustered(outcome * repeats, repeats)
+    alone = wilson(int((outcome * repeats).sum()), int(repeats.sum()))
+
+    assert together.high - together.low >= alone.high - alone.low

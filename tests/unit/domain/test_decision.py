@@ -1,0 +1,132 @@
+"""The order of verdicts, the meaning of policies, and one person to one face."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from vultus.domain import Calibration, Candidate, DecisionPolicy, Quality, QualityRule, Verdict
+from vultus.domain.decision import (
+    assign_unique,
+    decide,
+    fpir_for_fmr,
+    lookalike_threshold,
+    quality_faults,
+    threshold_for,
+)
+
+RULE = QualityRule(min_score=0.9, min_size_px=40, min_sharpness=30, max_yaw_deg=45, max_pitch_deg=40)
+POLICY = DecisionPolicy(enrol=RULE, recognize=RULE, target_fmr=1e-4)
+CALIBRATION = Calibration(((1e-2, 0.5), (1e-3, 0.6), (1e-4, 0.7), (1e-5, 0.8)), margin=0.05, source="made up")
+SHARP = Quality(size_px=100, sharpness=300, brightness=0.5, yaw_deg=5, pitch_deg=-5, roll_deg=0)
+
+
+def verdict(*similarities: float, faults: tuple[str, ...] = (), policy: DecisionPolicy = POLICY) -> Verdict:
+    return decide(similarities, policy=policy, calibration=CALIBRATION, gallery_size=100, faults=faults).verdict
+
+
+def candidate(person: int, similarity: float) -> Candidate:
+    return Candidate(UUID(int=person), None, None, UUID(int=1000 + person), similarity)
+
+
+@pytest.mark.parametrize(
+    ("similarities", "expected"),
+    [
+        ((0.9, 0.4), Verdict.MATCH),
+        ((0.9,), Verdict.MATCH),
+        ((0.7, 0.5), Verdict.MATCH),
+        ((0.699, 0.1), Verdict.NO_MATCH),
+        ((0.9, 0.87), Verdict.AMBIGUOUS),
+        ((), Verdict.NO_MATCH),
+    ],
+)
+def test_threshold_comes_before_margin(similarities: tuple[float, ...], expected: Verdict) -> None:
+    assert verdict(*similarities) is expected
+
+
+def test_a_face_of_low_quality_is_never_matched() -> None:
+    assert verdict(0.99, 0.1, faults=("too_blurred",)) is Verdict.LOW_QUALITY
+
+
+def test_a_decision_says_what_its_threshold_means() -> None:
+    decision = decide([0.9, 0.4], policy=POLICY, calibration=CALIBRATION, gallery_size=1000)
+
+    assert decision.threshold == pytest.approx(0.7)
+    assert decision.fmr == pytest.approx(1e-4)
+    assert decision.fpir == pytest.approx(1 - (1 - 1e-4) ** 1000)
+    assert decision.margin == pytest.approx(0.5)
+    assert decision.reasons == ("above_threshold",)
+
+
+def test_target_fpir_raises_the_threshold_with_the_gallery() -> None:
+    policy = replace(POLICY, target_fmr=None, target_fpir=0.01)
+
+    small, large = (threshold_for(policy, CALIBRATION, size) for size in (10, 100))
+
+    assert fpir_for_fmr(small.fmr, 10) == pytest.approx(0.01)
+    assert fpir_for_fmr(large.fmr, 100) == pytest.approx(0.01)
+    assert large.cosine > small.cosine
+
+
+def test_a_rate_beyond_the_measurement_is_not_invented() -> None:
+    policy = replace(POLICY, target_fmr=None, target_fpir=0.01)
+
+    decision = decide([0.9], policy=policy, calibration=CALIBRATION, gallery_size=1_000_000)
+
+    assert decision.threshold == pytest.approx(0.8)
+    assert decision.fmr == pytest.approx(1e-5)
+    assert decision.fpir == pytest.approx(1.0, abs=1e-4)
+    assert "threshold_beyond_measurement" in decision.reasons
+
+
+def test_a_fixed_threshold_still_names_its_error_rate() -> None:
+    fixed = threshold_for(replace(POLICY, target_fmr=None, threshold=0.65), CALIBRATION, 10)
+
+    assert fixed.cosine == 0.65
+    assert 1e-4 < fixed.fmr < 1e-3
+
+
+def test_an_empty_gallery_and_a_stranger_have_different_reasons() -> None:
+    empty = decide([], policy=POLICY, calibration=CALIBRATION, gallery_size=0)
+    stranger = decide([0.2], policy=POLICY, calibration=CALIBRATION, gallery_size=5)
+
+    assert (empty.reasons, empty.fpir) == (("gallery_empty",), 0.0)
+    assert stranger.reasons == ("below_threshold",)
+
+
+def test_a_lookalike_must_pass_a_stricter_threshold_in_a_larger_gallery() -> None:
+    assert lookalike_threshold(POLICY, CALIBRATION, 1) == pytest.approx(0.7)
+    assert lookalike_threshold(POLICY, CALIBRATION, 10_000) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("quality", "score", "faults"),
+    [
+        (SHARP, 0.95, ()),
+        (SHARP, 0.5, ("low_detection_score",)),
+        (replace(SHARP, size_px=39), 0.95, ("too_small",)),
+        (replace(SHARP, sharpness=2), 0.95, ("too_blurred",)),
+        (replace(SHARP, yaw_deg=-60), 0.95, ("extreme_pose",)),
+        (replace(SHARP, pitch_deg=50, sharpness=1), 0.95, ("too_blurred", "extreme_pose")),
+    ],
+)
+def test_every_fault_of_a_face_is_named(quality: Quality, score: float, faults: tuple[str, ...]) -> None:
+    assert quality_faults(quality, score, RULE) == faults
+
+
+def test_two_faces_never_share_a_person() -> None:
+    ada_twice = [[candidate(1, 0.95), candidate(2, 0.9)], [candidate(1, 0.94), candidate(3, 0.3)]]
+
+    first, second = assign_unique(ada_twice, 0.7)
+
+    # Together 0.9 + 0.94 is more than 0.95 alone, so the first face gives way.
+    assert [one.person_id.int for one in first] == [2]
+    assert [one.person_id.int for one in second] == [1, 3]
+
+
+def test_a_person_below_the_threshold_is_not_taken_from_anybody() -> None:
+    lists = [[candidate(1, 0.6)], [candidate(1, 0.5)]]
+
+    assert assign_unique(lists, 0.7) == [tuple(faces) for faces in lists]

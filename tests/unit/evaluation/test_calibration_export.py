@@ -1,0 +1,59 @@
+"""Thresholds that are kept are those the data resolve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vultus.domain import Calibration
+from vultus.errors import InvalidInputError
+from vultus.evaluation.calibration_export import calibration_from
+from vultus.evaluation.datasets import read_folders
+from vultus.evaluation.pairs import evaluate_all
+from vultus.evaluation.provenance import provenance
+from vultus.evaluation.record import PairsReport, evaluated
+from vultus.evaluation.runner import describe_all
+
+NOT_MEASURED = Calibration((), 0.0, "")
+
+
+@pytest.fixture
+def report(folder: Path, pipeline: Any) -> PairsReport:
+    data = read_folders(folder)
+    described = describe_all(pipeline, data, workers=1)
+    source = provenance(pack="fake", contract_id="fake-1", command="test")
+    return PairsReport(evaluated(data, described, source), None, evaluate_all(data, described, NOT_MEASURED))
+
+
+def resolving(report: PairsReport, *thresholds: float | None) -> PairsReport:
+    """Return the report as one of a larger data set, with these thresholds, the laxest rate first."""
+    points = tuple(
+        replace(point, resolved=True, threshold=threshold)
+        for point, threshold in zip(report.all.points, thresholds, strict=False)
+    )
+    unresolved = replace(report.all.points[-1], resolved=False, threshold=0.999)
+    return replace(report, all=replace(report.all, points=(*points, unresolved), logistic=(30.0, -12.5)))
+
+
+def test_resolved_rates_become_thresholds_with_their_source(report: PairsReport) -> None:
+    made = calibration_from(resolving(report, 0.30004, 0.4, 0.50012, None))
+
+    assert [threshold for _, threshold in made.points] == [0.3, 0.4, 0.5001]
+    assert [rate for rate, _ in made.points] == [point.target_fmr for point in report.all.points[:3]]
+    assert made.logistic == (30.0, -12.5)
+    assert "people, 26 photos of 8 persons, all 246 pairs of different people" in made.source
+
+
+def test_the_margin_follows_the_spread_of_the_thresholds_as_the_built_in_one_does(report: PairsReport) -> None:
+    assert calibration_from(resolving(report, 0.30, 0.35, 0.50, 0.9)).margin == pytest.approx(0.04)
+    # dlib's network on LFW: measured thresholds at 1e-1, 1e-2 and 1e-3, and the margin chosen by measurement.
+    assert calibration_from(resolving(report, 0.8829, 0.9111, 0.9293)).margin == pytest.approx(0.01, abs=1e-3)
+
+
+def test_data_that_resolve_too_few_rates_are_refused(report: PairsReport) -> None:
+    # 246 pairs of different people: 24.6 false matches at 1e-1, 2.5 at 1e-2.
+    with pytest.raises(InvalidInputError, match="246 pairs of different people, which resolve 1 false match rates"):
+        calibration_from(report)

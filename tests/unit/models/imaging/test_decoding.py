@@ -1,0 +1,234 @@
+"""Every kind of photo becomes upright RGB, or is refused with the right word."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.faces import astronaut, encoded
+
+from vultus.errors import (
+    ImageTooLargeError,
+    ImageTooSmallError,
+    ImageTruncatedError,
+    NotAnImageError,
+)
+from vultus.models.imaging.decoding import Photo, Picture
+from vultus.settings import PhotoSettings
+
+LIMITS = PhotoSettings()
+PICTURE = astronaut()[0:240, 96:256]
+
+
+def decode(content: bytes, longer_side: int = 1600, limits: PhotoSettings = LIMITS) -> Picture:
+    return Photo.open(content, limits).decode(longer_side)
+
+
+def difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    assert found.shape == wanted.shape
+    return float(np.abs(found.astype(int) - wanted).mean())
+
+
+def grey() -> np.ndarray:
+    return np.asarray(Image.fromarray(PICTURE).convert("L"))
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"subsampling": 0}),
+        ("PNG", {}),
+        ("WEBP", {"quality": 95}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_photos_of_every_format_are_decoded(form: str, options: dict[str, Any]) -> None:
+    picture = decode(encoded(PICTURE, form, **options))
+
+    assert difference(picture.pixels, PICTURE) < 4
+    assert (picture.width, picture.height) == (160, 240)
+    assert picture.pixels.dtype == np.uint8 and picture.pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGBA", "CMYK", "YCbCr"])
+def test_every_colour_mode_becomes_rgb(mode: str) -> None:
+    form = {"CMYK": "JPEG", "YCbCr": "JPEG"}.get(mode, "PNG")
+    image = Image.fromarray(PICTURE).convert(mode)
+
+    pixels = decode(encoded(image, form)).pixels
+
+    assert difference(pixels, np.asarray(image.convert("RGB"))) < 5
+
+
+def test_a_grey_jpeg_is_decoded() -> None:
+    assert difference(decode(encoded(grey())).pixels, np.repeat(grey()[..., None], 3, axis=2)) < 4
+
+
+def test_sixteen_bits_of_grey_are_scaled_to_eight() -> None:
+    deep = (grey().astype(np.uint16) << 8) | 0x7F
+
+    pixels = decode(encoded(Image.fromarray(deep), "PNG")).pixels
+
+    np.testing.assert_array_equal(pixels[:, :, 0], grey())
+
+
+def test_sixteen_bits_of_colour_are_scaled_to_eight() -> None:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in PICTURE.astype(np.uint16) * 257)
+    pixels = decode(png(160, 240, depth=16, kind=2, data=rows)).pixels
+
+    np.testing.assert_array_equal(pixels, PICTURE)
+
+
+def png(width: int, height: int, *, depth: int, kind: int, data: bytes) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    image = Image.fromarray(PICTURE).convert("RGBA")
+    image.putalpha(0)
+    palette = Image.fromarray(PICTURE).convert("P")
+
+    assert decode(encoded(image, "PNG")).pixels.min() == 255
+    assert decode(encoded(palette, "PNG", transparency=bytes(256))).pixels.min() == 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_turned_upright(form: str, orientation: int) -> None:
+    # How a camera stores the picture so that showing it by this orientation is right (CIPA DC-008, 4.6.5.1).
+    stored = {
+        1: PICTURE,
+        2: PICTURE[:, ::-1],
+        3: PICTURE[::-1, ::-1],
+        4: PICTURE[::-1],
+        5: PICTURE.transpose(1, 0, 2),
+        6: np.rot90(PICTURE, 1),
+        7: np.rot90(PICTURE, 2).transpose(1, 0, 2),
+        8: np.rot90(PICTURE, -1),
+    }[orientation]
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+
+    picture = decode(encoded(np.ascontiguousarray(stored), form, exif=tags))
+
+    assert difference(picture.pixels, PICTURE) < 5
+    assert (picture.width, picture.height) == (160, 240)
+
+
+@pytest.mark.parametrize("form", ["WEBP", "PNG"])
+def test_of_an_animation_the_first_picture_counts(form: str) -> None:
+    frames = [Image.fromarray(PICTURE), Image.fromarray(255 - PICTURE)]
+    content = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+
+    assert difference(decode(content).pixels, PICTURE) < 5
+
+
+def test_of_a_multi_picture_jpeg_the_first_counts() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(PICTURE).save(
+        stream, "MPO", save_all=True, append_images=[Image.fromarray(255 - PICTURE)], quality=92
+    )
+
+    assert difference(decode(stream.getvalue()).pixels, PICTURE) < 5
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_photo_that_ends_early_is_refused(form: str, share: float) -> None:
+    content = encoded(PICTURE, form)
+
+    with pytest.raises(ImageTruncatedError):
+        decode(content[: int(len(content) * share)])
+
+
+def test_a_jpeg_with_a_hole_in_its_data_is_refused() -> None:
+    content = bytearray(encoded(PICTURE))
+    middle = len(content) // 2
+    content[middle : middle + 2000] = b"\xff\xd9" * 1000
+
+    with pytest.raises(ImageTruncatedError):
+        decode(bytes(content))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_bytes_after_the_end_do_no_harm(form: str) -> None:
+    content = encoded(PICTURE, form)
+
+    np.testing.assert_array_equal(decode(content + b"trailing" * 99).pixels, decode(content).pixels)
+
+
+def test_stray_bytes_between_segments_of_a_jpeg_do_no_harm() -> None:
+    content = encoded(PICTURE)
+    end = len(content) - 2
+
+    picture = decode(content[:end] + b"\0\0\0" + content[end:])
+
+    np.testing.assert_array_equal(picture.pixels, decode(content).pixels)
+
+
+def test_limits_are_checked_before_anything_is_decoded() -> None:
+    bomb = png(60_000, 60_000, depth=8, kind=2, data=b"")
+
+    with pytest.raises(ImageTooLargeError, match=r"3,600,000,000 pixels"):
+        decode(bomb)
+    with pytest.raises(ImageTooLargeError, match="bytes"):
+        decode(encoded(PICTURE), limits=PhotoSettings(max_bytes=100))
+    with pytest.raises(ImageTooLargeError, match="pixels"):
+        decode(encoded(PICTURE), limits=PhotoSettings(max_pixels=160 * 240 - 1))
+
+
+def test_a_photo_at_the_limit_is_decoded_even_where_pillow_would_warn() -> None:
+    limits = PhotoSettings(max_pixels=200_000_000, pixel_budget=200_000_000)
+
+    picture = decode(encoded(Image.new("1", (10_000, 10_000)), "PNG"), limits=limits)
+
+    assert picture.pixels.shape == (10_000, 10_000, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (19, 300, 3), (300, 19, 3)])
+def test_photos_with_too_few_pixels_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageTooSmallError):
+        decode(encoded(np.zeros(shape, np.uint8), "PNG"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a photo"])
+def test_other_bytes_are_no_image(content: bytes) -> None:
+    with pytest.raises(NotAnImageError):
+        decode(content)
+
+
+@pytest.mark.parametrize(
+    ("size", "longer_side", "decoded"),
+    [((1600, 1200), 400, (400, 300)), ((1601, 1201), 400, (401, 301)), ((1600, 1200), 900, (1600, 1200))],
+)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_jpeg_is_decoded_no_larger_than_needed(
+    mode: str, size: tuple[int, int], longer_side: int, decoded: tuple[int, int]
+) -> None:
+    image = Image.fromarray(astronaut()).convert(mode).resize(size)
+
+    picture = decode(encoded(image), longer_side)
+
+    assert (picture.pixels.shape[1], picture.pixels.shape[0]) == decoded
+    assert (picture.width, picture.height) == size
+
+
+def test_the_weight_of_a_photo_is_what_its_decoder_holds() -> None:
+    small, progressive = (
+        encoded(Image.new("RGB", (1600, 1200))),
+        encoded(Image.new("RGB", (1600, 1200)), progressive=True),
+    )
+
+    assert Photo.open(small, LIMITS).weight(400) == 400 * 300
+    assert Photo.open(progressive, LIMITS).weight(400) == 1600 * 1200

@@ -1,0 +1,75 @@
+"""PyTorch files are read as data: tensors come out, nothing runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.statedicts import saved
+
+from vultus.errors import WeightsError
+from vultus.models.weights.state_dicts import Array, read_state_dict
+
+TENSORS: dict[str, Array] = {
+    "first.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "transposed": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+    "half": np.array([0.5, -2], np.float16),
+    "tracked": np.array(7, np.int64),
+}
+
+
+class Attack:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("layout", ["zip", "stream"])
+def test_both_layouts_give_every_tensor_as_it_was(layout: str) -> None:
+    read = read_state_dict(saved(TENSORS, layout=layout))
+
+    assert read.keys() == TENSORS.keys()
+    for name, values in TENSORS.items():
+        assert read[name].dtype == values.dtype
+        np.testing.assert_array_equal(read[name], values)
+
+
+def test_wrapping_and_the_prefix_of_parallel_training_are_taken_off() -> None:
+    read = read_state_dict(saved({"module.bias": np.ones(3, np.float32)}, wrap="state_dict"))
+
+    assert list(read) == ["bias"]
+
+
+@pytest.mark.parametrize("layout", ["zip", "stream"])
+def test_a_file_that_wants_code_to_run_is_refused_and_nothing_runs(layout: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    attack = pickle.dumps(Attack(marker), protocol=2)
+    content = attack
+    if layout == "zip":
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("archive/data.pkl", attack)
+        content = stream.getvalue()
+
+    with pytest.raises(WeightsError, match="mkdir"):
+        read_state_dict(content)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("layout", ["zip", "stream"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_file_cut_short_is_refused(layout: str, share: float) -> None:
+    content = saved(TENSORS, layout=layout)
+
+    with pytest.raises(WeightsError):
+        read_state_dict(content[: int(len(content) * share)])
