@@ -16,6 +16,7 @@ check: $(VENV)/.dev  ## style, types, layers, documents
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/deptry src
 	@$(BIN)/python -m pytest -q tests/contracts
 
 bench: $(VENV)/.dev  ## answer the questions in benchmarks/
