@@ -1,4 +1,4 @@
-"""`python -m benchmarks [question …]`: measure, keep the lines, show the tables, put them into the document."""
+"""`python -m benchmarks [benchmark …]`: measure, store the measurements, print their tables, update the document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks import photo, precision, record, request, search, serving
 if TYPE_CHECKING:
     from types import ModuleType
 
-QUESTIONS: dict[str, ModuleType] = {
+BENCHMARKS: dict[str, ModuleType] = {
     "photo": photo,
     "serving": serving,
     "precision": precision,
@@ -22,29 +22,29 @@ QUESTIONS: dict[str, ModuleType] = {
 }
 
 
-def rendered(name: str) -> str:
-    """Return a question's tables, made of the lines kept."""
-    return record.shown(name, QUESTIONS[name].render, partial(_full, name))
+def render_results(name: str) -> str:
+    """Return the tables of a benchmark's stored measurements."""
+    return record.render_results(name, BENCHMARKS[name].render, partial(_is_full_length, name))
 
 
-def _full(name: str, lines: list[record.Line]) -> bool:
-    return bool(lines[0]["seconds"] >= QUESTIONS[name].SECONDS)
+def _is_full_length(name: str, lines: list[record.Measurement]) -> bool:
+    return bool(lines[0]["seconds"] >= BENCHMARKS[name].SECONDS)
 
 
 def main() -> None:
-    """Run the questions asked for, or all."""
+    """Run the requested benchmarks, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", metavar="question", help=f"{', '.join(QUESTIONS)}; all unless given")
+    parser.add_argument("names", nargs="*", metavar="benchmark", help=f"{', '.join(BENCHMARKS)}; all unless given")
     parser.add_argument("--seconds", type=float, help="of every setting, warm-up not counted")
     parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
-    asked = parser.parse_args()
-    if unknown := set(asked.questions) - set(QUESTIONS):
-        parser.error(f"no such question: {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped then too
-    for name in asked.questions or QUESTIONS:
-        question = QUESTIONS[name]
-        measure = None if asked.show else partial(question.measure, asked.seconds or question.SECONDS)
-        record.answer(name, measure, question.render, partial(_full, name))
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped too
+    for name in options.names or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        measure = None if options.show else partial(benchmark.measure, options.seconds or benchmark.SECONDS)
+        record.run_benchmark(name, measure, benchmark.render, partial(_is_full_length, name))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How many mates does an HNSW graph lose? `python -m benchmarks.graph`: one JSON line a setting, with the machine.
+"""How many mates does an HNSW graph lose? `python -m benchmarks.graph`: one JSON line per setting, with the machine.
 
-Made-up people with the statistics of the built-in network's vectors, two photos each, both enrolled.
+Synthetic persons with the statistics of the built-in network's vectors, two photos each, both enrolled.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy import text
 
-from benchmarks.identities import real
+from benchmarks.galleries import CALLER
+from benchmarks.identities import load_real_people
 from benchmarks.record import Origin
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
-from vultus.db.migrate import upgrade
-from vultus.domain import Actor, DecisionPolicy
+from vultus.db.migrate import upgrade_schema
+from vultus.domain import DecisionPolicy
 from vultus.models.pipeline import FacePipeline
-from vultus.models.pipelines import Pipelines
+from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
-from vultus.services.collections import Collections
+from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
-from vultus.services.search.hnsw import GraphWanted, OwnGraph
+from vultus.services.search.hnsw import GraphRequest, HnswBuilder
 from vultus.settings import DatabaseSettings, Settings
 from vultus.utils.ids import new_ids
 
@@ -37,26 +38,26 @@ if TYPE_CHECKING:
 
 SEED = 20261124
 SETTINGS = tuple((m, ef) for m in (16, 32) for ef in (40, 100, 200, 400, 1000))
-ACTOR = Actor("benchmark")
+ACTOR = CALLER
 
 
 async def measure(persons: int, sample: int, folder: Path) -> None:
-    """Print a line a setting."""
+    """Print one line per setting."""
     settings = Settings(data_dir=folder)
     pipeline = FacePipeline.load(settings.inference, settings.photos, WeightsStore(folder / "cache"))
-    pipelines = Pipelines(pipeline)
+    pipelines = PipelineRegistry(pipeline)
     with EmbeddedPostgres(folder) as server:
         url = server.start()
-        await upgrade(url)
+        await upgrade_schema(url)
         database = await Database.connect(url, DatabaseSettings())
-        collections = Collections(database, pipelines, CropVault(settings.crop_key_file))
-        home = await fill(database, pipeline, persons)
-        origin = asdict(Origin.here())
-        job = OwnGraph(database, pipelines, collections)
+        collections = CollectionService(database, pipelines, CropVault(settings.crop_key_file))
+        collection = await fill_collection(database, pipeline, persons)
+        origin = asdict(Origin.from_this_machine())
+        job = HnswBuilder(database, pipelines, collections)
         for m, ef_search in SETTINGS:
-            wanted = GraphWanted(m, 64, ef_search, accept_loss=1, sample=sample)
+            request = GraphRequest(m, 64, ef_search, accept_loss=1, sample=sample)
             started = time.perf_counter()
-            graph = (await job.turn_on(home.name, wanted, actor=ACTOR)).graph
+            graph = (await job.enable(CALLER, collection.name, request)).graph
             took = time.perf_counter() - started
             assert graph is not None
             line = {
@@ -68,22 +69,24 @@ async def measure(persons: int, sample: int, folder: Path) -> None:
             }
             print(json.dumps({**line, "origin": origin}), flush=True)
             if ef_search == SETTINGS[-1][1]:
-                await collections.change(home.name, search="auto", actor=ACTOR)
+                await collections.update_collection(CALLER, collection.name, search="auto")
         await database.close()
 
 
-async def fill(database: Database, pipeline: FacePipeline, persons: int) -> Collection:
-    """Return a collection with two faces a person; constraints are not checked, this prepares a measurement."""
+async def fill_collection(database: Database, pipeline: FacePipeline, persons: int) -> Collection:
+    """Return a collection with two faces per person; constraints are not checked: this is not measured."""
     rule = pipeline.recognize_rule
-    async with database.work() as work:
-        home = await work.collections.add("home", pipeline.contract.id, DecisionPolicy(rule, rule, target_fmr=1e-4))
+    async with database.transaction() as work:
+        collection = await work.collections.add_collection(
+            "home", pipeline.space.id, DecisionPolicy(rule, rule, target_fmr=1e-4)
+        )
         await work._session.execute(text("SET LOCAL session_replication_role = replica"))
-        for vectors in real().draw(persons, 2, SEED):
+        for vectors in load_real_people().draw_vectors(persons, 2, SEED):
             faces = vectors.reshape(-1, vectors.shape[2])
             owners = np.repeat(new_ids(len(vectors)), 2, axis=0)
             await work.bulk.add_faces(
-                home.id,
-                home.contract_id,
+                collection.id,
+                collection.space_id,
                 persons=owners,
                 consents=owners,
                 expires_at=None,
@@ -91,13 +94,13 @@ async def fill(database: Database, pipeline: FacePipeline, persons: int) -> Coll
                 sources=np.concatenate([owners, new_ids(len(faces))], axis=1),
                 codes=None,
             )
-    return home
+    return collection
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph", description=__doc__)
     parser.add_argument("--persons", type=int, default=25_000)
     parser.add_argument("--sample", type=int, default=2_000, help="persons searched for")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as place:
-        asyncio.run(measure(asked.persons, asked.sample, Path(place)))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as data_dir:
+        asyncio.run(measure(options.persons, options.sample, Path(data_dir)))

@@ -1,7 +1,7 @@
-"""Made-up people: vectors with the mean and the covariances of real ones, as many as a gallery needs.
+"""Synthetic persons: vectors with the mean and the covariances of real ones, as many as a gallery requires.
 
-A person is drawn once, around the mean of all people, and every photo of theirs around the person; both normal, then
-brought to length 1. Of real people only what is in `statistics/` is used: sums over thousands of persons, no template.
+A person is drawn once, around the mean of all persons, and each of their photos around the person; both normal, then
+scaled to length 1. Only `statistics/` is used of real persons: sums over thousands of them, no template.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from vultus.domain import FloatArray
 
 STATISTICS = Path(__file__).parent / "statistics"
-DRAWN_AT_ONCE = 50_000
+DRAW_BATCH = 50_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class People:
-    """What vectors of people are like.
+    """Distribution of the vectors of persons.
 
     Attributes:
-        source: In words.
-        mean: (d,) of all people.
-        between: (d, d) covariance of persons around it.
+        source: Description of the data.
+        mean: (d,) over all persons.
+        between: (d, d) covariance of persons around the mean.
         within: (d, d) covariance of a person's photos around the person.
     """
 
@@ -45,29 +45,29 @@ class People:
         eigenvalues = np.linalg.eigvalsh(self.between + self.within)
         return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
 
-    def draw(self, persons: int, photos: int, seed: int) -> Iterator[FloatArray]:
-        """Yield (n, photos, d) float32 vectors, n persons at a time, until there were so many."""
-        between, within = _root(self.between), _root(self.within)
+    def draw_vectors(self, persons: int, photos: int, seed: int) -> Iterator[FloatArray]:
+        """Yield (n, photos, d) float32 vectors, at most `DRAW_BATCH` persons at a time, `persons` in total."""
+        between, within = _compute_matrix_root(self.between), _compute_matrix_root(self.within)
         mean = self.mean.astype(np.float32)
-        for start in range(0, persons, DRAWN_AT_ONCE):
-            # A stream a block: any block can be drawn again without those before it.
+        for start in range(0, persons, DRAW_BATCH):
+            # One random stream per block, so that any block can be drawn again without those before it.
             rng = np.random.default_rng([seed, start])
-            shape = (min(DRAWN_AT_ONCE, persons - start), photos, len(mean))
+            shape = (min(DRAW_BATCH, persons - start), photos, len(mean))
             person = rng.standard_normal((shape[0], shape[2]), np.float32) @ between
             around = rng.standard_normal(shape, np.float32) @ within
             vectors = mean + person[:, None] + around
             yield vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
 
 
-def _root(covariance: NDArray[np.float64]) -> FloatArray:
-    """Return a matrix that turns rows of independent normal numbers into rows with a covariance."""
+def _compute_matrix_root(covariance: NDArray[np.float64]) -> FloatArray:
+    """Return a (d, d) float32 matrix that maps rows of independent normal numbers to rows with this covariance."""
     eigenvalues, vectors = np.linalg.eigh(covariance)
     root: FloatArray = (vectors * np.sqrt(np.clip(eigenvalues, 0, None))).T.astype(np.float32)
     return root
 
 
-def measured(vectors: FloatArray, persons: NDArray[np.int64], source: str) -> People:
-    """Return what (n, d) vectors of length 1 of (n,) persons are like, every person weighing the same."""
+def compute_people(vectors: FloatArray, persons: NDArray[np.int64], source: str) -> People:
+    """Return the distribution of (n, d) vectors of length 1 of (n,) persons, every person weighted equally."""
     order = np.argsort(persons, kind="stable")
     rows, starts, counts = (
         vectors[order].astype(np.float64),
@@ -84,27 +84,32 @@ def measured(vectors: FloatArray, persons: NDArray[np.int64], source: str) -> Pe
     return People(source, means.mean(axis=0), (basis * np.clip(eigenvalues, 0, None)) @ basis.T, within)
 
 
-def real() -> People:
-    """Return the people of the built-in pack's vectors, measured on LFW's 5,749 persons."""
+def load_real_people() -> People:
+    """Return the distribution of the built-in pack's vectors, measured on LFW's 5,749 persons."""
     kept = json.loads((STATISTICS / "dlib-resnet.json").read_text(encoding="utf-8"))
-    return People(kept["source"], np.array(kept["mean"]), _symmetric(kept["between"]), _symmetric(kept["within"]))
+    return People(
+        kept["source"],
+        np.array(kept["mean"]),
+        _build_symmetric_matrix(kept["between"]),
+        _build_symmetric_matrix(kept["within"]),
+    )
 
 
-def _symmetric(rows: list[list[float]]) -> NDArray[np.float64]:
-    """Return the matrix of which these are the rows up to the diagonal."""
+def _build_symmetric_matrix(rows: list[list[float]]) -> NDArray[np.float64]:
+    """Return the symmetric matrix with these rows up to the diagonal."""
     matrix = np.zeros((len(rows), len(rows)))
     matrix[np.tril_indices(len(rows))] = np.concatenate(rows)
     matrix += np.tril(matrix, -1).T
     return matrix
 
 
-def spectrum(dimension: int = 512, exponent: float = -0.5, noise: float = 0.5) -> People:
-    """Return people of a stated spectrum, without a common mean.
+def build_people_of_spectrum(dimension: int = 512, exponent: float = -0.5, noise: float = 0.5) -> People:
+    """Return a distribution with a stated spectrum and zero mean.
 
     Args:
         dimension: Of the vectors.
         exponent: The i-th eigenvalue between persons is proportional to i to this power.
-        noise: Trace of the covariance within persons, a multiple of the identity, by that between them.
+        noise: Trace of the covariance within persons, a multiple of the identity, divided by that between them.
     """
     eigenvalues = np.arange(1, dimension + 1) ** exponent
     eigenvalues /= eigenvalues.sum()
@@ -112,13 +117,13 @@ def spectrum(dimension: int = 512, exponent: float = -0.5, noise: float = 0.5) -
     return People(source, np.zeros(dimension), np.diag(eigenvalues), np.eye(dimension) * noise / dimension)
 
 
-def keep(people: People, name: str) -> None:
-    """Write statistics to be part of the benchmark: of a covariance, the rows up to the diagonal."""
-    numbers: dict[str, object] = {"source": people.source, "mean": _rounded(people.mean)}
+def write_people(people: People, name: str) -> None:
+    """Write statistics into the benchmark's folder; of a covariance, the rows up to the diagonal."""
+    numbers: dict[str, object] = {"source": people.source, "mean": _round_numbers(people.mean)}
     for part in ("between", "within"):
-        numbers[part] = [_rounded(row[: at + 1]) for at, row in enumerate(getattr(people, part))]
+        numbers[part] = [_round_numbers(row[: at + 1]) for at, row in enumerate(getattr(people, part))]
     (STATISTICS / f"{name}.json").write_text(json.dumps(numbers) + "\n", encoding="utf-8")
 
 
-def _rounded(numbers: NDArray[np.float64]) -> list[float]:
+def _round_numbers(numbers: NDArray[np.float64]) -> list[float]:
     return [float(f"{number:.5g}") for number in numbers]

@@ -1,11 +1,11 @@
-"""InsightFace Server's person search: its native library, built from its published source, in a process of its own.
+"""InsightFace Server's person search: its native library, built from the published source, in a separate process.
 
     git clone https://github.com/deepinsight/insightface && cd insightface
     cmake -S server/native/search -B build && cmake --build build
     export VULTUS_BENCH_INSIGHTFACE=$PWD/build/cpu/libifs_search_cpu.so
 
 The library is called as its header declares it (`server/native/search/include/ifs_search.h`, ABI 2): vectors of 512
-numbers and length 1, the number of a person with each, and for a probe the persons with the closest faces, exactly.
+numbers and length 1, each with the number of a person; per probe, the persons with the closest faces, exactly.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from vultus.domain import FloatArray
 
-VARIABLE = "VULTUS_BENCH_INSIGHTFACE"
+LIBRARY_VARIABLE = "VULTUS_BENCH_INSIGHTFACE"
 DIMENSION = 512
 PROFILES = {"float32": 0, "int8": 4}
-ADDED_AT_ONCE = 50_000
-WARM_UP = 3
+ADD_BATCH = 50_000
+WARM_UP_SEARCHES = 3
 
 
 class _Options(ctypes.Structure):
@@ -49,12 +49,12 @@ class _Options(ctypes.Structure):
 
 
 class PersonSearch:
-    """One person a row, in one of the library's profiles.
+    """Exact search with one person per row, in one of the library's profiles.
 
     Args:
         library: The built file.
         enrolled: (n, 512).
-        profile: Of `PROFILES`.
+        profile: A key of `PROFILES`.
     """
 
     def __init__(self, library: str, enrolled: NDArray[np.floating], profile: str) -> None:
@@ -68,19 +68,21 @@ class PersonSearch:
             growth_factor=1.5,
         )
         self._index = c_void_p()
-        self._check(self._library.ifs_search_create(byref(options), byref(self._index)))
-        for start in range(0, len(enrolled), ADDED_AT_ONCE):
-            some = _of_length_1(enrolled[start : start + ADDED_AT_ONCE])
+        self._ensure_success(self._library.ifs_search_create(byref(options), byref(self._index)))
+        for start in range(0, len(enrolled), ADD_BATCH):
+            some = _normalize_vectors(enrolled[start : start + ADD_BATCH])
             ids = np.arange(start + 1, start + len(some) + 1, dtype=np.uint64)
             numbers = ids.ctypes.data_as(POINTER(c_uint64))
             values = some.ctypes.data_as(POINTER(c_float))
-            self._check(self._library.ifs_search_add_batch(self._index, numbers, numbers, values, c_uint64(len(some))))
+            self._ensure_success(
+                self._library.ifs_search_add_batch(self._index, numbers, numbers, values, c_uint64(len(some)))
+            )
 
     def __call__(self, probe: FloatArray, limit: int) -> list[tuple[int, float]]:
         """Return the rows of the `limit` closest persons and their cosines."""
         persons, faces = np.empty(limit, np.uint64), np.empty(limit, np.uint64)
         cosines, count = np.empty(limit, np.float32), c_uint64()
-        self._check(
+        self._ensure_success(
             self._library.ifs_search_grouped_topk(
                 self._index,
                 probe.ctypes.data_as(POINTER(c_float)),
@@ -95,29 +97,32 @@ class PersonSearch:
         return [(int(persons[at]) - 1, float(cosines[at])) for at in range(count.value)]
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the index."""
         self._library.ifs_search_destroy(self._index)
 
-    def _check(self, status: int) -> None:
+    def _ensure_success(self, status: int) -> None:
         if status:
             raise RuntimeError(f"InsightFace's library refused with status {status}.")
 
 
-def _of_length_1(vectors: NDArray[np.floating]) -> FloatArray:
+def _normalize_vectors(vectors: NDArray[np.floating]) -> FloatArray:
     wide = vectors.astype(np.float32)
     return np.ascontiguousarray(wide / np.linalg.norm(wide, axis=1, keepdims=True))
 
 
-def timed(
+def time_searches(
     enrolled: NDArray[np.float16], probes: FloatArray, limit: int, seconds: float
 ) -> dict[str, tuple[list[float], list[int]]] | None:
-    """Return, by profile, the milliseconds of searches one after the other and the first row each found.
+    """Return, by profile, the milliseconds of sequential searches and the first row of each.
 
-    On the cores that this process is bound to, with as many threads. None if no library is named.
+    They run on the cores that this process is bound to, with as many threads. None if no library is named.
     """
-    library = os.environ.get(VARIABLE)
+    library = os.environ.get(LIBRARY_VARIABLE)
     if not library:
-        print(f"search: InsightFace Server is skipped; {VARIABLE} names no library (see benchmarks/insightface.py)")
+        print(
+            f"search: InsightFace Server is skipped; {LIBRARY_VARIABLE} names no library "
+            "(see benchmarks/insightface.py)"
+        )
         return None
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as folder:
         for name, vectors in (("enrolled", enrolled), ("probes", probes)):
@@ -128,31 +133,31 @@ def timed(
             check=True,
             env={**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))},
         )
-    told: dict[str, tuple[list[float], list[int]]] = json.loads(ran.stdout)
-    return told
+    results: dict[str, tuple[list[float], list[int]]] = json.loads(ran.stdout)
+    return results
 
 
 def main() -> None:
-    """Time all profiles in this process and print what `timed` returns."""
+    """Time all profiles in this process and print the result of `time_searches`."""
     library, folder, limit, seconds = sys.argv[1:]
     enrolled, probes = (np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for name in ("enrolled", "probes"))
-    told = {}
+    results = {}
     for profile in PROFILES:
         search = PersonSearch(library, enrolled, profile)
         taken, found = [], []
         until = time.perf_counter() + float(seconds)
-        for at, probe in enumerate(_of_length_1(probes)):
+        for at, probe in enumerate(_normalize_vectors(probes)):
             started = time.perf_counter()
             ((first, _), *_) = search(probe, int(limit))
             now = time.perf_counter()
-            if at >= WARM_UP:
+            if at >= WARM_UP_SEARCHES:
                 taken.append((now - started) * 1e3)
                 found.append(first)
             if now > until and len(taken) >= 5:
                 break
-        told[profile] = taken, found
+        results[profile] = taken, found
         search.close()
-    print(json.dumps(told))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

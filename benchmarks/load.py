@@ -1,4 +1,4 @@
-"""Closed and open loops over keep-alive connections, with as little work for the client as possible.
+"""Closed and open loops over keep-alive connections, with minimal work in the client.
 
 The client shares the cores with the server.
 """
@@ -18,18 +18,18 @@ BOUNDARY = b"vultus-benchmark"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One answered request.
 
     Attributes:
-        at: When it was complete, `time.perf_counter`.
-        ms: From the first byte sent to the last one received.
-        status: HTTP.
+        completed_at: `time.perf_counter` when it was complete, seconds.
+        ms: From the first byte sent to the last byte received.
+        status: HTTP status.
         body: As received.
-        retry_after_s: What a refusal asks for, else None.
+        retry_after_s: `Retry-After` of a refusal, else None.
     """
 
-    at: float
+    completed_at: float
     ms: float
     status: int
     body: bytes
@@ -40,8 +40,8 @@ class Answer:
         return json.loads(self.body)
 
 
-def form(path: str, key: str, photo: bytes, **fields: str) -> bytes:
-    """Return a whole POST request with a photo and fields, to be sent as often as wanted."""
+def build_photo_request(path: str, key: str, photo: bytes, **fields: str) -> bytes:
+    """Return a complete POST request with a photo and fields, which can be sent repeatedly."""
     parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in fields.items()]
     photo_head = (
         b'Content-Disposition: form-data; name="photo"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
@@ -68,10 +68,10 @@ class Connection:
         """Connect."""
         return cls(port, *await asyncio.open_connection("127.0.0.1", port))
 
-    async def ask(self, request: bytes) -> Answer:
-        """Send a request and read its answer, which must say how long it is."""
+    async def send_request(self, request: bytes) -> Response:
+        """Send a request and read its response, which must have a `Content-Length`."""
         started = time.perf_counter()
-        if self._reader.at_eof():  # it was idle for too long
+        if self._reader.at_eof():  # the server closed it when idle
             await self.close()
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writer.write(request)
@@ -82,41 +82,41 @@ class Connection:
         now = time.perf_counter()
         later = head.partition(b"retry-after:")[2].partition(b"\r\n")[0].strip()
         status = int(head.split(b" ", 2)[1])
-        return Answer(now, (now - started) * 1e3, status, body, int(later) if later else None)
+        return Response(now, (now - started) * 1e3, status, body, int(later) if later else None)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         await self._writer.wait_closed()
 
 
-async def loop_until(call: Callable[[], Awaitable[Answer]], until: float) -> list[Answer]:
-    """Call again as soon as answered, after a refusal as late as it asks; return the answers that came in time."""
-    seen: list[Answer] = []
+async def call_until(call: Callable[[], Awaitable[Response]], until: float) -> list[Response]:
+    """Call again after each response, or after its `Retry-After`; return the responses completed by `until`."""
+    seen: list[Response] = []
     while time.perf_counter() < until:
         seen.append(await call())
         if seen[-1].retry_after_s:
             await asyncio.sleep(min(seen[-1].retry_after_s, max(0.0, until - time.perf_counter())))
-    return [answer for answer in seen if answer.at <= until]
+    return [answer for answer in seen if answer.completed_at <= until]
 
 
-async def open_loop(port: int, request: bytes, per_s: float, until: float) -> list[Answer]:
-    """Send so many requests a second whatever becomes of them, over as many connections as that takes.
+async def run_open_loop(port: int, request: bytes, per_s: float, until: float) -> list[Response]:
+    """Send `per_s` requests per second regardless of the responses, over as many connections as that requires.
 
-    Latencies count from when a request was due, not from when it could be sent.
+    Latencies are measured from when a request was due, not from when it was sent.
     """
     free: list[Connection] = []
 
-    async def one(due: float) -> Answer:
+    async def send_when_due(due: float) -> Response:
         connection = free.pop() if free else await Connection.open(port)
-        answer = await connection.ask(request)
+        answer = await connection.send_request(request)
         free.append(connection)
-        return replace(answer, ms=(answer.at - due) * 1e3)
+        return replace(answer, ms=(answer.completed_at - due) * 1e3)
 
-    due, calls = time.perf_counter(), list[asyncio.Task[Answer]]()
+    due, calls = time.perf_counter(), list[asyncio.Task[Response]]()
     while due < until:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        calls.append(asyncio.create_task(one(due)))
+        calls.append(asyncio.create_task(send_when_due(due)))
         due += 1 / per_s
     answers = await asyncio.gather(*calls)
     for connection in free:

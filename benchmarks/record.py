@@ -1,4 +1,4 @@
-"""What is measured becomes lines that can be kept, and the tables of docs/performance.md."""
+"""Stored measurements of benchmarks, and the tables of docs/performance.md made from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import numpy as np
 import psutil
 
 from benchmarks import peer
-from vultus.evaluation.provenance import commit, cpu_model
+from vultus.evaluation.provenance import find_commit, read_cpu_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-Line = dict[str, Any]
+Measurement = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -37,19 +37,19 @@ PACKAGES = (
     "fastapi",
     "uvicorn",
 )
-QUIET = 0.1
-"""Share of the processor that others may use before a measurement counts as disturbed."""
+MAX_OTHER_LOAD = 0.1
+"""Share of the processor that other programs may use before a measurement counts as disturbed."""
 
-LISTENING_S = 2.0
+LOAD_SAMPLE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a line comes from.
+    """Source and machine of a measurement.
 
     Attributes:
         at: ISO 8601, UTC.
-        commit: Of the source; `-dirty` with changes outside the results, None where nothing is committed.
+        commit: Of the source; `-dirty` with changes outside the results, None without a commit.
         cpu: Model name.
         cores: Logical ones.
         memory_gib: Of the machine.
@@ -72,25 +72,25 @@ class Origin:
     others: float
 
     @classmethod
-    def here(cls) -> Origin:
-        """Describe this machine now; listens for two seconds to what else runs."""
+    def from_this_machine(cls) -> Origin:
+        """Describe this machine; measures the load of other programs for two seconds."""
         return cls(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=source(ROOT),
-            cpu=cpu_model(Path("/proc/cpuinfo")),
+            commit=find_source_commit(ROOT),
+            cpu=read_cpu_model(Path("/proc/cpuinfo")),
             cores=psutil.cpu_count() or 1,
             memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-            system=_system(),
+            system=_get_system_name(),
             python=platform.python_version(),
             packages={name: version(name) for name in PACKAGES},
-            dlib=peer.build(),
-            others=round(psutil.cpu_percent(LISTENING_S) / 100, 3),
+            dlib=peer.describe_dlib_build(),
+            others=round(psutil.cpu_percent(LOAD_SAMPLE_S) / 100, 3),
         )
 
 
-def source(root: Path) -> str | None:
-    """Return the commit, `-dirty` appended with changes; those of results and their document are none."""
-    described = commit(root)
+def find_source_commit(root: Path) -> str | None:
+    """Return the commit, with `-dirty` if anything but results and their document was changed."""
+    described = find_commit(root)
     if described is None or not described.endswith("-dirty"):
         return described
     own = [f":!{path.relative_to(ROOT).as_posix()}" for path in (RESULTS, DOCUMENT)]
@@ -98,64 +98,66 @@ def source(root: Path) -> str | None:
     return described if clean.returncode else described.removesuffix("-dirty")
 
 
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """Return the 50th, 95th and 99th of milliseconds, and how many there were."""
+def compute_percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Return the 50th, 95th and 99th percentile of milliseconds, and their count."""
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     return {"n": len(values), **{f"p{at}_ms": round(float(ms), 3) for at, ms in ((50, p50), (95, p95), (99, p99))}}
 
 
-def write(name: str, lines: Iterable[Line], origin: Origin) -> None:
-    """Keep lines, each with its origin, instead of the last run's."""
+def write_lines(name: str, lines: Iterable[Measurement], origin: Origin) -> None:
+    """Store measurements with their origin, replacing those of the last run."""
     RESULTS.mkdir(exist_ok=True)
     text = "".join(json.dumps(line | {"origin": asdict(origin)}, ensure_ascii=False) + "\n" for line in lines)
     (RESULTS / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def read(name: str) -> list[Line]:
-    """Return the lines kept; none before the first run."""
+def read_lines(name: str) -> list[Measurement]:
+    """Return the stored measurements; none before the first run."""
     path = RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def arguments(name: str, about: str | None) -> argparse.ArgumentParser:
-    """Return the command line of a benchmark that is a program of its own."""
+def build_argument_parser(name: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the argument parser of a benchmark that is a program of its own."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("--show", action="store_true", help="measure nothing: write the document from the lines kept")
     return parser
 
 
-def answer(
+def run_benchmark(
     name: str,
-    measure: Callable[[], list[Line]] | None,
-    render: Callable[[list[Line]], str],
-    full: Callable[[list[Line]], bool],
+    measure: Callable[[], list[Measurement]] | None,
+    render: Callable[[list[Measurement]], str],
+    is_full_length: Callable[[list[Measurement]], bool],
 ) -> None:
-    """Measure, keep the lines, show the tables, put them into the document.
+    """Measure, store the measurements, print the tables and update the document.
 
     Args:
         name: Of the benchmark.
-        measure: Returns the lines; None takes those kept.
+        measure: Returns the measurements; None uses the stored ones.
         render: Returns the tables.
-        full: Says whether nothing was shortened.
+        is_full_length: Returns whether the run was not shortened.
     """
     if measure is not None:
-        origin = Origin.here()
-        write(name, measure(), origin)
-    text = shown(name, render, full)
+        origin = Origin.from_this_machine()
+        write_lines(name, measure(), origin)
+    text = render_results(name, render, is_full_length)
     print(f"\n{text}\n")
-    document(name, text)
+    write_document(name, text)
 
 
-def shown(name: str, render: Callable[[list[Line]], str], full: Callable[[list[Line]], bool]) -> str:
-    """Return the tables of the lines kept."""
-    lines = read(name)
+def render_results(
+    name: str, render: Callable[[list[Measurement]], str], is_full_length: Callable[[list[Measurement]], bool]
+) -> str:
+    """Return the tables of the stored measurements."""
+    lines = read_lines(name)
     if not lines:
         return f"Not measured yet: `python -m benchmarks {name}`"
-    return f"{heading(lines[0], full_length=full(lines))}\n\n{render(lines)}"
+    return f"{render_heading(lines[0], full_length=is_full_length(lines))}\n\n{render(lines)}"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, padded for terminals; all but the first column to the right."""
+def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, padded for terminals; all columns but the first are right-aligned."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     written = [
@@ -165,18 +167,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([written[0], rule, *written[1:]])
 
 
-def heading(line: Line, *, full_length: bool) -> str:
-    """Say where and when lines were measured, and what speaks against them.
+def render_heading(line: Measurement, *, full_length: bool) -> str:
+    """Return where and when measurements were taken, and the reasons against them.
 
     Args:
-        line: Any of them.
-        full_length: Whether nothing was shortened.
+        line: Any measurement of the run.
+        full_length: Whether the run was not shortened.
     """
     origin = Origin(**line["origin"])
     doubts = []
     if origin.commit is None or origin.commit.endswith("-dirty"):
         doubts.append("from source that is not committed")
-    if origin.others > QUIET:
+    if origin.others > MAX_OTHER_LOAD:
         doubts.append(f"while others used {origin.others:.0%} of the processor")
     if not full_length:
         doubts.append("in a shortened run")
@@ -188,8 +190,8 @@ def heading(line: Line, *, full_length: bool) -> str:
     return (f"**Provisional: measured {', '.join(doubts)}.** " if doubts else "") + where
 
 
-def document(name: str, text: str, path: Path = DOCUMENT) -> None:
-    """Put text between a document's markers `<!-- name -->` and `<!-- /name -->`.
+def write_document(name: str, text: str, path: Path = DOCUMENT) -> None:
+    """Replace the text between a document's markers `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
         ValueError: A marker is missing.
@@ -202,12 +204,12 @@ def document(name: str, text: str, path: Path = DOCUMENT) -> None:
     path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
-def milliseconds(value: float) -> str:
-    """Return three digits of a duration."""
+def format_milliseconds(value: float) -> str:
+    """Format a duration with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _system() -> str:
+def _get_system_name() -> str:
     try:
         name = platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:

@@ -1,4 +1,4 @@
-"""The real server as a process of its own, on a database of its own, gone when the block ends."""
+"""The real server as a process of its own, on a database of its own, stopped when the block ends."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Server:
 
     Attributes:
         port: On 127.0.0.1.
-        key: The administrator's; empty when it was told at an earlier start.
-        pid: Of its process.
+        key: The administrator's; empty unless this is the first start, which prints it.
+        pid: Of the main process.
         data: Its data directory.
     """
 
@@ -44,41 +44,45 @@ class Server:
     pid: int
     data: Path
 
-    def cpu_s(self) -> dict[str, float]:
-        """Return the processor time used so far by the server: its API, its workers, its PostgreSQL, seconds."""
-        api, *workers = self._processes()
-        return {"api": _spent([api]), "workers": _spent(workers), "postgresql": _spent(postgres_of(self.data))}
+    def measure_cpu_s(self) -> dict[str, float]:
+        """Return the processor time used so far by API, workers and PostgreSQL, seconds."""
+        api, *workers = self._list_processes()
+        return {
+            "api": _sum_cpu_s([api]),
+            "workers": _sum_cpu_s(workers),
+            "postgresql": _sum_cpu_s(find_postgres_processes(self.data)),
+        }
 
-    def memory_mib(self) -> float:
-        """Return the memory of the server's processes without PostgreSQL, what several share counted once, MiB."""
-        return float(sum(process.memory_full_info().pss for process in self._processes()) / 2**20)
+    def measure_memory_mib(self) -> float:
+        """Return the memory of the server's processes without PostgreSQL, shared memory counted once, MiB."""
+        return float(sum(process.memory_full_info().pss for process in self._list_processes()) / 2**20)
 
-    def _processes(self) -> list[psutil.Process]:
+    def _list_processes(self) -> list[psutil.Process]:
         own = psutil.Process(self.pid)
         return [own, *(child for child in own.children(recursive=True) if child.name() != "postgres")]
 
 
-def postgres_of(data: Path) -> list[psutil.Process]:
-    """Return the processes of the PostgreSQL whose files lie in a directory."""
+def find_postgres_processes(data: Path) -> list[psutil.Process]:
+    """Return the processes of the PostgreSQL whose files are in a directory."""
     found = psutil.process_iter(["name", "cwd"])
     named = [one for one in found if one.info["name"] == "postgres" and one.info["cwd"]]
     return [one for one in named if Path(one.info["cwd"]).is_relative_to(data.resolve())]
 
 
-def _spent(processes: Iterable[psutil.Process]) -> float:
+def _sum_cpu_s(processes: Iterable[psutil.Process]) -> float:
     times = [process.cpu_times() for process in processes]
     return float(sum(one.user + one.system for one in times))
 
 
 @contextmanager
-def running(data: Path | None = None) -> Iterator[Server]:
-    """Start a server with default settings, whatever this environment sets; stop it however the block ends.
+def run_server(data: Path | None = None) -> Iterator[Server]:
+    """Start a server with default settings, ignoring this environment's; stop it however the block ends.
 
     Args:
-        data: Its data directory, which stays; without one it is made, and gone when the block ends.
+        data: Its data directory, which is kept; None creates one and deletes it when the block ends.
 
     Raises:
-        RuntimeError: It does not start; the message holds what it wrote.
+        RuntimeError: The server does not start; the message contains its output.
     """
     folder = data or Path(tempfile.mkdtemp(prefix="vultus-bench-"))
     written = folder / "server.log"
@@ -91,36 +95,36 @@ def running(data: Path | None = None) -> Iterator[Server]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the benchmark, which stops the server itself
+                start_new_session=True,  # Ctrl-C reaches only the benchmark, which stops the server itself
                 preexec_fn=_end_with_parent,
             )
         try:
-            yield _announced(process, written, folder)
+            yield _wait_until_announced(process, written, folder)
         finally:
-            _stop(process)
+            _stop_process(process)
     finally:
         if data is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_with_parent() -> None:
-    """Have Linux stop the server even when the benchmark is killed."""
+    """Make Linux stop the server even when the benchmark is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _announced(process: subprocess.Popen[bytes], written: Path, data: Path) -> Server:
+def _wait_until_announced(process: subprocess.Popen[bytes], written: Path, data: Path) -> Server:
     until = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until:
         text = written.read_text(encoding="utf-8", errors="replace")
         if address := ADDRESS.search(text):
-            key = KEY.search(text)  # told at the first start only
+            key = KEY.search(text)  # printed at the first start only
             return Server(int(address[1]), key[1] if key else "", process.pid, data)
         time.sleep(0.1)
     raise RuntimeError(f"The server did not start:\n{written.read_text(encoding='utf-8', errors='replace')}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop_process(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
     try:
         process.wait(STOP_S)

@@ -1,12 +1,12 @@
-"""Does a gallery change its network under load without an error, a wrong answer or a pause?
+"""Does an online model migration under load cause an error, a wrong result or a pause?
 
-`python -m benchmarks.transition --faces 5000 --pack yunet+mobilefacenet`: people of a folder a person
-(VULTUS_BENCH_PHOTOS) are enrolled with retained crops, then the background job carries them over while photos that
-were not enrolled are recognised, so many a second whatever the answers take; then switch, way back, switch again, end.
+`python -m benchmarks.transition --faces 5000 --pack yunet+mobilefacenet`: persons with one folder of photos each
+(VULTUS_BENCH_PHOTOS) are enrolled with retained crops, then the background job backfills them while photos that
+were not enrolled are recognised at a fixed rate; then cutover, rollback, cutover again, completion.
 
-The whole service runs in this process behind its HTTP port, with a database of its own. An answer is wrong if it
-differs from what the contract that gave it says of the same photo in the same gallery at rest. Without --pack the other
-network is the default pack's with another alignment, a vector space of its own.
+The whole service runs in this process behind its HTTP port, with a database of its own. A response is wrong if it
+differs from the reference response without load: same photo, gallery and embedding space. Without --pack the target
+network is the default pack's with another alignment, an embedding space of its own.
 """
 
 from __future__ import annotations
@@ -25,49 +25,50 @@ import uvicorn
 from tests.packs import zoomed
 
 from benchmarks import photos, record
-from benchmarks.load import Answer, Connection, form
-from benchmarks.record import Line, milliseconds, percentiles, table
+from benchmarks.galleries import CALLER
+from benchmarks.load import Connection, Response, build_photo_request
+from benchmarks.record import Measurement, compute_percentiles, format_milliseconds, render_table
 from vultus.api.app import create_app
-from vultus.domain import Actor, Role
+from vultus.domain import Role
 from vultus.errors import NoPhotoAcceptedError
-from vultus.main import beside, carry_now_and_then, listen, open_database, open_store
-from vultus.models.pipelines import Pipelines
+from vultus.main import bind_socket, open_database, open_weights_store
+from vultus.models.pipelines import PipelineRegistry
 from vultus.models.workers.pool import AnalysisPool
 from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
 from vultus.services.photo_analysis import Photo
-from vultus.services.wiring import Services, build
+from vultus.services.wiring import Services, build_services
 from vultus.settings import InferenceSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 SECONDS = 20.0
-"""Under load before the beginning, after every switch and after the end."""
+"""Under load before the start, after every cutover and after completion."""
 
 RATE_PER_S = 5.0
 FACES = 5000
 PROBES = 200
-WHO = Actor("benchmark")
-HOME = "default"
+ACTOR = CALLER
+COLLECTION = "default"
 SIMILARITY_SLACK = 2e-3
 SWITCH_BAR_MS = 1000.0
-KEEP_ALIVE_S = 3600  # a connection that waits for its turn is not hung up on
+KEEP_ALIVE_S = 3600  # so that the server does not close idle connections
 
 Probe = tuple[str, bytes]  # whose photo, a JPEG
-Said = tuple[str, str | None, float | None]  # verdict, closest person, similarity
+Identification = tuple[str, str | None, float | None]  # verdict, closest person, similarity
 
 
 @dataclass
-class Load:
-    """What was asked and answered in a phase."""
+class PhaseAnswers:
+    """Requests and their outcomes in a phase."""
 
     phase: str
-    seen: list[tuple[str, Answer | Exception]] = field(default_factory=list)
+    outcomes: list[tuple[str, Response | Exception]] = field(default_factory=list)
 
 
-def measure(faces: int, pack: str | None, seconds: float) -> list[Line]:
-    """Return a line for every phase, then one about the whole way."""
+def measure(faces: int, pack: str | None, seconds: float) -> list[Measurement]:
+    """Return one line per phase, then one for the whole migration."""
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as folder:
         Path(folder).chmod(0o711)  # PostgreSQL's user passes through it
         inference = InferenceSettings(extra_packs=(pack,) if pack else ())
@@ -75,60 +76,65 @@ def measure(faces: int, pack: str | None, seconds: float) -> list[Line]:
         return asyncio.run(_measure(settings, faces, pack, seconds))
 
 
-async def _measure(settings: Settings, faces: int, pack: str | None, seconds: float) -> list[Line]:
-    people = _people()
-    async with _service(settings, pack) as (services, port, key):
+async def _measure(settings: Settings, faces: int, pack: str | None, seconds: float) -> list[Measurement]:
+    people = _list_people_photos()
+    async with _start_service(settings, pack) as (services, port, key):
         other = pack or "zoomed"
-        default = services.collections.default_policy()
-        await services.collections.change(HOME, actor=WHO, policy=replace(default, keep_crops=True))
+        default = services.collections.get_default_policy()
+        await services.collections.update_collection(CALLER, COLLECTION, policy=replace(default, keep_crops=True))
         began = time.perf_counter()
-        enrolled = await _enrol(services, people, faces)
+        enrolled = await _enrol_people(services, people, faces)
         enrol_s = time.perf_counter() - began
-        probes = [(name, path.read_bytes()) for name, path in _unenrolled(people, enrolled)]
+        probes = [(name, path.read_bytes()) for name, path in _select_probes(people, enrolled)]
         connections = [await Connection.open(port) for _ in range(32)]
-        run = _Run(services, connections, key, probes)
+        run = _MigrationRun(services, connections, key, probes)
         try:
-            whole = await run.way(other, seconds)
+            whole = await run.run_phases(other, seconds)
         finally:
             for connection in connections:
                 await connection.close()
     about = {"faces": len(enrolled), "pack": other, "rate_per_s": RATE_PER_S, "seconds": seconds}
-    return [about | line for line in (*run.lines(), whole | {"enrol_s": round(enrol_s, 1)})]
+    return [about | line for line in (*run.build_lines(), whole | {"enrol_s": round(enrol_s, 1)})]
 
 
 @asynccontextmanager
-async def _service(settings: Settings, pack: str | None) -> AsyncIterator[tuple[Services, int, str]]:
-    pipelines = await asyncio.to_thread(Pipelines.load, settings.inference, settings.photos, open_store(settings))
+async def _start_service(settings: Settings, pack: str | None) -> AsyncIterator[tuple[Services, int, str]]:
+    pipelines = await asyncio.to_thread(
+        PipelineRegistry.load, settings.inference, settings.photos, open_weights_store(settings)
+    )
     if pack is None:
-        pipelines = Pipelines(pipelines.default, zoomed(pipelines.default))
+        pipelines = PipelineRegistry(pipelines.default, zoomed(pipelines.default))
     async with open_database(settings) as database, AnalysisPool(settings.inference) as pool:
-        services = build(settings, database, pool, pipelines)
-        await services.collections.ensure_default()
-        _, key = await services.access.create("benchmark", Role.ADMIN, actor=WHO)
-        with listen("127.0.0.1", 0) as listener:
+        services = build_services(settings, database, pool, pipelines)
+        await services.collections.ensure_default_collection()
+        _, key = await services.access.create_key(CALLER, "benchmark", Role.ADMIN)
+        with bind_socket("127.0.0.1", 0) as listener:
             app = create_app(services, max_requests=settings.server.max_requests)
             config = uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=KEEP_ALIVE_S
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            async with beside(carry_now_and_then(services.carrier, 0.5)), beside(services.shadow.forever()):
+            async with (
+                services.jobs.run("backfill", services.backfill_worker.run, interval_s=0.5),
+                services.jobs.run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
+            ):
                 yield services, listener.getsockname()[1], key
             server.should_exit = True
             await serving
 
 
-def _people() -> dict[str, list[Path]]:
+def _list_people_photos() -> dict[str, list[Path]]:
     folder = os.environ.get(photos.FOLDER_VARIABLE)
     if not folder:
         raise SystemExit(f"{photos.FOLDER_VARIABLE} must name a folder with one folder of photos a person.")
     found = {entry.name: sorted(entry.glob("*.jpg")) for entry in sorted(Path(folder).iterdir()) if entry.is_dir()}
-    # People with a photo to spare first, so that a small gallery can be asked about too.
+    # Persons with several photos first, so that a small gallery has probes too.
     return dict(sorted(((name, paths) for name, paths in found.items() if paths), key=lambda one: len(one[1]) < 2))
 
 
-async def _enrol(services: Services, people: dict[str, list[Path]], faces: int) -> dict[str, Path]:
-    """Enrol one photo a person, then further ones but the last, until there are so many; return a photo a person."""
+async def _enrol_people(services: Services, people: dict[str, list[Path]], faces: int) -> dict[str, Path]:
+    """Enrol one photo per person, then further ones but the last, up to `faces`; return the enrolled photos."""
     first = [(name, paths[0]) for name, paths in people.items()]
     more = [(name, path) for name, paths in people.items() for path in paths[1:-1]]
     waiting = iter(first + more)
@@ -142,7 +148,7 @@ async def _enrol(services: Services, people: dict[str, list[Path]], faces: int) 
             if done >= faces:
                 return
             request = RegistrationRequest(
-                collection=HOME,
+                collection=COLLECTION,
                 photos=(Photo(path.read_bytes()),),
                 external_id=name,
                 name=name,
@@ -151,7 +157,7 @@ async def _enrol(services: Services, people: dict[str, list[Path]], faces: int) 
                 allow_lookalike=True,
             )
             try:
-                await services.registrar.register(request, actor=WHO)
+                await services.registrar.register(CALLER, request)
             except NoPhotoAcceptedError:
                 continue
             enrolled[name if name not in enrolled else f"{name} {next(count)}"] = path
@@ -165,104 +171,106 @@ async def _enrol(services: Services, people: dict[str, list[Path]], faces: int) 
     return enrolled
 
 
-def _unenrolled(people: dict[str, list[Path]], enrolled: dict[str, Path]) -> list[tuple[str, Path]]:
-    """Return the last photo of persons who were enrolled by another one."""
+def _select_probes(people: dict[str, list[Path]], enrolled: dict[str, Path]) -> list[tuple[str, Path]]:
+    """Return the last photo of persons who were enrolled with another one."""
     found = [(name, paths[-1]) for name, paths in people.items() if name in enrolled and enrolled[name] != paths[-1]]
     return found[:: max(1, len(found) // PROBES)][:PROBES]
 
 
-class _Run:
-    """The way there and back, under load from the first phase to the last."""
+class _MigrationRun:
+    """A migration with rollback, under load from the first phase to the last."""
 
     def __init__(self, services: Services, connections: list[Connection], key: str, probes: list[Probe]) -> None:
         self._services = services
         self._free = connections
-        self._requests = {name: form("/v1/recognize", key, photo) for name, photo in probes}
-        self._rest: dict[str, dict[str, Said]] = {}
-        self._loads: list[Load] = []
-        self._took: dict[str, float] = {}
+        self._requests = {name: build_photo_request("/v1/recognize", key, photo) for name, photo in probes}
+        self._reference_answers: dict[str, dict[str, Identification]] = {}
+        self._phases: list[PhaseAnswers] = []
+        self._durations_ms: dict[str, float] = {}
 
-    async def way(self, pack: str, seconds: float) -> Line:
-        """Go it and say how long the steps took."""
-        moves = self._services.transitions
-        await self._at_rest()
-        await self._under("before", self._sleep(seconds))
-        await self._step("begin", lambda: moves.set_out(HOME, pack=pack, shadow_share=0.0, actor=WHO))
+    async def run_phases(self, pack: str, seconds: float) -> Measurement:
+        """Run all phases and return the durations of the steps."""
+        migrations = self._services.migrations
+        await self._record_reference_answers()
+        await self._run_under_load("before", self._sleep(seconds))
+        await self._time_step("begin", lambda: migrations.start(CALLER, COLLECTION, pack=pack, shadow_share=0.0))
         began = time.perf_counter()
-        await self._under("carrying", self._carried())
-        carry_s = time.perf_counter() - began
-        state = await moves.state(HOME)
+        await self._run_under_load("carrying", self._wait_for_backfill())
+        backfill_s = time.perf_counter() - began
+        state = await migrations.get_state(CALLER, COLLECTION)
 
         def switch() -> Awaitable[Any]:
-            return moves.switch(HOME, leave_behind=True, actor=WHO)
+            return migrations.cut_over(CALLER, COLLECTION, allow_unmigrated=True)
 
-        await self._under("switch, after it", self._then("switch", switch, seconds))
-        await self._at_rest()
-        await self._under("way back, after it", self._then("way back", switch, seconds))
-        await self._under("switch again, after it", self._then("switch again", switch, seconds))
-        end = self._then("finish", lambda: moves.finish(HOME, leave_behind=True, actor=WHO), seconds)
-        await self._under("end, after it", end)
+        await self._run_under_load("switch, after it", self._time_step_and_wait("switch", switch, seconds))
+        await self._record_reference_answers()
+        await self._run_under_load("way back, after it", self._time_step_and_wait("way back", switch, seconds))
+        await self._run_under_load("switch again, after it", self._time_step_and_wait("switch again", switch, seconds))
+        end = self._time_step_and_wait(
+            "finish", lambda: migrations.finish(CALLER, COLLECTION, allow_unmigrated=True), seconds
+        )
+        await self._run_under_load("end, after it", end)
         return {
             "measure": "whole",
             "carried": state.second.faces,
             "failed": state.second.failed,
             "persons_left_behind": state.second.persons_missing,
-            "carry_s": round(carry_s, 1),
-            "carried_per_s": round(state.second.faces / carry_s, 1),
-            "took_ms": {name: round(ms, 1) for name, ms in self._took.items()},
+            "carry_s": round(backfill_s, 1),
+            "carried_per_s": round(state.second.faces / backfill_s, 1),
+            "took_ms": {name: round(ms, 1) for name, ms in self._durations_ms.items()},
         }
 
-    def lines(self) -> list[Line]:
-        """Return a line a phase."""
+    def build_lines(self) -> list[Measurement]:
+        """Return one line per phase."""
         lines = []
-        for load in self._loads:
-            good = [(name, one) for name, one in load.seen if isinstance(one, Answer) and one.status == 200]
+        for load in self._phases:
+            good = [(name, one) for name, one in load.outcomes if isinstance(one, Response) and one.status == 200]
             lines.append(
                 {
                     "measure": "phase",
                     "phase": load.phase,
-                    "asked": len(load.seen),
-                    "errors": len(load.seen) - len(good),
-                    "kinds": sorted({_error(one) for _, one in load.seen} - {""}),
-                    "wrong": sum(self._wrong(name, one) for name, one in good),
-                    "right_person": sum(_said(one)[:2] == ("match", name) for name, one in good),
-                    **percentiles([one.ms for _, one in good]),
+                    "asked": len(load.outcomes),
+                    "errors": len(load.outcomes) - len(good),
+                    "kinds": sorted({_get_error_code(one) for _, one in load.outcomes} - {""}),
+                    "wrong": sum(self._is_wrong(name, one) for name, one in good),
+                    "right_person": sum(_parse_identification(one)[:2] == ("match", name) for name, one in good),
+                    **compute_percentiles([one.ms for _, one in good]),
                 }
             )
         return lines
 
-    async def _at_rest(self) -> None:
-        """Keep what the contract that is searched says of every probe."""
+    async def _record_reference_answers(self) -> None:
+        """Store the searched embedding space's response to every probe."""
         for name, request in self._requests.items():
-            answer = await self._ask(request)
-            self._rest.setdefault(answer.json()["contract_id"], {})[name] = _said(answer)
+            answer = await self._send_request(request)
+            self._reference_answers.setdefault(answer.json()["contract_id"], {})[name] = _parse_identification(answer)
 
-    def _wrong(self, name: str, answer: Answer) -> bool:
-        verdict, person, similarity = _said(answer)
-        at_rest = self._rest.get(answer.json()["contract_id"], {}).get(name)
-        if at_rest is None or (verdict, person) != at_rest[:2]:
+    def _is_wrong(self, name: str, answer: Response) -> bool:
+        verdict, person, similarity = _parse_identification(answer)
+        reference = self._reference_answers.get(answer.json()["contract_id"], {}).get(name)
+        if reference is None or (verdict, person) != reference[:2]:
             return True
-        return similarity is not None and abs(similarity - (at_rest[2] or 0)) > SIMILARITY_SLACK
+        return similarity is not None and abs(similarity - (reference[2] or 0)) > SIMILARITY_SLACK
 
-    async def _under(self, phase: str, work: Awaitable[None]) -> None:
-        """Do something while photos are recognised."""
+    async def _run_under_load(self, phase: str, work: Awaitable[None]) -> None:
+        """Run a step while photos are recognised."""
         print(f"transition: {phase}", flush=True)
-        load = Load(phase)
-        self._loads.append(load)
+        load = PhaseAnswers(phase)
+        self._phases.append(load)
         stop = asyncio.Event()
-        asking = asyncio.create_task(self._keep_asking(load, stop))
+        sending = asyncio.create_task(self._send_probes(load, stop))
         try:
             await work
         finally:
             stop.set()
-            await asking
+            await sending
 
-    async def _keep_asking(self, load: Load, stop: asyncio.Event) -> None:
-        async def one(name: str, request: bytes) -> None:
+    async def _send_probes(self, load: PhaseAnswers, stop: asyncio.Event) -> None:
+        async def send_probe(name: str, request: bytes) -> None:
             try:
-                load.seen.append((name, await self._ask(request)))
+                load.outcomes.append((name, await self._send_request(request)))
             except Exception as error:  # noqa: BLE001  every failure counts
-                load.seen.append((name, error))
+                load.outcomes.append((name, error))
 
         async with asyncio.TaskGroup() as group:
             start = time.perf_counter()
@@ -270,43 +278,43 @@ class _Run:
                 await asyncio.sleep(max(0.0, start + at / RATE_PER_S - time.perf_counter()))
                 if stop.is_set():
                     return
-                group.create_task(one(name, request))
+                group.create_task(send_probe(name, request))
 
-    async def _ask(self, request: bytes) -> Answer:
+    async def _send_request(self, request: bytes) -> Response:
         connection = self._free.pop()
-        answer = await connection.ask(request)
+        answer = await connection.send_request(request)
         self._free.append(connection)
         return answer
 
-    async def _step(self, name: str, act: Callable[[], Awaitable[Any]]) -> None:
+    async def _time_step(self, name: str, act: Callable[[], Awaitable[Any]]) -> None:
         began = time.perf_counter()
         await act()
-        self._took[name] = (time.perf_counter() - began) * 1e3
+        self._durations_ms[name] = (time.perf_counter() - began) * 1e3
 
-    async def _then(self, name: str, act: Callable[[], Awaitable[Any]], seconds: float) -> None:
-        await self._step(name, act)
+    async def _time_step_and_wait(self, name: str, act: Callable[[], Awaitable[Any]], seconds: float) -> None:
+        await self._time_step(name, act)
         await asyncio.sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def _carried(self) -> None:
-        state = await self._services.transitions.state(HOME)
+    async def _wait_for_backfill(self) -> None:
+        state = await self._services.migrations.get_state(CALLER, COLLECTION)
         while state.second.pending:
             await asyncio.sleep(1)
-            state = await self._services.transitions.state(HOME)
+            state = await self._services.migrations.get_state(CALLER, COLLECTION)
         print(f"transition: {state.second.faces} faces carried", flush=True)
 
 
-def _error(seen: Answer | Exception) -> str:
-    """Name what went wrong; empty when nothing did."""
-    if isinstance(seen, Answer):
-        return "" if seen.status == 200 else str(seen.json()["code"])
-    return type(seen).__name__
+def _get_error_code(outcome: Response | Exception) -> str:
+    """Return the error code; empty without an error."""
+    if isinstance(outcome, Response):
+        return "" if outcome.status == 200 else str(outcome.json()["code"])
+    return type(outcome).__name__
 
 
-def _said(answer: Answer) -> Said:
-    """Return what was said of the largest face."""
+def _parse_identification(answer: Response) -> Identification:
+    """Return the identification of the largest face."""
     faces = answer.json()["faces"]
     if not faces:
         return "no_face", None, None
@@ -315,7 +323,7 @@ def _said(answer: Answer) -> Said:
     return face["verdict"], best and best["external_id"], best and best["similarity"]
 
 
-def render(lines: list[Line]) -> str:
+def render(lines: list[Measurement]) -> str:
     """Return the tables."""
     *phases, whole = lines
     rows = [
@@ -325,18 +333,18 @@ def render(lines: list[Line]) -> str:
             line["errors"],
             line["wrong"],
             line["right_person"],
-            *(milliseconds(line[name]) for name in ("p50_ms", "p95_ms", "p99_ms")),
+            *(format_milliseconds(line[name]) for name in ("p50_ms", "p95_ms", "p99_ms")),
         ]
         for line in phases
     ]
     columns = ("under load", "asked", "errors", "wrong", "right person", "p50 ms", "p95 ms", "p99 ms")
     clean = not sum(line["errors"] + line["wrong"] for line in phases)
     slowest = max(ms for name, ms in whole["took_ms"].items() if name not in {"begin", "finish"})
-    took = ", ".join(f"{name} {milliseconds(ms)} ms" for name, ms in whole["took_ms"].items())
+    took = ", ".join(f"{name} {format_milliseconds(ms)} ms" for name, ms in whole["took_ms"].items())
     reached = "Reached" if clean and slowest < SWITCH_BAR_MS else "Not reached"
     return (
         f"**A gallery of {whole['faces']:,} faces moves to `{whole['pack']}`**, {whole['rate_per_s']:g} recognitions a "
-        f"second all the way.\n\n{table(columns, rows)}\n\n"
+        f"second all the way.\n\n{render_table(columns, rows)}\n\n"
         f"{whole['carried']:,} faces carried in {whole['carry_s']:,.0f} s ({whole['carried_per_s']:.1f} a second); not "
         f"carried: {whole['failed'] or 'none'}; persons left behind: {whole['persons_left_behind']}. Steps: {took}.\n\n"
         f"Bar: no error, no wrong answer, a switch below {SWITCH_BAR_MS:,.0f} ms. {reached}."
@@ -344,15 +352,15 @@ def render(lines: list[Line]) -> str:
 
 
 def main() -> None:
-    """Answer the question of the command line."""
-    parser = record.arguments("transition", __doc__)
+    """Run the benchmark of the command line."""
+    parser = record.build_argument_parser("transition", __doc__)
     parser.add_argument("--faces", type=int, default=FACES)
     parser.add_argument("--pack", help="that the gallery moves to; unless given, the default one, aligned otherwise")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="under load after every step")
-    asked = parser.parse_args()
-    record.answer(
+    options = parser.parse_args()
+    record.run_benchmark(
         "transition",
-        None if asked.show else lambda: measure(asked.faces, asked.pack, asked.seconds),
+        None if options.show else lambda: measure(options.faces, options.pack, options.seconds),
         render,
         lambda lines: lines[0]["seconds"] >= SECONDS and lines[0]["faces"] >= FACES,
     )

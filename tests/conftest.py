@@ -1,4 +1,4 @@
-"""One embedded PostgreSQL for the whole run; every test that asks for it gets a fresh database of its own."""
+"""One embedded PostgreSQL for the whole run; every test that requests one gets a fresh database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vultus.settings import DatabaseSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-# A property says what holds, not how fast: a busy machine must not fail it.
+# A property states what holds, not how fast: a busy machine must not fail it.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
@@ -63,10 +63,10 @@ def server_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def admin(server_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that makes databases, and once the migrated one they are copied from."""
+    """A connection that creates databases, and first the migrated template they are copied from."""
     connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
     await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-    await migrate.upgrade(server_url.replace("/vultus?", f"/{TEMPLATE}?"))
+    await migrate.upgrade_schema(server_url.replace("/vultus?", f"/{TEMPLATE}?"))
     yield connection
     await connection.close()
 
@@ -75,7 +75,7 @@ async def admin(server_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def database_url(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[str]:
     """The URL of an empty database with the current schema.
 
-    Emptied and used again: copying one takes half a second on a slow disk, emptying it a hundredth. A test that changes
+    Emptied and reused: copying one takes half a second on a slow disk, emptying it a hundredth. A test that changes
     the schema or a setting takes `bare_database_url`.
     """
     if _empty:

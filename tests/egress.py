@@ -1,7 +1,7 @@
-"""What a program asks of the network, seen in a network namespace of its own whose only host is this one.
+"""Network traffic of a program, observed in a network namespace of its own whose only host is this one.
 
 `python -m tests.egress SCENARIO` runs a scenario there and prints as JSON which names were looked up, which connections
-came to port 443, and how many packets had nowhere to go. Every name leads back to this host, so that a client gets as
+came to port 443, and how many packets had no route. Every name resolves to this host, so that a client gets as
 far as its first TLS message.
 """
 
@@ -26,22 +26,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 120
-WATCHED_S = 14.0
-"""ONNX Runtime 1.32 looks its maker up 9 seconds after it was imported."""
+OBSERVATION_S = 14.0
+"""ONNX Runtime 1.32 resolves its publisher's host 9 seconds after it was imported."""
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
-def watched(scenario: str, home: Path) -> dict[str, Any]:
-    """Run a scenario in a network namespace and return what was seen; skip the test where that is not allowed."""
+def observe_scenario(scenario: str, data_dir: Path) -> dict[str, Any]:
+    """Run a scenario in a network namespace and return the traffic; skip the test where that is not permitted."""
     enter = ["unshare", "--net", "--mount"]
     if os.geteuid():
         enter += ["--user", "--map-current-user", "--keep-caps"]
     tried = subprocess.run([*enter, "true"], capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(f"needs network namespaces: {tried.stderr.strip()}")
-    # ONNX Runtime is silent by itself where a variable says that this is a run of tests: none is passed on.
-    environment = {"HOME": str(home), "PATH": os.environ["PATH"], "VULTUS_DATA_DIR": str(home)}
+    # ONNX Runtime sends nothing where a variable marks a run of tests: none is passed on.
+    environment = {"HOME": str(data_dir), "PATH": os.environ["PATH"], "VULTUS_DATA_DIR": str(data_dir)}
     ended = subprocess.run(
         [*enter, sys.executable, "-m", "tests.egress", scenario],
         cwd=ROOT,
@@ -51,12 +51,12 @@ def watched(scenario: str, home: Path) -> dict[str, Any]:
         timeout=LIMIT_S,
         check=True,
     )
-    seen: dict[str, Any] = json.loads(ended.stdout)
-    return seen
+    observed: dict[str, Any] = json.loads(ended.stdout)
+    return observed
 
 
 def run_service() -> None:
-    """Start the service, register somebody, recognise them, and wait."""
+    """Start the service, register a person, recognise them, and wait."""
     import httpx  # noqa: PLC0415 - the scenario without Vultus must not import it
 
     from tests.faces import portrait  # noqa: PLC0415
@@ -70,16 +70,16 @@ def run_service() -> None:
             client.post("/v1/register", data={"name": "Ada", **consent}, files=photo).raise_for_status()
             (face,) = client.post("/v1/recognize", files=photo).raise_for_status().json()["faces"]
             assert face["verdict"] == "match"
-        time.sleep(max(0.0, began + WATCHED_S - time.monotonic()))
+        time.sleep(max(0.0, began + OBSERVATION_S - time.monotonic()))
 
 
 def import_onnxruntime_alone() -> None:
-    """Import ONNX Runtime as anybody else would, and wait."""
-    subprocess.run([sys.executable, "-c", f"import onnxruntime, time; time.sleep({WATCHED_S})"], check=True)
+    """Import ONNX Runtime without this project, and wait."""
+    subprocess.run([sys.executable, "-c", f"import onnxruntime, time; time.sleep({OBSERVATION_S})"], check=True)
 
 
 def send_to_an_address() -> None:
-    """Try to reach an address of the documentation range without asking for a name."""
+    """Try to reach an address of the documentation range without resolving a name."""
     with socket.socket() as client, suppress(OSError):
         client.connect(("192.0.2.1", 443))
 
@@ -92,7 +92,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 
 def _answer_names(names: list[str], server: socket.socket) -> None:
-    """Answer every question for an IPv4 address with this host's."""
+    """Answer every query for an IPv4 address with this host's."""
     while True:
         query, client = server.recvfrom(4096)
         labels, at = [], 12
@@ -121,7 +121,7 @@ def _count_unreachable() -> int:
 
 
 def main() -> None:
-    """Set the namespace up, run a scenario, print what was seen."""
+    """Set the namespace up, run a scenario, print the observed traffic."""
     names: list[str] = []
     connections: list[str] = []
     with socket.socket() as loopback:
@@ -137,8 +137,8 @@ def main() -> None:
         threading.Thread(target=_answer_names, args=(names, resolving), daemon=True).start()
         threading.Thread(target=_accept, args=(connections, listening), daemon=True).start()
         SCENARIOS[sys.argv[1]]()
-    seen = {"names": names, "connections": connections, "unreachable": _count_unreachable()}
-    sys.stdout.write(json.dumps(seen))
+    observed = {"names": names, "connections": connections, "unreachable": _count_unreachable()}
+    sys.stdout.write(json.dumps(observed))
 
 
 if __name__ == "__main__":

@@ -45,15 +45,15 @@ def nobody() -> bytes:
 
 
 STRANGER = 7
-"""The drawn face least like the astronaut: cosine 0.89, well below the threshold of any useful error rate."""
+"""The drawn face least similar to the astronaut: cosine 0.89, well below the threshold of any useful error rate."""
 
 
 def drawn(seed: int, *, side: int = 400) -> Pixels:
-    """Draw the face of nobody, (side, side, 3); detectors and embedders take it for one.
+    """Draw a face that is no person's, (side, side, 3); detectors and embedders accept it.
 
     Args:
-        seed: Another number draws another face.
-        side: Of the square picture, pixels.
+        seed: Selects the face.
+        side: Width and height, pixels.
     """
     chance = np.random.default_rng(seed)
     image = Image.new("RGB", (400, 400), _colour(chance, 60, 200))
@@ -107,10 +107,10 @@ def _draw_features(
     pen: ImageDraw.ImageDraw, chance: np.random.Generator, middle: Point, skin: Colour, hair: Colour
 ) -> None:
     x, eyes = middle[0], middle[1] - chance.uniform(14, 28)
-    apart, wide, tall = chance.uniform(38, 48), chance.uniform(13, 18), chance.uniform(7, 10)
+    eye_offset, wide, tall = chance.uniform(38, 48), chance.uniform(13, 18), chance.uniform(7, 10)
     iris, brow, thick = _colour(chance, 20, 120), chance.uniform(24, 30), int(chance.uniform(5, 9))
     for side in (-1, 1):
-        eye = x + side * apart
+        eye = x + side * eye_offset
         pen.ellipse(_around(eye, eyes, wide + 6, tall + 7), fill=_shade(skin, 0.82))
         pen.ellipse(_around(eye, eyes, wide, tall), fill=(238, 235, 230))
         pen.ellipse(_around(eye, eyes, tall * 0.95, tall * 0.95), fill=iris)

@@ -1,4 +1,4 @@
-"""Galleries of made-up vectors, as an import would leave them."""
+"""Galleries of synthetic vectors, stored as an import stores them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def people(persons: int, faces: int = 2, noise: float = 0.25, seed: int = 7) -> 
     return vectors.astype(np.float32)
 
 
-async def enrol(database: Database, vectors: FloatArray, *, contract_id: str | None = None) -> list[str]:
-    """Store persons with templates, as an import would, and return their ids; every other one works at `north`."""
+async def enrol(database: Database, vectors: FloatArray, *, space_id: str | None = None) -> list[str]:
+    """Store persons with templates as an import does and return their ids; every other one has `site` north."""
     ids = []
-    async with database.work() as work:
-        home = await work.collections.by_name("default")
-        for at, mine in enumerate(vectors):
-            name = f"{contract_id}-{at}"
-            person = await work.persons.add(home.id, name, name, {"site": ["north", "south"][at % 2]})
+    async with database.transaction() as work:
+        collection = await work.collections.get_collection_by_name("default")
+        for at, person_vectors in enumerate(vectors):
+            name = f"{space_id}-{at}"
+            person = await work.persons.add_person(collection.id, name, name, {"site": ["north", "south"][at % 2]})
             ids.append(str(person.id))
-            consent = await work.consents.add(
-                home.id,
+            consent = await work.consents.add_consent(
+                collection.id,
                 person.id,
                 purpose="tests",
                 recorded_by="tests",
@@ -44,20 +44,20 @@ async def enrol(database: Database, vectors: FloatArray, *, contract_id: str | N
                 granted_at=datetime.now(UTC),
                 expires_at=None,
             )
-            await work.faces.add_many(
+            await work.faces.add_faces(
                 [
                     NewFace(
-                        home.id,
+                        collection.id,
                         person.id,
                         consent.id,
                         None,
-                        contract_id or home.contract_id,
+                        space_id or collection.space_id,
                         vector,
                         QUALITY,
                         0.9,
                         sha256(f"{name}-{number}".encode()).hexdigest(),
                     )
-                    for number, vector in enumerate(mine)
+                    for number, vector in enumerate(person_vectors)
                 ]
             )
     return ids

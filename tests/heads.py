@@ -1,4 +1,4 @@
-"""Networks of one layer with the inputs and answers of published detectors: a cell's score is its brightness."""
+"""Networks of one layer with the inputs and outputs of published detectors: a cell's score is its brightness."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Heads:
         return f"c{len(self._constants) - 1}"
 
     def grid(self, stride: int, biases: Sequence[float], gains: Sequence[float] | None = None) -> str:
-        """Return (1, numbers, rows, columns): of each cell, a bias plus a gain times the mean of its pixels."""
+        """Return (1, numbers, rows, columns): per cell, a bias plus a gain times the mean of its pixels."""
         mean = self._add("AveragePool", "input", kernel_shape=[stride, stride], strides=[stride, stride])
         kernels = np.repeat(np.array(gains or [0.0] * len(biases))[:, None], 3, axis=1)[..., None, None] / 3
         return self._add("Conv", mean, self._constant(kernels), self._constant(biases))
 
     def rows(self, grid: str, shape: list[int]) -> str:
-        """Return a grid as answers one below the other, cells along the rows."""
+        """Return a grid as (cells, numbers) outputs, row by row."""
         return self._add("Reshape", self._add("Transpose", grid, perm=[0, 2, 3, 1]), self._constant(shape, np.int64))
 
     def sigmoid(self, tensor: str) -> str:
@@ -47,18 +47,18 @@ class Heads:
         return self._add("Softmax", tensor, axis=-1)
 
     def joined(self, *tensors: str) -> str:
-        """Return answers of several grids one below the other."""
+        """Concatenate the outputs of several grids along the cells."""
         return self._add("Concat", *tensors, axis=-2)
 
     def answer(self, tensor: str) -> None:
-        """Make a tensor the next output."""
+        """Add a tensor as the next output."""
         self._outputs.append(tensor)
 
     def build(self, side: int | None = None) -> bytes:
         """Return the file.
 
         Args:
-            side: The one size the file says it takes; by default it says any.
+            side: The fixed input size that the file declares; any size unless given.
         """
         sides: list[int | str] = ["height", "width"] if side is None else [side, side]
         graph = helper.make_graph(

@@ -1,4 +1,4 @@
-"""A web server and a proxy on the loopback interface, for tests of downloads; both end with their block."""
+"""A web server and a proxy on the loopback interface, for tests of downloads; both stop when their block ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 @dataclass
 class Site:
-    """What a server serves, how, and what it was asked.
+    """Content and behaviour of a server, and the requests it received.
 
     Attributes:
         files: Content by path.
@@ -20,9 +20,9 @@ class Site:
         etag: Sent with every file, when it has one.
         ranges: Whether parts are served.
         cut_after: Bytes after which the connection of the next answer ends, once.
-        shift: Bytes by which the next part served is beside the one asked for, once.
+        shift: Bytes by which the next served part is off from the requested one, once.
         status: Sent instead of any file, when set.
-        asked: The path and the Range header of every request.
+        requests: The path and the Range header of every request.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Site:
     cut_after: int | None = None
     shift: int = 0
     status: int | None = None
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
 
@@ -52,12 +52,12 @@ def serve(**settings: object) -> Iterator[Site]:
 
 @contextmanager
 def proxy() -> Iterator[tuple[str, list[str]]]:
-    """Run a forward proxy for http; yield its address and the list of addresses it was asked for."""
-    asked: list[str] = []
+    """Run a forward proxy for http; yield its address and the list of requested addresses."""
+    addresses: list[str] = []
 
     class Handler(_Quiet):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            addresses.append(self.path)
             with build_opener(ProxyHandler({})).open(Request(self.path)) as answer:
                 content = answer.read()
             self.send_response(200)
@@ -66,7 +66,7 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(content)
 
     with _running(Handler) as url:
-        yield url, asked
+        yield url, addresses
 
 
 @contextmanager
@@ -86,8 +86,8 @@ class _Quiet(BaseHTTPRequestHandler):
         pass
 
     def answer(self, site: Site) -> None:
-        asked = self.headers["Range"]
-        site.asked.append((self.path, asked))
+        sent_range = self.headers["Range"]
+        site.requests.append((self.path, sent_range))
         if site.status or (self.path not in site.files and self.path not in site.redirects):
             self.send_error(site.status or 404)
             return
@@ -99,8 +99,8 @@ class _Quiet(BaseHTTPRequestHandler):
             return
         content = site.files[self.path]
         start = 0
-        if asked and site.ranges and self.headers.get("If-Range", site.etag) == site.etag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) + site.shift
+        if sent_range and site.ranges and self.headers.get("If-Range", site.etag) == site.etag:
+            start = int(sent_range.removeprefix("bytes=").removesuffix("-")) + site.shift
             site.shift = 0
             if start >= len(content):
                 self.send_error(416)

@@ -1,6 +1,6 @@
-"""A second pack for tests: the same networks with another alignment, and coordinates in another order.
+"""A second pack for tests: the same networks with another alignment and with permuted coordinates.
 
-Within it cosines are as good as the first one's; between the two they mean nothing, as between real networks.
+Cosines within it are as accurate as the first one's; cosines between the two are meaningless, as between networks.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vultus.models.imaging.alignment import Template
-from vultus.models.views import Mirrored
+from vultus.models.imaging.alignment import AlignmentTemplate
+from vultus.models.views import MirrorCropper
 
 if TYPE_CHECKING:
     from vultus.domain import FloatArray, Pixels
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vultus.models.pipeline import FacePipeline
 
 CLOSER = 0.9
-"""How large the face is in the other pack's chip, compared with the first one's."""
+"""Size of the face in the other pack's chip, relative to the first one's."""
 
 
 class Reversed:
@@ -40,8 +40,8 @@ def zoomed(pipeline: FacePipeline, *, by: float = CLOSER, name: str = "zoomed") 
     points = tuple((middle + (x - middle) * by, middle + (y - middle) * by) for x, y in template.points)
     other = copy.copy(pipeline)
     other.pack = replace(pipeline.pack, name=name)
-    other.contract = replace(pipeline.contract, id=f"test-{name}", preprocessing=f"test {name}")
-    other._template = Template(template.side, points)
-    other._views = Mirrored()
+    other.space = replace(pipeline.space, id=f"test-{name}", preprocessing=f"test {name}")
+    other._template = AlignmentTemplate(template.side, points)
+    other._view_cropper = MirrorCropper()
     other._embedder = Reversed(pipeline._embedder)
     return other

@@ -1,4 +1,4 @@
-"""Photos as a camera would see them again on a screen or on paper: simulated, so plumbing is tested, not accuracy."""
+"""Simulated recaptures of photos from a screen or from paper: they test the plumbing, not the accuracy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vultus.domain import Pixels
 
 GAMMA = 2.2
 DOT_ANGLES_DEG = (15, 75, 45)
-"""Of the dots of the three printed colours."""
+"""Screen angles of the three printed colours."""
 
 
 def on_screen(photo: Pixels, seed: int) -> Pixels:
-    """Show a photo on stripes of red, green and blue, and take them with fewer pixels than they need: moiré."""
+    """Render a photo on red, green and blue subpixels and sample it below their resolution: moiré."""
     chance = np.random.default_rng(seed)
     height, width = photo.shape[:2]
     shown: Any = np.repeat(np.repeat((photo / 255.0) ** GAMMA, 3, axis=0), 3, axis=1).astype(np.float32)
@@ -34,7 +34,7 @@ def on_screen(photo: Pixels, seed: int) -> Pixels:
 
 
 def on_paper(photo: Pixels, seed: int) -> Pixels:
-    """Print a photo in dots with the contrast that ink has, under a lamp at one side."""
+    """Halftone a photo with the contrast of ink, lit from one side."""
     chance = np.random.default_rng(seed)
     height, width = photo.shape[:2]
     fine = cv2.resize(photo, (4 * width, 4 * height), interpolation=cv2.INTER_CUBIC) / 255.0
@@ -49,7 +49,7 @@ def on_paper(photo: Pixels, seed: int) -> Pixels:
 
 
 def _held_up(picture: Any, chance: np.random.Generator, *, frame: int) -> Pixels:
-    """Put a picture with a frame of one grey before a blurred room, seen a little from the side."""
+    """Composite a picture with a grey frame over a blurred room, in slight perspective."""
     edge = round(0.06 * picture.shape[1])
     framed = np.pad(picture.astype(np.float32), ((edge, edge), (edge, edge), (0, 0)), constant_values=frame)
     height, width = framed.shape[:2]

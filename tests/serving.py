@@ -1,4 +1,4 @@
-"""`vultus serve` as a user starts it, in a process of its own that ends with the test."""
+"""`vultus serve` as a user starts it, in a process of its own that is stopped with the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STARTUP_S = 60
 def serving(
     data_dir: Path, end: signal.Signals = signal.SIGINT, *, first_key: bool = False
 ) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    """Yield address, the first administrator's key if waited for, and the process; it is ended as by Ctrl-C."""
+    """Yield address, the first administrator's key if requested, and the process; stop it as Ctrl-C does."""
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below, after the process
     process = subprocess.Popen(
         [sys.executable, "-m", "vultus", "serve", "--port", "0"],

@@ -13,12 +13,12 @@ from unittest import mock
 
 import numpy as np
 
-from vultus.models.weights.state_dicts import DTYPES, MAGIC, Array
+from vultus.models.weights.state_dicts import LEGACY_MAGIC_NUMBER, STORAGE_DTYPES, Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KINDS = {dtype.lstrip("<"): kind for kind, dtype in DTYPES.items()}
+KINDS = {dtype.lstrip("<"): kind for kind, dtype in STORAGE_DTYPES.items()}
 
 
 class _Storage:
@@ -49,7 +49,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _stand_ins() -> dict[str, types.ModuleType]:
-    """Return modules named as PyTorch's whose functions a pickle may name."""
+    """Return modules named like PyTorch's, whose functions a pickle may reference."""
 
     def rebuild() -> None: ...
 
@@ -57,7 +57,7 @@ def _stand_ins() -> dict[str, types.ModuleType]:
     utils = types.ModuleType("torch._utils")
     utils._rebuild_tensor_v2 = rebuild  # type: ignore[attr-defined]
     torch = types.ModuleType("torch")
-    for kind in DTYPES:
+    for kind in STORAGE_DTYPES:
         setattr(torch, kind, type(kind, (), {"__module__": "torch"}))
     return {"torch": torch, "torch._utils": utils}
 
@@ -84,7 +84,7 @@ def saved(tensors: Mapping[str, Array], *, layout: str = "zip", wrap: str | None
             for storage in storages.values():
                 archive.writestr(f"archive/data/{storage.key}", _bytes(storage.values))
         return stream.getvalue()
-    for part in (MAGIC, 1001, {"little_endian": True}):
+    for part in (LEGACY_MAGIC_NUMBER, 1001, {"little_endian": True}):
         pickle.dump(part, stream, protocol=2)
     stream.write(described.getvalue())
     pickle.dump([storage.key for storage in storages.values()], stream, protocol=2)
@@ -94,5 +94,5 @@ def saved(tensors: Mapping[str, Array], *, layout: str = "zip", wrap: str | None
 
 
 def _bytes(values: Array) -> bytes:
-    """Return the memory of an array in the order it lies there."""
+    """Return the memory of an array in its own order."""
     return np.lib.stride_tricks.as_strided(values, (values.size,), (values.itemsize,)).tobytes()

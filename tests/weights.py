@@ -1,4 +1,4 @@
-"""Real weights that lie beside the repository, in ../shared/models or the folder `VULTUS_TEST_MODELS` names."""
+"""Real weights outside the repository, in ../shared/models or the folder that `VULTUS_TEST_MODELS` names."""
 
 from __future__ import annotations
 

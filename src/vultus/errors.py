@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose. Each edge maps the kind once: HTTP status, exit code.
+"""Exceptions raised deliberately. Each edge maps the kind once: to an HTTP status, to an exit code.
 
 VultusError
 ├── InvalidInputError                 what was sent cannot be used
@@ -10,7 +10,7 @@ VultusError
 │   │   ├── NotAnImageError
 │   │   ├── ImageTruncatedError
 │   │   └── ImageTooSmallError
-│   └── ContractMismatchError
+│   └── EmbeddingSpaceMismatchError
 ├── UnsupportedImageError             a format that is not read
 ├── TooLargeError                     beyond a limit of size
 │   ├── ImageTooLargeError
@@ -22,13 +22,13 @@ VultusError
 │   ├── AlreadyExistsError
 │   ├── IdempotencyMismatchError
 │   ├── IdempotencyInFlightError
-│   └── TransitionIncompleteError
+│   └── MigrationIncompleteError
 ├── RequestTimeoutError               the caller stopped sending
 ├── OverloadedError                   full; try again later
 ├── UnavailableError                  something needed is down
 │   ├── DatabaseUnavailableError
 │   └── WorkerLostError               the process that analysed a photo died
-└── SetupError                        the installation needs a hand
+└── SetupError                        the installation requires operator action
     ├── SchemaNotCurrentError
     ├── ExtensionMissingError
     ├── EmbeddedDatabaseError
@@ -47,7 +47,7 @@ from typing import Any, ClassVar
 
 
 class ErrorKind(StrEnum):
-    """What an error means to a caller, independent of how it is carried."""
+    """What an error means to a caller, independent of the transport."""
 
     MALFORMED = "malformed"
     INVALID = "invalid"
@@ -66,11 +66,11 @@ class ErrorKind(StrEnum):
 
 
 class VultusError(Exception):
-    """Root of every failure that is meant to be read by a person.
+    """Root of every error whose detail is written for people.
 
     Args:
         detail: What was wrong, where, and what to do.
-        facts: Machine-readable members added to the answer.
+        facts: Machine-readable members added to the response.
     """
 
     kind: ClassVar[ErrorKind] = ErrorKind.INVALID
@@ -137,8 +137,8 @@ class ImageTooSmallError(ImageError):
     code, title = "image_too_small", "Image too small"
 
 
-class ContractMismatchError(InvalidInputError):
-    """A vector of another contract or dimension than the collection's."""
+class EmbeddingSpaceMismatchError(InvalidInputError):
+    """A vector of another embedding space or dimension than the collection's."""
 
     code, title = "contract_mismatch", "Vector of another contract"
 
@@ -210,8 +210,8 @@ class IdempotencyMismatchError(ConflictError):
     code, title = "idempotency_mismatch", "Idempotency-Key used with another body"
 
 
-class TransitionIncompleteError(ConflictError):
-    """Persons would not be found, or faces be lost, after a change of the collection's network."""
+class MigrationIncompleteError(ConflictError):
+    """The step of the migration would leave persons unmigrated or lose faces."""
 
     code, title = "transition_incomplete", "Change of network incomplete"
 
@@ -229,7 +229,7 @@ class OverloadedError(VultusError):
 
 
 class UnavailableError(VultusError):
-    """Something the answer needs is down; the answer would not be true without it."""
+    """A dependency is down; without it the response would be wrong."""
 
     kind, code, title = ErrorKind.UNAVAILABLE, "unavailable", "Service unavailable"
 
@@ -247,7 +247,7 @@ class WorkerLostError(UnavailableError):
 
 
 class SetupError(VultusError):
-    """The installation needs a hand; the detail says which command to run."""
+    """The installation requires operator action; the detail names the command to run."""
 
     kind, code, title = ErrorKind.SETUP, "setup", "Set-up incomplete"
 
@@ -289,7 +289,7 @@ class DownloadError(WeightsError):
 
 
 class LivenessNotLoadedError(SetupError):
-    """Liveness was asked for, and no network that judges it is loaded."""
+    """Liveness was requested, but no liveness network is loaded."""
 
     code, title = "liveness_not_loaded", "No liveness network loaded"
 

@@ -17,31 +17,30 @@ import uvicorn
 from vultus.api.app import create_app
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
-from vultus.db.migrate import upgrade
+from vultus.db.migrate import upgrade_schema
 from vultus.errors import SetupError, VultusError
-from vultus.models.pipelines import Pipelines
-from vultus.models.runtime.choice import survives_fork
+from vultus.models.pipelines import PipelineRegistry
+from vultus.models.runtime.choice import is_fork_safe
 from vultus.models.weights.store import WeightsStore
-from vultus.models.workers.fork_server import Processes
+from vultus.models.workers.fork_server import ProcessWorkerGroup
 from vultus.models.workers.pool import AnalysisPool
-from vultus.services.wiring import Services, build
+from vultus.services.jobs import JobSupervisor
+from vultus.services.wiring import Services, build_services
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-    from vultus.services.migration.backfill import Carrier
-    from vultus.services.people.erasure import Eraser
     from vultus.settings import Settings
 
 log = logging.getLogger(__name__)
 
-WATCH_INTERVAL_S = 1.0
-BACKLOG = 2048
-MAX_HEAD_BYTES = 64 * 2**10
+POSTGRES_CHECK_INTERVAL_S = 1.0
+SOCKET_BACKLOG = 2048
+MAX_HEADER_BYTES = 64 * 2**10
 """Longest request line and headers, or trailers of a body, that are waited for; beyond it the connection is closed."""
 
 
-def open_store(settings: Settings) -> WeightsStore:
+def open_weights_store(settings: Settings) -> WeightsStore:
     """Return where weights come from and built graphs are cached, in a data directory nobody else may read.
 
     Raises:
@@ -60,8 +59,8 @@ def open_store(settings: Settings) -> WeightsStore:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[str]:
-    """Yield the URL of the PostgreSQL to use, starting the embedded one when no URL is set.
+async def open_postgres(settings: Settings, jobs: JobSupervisor | None = None) -> AsyncIterator[str]:
+    """Yield the URL of the PostgreSQL to use; without one, start the embedded server and watch it.
 
     Raises:
         EmbeddedDatabaseError: It does not start; the detail says what to do.
@@ -72,22 +71,28 @@ async def open_server(settings: Settings) -> AsyncIterator[str]:
     embedded = EmbeddedPostgres(settings.data_dir)
     try:
         url = await asyncio.to_thread(embedded.start)
-        async with beside(keep_alive(embedded)):
+        restart = partial(restart_postgres_if_dead, embedded)
+        jobs = jobs or JobSupervisor()
+        async with jobs.run("embedded-postgresql", restart, interval_s=POSTGRES_CHECK_INTERVAL_S):
             yield url
     finally:
         await asyncio.to_thread(embedded.stop)
 
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[Database]:
+async def open_database(settings: Settings, jobs: JobSupervisor | None = None) -> AsyncIterator[Database]:
     """Yield a database with a current schema; the embedded one is brought up to date first.
+
+    Args:
+        settings: Which database.
+        jobs: Runs the job that watches the embedded server.
 
     Raises:
         SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`.
     """
-    async with open_server(settings) as url:
+    async with open_postgres(settings, jobs) as url:
         if settings.database.url is None:
-            await upgrade(url)
+            await upgrade_schema(url)
         database = await Database.connect(url, settings.database)
         try:
             yield database
@@ -105,85 +110,56 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
             analyses a few is done sooner with threads. They are forked first, before this process has a thread. On
             another device than the CPU a server has threads too: every process would need its networks there.
     """
-    load = partial(Pipelines.load, settings.inference, settings.photos, open_store(settings))
+    load = partial(PipelineRegistry.load, settings.inference, settings.photos, open_weights_store(settings))
+    jobs = JobSupervisor()
     async with AsyncExitStack() as stack:
-        crew = _processes(settings, load) if processes and settings.inference.device == "cpu" else None
-        if crew:
-            stack.push_async_callback(crew.close)
-        loading = asyncio.create_task(crew.ready() if crew else asyncio.to_thread(load))
-        stack.push_async_callback(_settle, loading)
-        database = await stack.enter_async_context(open_database(settings))
+        worker_processes = (
+            _build_worker_processes(settings, load) if processes and settings.inference.device == "cpu" else None
+        )
+        if worker_processes:
+            stack.push_async_callback(worker_processes.close)
+        loading = asyncio.create_task(
+            worker_processes.wait_until_loaded() if worker_processes else asyncio.to_thread(load)
+        )
+        stack.push_async_callback(_wait_until_loaded, loading)
+        database = await stack.enter_async_context(open_database(settings, jobs))
         pipelines = await loading
-        if crew:
-            await crew.start(settings.inference.workers)
-        pool = await stack.enter_async_context(AnalysisPool(settings.inference, crew))
-        services = build(settings, database, pool, pipelines)
-        await services.collections.ensure_default()
+        if worker_processes:
+            await worker_processes.start_workers(settings.inference.workers)
+        pool = await stack.enter_async_context(AnalysisPool(settings.inference, worker_processes))
+        services = build_services(settings, database, pool, pipelines, jobs)
+        stack.callback(services.searcher.close)
+        await services.collections.ensure_default_collection()
         yield services
 
 
-def _processes(settings: Settings, load: Callable[[], Pipelines]) -> Processes:
+def _build_worker_processes(settings: Settings, load: Callable[[], PipelineRegistry]) -> ProcessWorkerGroup:
     inference = settings.inference
-    return Processes(
+    return ProcessWorkerGroup(
         load,
         pixel_budget=settings.photos.pixel_budget,
-        patience_s=inference.photo_timeout_s,
-        shared=survives_fork(inference),
+        timeout_s=inference.photo_timeout_s,
+        shared=is_fork_safe(inference),
     )
 
 
-async def _settle(task: asyncio.Task[Pipelines]) -> None:
+async def _wait_until_loaded(task: asyncio.Task[PipelineRegistry]) -> None:
     with contextlib.suppress(VultusError):
         await task
 
 
-@asynccontextmanager
-async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Run endless work in the background while the block runs."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+async def restart_postgres_if_dead(server: EmbeddedPostgres) -> None:
+    """Start the embedded PostgreSQL again if it has died; the pool finds it by the same URL.
+
+    Raises:
+        EmbeddedDatabaseError: It does not start.
+    """
+    if not server.is_running():
+        log.warning("the embedded PostgreSQL died; it is started again")
+        await asyncio.to_thread(server.start)
 
 
-async def sweep_now_and_then(eraser: Eraser, interval_s: float) -> None:
-    """Erase what has expired, for ever."""
-    while True:
-        try:
-            if ended := await eraser.sweep():
-                log.info("expired consents ended", extra={"consents": ended})
-        except Exception as error:
-            log.error("sweep failed; it runs again", exc_info=error)
-        await asyncio.sleep(interval_s)
-
-
-async def carry_now_and_then(carrier: Carrier, interval_s: float) -> None:
-    """Carry faces to the network their collection moves to, for ever."""
-    while True:
-        try:
-            if carried := await carrier.run():
-                log.info("faces carried to another network", extra={"faces": carried})
-        except Exception as error:
-            log.error("carrying failed; it goes on", exc_info=error)
-        await asyncio.sleep(interval_s)
-
-
-async def keep_alive(server: EmbeddedPostgres) -> None:
-    """Start the embedded PostgreSQL again whenever it has died; the pool finds it by the same URL."""
-    while True:
-        await asyncio.sleep(WATCH_INTERVAL_S)
-        if not server.alive():
-            log.warning("the embedded PostgreSQL died; it is started again")
-            try:
-                await asyncio.to_thread(server.start)
-            except VultusError as error:
-                log.error("the embedded PostgreSQL does not start: %s", error.detail)
-
-
-def listen(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """Bind the API's socket before anything slow happens.
 
     Raises:
@@ -204,7 +180,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class _ApiServer(uvicorn.Server):
     """Stops on SIGINT and SIGTERM by returning.
 
     uvicorn would raise the signal again after serving, and SIGTERM would end the process before anything is closed.
@@ -219,21 +195,36 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
+@asynccontextmanager
+async def run_jobs(services: Services) -> AsyncIterator[None]:
+    """Run the server's background jobs for the length of the block."""
+    settings, run = services.settings, services.jobs.run
+    check_next_recall = partial(services.searcher.check_next_recall, services.database)
+    async with (
+        run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
+        run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
+        run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
+        run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
+        run("recall-monitor", check_next_recall, interval_s=None),
+    ):
+        yield
+
+
+async def serve_api(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
     """Serve the API until SIGINT or SIGTERM.
 
     Args:
         settings: All of it.
         announce: Called once requests are answered, with the address and, the first time, the administrator's key.
     """
-    with listen(settings.server.host, settings.server.port) as listener:
+    with bind_socket(settings.server.host, settings.server.port) as listener:
         async with open_services(settings, processes=True) as services:
             app = create_app(services, max_requests=settings.server.max_requests, metrics=settings.server.metrics)
-            first_key = await services.access.ensure_first()
+            first_key = await services.access.bootstrap_admin_key()
             config = uvicorn.Config(
                 app,
                 http="h11",  # httptools has no limit for a head, and copies a long header anew for every part of it
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -242,16 +233,9 @@ async def serve(settings: Settings, announce: Callable[[str, str | None], None])
             )
             host, port = listener.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            jobs = settings.jobs
-            async with (
-                beside(sweep_now_and_then(services.eraser, jobs.sweep_interval_s)),
-                beside(carry_now_and_then(services.carrier, jobs.carry_interval_s)),
-                beside(services.shadow.forever()),
-                beside(services.indexes.forever(settings.index.interval_s)),
-                beside(services.searcher.repeat_forever(services.database)),
-            ):
-                # What lives as long as the server need not be looked at by every collection of garbage.
+            async with run_jobs(services):
+                # Garbage collections need not look at what lives as long as the server.
                 gc.freeze()
-                listener.listen(BACKLOG)  # whoever read the announcement may come before the event loop accepts
+                listener.listen(SOCKET_BACKLOG)  # a client may connect as soon as the address is printed
                 announce(address, first_key)
-                await _Server(config).serve(sockets=[listener])
+                await _ApiServer(config).serve(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Configuration: frozen sections, the unit in the name, impossible combinations refused at start.
+"""Configuration: frozen sections, the unit in the name, impossible combinations rejected at start.
 
 Every field is an environment variable: `VULTUS_` + section + `__` + field, for example `VULTUS_SERVER__PORT`. One that
 is empty counts as unset: that is how an unset variable arrives from Compose files and unit files.
@@ -18,8 +18,8 @@ Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda", "coreml"]
 
-QUEUE_A_WORKER = 10
-"""Photos that may wait for each worker: whoever is accepted waits for at most as many, whatever the load."""
+QUEUE_PER_WORKER = 10
+"""Queued photos per worker: bounds the queueing delay of an accepted photo, whatever the load."""
 
 
 class ServerSettings(BaseModel, frozen=True, extra="forbid"):
@@ -32,19 +32,19 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     max_bodies_bytes: int = Field(
         512 * 2**20, ge=1024, description="Bodies held in memory, all requests together, before new ones get 503."
     )
-    max_requests: int = Field(512, ge=1, description="Requests under way before new ones get 503.")
+    max_requests: int = Field(512, ge=1, description="Requests in flight before new ones get 503.")
     metrics: bool = Field(True, description="Whether `GET /metrics` answers; it needs no key.")
 
     @model_validator(mode="after")
-    def bodies_hold_a_body(self) -> Self:
-        """A budget smaller than one body could never read it."""
+    def validate_body_budget(self) -> Self:
+        """Validate that the budget admits the largest body."""
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ValueError("server.max_bodies_bytes must be at least server.max_body_bytes")
         return self
 
 
 class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which PostgreSQL; without a URL an embedded one in the data directory."""
+    """PostgreSQL to use; without a URL an embedded one in the data directory."""
 
     url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
     pool_size: int = Field(10, ge=1, description="Connections kept open.")
@@ -61,8 +61,8 @@ class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
     pixel_budget: int = Field(120_000_000, ge=1, description="Pixels decoded at the same time, all requests together.")
 
     @model_validator(mode="after")
-    def budget_holds_a_photo(self) -> Self:
-        """A budget smaller than one photo could never decode it."""
+    def validate_pixel_budget(self) -> Self:
+        """Validate that the budget admits the largest photo."""
         if self.pixel_budget < self.max_pixels:
             raise ValueError("photos.pixel_budget must be at least photos.max_pixels")
         return self
@@ -73,21 +73,21 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
 
     pack: str | None = Field(None, description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER.")
     extra_packs: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Further packs to load, separated by commas: those that other collections use or move to."
+        (), description="Further packs to load, separated by commas: those that other collections use or migrate to."
     )
     quality: str | None = Field(None, description="Network that scores the quality of a face: `ediffiqa-tiny`.")
-    liveness: str | None = Field(None, description="Network that tells live faces from pictures: `minifasnet`.")
+    liveness: str | None = Field(None, description="Network that detects presentation attacks: `minifasnet`.")
     workers: int = Field(
         default_factory=lambda: max(1, os.cpu_count() or 1),
         ge=1,
         description="Processes that analyse photos, one thread each; threads in commands.",
     )
     max_queue: int = Field(
-        default_factory=lambda given: max(16, QUEUE_A_WORKER * given.get("workers", 1)),
+        default_factory=lambda given: max(16, QUEUE_PER_WORKER * given.get("workers", 1)),
         ge=1,
         description="Photos waiting before new ones are refused with 503.",
     )
-    max_batch: int = Field(4, ge=1, le=64, description="Most waiting photos that a worker takes together.")
+    max_batch: int = Field(4, ge=1, le=64, description="Most queued photos that a worker takes together.")
     photo_timeout_s: float = Field(
         60.0, gt=0, description="A worker process that takes longer for a photo is replaced, the photo refused."
     )
@@ -107,13 +107,13 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
 
     @field_validator("extra_packs", mode="before")
     @classmethod
-    def split_at_commas(cls, value: object) -> object:
-        """An environment variable is one line of text."""
+    def parse_extra_packs(cls, value: object) -> object:
+        """Split the comma-separated text of an environment variable."""
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def runtime_has_precision_and_device(self) -> Self:
-        """Only OpenVINO computes in bf16, and only ONNX Runtime runs on other devices than the CPU."""
+    def validate_runtime(self) -> Self:
+        """Validate that only OpenVINO computes in bf16, and only ONNX Runtime runs on other devices than the CPU."""
         if self.precision == "bf16" and self.runtime == "onnxruntime":
             raise ValueError("inference.precision bf16 needs OpenVINO: set inference.runtime to openvino or auto")
         if self.device != "cpu" and (self.runtime == "openvino" or self.precision == "bf16"):
@@ -128,11 +128,11 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     """Pretrained networks beyond the built-in ones."""
 
     dir: Path | None = Field(None, description="Where downloaded and imported weights lie.")
-    mirror: str | None = Field(None, description="Base URL asked for files instead of their publishers.")
+    mirror: str | None = Field(None, description="Base URL that serves files instead of their publishers.")
     usage: Literal["any", "commercial"] = Field(
         "any", description="`commercial` refuses networks whose licence does not allow commercial use without doubt."
     )
-    timeout_s: float = Field(30.0, gt=0, description="Longest silence of a server while downloading.")
+    timeout_s: float = Field(30.0, gt=0, description="Read timeout of downloads.")
 
 
 class IndexSettings(BaseModel, frozen=True, extra="forbid"):
@@ -145,7 +145,7 @@ class IndexSettings(BaseModel, frozen=True, extra="forbid"):
         1e-5, gt=0, le=1e-2, description="Probability that a face at the deciding cosine is not a candidate."
     )
     candidates: int = Field(50, ge=20, description="Faces compared for a probe before it is known how many it takes.")
-    interval_s: float = Field(1.0, gt=0, description="Pause between looks for new and erased faces.")
+    interval_s: float = Field(1.0, gt=0, description="Pause between checks for new and erased faces.")
     watch_share: float = Field(0.001, ge=0, le=1, description="Share of searches by index that are repeated exactly.")
     watch_limit: float = Field(
         0.001, ge=0, le=1, description="Share of persons lost, of those checked, beyond which SQL searches instead."
@@ -156,7 +156,7 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
     """Work done in the background by the server."""
 
     sweep_interval_s: float = Field(60.0, gt=0, description="Pause between sweeps that erase what has expired.")
-    carry_interval_s: float = Field(5.0, gt=0, description="Pause between looks for faces to carry to another network.")
+    carry_interval_s: float = Field(5.0, gt=0, description="Pause between checks for faces to backfill.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
 
 
@@ -173,24 +173,24 @@ class LogSettings(BaseModel, frozen=True, extra="forbid"):
     """What is written to standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity written.")
-    format: Literal["text", "json"] = Field("text", description="`json` writes one object a line.")
+    format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")
 
 
-def default_data_dir() -> Path:
-    """Return where this user's data lies: for root in /var/lib, where the user that runs PostgreSQL can reach it."""
+def get_default_data_dir() -> Path:
+    """Return the user's data directory; root's is in /var/lib, which the user that runs PostgreSQL can reach."""
     is_root = os.name == "posix" and os.geteuid() == 0
     return Path("/var/lib/vultus") if is_root else user_data_path("vultus")
 
 
 class Settings(BaseSettings):
-    """All of it."""
+    """Complete configuration."""
 
     model_config = SettingsConfigDict(
         env_prefix="VULTUS_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
     data_dir: Path = Field(
-        default_factory=default_data_dir,
+        default_factory=get_default_data_dir,
         description="Embedded database, cached graphs and lock files; created with mode 0700.",
     )
     server: ServerSettings = ServerSettings()
@@ -205,5 +205,5 @@ class Settings(BaseSettings):
 
     @property
     def crop_key_file(self) -> Path:
-        """Where the key of the retained crops lies."""
+        """File with the key of the retained crops."""
         return self.crops.key_file or self.data_dir / "crops.key"

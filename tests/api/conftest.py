@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.callers import CALLER
 
 from vultus.api.app import create_app
-from vultus.domain import Actor, Role
+from vultus.domain import Role
 from vultus.models.pipeline import FacePipeline
-from vultus.models.pipelines import Pipelines
+from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.pool import AnalysisPool
-from vultus.services.wiring import Services, build
+from vultus.services.wiring import Services, build_services
 from vultus.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,20 +29,20 @@ CONSENT = {"consent_purpose": "Tests", "consent_recorded_by": "tests@example.org
 
 @dataclass(frozen=True)
 class Api:
-    """A client with an administrator's key, and what is behind it."""
+    """A client with an administrator's key, and the services it calls."""
 
     client: httpx.AsyncClient
     services: Services
 
     async def key(self, role: Role) -> dict[str, str]:
         """Return the headers of a new key."""
-        _, secret = await self.services.access.create("test", role, actor=Actor("test"))
+        _, secret = await self.services.access.create_key(CALLER, "test", role)
         return {"Authorization": f"Bearer {secret}"}
 
     async def register(
         self, *photos: bytes, status: int = 201, headers: dict[str, str] | None = None, **fields: Any
     ) -> Any:
-        """Register photos, with consent unless told otherwise, and return the answer."""
+        """Register photos, with consent unless the fields say otherwise, and return the response."""
         data = {key: value for key, value in {**CONSENT, **fields}.items() if value is not None}
         files = [("photo", (f"{at}.jpg", photo, "image/jpeg")) for at, photo in enumerate(photos)]
         answer = await self.client.post("/v1/register", data=data, files=files, headers=headers)
@@ -49,7 +50,7 @@ class Api:
         return answer.json()
 
     async def recognize(self, photo: bytes, status: int = 200, **fields: Any) -> Any:
-        """Recognise a photo and return the answer."""
+        """Recognise a photo and return the response."""
         answer = await self.client.post("/v1/recognize", data=fields, files={"photo": photo})
         assert answer.status_code == status, answer.text
         return answer.json()
@@ -82,10 +83,10 @@ async def serve(
         chosen = Settings(**{"data_dir": tmp_path, **settings})
         pool = AnalysisPool(chosen.inference)
         open_pools.append(pool)
-        services = build(chosen, database, pool, Pipelines(pipeline, *others))
-        await services.collections.ensure_default()
+        services = build_services(chosen, database, pool, PipelineRegistry(pipeline, *others))
+        await services.collections.ensure_default_collection()
         app = create_app(services, max_requests=chosen.server.max_requests, metrics=chosen.server.metrics)
-        _, secret = await services.access.create("administrator", Role.ADMIN, actor=Actor("test"))
+        _, secret = await services.access.create_key(CALLER, "administrator", Role.ADMIN)
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://vultus.test",

@@ -1,4 +1,4 @@
-"""A collection measured on its own faces: report, apply, decide by it, go back."""
+"""A collection measured on its own faces: report, apply, decide by it, reset."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.callers import CALLER
 from tests.galleries import enrol, people
 
 from vultus.domain import Role
-from vultus.services.collections import calibration_of
+from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api
@@ -25,8 +26,8 @@ async def calibrate(api: Api, status: int = 200, **body: Any) -> Any:
     return answer.json()
 
 
-async def home_of(api: Api) -> Collection:
-    found, _, _ = await api.services.collections.get("default")
+async def get_default_collection(api: Api) -> Collection:
+    found, _, _ = await api.services.collections.get_collection_with_counts(CALLER, "default")
     return found
 
 
@@ -41,19 +42,19 @@ async def test_a_report_changes_nothing(api: Api) -> None:
     assert [point["stated_fmr"] for point in measured["points"][:3]] == [0.1, 0.01, 0.001]
     assert [point["origin"] for point in measured["points"][:4]] == ["own", "own", "own", "pack"]
     assert measured["proposed"]["expected_fpir"] == pytest.approx(0.05, rel=1e-2)
-    assert (await home_of(api)).calibrations == {}
+    assert (await get_default_collection(api)).calibrations == {}
     assert "160 faces of 80 persons" in report["source"]
 
 
 async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) -> None:
     vectors = people(80)
     await enrol(api.services.database, vectors)
-    probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 0].tolist()}
+    probe = {"contract_id": (await get_default_collection(api)).space_id, "vector": vectors[3, 0].tolist()}
     before = (await api.client.post("/v1/search", json=probe)).json()
 
     report = await calibrate(api, target_fmr=0.001, apply=True)
     applied = (await api.client.post("/v1/search", json=probe)).json()
-    home = await home_of(api)
+    collection = await get_default_collection(api)
     forgotten = await api.client.delete(URL)
     after = (await api.client.post("/v1/search", json=probe)).json()
     again = await api.client.delete(URL)
@@ -62,19 +63,19 @@ async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) ->
     assert report["policy"]["target_fmr"] == 0.001
     assert applied["threshold"] == report["measured"]["proposed"]["threshold"] != before["threshold"]
     assert applied["false_match_rate"] == 0.001
-    own = home.calibrations[home.contract_id]
+    own = collection.calibrations[collection.space_id]
     assert own.logistic is not None
     assert own.points[0][1] == pytest.approx(report["measured"]["points"][0]["threshold"], abs=1e-4)
     pack = api.services.pipelines.default.calibration
-    assert all(cosine >= pack.threshold_at(rate) for rate, cosine in own.points if rate < 1e-3)
-    assert applied["candidates"][0]["probability"] == round(own.probability(1.0) or 0, 4)
+    assert all(cosine >= pack.get_threshold(rate) for rate, cosine in own.points if rate < 1e-3)
+    assert applied["candidates"][0]["probability"] == round(own.compute_probability(1.0) or 0, 4)
     assert (forgotten.status_code, again.status_code) == (204, 404)
-    assert after["threshold"] == pytest.approx(pack.threshold_at(0.001), abs=1e-4)
+    assert after["threshold"] == pytest.approx(pack.get_threshold(0.001), abs=1e-4)
     actions = [one["action"] for one in (await api.client.get("/v1/audit")).json()["items"]]
     assert actions[-2:] == ["collection.calibrated", "collection.uncalibrated"]
 
 
-async def test_a_fixed_threshold_gives_way_to_an_applied_target_only(api: Api) -> None:
+async def test_a_fixed_threshold_is_replaced_by_an_applied_target_only(api: Api) -> None:
     await enrol(api.services.database, people(80))
     await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.9}})
 
@@ -99,22 +100,22 @@ async def test_a_person_enrolled_twice_is_named_by_ids(api: Api) -> None:
 
 async def test_vectors_of_another_network_take_no_part(api: Api) -> None:
     await enrol(api.services.database, people(40))
-    await enrol(api.services.database, people(10, seed=8)[:, :, :64], contract_id="another network")
+    await enrol(api.services.database, people(10, seed=8)[:, :, :64], space_id="another network")
 
     report = await calibrate(api)
 
     assert (report["persons"], report["faces"]) == (40, 80)
 
 
-async def test_one_face_a_person_still_gives_thresholds(api: Api) -> None:
+async def test_one_face_per_person_still_gives_thresholds(api: Api) -> None:
     await enrol(api.services.database, people(60, faces=1))
 
     report = await calibrate(api, apply=True)
 
     assert report["measured"]["genuine"] == 0
     assert all(point["fnmr"] is None for point in report["measured"]["points"])
-    home = await home_of(api)
-    assert calibration_of(home, api.services.pipelines.default).logistic == (
+    collection = await get_default_collection(api)
+    assert get_calibration(collection, api.services.pipelines.default).logistic == (
         api.services.pipelines.default.calibration.logistic
     )
 
@@ -129,7 +130,7 @@ async def test_a_larger_gallery_is_sampled_by_person(api: Api) -> None:
     assert one["measured"]["points"][0]["threshold"] != other["measured"]["points"][0]["threshold"]
 
 
-async def test_a_small_collection_is_told_what_is_missing(api: Api) -> None:
+async def test_a_small_collection_reports_what_is_missing(api: Api) -> None:
     await enrol(api.services.database, people(6))
 
     refused = await calibrate(api, status=422)
@@ -139,7 +140,7 @@ async def test_a_small_collection_is_told_what_is_missing(api: Api) -> None:
     assert (refused["comparisons"], refused["needed"]) == (60, 100)
 
 
-async def test_an_empty_collection_is_told_the_same(api: Api) -> None:
+async def test_an_empty_collection_reports_the_same(api: Api) -> None:
     assert "0 faces of 0 persons" in (await calibrate(api, status=422))["detail"]
 
 
@@ -172,7 +173,7 @@ async def test_an_erased_persons_faces_are_not_compared(api: Api) -> None:
 async def test_the_policy_says_how_several_faces_are_compared(api: Api) -> None:
     vectors = people(12, faces=5)
     await enrol(api.services.database, vectors[:, :4])
-    probe = {"contract_id": (await home_of(api)).contract_id, "vector": vectors[3, 4].tolist()}
+    probe = {"contract_id": (await get_default_collection(api)).space_id, "vector": vectors[3, 4].tolist()}
 
     best = (await api.client.post("/v1/search", json=probe)).json()["candidates"][0]
     changed = await api.client.patch("/v1/collections/default", json={"policy": {"fusion": "mean"}})

@@ -15,12 +15,13 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from PIL import Image
 from tests.api.conftest import CONSENT
+from tests.callers import CALLER
 from tests.faces import astronaut, encoded, portrait
 
 from vultus.api.app import create_app
 from vultus.api.guard import GuardedRoute
 from vultus.api.routes import persons, recognition, registration, transitions
-from vultus.domain import Actor, Role
+from vultus.domain import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,7 +33,7 @@ MANY = 300
 
 
 def multipart(parts: int, read: list[int]) -> AsyncIterator[bytes]:
-    """Stream an endless-looking upload and count how many parts were asked for."""
+    """Stream an endless-looking upload and count how many parts were read."""
 
     async def stream() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n'
@@ -53,7 +54,7 @@ async def upload(api: Api, read: list[int], **headers: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("key", ["", "Bearer vultus_wrong", "Basic abc"])
-async def test_without_a_key_not_a_byte_of_the_body_is_read(api: Api, key: str) -> None:
+async def test_without_a_key_no_byte_of_the_body_is_read(api: Api, key: str) -> None:
     read = [0]
 
     answer = await upload(api, read, Authorization=key)
@@ -75,8 +76,8 @@ async def test_a_key_of_too_low_a_role_is_refused_before_the_body(api: Api) -> N
     assert (answer.status_code, answer.json()["needed"], read) == (403, "enrol", [0])
 
 
-async def test_both_headers_carry_a_key_and_a_revoked_one_is_worthless(api: Api) -> None:
-    key, secret = await api.services.access.create("gate", Role.RECOGNIZE, actor=Actor("test"))
+async def test_both_headers_accept_a_key_and_a_revoked_one_is_refused(api: Api) -> None:
+    key, secret = await api.services.access.create_key(CALLER, "gate", Role.RECOGNIZE)
     header = {"X-API-Key": secret, "Authorization": ""}
     good = await api.client.get("/v1/version", headers=header)
 
@@ -257,7 +258,7 @@ async def test_hostile_json_gets_a_problem_and_changes_nothing(api: Api, body: b
     assert len((await api.client.get("/v1/collections")).json()["items"]) == 1
 
 
-async def test_a_form_that_is_none_gets_a_problem_of_its_own(api: Api) -> None:
+async def test_a_malformed_form_gets_a_problem_of_its_own(api: Api) -> None:
     answer = await api.client.post(
         "/v1/detect", content=b"--x\r\nnonsense", headers={"Content-Type": "multipart/form-data"}
     )
@@ -276,7 +277,7 @@ CLOSING = b"\r\n--x--"
 
 
 def whole_form() -> bytes:
-    """Return a form with every field any route needs, the end of the consent last."""
+    """Return a form with every field any route requires, the end of the consent last."""
     files = [(name, portrait()) for name in ("photo", "first", "second")]
     texts = {"name": "Ada", **CONSENT, "person_id": str(uuid4()), "consent_expires_at": "2030-01-01T00:00:00Z"}
     parts = [
@@ -304,7 +305,7 @@ async def test_a_form_without_its_end_is_refused_by_every_route_that_reads_one(a
 
 
 @pytest.mark.parametrize("missing", [*range(1, 12), 60, 75, 80, 150, 5_000])
-async def test_a_registration_that_breaks_off_anywhere_stores_nothing(api: Api, missing: int) -> None:
+async def test_a_registration_truncated_anywhere_stores_nothing(api: Api, missing: int) -> None:
     fields = {"name": "Ada", **CONSENT, "consent_expires_at": "2030-01-01T00:00:00Z"}
     request = api.client.build_request("POST", "/v1/register", data=fields, files={"photo": portrait()})
     boundary = request.headers["content-type"].partition("boundary=")[2]
@@ -320,7 +321,7 @@ async def test_a_registration_that_breaks_off_anywhere_stores_nothing(api: Api, 
     assert whole.json()["consent"]["expires_at"] == "2030-01-01T00:00:00Z"
 
 
-async def test_a_json_route_does_not_take_a_long_body_for_a_form(api: Api) -> None:
+async def test_a_json_route_does_not_parse_a_long_body_as_a_form(api: Api) -> None:
     answer = await api.client.post(
         "/v1/collections", content=b"x" * 300_000, headers={"Content-Type": "multipart/form-data; boundary=x"}
     )
@@ -348,9 +349,9 @@ async def test_the_two_main_operations_redirect_with_method_and_body(api: Api) -
 
 @pytest.mark.parametrize("query", ["name=keys", "path=//evil.test", "url=x&next=y&to=z&location=keys"])
 async def test_no_request_chooses_where_it_is_redirected(api: Api, query: str) -> None:
-    asked = {"/register": "POST", "/recognize": "POST", "/": "GET"}
+    routes = {"/register": "POST", "/recognize": "POST", "/": "GET"}
 
-    answers = [await api.client.request(method, f"{path}?{query}") for path, method in asked.items()]
+    answers = [await api.client.request(method, f"{path}?{query}") for path, method in routes.items()]
 
     assert [answer.headers["location"] for answer in answers] == ["/v1/register", "/v1/recognize", "/docs"]
 
@@ -398,7 +399,7 @@ async def test_models_say_what_is_in_use_and_under_which_licence(api: Api) -> No
     )
 
 
-async def test_a_full_server_refuses_at_once(serve: Callable[..., Any]) -> None:
+async def test_a_full_server_refuses_immediately(serve: Callable[..., Any]) -> None:
     api = await serve(inference={"workers": 1, "max_queue": 1})
 
     answers = await asyncio.gather(
@@ -410,10 +411,10 @@ async def test_a_full_server_refuses_at_once(serve: Callable[..., Any]) -> None:
     assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
 
 
-async def test_a_photo_that_is_being_read_has_its_place(
+async def test_a_photo_that_is_being_read_has_its_slot(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vultus.models.workers.pool.KEPT_S", 60.0)
+    monkeypatch.setattr("vultus.models.workers.pool.RESERVATION_TTL_S", 60.0)
     api = await serve(inference={"workers": 1, "max_queue": 1})
     both_begun, go_on = asyncio.Barrier(3), asyncio.Event()
 
@@ -424,8 +425,8 @@ async def test_a_photo_that_is_being_read_has_its_place(
         yield b"\r\n--x--\r\n"
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    ask = api.client.post
-    held = [asyncio.create_task(ask("/v1/recognize", content=slow(), headers=headers)) for _ in range(2)]
+    post = api.client.post
+    held = [asyncio.create_task(post("/v1/recognize", content=slow(), headers=headers)) for _ in range(2)]
     await both_begun.wait()
     read = [0]
     refused = await upload(api, read)
@@ -441,7 +442,7 @@ async def test_a_defect_is_answered_without_its_secrets(api: Api, monkeypatch: p
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("the password is swordfish")
 
-    monkeypatch.setattr(type(api.services.collections), "page", broken)
+    monkeypatch.setattr(type(api.services.collections), "list_collections", broken)
 
     answer = await api.client.get("/v1/collections")
 
@@ -449,7 +450,7 @@ async def test_a_defect_is_answered_without_its_secrets(api: Api, monkeypatch: p
     assert "swordfish" not in answer.text
 
 
-async def test_the_documentation_asks_no_other_host(api: Api) -> None:
+async def test_the_documentation_requests_nothing_from_another_host(api: Api) -> None:
     page = await api.client.get("/docs", headers={"Authorization": ""})
 
     assert page.status_code == 200

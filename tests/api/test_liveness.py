@@ -1,4 +1,4 @@
-"""A picture of a person is neither matched nor enrolled where liveness is required, and told where it is reported."""
+"""A picture of a person is neither matched nor enrolled where liveness is required, and only reported otherwise."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 HOME = "/v1/collections/default"
 
 
-class Opinion:
-    """Says the same about every face."""
+class FixedLiveness:
+    """Returns the same liveness for every face."""
 
     def __init__(self, score: float, reason: LivenessReason) -> None:
-        self.said = Liveness(score, reason)
+        self.result = Liveness(score, reason)
 
-    def assess(self, pixels: Pixels, face: DetectedFace) -> Liveness:
+    def assess_liveness(self, pixels: Pixels, face: DetectedFace) -> Liveness:
         assert pixels.ndim == 3
         assert face.box.width > 0
-        return self.said
+        return self.result
 
 
 @pytest.fixture
-def judge(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def set_opinion(detector: Any) -> None:
+def use_liveness(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def set_detector(detector: Any) -> None:
         monkeypatch.setattr(api.services.pipelines.default, "liveness", detector)
 
-    return set_opinion
+    return set_detector
 
 
 async def verify(api: Api, person_id: str, photo: bytes, **fields: Any) -> Any:
@@ -47,9 +47,9 @@ async def verify(api: Api, person_id: str, photo: bytes, **fields: Any) -> Any:
     return answer.json()
 
 
-async def test_a_presentation_that_is_rejected_is_never_matched(api: Api, judge: Any) -> None:
+async def test_a_presentation_that_is_rejected_is_never_matched(api: Api, use_liveness: Any) -> None:
     person = (await api.register(portrait(), external_id="ada"))["person"]["id"]
-    judge(Opinion(0.1, LivenessReason.SPOOF))
+    use_liveness(FixedLiveness(0.1, LivenessReason.SPOOF))
 
     (reported,) = (await api.recognize(portrait(angle=5), liveness="report"))["faces"]
     (refused,) = (await api.recognize(portrait(angle=5), liveness="required"))["faces"]
@@ -62,8 +62,8 @@ async def test_a_presentation_that_is_rejected_is_never_matched(api: Api, judge:
     assert verified["face"]["liveness"]["reason"] == "spoof"
 
 
-async def test_a_picture_of_a_person_is_not_enrolled(api: Api, judge: Any) -> None:
-    judge(Opinion(0.2, LivenessReason.CROP_PAST_PHOTO))
+async def test_a_picture_of_a_person_is_not_enrolled(api: Api, use_liveness: Any) -> None:
+    use_liveness(FixedLiveness(0.2, LivenessReason.CROP_PAST_PHOTO))
 
     refused = await api.register(portrait(), external_id="ada", liveness="required", status=422)
     (rejected,) = refused["rejected"]
@@ -73,8 +73,8 @@ async def test_a_picture_of_a_person_is_not_enrolled(api: Api, judge: Any) -> No
     assert taken["accepted"][0]["liveness"] == {"score": 0.2, "live": False, "reason": "crop_past_photo"}
 
 
-async def test_two_photos_are_not_compared_when_one_is_a_picture_of_a_person(api: Api, judge: Any) -> None:
-    judge(Opinion(0.1, LivenessReason.SPOOF))
+async def test_two_photos_are_not_compared_when_one_is_a_picture_of_a_person(api: Api, use_liveness: Any) -> None:
+    use_liveness(FixedLiveness(0.1, LivenessReason.SPOOF))
     files = {"first": portrait(), "second": portrait(angle=5)}
 
     answer = (await api.client.post("/v1/compare", data={"liveness": "required"}, files=files)).json()
@@ -82,11 +82,11 @@ async def test_two_photos_are_not_compared_when_one_is_a_picture_of_a_person(api
     assert (answer["verdict"], answer["similarity"], answer["probability"]) == ("not_live", None, None)
 
 
-async def test_a_face_the_quality_network_thinks_little_of_is_refused_if_the_policy_says_so(
+async def test_a_face_with_a_low_network_score_is_refused_if_the_policy_requires_one(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Scorer:
-        def score(self, chips: Pixels) -> Any:
+        def score_chips(self, chips: Pixels) -> Any:
             assert chips.shape == (1, 112, 112, 3)
             return np.array([0.3], np.float32)
 
@@ -105,9 +105,9 @@ async def test_a_face_the_quality_network_thinks_little_of_is_refused_if_the_pol
     )
 
 
-async def test_a_policy_that_requires_liveness_cannot_be_talked_out_of_it(api: Api, judge: Any) -> None:
+async def test_a_policy_that_requires_liveness_cannot_be_overridden(api: Api, use_liveness: Any) -> None:
     await api.register(portrait(), external_id="ada")
-    judge(Opinion(0.1, LivenessReason.SPOOF))
+    use_liveness(FixedLiveness(0.1, LivenessReason.SPOOF))
     changed = await api.client.patch(HOME, json={"policy": {"liveness": "required"}})
 
     (face,) = (await api.recognize(portrait(angle=5), liveness="off"))["faces"]
@@ -116,15 +116,17 @@ async def test_a_policy_that_requires_liveness_cannot_be_talked_out_of_it(api: A
     assert face["verdict"] == "not_live"
 
 
-async def test_without_a_network_asking_for_liveness_says_how_to_get_one(api: Api) -> None:
+async def test_requesting_liveness_without_a_network_says_how_to_get_one(api: Api) -> None:
     refused = await api.recognize(portrait(), status=503, liveness="report")
 
     assert refused["code"] == "liveness_not_loaded"
     assert "VULTUS_INFERENCE__LIVENESS" in refused["detail"]
 
 
-async def test_real_networks_tell_a_person_from_a_screen(api: Api, judge: Any) -> None:
-    judge(load_minifasnet(real_weights("2.7_80x80_MiniFASNetV2.pth"), real_weights("4_0_0_80x80_MiniFASNetV1SE.pth")))
+async def test_real_networks_distinguish_a_person_from_a_screen(api: Api, use_liveness: Any) -> None:
+    use_liveness(
+        load_minifasnet(real_weights("2.7_80x80_MiniFASNetV2.pth"), real_weights("4_0_0_80x80_MiniFASNetV1SE.pth"))
+    )
 
     (live,) = (await api.recognize(portrait(), liveness="required"))["faces"]
     (screen,) = (await api.recognize(encoded(on_screen(astronaut(), 1)), liveness="required"))["faces"]
@@ -133,8 +135,8 @@ async def test_real_networks_tell_a_person_from_a_screen(api: Api, judge: Any) -
     assert (screen["verdict"], screen["liveness"]["reason"]) == ("not_live", "spoof")
 
 
-async def test_a_policy_decides_that_asks_for_less_by_now(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.services.pipelines.default, "liveness", Opinion(0.1, LivenessReason.SPOOF))
+async def test_a_policy_that_was_relaxed_meanwhile_decides(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.services.pipelines.default, "liveness", FixedLiveness(0.1, LivenessReason.SPOOF))
     await api.register(portrait(), name="Ada")
 
     async def verdict(mode: str) -> str:

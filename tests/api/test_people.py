@@ -26,7 +26,7 @@ async def actions(api: Api, **query: str) -> list[str]:
     return [entry["action"] for entry in (await api.client.get("/v1/audit", params=query)).json()["items"]]
 
 
-async def test_a_collection_lives_and_dies_with_everybody_in_it(api: Api) -> None:
+async def test_deleting_a_collection_deletes_everybody_in_it(api: Api) -> None:
     made = (await api.client.post("/v1/collections", json={"name": "guests", "retention_days": 7})).json()
     await api.register(portrait(), name="Ada", collection="guests")
 
@@ -143,16 +143,16 @@ async def test_withdrawing_one_of_two_consents_erases_only_its_faces(api: Api) -
 
 
 async def expire(api: Api, done: Any) -> None:
-    """Move a consent's end into the past, as time would."""
-    async with api.services.database.work() as work:
-        await work.consents.change(
+    """Move a consent's end into the past."""
+    async with api.services.database.transaction() as work:
+        await work.consents.update_consent(
             UUID(done["collection_id"]),
             UUID(done["consent"]["id"]),
             expires_at=datetime.now(UTC) - timedelta(seconds=1),
         )
 
 
-async def test_an_expired_consent_ends_recognition_at_once_and_the_sweep_erases(api: Api) -> None:
+async def test_an_expired_consent_ends_recognition_immediately_and_the_sweep_erases(api: Api) -> None:
     done = await api.register(portrait(), name="Ada")
     person = done["person"]["id"]
     assert await verdict(api, portrait()) == "match"
@@ -160,7 +160,7 @@ async def test_an_expired_consent_ends_recognition_at_once_and_the_sweep_erases(
     await expire(api, done)
 
     assert await verdict(api, portrait()) == "no_match"
-    assert sum(await asyncio.gather(*(api.services.eraser.sweep() for _ in range(2)))) == 1
+    assert sum(await asyncio.gather(*(api.services.eraser.sweep_expired() for _ in range(2)))) == 1
     assert (await api.client.get(f"{PEOPLE}/{person}")).status_code == 404
     assert await actions(api, person_id=person) == ["person.registered", "consent.expired", "person.erased"]
 
@@ -205,7 +205,7 @@ async def test_a_consent_of_another_person_is_not_accepted(api: Api) -> None:
     assert refused["code"] == "not_found"
 
 
-async def test_consents_withdrawn_at_the_same_time_leave_nobody_behind(api: Api) -> None:
+async def test_consents_withdrawn_concurrently_erase_the_person(api: Api) -> None:
     first = await api.register(portrait(), external_id="E-1")
     second = await api.register(portrait(mirror=True), external_id="E-1")
     person = first["person"]["id"]
@@ -244,7 +244,7 @@ async def test_an_expired_consent_cannot_be_revived(api: Api) -> None:
     assert (revived.status_code, revived.json()["code"]) == (422, "invalid_input")
 
 
-async def test_deleting_one_collection_three_times_at_once_is_done_once(api: Api) -> None:
+async def test_deleting_one_collection_three_times_concurrently_is_done_once(api: Api) -> None:
     await api.client.post("/v1/collections", json={"name": "guests"})
 
     answers = await asyncio.gather(

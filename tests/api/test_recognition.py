@@ -12,8 +12,8 @@ from sqlalchemy import text
 from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
 
 from vultus.index.candidates import CandidateIndex
-from vultus.index.coding import Coder
-from vultus.services.search.index_sync import _Held
+from vultus.index.coding import Quantizer
+from vultus.services.search.index_sync import _IndexEntry
 from vultus.services.search.search import Searcher
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def test_faces_of_a_group_are_answered_left_to_right(api: Api) -> None:
     assert [face["verdict"] for face in found["faces"]] == ["match", "match"]
 
 
-async def test_a_person_is_given_to_one_face_when_asked(api: Api) -> None:
+async def test_a_person_is_assigned_to_one_face_when_requested(api: Api) -> None:
     await api.register(portrait(), name="Ada")
     twice = side_by_side(astronaut(), astronaut()[:, ::-1])
 
@@ -68,7 +68,7 @@ async def test_the_limit_counts_candidates_of_a_face(api: Api) -> None:
     assert face["margin"] is not None
 
 
-async def test_a_collection_with_target_fpir_names_the_rate_it_reached(api: Api) -> None:
+async def test_a_collection_with_target_fpir_reports_the_rate_it_reached(api: Api) -> None:
     made = await api.client.post("/v1/collections", json={"name": "gate", "policy": {"target_fpir": 0.01}})
     assert made.status_code == 201
     await api.register(portrait(), name="Ada", collection="gate")
@@ -89,8 +89,8 @@ async def test_two_collections_do_not_see_each_other(api: Api) -> None:
     assert (face["verdict"], face["candidates"], face["gallery_size"]) == ("no_match", [], 0)
 
 
-async def test_a_collection_is_searched_as_it_is_now_and_by_the_name_it_has_now(api: Api) -> None:
-    """However it was when it was searched before."""
+async def test_a_collection_is_searched_with_its_current_state_and_name(api: Api) -> None:
+    """Not with the state that an earlier search cached."""
     gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
     ada = await api.register(portrait(), name="Ada", collection="gate")
 
@@ -116,14 +116,14 @@ async def test_a_collection_is_searched_as_it_is_now_and_by_the_name_it_has_now(
         assert gone["code"] == "not_found"
 
 
-async def test_what_was_wrong_with_a_collection_is_not_remembered(api: Api) -> None:
-    """A network that is not here, asked for by a policy or by a contract; then it is asked for no more."""
+async def test_an_error_of_a_collection_is_not_cached(api: Api) -> None:
+    """A network that is not loaded, required by a policy or by an embedding space; then it is required no more."""
     gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
     await api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "required"}})
-    unwatched = await api.recognize(portrait(), status=503, collection="gate")
+    refused = await api.recognize(portrait(), status=503, collection="gate")
     await api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "off"}})
-    watched = await api.recognize(portrait(), collection="gate")
-    async with api.services.database.work() as work:
+    accepted = await api.recognize(portrait(), collection="gate")
+    async with api.services.database.transaction() as work:
         await work._session.execute(
             text("UPDATE collections SET contract_id = 'elsewhere', updated_at = now() WHERE name = 'gate'")
         )
@@ -131,23 +131,23 @@ async def test_what_was_wrong_with_a_collection_is_not_remembered(api: Api) -> N
     await api.client.delete("/v1/collections/gate")
     gone = await api.recognize(portrait(), status=404, collection="gate")
     await api.client.post("/v1/collections", json={"name": "gate"})
-    anew = await api.recognize(portrait(), collection="gate")
+    recreated = await api.recognize(portrait(), collection="gate")
 
-    assert unwatched["code"] == "liveness_not_loaded"
-    assert watched["collection_id"] == gate != anew["collection_id"]
+    assert refused["code"] == "liveness_not_loaded"
+    assert accepted["collection_id"] == gate != recreated["collection_id"]
     assert [each["code"] for each in not_loaded] == ["pack_not_loaded"] * 2
     assert gone["detail"] == "There is no collection named 'gate'."
 
 
-async def test_an_index_of_a_collection_that_is_gone_is_not_asked(api: Api) -> None:
-    """Before it is dropped another collection has the name."""
+async def test_an_index_of_a_deleted_collection_is_not_searched(api: Api) -> None:
+    """Before the index is removed, another collection has the name."""
     gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
     await api.register(portrait(), name="Ada", collection="gate")
     await api.recognize(portrait(), collection="gate")
-    contract = api.services.pipelines.default.contract
-    index = CandidateIndex(Coder(np.zeros(contract.dimension, np.float32)))
-    held = api.services.indexes._held
-    held[UUID(gate), contract.id] = _Held(index, 0)
+    space = api.services.pipelines.default.space
+    index = CandidateIndex(Quantizer(np.zeros(space.dimension, np.float32)))
+    held = api.services.indexes._entries
+    held[UUID(gate), space.id] = _IndexEntry(index, 0)
     by_index = await api.recognize(portrait(), collection="gate")
     await api.client.delete("/v1/collections/gate")
     new = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
@@ -164,9 +164,9 @@ async def test_two_photos_are_compared(api: Api) -> None:
 
     same = await compare(portrait(), portrait(angle=10))
     other = await compare(portrait(), encoded(drawn(STRANGER)))
-    crowd = side_by_side(astronaut(), astronaut())
-    several = await compare(portrait(), crowd)
-    largest = await compare(portrait(), crowd, largest_face="true")
+    two_faces = side_by_side(astronaut(), astronaut())
+    several = await compare(portrait(), two_faces)
+    largest = await compare(portrait(), two_faces, largest_face="true")
     none = await compare(portrait(), nobody())
 
     assert (same["verdict"], other["verdict"], largest["verdict"]) == ("match", "no_match", "match")
@@ -185,7 +185,7 @@ async def test_a_photo_is_verified_against_a_person(api: Api) -> None:
 
     found = await verify(portrait(angle=5), ada)
     assert found["verdict"] == "match"
-    likely = api.services.pipelines.default.calibration.probability(found["similarity"])
+    likely = api.services.pipelines.default.calibration.compute_probability(found["similarity"])
     assert found["probability"] == pytest.approx(likely, abs=1e-3)
     assert (await verify(encoded(drawn(STRANGER)), ada))["verdict"] == "no_match"
     assert (await verify(portrait(), "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"))["code"] == "not_found"
@@ -206,17 +206,17 @@ async def test_a_vector_finds_the_person_it_was_made_from(api: Api) -> None:
 
 
 @pytest.mark.parametrize("change", ["patch", "delete"])
-async def test_a_vector_is_judged_by_the_collection_as_its_search_sees_it(
+async def test_a_vector_is_decided_by_the_collection_as_its_search_sees_it(
     api: Api, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """It may be changed, or deleted, after it was looked up and before it is searched."""
+    """It may be changed or deleted between its lookup and its search."""
     await api.register(portrait(), name="Ada")
     made = (await api.client.post("/v1/embeddings", files={"photo": portrait(angle=5)})).json()
     body = {"contract_id": made["contract_id"], "vector": made["faces"][0]["vector"]}
     lax = (await api.client.post("/v1/search", json=body)).json()
     search = Searcher.search
 
-    async def meddled(self: Searcher, work: Any, query: Any) -> Any:
+    async def change_then_search(self: Searcher, work: Any, query: Any) -> Any:
         monkeypatch.setattr(Searcher, "search", search)
         if change == "patch":
             await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.9999}})
@@ -224,7 +224,7 @@ async def test_a_vector_is_judged_by_the_collection_as_its_search_sees_it(
             assert (await api.client.delete("/v1/collections/default")).is_success
         return await search(self, work, query)
 
-    monkeypatch.setattr(Searcher, "search", meddled)
+    monkeypatch.setattr(Searcher, "search", change_then_search)
     found = await api.client.post("/v1/search", json=body)
 
     assert lax["verdict"] == "match"
@@ -238,17 +238,17 @@ async def test_a_vector_is_judged_by_the_collection_as_its_search_sees_it(
     ("body", "code"),
     [
         ({"contract_id": "another", "vector": [1.0] * 128}, "contract_mismatch"),
-        ({"contract_id": "OURS", "vector": [1.0] * 127}, "contract_mismatch"),
-        ({"contract_id": "OURS", "vector": [0.0] * 128}, "invalid_input"),
-        ({"contract_id": "OURS", "vector": [1e200] * 128}, "invalid_input"),
-        ({"contract_id": "OURS", "vector": ["1"] * 127 + [True]}, "invalid_request"),
-        ({"contract_id": "OURS", "vector": []}, "invalid_request"),
+        ({"contract_id": "ACTIVE", "vector": [1.0] * 127}, "contract_mismatch"),
+        ({"contract_id": "ACTIVE", "vector": [0.0] * 128}, "invalid_input"),
+        ({"contract_id": "ACTIVE", "vector": [1e200] * 128}, "invalid_input"),
+        ({"contract_id": "ACTIVE", "vector": ["1"] * 127 + [True]}, "invalid_request"),
+        ({"contract_id": "ACTIVE", "vector": []}, "invalid_request"),
     ],
 )
 async def test_a_vector_that_cannot_be_searched_is_refused(api: Api, body: dict[str, Any], code: str) -> None:
-    ours = api.services.pipelines.default.contract.id
+    space_id = api.services.pipelines.default.space.id
     answer = await api.client.post(
-        "/v1/search", json={**body, "contract_id": body["contract_id"].replace("OURS", ours)}
+        "/v1/search", json={**body, "contract_id": body["contract_id"].replace("ACTIVE", space_id)}
     )
 
     assert (answer.status_code, answer.json()["code"]) == (422, code)

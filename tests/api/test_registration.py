@@ -1,4 +1,4 @@
-"""Registration: consent first, every photo on its own, nobody twice, and once is once."""
+"""Registration: consent first, every photo on its own, no person twice, and idempotent."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_registration_without_a_usable_photo_stores_nothing(api: Api) ->
     assert await persons(api) == []
 
 
-async def test_a_face_enrolled_as_somebody_else_is_refused_and_says_who(api: Api) -> None:
+async def test_a_face_enrolled_as_another_person_is_refused_and_names_the_person(api: Api) -> None:
     ada = await api.register(portrait(), name="Ada")
 
     refused = await api.register(portrait(mirror=True), name="Eve", status=422)
@@ -76,7 +76,7 @@ async def test_a_face_enrolled_as_somebody_else_is_refused_and_says_who(api: Api
     (photo,) = refused["rejected"]
     assert photo["reasons"] == ["enrolled_as_other_person"]
     assert photo["person_id"] == ada["person"]["id"]
-    assert "Ada" not in str(refused)  # a stored answer must not outlive the erasure of somebody it names
+    assert "Ada" not in str(refused)  # a stored response must not outlive the erasure of a person it names
     assert photo["similarity"] > photo["threshold"]
 
 
@@ -90,7 +90,7 @@ async def test_twins_are_enrolled_when_a_human_has_checked(api: Api) -> None:
     assert {one["name"] for one in face["candidates"]} == {"Ada", "Eve"}
 
 
-async def test_the_same_face_sent_by_two_at_once_is_enrolled_once(api: Api) -> None:
+async def test_the_same_face_sent_twice_concurrently_is_enrolled_once(api: Api) -> None:
     async def register(name: str, photo: bytes) -> int:
         files = {"photo": photo}
         data = {"name": name, "consent_purpose": "x", "consent_recorded_by": "y"}
@@ -121,7 +121,7 @@ async def test_the_same_photo_is_enrolled_once(api: Api) -> None:
     assert [photo["reasons"] for photo in again["rejected"]] == [["duplicate_photo"], ["duplicate_photo"]]
 
 
-async def test_a_live_consent_can_be_used_again(api: Api) -> None:
+async def test_a_live_consent_can_be_reused(api: Api) -> None:
     first = await api.register(portrait(), external_id="E-1")
     consent = first["consent"]["id"]
 
@@ -151,7 +151,7 @@ async def test_retention_shortens_a_consent(api: Api) -> None:
     assert datetime.fromisoformat(done["consent"]["expires_at"]) - granted == timedelta(days=30)
 
 
-async def test_a_repeated_request_gets_the_first_answer(api: Api) -> None:
+async def test_a_repeated_request_gets_the_first_response(api: Api) -> None:
     once = {"Idempotency-Key": "k-1"}
     first = await api.register(portrait(), name="Ada", headers=once)
     second = await api.register(portrait(), name="Ada", headers=once)
@@ -193,7 +193,7 @@ async def test_requests_with_one_key_at_the_same_time_register_once(api: Api) ->
     assert len(await persons(api)) == 1
 
 
-async def test_erasing_a_person_forgets_the_stored_answer(api: Api) -> None:
+async def test_erasing_a_person_deletes_the_stored_response(api: Api) -> None:
     once = {"Idempotency-Key": "k-1"}
     first = await api.register(portrait(), name="Ada", headers=once)
     await api.client.delete(f"/v1/collections/default/persons/{first['person']['id']}")
@@ -241,7 +241,7 @@ async def test_several_wrong_fields_are_named_together(api: Api) -> None:
     }
 
 
-async def test_a_new_consent_beside_the_id_of_another_is_refused(api: Api) -> None:
+async def test_a_new_consent_together_with_the_id_of_another_is_refused(api: Api) -> None:
     first = await api.register(portrait(), external_id="E-1")
 
     refused = await api.register(

@@ -1,4 +1,4 @@
-"""What a request says about its time, and the server about its work; nothing of it says whose face it was."""
+"""Timings of a response and metrics of the server; neither identifies a person."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TIMING = re.compile(r"([a-z]+);dur=(\d+\.\d)")
 
 
 def timings(header: str) -> dict[str, float]:
-    """Parse a Server-Timing header, all of it."""
+    """Parse a complete Server-Timing header."""
     found = dict(TIMING.findall(header))
     assert header == ", ".join(f"{name};dur={ms}" for name, ms in found.items())
     return {name: float(ms) for name, ms in found.items()}
 
 
-async def test_an_answer_tells_how_long_its_stages_took(api: Api) -> None:
+async def test_a_response_reports_how_long_its_stages_took(api: Api) -> None:
     await api.register(portrait(), name="Ada")
 
     answer = await api.client.post("/v1/recognize", files={"photo": portrait(angle=5)})
@@ -43,13 +43,13 @@ async def test_an_answer_tells_how_long_its_stages_took(api: Api) -> None:
         ("/v1/compare", ["first", "second"], {"queue", "decode", "detect", "align", "embed", "total"}),
     ],
 )
-async def test_only_what_was_done_is_told(api: Api, path: str, files: list[str], stages: set[str]) -> None:
+async def test_only_stages_that_ran_are_reported(api: Api, path: str, files: list[str], stages: set[str]) -> None:
     answer = await api.client.post(path, files={name: portrait() for name in files})
 
     assert set(timings(answer.headers["server-timing"])) == stages
 
 
-async def test_answers_without_a_photo_have_no_timings(api: Api) -> None:
+async def test_responses_without_a_photo_have_no_timings(api: Api) -> None:
     assert "server-timing" not in (await api.client.get("/v1/version")).headers
 
 
@@ -84,7 +84,7 @@ async def test_metrics_count_requests_stages_and_batches_and_name_nobody(api: Ap
 
 
 async def test_a_change_of_a_collection_costs_the_next_photo_a_second_search_and_no_other(api: Api) -> None:
-    """What is remembered of a collection is compared with what its search says; then it is remembered anew."""
+    """The cached collection is compared with the one its search sees, then cached again."""
     await api.register(portrait(), name="Ada")
     await api.recognize(portrait())
     await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.96}})
@@ -97,18 +97,18 @@ async def test_a_change_of_a_collection_costs_the_next_photo_a_second_search_and
     assert after[searches] - before[searches] == 4
 
 
-async def test_metrics_can_be_turned_off(serve: Callable[..., Any]) -> None:
+async def test_metrics_can_be_disabled(serve: Callable[..., Any]) -> None:
     api: Api = await serve(server={"metrics": False})
 
     assert (await api.client.get("/metrics")).status_code == 404
 
 
-async def test_a_full_line_is_told_before_the_photo_is_sent(serve: Callable[..., Any]) -> None:
+async def test_a_full_queue_is_reported_before_the_photo_is_sent(serve: Callable[..., Any]) -> None:
     api: Api = await serve(inference={"workers": 1, "max_queue": 1})
     headers = await api.key(Role.RECOGNIZE)
-    asked = [asyncio.create_task(api.recognize(portrait())) for _ in range(2)]
+    requests = [asyncio.create_task(api.recognize(portrait())) for _ in range(2)]
     async with asyncio.timeout(10):
-        while api.services.images._pool.waiting < 2:  # noqa: ASYNC110  the pool tells nobody
+        while api.services.photo_analyzer._pool.in_flight < 2:  # noqa: ASYNC110  the pool tells nobody
             await asyncio.sleep(0.001)
     read: list[bytes] = []
 
@@ -118,7 +118,7 @@ async def test_a_full_line_is_told_before_the_photo_is_sent(serve: Callable[...,
 
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     refused = await api.client.post("/v1/recognize", content=body(), headers={**headers, **kind})
-    await asyncio.gather(*asked)
+    await asyncio.gather(*requests)
 
     assert (refused.status_code, refused.json()["code"], read) == (503, "overloaded", [])
     assert int(refused.headers["retry-after"]) == refused.json()["retry_after_s"] >= 1

@@ -26,7 +26,7 @@ class Cli:
         self.folder = folder
 
     async def __call__(self, *arguments: str, code: int = 0) -> Result:
-        """Run a command in a thread of its own: it brings its own event loop."""
+        """Run a command in a thread of its own: it starts its own event loop."""
         result = await asyncio.to_thread(
             CliRunner().invoke, app, list(arguments), catch_exceptions=False, env={"COLUMNS": "200"}
         )
@@ -106,7 +106,7 @@ async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli)
     assert found["faces"][0]["candidates"][0]["external_id"] == "Ada_Lovelace"
 
 
-async def test_an_import_whose_last_line_was_cut_off_does_that_photo_again(cli: Cli) -> None:
+async def test_an_import_whose_last_line_was_truncated_processes_that_photo_again(cli: Cli) -> None:
     cli.photo("people/Ada/1.jpg", portrait())
     (cli.folder / "people" / "vultus-import.jsonl").write_text('{"photo": "Ada/1.j')
 
@@ -129,7 +129,7 @@ async def test_the_schema_is_current(cli: Cli) -> None:
     assert "current" in (await cli("db", "upgrade")).stdout
 
 
-async def test_words_in_brackets_are_shown_as_they_are(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_text_in_brackets_is_printed_unchanged(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "Ada [/x] [red]1[/] :smile:"
     registered = await cli("register", cli.photo("ada.jpg", portrait()), "--name", name, *GRANT)
     recognized = await cli("recognize", cli.photo("party.jpg", portrait(angle=6)))
@@ -150,7 +150,7 @@ async def test_an_old_schema_is_named_and_upgraded(cli: Cli, server_url: str, mo
     assert "vultus db upgrade" in refused.stderr
 
 
-async def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_doctor_names_each_problem_and_its_remedy(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = await cli.json("doctor")
     monkeypatch.setenv("VULTUS_DATABASE__URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("VULTUS_INFERENCE__DEVICE", "cuda")
@@ -175,7 +175,7 @@ async def test_a_misspelt_setting_is_not_ignored(cli: Cli, monkeypatch: pytest.M
     assert "VULTUS_PHOTOS__MAX_PHOTO" in (await cli("keys", "list", code=7)).stderr
 
 
-async def test_a_collection_is_measured_and_set(cli: Cli, database: Database) -> None:
+async def test_a_collection_is_calibrated_and_configured(cli: Cli, database: Database) -> None:
     refused = await cli.json("calibrate", "default", code=2)
     await enrol(database, people(40))
 
@@ -186,11 +186,11 @@ async def test_a_collection_is_measured_and_set(cli: Cli, database: Database) ->
     for words in ("80 of 80 faces", "proposed", "By site", "north", "Nothing was changed"):
         assert words in shown.stdout
     assert (done["applied"], done["policy"]["target_fpir"]) == (True, 0.1)
-    async with database.work(read_only=True) as work:
-        assert (await work.collections.by_name("default")).calibrations
+    async with database.transaction(read_only=True) as work:
+        assert (await work.collections.get_collection_by_name("default")).calibrations
 
 
-async def test_a_graph_is_measured_turned_on_and_off(cli: Cli, database: Database) -> None:
+async def test_a_graph_is_measured_enabled_and_disabled(cli: Cli, database: Database) -> None:
     refused = await cli.json("search-by", "default", "hnsw", code=2)
     await enrol(database, people(120))
 

@@ -13,35 +13,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.egress import SCENARIOS, watched
+from tests.egress import SCENARIOS, observe_scenario
 
 
 @pytest.fixture(scope="module")
-def watches() -> Iterator[dict[str, dict[str, Any]]]:
-    """What was seen of each scenario; they wait, so they run at the same time."""
-    with ExitStack() as homes, ThreadPoolExecutor() as pool:
+def observations() -> Iterator[dict[str, dict[str, Any]]]:
+    """Observations by scenario; scenarios mostly wait, so they run concurrently."""
+    with ExitStack() as folders, ThreadPoolExecutor() as pool:
         runs = {}
         for scenario in SCENARIOS:
-            home = Path(
-                homes.enter_context(tempfile.TemporaryDirectory(prefix="vultus-test-", ignore_cleanup_errors=True))
+            data_dir = Path(
+                folders.enter_context(tempfile.TemporaryDirectory(prefix="vultus-test-", ignore_cleanup_errors=True))
             )
-            runs[scenario] = pool.submit(watched, scenario, home)
+            runs[scenario] = pool.submit(observe_scenario, scenario, data_dir)
         yield {scenario: run.result() for scenario, run in runs.items()}
 
 
-def test_a_service_that_starts_registers_and_recognises_asks_nobody(watches: dict[str, dict[str, Any]]) -> None:
-    assert watches["service"] == {"names": [], "connections": [], "unreachable": 0}
-
-
-def test_the_same_watch_sees_what_onnx_runtime_sends_unless_it_is_told_not_to(
-    watches: dict[str, dict[str, Any]],
+def test_a_service_that_starts_registers_and_recognises_contacts_nobody(
+    observations: dict[str, dict[str, Any]],
 ) -> None:
-    assert any("microsoft" in name for name in watches["onnxruntime-alone"]["names"])
-    assert watches["onnxruntime-alone"]["connections"]
+    assert observations["service"] == {"names": [], "connections": [], "unreachable": 0}
 
 
-def test_the_same_watch_sees_a_packet_without_a_name(watches: dict[str, dict[str, Any]]) -> None:
-    assert watches["address"] == {"names": [], "connections": [], "unreachable": 1}
+def test_the_same_observation_sees_what_onnx_runtime_sends_unless_disabled(
+    observations: dict[str, dict[str, Any]],
+) -> None:
+    assert any("microsoft" in name for name in observations["onnxruntime-alone"]["names"])
+    assert observations["onnxruntime-alone"]["connections"]
+
+
+def test_the_same_observation_sees_a_packet_without_a_name(observations: dict[str, dict[str, Any]]) -> None:
+    assert observations["address"] == {"names": [], "connections": [], "unreachable": 1}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_the_same_watch_sees_a_packet_without_a_name(watches: dict[str, dict[str
         pytest.param("import onnxruntime", {"ORT_DISABLE_TELEMETRY": "1"}, True, id="after-onnxruntime-switched-off"),
     ],
 )
-def test_no_network_is_loaded_where_onnx_runtime_may_have_begun_to_report(
+def test_no_network_is_loaded_where_onnx_runtime_may_have_started_reporting(
     before: str, environment: dict[str, str], is_loaded: bool
 ) -> None:
     load = f"""
@@ -70,9 +72,9 @@ except vultus.errors.SetupError as error:
     print(error.detail)
 """
     inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", load], env=inherited | environment, capture_output=True, text=True, check=True
     ).stdout
 
-    assert ("loaded" in said) is is_loaded
-    assert ("ORT_DISABLE_TELEMETRY=1" in said) is not is_loaded
+    assert ("loaded" in output) is is_loaded
+    assert ("ORT_DISABLE_TELEMETRY=1" in output) is not is_loaded

@@ -1,4 +1,4 @@
-"""`vultus serve` as a user starts it: its own PostgreSQL, a first key, a clean end."""
+"""`vultus serve` as a user starts it: its own PostgreSQL, a first key, a clean stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.faces import portrait
 from tests.serving import STARTUP_S, serving
 
-from vultus.main import MAX_HEAD_BYTES
+from vultus.main import MAX_HEADER_BYTES
 
 
 def postgres_of(data_dir: Path) -> list[psutil.Process]:
@@ -48,7 +48,7 @@ def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir:
     assert postgres_of(data_dir) == []
 
 
-def test_a_killed_postgresql_is_started_again(data_dir: Path) -> None:
+def test_a_killed_postgresql_is_restarted(data_dir: Path) -> None:
     with serving(data_dir) as (address, _, _):
         for process in postgres_of(data_dir):
             process.kill()
@@ -60,7 +60,7 @@ def test_a_killed_postgresql_is_started_again(data_dir: Path) -> None:
         assert postgres_of(data_dir)
 
 
-def test_a_port_in_use_is_said_in_one_line(data_dir: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(data_dir: Path) -> None:
     with serving(data_dir) as (address, _, _):
         second = subprocess.run(
             [sys.executable, "-m", "vultus", "serve", "--port", address.rsplit(":", 1)[1]],
@@ -76,7 +76,7 @@ def test_a_port_in_use_is_said_in_one_line(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("line_bytes", [100, 10**9], ids=["many-headers", "one-endless-header"])
-def test_a_head_without_end_is_cut_off_and_costs_the_others_nothing(data_dir: Path, line_bytes: int) -> None:
+def test_an_endless_request_head_is_cut_off_without_affecting_other_requests(data_dir: Path, line_bytes: int) -> None:
     with serving(data_dir) as (address, _, process):
         host, port = address.removeprefix("http://").split(":")
         before = psutil.Process(process.pid).memory_info().rss
@@ -85,7 +85,7 @@ def test_a_head_without_end_is_cut_off_and_costs_the_others_nothing(data_dir: Pa
             line = b"a" * min(line_bytes, 4096) + (b"\r\nX-Padding: " if line_bytes < 4096 else b"")
             sent = 0
             try:
-                while sent < 32 * MAX_HEAD_BYTES:
+                while sent < 32 * MAX_HEADER_BYTES:
                     endless.sendall(line)
                     sent += len(line)
                     time.sleep(0.001)  # in pieces, as a slow client's head comes
@@ -93,16 +93,16 @@ def test_a_head_without_end_is_cut_off_and_costs_the_others_nothing(data_dir: Pa
                 pass
         grown = psutil.Process(process.pid).memory_info().rss - before
 
-        assert MAX_HEAD_BYTES <= sent < 32 * MAX_HEAD_BYTES
+        assert MAX_HEADER_BYTES <= sent < 32 * MAX_HEADER_BYTES
         assert grown < 16 * 2**20
         assert httpx.get(f"{address}/v1/health/live").status_code == 200
 
 
-def test_a_head_that_is_too_long_is_told_so(data_dir: Path) -> None:
+def test_a_request_head_that_is_too_long_is_refused_with_the_reason(data_dir: Path) -> None:
     with serving(data_dir) as (address, _, _):
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as client:
-            client.sendall(b"GET /v1/health/live HTTP/1.1\r\nX-Padding: " + b"a" * (MAX_HEAD_BYTES + 1))
+            client.sendall(b"GET /v1/health/live HTTP/1.1\r\nX-Padding: " + b"a" * (MAX_HEADER_BYTES + 1))
             answer = b""
             while part := client.recv(4096):
                 answer += part

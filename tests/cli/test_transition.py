@@ -1,4 +1,4 @@
-"""`vultus transition` from beginning to end, on a process with two packs."""
+"""`vultus transition` from start to finish, on a process with two packs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from tests.cli.test_commands import GRANT, Cli, cli
 from tests.faces import STRANGER, drawn, encoded, portrait
 from tests.packs import zoomed
 
-from vultus.models.pipelines import Pipelines
+from vultus.models.pipelines import PipelineRegistry
 
 __all__ = ["cli"]
 
 
 @pytest.fixture
 def two_packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = Pipelines.load
+    load = PipelineRegistry.load
 
-    def loaded(*arguments: Any) -> Pipelines:
+    def loaded(*arguments: Any) -> PipelineRegistry:
         default = load(*arguments).default
-        return Pipelines(default, zoomed(default))
+        return PipelineRegistry(default, zoomed(default))
 
-    monkeypatch.setattr(Pipelines, "load", loaded)
+    monkeypatch.setattr(PipelineRegistry, "load", loaded)
 
 
 @pytest.mark.usefixtures("two_packs")
-async def test_from_the_beginning_to_the_end(cli: Cli) -> None:
+async def test_a_migration_from_start_to_finish(cli: Cli) -> None:
     await cli("register", cli.photo("people/ada.jpg", portrait()), "--name", "Ada", *GRANT)
     await cli("register", cli.photo("bob.jpg", encoded(drawn(STRANGER))), "--name", "Bob", *GRANT)
 
@@ -36,8 +36,8 @@ async def test_from_the_beginning_to_the_end(cli: Cli) -> None:
     assert (await cli.json("transition", "run"))["second"]["failed"] == {"no_crop": 2}
     refused = await cli.json("transition", "switch", code=4)
     assert refused["error"]["code"] == "transition_incomplete"
-    supplied = await cli.json("transition", "supply", str(Path(cli.folder, "people")))
-    assert supplied == {"outcomes": {"carried": 1}, "unknown": []}
+    resubmitted = await cli.json("transition", "supply", str(Path(cli.folder, "people")))
+    assert resubmitted == {"outcomes": {"carried": 1}, "unknown": []}
     assert "no_crop 1" in (await cli("transition", "status")).stdout
     (bob,) = await cli.json("transition", "left-behind")
     assert (bob["name"], bob["reasons"]) == ("Bob", "no_crop")

@@ -1,4 +1,4 @@
-"""`vultus import-vectors`: a file becomes persons, in batches that can be taken up again."""
+"""`vultus import-vectors`: persons from a file, in batches that can be resumed."""
 
 from __future__ import annotations
 
@@ -26,26 +26,24 @@ def save(cli: Cli, count: int = 5, **changes: Any) -> str:
     return str(path)
 
 
-async def contract(cli: Cli) -> str:
+async def fetch_space_id(cli: Cli) -> str:
     refused = await cli.json("import-vectors", save(cli, contract=np.array("another")), *GRANT, code=2)
     return str(refused["error"]["expected"])
 
 
 async def persons(database_url: str) -> dict[str | None, str | None]:
     database = await Database.connect(database_url, DatabaseSettings())
-    async with database.work(read_only=True) as work:
-        home = await work.collections.by_name("default")
-        found = await work.persons.page(home.id, after=None, limit=99)
-        assert await work.faces.count(home.id, home.contract_id) == len(found)
+    async with database.transaction(read_only=True) as work:
+        collection = await work.collections.get_collection_by_name("default")
+        found = await work.persons.list_persons(collection.id, after=None, limit=99)
+        assert await work.faces.count_templates(collection.id, collection.space_id) == len(found)
     await database.close()
     return {person.external_id: person.name for person in found}
 
 
-async def test_a_file_becomes_persons_and_is_taken_up_again(
-    cli: Cli, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_is_imported_and_resumed(cli: Cli, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vultus.cli.vectors.MAX_ROWS", 2)
-    network = np.array(await contract(cli))
+    network = np.array(await fetch_space_id(cli))
 
     first = await cli.json("import-vectors", save(cli, 3, contract=network), *GRANT)
     refused = await cli.json("import-vectors", save(cli, 7, contract=network), *GRANT, code=4)
@@ -61,7 +59,7 @@ async def test_a_file_becomes_persons_and_is_taken_up_again(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "detail"),
     [
         ({"contract": None}, "is not an .npz file with the arrays"),
         ({"vectors": np.ones((5, 128), int)}, "(5, 128) int64"),
@@ -72,10 +70,12 @@ async def test_a_file_becomes_persons_and_is_taken_up_again(
         ({"external_ids": np.array([{}] * 5)}, "is not an .npz file"),
     ],
 )
-async def test_a_file_that_cannot_be_used_is_refused_with_the_row(cli: Cli, changes: dict[str, Any], told: str) -> None:
+async def test_a_file_that_cannot_be_used_is_refused_with_the_row(
+    cli: Cli, changes: dict[str, Any], detail: str
+) -> None:
     refused = await cli("import-vectors", save(cli, **{"contract": np.array("any"), **changes}), *GRANT, code=2)
 
-    assert told in " ".join(refused.stderr.split())
+    assert detail in " ".join(refused.stderr.split())
 
 
 async def test_another_file_is_refused(cli: Cli) -> None:

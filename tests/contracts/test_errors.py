@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vultus import errors
-from vultus.api.problems import STATUS
+from vultus.api.problems import STATUS_BY_KIND
 from vultus.cli.common import EXIT_CODES
 from vultus.errors import ErrorKind, VultusError
 
@@ -21,7 +21,7 @@ def tree(root: type[VultusError] = VultusError) -> Iterator[type[VultusError]]:
 
 
 def test_every_kind_is_mapped_at_every_edge() -> None:
-    assert set(STATUS) == set(EXIT_CODES) == set(ErrorKind)
+    assert set(STATUS_BY_KIND) == set(EXIT_CODES) == set(ErrorKind)
 
 
 def test_codes_are_unique_and_stable_words() -> None:

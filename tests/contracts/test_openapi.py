@@ -8,12 +8,12 @@ import pytest
 from fastapi.routing import APIRoute
 
 from vultus.api.app import create_app
-from vultus.api.guard import ROLE, GuardedRoute
+from vultus.api.guard import REQUIRED_ROLE_KEY, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
 from vultus.schemas import calibration, faces, galleries, recognition, system, transitions, vectors
 from vultus.schemas.base import Page
 
-APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # describing the API needs no services
+APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # the description of the API needs no services
 SCHEMA = APP.openapi()
 OPERATIONS = [
     pytest.param(path, method, id=f"{method.upper()} {path}")
@@ -41,6 +41,7 @@ ANSWERS: dict[str, Any] = {
     "AuditOut": system.AuditOut,
     "ModelOut": system.ModelOut,
     "HealthOut": system.HealthOut,
+    "ReadinessOut": system.ReadinessOut,
     "VersionOut": system.VersionOut,
     "TransitionOut": transitions.TransitionOut,
     "SwitchedOut": transitions.SwitchedOut,
@@ -52,15 +53,15 @@ ANSWERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_every_operation_needs_a_role_unless_it_is_public(path: str, method: str) -> None:
+def test_every_operation_requires_a_role_unless_it_is_public(path: str, method: str) -> None:
     operation = SCHEMA["paths"][path][method]
 
-    assert (ROLE in operation) == (path not in PUBLIC)
+    assert (REQUIRED_ROLE_KEY in operation) == (path not in PUBLIC)
     assert ("401" in operation["responses"]) == (path not in PUBLIC)
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_every_answer_has_an_example_that_is_one(path: str, method: str) -> None:
+def test_every_response_has_a_valid_example(path: str, method: str) -> None:
     responses = SCHEMA["paths"][path][method]["responses"]
     (good,) = [status for status in responses if status.startswith("2")]
     if good == "204":

@@ -1,4 +1,4 @@
-"""Short ways to fill a database."""
+"""Helpers that fill a database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vultus.domain import Collection, Consent, DecisionPolicy, Face, FloatArray,
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from vultus.db.database import Database, Work
+    from vultus.db.database import Database, UnitOfWork
 
 RULE = QualityRule(min_score=0.9, min_size_px=40, min_sharpness=10, max_yaw_deg=30, max_pitch_deg=25)
 QUALITY = Quality(size_px=120, sharpness=50, brightness=0.5, yaw_deg=1, pitch_deg=-2, roll_deg=3)
@@ -51,19 +51,19 @@ def towards() -> Callable[..., FloatArray]:
 
 @pytest.fixture(scope="session")
 def enrol() -> Callable[..., Awaitable[Enrolled]]:
-    """Add a person with one consent and a face a vector."""
+    """Add a person with one consent and one face per vector."""
 
     async def add(
-        work: Work,
-        home: Collection,
+        work: UnitOfWork,
+        collection: Collection,
         name: str,
         *vectors: FloatArray,
         expires_at: datetime | None = None,
-        contract_id: str | None = None,
+        space_id: str | None = None,
     ) -> Enrolled:
-        person = await work.persons.add(home.id, name, name.title(), {})
-        consent = await work.consents.add(
-            home.id,
+        person = await work.persons.add_person(collection.id, name, name.title(), {})
+        consent = await work.consents.add_consent(
+            collection.id,
             person.id,
             purpose="entry",
             recorded_by="reception",
@@ -71,14 +71,14 @@ def enrol() -> Callable[..., Awaitable[Enrolled]]:
             granted_at=datetime(2026, 1, 2, tzinfo=UTC),
             expires_at=expires_at,
         )
-        faces = await work.faces.add_many(
+        faces = await work.faces.add_faces(
             [
                 NewFace(
-                    collection_id=home.id,
+                    collection_id=collection.id,
                     person_id=person.id,
                     consent_id=consent.id,
                     consent_expires_at=consent.expires_at,
-                    contract_id=contract_id or home.contract_id,
+                    space_id=space_id or collection.space_id,
                     vector=vector,
                     quality=QUALITY,
                     score=0.75,
@@ -93,7 +93,7 @@ def enrol() -> Callable[..., Awaitable[Enrolled]]:
 
 
 @pytest.fixture
-async def home(database: Database, policy: DecisionPolicy) -> Collection:
+async def collection(database: Database, policy: DecisionPolicy) -> Collection:
     """A collection."""
-    async with database.work() as work:
-        return await work.collections.add("home", "contract", policy)
+    async with database.transaction() as work:
+        return await work.collections.add_collection("home", "contract", policy)

@@ -14,8 +14,8 @@ from vultus.domain import Quality
 from vultus.errors import AlreadyExistsError, NotFoundError, VultusError
 
 if TYPE_CHECKING:
-    from vultus.db.copying import Bytes
-    from vultus.db.database import Database, Work
+    from vultus.db.copying import ColumnBytes
+    from vultus.db.database import Database, UnitOfWork
     from vultus.domain import Collection, FloatArray
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -30,36 +30,38 @@ def random_vectors(count: int, size: int = 8) -> FloatArray:
     return vectors
 
 
-def sources(count: int) -> Bytes:
+def sources(count: int) -> ColumnBytes:
     return np.arange(count * 32, dtype=np.uint8).reshape(count, 32)
 
 
-async def add_consents(work: Work, home: Collection, persons: Bytes, **changes: Any) -> Bytes:
-    told = {"purpose": "entry", "recorded_by": "reception", "evidence_ref": None, "granted_at": GRANTED}
-    return await work.bulk.add_consents(home.id, persons, **{**told, "expires_at": LATER, **changes})
+async def add_consents(work: UnitOfWork, collection: Collection, persons: ColumnBytes, **changes: Any) -> ColumnBytes:
+    fields = {"purpose": "entry", "recorded_by": "reception", "evidence_ref": None, "granted_at": GRANTED}
+    return await work.bulk.add_consents(collection.id, persons, **{**fields, "expires_at": LATER, **changes})
 
 
-async def add_faces(work: Work, home: Collection, persons: Bytes, consents: Bytes, **changes: Any) -> None:
+async def add_faces(
+    work: UnitOfWork, collection: Collection, persons: ColumnBytes, consents: ColumnBytes, **changes: Any
+) -> None:
     count = len(persons)
     given = {"vectors": random_vectors(count), "sources": sources(count), "expires_at": LATER, **changes}
-    await work.bulk.add_faces(home.id, home.contract_id, persons=persons, consents=consents, **given)
+    await work.bulk.add_faces(collection.id, collection.space_id, persons=persons, consents=consents, **given)
 
 
-async def test_rows_are_those_one_at_a_time_would_have(database: Database, home: Collection) -> None:
+async def test_rows_equal_those_added_one_at_a_time(database: Database, collection: Collection) -> None:
     codes = np.arange(48, dtype=np.uint8).reshape(3, 16)
-    async with database.work() as work:
-        persons = await work.bulk.add_persons(home.id, PEOPLE)
-        consents = await add_consents(work, home, persons, evidence_ref="form 7")
-        await add_faces(work, home, persons, consents, codes=codes)
+    async with database.transaction() as work:
+        persons = await work.bulk.add_persons(collection.id, PEOPLE)
+        consents = await add_consents(work, collection, persons, evidence_ref="form 7")
+        await add_faces(work, collection, persons, consents, codes=codes)
 
-    async with database.work(read_only=True) as work:
-        found = await work.persons.page(home.id, after=None, limit=9)
-        (consent,) = await work.consents.live_for(home.id, found[0].id)
-        (face,) = await work.faces.page(home.id, found[0].id, home.contract_id, after=None, limit=9)
-        results = await work.faces.search(home.id, home.contract_id, random_vectors(3), 1)
-        (block,) = [block async for block in work.codes.load(home.id, home.contract_id, 0)]
-        taken = await work.bulk.taken(home.id, ["ada", "eve", ""])
-        elsewhere = await work.bulk.taken(uuid4(), ["ada"])
+    async with database.transaction(read_only=True) as work:
+        found = await work.persons.list_persons(collection.id, after=None, limit=9)
+        (consent,) = await work.consents.list_live_consents(collection.id, found[0].id)
+        (face,) = await work.faces.list_faces(collection.id, found[0].id, collection.space_id, after=None, limit=9)
+        results = await work.faces.search_exact(collection.id, collection.space_id, random_vectors(3), 1)
+        (block,) = [block async for block in work.codes.load_codes(collection.id, collection.space_id, 0)]
+        taken = await work.bulk.find_taken_external_ids(collection.id, ["ada", "eve", ""])
+        elsewhere = await work.bulk.find_taken_external_ids(uuid4(), ["ada"])
 
     assert [(person.external_id, person.name) for person in found] == PEOPLE
     assert [person.id.bytes for person in found] == [row.tobytes() for row in persons]
@@ -72,48 +74,48 @@ async def test_rows_are_those_one_at_a_time_would_have(database: Database, home:
     assert (taken, elsewhere) == ({"ada", ""}, set())
 
 
-async def test_a_consent_without_end(database: Database, home: Collection) -> None:
-    async with database.work() as work:
-        persons = await work.bulk.add_persons(home.id, PEOPLE)
-        consents = await add_consents(work, home, persons, expires_at=None)
-        await add_faces(work, home, persons, consents, expires_at=None)
-        (consent,) = await work.consents.live_for(home.id, UUID(bytes=persons[0].tobytes()))
+async def test_a_consent_without_end(database: Database, collection: Collection) -> None:
+    async with database.transaction() as work:
+        persons = await work.bulk.add_persons(collection.id, PEOPLE)
+        consents = await add_consents(work, collection, persons, expires_at=None)
+        await add_faces(work, collection, persons, consents, expires_at=None)
+        (consent,) = await work.consents.list_live_consents(collection.id, UUID(bytes=persons[0].tobytes()))
 
         assert consent.expires_at is None
-        assert await work.faces.count(home.id, home.contract_id) == 3
+        assert await work.faces.count_templates(collection.id, collection.space_id) == 3
 
 
-async def test_what_one_at_a_time_would_refuse_is_refused(
-    database: Database, home: Collection, enrol: Enrol, towards: Callable[..., FloatArray]
+async def test_what_is_refused_one_at_a_time_is_refused_in_bulk(
+    database: Database, collection: Collection, enrol: Enrol, towards: Callable[..., FloatArray]
 ) -> None:
-    async with database.work() as work:
-        ada = await enrol(work, home, "ada", towards(0))
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0))
     known = np.frombuffer(ada.person.id.bytes + ada.consent.id.bytes, np.uint8).reshape(2, 1, 16)
 
-    async def persons(work: Work) -> None:
-        await work.bulk.add_persons(home.id, [("eve", None), ("ada", None)])
+    async def persons(work: UnitOfWork) -> None:
+        await work.bulk.add_persons(collection.id, [("eve", None), ("ada", None)])
 
-    async def nowhere(work: Work) -> None:
+    async def nowhere(work: UnitOfWork) -> None:
         await work.bulk.add_persons(uuid4(), [("eve", None)])
 
-    async def consents(work: Work) -> None:
-        await add_consents(work, home, known[1])
+    async def consents(work: UnitOfWork) -> None:
+        await add_consents(work, collection, known[1])
 
-    async def faces(work: Work) -> None:
-        await add_faces(work, home, *known)  # ada's consent has no end, these faces do
+    async def faces(work: UnitOfWork) -> None:
+        await add_faces(work, collection, *known)  # ada's consent has no end, these faces do
 
-    async def twice(work: Work) -> None:
+    async def twice(work: UnitOfWork) -> None:
         both = np.repeat(known, 2, axis=1)
-        await add_faces(work, home, *both, expires_at=None, sources=np.zeros((2, 32), np.uint8))
+        await add_faces(work, collection, *both, expires_at=None, sources=np.zeros((2, 32), np.uint8))
 
-    refusals: list[tuple[Callable[[Work], Awaitable[None]], type[VultusError], str]] = [
+    refusals: list[tuple[Callable[[UnitOfWork], Awaitable[None]], type[VultusError], str]] = [
         (persons, AlreadyExistsError, "external id"),
         (nowhere, NotFoundError, "collection"),
         (consents, NotFoundError, "person"),
         (faces, NotFoundError, "live consent"),
         (twice, AlreadyExistsError, "already enrolled"),
     ]
-    for act, error, told in refusals:
-        with pytest.raises(error, match=told):
-            async with database.work() as work:
+    for act, error, detail in refusals:
+        with pytest.raises(error, match=detail):
+            async with database.transaction() as work:
                 await act(work)

@@ -1,4 +1,4 @@
-"""What an index is made from: numbers that rise with the commits, codes, and how a collection has changed."""
+"""What an index is made from: numbers in the order of commits, codes, and how a collection has changed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import text
 
 from vultus.db import copying
-from vultus.db.copying import copy_out
-from vultus.domain import Coding
+from vultus.db.copying import read_columns
+from vultus.domain import QuantizerParameters
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database, Work
+    from vultus.db.database import Database, UnitOfWork
     from vultus.domain import CodeArray, Collection, DecisionPolicy, FloatArray, NumberArray
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -27,121 +27,130 @@ SECOND = "another network"
 
 
 def codes_of(numbers: NumberArray, width: int = 16) -> CodeArray:
-    """Make a code a number that tells it."""
+    """Return a code derived from each number."""
     return (numbers[:, None] * 7 + np.arange(width)).astype(np.uint8)
 
 
-async def loaded(work: Work, home: Collection, after: int = 0) -> dict[int, bytes]:
+async def load_codes(work: UnitOfWork, collection: Collection, after: int = 0) -> dict[int, bytes]:
     found = dict[int, bytes]()
-    async for block in work.codes.load(home.id, home.contract_id, after):
+    async for block in work.codes.load_codes(collection.id, collection.space_id, after):
         found.update(zip(block.numbers.tolist(), (code.tobytes() for code in block.codes), strict=True))
     return found
 
 
-async def test_codes_are_made_set_and_loaded(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
+async def test_codes_are_computed_stored_and_loaded(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "BLOCK_BYTES", 100)
-    async with database.work() as work:
-        await enrol(work, home, "ada", *(towards(axis, tilt=0.1) for axis in range(5)))
-        await enrol(work, home, "bob", towards(0), contract_id=SECOND)
-        numbers, vectors = await work.codes.uncoded(home.id, home.contract_id, 0, 10)
-        assert await loaded(work, home) == {}
+    async with database.transaction() as work:
+        await enrol(work, collection, "ada", *(towards(axis, tilt=0.1) for axis in range(5)))
+        await enrol(work, collection, "bob", towards(0), space_id=SECOND)
+        numbers, vectors = await work.codes.list_uncoded_templates(collection.id, collection.space_id, 0, 10)
+        assert await load_codes(work, collection) == {}
 
-        await work.codes.set_codes(home.id, home.contract_id, numbers[1:], codes_of(numbers[1:]))
+        await work.codes.update_codes(collection.id, collection.space_id, numbers[1:], codes_of(numbers[1:]))
 
     np.testing.assert_allclose(vectors, np.stack([towards(axis, tilt=0.1) for axis in range(5)]), atol=1e-3)
     assert (np.diff(numbers) > 0).all()
-    async with database.work(read_only=True) as work:
+    async with database.transaction(read_only=True) as work:
         expected = {int(number): codes_of(np.array([number])).tobytes() for number in numbers[1:]}
-        assert await loaded(work, home) == expected
-        assert (await loaded(work, home, after=int(numbers[2]))).keys() == set(numbers[3:].tolist())
-        left, _ = await work.codes.uncoded(home.id, home.contract_id, 0, 10)
-        none, nothing = await work.codes.uncoded(home.id, home.contract_id, int(numbers[0]), 10)
-        assert left.tolist() == [numbers[0]]
+        assert await load_codes(work, collection) == expected
+        assert (await load_codes(work, collection, after=int(numbers[2]))).keys() == set(numbers[3:].tolist())
+        uncoded, _ = await work.codes.list_uncoded_templates(collection.id, collection.space_id, 0, 10)
+        none, nothing = await work.codes.list_uncoded_templates(collection.id, collection.space_id, int(numbers[0]), 10)
+        assert uncoded.tolist() == [numbers[0]]
         assert (none.shape, nothing.shape) == ((0,), (0, 0))
-        assert sorted((await work.codes.numbers(home.id, home.contract_id)).tolist()) == numbers.tolist()
-        assert await work.codes.last_number(home.id) == numbers[-1] + 1
-        assert len(await work.codes.numbers(home.id, "no such")) == 0
+        assert (
+            sorted((await work.codes.list_template_numbers(collection.id, collection.space_id)).tolist())
+            == numbers.tolist()
+        )
+        assert await work.codes.get_last_template_number(collection.id) == numbers[-1] + 1
+        assert len(await work.codes.list_template_numbers(collection.id, "no such")) == 0
 
 
 async def test_numbers_rise_in_the_order_of_commits(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    """A writer waits for the one before it ere its number is drawn, whether or not it asked for the lock itself."""
-    async with database.work() as work:
-        ada = await enrol(work, home, "ada", towards(0))
+    """A writer waits for the one before it until its number is drawn, even if it did not take the lock itself."""
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0))
     writing = asyncio.Event()
 
-    async def second() -> int:
-        async with database.work() as work:
+    async def add_second_template() -> int:
+        async with database.transaction() as work:
             writing.set()
-            await work.carrying.carry(home.id, ada.faces[0].id, SECOND, towards(1))
-            return await work.codes.last_number(home.id)
+            await work.backfill.add_template(collection.id, ada.faces[0].id, SECOND, towards(1))
+            return await work.codes.get_last_template_number(collection.id)
 
-    async with database.work() as work:
-        await enrol(work, home, "bob", towards(2))
-        later = asyncio.create_task(second())
+    async with database.transaction() as work:
+        await enrol(work, collection, "bob", towards(2))
+        later = asyncio.create_task(add_second_template())
         await writing.wait()
         await asyncio.sleep(0.1)
         assert not later.done()
-        await enrol(work, home, "eve", towards(3))
-        earlier = await work.codes.last_number(home.id)
+        await enrol(work, collection, "eve", towards(3))
+        earlier = await work.codes.get_last_template_number(collection.id)
 
     assert await later > earlier
 
 
-async def test_the_first_coding_holds(database: Database, home: Collection, towards: Towards) -> None:
-    first = Coding(home.id, home.contract_id, towards(0, tilt=0.3), 1024)
-    async with database.work() as work:
-        assert await work.codes.coding(home.id, home.contract_id) is None
-        added = await work.codes.add_coding(first)
-    async with database.work() as work:
-        second = await work.codes.add_coding(Coding(home.id, home.contract_id, towards(1), 512))
+async def test_the_first_quantizer_is_kept(database: Database, collection: Collection, towards: Towards) -> None:
+    first = QuantizerParameters(collection.id, collection.space_id, towards(0, tilt=0.3), 1024)
+    async with database.transaction() as work:
+        assert await work.codes.find_quantizer(collection.id, collection.space_id) is None
+        added = await work.codes.add_quantizer(first)
+    async with database.transaction() as work:
+        add_second_template = await work.codes.add_quantizer(
+            QuantizerParameters(collection.id, collection.space_id, towards(1), 512)
+        )
         with pytest.raises(NotFoundError, match="no such collection"):
-            await work.codes.add_coding(Coding(uuid4(), home.contract_id, towards(1), 512))
+            await work.codes.add_quantizer(QuantizerParameters(uuid4(), collection.space_id, towards(1), 512))
 
-    assert (second.bits, second.collection_id, second.contract_id) == (1024, home.id, home.contract_id)
-    np.testing.assert_array_equal(second.centre, first.centre.astype(np.float16).astype(np.float32))
-    np.testing.assert_array_equal(added.centre, second.centre)
+    assert (add_second_template.bits, add_second_template.collection_id, add_second_template.space_id) == (
+        1024,
+        collection.id,
+        collection.space_id,
+    )
+    np.testing.assert_array_equal(add_second_template.centre, first.centre.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(added.centre, add_second_template.centre)
 
 
-async def test_a_coding_goes_with_its_contract_and_with_its_collection(
-    database: Database, home: Collection, towards: Towards
+async def test_a_quantizer_is_deleted_with_its_space_and_with_its_collection(
+    database: Database, collection: Collection, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        await work.codes.add_coding(Coding(home.id, home.contract_id, towards(0), 512))
-        await work.codes.add_coding(Coding(home.id, SECOND, towards(0), 512))
-        await work.transitions.end(home.id, SECOND)
-        assert await work.codes.coding(home.id, SECOND) is None
-        assert await work.codes.coding(home.id, home.contract_id) is not None
+    async with database.transaction() as work:
+        await work.codes.add_quantizer(QuantizerParameters(collection.id, collection.space_id, towards(0), 512))
+        await work.codes.add_quantizer(QuantizerParameters(collection.id, SECOND, towards(0), 512))
+        await work.migrations.delete_migration(collection.id, SECOND)
+        assert await work.codes.find_quantizer(collection.id, SECOND) is None
+        assert await work.codes.find_quantizer(collection.id, collection.space_id) is not None
 
-        await work.collections.delete(home.id)
-        assert await work.codes.coding(home.id, home.contract_id) is None
+        await work.collections.delete_collection(collection.id)
+        assert await work.codes.find_quantizer(collection.id, collection.space_id) is None
 
 
-async def test_a_carried_template_has_a_number_and_a_code_of_its_own(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+async def test_a_backfilled_template_has_its_own_number_and_code(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        ada = await enrol(work, home, "ada", towards(0))
-        numbers = await work.codes.numbers(home.id, home.contract_id)
-        await work.codes.set_codes(home.id, home.contract_id, numbers, codes_of(numbers))
-        await work.carrying.carry(home.id, ada.faces[0].id, SECOND, towards(1))
-        carried, _ = await work.codes.uncoded(home.id, SECOND, 0, 10)
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0))
+        numbers = await work.codes.list_template_numbers(collection.id, collection.space_id)
+        await work.codes.update_codes(collection.id, collection.space_id, numbers, codes_of(numbers))
+        await work.backfill.add_template(collection.id, ada.faces[0].id, SECOND, towards(1))
+        backfilled, _ = await work.codes.list_uncoded_templates(collection.id, SECOND, 0, 10)
 
-        assert carried.tolist() == [numbers[0] + 1]
+        assert backfilled.tolist() == [numbers[0] + 1]
 
 
-async def test_a_sample_is_drawn_from_all_over(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+async def test_a_sample_covers_all_templates(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        assert (await work.codes.sample(home.id, home.contract_id, 4)).shape == (0, 0)
-        await enrol(work, home, "ada", *(towards(0, tilt=0.1 * at) for at in range(10)))
-        await enrol(work, home, "old", towards(1), contract_id=SECOND)
-        some = await work.codes.sample(home.id, home.contract_id, 4)
-        everything = await work.codes.sample(home.id, home.contract_id, 100)
+    async with database.transaction() as work:
+        assert (await work.codes.sample_vectors(collection.id, collection.space_id, 4)).shape == (0, 0)
+        await enrol(work, collection, "ada", *(towards(0, tilt=0.1 * at) for at in range(10)))
+        await enrol(work, collection, "old", towards(1), space_id=SECOND)
+        some = await work.codes.sample_vectors(collection.id, collection.space_id, 4)
+        everything = await work.codes.sample_vectors(collection.id, collection.space_id, 100)
 
     assert some.shape == (4, 8)
     assert len(np.unique(some, axis=0)) == 4
@@ -150,62 +159,67 @@ async def test_a_sample_is_drawn_from_all_over(
 
 
 async def test_sizes_come_from_statistics(
-    database: Database, home: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
+    database: Database, collection: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        other = await work.collections.add("other", "contract", policy)
-        await work.collections.change(other.id, second_contract_id=SECOND)
-        ada = await enrol(work, home, "ada", *(towards(axis) for axis in range(3)))
+    async with database.transaction() as work:
+        other = await work.collections.add_collection("other", "contract", policy)
+        await work.collections.update_collection(other.id, second_contract_id=SECOND)
+        ada = await enrol(work, collection, "ada", *(towards(axis) for axis in range(3)))
 
     async def sizes() -> dict[tuple[Any, str], tuple[int, int]]:
-        async with database.work() as work:
+        async with database.transaction() as work:
             await work._session.execute(text("SELECT pg_stat_force_next_flush()"))
-        async with database.work(read_only=True) as work:
+        async with database.transaction(read_only=True) as work:
             return {
-                (size.collection_id, size.contract_id): (size.rows, size.deleted) for size in await work.codes.sizes()
+                (size.collection_id, size.space_id): (size.rows, size.deleted)
+                for size in await work.codes.list_space_statistics()
             }
 
-    assert await sizes() == {(home.id, "contract"): (3, 0), (other.id, "contract"): (0, 0), (other.id, SECOND): (0, 0)}
-    async with database.work() as work:
-        await work.persons.delete(home.id, ada.person.id)
-    assert (await sizes())[home.id, "contract"] == (0, 3)
+    assert await sizes() == {
+        (collection.id, "contract"): (3, 0),
+        (other.id, "contract"): (0, 0),
+        (other.id, SECOND): (0, 0),
+    }
+    async with database.transaction() as work:
+        await work.persons.delete_person(collection.id, ada.person.id)
+    assert (await sizes())[collection.id, "contract"] == (0, 3)
 
 
-async def test_a_collection_that_is_gone_is_told(database: Database, home: Collection) -> None:
-    async with database.work(read_only=True) as work:
-        assert await work.codes.last_number(home.id) == 0
-    asking: list[Callable[[Work], Awaitable[Any]]] = [
-        lambda work: work.codes.last_number(uuid4()),
-        lambda work: work.codes.numbers(uuid4(), "contract"),
-        lambda work: work.codes.uncoded(uuid4(), "contract", 0, 1),
+async def test_a_deleted_collection_is_reported(database: Database, collection: Collection) -> None:
+    async with database.transaction(read_only=True) as work:
+        assert await work.codes.get_last_template_number(collection.id) == 0
+    queries: list[Callable[[UnitOfWork], Awaitable[Any]]] = [
+        lambda work: work.codes.get_last_template_number(uuid4()),
+        lambda work: work.codes.list_template_numbers(uuid4(), "contract"),
+        lambda work: work.codes.list_uncoded_templates(uuid4(), "contract", 0, 1),
     ]
-    for ask in asking:
+    for run_query in queries:
         with pytest.raises(NotFoundError, match="The collection is gone"):
-            async with database.work(read_only=True) as work:
-                await ask(work)
+            async with database.transaction(read_only=True) as work:
+                await run_query(work)
 
 
 async def test_columns_of_values_of_several_lengths_are_refused(database: Database) -> None:
-    async with database.work(read_only=True) as work:
+    async with database.transaction(read_only=True) as work:
         for query in ("SELECT 'a' UNION ALL SELECT 'bc'", "SELECT 'abcd', '1' UNION ALL SELECT '1', 'abcd'"):
             with pytest.raises(ValueError, match="differ in length"):
-                await copy_out(work._session, query)
+                await read_columns(work._session, query)
 
 
-async def test_who_stops_loading_leaves_a_connection_that_others_can_use(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
+async def test_an_interrupted_load_leaves_a_usable_connection(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that is stopped while it loads a large index must not wait for the rest, nor break its connection."""
+    """A server that is stopped while it loads a large index must neither wait for the rest nor break its connection."""
     monkeypatch.setattr(copying, "BLOCK_BYTES", 40)
-    async with database.work() as work:
-        await enrol(work, home, "ada", *(towards(axis % 7, tilt=axis / 99) for axis in range(60)))
-        numbers, _ = await work.codes.uncoded(home.id, home.contract_id, 0, 99)
-        await work.codes.set_codes(home.id, home.contract_id, numbers, codes_of(numbers))
+    async with database.transaction() as work:
+        await enrol(work, collection, "ada", *(towards(axis % 7, tilt=axis / 99) for axis in range(60)))
+        numbers, _ = await work.codes.list_uncoded_templates(collection.id, collection.space_id, 0, 99)
+        await work.codes.update_codes(collection.id, collection.space_id, numbers, codes_of(numbers))
     for _ in range(12):  # more often than there are connections
         async with (
-            database.work(read_only=True) as work,
-            aclosing(work.codes.load(home.id, home.contract_id, 0)) as blocks,
+            database.transaction(read_only=True) as work,
+            aclosing(work.codes.load_codes(collection.id, collection.space_id, 0)) as blocks,
         ):
             await anext(blocks)
-    async with database.work(read_only=True) as work:
-        assert len(await loaded(work, home)) == 60
+    async with database.transaction(read_only=True) as work:
+        assert len(await load_codes(work, collection)) == 60

@@ -34,26 +34,26 @@ CANARY = "".join(["Pseudo", "nymous"])  # not as one word: a traceback shows the
 
 
 async def run(database: Database, statement: str) -> None:
-    async with database.work() as work:
+    async with database.transaction() as work:
         await work._session.execute(text(statement))
 
 
-async def test_an_exception_undoes_the_whole_work(database: Database, policy: DecisionPolicy) -> None:
+async def test_an_exception_rolls_the_whole_unit_of_work_back(database: Database, policy: DecisionPolicy) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with database.work() as work:
-            await work.collections.add("home", "contract", policy)
+        async with database.transaction() as work:
+            await work.collections.add_collection("home", "contract", policy)
             raise ZeroDivisionError
 
-    async with database.work(read_only=True) as work:
-        assert await work.collections.page(after=None, limit=9) == ()
+    async with database.transaction(read_only=True) as work:
+        assert await work.collections.list_collections(after=None, limit=9) == ()
 
 
-async def test_a_cancelled_work_is_undone(database: Database, policy: DecisionPolicy) -> None:
+async def test_a_cancelled_unit_of_work_is_rolled_back(database: Database, policy: DecisionPolicy) -> None:
     started = asyncio.Event()
 
     async def slow() -> None:
-        async with database.work() as work:
-            await work.collections.add("home", "contract", policy)
+        async with database.transaction() as work:
+            await work.collections.add_collection("home", "contract", policy)
             started.set()
             await asyncio.sleep(60)
 
@@ -63,31 +63,31 @@ async def test_a_cancelled_work_is_undone(database: Database, policy: DecisionPo
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    async with database.work(read_only=True) as work:
-        assert await work.collections.page(after=None, limit=9) == ()
+    async with database.transaction(read_only=True) as work:
+        assert await work.collections.list_collections(after=None, limit=9) == ()
 
 
 async def test_read_only_work_cannot_write(database: Database, policy: DecisionPolicy) -> None:
     with pytest.raises(UnavailableError, match="read-only"):
-        async with database.work(read_only=True) as work:
-            await work.collections.add("home", "contract", policy)
+        async with database.transaction(read_only=True) as work:
+            await work.collections.add_collection("home", "contract", policy)
 
-    async with database.work() as work:  # the connection went back as it was
-        await work.collections.add("home", "contract", policy)
+    async with database.transaction() as work:  # the connection went back as it was
+        await work.collections.add_collection("home", "contract", policy)
 
 
 async def test_a_full_pool_refuses(database_url: str) -> None:
     database = await Database.connect(database_url, DatabaseSettings(pool_size=1, pool_wait_s=0.05))
-    async with database.work() as work:
-        await work.keys.count_active()
+    async with database.transaction() as work:
+        await work.keys.count_active_keys()
         with pytest.raises(OverloadedError, match="in use"):
-            async with database.work() as another:
-                await another.keys.count_active()
+            async with database.transaction() as another:
+                await another.keys.count_active_keys()
     await database.ping()
     await database.close()
 
 
-async def test_a_long_statement_is_broken_off(database_url: str) -> None:
+async def test_a_long_statement_is_cancelled(database_url: str) -> None:
     database = await Database.connect(database_url, DatabaseSettings(statement_timeout_ms=50))
 
     with pytest.raises(UnavailableError, match="took longer"):
@@ -97,10 +97,10 @@ async def test_a_long_statement_is_broken_off(database_url: str) -> None:
 
 
 async def test_a_broken_connection_is_unavailable_and_heals(database: Database, admin: asyncpg.Connection) -> None:
-    async with database.work() as work:
+    async with database.transaction() as work:
         pid = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     await admin.execute("SELECT pg_terminate_backend($1, 1000)", pid)  # waits until it has ended
-    await asyncio.sleep(0.01)  # the event loop reads the end of the connection
+    await asyncio.sleep(0.01)  # the event loop notices that the connection was closed
     await run(database, "SELECT 1")
 
     with pytest.raises(DatabaseUnavailableError):
@@ -109,27 +109,27 @@ async def test_a_broken_connection_is_unavailable_and_heals(database: Database, 
     await database.ping()
 
 
-async def test_a_look_takes_a_connection_of_the_pool_and_gives_it_back(database_url: str) -> None:
+async def test_hot_queries_return_their_connection_to_the_pool(database_url: str) -> None:
     database = await Database.connect(database_url, DatabaseSettings(pool_size=1, pool_wait_s=0.1))
 
-    async def look(statement: str = "SELECT pg_backend_pid() AS pid") -> int:
-        async with database.look() as look:
-            (row,) = await look.keys._session.execute(text(statement), {})
+    async def fetch_backend_pid(statement: str = "SELECT pg_backend_pid() AS pid") -> int:
+        async with database.hot_queries() as queries:
+            (row,) = await queries.keys._session.execute(text(statement), {})
             return int(row.pid)
 
-    first = await look()
-    async with database.look():
+    first = await fetch_backend_pid()
+    async with database.hot_queries():
         with pytest.raises(OverloadedError, match="Every database connection"):
-            await look()
+            await fetch_backend_pid()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await look("SELECT pg_sleep(5)")
-    kept = await look()
+            await fetch_backend_pid("SELECT pg_sleep(5)")
+    kept = await fetch_backend_pid()
     with pytest.raises(DatabaseUnavailableError):
-        await look("SELECT pg_terminate_backend(pg_backend_pid())")
-    healed = await look()
-    async with database.work() as work:
-        await work.keys.count_active()
+        await fetch_backend_pid("SELECT pg_terminate_backend(pg_backend_pid())")
+    healed = await fetch_backend_pid()
+    async with database.transaction() as work:
+        await work.keys.count_active_keys()
     await database.close()
 
     assert (kept == first, healed != first) == (True, True)
@@ -145,7 +145,7 @@ async def test_a_look_takes_a_connection_of_the_pool_and_gives_it_back(database_
         (ConnectionRefusedError("no"), DatabaseUnavailableError),
     ],
 )
-async def test_a_connection_that_cannot_be_opened_is_a_failure_callers_know(
+async def test_a_connection_that_cannot_be_opened_raises_unavailable(
     database_url: str, monkeypatch: pytest.MonkeyPatch, refusal: Exception, meant: type[Exception]
 ) -> None:
     database = await Database.connect(database_url, DatabaseSettings(pool_size=2))
@@ -153,9 +153,9 @@ async def test_a_connection_that_cannot_be_opened_is_a_failure_callers_know(
     async def refuse(*_: Any, **__: Any) -> None:
         raise refusal
 
-    async with database.work():  # has the one that is open
+    async with database.transaction():  # has the one that is open
         monkeypatch.setattr(asyncpg, "connect", refuse)
-        for opened in (database.look, database.work):
+        for opened in (database.hot_queries, database.transaction):
             with pytest.raises(meant):
                 await opened().__aenter__()
     await database.close()
@@ -177,7 +177,7 @@ async def test_no_such_database_is_unavailable(server_url: str) -> None:
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
 async def test_a_careless_server_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    # fsync cannot be turned off for one database, so the answer of the server is changed on its way.
+    # fsync cannot be turned off for one database, so the server's response is replaced.
     renamed = "SELECT name, CASE name WHEN '{}' THEN 'off' ELSE setting END AS setting FROM pg_settings"
     original = text
 
@@ -190,7 +190,7 @@ async def test_a_careless_server_is_refused(database_url: str, monkeypatch: pyte
         await Database.connect(database_url, DatabaseSettings())
 
 
-async def test_what_postgres_cannot_store_is_invalid_input(database: Database, home: Collection) -> None:
+async def test_what_postgres_cannot_store_is_invalid_input(database: Database, collection: Collection) -> None:
     hostile: list[tuple[str, dict[str, Any]]] = [
         ("nul \0", {}),
         ("surrogate \ud800", {}),
@@ -200,41 +200,41 @@ async def test_what_postgres_cannot_store_is_invalid_input(database: Database, h
     ]
     for name, metadata in hostile:
         with pytest.raises(InvalidInputError):
-            async with database.work() as work:
-                await work.persons.add(home.id, None, name, metadata)
+            async with database.transaction() as work:
+                await work.persons.add_person(collection.id, None, name, metadata)
     with pytest.raises(InvalidInputError):
-        async with database.work() as work:
-            await work.persons.page(home.id, after=None, limit=2**70)
+        async with database.transaction() as work:
+            await work.persons.list_persons(collection.id, after=None, limit=2**70)
 
 
 @pytest.mark.parametrize("value", ["nul \0", "surrogate \ud800"])
-async def test_what_cannot_be_asked_is_invalid_input_and_not_quoted(database: Database, value: str) -> None:
+async def test_values_that_cannot_be_encoded_are_invalid_input_and_not_quoted(database: Database, value: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        async with database.look() as look:
-            await look.collections.by_name(CANARY + value)
+        async with database.hot_queries() as queries:
+            await queries.collections.get_collection_by_name(CANARY + value)
 
     assert CANARY not in "".join(traceback.format_exception(caught.value, chain=True))
 
 
 async def test_failures_never_quote_a_value(
-    database: Database, home: Collection, enrol: Callable[..., Awaitable[Any]], towards: Callable[..., FloatArray]
+    database: Database, collection: Collection, enrol: Callable[..., Awaitable[Any]], towards: Callable[..., FloatArray]
 ) -> None:
     async def twice() -> None:
-        async with database.work() as work:
-            await work.persons.add(home.id, CANARY, None, {})
-            await work.persons.add(home.id, CANARY, None, {})
+        async with database.transaction() as work:
+            await work.persons.add_person(collection.id, CANARY, None, {})
+            await work.persons.add_person(collection.id, CANARY, None, {})
 
     async def unencodable() -> None:
-        async with database.work() as work:
-            await work.persons.add(home.id, None, f"{CANARY}\ud800", {})
+        async with database.transaction() as work:
+            await work.persons.add_person(collection.id, None, f"{CANARY}\ud800", {})
 
     async def refused() -> None:
-        async with database.work() as work:
-            await work.persons.add(home.id, None, f"{CANARY}\0", {})
+        async with database.transaction() as work:
+            await work.persons.add_person(collection.id, None, f"{CANARY}\0", {})
 
-    async def withdrawn() -> None:  # PostgreSQL's message shows the whole row, the vector too
-        async with database.work() as work:
-            ada = await enrol(work, home, CANARY, towards(0) * np.float32(0.123))
+    async def withdrawn() -> None:  # PostgreSQL's message contains the whole row including the vector
+        async with database.transaction() as work:
+            ada = await enrol(work, collection, CANARY, towards(0) * np.float32(0.123))
             await work._session.execute(text(f"UPDATE faces SET consent_live = false WHERE id = '{ada.faces[0].id}'"))
 
     for act, kind in ((twice, AlreadyExistsError), (unencodable, InvalidInputError), (refused, InvalidInputError)):
@@ -259,37 +259,37 @@ async def test_a_bug_in_a_statement_stays_visible(database: Database) -> None:
     "broken",
     [asyncpg.InternalClientError("another operation is in progress"), ConnectionResetError(), TimeoutError()],
 )
-@pytest.mark.parametrize("way", ["work", "look"])
-async def test_a_connection_in_disorder_is_unavailable_and_not_used_again(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Exception, way: str
+@pytest.mark.parametrize("method", ["transaction", "hot_queries"])
+async def test_a_broken_connection_state_is_unavailable_and_not_reused(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Exception, method: str
 ) -> None:
     database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
 
     async def fetch(*_: object, **__: object) -> None:
         raise broken
 
-    async with database.work() as work:
+    async with database.transaction() as work:
         before = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
     with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailableError):
         patch.setattr("asyncpg.prepared_stmt.PreparedStatement.fetch", fetch)
         patch.setattr("asyncpg.Connection.fetch", fetch)
-        async with getattr(database, way)() as asked:
-            await asked.collections.by_name("home")
+        async with getattr(database, method)() as work:
+            await work.collections.get_collection_by_name("home")
 
-    async with database.work() as work:
+    async with database.transaction() as work:
         assert (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one() != before
     await database.close()
 
 
-async def test_work_on_one_collection_is_one_after_the_other(database: Database) -> None:
+async def test_work_on_one_collection_is_serialized(database: Database) -> None:
     key, order = uuid4(), list[str]()
 
     async def second() -> None:
-        async with database.work() as work:
+        async with database.transaction() as work:
             await work.lock_collection(key)
             order.append("second")
 
-    async with database.work() as work:
+    async with database.transaction() as work:
         await work.lock_collection(key)
         task = asyncio.create_task(second())
         await asyncio.sleep(0.1)

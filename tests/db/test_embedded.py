@@ -1,4 +1,4 @@
-"""The embedded server: private, shared, durable, and gone when nobody needs it."""
+"""The embedded server: private, shared, durable, and stopped when no process uses it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pytest
 from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded import tuning
-from vultus.db.embedded.account import Account, account_for
-from vultus.db.embedded.cluster import PACKAGE
+from vultus.db.embedded.account import SystemAccount, get_server_account
+from vultus.db.embedded.cluster import SERVER_PACKAGE
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
 from vultus.settings import DatabaseSettings
@@ -48,7 +48,7 @@ server.stop()
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
-    """A data directory with a stopped server's files; making them takes a second, copying them little."""
+    """A data directory with a stopped server's files; creating them takes a second, copying them little."""
     path = Path(tempfile.mkdtemp(prefix="vultus-made-"))
     with EmbeddedPostgres(path):
         pass
@@ -70,7 +70,7 @@ def postmaster(data_dir: Path) -> psutil.Process:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a process lives; a container's first process may leave the dead lying about."""
+    """Whether a process is alive; a container's first process may not reap zombies."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -90,7 +90,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def ask(url: str, query: str) -> object:
+async def fetch_value(url: str, query: str) -> object:
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         return await connection.fetchval(query)
@@ -105,13 +105,13 @@ async def test_a_private_server(server: EmbeddedPostgres, data_dir: Path) -> Non
     assert mode(data_dir / "postgres") == mode(data_dir / "run") == 0o700
     for name in ("postgresql.conf", "pg_hba.conf", "server.log"):
         assert mode(data_dir / "postgres" / name) == 0o600
-    assert await ask(url, "SHOW listen_addresses") == ""
+    assert await fetch_value(url, "SHOW listen_addresses") == ""
     assert postmaster(data_dir).net_connections(kind="inet") == []
-    assert postmaster(data_dir).username() == account_for(data_dir / "postgres").name != "root"
+    assert postmaster(data_dir).username() == get_server_account(data_dir / "postgres").name != "root"
     assert os.getsid(postmaster(data_dir).pid) != os.getsid(0)  # Ctrl-C here does not reach it
-    durable = [await ask(url, f"SHOW {name}") for name in ("fsync", "full_page_writes", "synchronous_commit")]
+    durable = [await fetch_value(url, f"SHOW {name}") for name in ("fsync", "full_page_writes", "synchronous_commit")]
     assert durable == ["on", "on", "on"]
-    assert await ask(url, "SHOW data_checksums") == "on"
+    assert await fetch_value(url, "SHOW data_checksums") == "on"
 
 
 async def test_statements_never_reach_the_log(server: EmbeddedPostgres, data_dir: Path) -> None:
@@ -129,15 +129,15 @@ async def test_statements_never_reach_the_log(server: EmbeddedPostgres, data_dir
     assert "$1" not in log
 
 
-async def test_what_was_stored_is_there_after_a_stop(server: EmbeddedPostgres, data_dir: Path) -> None:
-    await ask(server.start(), "CREATE TABLE t AS SELECT 42 AS a")
+async def test_stored_rows_survive_a_stop(server: EmbeddedPostgres, data_dir: Path) -> None:
+    await fetch_value(server.start(), "CREATE TABLE t AS SELECT 42 AS a")
     process = postmaster(data_dir)
     server.stop()
     assert not runs(process)
-    assert not server.alive()
+    assert not server.is_running()
 
-    assert await ask(server.start(), "SELECT a FROM t") == 42
-    assert server.alive()
+    assert await fetch_value(server.start(), "SELECT a FROM t") == 42
+    assert server.is_running()
 
 
 async def test_the_last_of_two_processes_stops_the_server(server: EmbeddedPostgres, data_dir: Path) -> None:
@@ -145,18 +145,18 @@ async def test_the_last_of_two_processes_stops_the_server(server: EmbeddedPostgr
         url = server.start()
         process = postmaster(data_dir)
         server.stop()
-        assert await ask(url, "SELECT 1") == 1
+        assert await fetch_value(url, "SELECT 1") == 1
         assert server.start() == url
         assert postmaster(data_dir).pid == process.pid
 
-        other.communicate()  # ends its input: it leaves
+        other.communicate()  # closes its input: it exits
 
-    assert await ask(url, "SELECT 1") == 1
+    assert await fetch_value(url, "SELECT 1") == 1
     server.stop()
     assert not runs(process)
 
 
-async def test_a_killed_user_leaves_nothing_behind(server: EmbeddedPostgres, data_dir: Path) -> None:
+async def test_a_killed_process_leaves_nothing_running(server: EmbeddedPostgres, data_dir: Path) -> None:
     with another_user(data_dir) as other:
         server.start()
         other.kill()
@@ -168,55 +168,55 @@ async def test_a_killed_user_leaves_nothing_behind(server: EmbeddedPostgres, dat
         assert not runs(process)
 
 
-async def test_after_a_kill_every_acknowledged_row_is_there(
+async def test_after_a_kill_every_acknowledged_row_is_stored(
     server: EmbeddedPostgres, data_dir: Path, policy: DecisionPolicy
 ) -> None:
     url = server.start()
-    await migrate.upgrade(url)
+    await migrate.upgrade_schema(url)
     database = await Database.connect(url, DatabaseSettings())
-    async with database.work() as work:
-        home = await work.collections.add("home", "contract", policy)
-        ada = await work.persons.add(home.id, "ada", None, {})
+    async with database.transaction() as work:
+        collection = await work.collections.add_collection("home", "contract", policy)
+        ada = await work.persons.add_person(collection.id, "ada", None, {})
 
     os.kill(postmaster(data_dir).pid, signal.SIGKILL)
     with pytest.raises(DatabaseUnavailableError):
         while True:
             await database.ping()
-    assert not server.alive()
+    assert not server.is_running()
     started = time.monotonic()
     assert server.start() == url
 
-    async with database.work(read_only=True) as work:
-        assert await work.persons.get(home.id, ada.id) == ada
+    async with database.transaction(read_only=True) as work:
+        assert await work.persons.get_person(collection.id, ada.id) == ada
     assert time.monotonic() - started < 5
     await database.close()
 
 
-async def test_a_server_found_dying_is_started_anew(server: EmbeddedPostgres, data_dir: Path) -> None:
+async def test_a_server_found_dying_is_restarted(server: EmbeddedPostgres, data_dir: Path) -> None:
     url = server.start()
     for _ in range(5):
         os.kill(postmaster(data_dir).pid, signal.SIGKILL)
 
         assert server.start() == url
 
-        assert await ask(url, "SELECT 1") == 1
+        assert await fetch_value(url, "SELECT 1") == 1
 
 
-async def test_a_stale_process_id_of_a_stranger_does_not_matter(server: EmbeddedPostgres, data_dir: Path) -> None:
+async def test_a_stale_process_id_of_another_process_is_ignored(server: EmbeddedPostgres, data_dir: Path) -> None:
     url = server.start()
     pid_file = data_dir / "postgres" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     server.stop()
-    # A process of the server's own user, which PostgreSQL itself would take for the old server; even in its directory.
-    account = account_for(data_dir / "postgres")
-    options = account.popen_options() | {"cwd": data_dir / "postgres"}
+    # A process of the server's user, even in its directory, which PostgreSQL itself would take for the old server.
+    account = get_server_account(data_dir / "postgres")
+    options = account.build_popen_options() | {"cwd": data_dir / "postgres"}
     with subprocess.Popen(["sleep", "60"], **options) as stranger:
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         (data_dir / "run" / ".s.PGSQL.5432.lock").write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
-        account.give(pid_file)
+        account.set_owner(pid_file)
 
         assert server.start() == url
-        assert await ask(url, "SELECT 1") == 1
+        assert await fetch_value(url, "SELECT 1") == 1
 
         stranger.kill()
 
@@ -227,7 +227,7 @@ async def test_a_data_directory_with_a_long_path(data_dir: Path) -> None:
     with EmbeddedPostgres(deep) as server:
         url = server.start()
 
-        assert await ask(url, "SELECT 1") == 1
+        assert await fetch_value(url, "SELECT 1") == 1
         sockets = Path(postmaster(deep).cwd(), "postmaster.pid").read_text().splitlines()[4]
 
     assert Path(sockets).parent == Path(tempfile.gettempdir())
@@ -253,7 +253,7 @@ def test_files_of_another_version_are_refused(server: EmbeddedPostgres, data_dir
         server.start()
 
 
-def test_an_interrupted_set_up_begins_anew(data_dir: Path) -> None:
+def test_an_interrupted_set_up_is_restarted(data_dir: Path) -> None:
     (data_dir / "postgres.new" / "base").mkdir(parents=True)
 
     with EmbeddedPostgres(data_dir):
@@ -279,36 +279,36 @@ def test_a_directory_closed_to_the_servers_user_is_a_clear_error(data_dir: Path)
 async def test_programs_closed_to_the_servers_user_are_copied(
     server: EmbeddedPostgres, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(SERVER_PACKAGE)
     assert spec is not None
     assert spec.submodule_search_locations
     package = Path(spec.submodule_search_locations[0])
     closed = tmp_path / "closed"  # as below /root
     closed.mkdir(mode=0o700)
-    (closed / PACKAGE).mkdir()
-    (closed / PACKAGE / "pginstall18").symlink_to(package / "pginstall18")
-    (closed / f"{PACKAGE}.libs").symlink_to(package.with_name(f"{PACKAGE}.libs"))
-    spec.submodule_search_locations = [str(closed / PACKAGE)]
+    (closed / SERVER_PACKAGE).mkdir()
+    (closed / SERVER_PACKAGE / "pginstall18").symlink_to(package / "pginstall18")
+    (closed / f"{SERVER_PACKAGE}.libs").symlink_to(package.with_name(f"{SERVER_PACKAGE}.libs"))
+    spec.submodule_search_locations = [str(closed / SERVER_PACKAGE)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
 
-    assert await ask(server.start(), "SELECT 1") == 1
+    assert await fetch_value(server.start(), "SELECT 1") == 1
 
     assert Path(postmaster(data_dir).exe()).is_relative_to(data_dir)
 
 
-def test_who_may_pass_where(data_dir: Path) -> None:
+def test_traversal_permissions(data_dir: Path) -> None:
     data_dir.chmod(0o750)
     inside = data_dir / "inside"
     owner, group = data_dir.stat().st_uid, data_dir.stat().st_gid
 
-    assert Account("other", owner + 1000, group + 1000).blocked_at(inside) == data_dir
-    assert Account("member", owner + 1000, group).blocked_at(inside) is None
-    assert Account("owner", owner, group + 1000).blocked_at(inside) is None
+    assert SystemAccount("other", owner + 1000, group + 1000).find_blocked_directory(inside) == data_dir
+    assert SystemAccount("member", owner + 1000, group).find_blocked_directory(inside) is None
+    assert SystemAccount("owner", owner, group + 1000).find_blocked_directory(inside) is None
 
 
 @pytest.mark.parametrize(("memory_gb", "shared", "connections"), [(0.25, 32, 40), (4, 512, 100), (64, 1024, 100)])
-def test_memory_is_taken_in_proportion(memory_gb: float, shared: int, connections: int) -> None:
-    text = tuning.configuration(Path("/run/it's"), int(memory_gb * 2**30))
+def test_memory_settings_are_proportional(memory_gb: float, shared: int, connections: int) -> None:
+    text = tuning.build_configuration(Path("/run/it's"), int(memory_gb * 2**30))
 
     assert f"shared_buffers = '{shared}MB'" in text
     assert f"max_connections = '{connections}'" in text
@@ -319,7 +319,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(tuning, "CGROUP_LIMITS", (tmp_path / "missing", limit))
     limit.write_text("max\n")
-    assert tuning.memory_bytes() == psutil.virtual_memory().total
+    assert tuning.get_memory_bytes() == psutil.virtual_memory().total
 
     limit.write_text(f"{2**27}\n")
-    assert tuning.memory_bytes() == 2**27
+    assert tuning.get_memory_bytes() == 2**27

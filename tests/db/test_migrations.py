@@ -1,4 +1,4 @@
-"""The schema: equal to the tables, up and down, and refused when it is another."""
+"""The schema: equal to the tables, upgraded and downgraded, and refused when it is another."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from vultus.db import migrate, tables
 from vultus.db.database import Database
-from vultus.db.repositories.collections import partition_of
+from vultus.db.repositories.collections import get_partition_name
 from vultus.db.requirements import check_pgvector, check_server
-from vultus.db.urls import normalise
+from vultus.db.urls import parse_database_url
 from vultus.errors import ExtensionMissingError, SchemaNotCurrentError, SetupError
 from vultus.settings import DatabaseSettings
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 async def test_the_migrated_schema_equals_the_tables(
     database_url: str, database: Database, policy: DecisionPolicy
 ) -> None:
-    async with database.work() as work:
-        await work.collections.add("home", "contract", policy)  # its partition is no difference
+    async with database.transaction() as work:
+        await work.collections.add_collection("home", "contract", policy)  # its partition is no difference
 
     def differences(connection: Connection) -> list[Any]:
-        options = {"include_object": migrate.compared, "compare_type": True, "compare_server_default": True}
+        options = {"include_object": migrate.is_schema_object, "compare_type": True, "compare_server_default": True}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.Base.metadata))
 
     engine = create_async_engine(database_url)
@@ -48,7 +48,7 @@ async def test_the_migrated_schema_equals_the_tables(
 
 
 async def test_constraints_have_the_names_the_tables_give_them(database_url: str) -> None:
-    """Alembic does not compare the names of primary keys and checks; failures are told apart by them."""
+    """Alembic does not compare the names of primary keys and checks; errors are identified by them."""
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     rows = await connection.fetch(
         "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
@@ -60,32 +60,32 @@ async def test_constraints_have_the_names_the_tables_give_them(database_url: str
     assert {row["conname"] for row in rows} == expected
 
 
-async def test_down_and_up_again(bare_database_url: str) -> None:
+async def test_downgrade_and_upgrade_again(bare_database_url: str) -> None:
     url = bare_database_url.replace("postgresql+asyncpg://", "postgres://")
-    assert await migrate.current(url) is None
+    assert await migrate.fetch_current_revision(url) is None
 
-    await migrate.upgrade(url)
-    assert await migrate.current(url) == migrate.head()
-    await migrate.downgrade(url, "base")
-    assert await migrate.current(url) is None
-    await migrate.upgrade(url)
+    await migrate.upgrade_schema(url)
+    assert await migrate.fetch_current_revision(url) == migrate.get_head_revision()
+    await migrate.downgrade_schema(url, "base")
+    assert await migrate.fetch_current_revision(url) is None
+    await migrate.upgrade_schema(url)
 
-    await migrate.check_current(url)
+    await migrate.check_schema_current(url)
 
 
 async def test_two_processes_migrate_once(bare_database_url: str) -> None:
-    await asyncio.gather(*(migrate.upgrade(bare_database_url) for _ in range(3)))
+    await asyncio.gather(*(migrate.upgrade_schema(bare_database_url) for _ in range(3)))
 
-    await migrate.check_current(bare_database_url)
+    await migrate.check_schema_current(bare_database_url)
 
 
 async def test_another_schema_is_refused(bare_database_url: str) -> None:
     with pytest.raises(SchemaNotCurrentError, match="vultus db upgrade"):
-        await migrate.check_current(bare_database_url)
+        await migrate.check_schema_current(bare_database_url)
     with pytest.raises(ExtensionMissingError, match="vultus db upgrade"):
         await Database.connect(bare_database_url, DatabaseSettings())
 
-    await migrate.upgrade(bare_database_url)
+    await migrate.upgrade_schema(bare_database_url)
     connection = await asyncpg.connect(bare_database_url.replace("+asyncpg", ""))
     await connection.execute("UPDATE alembic_version SET version_num = 'newer'")
     await connection.close()
@@ -93,25 +93,25 @@ async def test_another_schema_is_refused(bare_database_url: str) -> None:
     with pytest.raises(SchemaNotCurrentError, match="newer one migrated it"):
         await Database.connect(bare_database_url, DatabaseSettings())
     with pytest.raises(SchemaNotCurrentError, match="newer one migrated it"):
-        await migrate.upgrade(bare_database_url)
+        await migrate.upgrade_schema(bare_database_url)
 
 
 async def test_an_older_schema_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate, "head", lambda: "9999")
+    monkeypatch.setattr(migrate, "get_head_revision", lambda: "9999")
 
     with pytest.raises(SchemaNotCurrentError, match="vultus db upgrade"):
         await Database.connect(database_url, DatabaseSettings())
 
 
 class Answers:
-    """A connection to a server that answers what it is told to."""
+    """A connection that returns a fixed server version and pgvector version."""
 
     def __init__(self, version: int, pgvector: tuple[str, str | None] | None) -> None:
         self._version = version
         self._pgvector = pgvector
 
     async def execute(self, statement: Any, _values: Any = None) -> Answers:
-        self._asks_version = "server_version_num" in str(statement)
+        self._is_version_query = "server_version_num" in str(statement)
         return self
 
     def scalar_one(self) -> str:
@@ -150,7 +150,7 @@ async def test_pgvector_that_is_good_enough() -> None:
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_urls_as_people_write_them(scheme: str) -> None:
-    url = normalise(f"{scheme}://ada:p%40ss@db.example:5433/faces?sslmode=require")
+    url = parse_database_url(f"{scheme}://ada:p%40ss@db.example:5433/faces?sslmode=require")
 
     assert url.render_as_string(hide_password=False) == (
         "postgresql+asyncpg://ada:p%40ss@db.example:5433/faces?ssl=require"
@@ -163,7 +163,7 @@ def test_urls_as_people_write_them(scheme: str) -> None:
 )
 def test_other_urls_are_refused_without_repeating_them(url: str) -> None:
     with pytest.raises(SetupError) as caught:
-        normalise(url)
+        parse_database_url(url)
 
     assert "VULTUS_DATABASE__URL" in caught.value.detail
     assert "geheim" not in caught.value.detail
@@ -177,19 +177,19 @@ PARTITION = """
 
 async def test_templates_stay_in_one_place_and_out_of_the_statistics(bare_database_url: str) -> None:
     """In a partition as old as the first schema too: nothing is moved to a TOAST table, nothing sampled."""
-    old, home = uuid4().hex, uuid4()
-    await migrate.upgrade(bare_database_url, "0001")
+    old, collection_id = uuid4().hex, uuid4()
+    await migrate.upgrade_schema(bare_database_url, "0001")
     connection = await asyncpg.connect(bare_database_url.replace("+asyncpg", ""))
     await connection.execute(PARTITION.format(old))
     for column in ("embedding", "source_sha256"):
         await connection.execute(f"ALTER TABLE faces_{old} ALTER {column} SET STATISTICS 0")
-    await migrate.upgrade(bare_database_url)
+    await migrate.upgrade_schema(bare_database_url)
     database = await Database.connect(bare_database_url, DatabaseSettings(pool_size=1))
-    async with database.work() as work:
-        await work.collections._make_partition(home)
+    async with database.transaction() as work:
+        await work.collections._create_partition(collection_id)
     await database.close()
 
-    partitions = {f"faces_{old}", partition_of(home)}
+    partitions = {f"faces_{old}", get_partition_name(collection_id)}
     toasted = await connection.fetch("SELECT relname FROM pg_class WHERE relname ^@ 'faces' AND reltoastrelid <> 0")
     columns = await connection.fetch(
         "SELECT attrelid::regclass::text, attname, attstorage = 'p', coalesce(attstattarget, -1) = 0 FROM pg_attribute"
@@ -200,10 +200,12 @@ async def test_templates_stay_in_one_place_and_out_of_the_statistics(bare_databa
     unsampled = {(table, column) for table, column, _, hidden in columns if hidden}
 
     assert toasted == []
-    assert {(table, column) for table, names in everywhere(tables.INLINE, partitions) for column in names} <= plain
-    assert {(table, column) for table, names in everywhere(tables.UNSAMPLED, partitions) for column in names} == (
-        unsampled
-    )
+    assert {
+        (table, column) for table, names in everywhere(tables.INLINE_COLUMNS, partitions) for column in names
+    } <= plain
+    assert {
+        (table, column) for table, names in everywhere(tables.UNSAMPLED_COLUMNS, partitions) for column in names
+    } == (unsampled)
 
 
 def everywhere(columns: dict[str, tuple[str, ...]], partitions: set[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -215,17 +217,17 @@ def everywhere(columns: dict[str, tuple[str, ...]], partitions: set[str]) -> Ite
 
 async def _with_three_faces(url: str, revision: str) -> asyncpg.Connection:
     """Return a connection to a database of a revision with three faces in a collection."""
-    await migrate.upgrade(url, revision)
-    home = uuid4().hex
+    await migrate.upgrade_schema(url, revision)
+    collection_id = uuid4().hex
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    await connection.execute(PARTITION.format(home))
+    await connection.execute(PARTITION.format(collection_id))
     await connection.execute("ALTER TABLE faces DISABLE TRIGGER ALL")
     await connection.execute(
-        f"INSERT INTO faces_{home} (collection_id, id, person_id, consent_id, consent_expires_at, contract_id,"
+        f"INSERT INTO faces_{collection_id} (collection_id, id, person_id, consent_id, consent_expires_at, contract_id,"
         " embedding, size_px, sharpness, brightness, yaw_deg, pitch_deg, roll_deg, score, source_sha256)"
         " SELECT $1, gen_random_uuid(), $1, $1, 'infinity', 'contract', '[1,0]', 0, 0, 0, 0, 0, 0, 0, at::text::bytea"
         " FROM generate_series(1, 3) AS at",
-        home,
+        collection_id,
     )
     return connection
 
@@ -233,20 +235,20 @@ async def _with_three_faces(url: str, revision: str) -> asyncpg.Connection:
 async def test_faces_are_numbered_when_the_schema_grows_and_stay_when_it_shrinks(bare_database_url: str) -> None:
     connection = await _with_three_faces(bare_database_url, "0003")
 
-    await migrate.upgrade(bare_database_url, "0004")
+    await migrate.upgrade_schema(bare_database_url, "0004")
     assert [row["number"] for row in await connection.fetch("SELECT number FROM faces ORDER BY number")] == [1, 2, 3]
     assert await connection.fetchval("SELECT count(code) FROM faces") == 0
-    await migrate.downgrade(bare_database_url, "0003")
+    await migrate.downgrade_schema(bare_database_url, "0003")
 
     assert await connection.fetchval("SELECT count(*) FROM faces") == 3
     await connection.close()
 
 
-async def test_codes_of_another_kind_go_and_nothing_else(bare_database_url: str) -> None:
-    """Either way: a server must not take codes made by other planes for its own."""
+async def test_codes_of_another_quantizer_are_deleted_and_nothing_else(bare_database_url: str) -> None:
+    """In both directions: a server must not use codes of other hyperplanes."""
     connection = await _with_three_faces(bare_database_url, "0005")
     await connection.execute("ALTER TABLE codings DISABLE TRIGGER ALL")
-    for step, revision in ((migrate.upgrade, "0006"), (migrate.downgrade, "0005")):
+    for step, revision in ((migrate.upgrade_schema, "0006"), (migrate.downgrade_schema, "0005")):
         await connection.execute("UPDATE faces SET code = 'x'")
         await connection.execute(
             "INSERT INTO codings (collection_id, contract_id, centre, bits)"

@@ -1,4 +1,4 @@
-"""The exact search: right, isolated, and only in the collection's own partition."""
+"""The exact search: correct, isolated, and only in the collection's own partition."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sqlalchemy import event, text
 
 from vultus.db.database import Database
 from vultus.db.repositories import ranking
-from vultus.db.repositories.collections import partition_of
+from vultus.db.repositories.collections import get_partition_name
 from vultus.domain import Fusion
 from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
-    from vultus.db.database import Look, Work
+    from vultus.db.database import HotQueries, UnitOfWork
     from vultus.domain import Collection, DecisionPolicy, FloatArray, NumberArray
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -28,21 +28,21 @@ Towards = Callable[..., "FloatArray"]
 SOON = datetime.now(UTC) + timedelta(hours=1)
 
 
-async def names(database: Database, home: Collection, probe: FloatArray, limit: int = 5) -> list[str | None]:
-    async with database.work(read_only=True) as work:
-        (found,) = await work.faces.search(home.id, home.contract_id, probe[None, :], limit)
+async def names(database: Database, collection: Collection, probe: FloatArray, limit: int = 5) -> list[str | None]:
+    async with database.transaction(read_only=True) as work:
+        (found,) = await work.faces.search_exact(collection.id, collection.space_id, probe[None, :], limit)
     return [candidate.external_id for candidate in found.candidates]
 
 
 async def test_each_person_once_best_first(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        await enrol(work, home, "bob", towards(0, tilt=0.9))
-        ada = await enrol(work, home, "ada", towards(0, tilt=0.2), towards(0), towards(0, tilt=0.4))
+    async with database.transaction() as work:
+        await enrol(work, collection, "bob", towards(0, tilt=0.9))
+        ada = await enrol(work, collection, "ada", towards(0, tilt=0.2), towards(0), towards(0, tilt=0.4))
 
-    async with database.work(read_only=True) as work:
-        (found,) = await work.faces.search(home.id, home.contract_id, towards(0)[None, :], 5)
+    async with database.transaction(read_only=True) as work:
+        (found,) = await work.faces.search_exact(collection.id, collection.space_id, towards(0)[None, :], 5)
 
     assert [candidate.external_id for candidate in found.candidates] == ["ada", "bob"]
     assert found.gallery_size == 4
@@ -53,64 +53,71 @@ async def test_each_person_once_best_first(
 
 
 async def test_one_person_may_own_all_the_nearest_faces(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        await enrol(work, home, "ada", *(towards(0, tilt=0.001 * at) for at in range(40)))
-        await enrol(work, home, "bob", towards(0, tilt=0.5))
-        await enrol(work, home, "eve", towards(0, tilt=0.7))
+    async with database.transaction() as work:
+        await enrol(work, collection, "ada", *(towards(0, tilt=0.001 * at) for at in range(40)))
+        await enrol(work, collection, "bob", towards(0, tilt=0.5))
+        await enrol(work, collection, "eve", towards(0, tilt=0.7))
 
-    assert await names(database, home, towards(0), limit=2) == ["ada", "bob"]
+    assert await names(database, collection, towards(0), limit=2) == ["ada", "bob"]
 
 
-async def test_an_expired_consent_hides_its_faces_at_once(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+async def test_an_expired_consent_hides_its_faces_immediately(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        ada = await enrol(work, home, "ada", towards(0), expires_at=SOON)
-        await enrol(work, home, "bob", towards(0, tilt=0.3))
-    assert await names(database, home, towards(0)) == ["ada", "bob"]
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0), expires_at=SOON)
+        await enrol(work, collection, "bob", towards(0, tilt=0.3))
+    assert await names(database, collection, towards(0)) == ["ada", "bob"]
 
-    async with database.work() as work:
-        await work.consents.change(home.id, ada.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
+    async with database.transaction() as work:
+        await work.consents.update_consent(collection.id, ada.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
 
-    assert await names(database, home, towards(0)) == ["bob"]
-    async with database.work(read_only=True) as work:
-        assert await work.faces.best_of_person(home.id, ada.person.id, home.contract_id, towards(0)) is None
-        assert await work.faces.count(home.id, home.contract_id) == 1
+    assert await names(database, collection, towards(0)) == ["bob"]
+    async with database.transaction(read_only=True) as work:
+        assert (
+            await work.faces.find_person_similarity(collection.id, ada.person.id, collection.space_id, towards(0))
+            is None
+        )
+        assert await work.faces.count_templates(collection.id, collection.space_id) == 1
 
 
-async def test_collections_and_contracts_never_meet(
-    database: Database, home: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
+async def test_collections_and_spaces_are_isolated(
+    database: Database, collection: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        other = await work.collections.add("other", home.contract_id, policy)
-        await enrol(work, home, "ada", towards(0))
+    async with database.transaction() as work:
+        other = await work.collections.add_collection("other", collection.space_id, policy)
+        await enrol(work, collection, "ada", towards(0))
         await enrol(work, other, "eve", towards(0))
-        await enrol(work, home, "old", towards(0), contract_id="another network")
+        await enrol(work, collection, "old", towards(0), space_id="another network")
 
-    assert await names(database, home, towards(0)) == ["ada"]
+    assert await names(database, collection, towards(0)) == ["ada"]
     assert await names(database, other, towards(0)) == ["eve"]
-    async with database.work(read_only=True) as work:
-        assert await work.faces.best_of_person(other.id, uuid4(), home.contract_id, towards(0)) is None
+    async with database.transaction(read_only=True) as work:
+        assert await work.faces.find_person_similarity(other.id, uuid4(), collection.space_id, towards(0)) is None
 
 
-async def test_an_empty_gallery_answers_every_probe(database: Database, home: Collection, towards: Towards) -> None:
-    async with database.work(read_only=True) as work:
-        found = await work.faces.search(home.id, home.contract_id, np.stack([towards(0), towards(1)]), 3)
-        none = await work.faces.search(home.id, home.contract_id, np.empty((0, 8), np.float32), 3)
+async def test_an_empty_gallery_returns_a_result_per_probe(
+    database: Database, collection: Collection, towards: Towards
+) -> None:
+    async with database.transaction(read_only=True) as work:
+        found = await work.faces.search_exact(collection.id, collection.space_id, np.stack([towards(0), towards(1)]), 3)
+        none = await work.faces.search_exact(collection.id, collection.space_id, np.empty((0, 8), np.float32), 3)
 
     assert [(result.candidates, result.gallery_size) for result in found] == [((), 0), ((), 0)]
     assert none == ()
 
 
 async def test_the_closest_face_of_one_person(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        ada = await enrol(work, home, "ada", towards(0), towards(1), towards(2))
-        await enrol(work, home, "bob", towards(1, tilt=0.1))
-        best = await work.faces.best_of_person(home.id, ada.person.id, home.contract_id, towards(1, tilt=0.1))
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0), towards(1), towards(2))
+        await enrol(work, collection, "bob", towards(1, tilt=0.1))
+        best = await work.faces.find_person_similarity(
+            collection.id, ada.person.id, collection.space_id, towards(1, tilt=0.1)
+        )
 
     assert best is not None
     assert best[0] == pytest.approx(np.cos(0.1), abs=1e-3)
@@ -118,23 +125,25 @@ async def test_the_closest_face_of_one_person(
 
 
 async def test_the_mean_of_several_faces_may_beat_a_single_close_one(
-    database: Database, home: Collection, enrol: Enrol, towards: Towards
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
     """Ada's faces lie on either side of the probe; Bob's one face is nearer than each, Ada's mean is nearer still."""
     probe = towards(0)
     sides = [towards(0, tilt=0.5), towards(0, tilt=-0.5)]
-    async with database.work() as work:
-        ada = await enrol(work, home, "ada", *sides, towards(1))
-        await work.faces.delete(home.id, ada.person.id, ada.faces[2].id)
-        await enrol(work, home, "old", towards(0), contract_id="another network")
-        await enrol(work, home, "bob", towards(0, tilt=0.3))
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", *sides, towards(1))
+        await work.faces.delete_face(collection.id, ada.person.id, ada.faces[2].id)
+        await enrol(work, collection, "old", towards(0), space_id="another network")
+        await enrol(work, collection, "bob", towards(0, tilt=0.3))
 
-    async with database.work(read_only=True) as work:
+    async with database.transaction(read_only=True) as work:
         order = {}
         for fusion in Fusion:
-            (found,) = await work.faces.search(home.id, home.contract_id, probe[None, :], 5, fusion)
+            (found,) = await work.faces.search_exact(collection.id, collection.space_id, probe[None, :], 5, fusion)
             order[fusion] = [(one.external_id, round(one.similarity, 2)) for one in found.candidates]
-        verified = await work.faces.best_of_person(home.id, ada.person.id, home.contract_id, probe, Fusion.MEAN)
+        verified = await work.faces.find_person_similarity(
+            collection.id, ada.person.id, collection.space_id, probe, Fusion.MEAN
+        )
 
     assert order == {Fusion.BEST: [("bob", 0.96), ("ada", 0.88)], Fusion.MEAN: [("ada", 1.0), ("bob", 0.96)]}
     assert verified is not None
@@ -145,17 +154,17 @@ async def test_the_mean_of_several_faces_may_beat_a_single_close_one(
 def brute_force(
     vectors: FloatArray, owners: list[UUID], probe: FloatArray, limit: int, fusion: Fusion, shortlist: int
 ) -> tuple[list[float], dict[UUID, float]]:
-    """Return the best similarities and the shortlisted persons', in float64 of the stored float16."""
-    stored, asked = vectors.astype(np.float16).astype(np.float64), probe.astype(np.float16).astype(np.float64)
-    cosines = stored @ asked / (np.linalg.norm(stored, axis=1) * np.linalg.norm(asked))
+    """Return the best similarities and those of the shortlisted persons, in float64 of the stored float16."""
+    stored, stored_probe = vectors.astype(np.float16).astype(np.float64), probe.astype(np.float16).astype(np.float64)
+    cosines = stored @ stored_probe / (np.linalg.norm(stored, axis=1) * np.linalg.norm(stored_probe))
     best: dict[UUID, float] = {}
     for owner, cosine in zip(owners, cosines, strict=True):
         best[owner] = max(best.get(owner, -2), float(cosine))
     if fusion is Fusion.MEAN:
         closest = sorted(best, key=lambda owner: -best[owner])[: limit + shortlist]
         means = {owner: stored[[one == owner for one in owners]].mean(axis=0) for owner in closest}
-        lengths = np.linalg.norm(asked)
-        best = {owner: float(mean @ asked / np.linalg.norm(mean) / lengths) for owner, mean in means.items()}
+        lengths = np.linalg.norm(stored_probe)
+        best = {owner: float(mean @ stored_probe / np.linalg.norm(mean) / lengths) for owner, mean in means.items()}
     return sorted(best.values(), reverse=True)[:limit], best
 
 
@@ -186,28 +195,28 @@ async def test_search_equals_brute_force(
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
-    vectors, asked = units(sum(owned)), units(probes)
+    vectors, probe_vectors = units(sum(owned)), units(probes)
     owners: list[UUID] = []
-    async with database.work() as work:
-        home = await work.collections.add(str(uuid4()), "contract", policy)
+    async with database.transaction() as work:
+        collection = await work.collections.add_collection(str(uuid4()), "contract", policy)
         for at, count in enumerate(owned):
-            mine = vectors[len(owners) : len(owners) + count]
-            person = (await enrol(work, home, str(at), *mine)).person
+            person_vectors = vectors[len(owners) : len(owners) + count]
+            person = (await enrol(work, collection, str(at), *person_vectors)).person
             owners += [person.id] * count
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ranking, "SHORTLIST", shortlist)
-            found = await work.faces.search(home.id, "contract", asked, limit, fusion)
+            patch.setattr(ranking, "MEAN_SHORTLIST_SIZE", shortlist)
+            found = await work.faces.search_exact(collection.id, "contract", probe_vectors, limit, fusion)
         alone = [
-            await work.faces.best_of_person(home.id, owner, "contract", asked[0], fusion)
+            await work.faces.find_person_similarity(collection.id, owner, "contract", probe_vectors[0], fusion)
             for owner in dict.fromkeys(owners)
         ]
 
-    _, everybody = brute_force(vectors, owners, asked[0], len(owners), fusion, 0)
+    _, everybody = brute_force(vectors, owners, probe_vectors[0], len(owners), fusion, 0)
     rounding = 1e-6 if fusion is Fusion.BEST else 3e-4  # PostgreSQL rounds a mean to float16 once more
     for owner, one in zip(dict.fromkeys(owners), alone, strict=True):
         assert one is not None
         assert one[0] == pytest.approx(everybody[owner], abs=rounding)
-    for probe, result in zip(asked, found, strict=True):
+    for probe, result in zip(probe_vectors, found, strict=True):
         expected, best = brute_force(vectors, owners, probe, limit, fusion, shortlist)
         cosines = [candidate.similarity for candidate in result.candidates]
         np.testing.assert_allclose(cosines, expected, atol=rounding)
@@ -239,83 +248,92 @@ async def test_an_index_that_proposes_the_closest_changes_nothing(
     random = np.random.default_rng(seed)
     vectors = random.normal(size=(sum(owned) + 2, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    asked, vectors = vectors[:2], vectors[2:]
-    async with database.work() as work:
-        home = await work.collections.add(str(uuid4()), "contract", policy)
-        for at, mine in enumerate(np.split(vectors, np.cumsum(owned)[:-1])):
-            await enrol(work, home, str(at), *mine)
+    probe_vectors, vectors = vectors[:2], vectors[2:]
+    async with database.transaction() as work:
+        collection = await work.collections.add_collection(str(uuid4()), "contract", policy)
+        for at, person_vectors in enumerate(np.split(vectors, np.cumsum(owned)[:-1])):
+            await enrol(work, collection, str(at), *person_vectors)
 
-    async with database.work(read_only=True) as work:
-        numbers = np.sort(await work.codes.numbers(home.id, "contract"))
-        seen = numbers[: max(0, len(numbers) - newer)]
-        after = int(seen[-1]) if len(seen) else 0
-        proposals = [random.permutation(seen), np.concatenate([seen, seen, numbers])]
-        expected = await work.faces.search(home.id, "contract", asked, limit, fusion)
-        found = await work.faces.rescore(home.id, "contract", asked, proposals, after, limit, fusion)
-        none = await work.faces.rescore(home.id, "contract", asked[:0], [], after, limit, fusion)
+    async with database.transaction(read_only=True) as work:
+        numbers = np.sort(await work.codes.list_template_numbers(collection.id, "contract"))
+        indexed_numbers = numbers[: max(0, len(numbers) - newer)]
+        after = int(indexed_numbers[-1]) if len(indexed_numbers) else 0
+        proposals = [random.permutation(indexed_numbers), np.concatenate([indexed_numbers, indexed_numbers, numbers])]
+        expected = await work.faces.search_exact(collection.id, "contract", probe_vectors, limit, fusion)
+        found = await work.faces.rescore_proposals(
+            collection.id, "contract", probe_vectors, proposals, after, limit, fusion
+        )
+        none = await work.faces.rescore_proposals(
+            collection.id, "contract", probe_vectors[:0], [], after, limit, fusion
+        )
 
     assert [result.candidates for result in found] == [result.candidates for result in expected]
     assert {result.gallery_size for result in found} == {min(newer, len(numbers))}
     assert none == ()
 
 
-async def test_an_index_proposes_and_the_database_disposes(
-    database: Database, home: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
+async def test_proposals_are_checked_against_the_database(
+    database: Database, collection: Collection, policy: DecisionPolicy, enrol: Enrol, towards: Towards
 ) -> None:
-    async with database.work() as work:
-        other = await work.collections.add("other", home.contract_id, policy)
-        ada = await enrol(work, home, "ada", towards(0), towards(1))
-        await enrol(work, home, "bob", towards(0, tilt=0.3))
-        late = await enrol(work, home, "late", towards(0), expires_at=SOON)
-        await enrol(work, home, "old", towards(0), contract_id="another network")
+    async with database.transaction() as work:
+        other = await work.collections.add_collection("other", collection.space_id, policy)
+        ada = await enrol(work, collection, "ada", towards(0), towards(1))
+        await enrol(work, collection, "bob", towards(0, tilt=0.3))
+        late = await enrol(work, collection, "late", towards(0), expires_at=SOON)
+        await enrol(work, collection, "old", towards(0), space_id="another network")
         await enrol(work, other, "far", towards(0))
-        after = max(await work.codes.last_number(home.id), await work.codes.last_number(other.id))
-        await enrol(work, home, "new", towards(0, tilt=0.6))
+        after = max(
+            await work.codes.get_last_template_number(collection.id),
+            await work.codes.get_last_template_number(other.id),
+        )
+        await enrol(work, collection, "new", towards(0, tilt=0.6))
     everything = np.arange(after + 100, dtype=np.int64)
 
     async def found(*proposals: NumberArray) -> list[list[str | None]]:
         probes = np.stack([towards(0)] * len(proposals))
-        async with database.work(read_only=True) as work:
-            results = await work.faces.rescore(home.id, home.contract_id, probes, proposals, after, 5)
+        async with database.transaction(read_only=True) as work:
+            results = await work.faces.rescore_proposals(
+                collection.id, collection.space_id, probes, proposals, after, 5
+            )
         assert {result.gallery_size for result in results} <= {1}
         return [[candidate.external_id for candidate in result.candidates] for result in results]
 
     assert await found(everything, everything[:0]) == [["ada", "late", "bob", "new"], ["new"]]
-    async with database.work() as work:
-        await work.consents.change(home.id, late.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
-        await work.faces.delete(home.id, ada.person.id, ada.faces[0].id)
+    async with database.transaction() as work:
+        await work.consents.update_consent(collection.id, late.consent.id, expires_at=datetime(2026, 1, 3, tzinfo=UTC))
+        await work.faces.delete_face(collection.id, ada.person.id, ada.faces[0].id)
     assert await found(everything) == [["bob", "new", "ada"]]
-    async with database.work() as work:
-        await work.persons.delete(home.id, ada.person.id)
+    async with database.transaction() as work:
+        await work.persons.delete_person(collection.id, ada.person.id)
     assert await found(everything) == [["bob", "new"]]
 
 
-async def plan_of(database: Database, ask: Callable[[Work], Awaitable[Any]]) -> str:
-    """Return how PostgreSQL answers the last statement of a question."""
-    asked: list[tuple[str, Any]] = []
+async def plan_of(database: Database, run_query: Callable[[UnitOfWork], Awaitable[Any]]) -> str:
+    """Return PostgreSQL's plan of the last statement of a query."""
+    statements: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
+        statements.append((statement, parameters))
 
     event.listen(database._engine.sync_engine, "before_cursor_execute", note)
-    async with database.work(read_only=True) as work:
-        await ask(work)
+    async with database.transaction(read_only=True) as work:
+        await run_query(work)
         event.remove(database._engine.sync_engine, "before_cursor_execute", note)
         connection = await work._session.connection()
-        rows = await connection.exec_driver_sql(f"EXPLAIN {asked[-1][0]}", asked[-1][1])
+        rows = await connection.exec_driver_sql(f"EXPLAIN {statements[-1][0]}", statements[-1][1])
         return "\n".join(row[0] for row in rows)
 
 
 @pytest.fixture(params=[True, False], ids=["with statistics", "without"])
-async def crowd(database: Database, home: Collection, request: pytest.FixtureRequest) -> UUID:
+async def large_collection_person(database: Database, collection: Collection, request: pytest.FixtureRequest) -> UUID:
     """A collection with enough faces for an index to be worth reading; returns one of its persons."""
-    async with database.work() as work:
+    async with database.transaction() as work:
         execute = work._session.execute
         await execute(
             text(
                 "INSERT INTO persons (id, collection_id) SELECT gen_random_uuid(), :home FROM generate_series(1, 5000)"
             ),
-            {"home": home.id},
+            {"home": collection.id},
         )
         await execute(
             text(
@@ -330,36 +348,49 @@ async def crowd(database: Database, home: Collection, request: pytest.FixtureReq
                 " SELECT collection_id, id, person_id, id, expires_at, :contract, '[1,0,0,0,0,0,0,0]',"
                 " 0, 0, 0, 0, 0, 0, 0, '' FROM consents"
             ),
-            {"contract": home.contract_id},
+            {"contract": collection.space_id},
         )
         if request.param:
-            await execute(text(f"ANALYZE {partition_of(home.id)}"))
-        (first,) = await work.persons.page(home.id, after=None, limit=1)
+            await execute(text(f"ANALYZE {get_partition_name(collection.id)}"))
+        (first,) = await work.persons.list_persons(collection.id, after=None, limit=1)
         return first.id
 
 
 @pytest.mark.parametrize("fusion", Fusion)
 async def test_a_search_reads_its_collections_partition_and_no_other(
-    database: Database, home: Collection, policy: DecisionPolicy, crowd: UUID, towards: Towards, fusion: Fusion
+    database: Database,
+    collection: Collection,
+    policy: DecisionPolicy,
+    large_collection_person: UUID,
+    towards: Towards,
+    fusion: Fusion,
 ) -> None:
-    async with database.work() as work:
-        other = await work.collections.add("other", "contract", policy)
-    probe, contract = towards(0), home.contract_id
-    number = f" {partition_of(home.id)}_number_idx"
-    async with database.work(read_only=True) as work:
-        newest = await work.codes.last_number(home.id)
+    async with database.transaction() as work:
+        other = await work.collections.add_collection("other", "contract", policy)
+    probe, space_id = towards(0), collection.space_id
+    number = f" {get_partition_name(collection.id)}_number_idx"
+    async with database.transaction(read_only=True) as work:
+        newest = await work.codes.get_last_template_number(collection.id)
     proposals = [np.arange(newest - 400, newest)]
 
-    exact = await plan_of(database, lambda work: work.faces.search(home.id, contract, probe[None], 3, fusion))
-    rescored = await plan_of(
-        database, lambda work: work.faces.rescore(home.id, contract, probe[None], proposals, newest - 5, 3, fusion)
+    exact = await plan_of(
+        database, lambda work: work.faces.search_exact(collection.id, space_id, probe[None], 3, fusion)
     )
-    alone = await plan_of(database, lambda work: work.faces.best_of_person(home.id, crowd, contract, probe, fusion))
-    last = await plan_of(database, lambda work: work.codes.last_number(home.id))
+    rescored = await plan_of(
+        database,
+        lambda work: work.faces.rescore_proposals(
+            collection.id, space_id, probe[None], proposals, newest - 5, 3, fusion
+        ),
+    )
+    alone = await plan_of(
+        database,
+        lambda work: work.faces.find_person_similarity(collection.id, large_collection_person, space_id, probe, fusion),
+    )
+    last = await plan_of(database, lambda work: work.codes.get_last_template_number(collection.id))
 
     for plan in (exact, rescored, alone, last):
-        assert partition_of(other.id) not in plan
-    assert partition_of(home.id) in exact
+        assert get_partition_name(other.id) not in plan
+    assert get_partition_name(collection.id) in exact
     assert rescored.count(number) == 3  # the proposals, and the newer ones counted and compared
     assert number in last
     for plan in (rescored, alone, last):
@@ -367,41 +398,41 @@ async def test_a_search_reads_its_collections_partition_and_no_other(
 
 
 async def test_only_a_statement_that_names_its_partition_keeps_its_plan(
-    database_url: str, home: Collection, crowd: UUID, towards: Towards
+    database_url: str, collection: Collection, large_collection_person: UUID, towards: Towards
 ) -> None:
     database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
-    probe, contract = towards(0)[None], home.contract_id
-    async with database.work(read_only=True) as work:
-        newest = await work.codes.last_number(home.id)
+    probe, space_id = towards(0)[None], collection.space_id
+    async with database.transaction(read_only=True) as work:
+        newest = await work.codes.get_last_template_number(collection.id)
     proposals = [np.arange(newest - 400, newest)]
 
-    async def rescore(work: Look, fusion: Fusion) -> None:
-        await work.faces.rescore(home.id, contract, probe, proposals, newest - 5, 3, fusion)
+    async def rescore(work: HotQueries, fusion: Fusion) -> None:
+        await work.faces.rescore_proposals(collection.id, space_id, probe, proposals, newest - 5, 3, fusion)
 
-    async def search_both_ways(work: Look, fusion: Fusion) -> None:
-        await work.faces.search(home.id, contract, probe, 3, fusion)
+    async def search_both_ways(work: HotQueries, fusion: Fusion) -> None:
+        await work.faces.search_exact(collection.id, space_id, probe, 3, fusion)
         await rescore(work, fusion)
 
     for _ in range(3):
         for fusion in (Fusion.MEAN, Fusion.BEST):
-            async with database.look() as look:
-                await search_both_ways(look, fusion)
-        async with database.work() as work:
+            async with database.hot_queries() as queries:
+                await search_both_ways(queries, fusion)
+        async with database.transaction() as work:
             await search_both_ways(work, Fusion.BEST)
 
-    async with database.look() as look:
-        await rescore(look, Fusion.BEST)
-        ask = look.faces._session.execute
-        statements = await ask(
+    async with database.hot_queries() as queries:
+        await rescore(queries, Fusion.BEST)
+        execute = queries.faces._session.execute
+        statements = await execute(
             text("SELECT name, parameter_types AS types FROM pg_prepared_statements WHERE generic_plans = 4"), {}
         )
         ((name, types),) = statements
-        explained = await ask(text(f'EXPLAIN EXECUTE "{name}" ({", ".join(["NULL"] * len(types))})'), {})
+        explained = await execute(text(f'EXPLAIN EXECUTE "{name}" ({", ".join(["NULL"] * len(types))})'), {})
         plan = "\n".join(row[0] for row in explained)
-        anew = await ask(text("SELECT statement FROM pg_prepared_statements WHERE generic_plans = 0"), {})
-        planned_anew = "\n".join(row.statement for row in anew)
+        custom_plans = await execute(text("SELECT statement FROM pg_prepared_statements WHERE generic_plans = 0"), {})
+        custom_planned = "\n".join(row.statement for row in custom_plans)
     await database.close()
 
-    assert plan.count(f" {partition_of(home.id)}_number_idx") == 3
+    assert plan.count(f" {get_partition_name(collection.id)}_number_idx") == 3
     assert "Seq Scan on faces" not in plan
-    assert planned_anew.count("FROM unnest") == 5  # three of the look, two of the transaction
+    assert custom_planned.count("FROM unnest") == 5  # three of the hot queries, two of the transaction

@@ -1,4 +1,4 @@
-"""Ids rise, whatever the clock does, and say when they were made."""
+"""Ids increase whatever the clock does, and contain their creation time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from uuid import RFC_4122, UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vultus.utils.ids import IdMaker, new_id
+from vultus.utils.ids import IdGenerator, new_id
 
 moments = st.lists(st.integers(min_value=0, max_value=2**48 - 2), min_size=1, max_size=50)
 
 
 @given(moments)
-def test_ids_rise_though_the_clock_stands_or_goes_back(clock: list[int]) -> None:
-    maker = IdMaker()
+def test_ids_increase_though_the_clock_stands_or_is_set_back(clock: list[int]) -> None:
+    maker = IdGenerator()
 
-    ids = [maker.make(now) for now in clock]
+    ids = [maker.make_id(now) for now in clock]
 
     assert ids == sorted(set(ids))
 
 
 @given(moments)
 def test_an_id_is_a_version_7_uuid_of_its_millisecond(clock: list[int]) -> None:
-    maker = IdMaker()
+    maker = IdGenerator()
 
     for now in sorted(set(clock)):
-        made = maker.make(now + 1)
+        made = maker.make_id(now + 1)
         assert (made.version, made.variant, made.int >> 80) == (7, RFC_4122, now + 1)
 
 
@@ -39,27 +39,27 @@ def test_threads_never_share_an_id() -> None:
 
 
 def test_a_full_millisecond_borrows_from_the_next() -> None:
-    maker = IdMaker()
-    first = maker.make(1000)
+    maker = IdGenerator()
+    first = maker.make_id(1000)
     maker._random = 2**74 - 1
 
-    second = maker.make(1000)
+    second = maker.make_id(1000)
 
     assert second.int >> 80 == 1001
     assert second > first
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.booleans())
-def test_many_ids_at_once_rise_between_single_ones(counts: list[int], nearly_full: bool) -> None:
-    maker = IdMaker()
-    ids = [maker.make()]
+def test_ids_in_bulk_increase_between_single_ones(counts: list[int], nearly_full: bool) -> None:
+    maker = IdGenerator()
+    ids = [maker.make_id()]
     if nearly_full:
-        maker._unix_ms += 10**6  # the clock stands still
+        maker._unix_ms += 10**6  # the clock does not advance
         maker._random = 2**74 - 2**33
 
     for count in counts:
-        ids += [UUID(bytes=row.tobytes()) for row in maker.make_many(count)]
-        ids.append(maker.make())
+        ids += [UUID(bytes=row.tobytes()) for row in maker.make_ids(count)]
+        ids.append(maker.make_id())
 
     assert ids == sorted(set(ids))
     assert {(made.version, made.variant) for made in ids} == {(7, RFC_4122)}

@@ -29,6 +29,6 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, vari
 
 
 @pytest.mark.parametrize("given", [{"server": {"host": ""}}])
-def test_an_option_cannot_name_all_networks_by_naming_none(given: dict[str, Any]) -> None:
+def test_an_option_cannot_select_all_networks_by_naming_none(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="host"):
         Settings(**given)

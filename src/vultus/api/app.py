@@ -1,4 +1,4 @@
-"""The FastAPI application: routes, problems, documentation. Services are given, not made."""
+"""The FastAPI application: routes, problem details, documentation. Services are passed in."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from starlette.staticfiles import StaticFiles
 
 from vultus import __version__
 from vultus.api import problems
-from vultus.api.guard import ROLE
-from vultus.api.middleware import RequestContext
-from vultus.api.openapi import add_examples
+from vultus.api.guard import REQUIRED_ROLE_KEY
+from vultus.api.middleware import RequestContextMiddleware
+from vultus.api.openapi import add_example
 from vultus.api.routes import collections, persons, recognition, registration, system, transitions, vectors
 from vultus.schemas.system import Problem
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vultus.services.wiring import Services
 
-ASSETS = "/docs-assets"
+DOCS_ASSETS_PATH = "/docs-assets"
 DESCRIPTION = """Register people with their consent, recognise them in photos, forget them completely.
 
 Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are problem details (RFC 9457) with a stable
@@ -32,12 +32,12 @@ Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are pro
 
 
 def create_app(services: Services, *, max_requests: int, metrics: bool = True) -> FastAPI:
-    """Build the application on services that are open for as long as it runs.
+    """Build the application on services that stay open while it runs.
 
     Args:
-        services: Given to every route.
-        max_requests: Requests under way before new ones are refused.
-        metrics: Whether whoever reaches the server may read how busy it is.
+        services: Available to every route.
+        max_requests: Requests in flight before new ones are refused.
+        metrics: Whether to serve `GET /metrics`, which requires no key.
     """
     app = FastAPI(
         title="Vultus",
@@ -52,8 +52,8 @@ def create_app(services: Services, *, max_requests: int, metrics: bool = True) -
     )
     app.state.services = services
     app.state.bodies_bytes = 0  # held in memory by all requests together
-    app.add_middleware(RequestContext, max_requests=max_requests)
-    problems.install(app)
+    app.add_middleware(RequestContextMiddleware, max_requests=max_requests)
+    problems.register_error_handlers(app)
     v1 = APIRouter(prefix="/v1")
     for router in (
         registration.router,
@@ -70,53 +70,55 @@ def create_app(services: Services, *, max_requests: int, metrics: bool = True) -
     app.include_router(v1)
     if metrics:
         app.include_router(system.metrics)
-    _redirect(app)
-    _document(app)
+    _add_unversioned_redirects(app)
+    _add_documentation(app)
     return app
 
 
-def _redirect(app: FastAPI) -> None:
-    """Send callers of the two main operations without the version on to version 1, body and method kept."""
+def _add_unversioned_redirects(app: FastAPI) -> None:
+    """Redirect the unversioned paths of the two main operations to version 1; body and method are kept."""
     for path in ("/register", "/recognize"):
-        app.add_api_route(path, _redirect_to(f"/v1{path}"), methods=["POST"], status_code=308, include_in_schema=False)
+        app.add_api_route(
+            path, _build_redirect_endpoint(f"/v1{path}"), methods=["POST"], status_code=308, include_in_schema=False
+        )
 
 
-def _redirect_to(path: str) -> Callable[[], Coroutine[None, None, RedirectResponse]]:
-    """Return an endpoint without parameters: whatever parameters it had, FastAPI would take them from the request."""
+def _build_redirect_endpoint(path: str) -> Callable[[], Coroutine[None, None, RedirectResponse]]:
+    """Return an endpoint without parameters: FastAPI would read any parameter from the request."""
 
-    async def redirect() -> RedirectResponse:
+    async def send_redirect() -> RedirectResponse:
         return RedirectResponse(path, 308)
 
-    return redirect
+    return send_redirect
 
 
-def _document(app: FastAPI) -> None:
-    """Serve the documentation from this machine alone; no page asks another host for anything."""
-    app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+def _add_documentation(app: FastAPI) -> None:
+    """Serve the documentation from this machine alone; no page requests anything from another host."""
+    app.mount(DOCS_ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
 
     @app.get("/", include_in_schema=False)
-    async def start() -> RedirectResponse:
+    async def redirect_to_docs() -> RedirectResponse:
         return RedirectResponse("/docs")
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
+    async def show_docs() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url="/openapi.json",
             title="Vultus API",
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{ASSETS}/favicon.png",
+            swagger_js_url=f"{DOCS_ASSETS_PATH}/swagger-ui-bundle.js",
+            swagger_css_url=f"{DOCS_ASSETS_PATH}/swagger-ui.css",
+            swagger_favicon_url=f"{DOCS_ASSETS_PATH}/favicon.png",
         )
 
-    def openapi() -> dict[str, Any]:
+    def get_cached_schema() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _schema(app)
+            app.openapi_schema = _build_openapi_schema(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = get_cached_schema  # type: ignore[method-assign]
 
 
-def _schema(app: FastAPI) -> dict[str, Any]:
+def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
     schema = get_openapi(
         title=app.title,
         version=app.version,
@@ -133,10 +135,10 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     }
     for methods in schema["paths"].values():
         for operation in methods.values():
-            if ROLE in operation:
+            if REQUIRED_ROLE_KEY in operation:
                 operation["security"] = [{"bearer": []}, {"header": []}]
-                operation["description"] += f"\n\nNeeds a key with role `{operation[ROLE]}` or higher."
+                operation["description"] += f"\n\nNeeds a key with role `{operation[REQUIRED_ROLE_KEY]}` or higher."
             else:
                 operation["responses"].pop("422", None)
-            add_examples(operation["operationId"], operation)
+            add_example(operation["operationId"], operation)
     return schema

@@ -1,4 +1,4 @@
-"""What routes are given: services, the actor, paging, and the parts of forms they share."""
+"""Dependencies of routes: services, the principal and paging; helpers that read photos and build cursors."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request, UploadFile
 
 from vultus.api.problems import InvalidRequestError
-from vultus.domain import Actor
+from vultus.domain import Principal
 from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services
-from vultus.utils.logging import request_id_var
 
 
-# Coroutines, because FastAPI runs functions in threads: two switches for a look at an attribute.
-async def _services(request: Request) -> Services:
+# Coroutines, because FastAPI runs functions in threads: two context switches to read one attribute.
+async def _get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-async def _actor(request: Request) -> Actor:
-    return Actor(f"key:{request.state.key.id}", request_id_var.get())
+async def _get_principal(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
 
 
-MAX_FILENAME = 200
+MAX_FILENAME_LENGTH = 200
 
-App = Annotated[Services, Depends(_services)]
-Who = Annotated[Actor, Depends(_actor)]
+ServicesDep = Annotated[Services, Depends(_get_services)]
+PrincipalDep = Annotated[Principal, Depends(_get_principal)]
 CollectionRef = Annotated[str, Path(description="A collection's id or name.", examples=["default"], max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Where a page starts, and how long it is."""
+    """Start and length of a page."""
 
     after: UUID | None
     limit: int
 
 
-async def _paging(
+async def _parse_paging(
     cursor: Annotated[str | None, Query(description="From `next_cursor` of the page before.", max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most items on a page.")] = 50,
 ) -> Paging:
@@ -53,12 +53,12 @@ async def _paging(
         return Paging(UUID(bytes=base64.urlsafe_b64decode(cursor + "==")), limit)
     except (ValueError, binascii.Error):
         raise InvalidRequestError(
-            "The cursor is not one of ours; start without one.",
+            "The cursor is not one of this API; start without one.",
             errors=[{"path": "query.cursor", "message": "not a cursor of this API", "code": "cursor_invalid"}],
         ) from None
 
 
-Paged = Annotated[Paging, Depends(_paging)]
+PagingDep = Annotated[Paging, Depends(_parse_paging)]
 
 
 class _HasId(Protocol):
@@ -66,18 +66,18 @@ class _HasId(Protocol):
     def id(self) -> UUID: ...
 
 
-async def _read(upload: UploadFile) -> Photo:
-    # The name only comes back in the answer; it must not be able to break it.
+async def _read_photo(upload: UploadFile) -> Photo:
+    # The name is only echoed in the response, which it must not be able to break.
     name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in upload.filename or "")
-    return Photo(await upload.read(), name[:MAX_FILENAME] or None)
+    return Photo(await upload.read(), name[:MAX_FILENAME_LENGTH] or None)
 
 
 async def read_photos(uploads: Sequence[UploadFile]) -> tuple[Photo, ...]:
     """Return the uploads' bytes and names."""
-    return tuple([await _read(upload) for upload in uploads])
+    return tuple([await _read_photo(upload) for upload in uploads])
 
 
-def cursor_after(items: Sequence[_HasId], limit: int) -> str | None:
+def build_next_cursor(items: Sequence[_HasId], limit: int) -> str | None:
     """Return the cursor of the next page, or None when a page was not full."""
     if len(items) < limit:
         return None

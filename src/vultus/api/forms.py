@@ -1,4 +1,4 @@
-"""Multipart forms: photos with the fields beside them."""
+"""Multipart forms: photos and the fields sent with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import UploadFile
 from pydantic import ConfigDict, Field, Json, model_validator
 
 from vultus.domain import LivenessMode
-from vultus.schemas.base import Metadata, Moment, Name, Reference, Text, Wire
+from vultus.schemas.base import ApiModel, Metadata, Name, Reference, Text, Timestamp
 from vultus.schemas.recognition import MAX_CANDIDATES
 from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
@@ -21,15 +21,15 @@ CollectionField = Annotated[Name, Field(description="Id or name.")]
 LargestField = Annotated[bool, Field(description="Take the largest face where several are found.")]
 LivenessField = Annotated[
     LivenessMode | None,
-    Field(description="`report` tells whether a face is live, `required` also refuses one that is not."),
+    Field(description="`report` adds whether a face is live, `required` also refuses one that is not."),
 ]
 
 
-class _Form(Wire):
+class _BaseForm(ApiModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
-class DetectForm(_Form):
+class DetectForm(_BaseForm):
     """One photo."""
 
     photo: PhotoField
@@ -41,7 +41,7 @@ class EmbeddingsForm(DetectForm):
     collection: CollectionField = "default"
 
 
-class RecognizeForm(_Form):
+class RecognizeForm(_BaseForm):
     """One photo and where to look."""
 
     photo: PhotoField
@@ -51,7 +51,7 @@ class RecognizeForm(_Form):
     liveness: LivenessField = None
 
 
-class CompareForm(_Form):
+class CompareForm(_BaseForm):
     """Two photos of one face each."""
 
     first: PhotoField
@@ -61,7 +61,7 @@ class CompareForm(_Form):
     liveness: LivenessField = None
 
 
-class VerifyForm(_Form):
+class VerifyForm(_BaseForm):
     """One photo and the person it should show."""
 
     photo: PhotoField
@@ -71,31 +71,33 @@ class VerifyForm(_Form):
     liveness: LivenessField = None
 
 
-class SupplyForm(_Form):
+class SupplyForm(_BaseForm):
     """Photos that faces were enrolled from."""
 
     photo: list[UploadFile] = Field(min_length=1, description="The same bytes as at enrolment; repeatable.")
 
 
-class ConsentFields(_Form):
+class ConsentForm(_BaseForm):
     """The person's agreement: a new one, or the id of a live one."""
 
     consent_purpose: Text | None = Field(None, max_length=500, description="What the person agreed to.")
     consent_recorded_by: Name | None = Field(None, description="Who took the agreement.")
-    consent_granted_at: Moment | None = Field(None, description="When; now unless given.")
-    consent_expires_at: Moment | None = Field(None, description="Until when; left out: until withdrawn.")
+    consent_granted_at: Timestamp | None = Field(None, description="When; now unless given.")
+    consent_expires_at: Timestamp | None = Field(None, description="Until when; left out: until withdrawn.")
     consent_evidence_ref: Reference | None = Field(None, description="Where the proof is kept.")
     consent_id: UUID | None = Field(None, description="A live consent the person gave before.")
 
     @model_validator(mode="after")
-    def one_consent(self) -> Self:
-        """Details of a new consent beside the id of another would be ignored."""
-        given = self.model_fields_set & {name for name in ConsentFields.model_fields if name != "consent_id"}
-        if self.consent_id is not None and given:
-            raise ValueError(f"give either consent_id or a new consent, not also {', '.join(sorted(given))}")
+    def validate_single_consent(self) -> Self:
+        """Reject details of a new consent next to the id of another: they would be ignored."""
+        new_consent_fields = self.model_fields_set & {name for name in ConsentForm.model_fields if name != "consent_id"}
+        if self.consent_id is not None and new_consent_fields:
+            raise ValueError(
+                f"give either consent_id or a new consent, not also {', '.join(sorted(new_consent_fields))}"
+            )
         return self
 
-    def grant(self) -> ConsentGrant | None:
+    def to_consent_grant(self) -> ConsentGrant | None:
         """Return the new consent, or None when its two required parts are missing."""
         if self.consent_purpose is None or self.consent_recorded_by is None:
             return None
@@ -108,7 +110,7 @@ class ConsentFields(_Form):
         )
 
 
-class EnrolForm(ConsentFields):
+class EnrolForm(ConsentForm):
     """Photos of a person who is known."""
 
     photo: list[UploadFile] = Field(min_length=1, description="JPEG, PNG or WebP of this one person; repeatable.")
@@ -127,19 +129,19 @@ class RegisterForm(EnrolForm):
     metadata: Json[Metadata] | None = Field(None, description="A JSON object; replaces the person's.")
 
 
-def registration(
+def build_registration_request(
     form: EnrolForm, photos: tuple[Photo, ...], *, collection: str, person_id: UUID | None = None
 ) -> RegistrationRequest:
-    """Return what a form asks for."""
-    own = form if isinstance(form, RegisterForm) else None
+    """Return the request a form describes."""
+    register_form = form if isinstance(form, RegisterForm) else None
     return RegistrationRequest(
         collection=collection,
         photos=photos,
         person_id=person_id,
-        external_id=own.external_id if own else None,
-        name=own.name if own else None,
-        metadata=own.metadata if own else None,
-        consent=form.grant(),
+        external_id=register_form.external_id if register_form else None,
+        name=register_form.name if register_form else None,
+        metadata=register_form.metadata if register_form else None,
+        consent=form.to_consent_grant(),
         consent_id=form.consent_id,
         largest_face=form.largest_face,
         allow_lookalike=form.allow_lookalike,
@@ -147,8 +149,8 @@ def registration(
     )
 
 
-def fingerprint(form: EnrolForm, photos: tuple[Photo, ...], *, path: str) -> bytes:
-    """Return the SHA-256 of everything a registration asks, for its Idempotency-Key."""
+def compute_request_digest(form: EnrolForm, photos: tuple[Photo, ...], *, path: str) -> bytes:
+    """Return the SHA-256 of every field of a registration request, for its Idempotency-Key."""
     digest = hashlib.sha256(path.encode())
     digest.update(form.model_dump_json(exclude={"photo"}).encode())
     for photo in photos:

@@ -1,4 +1,4 @@
-"""A route that checks the key and the role before it reads a byte of the body, and limits what it reads."""
+"""A route that checks key and role before it reads the body, and limits what it reads."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from vultus.api.problems import InvalidRequestError
-from vultus.domain import ApiKey, Role
+from vultus.domain import Permission, Principal
 from vultus.errors import BodyTooLargeError, OverloadedError, RequestTimeoutError, VultusError
 from vultus.utils import metrics
+from vultus.utils.logging import request_id_var
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -31,63 +32,65 @@ if TYPE_CHECKING:
 
     from vultus.services.wiring import Services
 
-ROLE = "x-required-role"
-LONG = "x-long-body"
-IDLE_S = 20.0
-"""Longest silence of a client that is still sending its body."""
+REQUIRED_ROLE_KEY = "x-required-role"
+PERMISSION_KEY = "x-required-permission"
+LONG_BODY_KEY = "x-long-body"
+BODY_IDLE_TIMEOUT_S = 20.0
+"""Longest pause between two parts of a body."""
 
-BODY_S = 300.0
-"""Longest time a body may take from its first part to its last."""
+BODY_TIMEOUT_S = 300.0
+"""Longest time from the first part of a body to its last."""
 
 
-def needs(role: Role, *, long_body: bool = False) -> dict[str, Any]:
-    """Declare the role of a route; it shows in the OpenAPI document and is what the guard enforces.
+def require_permission(permission: Permission, *, long_body: bool = False) -> dict[str, Any]:
+    """Declare the permission of a route, shown in the OpenAPI document and enforced by the guard.
 
     Args:
-        role: The least.
+        permission: Of the principal.
         long_body: Whether JSON may be as long as a form with photos.
     """
-    return {ROLE: role.value} | ({LONG: True} if long_body else {})
+    declared = {PERMISSION_KEY: permission.value, REQUIRED_ROLE_KEY: permission.least_role.value}
+    return declared | ({LONG_BODY_KEY: True} if long_body else {})
 
 
-class _BodyError(HTTPException):
-    """Carries an error through FastAPI's reading of the body, which turns everything else into 400."""
+class _BodyReadError(HTTPException):
+    """Wraps an error raised while FastAPI reads the body: FastAPI turns any other exception into 400."""
 
-    def __init__(self, meant: VultusError) -> None:
+    def __init__(self, original_error: VultusError) -> None:
         super().__init__(400)
-        self.meant = meant
+        self.original_error = original_error
 
 
-class _WholeFormParser(MultiPartParser):
-    """Reads a multipart form in memory, and refuses one that breaks off.
+class _CompleteFormParser(MultiPartParser):
+    """Reads a multipart form in memory, and refuses a truncated one.
 
-    The library takes the end of the body for the end of the form: of a form that breaks off, its last part would be
-    missing without a word, be it the end of a consent.
+    The library takes the end of the body for the end of the form: the last part of a truncated form would be silently
+    missing, for example the end of a consent.
     """
 
     spool_max_size = 2**31  # a photo never touches a temporary file; the body's limit bounds the memory instead
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: Any) -> None:
-        super().__init__(headers, self._read_to_its_end(stream), **limits)
-        self._has_ended = False
+        super().__init__(headers, self._read_until_boundary(stream), **limits)
+        self._is_complete = False
 
     def on_end(self) -> None:
-        """Note that the closing boundary was read."""
-        self._has_ended = True
+        """Record that the closing boundary was read."""
+        self._is_complete = True
 
-    async def _read_to_its_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def _read_until_boundary(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for part in stream:
             yield part
-        if not self._has_ended:
+        if not self._is_complete:
             raise MultiPartException(
                 "The form breaks off: the boundary that closes it is missing. Nothing was changed; send it again whole."
             )
 
 
 class _StrictRequest(Request):
-    """A request whose JSON is strict, and whose form is whole.
+    """A request whose JSON is strict and whose form is complete.
 
-    JSON may hold no NaN, no lone surrogates and no nesting that exhausts the stack.
+    JSON must not contain NaN, lone surrogates, or nesting that exhausts the stack.
     """
 
     async def _get_form(self, **limits: Any) -> FormData:
@@ -95,7 +98,7 @@ class _StrictRequest(Request):
         if self._form is None and content_type == b"multipart/form-data":
             try:
                 async with aclosing(self.stream()) as stream:
-                    self._form = await _WholeFormParser(self.headers, stream, **limits).parse()
+                    self._form = await _CompleteFormParser(self.headers, stream, **limits).parse()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from None
         return await super()._get_form(**limits)
@@ -114,19 +117,19 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        needed = (self.openapi_extra or {}).get(ROLE)
-        known = _query_names(self.dependant)
-        form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
-        long_body = form or LONG in (self.openapi_extra or {})
+        permission = (self.openapi_extra or {}).get(PERMISSION_KEY)
+        known_parameters = _list_query_parameters(self.dependant)
+        is_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
+        long_body = is_form or LONG_BODY_KEY in (self.openapi_extra or {})
 
-        async def guarded(request: Request) -> Response:
+        async def handle_request(request: Request) -> Response:
             services: Services = request.app.state.services
-            if form:  # first: under overload a refusal must cost nothing, not even a question to the database
-                services.images.check_room()
-            if needed is not None:
-                request.state.key = await authenticate(request, services)
-                services.access.authorize(request.state.key, Role(needed))
-            if unknown := sorted(set(request.query_params) - known):
+            if is_form:  # first: under overload a refusal must cost no query
+                services.photo_analyzer.ensure_capacity()
+            if permission is not None:
+                request.state.principal = await authenticate_request(request, services)
+                request.state.principal.require(Permission(permission))
+            if unknown := sorted(set(request.query_params) - known_parameters):
                 raise InvalidRequestError(
                     f"Unknown query parameter: {', '.join(unknown)}.",
                     errors=[
@@ -139,74 +142,75 @@ class GuardedRoute(APIRoute):
                     ],
                 )
             limits = services.settings.server
-            body = _Body(request, limits.max_body_bytes if long_body else limits.max_json_bytes)
+            body = _LimitedBody(request, limits.max_body_bytes if long_body else limits.max_json_bytes)
             try:
-                with services.images.place() if form else nullcontext():
+                with services.photo_analyzer.reserve_slot() if is_form else nullcontext():
                     return await handle(_StrictRequest(request.scope, body.receive))
-            except _BodyError as error:
-                raise error.meant from None
+            except _BodyReadError as error:
+                raise error.original_error from None
             finally:
-                body.release()
+                body.release_memory()
 
-        return guarded
-
-
-def _query_names(dependant: Dependant) -> set[str]:
-    """Return the query parameters a route and its dependencies know."""
-    own = {parameter.alias for parameter in dependant.query_params}
-    return own.union(*map(_query_names, dependant.dependencies))
+        return handle_request
 
 
-async def authenticate(request: Request, services: Services) -> ApiKey:
-    """Return the key sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+def _list_query_parameters(dependant: Dependant) -> set[str]:
+    """Return the query parameters of a route and its dependencies."""
+    names = {parameter.alias for parameter in dependant.query_params}
+    return names.union(*map(_list_query_parameters, dependant.dependencies))
+
+
+async def authenticate_request(request: Request, services: Services) -> Principal:
+    """Return the principal of the key sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
     secret = request.headers.get("x-api-key")
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         secret = token.strip()
-    return await services.access.authenticate(secret)
+    return Principal.from_key(await services.access.authenticate(secret), request_id_var.get())
 
 
-class _Body:
-    """Reads one request's body: up to its limit, within the memory of all, and not from a client that fell silent."""
+class _LimitedBody:
+    """Reads a request's body within its own limit, the limit of all bodies together, and the timeouts."""
 
     def __init__(self, request: Request, limit: int) -> None:
         self._receive = request.receive
-        self._announced = request.headers.get("content-length", "")
-        self._limit = limit
-        self._state = request.app.state
-        self._held = 0
-        self._until = time.monotonic() + BODY_S
+        self._content_length = request.headers.get("content-length", "")
+        self._max_bytes = limit
+        self._app_state = request.app.state
+        self._held_bytes = 0
+        self._deadline = time.monotonic() + BODY_TIMEOUT_S
 
     async def receive(self) -> Message:
         """Return the next part of the body."""
-        if self._announced.isdigit() and int(self._announced) > self._limit:
-            raise self._too_long()
+        if self._content_length.isdigit() and int(self._content_length) > self._max_bytes:
+            raise self._build_too_long_error()
         try:
-            async with asyncio.timeout(min(IDLE_S, self._until - time.monotonic())):
+            async with asyncio.timeout(min(BODY_IDLE_TIMEOUT_S, self._deadline - time.monotonic())):
                 message = await self._receive()
         except TimeoutError:
-            raise _BodyError(
+            raise _BodyReadError(
                 RequestTimeoutError(
-                    f"The body stopped arriving for {IDLE_S:.0f} seconds, or took more than {BODY_S:.0f} in all."
+                    f"The body stopped arriving for {BODY_IDLE_TIMEOUT_S:.0f} seconds, "
+                    f"or took more than {BODY_TIMEOUT_S:.0f} in all."
                 )
             ) from None
-        self._hold(len(message.get("body", b"")))
+        self._reserve_memory(len(message.get("body", b"")))
         return message
 
-    def release(self) -> None:
-        """Give the memory back."""
-        self._state.bodies_bytes -= self._held
+    def release_memory(self) -> None:
+        """Release the memory reserved for the body."""
+        self._app_state.bodies_bytes -= self._held_bytes
 
-    def _hold(self, length: int) -> None:
-        self._held += length
-        self._state.bodies_bytes += length
-        if self._held > self._limit:
-            raise self._too_long()
-        if self._state.bodies_bytes > self._state.services.settings.server.max_bodies_bytes:
-            metrics.of(metrics.REFUSED, "bytes").inc()
-            raise _BodyError(OverloadedError("Too many bytes of requests are under way; try again soon."))
+    def _reserve_memory(self, length: int) -> None:
+        self._held_bytes += length
+        self._app_state.bodies_bytes += length
+        if self._held_bytes > self._max_bytes:
+            raise self._build_too_long_error()
+        if self._app_state.bodies_bytes > self._app_state.services.settings.server.max_bodies_bytes:
+            metrics.get_labelled(metrics.REFUSALS, "bytes").inc()
+            raise _BodyReadError(OverloadedError("Too many bytes of requests are under way; try again soon."))
 
-    def _too_long(self) -> _BodyError:
-        return _BodyError(
-            BodyTooLargeError(f"The request is longer than {self._limit:,} bytes; reading stopped there.")
+    def _build_too_long_error(self) -> _BodyReadError:
+        return _BodyReadError(
+            BodyTooLargeError(f"The request is longer than {self._max_bytes:,} bytes; reading stopped there.")
         )

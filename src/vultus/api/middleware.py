@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its timings, its log line, and an answer even to a defect."""
+"""Wraps every request: request id, timings, log line, and a response even to an unhandled error."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vultus.access")
 
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-"""Methods that are counted by name: a caller must not be able to add rows to the metrics."""
+COUNTED_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Methods that are counted by name: a caller must not be able to add label values to the metrics."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class RequestContext:
-    """Keeps an incoming X-Request-ID or makes one, answers with it, and writes one log line a request.
+class RequestContextMiddleware:
+    """Keeps an incoming X-Request-ID or creates one, returns it, and writes one log line per request.
 
-    More requests than `max_requests` at a time are refused with 503 before anything of them is read.
+    Beyond `max_requests` in flight, requests are refused with 503 before anything of them is read.
 
-    The line names the route's pattern, never the path: a path may hold what a caller put there.
+    The line contains the route's pattern, never the path, which a caller chooses.
     """
 
     def __init__(self, app: ASGIApp, *, max_requests: int) -> None:
         self._app = app
         self._max_requests = max_requests
-        self._under_way = 0
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        incoming_id = Headers(scope=scope).get("x-request-id", "")
+        request_id = incoming_id if _REQUEST_ID.fullmatch(incoming_id) else uuid4().hex
         token = request_id_var.set(request_id)
         started = time.perf_counter()
-        stages = timing.collect()
+        stages = timing.collect_stages()
         status = 0
 
-        async def answer(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -60,31 +60,33 @@ class RequestContext:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers.setdefault("Cache-Control", "no-store")
                 if stages:
-                    headers["Server-Timing"] = timing.header(stages, (time.perf_counter() - started) * 1e3)
+                    headers["Server-Timing"] = timing.format_server_timing(
+                        stages, (time.perf_counter() - started) * 1e3
+                    )
             await send(message)
 
-        self._under_way += 1
+        self._in_flight += 1
         try:
-            if self._under_way > self._max_requests:
-                metrics.of(metrics.REFUSED, "requests").inc()
-                full = OverloadedError(f"{self._max_requests} requests are under way; try again soon.")
-                await problems.of_error(full)(scope, receive, answer)
+            if self._in_flight > self._max_requests:
+                metrics.get_labelled(metrics.REFUSALS, "requests").inc()
+                overload_error = OverloadedError(f"{self._max_requests} requests are under way; try again soon.")
+                await problems.build_error_response(overload_error)(scope, receive, send_response)
             else:
-                await self._app(scope, receive, answer)
+                await self._app(scope, receive, send_response)
         except Exception as error:
             if status:
                 raise
-            await problems.unexpected(error)(scope, receive, answer)
+            await problems.handle_unexpected_error(error)(scope, receive, send_response)
         finally:
-            self._under_way -= 1
-            _note(scope, status, time.perf_counter() - started)
+            self._in_flight -= 1
+            _record_request(scope, status, time.perf_counter() - started)
             request_id_var.reset(token)
 
 
-def _note(scope: Scope, status: int, took_s: float) -> None:
+def _record_request(scope: Scope, status: int, took_s: float) -> None:
     """Write the log line of a request, and count it."""
     route, method = getattr(scope.get("route"), "path", "-"), scope["method"]
     log.info("request", extra={"method": method, "route": route, "status": status, "ms": round(took_s * 1e3, 1)})
-    method = method if method in METHODS else "other"
-    metrics.of(metrics.REQUESTS, route, method, str(status)).inc()
-    metrics.of(metrics.REQUEST_SECONDS, route, method).observe(took_s)
+    method = method if method in COUNTED_METHODS else "other"
+    metrics.get_labelled(metrics.REQUESTS, route, method, str(status)).inc()
+    metrics.get_labelled(metrics.REQUEST_SECONDS, route, method).observe(took_s)

@@ -1,10 +1,10 @@
-"""Examples for the OpenAPI document: what a caller sees when it goes well."""
+"""Examples of successful responses for the OpenAPI document."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vultus.api.openapi_transitions import transition_examples
+from vultus.api.openapi_transitions import build_migration_examples
 
 _PERSON = "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"
 _OTHER_PERSON = "019f0c2e-6b00-7cc2-b3c4-d5e6f7081920"
@@ -12,9 +12,9 @@ _COLLECTION = "019f0c2d-1111-7aaa-8bbb-123456789abc"
 _FACE = "019f0c2e-6a90-7d11-9e22-aabbccddeeff"
 _CONSENT = "019f0c2e-6a8f-7b01-8c02-0123456789ab"
 _KEY = "019f0c2d-2222-7bbb-8ccc-abcdefabcdef"
-_AT = "2026-11-24T09:30:00Z"
-_CONTRACT = "dlib-resnet-3f0a9b1c"
-_SHA = "3b6a3c5e0f1d2a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3"
+_TIMESTAMP = "2026-11-24T09:30:00Z"
+_SPACE_ID = "dlib-resnet-3f0a9b1c"
+_SHA256 = "3b6a3c5e0f1d2a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3"
 
 _DETECTED: dict[str, Any] = {
     "box": {"left": 176.4, "top": 62.1, "right": 272.9, "bottom": 188.6},
@@ -52,15 +52,15 @@ _CANDIDATE = {
     "similarity": 0.9731,
     "probability": 0.9999,
 }
-_PHOTO = {"width": 512, "height": 512, "sha256": _SHA}
+_PHOTO = {"width": 512, "height": 512, "sha256": _SHA256}
 _PERSON_OUT = {
     "id": _PERSON,
     "collection_id": _COLLECTION,
     "external_id": "E-1017",
     "name": "Ada",
     "metadata": {"department": "Engines"},
-    "created_at": _AT,
-    "updated_at": _AT,
+    "created_at": _TIMESTAMP,
+    "updated_at": _TIMESTAMP,
 }
 _CONSENT_OUT = {
     "id": _CONSENT,
@@ -68,7 +68,7 @@ _CONSENT_OUT = {
     "purpose": "Entry to building A",
     "recorded_by": "reception@example.org",
     "evidence_ref": "form-2026-0117",
-    "granted_at": _AT,
+    "granted_at": _TIMESTAMP,
     "expires_at": "2027-11-24T09:30:00Z",
     "withdrawn_at": None,
 }
@@ -76,12 +76,12 @@ _FACE_OUT = {
     "id": _FACE,
     "person_id": _PERSON,
     "consent_id": _CONSENT,
-    "contract_id": _CONTRACT,
-    "contracts": [_CONTRACT],
+    "contract_id": _SPACE_ID,
+    "contracts": [_SPACE_ID],
     "quality": _DETECTED["quality"],
     "score": 0.9998,
-    "source_sha256": _SHA,
-    "created_at": _AT,
+    "source_sha256": _SHA256,
+    "created_at": _TIMESTAMP,
 }
 _REGISTERED = {
     "collection_id": _COLLECTION,
@@ -110,7 +110,7 @@ _RULE = {
 _COLLECTION_OUT = {
     "id": _COLLECTION,
     "name": "default",
-    "contract_id": _CONTRACT,
+    "contract_id": _SPACE_ID,
     "second_contract_id": None,
     "policy": {
         "threshold": None,
@@ -128,8 +128,8 @@ _COLLECTION_OUT = {
     "graph": None,
     "persons": 420,
     "faces": 500,
-    "created_at": _AT,
-    "updated_at": _AT,
+    "created_at": _TIMESTAMP,
+    "updated_at": _TIMESTAMP,
 }
 _MEASURED_FMR = {
     "value": 0.0001,
@@ -139,7 +139,7 @@ _MEASURED_FMR = {
     "trials": 12490000,
     "interval": "jackknife over persons",
 }
-_OWN_POINT = {
+_OPERATING_POINT = {
     "threshold": 0.9451,
     "stated_fmr": 0.0001,
     "origin": "own",
@@ -151,7 +151,7 @@ _OWN_POINT = {
     "measured_fpir": {**_MEASURED_FMR, "value": 0.311, "low": 0.29, "high": 0.333, "hits": 1555, "trials": 5000},
 }
 _PROPOSED = {
-    **_OWN_POINT,
+    **_OPERATING_POINT,
     "threshold": 0.9634,
     "stated_fmr": 2.01e-06,
     "expected_errors": 25.1,
@@ -162,7 +162,7 @@ _PROPOSED = {
 }
 _CALIBRATION = {
     "collection_id": _COLLECTION,
-    "contract_id": _CONTRACT,
+    "contract_id": _SPACE_ID,
     "applied": False,
     "policy": _COLLECTION_OUT["policy"],
     "gallery_size": 5000,
@@ -174,8 +174,8 @@ _CALIBRATION = {
         "genuine": 7500,
         "genuine_persons": 1200,
         "impostor": 12490000,
-        "points": [_OWN_POINT, _PROPOSED],
-        "current": _OWN_POINT,
+        "points": [_OPERATING_POINT, _PROPOSED],
+        "current": _OPERATING_POINT,
         "proposed": _PROPOSED,
         "beyond_measurement": False,
     },
@@ -185,12 +185,12 @@ _CALIBRATION = {
     "FMR 1e-06 from there; probability from there. Pack: LFW, all impostor pairs",
 }
 _ERASED = {"person_id": _PERSON, "person_erased": True, "faces": 3, "consents": 1}
-_KEY_OUT = {"id": _KEY, "name": "turnstile", "role": "recognize", "created_at": _AT, "revoked_at": None}
+_KEY_OUT = {"id": _KEY, "name": "turnstile", "role": "recognize", "created_at": _TIMESTAMP, "revoked_at": None}
 _MODEL = {
     "pack": "builtin",
     "detector": "mtcnn",
     "embedder": "dlib-resnet",
-    "contract_id": _CONTRACT,
+    "contract_id": _SPACE_ID,
     "dimension": 128,
     "preprocessing": "MTCNN five points, least squares to 150x150, mirrored average",
     "licences": {"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"},
@@ -203,7 +203,7 @@ _MODEL = {
 }
 _AUDIT = {
     "id": "019f0c2e-7000-7abc-8def-001122334455",
-    "at": _AT,
+    "at": _TIMESTAMP,
     "actor": f"key:{_KEY}",
     "action": "person.registered",
     "request_id": "0d9f4c2a",
@@ -214,18 +214,26 @@ _AUDIT = {
 }
 
 
-def _page(item: dict[str, Any]) -> dict[str, Any]:
+def _build_page(item: dict[str, Any]) -> dict[str, Any]:
     return {"items": [item], "next_cursor": None}
 
 
-_BY_FUNCTION: dict[str, tuple[str, Any]] = {
+_JOB = {
+    "name": "expiry-sweep",
+    "interval_s": 60,
+    "last_success_at": _TIMESTAMP,
+    "consecutive_failures": 0,
+    "is_overdue": False,
+}
+
+_EXAMPLES: dict[str, tuple[str, Any]] = {
     "register": ("201", _REGISTERED),
     "add_faces": ("201", {**_REGISTERED, "created": False}),
     "recognize": (
         "200",
         {
             "collection_id": _COLLECTION,
-            "contract_id": _CONTRACT,
+            "contract_id": _SPACE_ID,
             "photo": _PHOTO,
             "faces": [{**_DETECTED, **_DECISION, "candidates": [_CANDIDATE]}],
         },
@@ -260,7 +268,7 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
     "embeddings": (
         "200",
         {
-            "contract_id": _CONTRACT,
+            "contract_id": _SPACE_ID,
             "dimension": 128,
             "photo": _PHOTO,
             "faces": [{**_DETECTED, "vector": [-0.0613, 0.0542, 0.0471]}],
@@ -268,37 +276,37 @@ _BY_FUNCTION: dict[str, tuple[str, Any]] = {
     ),
     "search": ("200", {**_DECISION, "collection_id": _COLLECTION, "candidates": [_CANDIDATE]}),
     "create_collection": ("201", {**_COLLECTION_OUT, "persons": None, "faces": None}),
-    "list_collections": ("200", _page({**_COLLECTION_OUT, "persons": None, "faces": None})),
+    "list_collections": ("200", _build_page({**_COLLECTION_OUT, "persons": None, "faces": None})),
     "read_collection": ("200", _COLLECTION_OUT),
     "change_collection": ("200", {**_COLLECTION_OUT, "persons": None, "faces": None}),
     "calibrate_collection": ("200", _CALIBRATION),
     "create_person": ("201", _PERSON_OUT),
-    "list_persons": ("200", _page(_PERSON_OUT)),
+    "list_persons": ("200", _build_page(_PERSON_OUT)),
     "read_person": ("200", _PERSON_OUT),
     "change_person": ("200", _PERSON_OUT),
     "erase_person": ("200", _ERASED),
     "register_vectors": ("201", {"collection_id": _COLLECTION, "registered": 5000}),
-    "list_faces": ("200", _page(_FACE_OUT)),
+    "list_faces": ("200", _build_page(_FACE_OUT)),
     "read_face": ("200", _FACE_OUT),
     "record_consent": ("201", _CONSENT_OUT),
-    "list_consents": ("200", _page(_CONSENT_OUT)),
+    "list_consents": ("200", _build_page(_CONSENT_OUT)),
     "read_consent": ("200", _CONSENT_OUT),
     "change_consent": ("200", _CONSENT_OUT),
     "withdraw_consent": ("200", _ERASED),
     "live": ("200", {"status": "ok"}),
-    "ready": ("200", {"status": "ok"}),
+    "ready": ("200", {"status": "ok", "jobs": [_JOB]}),
     "version": ("200", {"name": "vultus", "version": "0.1.0", "api": "v1"}),
-    "models": ("200", _page(_MODEL)),
+    "models": ("200", _build_page(_MODEL)),
     "create_key": ("201", {**_KEY_OUT, "secret": "vultus_N2Qx...shown once"}),
-    "list_keys": ("200", _page(_KEY_OUT)),
-    "revoke_key": ("200", {**_KEY_OUT, "revoked_at": _AT}),
-    "audit": ("200", _page(_AUDIT)),
-    **transition_examples(_COLLECTION_OUT, _PERSON, _FACE, _AT),
+    "list_keys": ("200", _build_page(_KEY_OUT)),
+    "revoke_key": ("200", {**_KEY_OUT, "revoked_at": _TIMESTAMP}),
+    "audit": ("200", _build_page(_AUDIT)),
+    **build_migration_examples(_COLLECTION_OUT, _PERSON, _FACE, _TIMESTAMP),
 }
 
 
-def add_examples(function: str, operation: dict[str, Any]) -> None:
-    """Put the example of a route's function into its OpenAPI operation."""
-    if function in _BY_FUNCTION:
-        status, example = _BY_FUNCTION[function]
+def add_example(operation_id: str, operation: dict[str, Any]) -> None:
+    """Add the example of an operation to its OpenAPI description."""
+    if operation_id in _EXAMPLES:
+        status, example = _EXAMPLES[operation_id]
         operation["responses"][status]["content"]["application/json"]["example"] = example

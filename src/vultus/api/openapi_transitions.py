@@ -1,32 +1,34 @@
-"""Examples for the OpenAPI document: a collection changes its network."""
+"""Examples for the OpenAPI document: online model migration."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_OLD, _NEW = "dlib-resnet-3f0a9b1c", "sface-0c2d91aa"
+_OLD_SPACE_ID, _NEW_SPACE_ID = "dlib-resnet-3f0a9b1c", "sface-0c2d91aa"
 
 
-def transition_examples(
-    collection: dict[str, Any], person_id: str, face_id: str, at: str
+def build_migration_examples(
+    collection: dict[str, Any], person_id: str, face_id: str, timestamp: str
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return status and example by the function of a route.
+    """Return status and example by operation id.
 
     Args:
         collection: The example of a collection.
-        person_id: Of the example of a person.
-        face_id: Of the example of a face.
-        at: A moment.
+        person_id: Id in the example of a person.
+        face_id: Id in the example of a face.
+        timestamp: ISO 8601, UTC.
     """
-    moved = {**collection, "persons": None, "faces": None, "contract_id": _NEW}
+    migrated_collection = {**collection, "persons": None, "faces": None, "contract_id": _NEW_SPACE_ID}
     state = {
         "collection_id": collection["id"],
-        "target_contract_id": _NEW,
-        "begun_at": at,
+        "target_contract_id": _NEW_SPACE_ID,
+        "begun_at": timestamp,
         "switched_at": None,
         "shadow_share": 0.05,
-        "active": _side(_OLD, faces=500),
-        "second": _side(_NEW, faces=497, missing=3, failed={"no_crop": 2, "no_face": 1}, persons_missing=1),
+        "active": _build_coverage(_OLD_SPACE_ID, faces=500),
+        "second": _build_coverage(
+            _NEW_SPACE_ID, faces=497, missing=3, failed={"no_crop": 2, "no_face": 1}, persons_missing=1
+        ),
         "crops": 498,
     }
     return {
@@ -35,8 +37,8 @@ def transition_examples(
         "switch_transition": (
             "200",
             {
-                "previous_contract_id": _OLD,
-                "collection": {**moved, "second_contract_id": _OLD},
+                "previous_contract_id": _OLD_SPACE_ID,
+                "collection": {**migrated_collection, "second_contract_id": _OLD_SPACE_ID},
                 "persons_left_behind": 0,
                 "took_ms": 41.7,
             },
@@ -44,8 +46,8 @@ def transition_examples(
         "finish_transition": (
             "200",
             {
-                "collection": moved,
-                "removed_contract_id": _OLD,
+                "collection": migrated_collection,
+                "removed_contract_id": _OLD_SPACE_ID,
                 "templates": 500,
                 "faces_lost": 0,
                 "persons_left_behind": 0,
@@ -57,18 +59,18 @@ def transition_examples(
         ),
         "list_left_behind": (
             "200",
-            {"items": [_left_behind(person_id)], "next_cursor": None},
+            {"items": [_build_unmigrated_person(person_id)], "next_cursor": None},
         ),
         "compare_transition": (
             "200",
-            _comparison(person_id, face_id, at),
+            _build_comparison(person_id, face_id, timestamp),
         ),
     }
 
 
-def _side(contract_id: str, faces: int, missing: int = 0, **members: Any) -> dict[str, Any]:
+def _build_coverage(space_id: str, faces: int, missing: int = 0, **members: Any) -> dict[str, Any]:
     return {
-        "contract_id": contract_id,
+        "contract_id": space_id,
         "faces": faces,
         "missing": missing,
         "pending": 0,
@@ -78,28 +80,40 @@ def _side(contract_id: str, faces: int, missing: int = 0, **members: Any) -> dic
     }
 
 
-def _comparison(person_id: str, face_id: str, at: str) -> dict[str, Any]:
-    opinion = {"person_id": person_id, "similarity": 0.9731, "threshold": 0.9435, "verdict": "match", "right": True}
-    other = {"person_id": person_id, "similarity": 0.3312, "threshold": 0.3627, "verdict": "no_match", "right": False}
+def _build_comparison(person_id: str, face_id: str, timestamp: str) -> dict[str, Any]:
+    active_verdict = {
+        "person_id": person_id,
+        "similarity": 0.9731,
+        "threshold": 0.9435,
+        "verdict": "match",
+        "right": True,
+    }
+    second_verdict = {
+        "person_id": person_id,
+        "similarity": 0.3312,
+        "threshold": 0.3627,
+        "verdict": "no_match",
+        "right": False,
+    }
     disagreement = {"face_id": face_id, "person_id": person_id, "kind": "match_no_match"}
-    answers = {_OLD: {"verdict": "match", "similarity": 0.9601}, _NEW: None}
+    answers = {_OLD_SPACE_ID: {"verdict": "match", "similarity": 0.9601}, _NEW_SPACE_ID: None}
     return {
-        "active_contract_id": _OLD,
-        "second_contract_id": _NEW,
+        "active_contract_id": _OLD_SPACE_ID,
+        "second_contract_id": _NEW_SPACE_ID,
         "compared": 200,
         "agreed": 199,
         "kinds": {"match_no_match": 1},
         "active_wrong": 0,
         "second_wrong": 1,
-        "disagreements": [{**disagreement, "active": opinion, "second": other}],
+        "disagreements": [{**disagreement, "active": active_verdict, "second": second_verdict}],
         "shadow": {
             "share": 0.05,
             "compared": 812,
             "agreed": 811,
-            "disagreements": [{"at": at, "kind": "match_no_face", "answers": answers}],
+            "disagreements": [{"at": timestamp, "kind": "match_no_face", "answers": answers}],
         },
     }
 
 
-def _left_behind(person_id: str) -> dict[str, Any]:
+def _build_unmigrated_person(person_id: str) -> dict[str, Any]:
     return {"person_id": person_id, "external_id": "E-1017", "name": "Ada", "faces": 1, "reasons": ["no_crop"]}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATUS: Mapping[ErrorKind, int] = {
+STATUS_BY_KIND: Mapping[ErrorKind, int] = {
     ErrorKind.MALFORMED: 400,
     ErrorKind.INVALID: 422,
     ErrorKind.UNSUPPORTED: 415,
@@ -36,7 +36,7 @@ STATUS: Mapping[ErrorKind, int] = {
     ErrorKind.SETUP: 503,
     ErrorKind.INTERNAL: 500,
 }
-HEADERS: Mapping[ErrorKind, dict[str, str]] = {
+HEADERS_BY_KIND: Mapping[ErrorKind, dict[str, str]] = {
     ErrorKind.UNAUTHENTICATED: {"WWW-Authenticate": 'Bearer realm="vultus"'},
     ErrorKind.OVERLOADED: {"Retry-After": "1"},
     ErrorKind.UNAVAILABLE: {"Retry-After": "5"},
@@ -58,15 +58,15 @@ class MalformedRequestError(VultusError):
 
 
 class InternalError(VultusError):
-    """A defect of this program; the log holds the trace under the request's id."""
+    """A defect of this program; the log contains the traceback under the request's id."""
 
     kind, code, title = ErrorKind.INTERNAL, "internal", "Internal error"
 
 
-def problem(
+def build_problem_response(
     status: int, code: str, title: str, detail: str, *, headers: Mapping[str, str] | None = None, **facts: Any
 ) -> JSONResponse:
-    """Build a problem answer."""
+    """Build a response of problem details."""
     body = {
         "type": f"urn:vultus:problem:{code}",
         "title": title,
@@ -79,17 +79,19 @@ def problem(
     return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
 
 
-def of_error(error: VultusError) -> JSONResponse:
-    """Translate one of our errors."""
-    headers = HEADERS.get(error.kind)
+def build_error_response(error: VultusError) -> JSONResponse:
+    """Build the response to an error, with the status and headers of its kind."""
+    headers = HEADERS_BY_KIND.get(error.kind)
     if wait_s := error.facts.get("retry_after_s"):
         headers = {"Retry-After": str(wait_s)}
-    return problem(STATUS[error.kind], error.code, error.title, error.detail, headers=headers, **error.facts)
+    return build_problem_response(
+        STATUS_BY_KIND[error.kind], error.code, error.title, error.detail, headers=headers, **error.facts
+    )
 
 
-def body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
-    """Declare the errors of a route that reads a body, beside its own."""
-    return problems(
+def declare_body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
+    """Declare the errors of every route that reads a body, and `kinds`."""
+    return declare_problems(
         MalformedRequestError,
         errors.RequestTimeoutError,
         errors.BodyTooLargeError,
@@ -98,10 +100,10 @@ def body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
     )
 
 
-def problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
-    """Declare the errors of a route for the OpenAPI document, with an example each.
+def declare_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
+    """Declare the errors of a route for the OpenAPI document, with one example per error.
 
-    Every route with a key can answer 401, 403 and 422, and 503 when something it needs is down.
+    Every route with a key can return 401, 403 and 422, and 503 when a dependency is down.
     """
     always: tuple[type[VultusError], ...] = (
         errors.UnauthenticatedError,
@@ -111,7 +113,7 @@ def problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
     )
     declared: dict[int | str, dict[str, Any]] = {}
     for kind in (*always, *kinds):
-        status = STATUS[kind.kind]
+        status = STATUS_BY_KIND[kind.kind]
         entry = declared.setdefault(
             status,
             {
@@ -133,50 +135,50 @@ def problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
     return declared
 
 
-def field_problems(wrong: Sequence[Any]) -> list[dict[str, str]]:
-    """Say which fields are wrong, without repeating what was sent."""
+def list_invalid_fields(validation_errors: Sequence[Any]) -> list[dict[str, str]]:
+    """Return path, message and code of every wrong field, without repeating what was sent."""
     return [
         {
             "path": ".".join(str(part) for part in error["loc"]),
-            "message": _readable(error["msg"]),
+            "message": _format_validation_message(error["msg"]),
             "code": error["type"],
         }
-        for error in wrong
+        for error in validation_errors
     ]
 
 
-def _readable(message: str) -> str:
+def _format_validation_message(message: str) -> str:
     message = message.removeprefix("Value error, ")
     if message.startswith("Expected UploadFile"):
         return "must be a file, sent as multipart/form-data (with curl: -F photo=@photo.jpg)"
     return message
 
 
-def install(app: FastAPI) -> None:
-    """Answer every failure of the app with a problem."""
+def register_error_handlers(app: FastAPI) -> None:
+    """Return problem details for every error the app raises."""
 
     @app.exception_handler(VultusError)
-    async def known(_: Request, error: VultusError) -> JSONResponse:
-        return of_error(error)
+    async def handle_vultus_error(_: Request, error: VultusError) -> JSONResponse:
+        return build_error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = field_problems(error.errors())
+    async def handle_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = list_invalid_fields(error.errors())
         detail = "; ".join(f"{field['path']}: {field['message']}" for field in wrong)
-        return of_error(InvalidRequestError(detail, errors=wrong))
+        return build_error_response(InvalidRequestError(detail, errors=wrong))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == STATUS[ErrorKind.MALFORMED]:
-            return of_error(MalformedRequestError(str(error.detail)))
+    async def handle_http_error(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == STATUS_BY_KIND[ErrorKind.MALFORMED]:
+            return build_error_response(MalformedRequestError(str(error.detail)))
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
-        return problem(error.status_code, code, phrase, str(error.detail), headers=error.headers)
+        return build_problem_response(error.status_code, code, phrase, str(error.detail), headers=error.headers)
 
 
-def unexpected(error: Exception) -> JSONResponse:
-    """Log a defect with its trace and answer without a word about it."""
+def handle_unexpected_error(error: Exception) -> JSONResponse:
+    """Log an unhandled error with its traceback; build a response without details of it."""
     log.error("unexpected failure", exc_info=error)
-    return of_error(
+    return build_error_response(
         InternalError("Something went wrong here; the log holds it under this request's id. Nothing was changed.")
     )

@@ -1,1 +1,1 @@
-"""The command line: thin over the services."""
+"""The command line: a thin layer over the services."""

@@ -2,59 +2,116 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
 from vultus import __version__
-from vultus.cli import (
-    calibrating,
-    database,
-    doctor,
-    evaluate,
-    importing,
-    keys,
-    models,
-    packs,
-    people,
-    searching,
-    serving,
-    transition,
-    vectors,
-)
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+
+class CommandSource(NamedTuple):
+    """Where a command or a group of commands is defined, and its line in the list of commands."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "serve": CommandSource("serving", "serve", "Start PostgreSQL, if no database is configured, and the API."),
+    "register": CommandSource("people", "register", "Register a person from photos, with their consent."),
+    "recognize": CommandSource("people", "recognize", "Recognise the people in a photo."),
+    "import": CommandSource(
+        "importing",
+        "import_folder",
+        "Register everybody in a folder: the name of a person's folder becomes external id and name.",
+    ),
+    "import-vectors": CommandSource(
+        "vectors", "import_vectors", "Register persons from vectors made elsewhere by the collection's network."
+    ),
+    "calibrate": CommandSource(
+        "calibrating",
+        "calibrate",
+        "Measure a collection on its own faces and propose a threshold; --apply sets it.",
+    ),
+    "search-by": CommandSource(
+        "searching",
+        "search_by",
+        "Set how a collection is searched; hnsw builds a graph, measures what it loses and may be refused.",
+    ),
+    "doctor": CommandSource(
+        "doctor",
+        "check_installation",
+        "Check packages, weights, database, disk and port, and say how to fix what is wrong.",
+    ),
+    "evaluate": CommandSource("packs", "evaluation", "Measure accuracy on a data set of yours."),
+    "models": CommandSource("models", "app", "Pretrained networks: licences, weights, and which are used."),
+    "transition": CommandSource("transition", "app", "Migrate a collection to another network."),
+    "db": CommandSource("database", "app", "The database and its schema."),
+    "keys": CommandSource("keys", "app", "API keys."),
+}
+"""In the order they are listed."""
+
+
+class LazyCommandGroup(TyperGroup):
+    """Imports a command's module when the command is run.
+
+    Networks, database driver and server take seconds to import; `--version` and `--help` need none of them.
+    """
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """Import a command; None if there is none of this name."""
+        if (source := COMMANDS.get(cmd_name)) is None:
+            return None
+        found = getattr(import_module(f"vultus.cli.{source.module}"), source.attribute)
+        command: Command
+        if isinstance(found, typer.Typer):
+            found.info.help = source.help
+            found.rich_markup_mode = None
+            command = typer.main.get_group(found)
+        else:
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(cmd_name)(found)
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, source.help) for name, source in COMMANDS.items()])
+
 
 app = typer.Typer(
     name="vultus",
+    cls=LazyCommandGroup,
     help="Register people with consent, recognise them, forget them completely.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(serving.serve)
-app.command()(people.register)
-app.command()(people.recognize)
-app.command("import")(importing.import_folder)
-app.command("import-vectors")(vectors.import_vectors)
-app.command()(calibrating.calibrate)
-app.command()(searching.search_by)
-app.add_typer(evaluate.app, name="evaluate", help="Measure accuracy on a data set of yours.")
-evaluate.app.command()(packs.packs)
-app.add_typer(models.app, name="models", help="Pretrained networks: licences, weights, and which are used.")
-app.add_typer(transition.app, name="transition", help="Change the network of a living gallery.")
-app.add_typer(database.app, name="db", help="The database and its schema.")
-app.add_typer(keys.app, name="keys", help="API keys.")
-app.command()(doctor.doctor)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"vultus {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _options(
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+def _parse_global_options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None: ...
 
 

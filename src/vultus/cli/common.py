@@ -1,4 +1,4 @@
-"""What the commands share: settings, errors for people, tables and JSON."""
+"""What the commands share: settings, readable errors, tables and JSON."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vultus.domain import Principal
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.photo_analysis import Photo
 from vultus.settings import Settings
 from vultus.utils import logging as logs
 
-# What is printed may be a stranger's words: no brackets and colons of theirs are markup. Whoever reads a pipe has no
-# width at which names would have to be broken.
+# Output may contain untrusted text: its brackets and colons are not markup. A pipe has no width at which names would
+# have to be broken.
 out = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, markup=False, emoji=False)
+
+COMMAND_LINE = Principal.from_process("cli")
+"""The principal of every command."""
 
 EXIT_CODES = {
     ErrorKind.MALFORMED: 2,
@@ -46,57 +50,59 @@ EXIT_CODES = {
     ErrorKind.INTERNAL: 70,
 }
 
-EXIT_STOPPED = 130
+EXIT_INTERRUPTED = 130
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Id or name.")]
 
 Result = TypeVar("Result")
 
 
-def load_settings(*, quiet: bool = True, **given: Any) -> Settings:
+def load_settings(*, quiet: bool = True, **overrides: Any) -> Settings:
     """Read the settings from the environment and set up logging.
 
     Args:
         quiet: Log warnings only, so that a command's own output stays readable.
-        given: Fields by section that options of the command set; they take precedence over the environment.
+        overrides: Fields by section that options of the command set; they take precedence over the environment.
     """
     try:
-        settings = Settings(**given)
+        settings = Settings(**overrides)
     except ValidationError as error:
         for wrong in error.errors():
             name = "VULTUS_" + "__".join(str(part) for part in wrong["loc"]).upper()
             err.print(Text.assemble((name, "red"), f": {wrong['msg']}"), highlight=False)
         raise typer.Exit(EXIT_CODES[ErrorKind.SETUP]) from None
-    logs.configure("WARNING" if quiet and settings.log.level != "DEBUG" else settings.log.level, settings.log.format)
+    logs.configure_logging(
+        "WARNING" if quiet and settings.log.level != "DEBUG" else settings.log.level, settings.log.format
+    )
     return settings
 
 
-def run(work: Coroutine[Any, Any, Result], *, as_json: bool = False) -> Result:
-    """Run a command; an error becomes one readable line and an exit code, SIGTERM an orderly end like Ctrl-C."""
+def run_command(command: Coroutine[Any, Any, Result], *, as_json: bool = False) -> Result:
+    """Run a command; an error becomes one readable line and an exit code, SIGTERM a graceful stop like Ctrl-C."""
 
-    async def stoppable() -> Result:
+    async def run_cancellable() -> Result:
         task = asyncio.current_task()
         if threading.current_thread() is threading.main_thread() and task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
+        return await command
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(stoppable())
+            return runner.run(run_cancellable())
     except VultusError as error:
-        fail(error, as_json=as_json)
+        exit_with_error(error, as_json=as_json)
     except BaseExceptionGroup as group:
         if isinstance(group.exceptions[0], VultusError):
-            fail(group.exceptions[0], as_json=as_json)
+            exit_with_error(group.exceptions[0], as_json=as_json)
         raise
     except (KeyboardInterrupt, asyncio.CancelledError):
         err.print("Stopped. An import goes on where it stopped when it is run again.")
-        raise typer.Exit(EXIT_STOPPED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def fail(error: VultusError, *, as_json: bool = False) -> NoReturn:
-    """Say what went wrong and leave with the code of its kind."""
+def exit_with_error(error: VultusError, *, as_json: bool = False) -> NoReturn:
+    """Print the error and exit with the code of its kind."""
     if as_json:
         print_json({"error": {"code": error.code, "title": error.title, "detail": error.detail, **error.facts}})
     err.print(Text.assemble((error.title, "red"), f" ({error.code}): {error.detail}"), highlight=False)
@@ -109,16 +115,16 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table for people."""
+    """Print a table."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
+        table.add_row(*(_format_cell(cell) for cell in row))
     out.print(table)
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M")
     return "" if value is None else str(value)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vultus.cli.common import Json, load_settings, print_json, run
+from vultus.cli.common import JsonOption, load_settings, print_json, run_command
 from vultus.db import migrate
-from vultus.main import open_server
+from vultus.main import open_postgres
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command()
-def upgrade() -> None:
+@app.command("upgrade")
+def upgrade_schema() -> None:
     """Bring the schema up to date; safe to run at any time."""
 
-    async def work(settings: Settings) -> tuple[str | None, str | None]:
-        async with open_server(settings) as url:
-            before = await migrate.current(url)
-            await migrate.upgrade(url)
-            return before, await migrate.current(url)
+    async def apply_migrations(settings: Settings) -> tuple[str | None, str | None]:
+        async with open_postgres(settings) as url:
+            before = await migrate.fetch_current_revision(url)
+            await migrate.upgrade_schema(url)
+            return before, await migrate.fetch_current_revision(url)
 
-    before, after = run(work(load_settings()))
+    before, after = run_command(apply_migrations(load_settings()))
     typer.echo(f"The schema is current ({after})." if before == after else f"Upgraded from {before} to {after}.")
 
 
-@app.command()
-def status(as_json: Json = False) -> None:
+@app.command("status")
+def show_schema_status(as_json: JsonOption = False) -> None:
     """Say which schema the database has and which one this program needs."""
 
-    async def work(settings: Settings) -> str | None:
-        async with open_server(settings) as url:
-            return await migrate.current(url)
+    async def read_revision(settings: Settings) -> str | None:
+        async with open_postgres(settings) as url:
+            return await migrate.fetch_current_revision(url)
 
     settings = load_settings()
-    found, needed = run(work(settings), as_json=as_json), migrate.head()
+    found, needed = run_command(read_revision(settings), as_json=as_json), migrate.get_head_revision()
     kind = "external" if settings.database.url else "embedded"
     if as_json:
         print_json({"kind": kind, "schema": found, "needed": needed, "current": found == needed})

@@ -11,7 +11,7 @@ from vultus.domain import Verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vultus.services.recognition.verdicts import NamedFace, Recognition
+    from vultus.services.recognition.verdicts import Recognition, RecognizedFace
 
 COLOURS = {
     Verdict.MATCH: "#1a9850",
@@ -22,30 +22,30 @@ COLOURS = {
 }
 
 
-def draw(photo: Path, recognition: Recognition, target: Path) -> None:
+def draw_recognition(photo: Path, recognition: Recognition, target: Path) -> None:
     """Write the upright photo with a box, five points and a label for every face."""
     with Image.open(photo) as opened:
         canvas = ImageOps.exif_transpose(opened).convert("RGB")
-    pen = ImageDraw.Draw(canvas)
+    canvas_draw = ImageDraw.Draw(canvas)
     unit = max(2, round(max(canvas.size) / 500))
     font = ImageFont.load_default(size=7 * unit)
     for face in recognition.faces:
         colour = COLOURS[face.decision.verdict]
         box = face.described.face.box
-        pen.rectangle((box.left, box.top, box.right, box.bottom), outline=colour, width=unit)
+        canvas_draw.rectangle((box.left, box.top, box.right, box.bottom), outline=colour, width=unit)
         for x, y in face.described.face.landmarks:
-            pen.ellipse((x - unit, y - unit, x + unit, y + unit), fill=colour)
-        label = _label(face)
-        left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+            canvas_draw.ellipse((x - unit, y - unit, x + unit, y + unit), fill=colour)
+        label = _format_label(face)
+        left, top, right, bottom = canvas_draw.textbbox((0, 0), label, font=font)
         x = max(0.0, min(box.left, canvas.width - (right - left) - 2 * unit))
         y = box.top - (bottom - top) - 3 * unit
         y = box.bottom if y < 0 else y
-        pen.rectangle((x, y, x + right - left + 2 * unit, y + bottom - top + 3 * unit), fill=colour)
-        pen.text((x + unit, y + unit - top), label, fill="white", font=font)
+        canvas_draw.rectangle((x, y, x + right - left + 2 * unit, y + bottom - top + 3 * unit), fill=colour)
+        canvas_draw.text((x + unit, y + unit - top), label, fill="white", font=font)
     canvas.save(target, "PNG")
 
 
-def _label(face: NamedFace) -> str:
+def _format_label(face: RecognizedFace) -> str:
     if face.decision.verdict is Verdict.MATCH:
         best = face.candidates[0]
         return f"{best.name or best.external_id or best.person_id} {best.similarity:.3f}"

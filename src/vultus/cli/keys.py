@@ -7,29 +7,30 @@ from uuid import UUID
 
 import typer
 
-from vultus.cli.common import Json, load_settings, print_json, print_table, run
-from vultus.domain import Actor, ApiKey, Role
+from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, print_json, print_table, run_command
+from vultus.domain import ApiKey, Role
 from vultus.main import open_database
-from vultus.services.access import Access
+from vultus.services.access import AccessService
 from vultus.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
-ACTOR = Actor("cli")
 
 
-@app.command()
-def create(
+@app.command("create")
+def create_key(
     name: Annotated[str, typer.Argument(help="Whose key, or what it is for.")],
-    role: Annotated[Role, typer.Option(help="recognize: ask; enrol: also change persons; admin: everything.")],
-    as_json: Json = False,
+    role: Annotated[
+        Role, typer.Option(help="recognize: read and search; enrol: also change persons; admin: everything.")
+    ],
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a key and show its secret this once."""
+    """Create a key and show its secret, this once."""
 
-    async def work(settings: Settings) -> tuple[ApiKey, str]:
+    async def add_key(settings: Settings) -> tuple[ApiKey, str]:
         async with open_database(settings) as database:
-            return await Access(database).create(name, role, actor=ACTOR)
+            return await AccessService(database).create_key(COMMAND_LINE, name, role)
 
-    key, secret = run(work(load_settings()), as_json=as_json)
+    key, secret = run_command(add_key(load_settings()), as_json=as_json)
     if as_json:
         print_json({"id": key.id, "name": key.name, "role": key.role, "secret": secret})
     else:
@@ -37,17 +38,17 @@ def create(
 
 
 @app.command("list")
-def list_keys(as_json: Json = False) -> None:
+def list_keys(as_json: JsonOption = False) -> None:
     """List keys, revoked ones too."""
 
-    async def work(settings: Settings) -> list[ApiKey]:
+    async def fetch_keys(settings: Settings) -> list[ApiKey]:
         async with open_database(settings) as database:
-            access, found = Access(database), list[ApiKey]()
-            while page := await access.page(after=found[-1].id if found else None, limit=500):
+            access, found = AccessService(database), list[ApiKey]()
+            while page := await access.list_keys(COMMAND_LINE, after=found[-1].id if found else None, limit=500):
                 found.extend(page)
             return found
 
-    found = run(work(load_settings()), as_json=as_json)
+    found = run_command(fetch_keys(load_settings()), as_json=as_json)
     rows = [(key.id, key.name, key.role, key.created_at, key.revoked_at) for key in found]
     if as_json:
         print_json([dict(zip(("id", "name", "role", "created_at", "revoked_at"), row, strict=True)) for row in rows])
@@ -55,15 +56,17 @@ def list_keys(as_json: Json = False) -> None:
         print_table("API keys", ("id", "name", "role", "created", "revoked"), rows)
 
 
-@app.command()
-def revoke(key_id: Annotated[UUID, typer.Argument(help="From `vultus keys list`.")], as_json: Json = False) -> None:
-    """Make a key useless from now on."""
+@app.command("revoke")
+def revoke_key(
+    key_id: Annotated[UUID, typer.Argument(help="From `vultus keys list`.")], as_json: JsonOption = False
+) -> None:
+    """Revoke a key."""
 
-    async def work(settings: Settings) -> ApiKey:
+    async def mark_revoked(settings: Settings) -> ApiKey:
         async with open_database(settings) as database:
-            return await Access(database).revoke(key_id, actor=ACTOR)
+            return await AccessService(database).revoke_key(COMMAND_LINE, key_id)
 
-    key = run(work(load_settings()), as_json=as_json)
+    key = run_command(mark_revoked(load_settings()), as_json=as_json)
     if as_json:
         print_json({"id": key.id, "revoked_at": key.revoked_at})
     else:

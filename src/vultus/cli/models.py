@@ -1,4 +1,4 @@
-"""`vultus models`: the pretrained networks, what one may do with them, and getting them."""
+"""`vultus models`: the pretrained networks, their licences and their weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from vultus.cli.common import Json, err, fail, load_settings, out, print_json, print_table
+from vultus.cli.common import JsonOption, err, exit_with_error, load_settings, out, print_json, print_table
 from vultus.errors import InvalidInputError, NotFoundError, VultusError
-from vultus.main import open_store
+from vultus.main import open_weights_store
 from vultus.models.catalog.entries import Network, PackagedFile, PublishedFile
-from vultus.models.catalog.packs import NETWORKS, PACKS, network_named, pack_named
-from vultus.models.pipeline import FacePipeline, default_pack
-from vultus.models.weights.download import Downloader, unpacked
-from vultus.models.weights.files import sha256_of_file
-from vultus.models.weights.store import State, WeightsStore
+from vultus.models.catalog.packs import NETWORKS, PACKS, get_network, get_pack
+from vultus.models.pipeline import FacePipeline, get_default_pack
+from vultus.models.weights.download import Downloader, open_archive_member
+from vultus.models.weights.files import compute_file_sha256
+from vultus.models.weights.store import FileState, WeightsStore
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,11 +28,11 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks or
 
 
 @app.command("list")
-def list_networks(as_json: Json = False) -> None:
-    """List every network with its licence and whether its weights are here and sound."""
-    with _failing(as_json):
-        store = open_store(load_settings())
-        rows = [_row(network, store) for network in NETWORKS.values()]
+def list_networks(as_json: JsonOption = False) -> None:
+    """List every network with its licence and whether its weights are present and verified."""
+    with _exit_on_error(as_json):
+        store = open_weights_store(load_settings())
+        rows = [_build_network_row(network, store) for network in NETWORKS.values()]
     if as_json:
         print_json(rows)
         return
@@ -50,31 +50,38 @@ def list_networks(as_json: Json = False) -> None:
     out.print("Any DETECTOR+EMBEDDER is a pack too, and deepface:MODEL an embedder.")
 
 
-@app.command()
-def show(name: Annotated[str, typer.Argument(help="A network or a pack.")], as_json: Json = False) -> None:
-    """Show where a network comes from, what it takes, what one may do with it, and its files."""
-    with _failing(as_json):
-        store = open_store(load_settings())
-        shown = [(network, _details(network, store), _files(network, store)) for network in _networks([name])]
+@app.command("show")
+def show_network(
+    name: Annotated[str, typer.Argument(help="A network or a pack.")], as_json: JsonOption = False
+) -> None:
+    """Show a network's origin, inputs, licence and files."""
+    with _exit_on_error(as_json):
+        store = open_weights_store(load_settings())
+        shown = [
+            (network, _build_network_details(network, store), _list_network_files(network, store))
+            for network in _find_networks([name])
+        ]
     if as_json:
         print_json([{**details, "files": files} for _, details, files in shown])
         return
     for network, details, files in shown:
-        print_table(network.name, ("what", "value"), [(key, _plain(value)) for key, value in details.items()])
+        print_table(network.name, ("what", "value"), [(key, _format_value(value)) for key, value in details.items()])
         print_table("Files", ("role", "file", "SHA-256", "from", "state"), [tuple(file.values()) for file in files])
 
 
-@app.command()
-def pull(names: Names, as_json: Json = False) -> None:
+@app.command("pull")
+def download_weights(names: Names, as_json: JsonOption = False) -> None:
     """Download weights, verify them and place them; a broken download is continued."""
     settings = load_settings()
     placed: list[tuple[PublishedFile, str]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with _failing(as_json):
-        store = open_store(settings)
-        networks = _networks(names)
+    with _exit_on_error(as_json):
+        store = open_weights_store(settings)
+        networks = _find_networks(names)
         store.check_licences(*networks)
-        missing = [file for file in _published(networks) if store.state(file) is not State.PRESENT]
+        missing = [
+            file for file in _list_published_files(networks) if store.get_file_state(file) is not FileState.PRESENT
+        ]
         with Progress(*columns, console=err, disable=not missing) as progress:
             bar = progress.add_task("weights", total=None)
             downloader = Downloader(
@@ -83,28 +90,28 @@ def pull(names: Names, as_json: Json = False) -> None:
                 timeout_s=settings.models.timeout_s,
                 progress=lambda name, done, whole: progress.update(bar, description=name, completed=done, total=whole),
             )
-            for files in _by_address(missing):
-                placed += zip(files, downloader.pull(*files), strict=True)
-    _told(placed, as_json=as_json)
+            for files in _group_by_archive(missing):
+                placed += zip(files, downloader.fetch_weights(*files), strict=True)
+    _print_placed_files(placed, as_json=as_json)
 
 
-@app.command()
-def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Networks or packs; all that are here.")] = None,
-    as_json: Json = False,
+@app.command("verify")
+def verify_weights(
+    names: Annotated[list[str] | None, typer.Argument(help="Networks or packs; all that are present.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare weights with their digests; exit code 1 when one is damaged or a named one is missing."""
-    with _failing(as_json):
-        store = open_store(load_settings())
-        networks = _networks(names or list(NETWORKS))
-        states = {file.filename: store.state(file) for network in networks for file in network.files.values()}
+    with _exit_on_error(as_json):
+        store = open_weights_store(load_settings())
+        networks = _find_networks(names or list(NETWORKS))
+        states = {file.filename: store.get_file_state(file) for network in networks for file in network.files.values()}
     if not names:
-        states = {name: state for name, state in states.items() if state is not State.ABSENT}
+        states = {name: state for name, state in states.items() if state is not FileState.ABSENT}
     if as_json:
         print_json(states)
     else:
         print_table("Weights", ("file", "state"), list(states.items()))
-    if any(state is not State.PRESENT for state in states.values()):
+    if any(state is not FileState.PRESENT for state in states.values()):
         raise typer.Exit(1)
 
 
@@ -118,53 +125,55 @@ def import_files(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take this file although another one was pinned under its name.")
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Place weights that were brought here by hand; each is recognised by its digest."""
+    """Place weights that were downloaded by hand; each is recognised by its digest."""
     placed = []
-    with _failing(as_json):
-        store = open_store(load_settings())
+    with _exit_on_error(as_json):
+        store = open_weights_store(load_settings())
         if as_name and len(files) > 1:
             raise InvalidInputError("--as names one file; import the others by themselves.")
         for path in files:
-            for file in _recognised(path, as_name):
-                if file.archive and sha256_of_file(path) == file.archive.sha256:
-                    with unpacked(path, file.archive.member, store.writable_folder()) as member:
-                        placed.append((file, store.put(file, member)))
+            for file in _find_matching_files(path, as_name):
+                if file.archive and compute_file_sha256(path) == file.archive.sha256:
+                    with open_archive_member(path, file.archive.member, store.ensure_models_dir()) as member:
+                        placed.append((file, store.add_file(file, member)))
                 else:
-                    placed.append((file, store.bring(file, path, replace=replace)))
-    _told(placed, as_json=as_json)
+                    placed.append((file, store.import_file(file, path, replace=replace)))
+    _print_placed_files(placed, as_json=as_json)
 
 
-@app.command()
-def accept(
+@app.command("accept")
+def accept_licence(
     licence: Annotated[str, typer.Argument(help="The licence's name.")],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Accept a licence by its name; who did it and when is recorded."""
-    known = {n.licence.name: n.licence for n in (*NETWORKS.values(), network_named("deepface:any"))}
+    known = {network.licence.name: network.licence for network in (*NETWORKS.values(), get_network("deepface:any"))}
     found = known.get(licence)
-    with _failing(as_json):
-        store = open_store(load_settings())
+    with _exit_on_error(as_json):
+        store = open_weights_store(load_settings())
         if found is None or not found.must_be_accepted:
-            asked = sorted(name for name, one in known.items() if one.must_be_accepted)
-            raise NotFoundError(f"No licence '{licence}' waits to be accepted; there are {', '.join(asked)}.")
-        store.records.accept(found, who=_user())
+            licence_names = sorted(name for name, entry in known.items() if entry.must_be_accepted)
+            raise NotFoundError(f"No licence '{licence}' waits to be accepted; there are {', '.join(licence_names)}.")
+        store.installation.add_acceptance(found, accepted_by=_get_user_name())
     if as_json:
-        print_json({"licence": found.name, **store.records.acceptances()[found.name]})
+        print_json({"licence": found.name, **store.installation.get_acceptances()[found.name]})
     else:
         typer.echo(f"Accepted {found.name}: {found.terms}")
 
 
-@app.command()
-def use(pack: Annotated[str, typer.Argument(help="A pack, or DETECTOR+EMBEDDER.")], as_json: Json = False) -> None:
+@app.command("use")
+def select_default_pack(
+    pack: Annotated[str, typer.Argument(help="A pack, or DETECTOR+EMBEDDER.")], as_json: JsonOption = False
+) -> None:
     """Make a pack the default for new collections; those in use before stay loaded for their collections."""
     settings = load_settings()
-    with _failing(as_json):
-        store = open_store(settings)
-        chosen = pack_named(pack)
+    with _exit_on_error(as_json):
+        store = open_weights_store(settings)
+        chosen = get_pack(pack)
         FacePipeline.load(settings.inference, settings.photos, store, pack=chosen.name)
-        packs = store.records.choose(chosen.name, default_pack(store))
+        packs = store.installation.set_default_pack(chosen.name, get_default_pack(store))
     if as_json:
         print_json({"pack": chosen.name, "loaded": packs})
     else:
@@ -174,55 +183,55 @@ def use(pack: Annotated[str, typer.Argument(help="A pack, or DETECTOR+EMBEDDER."
 
 
 @contextmanager
-def _failing(as_json: bool) -> Iterator[None]:
+def _exit_on_error(as_json: bool) -> Iterator[None]:
     try:
         yield
     except VultusError as error:
-        fail(error, as_json=as_json)
+        exit_with_error(error, as_json=as_json)
 
 
-def _user() -> str:
-    """Return who runs the command; in a container the number of a user often has no name."""
+def _get_user_name() -> str:
+    """Return the user's name, or `uid N`: in a container a user id often has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
 
 
-def _networks(names: list[str]) -> list[Network]:
+def _find_networks(names: list[str]) -> list[Network]:
     found: dict[str, Network] = {}
     for name in names:
         if name in PACKS or "+" in name:
-            pack = pack_named(name)
+            pack = get_pack(name)
             parts = [pack.detector, pack.embedder]
         else:
-            parts = [network_named(name)]
+            parts = [get_network(name)]
         found |= {network.name: network for network in parts}
     return list(found.values())
 
 
-def _published(networks: list[Network]) -> list[PublishedFile]:
+def _list_published_files(networks: list[Network]) -> list[PublishedFile]:
     return [file for network in networks for file in network.files.values() if isinstance(file, PublishedFile)]
 
 
-def _by_address(files: list[PublishedFile]) -> list[list[PublishedFile]]:
-    """Put files of one archive together: it is fetched once."""
+def _group_by_archive(files: list[PublishedFile]) -> list[list[PublishedFile]]:
+    """Group files by archive, so that each archive is downloaded once."""
     groups: dict[str, list[PublishedFile]] = {}
     for file in files:
         groups.setdefault(file.archive.url if file.archive else file.filename, []).append(file)
     return list(groups.values())
 
 
-def _recognised(path: Path, as_name: str | None) -> list[PublishedFile]:
-    """Return what a file is: by the name given, else by its digest or that of the archive it is."""
-    everything = _published(list(NETWORKS.values()))
+def _find_matching_files(path: Path, as_name: str | None) -> list[PublishedFile]:
+    """Return the catalogue's files that `path` holds: by the name given, else by its digest or its archive's."""
+    published = _list_published_files(list(NETWORKS.values()))
     if as_name:
-        found = [file for file in everything if file.filename == as_name]
+        found = [file for file in published if file.filename == as_name]
         if not found:
             raise NotFoundError(f"No file of the catalogue is called '{as_name}'; see vultus models show NAME.")
         return found
-    digest = sha256_of_file(path)
-    found = [file for file in everything if digest in {file.sha256, file.archive.sha256 if file.archive else None}]
+    digest = compute_file_sha256(path)
+    found = [file for file in published if digest in {file.sha256, file.archive.sha256 if file.archive else None}]
     if not found:
         raise InvalidInputError(
             f"{path} is none of the weights whose digest is known (SHA-256 {digest}). If its authors publish no "
@@ -231,7 +240,7 @@ def _recognised(path: Path, as_name: str | None) -> list[PublishedFile]:
     return found
 
 
-def _told(placed: list[tuple[PublishedFile, str]], *, as_json: bool) -> None:
+def _print_placed_files(placed: list[tuple[PublishedFile, str]], *, as_json: bool) -> None:
     if as_json:
         print_json([{"file": file.filename, "sha256": digest, "pinned": not file.sha256} for file, digest in placed])
         return
@@ -244,30 +253,30 @@ def _told(placed: list[tuple[PublishedFile, str]], *, as_json: bool) -> None:
         typer.echo("There is nothing to fetch: everything is here and sound.")
 
 
-def _state(network: Network, store: WeightsStore) -> str:
+def _get_weights_state(network: Network, store: WeightsStore) -> str:
     if not network.files:
         return "DeepFace's folder"
-    states = {store.state(file) for file in network.files.values()}
-    return next(state.value for state in (State.DAMAGED, State.ABSENT, State.PRESENT) if state in states)
+    states = {store.get_file_state(file) for file in network.files.values()}
+    return next(state.value for state in (FileState.DAMAGED, FileState.ABSENT, FileState.PRESENT) if state in states)
 
 
-def _row(network: Network, store: WeightsStore) -> dict[str, object]:
+def _build_network_row(network: Network, store: WeightsStore) -> dict[str, object]:
     return {
         "name": network.name,
         "kind": network.kind.value,
         "licence": network.licence.name,
         "commercial_use": network.licence.commercial_use,
-        "weights": _state(network, store),
+        "weights": _get_weights_state(network, store),
         "lfw": network.published.get("LFW"),
     }
 
 
-def _details(network: Network, store: WeightsStore) -> dict[str, object]:
+def _build_network_details(network: Network, store: WeightsStore) -> dict[str, object]:
     licence = network.licence
     return {
-        **_row(network, store),
+        **_build_network_row(network, store),
         "terms": licence.terms,
-        "accepted": store.records.accepted(licence) if licence.must_be_accepted else "not needed",
+        "accepted": store.installation.is_licence_accepted(licence) if licence.must_be_accepted else "not needed",
         "paper": network.paper,
         "inputs": network.inputs,
         "dimension": network.dimension or None,
@@ -276,20 +285,22 @@ def _details(network: Network, store: WeightsStore) -> dict[str, object]:
     }
 
 
-def _files(network: Network, store: WeightsStore) -> list[dict[str, str]]:
+def _list_network_files(network: Network, store: WeightsStore) -> list[dict[str, str]]:
     return [
         {
             "role": role,
             "file": file.filename,
-            "sha256": file.sha256 or store.records.pinned(file.filename) or "pinned at the first download",
-            "from": _origin(file),
-            "state": store.state(file).value,
+            "sha256": file.sha256
+            or store.installation.find_pinned_digest(file.filename)
+            or "pinned at the first download",
+            "from": _format_origin(file),
+            "state": store.get_file_state(file).value,
         }
         for role, file in network.files.items()
     ]
 
 
-def _origin(file: PackagedFile | PublishedFile) -> str:
+def _format_origin(file: PackagedFile | PublishedFile) -> str:
     if isinstance(file, PackagedFile):
         return f"package {file.package} {file.version}"
     if file.archive:
@@ -297,7 +308,7 @@ def _origin(file: PackagedFile | PublishedFile) -> str:
     return file.url or "import only"
 
 
-def _plain(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {number}" for key, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

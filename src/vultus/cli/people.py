@@ -8,19 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vultus.cli.common import CollectionOption, Json, load_settings, out, print_json, print_table, read_photo, run
-from vultus.cli.drawing import draw
-from vultus.domain import Actor, LivenessMode, Verdict
+from vultus.cli.common import (
+    COMMAND_LINE,
+    CollectionOption,
+    JsonOption,
+    load_settings,
+    out,
+    print_json,
+    print_table,
+    read_photo,
+    run_command,
+)
+from vultus.cli.drawing import draw_recognition
+from vultus.domain import LivenessMode, Verdict
 from vultus.main import open_services
 from vultus.schemas.recognition import RecognitionOut, RegistrationOut
-from vultus.services.enrolment.registration import Registered, RegistrationRequest
+from vultus.services.enrolment.registration import RegistrationRequest, RegistrationResult
 from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
     from vultus.services.recognition.verdicts import Recognition
     from vultus.settings import Settings
 
-ACTOR = Actor("cli")
 PhotoPath = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JPEG, PNG or WebP.")]
 Purpose = Annotated[str, typer.Option(help="What the person agreed to.")]
 RecordedBy = Annotated[str, typer.Option(help="Who took the agreement.")]
@@ -32,9 +41,9 @@ LivenessOption = Annotated[
 ]
 
 
-def utc(moment: datetime | None) -> datetime | None:
-    """Read a moment typed without a zone as UTC."""
-    return moment.replace(tzinfo=UTC) if moment else None
+def convert_to_utc(timestamp: datetime | None) -> datetime | None:
+    """Return a timestamp typed without a time zone as UTC."""
+    return timestamp.replace(tzinfo=UTC) if timestamp else None
 
 
 def register(
@@ -49,7 +58,7 @@ def register(
     largest_face: Annotated[bool, typer.Option(help="Take the largest face where several are found.")] = False,
     allow_lookalike: Annotated[bool, typer.Option(help="Enrol even if another person looks the same.")] = False,
     liveness: LivenessOption = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Register a person from photos, with their consent."""
     request = RegistrationRequest(
@@ -57,19 +66,19 @@ def register(
         photos=tuple(read_photo(path) for path in photos),
         name=name,
         external_id=external_id,
-        consent=ConsentGrant(purpose, recorded_by, expires_at=utc(expires), evidence_ref=evidence),
+        consent=ConsentGrant(purpose, recorded_by, expires_at=convert_to_utc(expires), evidence_ref=evidence),
         largest_face=largest_face,
         allow_lookalike=allow_lookalike,
         liveness=liveness,
     )
 
-    async def work(settings: Settings) -> Registered:
+    async def register_photos(settings: Settings) -> RegistrationResult:
         async with open_services(settings) as services:
-            return await services.registrar.register(request, actor=ACTOR)
+            return await services.registrar.register(COMMAND_LINE, request)
 
-    done = run(work(load_settings()), as_json=as_json)
+    done = run_command(register_photos(load_settings()), as_json=as_json)
     if as_json:
-        print_json(RegistrationOut.of(done).model_dump(mode="json"))
+        print_json(RegistrationOut.from_domain(done).model_dump(mode="json"))
         return
     person = done.person
     out.print(f"{'Registered' if done.created else 'Added to'} {person.name or person.external_id} ({person.id})")
@@ -85,29 +94,34 @@ def recognize(
     unique: Annotated[bool, typer.Option(help="Give every person to at most one face.")] = False,
     liveness: LivenessOption = None,
     drawing: Annotated[Path | None, typer.Option("--draw", help="Write the photo with boxes and names as PNG.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Recognise the people in a photo."""
 
-    async def work(settings: Settings) -> Recognition:
+    async def recognize_photo(settings: Settings) -> Recognition:
         async with open_services(settings) as services:
             return await services.recognizer.recognize(
-                read_photo(photo), collection=collection, limit=limit, unique_per_image=unique, liveness=liveness
+                COMMAND_LINE,
+                read_photo(photo),
+                reference=collection,
+                limit=limit,
+                unique_per_image=unique,
+                liveness=liveness,
             )
 
-    found = run(work(load_settings()), as_json=as_json)
+    found = run_command(recognize_photo(load_settings()), as_json=as_json)
     if drawing:
-        draw(photo, found, drawing)
+        draw_recognition(photo, found, drawing)
     if as_json:
-        print_json(RecognitionOut.of(found).model_dump(mode="json"))
+        print_json(RecognitionOut.from_domain(found).model_dump(mode="json"))
         return
     rows = []
-    for at, face in enumerate(found.faces, 1):
+    for number, face in enumerate(found.faces, 1):
         best = face.candidates[0] if face.candidates else None
         decision = face.decision
         who = (best.name or best.external_id or best.person_id) if best and decision.verdict is Verdict.MATCH else None
         closest = f"{best.similarity:.4f} ({best.name or best.external_id or best.person_id})" if best else None
         needed = f"{decision.threshold:.4f} (FMR {decision.fmr:.1g}, FPIR {decision.fpir:.1g})"
-        rows.append((at, decision.verdict, who, closest, needed, ", ".join(decision.reasons)))
+        rows.append((number, decision.verdict, who, closest, needed, ", ".join(decision.reasons)))
     title = f"{len(rows)} face{'' if len(rows) == 1 else 's'} in {photo.name}, left to right"
     print_table(title, ("face", "verdict", "person", "closest", "threshold", "because"), rows)

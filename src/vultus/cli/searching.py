@@ -1,4 +1,4 @@
-"""`vultus search-by`: how a collection is searched; along a graph only after its loss was measured."""
+"""`vultus search-by`: how a collection is searched; through an HNSW graph only after its recall loss was measured."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vultus.cli.common import Json, load_settings, out, print_json, print_table, run
-from vultus.domain import Actor, Collection, Graph, SearchMode
-from vultus.evaluation.page import percent
+from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, out, print_json, print_table, run_command
+from vultus.domain import Collection, HnswGraph, SearchMode
+from vultus.evaluation.page import format_percent
 from vultus.main import open_services
 from vultus.schemas.galleries import CollectionOut
-from vultus.services.search.hnsw import ACCEPTED_LOSS, DEFAULT_SAMPLE, MOST_SAMPLE, GraphWanted, OwnGraph
+from vultus.services.search.hnsw import DEFAULT_ACCEPTED_LOSS, DEFAULT_SAMPLE, MAX_SAMPLE, GraphRequest, HnswBuilder
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -27,32 +27,32 @@ def search_by(
     ef_search: Annotated[int, typer.Option(min=1, max=1000, help="Candidates of a search.")] = 100,
     accept_loss: Annotated[
         float, typer.Option(min=0, max=1, help="Share of mates that may be lost; beyond it nothing is changed.")
-    ] = ACCEPTED_LOSS,
+    ] = DEFAULT_ACCEPTED_LOSS,
     sample: Annotated[
-        int, typer.Option(min=100, max=MOST_SAMPLE, help="Most persons searched for to measure it.")
+        int, typer.Option(min=100, max=MAX_SAMPLE, help="Most persons searched for to measure it.")
     ] = DEFAULT_SAMPLE,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Set how a collection is searched; hnsw builds a graph, measures what it loses and may be refused."""
-    wanted = GraphWanted(m, ef_construction, ef_search, accept_loss, sample)
+    request = GraphRequest(m, ef_construction, ef_search, accept_loss, sample)
 
-    async def work(settings: Settings) -> Collection:
+    async def set_search_mode(settings: Settings) -> Collection:
         async with open_services(settings) as services:
             if mode is not SearchMode.HNSW:
-                return await services.collections.change(collection, search=mode, actor=Actor("cli"))
-            job = OwnGraph(services.database, services.pipelines, services.collections)
-            return await job.turn_on(collection, wanted, actor=Actor("cli"))
+                return await services.collections.update_collection(COMMAND_LINE, collection, search=mode)
+            job = HnswBuilder(services.database, services.pipelines, services.collections)
+            return await job.enable(COMMAND_LINE, collection, request)
 
-    done = run(work(load_settings()), as_json=as_json)
+    done = run_command(set_search_mode(load_settings()), as_json=as_json)
     if as_json:
-        print_json(CollectionOut.of(done).model_dump(mode="json"))
+        print_json(CollectionOut.from_domain(done).model_dump(mode="json"))
         return
     if done.graph:
-        _show(done.name, done.graph)
+        _show_graph_loss(done.name, done.graph)
     out.print(f"Collection '{done.name}' is searched by {done.search} from now on.", soft_wrap=True)
 
 
-def _show(name: str, graph: Graph) -> None:
+def _show_graph_loss(name: str, graph: HnswGraph) -> None:
     loss = graph.loss
     row = (
         graph.m,
@@ -60,7 +60,7 @@ def _show(name: str, graph: Graph) -> None:
         graph.ef_search,
         f"{loss.probes:,} {loss.of}",
         loss.lost,
-        f"{percent(loss.share)} ({percent(loss.low)} to {percent(loss.high)})",
+        f"{format_percent(loss.share)} ({format_percent(loss.low)} to {format_percent(loss.high)})",
         f"{loss.exact_ms:.1f}",
         f"{loss.graph_ms:.1f}",
     )
@@ -68,6 +68,6 @@ def _show(name: str, graph: Graph) -> None:
     if loss.of == "neighbours":
         out.print("No mate could be measured: no person has two faces that find each other.", soft_wrap=True)
     out.print(
-        "An erased face is not found, but its vector stays in the graph until PostgreSQL's autovacuum has been by.",
+        "An erased face is not found, but its vector stays in the graph until PostgreSQL's autovacuum has run.",
         soft_wrap=True,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vultus import main
-from vultus.cli.common import load_settings, run
+from vultus.cli.common import load_settings, run_command
 
 
 def serve(
@@ -16,10 +16,10 @@ def serve(
 ) -> None:
     """Start PostgreSQL, if no database is configured, and the API."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    run(main.serve(load_settings(quiet=False, server=given), _announce))
+    run_command(main.serve_api(load_settings(quiet=False, server=given), _print_address))
 
 
-def _announce(address: str, first_key: str | None) -> None:
+def _print_address(address: str, first_key: str | None) -> None:
     typer.echo(f"Vultus answers on {address}  (documentation: {address}/docs)")
     if first_key:
         typer.echo(f"\nAdministrator's API key, shown this once:\n\n    {first_key}\n")

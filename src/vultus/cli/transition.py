@@ -1,4 +1,4 @@
-"""`vultus transition`: a living gallery changes its network."""
+"""`vultus transition`: online model migration, with backfill, comparison, cutover and rollback."""
 
 from __future__ import annotations
 
@@ -10,166 +10,185 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from vultus.cli.common import CollectionOption, Json, load_settings, out, print_json, print_table, read_photo, run
-from vultus.cli.importing import SUFFIXES
-from vultus.cli.people import ACTOR
+from vultus.cli.common import (
+    COMMAND_LINE,
+    CollectionOption,
+    JsonOption,
+    load_settings,
+    out,
+    print_json,
+    print_table,
+    read_photo,
+    run_command,
+)
+from vultus.cli.importing import PHOTO_SUFFIXES
 from vultus.main import open_services
 from vultus.schemas.transitions import ContractComparisonOut, FinishedOut, SwitchedOut, TransitionOut
 from vultus.services.wiring import Services
 
 if TYPE_CHECKING:
-    from vultus.services.migration.backfill import Supplied
+    from vultus.services.migration.backfill import ResubmissionOutcome
 
 app = typer.Typer(no_args_is_help=True)
-LeaveBehind = Annotated[
-    bool, typer.Option("--leave-behind", help="Go on although faces are lost or persons not found.")
+AllowUnmigrated = Annotated[
+    bool, typer.Option("--leave-behind", help="Proceed although faces are lost or persons not found.")
 ]
 Result = TypeVar("Result")
 
 
-def _with_services(act: Callable[[Services], Awaitable[Result]], *, as_json: bool) -> Result:
-    async def work() -> Result:
+def _run_with_services(action: Callable[[Services], Awaitable[Result]], *, as_json: bool) -> Result:
+    async def call_with_services() -> Result:
         async with open_services(load_settings()) as services:
-            return await act(services)
+            return await action(services)
 
-    return run(work(), as_json=as_json)
+    return run_command(call_with_services(), as_json=as_json)
 
 
-def _show(state: TransitionOut, *, as_json: bool) -> None:
+def _show_migration(state: TransitionOut, *, as_json: bool) -> None:
     if as_json:
         print_json(state.model_dump(mode="json"))
         return
     rows = [
         (
-            f"{side.contract_id}{' (target)' if side.contract_id == state.target_contract_id else ''}",
+            f"{coverage.contract_id}{' (target)' if coverage.contract_id == state.target_contract_id else ''}",
             role,
-            side.faces,
-            side.pending,
-            ", ".join(f"{reason} {count}" for reason, count in side.failed.items()),
-            side.persons_missing,
+            coverage.faces,
+            coverage.pending,
+            ", ".join(f"{reason} {count}" for reason, count in coverage.failed.items()),
+            coverage.persons_missing,
         )
-        for role, side in (("searched", state.active), ("second", state.second))
+        for role, coverage in (("searched", state.active), ("second", state.second))
     ]
-    columns = ("contract", "is", "faces", "pending", "not carried", "persons it does not find")
+    columns = ("embedding space", "is", "faces", "pending", "not backfilled", "persons it does not find")
     print_table(f"Transition; {state.crops} crops", columns, rows)
 
 
-@app.command()
-def begin(
+@app.command("begin")
+def start_migration(
     pack: Annotated[str, typer.Argument(help="A loaded pack: VULTUS_INFERENCE__EXTRA_PACKS.")],
     collection: CollectionOption = "default",
     shadow_share: Annotated[float, typer.Option(min=0, max=1, help="Of recognitions that both networks answer.")] = 0.0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Let enrolment write a second network too; again, try anew what could not be carried over."""
-    state = _with_services(
-        lambda services: services.transitions.set_out(collection, pack=pack, shadow_share=shadow_share, actor=ACTOR),
+    """Let enrolment write a second network too; repeated, it retries faces that could not be backfilled."""
+    state = _run_with_services(
+        lambda services: services.migrations.start(COMMAND_LINE, collection, pack=pack, shadow_share=shadow_share),
         as_json=as_json,
     )
-    _show(TransitionOut.of(state), as_json=as_json)
+    _show_migration(TransitionOut.from_domain(state), as_json=as_json)
 
 
-@app.command()
-def status(collection: CollectionOption = "default", as_json: Json = False) -> None:
-    """Say how far a collection is."""
-    state = _with_services(lambda services: services.transitions.state(collection), as_json=as_json)
-    _show(TransitionOut.of(state), as_json=as_json)
+@app.command("status")
+def show_migration(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """Show the progress of a collection's migration."""
+    state = _run_with_services(
+        lambda services: services.migrations.get_state(COMMAND_LINE, collection), as_json=as_json
+    )
+    _show_migration(TransitionOut.from_domain(state), as_json=as_json)
 
 
 @app.command("run")
-def carry(collection: CollectionOption = "default", as_json: Json = False) -> None:
-    """Carry over what is left; unnecessary while `vultus serve` runs with the pack, which then does it."""
+def run_backfill(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """Backfill the remaining faces; unnecessary while `vultus serve` runs with the pack, which then does it."""
 
-    async def act(services: Services) -> TransitionOut:
-        before = await services.transitions.state(collection)
-        await services.carrier.carry(before.collection.id)
-        return TransitionOut.of(await services.transitions.state(collection))
+    async def backfill_collection(services: Services) -> TransitionOut:
+        before = await services.migrations.get_state(COMMAND_LINE, collection)
+        await services.backfill_worker.backfill_collection(before.collection.id)
+        return TransitionOut.from_domain(await services.migrations.get_state(COMMAND_LINE, collection))
 
-    _show(_with_services(act, as_json=as_json), as_json=as_json)
+    _show_migration(_run_with_services(backfill_collection, as_json=as_json), as_json=as_json)
 
 
-@app.command()
-def supply(
+@app.command("supply")
+def resubmit_photos(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Searched with all folders inside.")],
     collection: CollectionOption = "default",
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Carry faces over from the very files they were enrolled from."""
+    """Backfill faces from the same files they were enrolled from."""
 
-    async def act(services: Services) -> tuple[Counter[str], list[Path]]:
+    async def submit_photos(services: Services) -> tuple[Counter[str], list[Path]]:
         outcomes: Counter[str] = Counter()
         unknown: list[Path] = []
-        for paths in _parts(folder, services.settings.photos.max_photos):
-            done: tuple[Supplied, ...] = await services.supplier.supply(
-                collection, [read_photo(path) for path in paths]
+        for paths in _split_photo_paths(folder, services.settings.photos.max_photos):
+            done: tuple[ResubmissionOutcome, ...] = await services.photo_resubmission.submit(
+                COMMAND_LINE, collection, [read_photo(path) for path in paths]
             )
-            outcomes.update(one.outcome for one in done)
-            unknown += [paths[one.photo] for one in done if one.outcome == "unknown"]
+            outcomes.update(photo.outcome for photo in done)
+            unknown += [paths[photo.photo] for photo in done if photo.outcome == "unknown"]
         return outcomes, unknown
 
-    outcomes, unknown = _with_services(act, as_json=as_json)
+    outcomes, unknown = _run_with_services(submit_photos, as_json=as_json)
     if as_json:
         print_json({"outcomes": outcomes, "unknown": unknown})
         return
     print_table("Photos", ("outcome", "photos"), sorted(outcomes.items()))
 
 
-def _parts(folder: Path, size: int) -> Iterator[list[Path]]:
-    paths = iter(sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()))
+def _split_photo_paths(folder: Path, size: int) -> Iterator[list[Path]]:
+    paths = iter(sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()))
     while part := list(islice(paths, size)):
         yield part
 
 
-@app.command()
-def left_behind(collection: CollectionOption = "default", as_json: Json = False) -> None:
-    """List persons that the network a collection goes to does not find."""
+@app.command("left-behind")
+def list_unmigrated_persons(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """List persons that the target network does not find."""
 
-    async def act(services: Services) -> list[tuple[object, ...]]:
+    async def fetch_persons(services: Services) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
         after = None
-        while page := await services.transitions.left_behind(collection, after=after, limit=500):
-            found += [(one.id, one.external_id, one.name, one.faces, ", ".join(one.reasons)) for one in page]
+        while page := await services.migrations.list_unmigrated_persons(
+            COMMAND_LINE, collection, after=after, limit=500
+        ):
+            found += [
+                (person.id, person.external_id, person.name, person.faces, ", ".join(person.reasons)) for person in page
+            ]
             after = page[-1].id
         return found
 
-    persons = _with_services(act, as_json=as_json)
+    persons = _run_with_services(fetch_persons, as_json=as_json)
     columns = ("id", "external_id", "name", "faces", "reasons")
     if as_json:
         print_json([dict(zip(columns, person, strict=True)) for person in persons])
         return
-    print_table("Persons left behind", columns, persons)
+    print_table("Unmigrated persons", columns, persons)
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_spaces(
     collection: CollectionOption = "default",
     sample: Annotated[int, typer.Option(min=1, help="Most faces to search for.")] = 200,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Search for enrolled faces under both networks and say where they disagree."""
-    report = ContractComparisonOut.of(
-        _with_services(lambda services: services.comparer.compare(collection, sample), as_json=as_json)
+    """Search for enrolled faces with both networks and report their disagreements."""
+    report = ContractComparisonOut.from_domain(
+        _run_with_services(
+            lambda services: services.space_comparer.compare(COMMAND_LINE, collection, sample), as_json=as_json
+        )
     )
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
     out.print(
-        f"{report.agreed} of {report.compared} faces agreed; wrong: {report.active_wrong} of the searched contract, "
-        f"{report.second_wrong} of the second. Recognitions: {report.shadow.agreed} of {report.shadow.compared} agreed."
+        f"{report.agreed} of {report.compared} faces agreed; wrong: {report.active_wrong} in the searched space, "
+        f"{report.second_wrong} in the second. Recognitions: {report.shadow.agreed} of {report.shadow.compared} agreed."
     )
     rows = [
-        (one.face_id, one.kind, f"{one.active.similarity or 0:.4f}", f"{one.second.similarity or 0:.4f}")
-        for one in report.disagreements
+        (face.face_id, face.kind, f"{face.active.similarity or 0:.4f}", f"{face.second.similarity or 0:.4f}")
+        for face in report.disagreements
     ]
     print_table("Disagreements", ("id", "kind", "searched", "second"), rows)
 
 
-@app.command()
-def switch(collection: CollectionOption = "default", leave_behind: LeaveBehind = False, as_json: Json = False) -> None:
-    """Search the second network from now on; once more is the way back."""
-    done = SwitchedOut.of(
-        _with_services(
-            lambda services: services.transitions.switch(collection, leave_behind=leave_behind, actor=ACTOR),
+@app.command("switch")
+def cut_over_migration(
+    collection: CollectionOption = "default", leave_behind: AllowUnmigrated = False, as_json: JsonOption = False
+) -> None:
+    """Search the second network from now on; a second switch rolls back."""
+    done = SwitchedOut.from_domain(
+        _run_with_services(
+            lambda services: services.migrations.cut_over(COMMAND_LINE, collection, allow_unmigrated=leave_behind),
             as_json=as_json,
         )
     )
@@ -179,12 +198,14 @@ def switch(collection: CollectionOption = "default", leave_behind: LeaveBehind =
     out.print(f"{done.previous_contract_id} → {done.collection.contract_id} in {done.took_ms:.0f} ms")
 
 
-@app.command()
-def finish(collection: CollectionOption = "default", leave_behind: LeaveBehind = False, as_json: Json = False) -> None:
+@app.command("finish")
+def finish_migration(
+    collection: CollectionOption = "default", leave_behind: AllowUnmigrated = False, as_json: JsonOption = False
+) -> None:
     """Remove the templates of the network that is not searched."""
-    done = FinishedOut.of(
-        _with_services(
-            lambda services: services.transitions.finish(collection, leave_behind=leave_behind, actor=ACTOR),
+    done = FinishedOut.from_domain(
+        _run_with_services(
+            lambda services: services.migrations.finish(COMMAND_LINE, collection, allow_unmigrated=leave_behind),
             as_json=as_json,
         )
     )

@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vultus.cli.common import CollectionOption, Json, err, load_settings, out, print_json, run
-from vultus.cli.people import ACTOR, Expires, Purpose, RecordedBy, utc
+from vultus.cli.common import (
+    COMMAND_LINE,
+    CollectionOption,
+    JsonOption,
+    err,
+    load_settings,
+    out,
+    print_json,
+    run_command,
+)
+from vultus.cli.people import Expires, Purpose, RecordedBy, convert_to_utc
 from vultus.errors import InvalidInputError
 from vultus.main import open_services
 from vultus.schemas.base import Name, Reference
-from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch, repeated
+from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch, find_repeated_rows
 from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
@@ -29,18 +38,18 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
     from vultus.settings import Settings
 
-WORKERS = 2
-"""One batch is made ready while the database writes the other; a collection has one writer at a time."""
+MAX_CONCURRENT_BATCHES = 2
+"""One batch is prepared while the database writes the other; writers of one collection are serialized."""
 
 EXTERNAL_IDS: TypeAdapter[list[str]] = TypeAdapter(list[Reference])
 NAMES: TypeAdapter[list[str | None]] = TypeAdapter(list[Name | None])
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """What a file holds: a vector, an external id and a name a row."""
+class VectorFile:
+    """Contents of a file: a vector, an external id and a name per row."""
 
-    contract_id: str
+    space_id: str
     vectors: NDArray[Any]
     external_ids: list[str]
     names: list[str | None]
@@ -54,32 +63,39 @@ def import_vectors(
     evidence: Annotated[str | None, typer.Option(help="Where the proofs of consent are kept.")] = None,
     collection: CollectionOption = "default",
     resume: Annotated[bool, typer.Option(help="Leave out persons whose external id the collection has.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Register persons from vectors made elsewhere by the collection's network.
 
     The file holds `vectors` (n, d), `external_ids` (n), optionally `names` (n, empty for none), and `contract`, the
-    network's contract. Every consent is recorded with the same purpose. Nothing checks quality, liveness or lookalikes.
+    id of the network's embedding space. Every consent is recorded with the same purpose. Nothing checks quality,
+    liveness or lookalikes.
     """
 
-    async def work() -> tuple[int, int]:
-        held = read(file)
-        consent = ConsentGrant(purpose, recorded_by, expires_at=utc(expires), evidence_ref=evidence)
+    async def import_file() -> tuple[int, int]:
+        vector_file = read_vector_file(file)
+        consent = ConsentGrant(purpose, recorded_by, expires_at=convert_to_utc(expires), evidence_ref=evidence)
         whole = VectorBatch(
-            collection, held.contract_id, held.external_ids, held.names, held.vectors, consent, known_left_out=resume
+            collection,
+            vector_file.space_id,
+            vector_file.external_ids,
+            vector_file.names,
+            vector_file.vectors,
+            consent,
+            skip_known=resume,
         )
-        return await _import(settings, whole, show=not as_json)
+        return await _import_batches(settings, whole, show=not as_json)
 
     settings = load_settings()
-    registered, known = run(work(), as_json=as_json)
+    registered, known = run_command(import_file(), as_json=as_json)
     if as_json:
         print_json({"registered": registered, "known": known})
     else:
         out.print(f"{registered} persons were registered; {known} were there before.")
 
 
-def read(file: Path) -> Vectors:
-    """Read and check a file.
+def read_vector_file(file: Path) -> VectorFile:
+    """Read and validate a file of vectors.
 
     Raises:
         InvalidInputError: It is not such a file, or a row of it cannot be used.
@@ -88,7 +104,7 @@ def read(file: Path) -> Vectors:
         with np.load(file, allow_pickle=False) as arrays:
             vectors, external_ids = arrays["vectors"], arrays["external_ids"].tolist()
             names = [name or None for name in arrays["names"].tolist()] if "names" in arrays else [None] * len(vectors)
-            contract_id = str(arrays["contract"])
+            space_id = str(arrays["contract"])
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise InvalidInputError(
             f"{file.name} is not an .npz file with the arrays vectors, external_ids and contract, and optionally names "
@@ -99,15 +115,20 @@ def read(file: Path) -> Vectors:
             f"{file.name}: vectors must be (n, d) floating-point numbers, external_ids and names n texts; they are "
             f"{vectors.shape} {vectors.dtype}, {len(external_ids)} and {len(names)}."
         )
-    held = Vectors(
-        contract_id, vectors, _checked(EXTERNAL_IDS, external_ids, "external_ids"), _checked(NAMES, names, "names")
+    vector_file = VectorFile(
+        space_id,
+        vectors,
+        _validate_texts(EXTERNAL_IDS, external_ids, "external_ids"),
+        _validate_texts(NAMES, names, "names"),
     )
-    if twice := repeated(held.external_ids):
-        raise InvalidInputError(f"{file.name}: row {twice[0]}, counted from 0, has the external id of an earlier row.")
-    return held
+    if repeated_rows := find_repeated_rows(vector_file.external_ids):
+        raise InvalidInputError(
+            f"{file.name}: row {repeated_rows[0]}, counted from 0, has the external id of an earlier row."
+        )
+    return vector_file
 
 
-def _checked(adapter: TypeAdapter[Any], texts: Sequence[str | None], name: str) -> list[Any]:
+def _validate_texts(adapter: TypeAdapter[Any], texts: Sequence[str | None], name: str) -> list[Any]:
     try:
         return list(adapter.validate_python(texts))
     except ValidationError as error:
@@ -116,28 +137,28 @@ def _checked(adapter: TypeAdapter[Any], texts: Sequence[str | None], name: str) 
         raise InvalidInputError(f"{name}, row {row}, counted from 0: {first['msg']}.") from None
 
 
-async def _import(settings: Settings, whole: VectorBatch, *, show: bool) -> tuple[int, int]:
+async def _import_batches(settings: Settings, whole: VectorBatch, *, show: bool) -> tuple[int, int]:
     """Return how many persons were registered and how many were known."""
     registered = known = 0
-    waiting = _batches(whole)
+    waiting = _split_batches(whole)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not show) as progress:
         bar = progress.add_task("persons", total=len(whole.vectors))
 
-        async def worker(services: Services) -> None:
+        async def register_batches(services: Services) -> None:
             nonlocal registered, known
             for batch in waiting:
-                done = await services.bulk.register(batch, actor=ACTOR)
+                done = await services.bulk_registrar.register(COMMAND_LINE, batch)
                 registered, known = registered + done.registered, known + done.known
                 progress.advance(bar, len(batch.vectors))
 
         async with open_services(settings) as services, asyncio.TaskGroup() as group:
-            for _ in range(WORKERS):
-                group.create_task(worker(services))
+            for _ in range(MAX_CONCURRENT_BATCHES):
+                group.create_task(register_batches(services))
     return registered, known
 
 
-def _batches(whole: VectorBatch) -> Iterator[VectorBatch]:
+def _split_batches(whole: VectorBatch) -> Iterator[VectorBatch]:
     for start in range(0, len(whole.vectors), MAX_ROWS):
         rows = slice(start, start + MAX_ROWS)
         yield replace(

@@ -1,1 +1,1 @@
-"""PostgreSQL, the truth: tables, unit of work, repositories, migrations and the embedded server."""
+"""PostgreSQL, the authoritative store: tables, unit of work, repositories, migrations and the embedded server."""

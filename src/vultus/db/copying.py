@@ -1,7 +1,7 @@
-"""Binary COPY to and from NumPy arrays: rows of one length are one array of bytes, without Python for each row.
+"""Binary COPY to and from NumPy arrays: rows of one length are one byte array, without Python code per row.
 
-The format is that of PostgreSQL's manual, "COPY", section "Binary Format": a header; a row is its count of fields, then
-each field behind its length, −1 for null; after the last row a count of −1. All numbers are big-endian.
+The format is that of PostgreSQL's manual, "COPY", section "Binary Format": a header; per row its field count, then each
+field preceded by its length, −1 for null; after the last row a count of −1. All numbers are big-endian.
 """
 
 from __future__ import annotations
@@ -20,78 +20,80 @@ if TYPE_CHECKING:
 
     from vultus.domain import FloatArray, NumberArray
 
-Bytes = NDArray[np.uint8]
-"""(n, length): the values of a column as they travel."""
+ColumnBytes = NDArray[np.uint8]
+"""(n, length): the values of a column in wire format."""
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-END = b"\xff\xff"
+TRAILER = b"\xff\xff"
 _NULL = b"\xff" * 4
 
 BLOCK_BYTES = 16 << 20
-PATIENCE_S = 3600.0
+COPY_TIMEOUT_S = 3600.0
 
-FIRST_ROW = 1 << 16
-"""Bytes that hold a whole row."""
+MAX_ROW_BYTES = 1 << 16
+"""Maximum length of a row."""
 
 
-async def copy_out(session: AsyncSession, query: str, *values: Any) -> tuple[Bytes, ...]:
-    """Return the result of a query, an array a column; no columns if it has no rows.
+async def read_columns(session: AsyncSession, query: str, *values: Any) -> tuple[ColumnBytes, ...]:
+    """Return the result of a query, one array per column; no columns if it has no rows.
 
     Args:
-        session: Where to ask; its transaction has no limit on a statement's time from here on.
+        session: The session to run it in; its transaction has no statement timeout from here on.
         query: Its columns have values of one length each, and no nulls.
-        values: What `$1` and so on in the query stand for.
+        values: Arguments for `$1` and so on.
 
     Raises:
         ValueError: The values of a column differ in length.
     """
-    told = bytearray()
+    received = bytearray()
 
-    async def take(chunk: bytes) -> None:
-        told.extend(chunk)
+    async def receive_chunk(chunk: bytes) -> None:
+        received.extend(chunk)
 
-    connection = await _driver(session, "SET LOCAL statement_timeout = 0")
-    await connection.copy_from_query(query, *values, output=take, format="binary", timeout=PATIENCE_S)
-    return _columns(np.frombuffer(told, np.uint8)[len(HEADER) : -len(END)])
+    connection = await _get_driver_connection(session, "SET LOCAL statement_timeout = 0")
+    await connection.copy_from_query(query, *values, output=receive_chunk, format="binary", timeout=COPY_TIMEOUT_S)
+    return _parse_columns(np.frombuffer(received, np.uint8)[len(HEADER) : -len(TRAILER)])
 
 
-async def copy_out_in_blocks(session: AsyncSession, query: str, *values: Any) -> AsyncGenerator[tuple[Bytes, ...]]:
-    """Yield the result of a query as `copy_out` does, some `BLOCK_BYTES` at a time, however long it takes.
+async def read_column_blocks(
+    session: AsyncSession, query: str, *values: Any
+) -> AsyncGenerator[tuple[ColumnBytes, ...]]:
+    """Yield the result of a query as `read_columns` returns it, in blocks of about `BLOCK_BYTES`.
 
     Args:
-        session: Where to ask; its transaction has no limit on a statement's time from here on.
+        session: The session to run it in; its transaction has no statement timeout from here on.
         query: Its columns have values of one length each, and no nulls.
-        values: What `$1` and so on in the query stand for.
+        values: Arguments for `$1` and so on.
 
     Raises:
         ValueError: The values of a column differ in length.
     """
-    connection = await _driver(session, "SET LOCAL statement_timeout = 0")
-    blocks: asyncio.Queue[Bytes | None] = asyncio.Queue(1)
-    told = bytearray()
-    begun = False
+    connection = await _get_driver_connection(session, "SET LOCAL statement_timeout = 0")
+    blocks: asyncio.Queue[ColumnBytes | None] = asyncio.Queue(1)
+    received = bytearray()
+    header_removed = False
 
-    async def take(chunk: bytes) -> None:
-        nonlocal begun
-        told.extend(chunk)
-        if not begun and len(told) > len(HEADER):
-            del told[: len(HEADER)]
-            begun = True
-        if len(told) > BLOCK_BYTES:
-            await give(len(told) - len(END))
+    async def receive_chunk(chunk: bytes) -> None:
+        nonlocal header_removed
+        received.extend(chunk)
+        if not header_removed and len(received) > len(HEADER):
+            del received[: len(HEADER)]
+            header_removed = True
+        if len(received) > BLOCK_BYTES:
+            await send_rows(len(received) - len(TRAILER))
 
-    async def give(length: int) -> None:
-        whole = length - length % _row_length(told)
-        await blocks.put(np.frombuffer(bytes(told[:whole]), np.uint8))
-        del told[:whole]
+    async def send_rows(length: int) -> None:
+        whole = length - length % _compute_row_length(received)
+        await blocks.put(np.frombuffer(bytes(received[:whole]), np.uint8))
+        del received[:whole]
 
-    async def copy() -> None:
-        await connection.copy_from_query(query, *values, output=take, format="binary", timeout=PATIENCE_S)
-        if len(told) > len(END):
-            await give(len(told) - len(END))
+    async def run_copy() -> None:
+        await connection.copy_from_query(query, *values, output=receive_chunk, format="binary", timeout=COPY_TIMEOUT_S)
+        if len(received) > len(TRAILER):
+            await send_rows(len(received) - len(TRAILER))
         await blocks.put(None)
 
-    copying = asyncio.create_task(copy())
+    copying = asyncio.create_task(run_copy())
     try:
         while True:
             waiting = asyncio.create_task(blocks.get())
@@ -102,41 +104,41 @@ async def copy_out_in_blocks(session: AsyncSession, query: str, *values: Any) ->
             block = await waiting
             if block is None:
                 break
-            yield _columns(block)
+            yield _parse_columns(block)
         await copying
     finally:
-        # The connection is of use to nobody, not even for a rollback, before the COPY has ended.
+        # The connection cannot be used, not even for a rollback, before the COPY has ended.
         copying.cancel()
         await asyncio.wait({copying})
 
 
-async def copy_in(session: AsyncSession, table: str, columns: Iterable[str], rows: bytes) -> None:
-    """Add rows to a table; its constraints, triggers and defaults hold as for any other."""
-    # With a plan made anew for every row, checking the foreign keys would take three quarters of the time.
-    connection = await _driver(session, "SET LOCAL plan_cache_mode = auto")
-    # asyncpg would take bytes for the path of a file.
-    data = memoryview(HEADER + rows + END)
+async def write_rows(session: AsyncSession, table: str, columns: Iterable[str], rows: bytes) -> None:
+    """Insert rows through COPY; constraints, triggers and defaults apply as for INSERT."""
+    # With a custom plan per row, foreign key checks would take three quarters of the time.
+    connection = await _get_driver_connection(session, "SET LOCAL plan_cache_mode = auto")
+    # asyncpg treats `bytes` as a file path.
+    data = memoryview(HEADER + rows + TRAILER)
     await connection.copy_to_table(table, source=data, columns=list(columns), format="binary")
 
 
-def level_rows(columns: Iterable[Bytes | bytes | None]) -> bytes:
-    """Return rows from columns: a value of equal length a row, or one value for all rows, or None for null.
+def build_fixed_length_rows(columns: Iterable[ColumnBytes | bytes | None]) -> bytes:
+    """Return rows from columns: one value of equal length per row, one value for all rows, or None for null.
 
-    At least one column has a value a row.
+    At least one column has one value per row.
     """
     columns = list(columns)
-    parts = [_bytes(len(columns), 2)]
+    parts = [_encode_integer(len(columns), 2)]
     for values in columns:
         if values is None:
-            parts.append(_bytes(-1, 4))
+            parts.append(_encode_integer(-1, 4))
         else:
             array = np.frombuffer(values, np.uint8)[None, :] if isinstance(values, bytes) else values
-            parts += [_bytes(array.shape[1], 4), array]
+            parts += [_encode_integer(array.shape[1], 4), array]
     count = max(len(part) for part in parts)
     return np.concatenate([np.broadcast_to(part, (count, part.shape[1])) for part in parts], axis=1).tobytes()
 
 
-def ragged_rows(rows: Iterable[Sequence[bytes | None]]) -> bytes:
+def build_variable_length_rows(rows: Iterable[Sequence[bytes | None]]) -> bytes:
     """Return rows whose values differ in length; None is null."""
     parts = []
     for row in rows:
@@ -146,52 +148,52 @@ def ragged_rows(rows: Iterable[Sequence[bytes | None]]) -> bytes:
     return b"".join(parts)
 
 
-async def _driver(session: AsyncSession, first: str = "SELECT") -> Any:
-    """Return asyncpg's connection after a statement: it is with the first one that SQLAlchemy begins a transaction."""
-    await session.execute(text(first))
+async def _get_driver_connection(session: AsyncSession, first_statement: str = "SELECT") -> Any:
+    """Return asyncpg's connection after a statement: SQLAlchemy begins a transaction with the first one."""
+    await session.execute(text(first_statement))
     return (await (await session.connection()).get_raw_connection()).driver_connection
 
 
-def _fields(told: Bytes) -> list[slice]:
-    """Return where in the first row, and so in each, the values lie."""
-    fields, at = [], 2
-    for _ in range(_number(told[:2])):
-        length = _number(told[at : at + 4])
-        fields.append(slice(at + 4, at + 4 + length))
-        at += 4 + length
+def _find_fields(data: ColumnBytes) -> list[slice]:
+    """Return the slices of the values in the first row, and so in each."""
+    fields, offset = [], 2
+    for _ in range(_parse_integer(data[:2])):
+        length = _parse_integer(data[offset : offset + 4])
+        fields.append(slice(offset + 4, offset + 4 + length))
+        offset += 4 + length
     return fields
 
 
-def _row_length(told: bytearray) -> int:
-    return int(_fields(np.frombuffer(bytes(told[:FIRST_ROW]), np.uint8))[-1].stop)
+def _compute_row_length(data: bytearray) -> int:
+    return int(_find_fields(np.frombuffer(bytes(data[:MAX_ROW_BYTES]), np.uint8))[-1].stop)
 
 
-def _columns(told: Bytes) -> tuple[Bytes, ...]:
-    if not len(told):
+def _parse_columns(data: ColumnBytes) -> tuple[ColumnBytes, ...]:
+    if not len(data):
         return ()
-    fields = _fields(told)
-    at = fields[-1].stop
-    framing = np.ones(at, bool)
+    fields = _find_fields(data)
+    row_bytes = fields[-1].stop
+    framing = np.ones(row_bytes, bool)
     for field in fields:
         framing[field] = False
-    if len(told) % at or (told.reshape(-1, at)[:, framing] != told[:at][framing]).any():
+    if len(data) % row_bytes or (data.reshape(-1, row_bytes)[:, framing] != data[:row_bytes][framing]).any():
         raise ValueError("the values of a column differ in length")
-    return tuple(told.reshape(-1, at)[:, field] for field in fields)
+    return tuple(data.reshape(-1, row_bytes)[:, field] for field in fields)
 
 
-def _number(data: Bytes) -> int:
+def _parse_integer(data: ColumnBytes) -> int:
     return int.from_bytes(data.tobytes(), "big", signed=True)
 
 
-def _bytes(number: int, length: int) -> Bytes:
+def _encode_integer(number: int, length: int) -> ColumnBytes:
     return np.frombuffer(number.to_bytes(length, "big", signed=True), np.uint8)[None, :]
 
 
-def integers(column: Bytes) -> NumberArray:
+def convert_to_integers(column: ColumnBytes) -> NumberArray:
     """Return the (n,) numbers of a `bigint` column."""
     return np.ascontiguousarray(column).view(">i8")[:, 0].astype(np.int64)
 
 
-def vectors(column: Bytes) -> FloatArray:
+def convert_to_vectors(column: ColumnBytes) -> FloatArray:
     """Return the (n, d) float32 vectors of a `halfvec` column."""
     return np.ascontiguousarray(column[:, 4:]).view(">f2").astype(np.float32)

@@ -1,4 +1,4 @@
-"""The connection pool and the unit of work, which holds the program's only commit."""
+"""The connection pool and the unit of work, the only place that commits."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from vultus.db.driver_session import ANEW, PLANS, Asking, have_planned
-from vultus.db.failures import DOWN, translated, watch
-from vultus.db.graphs import graph_work
+from vultus.db.driver_session import CUSTOM_PLAN, PLAN_CACHE_MODE, DriverSession, set_plan_cache_mode
+from vultus.db.failures import UNREACHABLE_DETAIL, register_error_handler, translate_errors
+from vultus.db.graphs import open_hnsw_maintenance
 from vultus.db.locks import lock_collection
-from vultus.db.migrate import check_revision, revision_of
-from vultus.db.repositories.audit import Audit
-from vultus.db.repositories.bulk import Bulk
-from vultus.db.repositories.carrying import Carrying
-from vultus.db.repositories.codes import Codes
-from vultus.db.repositories.collections import Collections
-from vultus.db.repositories.comparisons import Comparisons
-from vultus.db.repositories.consents import Consents
-from vultus.db.repositories.crops import Crops
-from vultus.db.repositories.faces import Faces
-from vultus.db.repositories.graphs import Graphs
-from vultus.db.repositories.idempotency import Idempotency
-from vultus.db.repositories.keys import Keys
-from vultus.db.repositories.persons import Persons
-from vultus.db.repositories.transitions import Transitions
+from vultus.db.migrate import check_revision, read_revision
+from vultus.db.repositories.audit import AuditRepository
+from vultus.db.repositories.bulk import BulkRepository
+from vultus.db.repositories.carrying import BackfillRepository
+from vultus.db.repositories.codes import CodeRepository
+from vultus.db.repositories.collections import CollectionQueries, CollectionRepository
+from vultus.db.repositories.comparisons import ComparisonRepository
+from vultus.db.repositories.consents import ConsentRepository
+from vultus.db.repositories.crops import CropRepository
+from vultus.db.repositories.faces import FaceRepository, FaceSearches
+from vultus.db.repositories.graphs import HnswEvaluationRepository
+from vultus.db.repositories.idempotency import IdempotencyRepository
+from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
+from vultus.db.repositories.persons import PersonRepository
+from vultus.db.repositories.transitions import MigrationRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.types import decode_halfvec
-from vultus.db.urls import normalise
-from vultus.errors import DatabaseUnavailableError
+from vultus.db.urls import parse_database_url
+from vultus.errors import DatabaseUnavailableError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from vultus.db.graphs import GraphWork
+    from vultus.db.driver_session import StatementSession
+    from vultus.db.graphs import HnswMaintenance
+    from vultus.domain import Collection, Permission, Principal
     from vultus.settings import DatabaseSettings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -50,136 +52,188 @@ PING_TIMEOUT_S = 2.0
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
 
 
-class Look:
-    """What most requests ask: keys, collections, and searches, but for those along a graph."""
+class HotQueries:
+    """Queries of the hot path: keys, collections, and searches other than those by HNSW index."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    collections: CollectionQueries
+    faces: FaceSearches
+    keys: ApiKeyQueries
+
+    def __init__(self, session: StatementSession) -> None:
+        self.collections = CollectionQueries(session)
+        self.faces = FaceSearches(session)
+        self.keys = ApiKeyQueries(session)
+
+    async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
+        """Return a collection for a principal: the one door to collections.
+
+        Args:
+            reference: Id or name.
+            principal: The originator of the call.
+            permission: What is done with it.
+
+        Raises:
+            ForbiddenError: The principal lacks the permission.
+            NotFoundError: There is no such collection, or it does not exist for the principal.
+        """
+        principal.require(permission)
+        try:
+            key = UUID(reference)
+        except ValueError:
+            found = await self.collections.get_collection_by_name(reference)
+            description = f"named '{reference}'"
+        else:
+            found = await self.collections.get_collection(key)
+            description = f"with id {key}"
+        if not principal.can_reach(found.id):
+            raise NotFoundError(f"There is no collection {description}.")
+        return found
+
+
+class UnitOfWork(HotQueries):
+    """One transaction with every repository."""
+
+    collections: CollectionRepository
+    faces: FaceRepository
+    keys: ApiKeyRepository
+
+    def __init__(self, session: AsyncSession, *, read_only: bool = False) -> None:
         self._session = session
-        self.collections = Collections(session)
-        self.faces = Faces(session)
-        self.keys = Keys(session)
+        self._is_read_only = read_only
+        self.collections = CollectionRepository(session)
+        self.faces = FaceRepository(session)
+        self.keys = ApiKeyRepository(session)
+        self.persons = PersonRepository(session)
+        self.consents = ConsentRepository(session)
+        self.audit = AuditRepository(session)
+        self.idempotency = IdempotencyRepository(session)
+        self.crops = CropRepository(session)
+        self.migrations = MigrationRepository(session)
+        self.backfill = BackfillRepository(session)
+        self.comparisons = ComparisonRepository(session)
+        self.codes = CodeRepository(session)
+        self.bulk = BulkRepository(session)
+        self.graphs = HnswEvaluationRepository(session)
 
+    async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
+        """Return a collection for a principal; locked until the transaction ends if it is opened for writing.
 
-class Work(Look):
-    """One transaction, with everything that can be asked of the database in it."""
+        Writers of one collection are serialized: two withdrawals must not each see the other's consent as the live one
+        that keeps the person. A transaction that only reads takes no lock.
 
-    def __init__(self, session: AsyncSession) -> None:
-        super().__init__(session)
-        self.persons = Persons(session)
-        self.consents = Consents(session)
-        self.audit = Audit(session)
-        self.idempotency = Idempotency(session)
-        self.crops = Crops(session)
-        self.transitions = Transitions(session)
-        self.carrying = Carrying(session)
-        self.comparisons = Comparisons(session)
-        self.codes = Codes(session)
-        self.bulk = Bulk(session)
-        self.graphs = Graphs(session)
+        Raises:
+            ForbiddenError: The principal lacks the permission.
+            NotFoundError: There is no such collection, or it does not exist for the principal.
+        """
+        found = await super().open(reference, principal, permission)
+        if self._is_read_only or not permission.is_writing:
+            return found
+        await self.lock_collection(found.id)
+        return await self.collections.get_collection(found.id)
 
     async def lock_collection(self, collection_id: UUID) -> None:
-        """Wait until no other transaction holds the collection, and hold it until this one ends."""
+        """Wait for the exclusive lock on a collection and hold it until the transaction ends."""
         await lock_collection(self._session, collection_id)
 
 
 class Database:
-    """A PostgreSQL with a current schema."""
+    """A PostgreSQL database with the current schema."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     @classmethod
     async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
-        """Open the pool and check that the database can be trusted with faces.
+        """Open the pool and check that the database meets the requirements.
 
         Raises:
             DatabaseUnavailableError: It cannot be reached.
             SetupError: It is too old, not durable, without pgvector, or its schema is not current.
         """
-        engine = _engine(url, settings)
+        engine = _create_engine(url, settings)
         try:
-            with translated():
+            with translate_errors():
                 async with engine.connect() as connection:
                     await check_server(connection)
                     await check_pgvector(connection)
-                    check_revision(await revision_of(connection))
+                    check_revision(await read_revision(connection))
         except BaseException:
             await engine.dispose()
             raise
         return cls(engine)
 
     @asynccontextmanager
-    async def work(self, *, read_only: bool = False) -> AsyncIterator[Work]:
+    async def transaction(self, *, read_only: bool = False) -> AsyncIterator[UnitOfWork]:
         """Open a transaction: committed when the block ends, rolled back when it raises.
 
-        One that only reads sees the database as it was at its first statement.
+        A read-only transaction sees the database as of its first statement.
 
         Raises:
-            DatabaseUnavailableError: The database cannot be reached, or went away; nothing was committed unless the
-                connection broke while the commit was on its way.
+            DatabaseUnavailableError: The database cannot be reached, or the connection broke; nothing was committed
+                unless it broke during the commit.
             OverloadedError: No connection became free in time.
             UnavailableError: A statement took too long.
         """
-        with translated():
+        with translate_errors():
             async with self._engine.connect() as connection:
-                await have_planned(await connection.get_raw_connection(), ANEW)
+                await set_plan_cache_mode(await connection.get_raw_connection(), CUSTOM_PLAN)
                 if read_only:
-                    # One moment for all its statements: a collection must not change its network between two of them.
+                    # One snapshot for all statements: a collection must not be cut over between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                    yield Work(session)
+                    yield UnitOfWork(session, read_only=read_only)
 
     @asynccontextmanager
-    async def look(self) -> AsyncIterator[Look]:
-        """Ask questions that only read: each is a transaction by itself, without two messages around it.
+    async def hot_queries(self) -> AsyncIterator[HotQueries]:
+        """Open read-only queries: each is a transaction by itself, without the messages of BEGIN and COMMIT.
 
         Raises:
-            DatabaseUnavailableError: The database cannot be reached, or went away.
+            DatabaseUnavailableError: The database cannot be reached, or the connection broke.
             OverloadedError: No connection became free in time.
             UnavailableError: The statement took too long.
         """
-        with translated():
+        with translate_errors():
             connection = await self._engine.raw_connection()
             try:
-                yield Look(cast("AsyncSession", Asking(connection)))
+                yield HotQueries(DriverSession(connection))
             finally:
-                connection.close()  # no message: nobody began a transaction
+                connection.close()  # no message: no transaction has begun
 
-    def graph_work(self, collection_id: UUID) -> AbstractAsyncContextManager[GraphWork]:
-        """Return a connection of its own, without a time limit, that has a collection's graph for itself.
+    def open_hnsw_maintenance(self, collection_id: UUID) -> AbstractAsyncContextManager[HnswMaintenance]:
+        """Return a connection without a statement timeout that holds the exclusive lock on a collection's HNSW index.
 
         Raises:
-            ConflictError: Another process has it, once entered.
+            ConflictError: On entering, another process holds the lock.
         """
-        return graph_work(self._engine.url, collection_id)
+        return open_hnsw_maintenance(self._engine.url, collection_id)
 
     async def ping(self) -> None:
-        """Return if the database answers.
+        """Raise unless the database answers.
 
         Raises:
-            DatabaseUnavailableError: It does not, or not soon.
+            DatabaseUnavailableError: It does not answer within `PING_TIMEOUT_S`.
         """
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
-                with translated():
+                with translate_errors():
                     async with self._engine.connect() as connection:
                         await connection.execute(text("SELECT 1"))
         except TimeoutError as error:
-            raise DatabaseUnavailableError(DOWN) from error
+            raise DatabaseUnavailableError(UNREACHABLE_DETAIL) from error
 
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
 
 
-def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
+def _create_engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
     timeout_ms = settings.statement_timeout_ms
     engine = create_async_engine(
-        normalise(url),
+        parse_database_url(url),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_s,
-        # The last connection used is used next: the others' memory can be given back.
+        # Last in, first out: idle connections stay idle, and their memory can be released.
         pool_use_lifo=True,
         hide_parameters=True,
         json_serializer=partial(json.dumps, ensure_ascii=False, allow_nan=False),
@@ -189,39 +243,39 @@ def _engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
             "server_settings": {
                 "application_name": "vultus",
                 "timezone": "UTC",
-                # A firewall that forgets idle connections says nothing; without this a request would find out.
+                # Firewalls drop idle connections silently; without keepalives a request would fail.
                 "tcp_keepalives_idle": "60",
                 "statement_timeout": str(timeout_ms),
                 "idle_in_transaction_session_timeout": "60000",
-                # A generic plan would lock the partitions of every collection; planning costs a tenth of a millisecond.
-                PLANS: ANEW,
+                # A generic plan would lock the partitions of all collections; planning takes 0.1 ms.
+                PLAN_CACHE_MODE: CUSTOM_PLAN,
                 "jit": "off",
                 "work_mem": "32MB",  # a search groups the templates of a collection by person
             },
         },
     )
-    watch(engine)
-    event.listen(engine.sync_engine, "connect", _teach_halfvec)
-    event.listen(engine.sync_engine, "checkout", _refuse_dead)
+    register_error_handler(engine)
+    event.listen(engine.sync_engine, "connect", _register_halfvec_codec)
+    event.listen(engine.sync_engine, "checkout", _check_connection_open)
     return engine
 
 
-def _refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
-    """Have the pool replace a connection that PostgreSQL closed, before a request is lost to it.
+def _check_connection_open(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Raise if PostgreSQL closed the connection, so that the pool replaces it before a request fails.
 
-    The end of a connection is read by the event loop as soon as it comes. Asking the server instead would cost three
-    messages every time a connection is taken, a third of all that a recognition sends.
+    The event loop reads the end of a connection as soon as it arrives. A query to the server instead would cost three
+    messages per checkout, a third of all that a recognition sends.
     """
     if connection.driver_connection.is_closed():
         raise exc.DisconnectionError("PostgreSQL closed the connection")
 
 
-def _teach_halfvec(connection: Any, _record: Any) -> None:
-    connection.run_async(_register_halfvec)
+def _register_halfvec_codec(connection: Any, _record: Any) -> None:
+    connection.run_async(_set_halfvec_codec)
 
 
-async def _register_halfvec(driver: Any) -> None:
-    """Let a connection send and receive `halfvec` in binary; before the extension exists there is nothing to do."""
+async def _set_halfvec_codec(driver: Any) -> None:
+    """Register the binary `halfvec` codec on a connection; do nothing before the extension exists."""
     schema = await driver.fetchval(
         "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'halfvec'"
     )

@@ -1,14 +1,14 @@
-"""Questions put to the driver itself: most requests ask two, and SQLAlchemy's layers take longer than PostgreSQL.
+"""Queries run on the driver directly: most requests run two, and SQLAlchemy's layers take longer than PostgreSQL.
 
-PostgreSQL plans a statement anew every time, on all connections: a plan for any collection would lock the partitions of
-all. A statement that names its partition can keep its plan. With the execution option `PLANS` a statement says whether
-its plan is kept; one that does not say is planned as the connection's last one was.
+PostgreSQL makes a custom plan per execution, on all connections: a generic plan for any collection would lock the
+partitions of all. A statement that names its partition can have a generic plan. The execution option `PLAN_CACHE_MODE`
+of a statement sets its mode; without the option the connection's last mode applies.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncpg import InternalClientError, Record
 from sqlalchemy.dialects.postgresql import asyncpg
@@ -19,53 +19,61 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
     from sqlalchemy.pool import PoolProxiedConnection
 
-QUESTIONS = 2048
-"""Statements kept as the driver takes them: a few, and one a collection with an index."""
+STATEMENT_CACHE_SIZE = 2048
+"""Compiled statements kept: a few, and one per collection with an index."""
 
-PLANS = "plan_cache_mode"
-ANEW, ONCE = "force_custom_plan", "force_generic_plan"
+PLAN_CACHE_MODE = "plan_cache_mode"
+CUSTOM_PLAN, GENERIC_PLAN = "force_custom_plan", "force_generic_plan"
 
 _DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
-class Asking:
-    """Stands in for a session that only reads, where every statement is a transaction by itself.
+class StatementSession(Protocol):
+    """Executes statements that were built once: the session of a transaction, or a `DriverSession`."""
+
+    async def execute(self, statement: Executable, values: Mapping[str, Any], /) -> Any:
+        """Return the rows of a statement."""
+        ...
+
+
+class DriverSession:
+    """Executes reading statements on the driver; every statement is a transaction by itself.
 
     Args:
-        connection: From the pool; nothing else uses it meanwhile.
+        connection: From the pool; not used by anything else meanwhile.
     """
 
     def __init__(self, connection: PoolProxiedConnection) -> None:
         self._connection = connection
 
-    async def execute(self, statement: Executable, values: Mapping[str, Any]) -> Answer:
-        """Return the rows of a statement that was built once; its columns arrive as the driver reads them."""
-        text, names, plans = _as_asked(statement)
-        if plans is not None:
-            await have_planned(self._connection, plans)
-        asked = [values[name] for name in names]
-        rows: list[Any] = await _tell(self._connection, "fetch", text, *asked, record_class=_Row)
-        return Answer(rows)
+    async def execute(self, statement: Executable, values: Mapping[str, Any]) -> DriverResult:
+        """Return the rows of a statement; column values are those of the driver."""
+        text, names, mode = _compile_statement(statement)
+        if mode is not None:
+            await set_plan_cache_mode(self._connection, mode)
+        arguments = [values[name] for name in names]
+        rows: list[Any] = await _call_driver(self._connection, "fetch", text, *arguments, record_class=_NamedRecord)
+        return DriverResult(rows)
 
 
-async def have_planned(connection: PoolProxiedConnection, plans: str) -> None:
-    """Have a connection's statements planned `ANEW` every time, as they are to begin with, or `ONCE`."""
-    if connection.info.get(PLANS, ANEW) != plans:
-        connection.info[PLANS] = None  # if this is broken off, nobody knows
-        await _tell(connection, "execute", f"SET {PLANS} = {plans}")
-        connection.info[PLANS] = plans
+async def set_plan_cache_mode(connection: PoolProxiedConnection, mode: str) -> None:
+    """Set a connection's plan cache mode to `CUSTOM_PLAN`, the initial mode, or `GENERIC_PLAN`."""
+    if connection.info.get(PLAN_CACHE_MODE, CUSTOM_PLAN) != mode:
+        connection.info[PLAN_CACHE_MODE] = None  # if this is cancelled, the mode is unknown
+        await _call_driver(connection, "execute", f"SET {PLAN_CACHE_MODE} = {mode}")
+        connection.info[PLAN_CACHE_MODE] = mode
 
 
-async def _tell(connection: PoolProxiedConnection, method: str, *values: Any, **options: Any) -> Any:
+async def _call_driver(connection: PoolProxiedConnection, method: str, *values: Any, **options: Any) -> Any:
     try:
         return await getattr(connection.driver_connection, method)(*values, **options)
     except (OSError, InternalClientError):
-        connection.invalidate()  # whatever state it is in, nobody should get it again
+        connection.invalidate()  # its state is unknown: it must not return to the pool
         raise
 
 
-class Answer:
-    """Rows, their values by name."""
+class DriverResult:
+    """Rows with their values by name."""
 
     def __init__(self, rows: list[Any]) -> None:
         self._rows = rows
@@ -74,18 +82,18 @@ class Answer:
         return iter(self._rows)
 
     def one_or_none(self) -> Any:
-        """Return the row of a question that has one answer at most."""
+        """Return the row of a query that has at most one; None without one."""
         (row,) = self._rows or [None]
         return row
 
 
-class _Row(Record):  # type: ignore[misc]
+class _NamedRecord(Record):  # type: ignore[misc]
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
-@lru_cache(maxsize=QUESTIONS)
-def _as_asked(statement: Executable) -> tuple[str, tuple[str, ...], str | None]:
-    """Return a statement as PostgreSQL reads it, the names of its values, in their order, and how it is planned."""
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _compile_statement(statement: Executable) -> tuple[str, tuple[str, ...], str | None]:
+    """Return a statement's SQL, the names of its arguments in order, and its plan cache mode."""
     compiled: Any = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
-    return str(compiled), tuple(compiled.positiontup), statement.get_execution_options().get(PLANS)
+    return str(compiled), tuple(compiled.positiontup), statement.get_execution_options().get(PLAN_CACHE_MODE)

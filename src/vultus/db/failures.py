@@ -1,7 +1,7 @@
-"""Turns what the driver and SQLAlchemy raise into the failures a caller can act on.
+"""Converts the exceptions of the driver and of SQLAlchemy into errors a caller can handle.
 
 PostgreSQL's messages repeat values: "Key (name)=(Ada) already exists", "Failing row contains (…, [0.1,0.2,…])". Names
-and vectors must reach neither a log nor a traceback, so every message is replaced by what cannot hold a value.
+and vectors must reach neither a log nor a traceback, so messages that may hold values are redacted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-BY_CONSTRAINT: dict[str, tuple[type[VultusError], str]] = {
+CONSTRAINT_FAILURES: dict[str, tuple[type[VultusError], str]] = {
     "uq_collections_name": (AlreadyExistsError, "A collection with this name exists; choose another name."),
     "uq_persons_collection_id_external_id": (
         AlreadyExistsError,
@@ -65,21 +65,21 @@ BY_CONSTRAINT: dict[str, tuple[type[VultusError], str]] = {
     "fk_idempotency_person_id_persons": (NotFoundError, "There is no such person."),
 }
 
-_QUOTING = ("22", "XX", "P0")  # classes of SQLSTATE whose messages quote values
+_VALUE_QUOTING_CLASSES = ("22", "XX", "P0")  # SQLSTATE classes whose messages quote values
 
-DOWN = "The database cannot be reached. It may be starting; try again."
-BUSY = "The database is busy; try again."
+UNREACHABLE_DETAIL = "The database cannot be reached. It may be starting; try again."
+BUSY_DETAIL = "The database is busy; try again."
 
 # SQLSTATE classes and codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
-_BY_STATE: dict[str, tuple[type[VultusError], str]] = {
-    "08": (DatabaseUnavailableError, DOWN),
-    "57P": (DatabaseUnavailableError, DOWN),
+_SQLSTATE_FAILURES: dict[str, tuple[type[VultusError], str]] = {
+    "08": (DatabaseUnavailableError, UNREACHABLE_DETAIL),
+    "57P": (DatabaseUnavailableError, UNREACHABLE_DETAIL),
     "28": (DatabaseUnavailableError, "The database refused the user or password of VULTUS_DATABASE__URL."),
     "3D": (DatabaseUnavailableError, "The database named in VULTUS_DATABASE__URL does not exist."),
     "57014": (UnavailableError, "The database took longer than database.statement_timeout_ms; try again."),
-    "53": (OverloadedError, BUSY),
-    "55P03": (OverloadedError, BUSY),
-    "40": (OverloadedError, BUSY),
+    "53": (OverloadedError, BUSY_DETAIL),
+    "55P03": (OverloadedError, BUSY_DETAIL),
+    "40": (OverloadedError, BUSY_DETAIL),
     "25006": (UnavailableError, "The database is read-only."),
     "58": (UnavailableError, "The database server has a problem with its disk; see its log."),
     "XX": (UnavailableError, "The database server reports damage or an internal error; see its log."),
@@ -87,85 +87,90 @@ _BY_STATE: dict[str, tuple[type[VultusError], str]] = {
 }
 
 
-def watch(engine: AsyncEngine) -> None:
-    """Make everything an engine raises value-free and, where a caller can act on it, one of the project's errors."""
-    event.listen(engine.sync_engine, "handle_error", _on_error, retval=True)
+def register_error_handler(engine: AsyncEngine) -> None:
+    """Redact the values in every exception of an engine and convert those that a caller can handle."""
+    event.listen(engine.sync_engine, "handle_error", _handle_engine_error, retval=True)
 
 
-# OSError includes TimeoutError and every kind of broken connection; asyncpg's internal error is what it says when the
-# server dies between two messages.
-_BROKEN = (OSError, AsyncpgInterfaceError, InternalClientError)
+# OSError includes TimeoutError and every kind of broken connection; asyncpg raises its internal error when the server
+# dies between two messages.
+_CONNECTION_ERRORS = (OSError, AsyncpgInterfaceError, InternalClientError)
 
-# What SQLAlchemy makes of the driver's exceptions: its own, and beneath it the adapter's, which a pool lets through.
-_WRAPPED = (exc.DBAPIError, AsyncAdapt_asyncpg_dbapi.Error)
+# SQLAlchemy's wrappers of the driver's exceptions: its own, and inside it the adapter's, which the pool passes on.
+_WRAPPER_ERRORS = (exc.DBAPIError, AsyncAdapt_asyncpg_dbapi.Error)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Translate what an engine's event does not see: a full pool, a socket that cannot be opened or broke."""
+def translate_errors() -> Iterator[None]:
+    """Convert exceptions that bypass the engine's event: pool exhausted, socket refused or broken."""
     try:
         yield
     except exc.TimeoutError as error:  # SQLAlchemy's pool, not the socket
         raise OverloadedError("Every database connection is in use; try again.") from error
-    except (PostgresError, *_WRAPPED, *_BROKEN) as error:
-        _withhold(error)
-        failure = failure_of(error)
+    except (PostgresError, *_WRAPPER_ERRORS, *_CONNECTION_ERRORS) as error:
+        _remove_values(error)
+        failure = find_failure(error)
         if failure is None:
             raise
         raise failure from error
 
 
-def failure_of(error: BaseException) -> VultusError | None:
-    """Return the failure that an exception of the driver or the socket means; None for a programming error."""
-    cause = _driver_error(error)
+def find_failure(error: BaseException) -> VultusError | None:
+    """Return the error that corresponds to an exception of driver or socket; None for a programming error."""
+    cause = _get_driver_error(error)
     if isinstance(cause, PostgresError):
-        return _of_postgres(cause)
-    if isinstance(cause, _BROKEN):
-        return DatabaseUnavailableError(DOWN)
-    # A value that could not be made a parameter, such as a number JSON does not know.
+        return _convert_postgres_error(cause)
+    if isinstance(cause, _CONNECTION_ERRORS):
+        return DatabaseUnavailableError(UNREACHABLE_DETAIL)
+    # A value that could not be encoded as a parameter, such as a number that JSON lacks.
     if isinstance(cause, ValueError) and isinstance(error, exc.StatementError):
-        return InvalidInputError(_BY_STATE["22"][1])
+        return InvalidInputError(_SQLSTATE_FAILURES["22"][1])
     return None
 
 
-def _on_error(context: ExceptionContext) -> BaseException | None:
-    _withhold(context.original_exception)
-    _withhold(context.sqlalchemy_exception)
-    if isinstance(_driver_error(context.original_exception), InternalClientError | OSError):
-        context.is_disconnect = True  # whatever state the connection is in, nobody should get it again
-    # The pool asks whether a connection still lives; it handles the answer itself.
-    return None if context.is_pre_ping else failure_of(context.sqlalchemy_exception or context.original_exception)
+def _handle_engine_error(context: ExceptionContext) -> BaseException | None:
+    _remove_values(context.original_exception)
+    _remove_values(context.sqlalchemy_exception)
+    if isinstance(_get_driver_error(context.original_exception), InternalClientError | OSError):
+        context.is_disconnect = True  # its state is unknown: it must not return to the pool
+    # A pre-ping's failure is handled by the pool.
+    return None if context.is_pre_ping else find_failure(context.sqlalchemy_exception or context.original_exception)
 
 
-def _driver_error(error: BaseException) -> BaseException:
-    """Return asyncpg's exception behind SQLAlchemy's, which wraps it twice."""
+def _get_driver_error(error: BaseException) -> BaseException:
+    """Return asyncpg's exception, which SQLAlchemy wraps twice."""
     while isinstance(inner := getattr(error, "orig", None), BaseException):
         error = inner
     return error
 
 
-def _withhold(error: BaseException | None) -> None:
-    """Remove values from an exception's message and details, in place."""
+def _remove_values(error: BaseException | None) -> None:
+    """Redact values in an exception's message and details, in place."""
     if error is None or isinstance(error, OSError):
         return
-    cause = _driver_error(error)
+    cause = _get_driver_error(error)
     state = getattr(cause, "sqlstate", None) or ""
     if isinstance(cause, PostgresError):
         cause.detail = cause.hint = cause.internal_query = None
-    if state.startswith(_QUOTING) or (not state and isinstance(cause, AsyncpgInterfaceError | ValueError)):
-        words = f"{type(cause).__name__} {state} (message withheld: it may hold values)"
+    if state.startswith(_VALUE_QUOTING_CLASSES) or (
+        not state and isinstance(cause, AsyncpgInterfaceError | ValueError)
+    ):
+        message = f"{type(cause).__name__} {state} (message withheld: it may hold values)"
         for layer in (error, getattr(error, "orig", None), cause):
             if layer is not None:
-                layer.args = (words,)
+                layer.args = (message,)
 
 
-def _of_postgres(cause: Any) -> VultusError | None:
+def _convert_postgres_error(cause: Any) -> VultusError | None:
     constraint, table, state = cause.constraint_name or "", cause.table_name or "", cause.sqlstate or ""
     if state == "42P01" and 'relation "faces_' in str(cause):
         return NotFoundError("The collection is gone.")  # its partition was dropped between two statements
     if state == "23505" and table.startswith("faces_"):
         constraint = "uq_faces_source"  # PostgreSQL names a partition's indexes itself
-    for found in (BY_CONSTRAINT.get(constraint), *(_BY_STATE.get(state[:length]) for length in (5, 3, 2))):
+    for found in (
+        CONSTRAINT_FAILURES.get(constraint),
+        *(_SQLSTATE_FAILURES.get(state[:length]) for length in (5, 3, 2)),
+    ):
         if found:
             kind, detail = found
             return kind(detail)

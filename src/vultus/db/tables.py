@@ -1,8 +1,8 @@
-"""The tables. What must never happen is forbidden here, by the database, whatever the program does.
+"""The tables. The database itself enforces the invariants, whatever the program does.
 
-A face cannot exist without a live consent: its foreign key points at the consent's `live` column, which is true only
-while `withdrawn_at` is null, and its own copy of that column must be true. Withdrawing a consent that still carries
-faces therefore fails; changing its expiry reaches the faces by cascade.
+A face cannot exist without a live consent: its foreign key references the consent's `live` column, which is true only
+while `withdrawn_at` is null, and its own copy of that column must be true. Withdrawing a consent that faces still
+reference therefore fails; a change of its expiry cascades to the faces.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, REAL
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from vultus.db.types import HalfVector, Until
+from vultus.db.types import HalfVector, OpenEndedTimestamp
 from vultus.utils.ids import new_id
 
-NAMING = {
+NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -42,7 +42,7 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-UNSAMPLED = {
+UNSAMPLED_COLUMNS = {
     "persons": ("external_id", "name", "metadata"),
     "consents": ("purpose", "recorded_by", "evidence_ref"),
     "faces": ("embedding", "source_sha256", "code"),
@@ -50,16 +50,16 @@ UNSAMPLED = {
     "idempotency": ("key", "request_sha256", "body"),
     "crops": ("sealed",),
 }
-"""Columns that ANALYZE must not copy into pg_statistic, where they would outlive the row they came from."""
+"""Columns that ANALYZE must not copy into pg_statistic, where values would outlive their row."""
 
-INLINE = {"faces": ("embedding", "source_sha256", "contract_id", "code"), "codings": ("centre",)}
-"""Columns that never move to a TOAST table: it would keep a second copy, and scans would read it."""
+INLINE_COLUMNS = {"faces": ("embedding", "source_sha256", "contract_id", "code"), "codings": ("centre",)}
+"""Columns never moved to a TOAST table, which would keep a second copy that scans read."""
 
 
 class Base(DeclarativeBase):
     """Root of the table classes."""
 
-    metadata = MetaData(naming_convention=NAMING)
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text,
         datetime: DateTime(timezone=True),
@@ -103,7 +103,7 @@ class PersonRow(Base):
     collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     external_id: Mapped[str | None]
     name: Mapped[str | None]
-    # `metadata` is taken on declarative classes.
+    # Declarative classes reserve `metadata`.
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -127,7 +127,9 @@ class ConsentRow(Base):
     recorded_by: Mapped[str]
     evidence_ref: Mapped[str | None]
     granted_at: Mapped[datetime]
-    expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False, server_default=text("'infinity'"))
+    expires_at: Mapped[datetime | None] = mapped_column(
+        OpenEndedTimestamp, nullable=False, server_default=text("'infinity'")
+    )
     withdrawn_at: Mapped[datetime | None]
     live: Mapped[bool] = mapped_column(Boolean, Computed("withdrawn_at IS NULL", persisted=True), nullable=False)
 
@@ -137,23 +139,23 @@ class ConsentRow(Base):
             ["person_id", "collection_id"], ["persons.id", "persons.collection_id"], ondelete="CASCADE"
         ),
         Index(None, "person_id", "id"),
-        # The sweep asks for live consents that have ended; endless ones need no entry.
+        # The expiry sweep queries live consents that have ended; open-ended ones need no entry.
         Index("ix_consents_ending", "expires_at", postgresql_where=text("live AND expires_at < 'infinity'")),
     )
 
 
-def _live_consent() -> ForeignKeyConstraint:
-    """Return the foreign key of what cannot exist without a live consent."""
-    mine = ["consent_id", "person_id", "collection_id", "consent_live", "consent_expires_at"]
-    theirs = [f"consents.{name}" for name in ("id", "person_id", "collection_id", "live", "expires_at")]
-    return ForeignKeyConstraint(mine, theirs, onupdate="CASCADE", ondelete="CASCADE")
+def _build_consent_foreign_key() -> ForeignKeyConstraint:
+    """Return the foreign key of a table whose rows require a live consent."""
+    own_columns = ["consent_id", "person_id", "collection_id", "consent_live", "consent_expires_at"]
+    consent_columns = [f"consents.{name}" for name in ("id", "person_id", "collection_id", "live", "expires_at")]
+    return ForeignKeyConstraint(own_columns, consent_columns, onupdate="CASCADE", ondelete="CASCADE")
 
 
 FACE_NUMBERS = Sequence("face_numbers", metadata=Base.metadata)
 
 
 class FaceRow(Base):
-    """One template of an enrolled face, in the partition of its collection; a row a contract, with the same id."""
+    """A template of an enrolled face, in its collection's partition; one row per embedding space, with the same id."""
 
     __tablename__ = "faces"
 
@@ -162,7 +164,7 @@ class FaceRow(Base):
     person_id: Mapped[UUID]
     consent_id: Mapped[UUID]
     consent_live: Mapped[bool] = mapped_column(server_default=true())
-    consent_expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False)
+    consent_expires_at: Mapped[datetime | None] = mapped_column(OpenEndedTimestamp, nullable=False)
     contract_id: Mapped[str] = mapped_column(primary_key=True)
     embedding: Mapped[Any] = mapped_column(HalfVector, nullable=False)
     size_px: Mapped[float]
@@ -174,22 +176,22 @@ class FaceRow(Base):
     score: Mapped[float]
     source_sha256: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # Rises in the order of commits within a collection; see `lock_collection`.
+    # Ascends in commit order within a collection; see `lock_collection`.
     number: Mapped[int] = mapped_column(BigInteger, server_default=FACE_NUMBERS.next_value())
     code: Mapped[bytes | None]
 
     __table_args__ = (
         Index(None, "number"),
         CheckConstraint("consent_live", name="consent_live"),
-        # Also serves the foreign key's look-ups, which ask by collection and person.
+        # Also serves the foreign key's look-ups by collection and person.
         UniqueConstraint("collection_id", "person_id", "source_sha256", "contract_id", name="uq_faces_source"),
-        _live_consent(),
+        _build_consent_foreign_key(),
         {"postgresql_partition_by": "LIST (collection_id)"},
     )
 
 
 class CodingRow(Base):
-    """What the codes of a collection's contract are made with."""
+    """Quantizer parameters of a collection's templates in an embedding space."""
 
     __tablename__ = "codings"
 
@@ -201,7 +203,7 @@ class CodingRow(Base):
 
 
 class CropRow(Base):
-    """The small photo a face can be described from again, encrypted; a trigger binds it to its face."""
+    """Encrypted crop from which a face can be embedded again; a trigger binds it to its face."""
 
     __tablename__ = "crops"
 
@@ -210,15 +212,15 @@ class CropRow(Base):
     person_id: Mapped[UUID]
     consent_id: Mapped[UUID] = mapped_column(index=True)
     consent_live: Mapped[bool] = mapped_column(server_default=true())
-    consent_expires_at: Mapped[datetime | None] = mapped_column(Until, nullable=False)
+    consent_expires_at: Mapped[datetime | None] = mapped_column(OpenEndedTimestamp, nullable=False)
     key_id: Mapped[str] = mapped_column(index=True)
     sealed: Mapped[bytes]
 
-    __table_args__ = (CheckConstraint("consent_live", name="consent_live"), _live_consent())
+    __table_args__ = (CheckConstraint("consent_live", name="consent_live"), _build_consent_foreign_key())
 
 
 class TransitionRow(Base):
-    """A collection on its way to another contract, and who carries its faces now."""
+    """A collection being migrated to another embedding space, and which worker backfills its faces."""
 
     __tablename__ = "transitions"
 
@@ -235,7 +237,7 @@ class TransitionRow(Base):
 
 
 class CarryFailureRow(Base):
-    """Why a face has no template of a contract; a trigger binds it to its face."""
+    """Why a face could not be backfilled in an embedding space; a trigger binds it to its face."""
 
     __tablename__ = "carry_failures"
 
@@ -249,7 +251,7 @@ class CarryFailureRow(Base):
 
 
 class ShadowDisagreementRow(Base):
-    """A recognition that the two contracts of a collection answered differently: ids and scores only."""
+    """A recognition with different results in a collection's two embedding spaces: ids and scores only."""
 
     __tablename__ = "shadow_disagreements"
 
@@ -280,7 +282,7 @@ class KeyRow(Base):
 
 
 class IdempotencyRow(Base):
-    """The answer to a request that must happen once; it goes with the person it names."""
+    """The stored response of a request with an idempotency key; deleted with the person it names."""
 
     __tablename__ = "idempotency"
 
@@ -294,7 +296,7 @@ class IdempotencyRow(Base):
 
 
 class AuditRow(Base):
-    """What was done, by whom; ids and counts only, and no foreign keys: it outlives what it describes."""
+    """An audit entry: action and actor; ids and counts only, no foreign keys: it outlives what it describes."""
 
     __tablename__ = "audit"
 

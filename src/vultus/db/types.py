@@ -1,4 +1,4 @@
-"""Column types whose Python side is a domain value: half-precision vectors and times without an end."""
+"""Column types for half-precision vectors and open-ended timestamps, with domain values on the Python side."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class HalfVector(UserDefinedType[Any]):
-    """pgvector's `halfvec` of any dimension: a (d,) float32 array here, float16 in the database.
+    """pgvector's `halfvec` of any dimension: a (d,) float32 array in Python, float16 in the database.
 
-    Values travel in binary through the codec that `database.py` registers on every connection.
+    Values are transferred in binary by the codec that `database.py` registers on every connection.
     """
 
     cache_ok = True
@@ -31,7 +31,7 @@ class HalfVector(UserDefinedType[Any]):
         return "HALFVEC"
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        """Return what makes a vector a parameter: bytes, which in a list are no array of arrays."""
+        """Return the encoder of parameters: to bytes, which in a list are not taken for an array of arrays."""
         del dialect
         return encode_halfvec
 
@@ -45,32 +45,32 @@ class HalfVector(UserDefinedType[Any]):
     comparator_factory = Comparator
 
 
-ischema_names["halfvec"] = HalfVector  # so that comparing the schema with the tables knows the type
+ischema_names["halfvec"] = HalfVector  # for Alembic's comparison of schema and tables
 
 
-class Until(TypeDecorator[datetime | None]):
-    """A moment, or None for never: PostgreSQL's `infinity`, so that comparisons need no special case."""
+class OpenEndedTimestamp(TypeDecorator[datetime | None]):
+    """A timestamp, or None for no end: PostgreSQL's `infinity`, so that comparisons need no special case."""
 
     impl = DateTime(timezone=True)
-    should_evaluate_none = True  # None is a value here: never left to the column's default
+    should_evaluate_none = True  # None is a value: the column's default does not apply
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime:
-        """Turn never into asyncpg's spelling of infinity, the greatest naive datetime."""
+        """Convert None to asyncpg's infinity, the greatest naive datetime."""
         del dialect
         return datetime.max if value is None or value.year == datetime.max.year else value  # noqa: DTZ901
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn infinity into None."""
+        """Convert infinity to None."""
         del dialect
         return None if value is None or value.year == datetime.max.year else value  # noqa: DTZ901
 
 
 def encode_halfvec(vector: FloatArray) -> bytes:
-    """Return a (d,) array in pgvector's binary form: dimension, zero, then big-endian float16."""
+    """Return a (d,) array in pgvector's binary format: dimension, zero, then big-endian float16."""
     return struct.pack(">HH", len(vector), 0) + np.asarray(vector, dtype=">f2").tobytes()
 
 
 def decode_halfvec(data: bytes) -> FloatArray:
-    """Return the (d,) float32 array of pgvector's binary form."""
+    """Return the (d,) float32 array of a value in pgvector's binary format."""
     return np.frombuffer(data, dtype=">f2", offset=4).astype(np.float32)

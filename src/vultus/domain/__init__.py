@@ -1,4 +1,4 @@
-"""The values every layer speaks in: frozen, free of I/O, with units and orders stated."""
+"""Domain values of every layer: frozen, free of I/O, with units and orders stated."""
 
 from vultus.domain.events import AuditEntry
 from vultus.domain.faces import (
@@ -15,34 +15,50 @@ from vultus.domain.faces import (
     Quality,
 )
 from vultus.domain.galleries import (
-    Actor,
     ApiKey,
     Collection,
     Consent,
+    DeletedCounts,
     Face,
-    Gone,
     Person,
     Role,
 )
-from vultus.domain.idempotency import StoredAnswer
-from vultus.domain.index import CodeArray, Coded, Coding, Enrolled, Graph, GraphLoss, NumberArray, SearchMode, Size
-from vultus.domain.migration import LeftBehind, LeftOut, ShadowDisagreement, Side, Source, Transition
+from vultus.domain.idempotency import StoredResponse
+from vultus.domain.index import (
+    CodeArray,
+    CodeBlock,
+    EnrolledFace,
+    HnswGraph,
+    HnswRecallLoss,
+    NumberArray,
+    QuantizerParameters,
+    SearchMode,
+    SpaceStatistics,
+)
+from vultus.domain.migration import (
+    Coverage,
+    FaceSource,
+    LeaveOneOutResult,
+    Migration,
+    ShadowDisagreement,
+    UnmigratedPerson,
+)
 from vultus.domain.policies import (
     Calibration,
     Candidate,
-    Contract,
     Decision,
     DecisionPolicy,
+    EmbeddingSpace,
     Fusion,
     LivenessMode,
     QualityRule,
     Verdict,
 )
+from vultus.domain.principal import Permission, Principal
 from vultus.domain.search import SearchResult
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 
 __all__ = [
-    "Actor",
     "Analysis",
     "ApiKey",
     "AuditEntry",
@@ -50,45 +66,47 @@ __all__ = [
     "Calibration",
     "Candidate",
     "CodeArray",
-    "Coded",
-    "Coding",
+    "CodeBlock",
     "Collection",
     "Consent",
-    "Contract",
+    "Coverage",
     "Crop",
     "Decision",
     "DecisionPolicy",
+    "DeletedCounts",
     "DescribedFace",
     "DetectedFace",
     "Embedding",
-    "Enrolled",
+    "EmbeddingSpace",
+    "EnrolledFace",
     "Face",
+    "FaceSource",
     "FloatArray",
     "Fusion",
-    "Gone",
-    "Graph",
-    "GraphLoss",
-    "LeftBehind",
-    "LeftOut",
+    "HnswGraph",
+    "HnswRecallLoss",
+    "LeaveOneOutResult",
     "Liveness",
     "LivenessMode",
     "LivenessReason",
+    "Migration",
     "NewCrop",
     "NewFace",
     "NumberArray",
+    "Permission",
     "Person",
     "Pixels",
+    "Principal",
     "Quality",
     "QualityRule",
+    "QuantizerParameters",
     "Role",
     "SealedCrop",
     "SearchMode",
     "SearchResult",
     "ShadowDisagreement",
-    "Side",
-    "Size",
-    "Source",
-    "StoredAnswer",
-    "Transition",
+    "SpaceStatistics",
+    "StoredResponse",
+    "UnmigratedPerson",
     "Verdict",
 ]

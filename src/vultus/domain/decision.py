@@ -1,4 +1,4 @@
-"""Where a verdict is decided. Pure: candidates, quality and policy in, a `Decision` out."""
+"""Decision rules: pure functions from candidates, quality and policy to a `Decision`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_FMR = 1e-4
-"""One wrong match in ten thousand comparisons; NIST SP 800-63B-4 asks for no more."""
+"""One false match in ten thousand comparisons, the maximum that NIST SP 800-63B-4 allows."""
 
 LOOKALIKE_FPIR = 1e-2
-"""How often an enrolment may be refused because of a stranger's face in the same gallery."""
+"""Accepted rate of enrolments refused because of another person's face in the same gallery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The cosine a candidate must reach, and the error rate that stands behind it.
+    """The cosine a candidate must reach, and its error rate.
 
     Attributes:
         cosine: The threshold.
         fmr: False match rate of one comparison at that cosine.
-        beyond_measurement: The policy asked for a rate lower than the calibration's data can resolve; the strictest
-            measured threshold is used instead.
+        beyond_measurement: Whether the policy requires a rate lower than the calibration's data can resolve; the
+            strictest measured threshold is then used instead.
     """
 
     cosine: float
@@ -38,43 +38,43 @@ class Threshold:
     beyond_measurement: bool = False
 
 
-@lru_cache(maxsize=1024)  # asked for every face, and the same for all of a collection
-def threshold_for(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> Threshold:
-    """Return the threshold a policy means for a gallery of `gallery_size` templates."""
+@lru_cache(maxsize=1024)  # called for every face, with the same arguments within a collection
+def compute_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> Threshold:
+    """Return the threshold a policy requires for a gallery of `gallery_size` templates."""
     if policy.threshold is not None:
-        return Threshold(policy.threshold, calibration.fmr_at(policy.threshold))
+        return Threshold(policy.threshold, calibration.get_fmr(policy.threshold))
     if policy.target_fpir is not None:
-        wanted = fmr_for_fpir(policy.target_fpir, gallery_size)
+        requested_fmr = compute_fmr(policy.target_fpir, gallery_size)
     else:
-        wanted = policy.target_fmr if policy.target_fmr is not None else DEFAULT_FMR
-    fmr = max(wanted, calibration.strictest_fmr)
-    cosine = calibration.threshold_at(fmr)
-    measured = min(fmr, calibration.points[0][0])  # laxer rates than the laxest measured get its threshold
-    return Threshold(cosine, measured, beyond_measurement=wanted < calibration.strictest_fmr)
+        requested_fmr = policy.target_fmr if policy.target_fmr is not None else DEFAULT_FMR
+    fmr = max(requested_fmr, calibration.strictest_fmr)
+    cosine = calibration.get_threshold(fmr)
+    measured = min(fmr, calibration.points[0][0])  # rates laxer than the laxest measured one get its threshold
+    return Threshold(cosine, measured, beyond_measurement=requested_fmr < calibration.strictest_fmr)
 
 
-def lookalike_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> float:
-    """Return the cosine at which a new face counts as somebody who is already enrolled.
+def compute_lookalike_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> float:
+    """Return the cosine from which a new face counts as an already enrolled person.
 
-    Never laxer than the collection's own threshold, and strict enough that a gallery of this size wrongly refuses at
-    most about `LOOKALIKE_FPIR` of new persons, as far as the calibration's data resolves it.
+    Never laxer than the collection's threshold, and strict enough that a gallery of this size wrongly refuses at most
+    about `LOOKALIKE_FPIR` of new persons, as far as the calibration's data resolves it.
     """
-    fmr = max(fmr_for_fpir(LOOKALIKE_FPIR, gallery_size), calibration.strictest_fmr)
-    return max(threshold_for(policy, calibration, gallery_size).cosine, calibration.threshold_at(fmr))
+    fmr = max(compute_fmr(LOOKALIKE_FPIR, gallery_size), calibration.strictest_fmr)
+    return max(compute_threshold(policy, calibration, gallery_size).cosine, calibration.get_threshold(fmr))
 
 
-def fpir_for_fmr(fmr: float, gallery_size: int) -> float:
+def compute_fpir(fmr: float, gallery_size: int) -> float:
     """Return the false positive identification rate of a search: 1 − (1 − FMR)^N for independent comparisons."""
     return 1.0 if fmr >= 1 and gallery_size else -math.expm1(gallery_size * math.log1p(-min(fmr, 1 - 1e-12)))
 
 
-def fmr_for_fpir(fpir: float, gallery_size: int) -> float:
+def compute_fmr(fpir: float, gallery_size: int) -> float:
     """Return the false match rate that gives `fpir` in a gallery of `gallery_size` templates."""
     return -math.expm1(math.log1p(-fpir) / max(1, gallery_size))
 
 
-def quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[str, ...]:
-    """Return why a face does not reach a rule, as stable words; empty when it does."""
+def find_quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[str, ...]:
+    """Return which limits of a rule a face violates, as stable identifiers; empty if none."""
     faults = {
         "low_detection_score": score < rule.min_score,
         "too_small": quality.size_px < rule.min_size_px,
@@ -84,38 +84,38 @@ def quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[s
         "poor_for_network": quality.network_score is not None and quality.network_score < rule.min_network_score,
         "extreme_pose": abs(quality.yaw_deg) > rule.max_yaw_deg or abs(quality.pitch_deg) > rule.max_pitch_deg,
     }
-    return tuple(word for word, present in faults.items() if present)
+    return tuple(name for name, present in faults.items() if present)
 
 
-def decide(
+def decide_verdict(
     similarities: Sequence[float],
     *,
     policy: DecisionPolicy,
     calibration: Calibration,
     gallery_size: int,
     faults: tuple[str, ...] = (),
-    not_live: str | None = None,
+    attack_reason: str | None = None,
 ) -> Decision:
-    """Decide about one probe face.
+    """Return the decision about one probe face.
 
     In this order: a presentation attack is `not_live`; a face below the collection's quality rule is `low_quality`;
     without a candidate at the threshold it is `no_match`; a best candidate less than the margin ahead of the next
     person is `ambiguous`; else `match`.
 
     Args:
-        similarities: Cosines of the candidates, best first, one a person.
-        policy: The collection's.
-        calibration: Of the collection's contract.
+        similarities: Cosines of the candidates, best first, one per person.
+        policy: The collection's policy.
+        calibration: Calibration of the collection's embedding space.
         gallery_size: Templates compared.
-        faults: What the face's quality lacks, from `quality_faults`.
-        not_live: Why the face is taken for a presentation attack; it then has no candidates.
+        faults: The face's quality faults, from `find_quality_faults`.
+        attack_reason: Why the face counts as a presentation attack, in which case it has no candidates; else None.
     """
-    limit = threshold_for(policy, calibration, gallery_size)
+    limit = compute_threshold(policy, calibration, gallery_size)
     needed = policy.margin if policy.margin is not None else calibration.margin
     margin = similarities[0] - similarities[1] if len(similarities) > 1 else None
     reasons: tuple[str, ...]
-    if not_live:
-        verdict, reasons = Verdict.NOT_LIVE, (not_live,)
+    if attack_reason:
+        verdict, reasons = Verdict.NOT_LIVE, (attack_reason,)
     elif faults:
         verdict, reasons = Verdict.LOW_QUALITY, faults
     elif not similarities:
@@ -130,19 +130,19 @@ def decide(
         verdict=verdict,
         threshold=limit.cosine,
         fmr=limit.fmr,
-        fpir=fpir_for_fmr(limit.fmr, gallery_size),
+        fpir=compute_fpir(limit.fmr, gallery_size),
         gallery_size=gallery_size,
         margin=margin,
         reasons=(*reasons, "threshold_beyond_measurement") if limit.beyond_measurement else reasons,
     )
 
 
-def assign_unique(lists: Sequence[Sequence[Candidate]], threshold: float) -> list[tuple[Candidate, ...]]:
-    """Give every person to at most one face of a photo.
+def assign_persons_to_faces(lists: Sequence[Sequence[Candidate]], threshold: float) -> list[tuple[Candidate, ...]]:
+    """Assign every person to at most one face of a photo.
 
     Chooses the assignment of faces to persons with the greatest total of cosine above the threshold (rectangular
-    assignment problem; Crouse 2016, as implemented by SciPy), then removes from every face's list the persons that
-    went to another face.
+    assignment problem; Crouse 2016, as implemented by SciPy), then removes from every face's list the persons assigned
+    to another face.
 
     Args:
         lists: Candidates of each face, best first.
@@ -152,12 +152,12 @@ def assign_unique(lists: Sequence[Sequence[Candidate]], threshold: float) -> lis
         The lists, shortened, in the same order.
     """
     persons = list({c.person_id: None for candidates in lists for c in candidates})
-    column = {person: at for at, person in enumerate(persons)}
+    column = {person: index for index, person in enumerate(persons)}
     gain = np.zeros((len(lists), len(persons)))
     for row, candidates in enumerate(lists):
         for candidate in candidates:
             if candidate.similarity >= threshold:
-                # A pair exactly at the threshold must still be worth more than no pair.
+                # A pair exactly at the threshold must still gain more than no pair.
                 gain[row, column[candidate.person_id]] = candidate.similarity - threshold + 1e-9
     owner = {
         persons[person]: face

@@ -1,4 +1,4 @@
-"""What was done: entries of the audit."""
+"""Audit entries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One thing that was done; ids and counts only."""
+    """One audited action; ids and counts only."""
 
     id: UUID
     at: datetime

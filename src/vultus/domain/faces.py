@@ -1,4 +1,4 @@
-"""What the networks see in a photo: faces, their quality and vectors, with units and orders stated."""
+"""Results of face analysis: faces, their quality and vectors, with units and orders stated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]  # (height, width, 3), RGB, upright
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An axis-aligned rectangle in pixels of the upright photo; it may reach past the photo's edge."""
+    """An axis-aligned rectangle in pixels of the upright photo; it may extend beyond the photo's edge."""
 
     left: float
     top: float
@@ -33,11 +33,11 @@ class Box:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The middle, x and y in pixels."""
+        """The centre, x and y in pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
-    def overlap(self, other: Box) -> float:
-        """Return the area shared with another box as a fraction of the area of both together, 0..1."""
+    def compute_iou(self, other: Box) -> float:
+        """Return the intersection over union with another box, 0..1."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         shared = max(width, 0.0) * max(height, 0.0)
@@ -46,10 +46,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectedFace:
-    """One face a detector found.
+    """One face found by a detector.
 
     Attributes:
-        box: Where the face is, in pixels of the upright photo.
+        box: Location of the face, in pixels of the upright photo.
         landmarks: (5, 2) float32, x then y in pixels of the upright photo. Order: the eye on the image's left, the
             eye on its right, the nose tip, the mouth corner on its left, the mouth corner on its right.
         score: The detector's confidence, 0..1.
@@ -62,7 +62,7 @@ class DetectedFace:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How usable a face is, each figure with its own unit.
+    """Quality measurements of a face.
 
     Attributes:
         size_px: Shorter side of the face's box in pixels of the original photo.
@@ -71,7 +71,7 @@ class Quality:
         yaw_deg: Estimated turn to the side, degrees; positive when the nose points to the image's right.
         pitch_deg: Estimated nod, degrees; positive when the nose points down.
         roll_deg: Tilt of the line between the eyes, degrees, clockwise positive.
-        network_score: What a quality network expects of the face's recognition, 0..1; None without one.
+        network_score: Recognizability that a quality network predicts, 0..1; None without such a network.
     """
 
     size_px: float
@@ -84,7 +84,7 @@ class Quality:
 
 
 class LivenessReason(StrEnum):
-    """Why a face passed for live or did not; the last two mean that it could not be judged."""
+    """Reason of a liveness result; the last two mean that it is inconclusive."""
 
     LIVE = "live"
     SPOOF = "spoof"
@@ -94,12 +94,11 @@ class LivenessReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """Whether a face is a person's before the camera, or a picture of one (presentation attack, ISO/IEC 30107-1).
+    """Liveness of a face: presentation attack detection (ISO/IEC 30107-1).
 
     Attributes:
-        score: The networks' probability of a live presentation, 0..1; computed even where `reason` says not to trust
-            it.
-        reason: What was decided, or why nothing could be.
+        score: The networks' probability of a live presentation, 0..1; computed even where `reason` is inconclusive.
+        reason: The decision, or why there is none.
     """
 
     score: float
@@ -107,35 +106,35 @@ class Liveness:
 
     @property
     def live(self) -> bool:
-        """Whether the face passed; one that could not be judged did not."""
+        """Whether the face passed; an inconclusive result does not."""
         return self.reason is LivenessReason.LIVE
 
     @property
-    def judged(self) -> bool:
-        """Whether the face was large enough and seen with enough around it."""
+    def is_conclusive(self) -> bool:
+        """Whether the face was large enough, with enough of the photo around it."""
         return self.reason in {LivenessReason.LIVE, LivenessReason.SPOOF}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A unit vector in the space named by its contract.
+    """A unit vector in an embedding space.
 
     Attributes:
         vector: (d,) float32 of length 1.
-        contract_id: Which vector space; vectors of two contracts are never compared.
+        space_id: Its embedding space; vectors of different spaces are never compared.
     """
 
     vector: FloatArray
-    contract_id: str
+    space_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A small photo of a face and its surroundings, from which any pipeline can describe the face again.
+    """A small photo of a face and its surroundings, from which any pipeline can embed the face again.
 
     Attributes:
-        jpeg: The file.
-        box: Where the face is, in pixels of the crop.
+        jpeg: The encoded file.
+        box: Location of the face, in pixels of the crop.
     """
 
     jpeg: bytes
@@ -144,7 +143,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescribedFace:
-    """A detected face with its quality and, if they were asked for, its embedding and its crop."""
+    """A detected face with its quality and, if requested, its embedding, crop and liveness."""
 
     face: DetectedFace
     quality: Quality
@@ -157,20 +156,20 @@ class DescribedFace:
         """The embedding's (d,) unit vector.
 
         Raises:
-            ValueError: The face was described without an embedding.
+            ValueError: The face was analyzed without an embedding.
         """
         if self.embedding is None:
-            raise ValueError("the face was described without an embedding")
+            raise ValueError("the face was analyzed without an embedding")
         return self.embedding.vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """Everything the networks say about one photo.
+    """Analysis of one photo.
 
     Attributes:
-        width: Of the upright photo, pixels.
-        height: Of the upright photo, pixels.
+        width: Width of the upright photo, pixels.
+        height: Height of the upright photo, pixels.
         sha256: Digest of the photo's bytes, lower-case hexadecimal.
         faces: Left to right by box.
         timings_ms: Milliseconds by stage: queue, decode, detect, align, embed.

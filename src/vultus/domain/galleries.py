@@ -1,4 +1,4 @@
-"""Who is enrolled where, on what consent, and who may do what."""
+"""Collections, persons, consents, enrolled faces and API keys."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 from uuid import UUID
 
 from vultus.domain.faces import Quality
-from vultus.domain.index import Graph, SearchMode
+from vultus.domain.index import HnswGraph, SearchMode
 from vultus.domain.policies import Calibration, DecisionPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """An isolated gallery: it pins one contract, one decision policy and one retention rule.
+    """An isolated gallery: it pins one embedding space, one decision policy and one retention rule.
 
     Attributes:
-        contract_id: Vector space of the templates that are searched.
-        second_contract_id: Another one that enrolment also writes, while the collection changes its network.
-        calibrations: By contract: thresholds measured on this gallery, which take the place of the pack's.
+        space_id: Embedding space that is searched.
+        second_space_id: Second embedding space that enrolment also writes, during a migration.
+        calibrations: Thresholds measured on this gallery, by embedding space; they replace those of the pack.
         search: How it is searched.
-        graph: What it is searched along, if that is HNSW.
+        graph: The HNSW graph, if it is searched by one.
     """
 
     id: UUID
     name: str
-    contract_id: str
+    space_id: str
     policy: DecisionPolicy
     retention_days: int | None
     created_at: datetime
     updated_at: datetime
-    second_contract_id: str | None = None
+    second_space_id: str | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     search: SearchMode = SearchMode.AUTO
-    graph: Graph | None = None
+    graph: HnswGraph | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """A record that a person agreed; `expires_at` None means until withdrawn."""
+    """A person's recorded consent; `expires_at` None means until withdrawn."""
 
     id: UUID
     collection_id: UUID
@@ -71,8 +71,8 @@ class Face:
     """One enrolled face of a person, without the vector.
 
     Attributes:
-        contract_id: Of the template that quality and score are of.
-        contracts: All it has templates of, sorted; two while its collection changes its network.
+        contract_id: Embedding space of the template that quality and score belong to.
+        contracts: All embedding spaces of its templates, sorted; two during a migration.
     """
 
     id: UUID
@@ -94,8 +94,8 @@ class Role(StrEnum):
     ENROL = "enrol"
     ADMIN = "admin"
 
-    def allows(self, needed: Role) -> bool:
-        """Say whether this role includes the needed one."""
+    def includes_role(self, needed: Role) -> bool:
+        """Return whether this role includes the needed one."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
@@ -112,16 +112,8 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
-    """Who does something, for the audit record: an API key's id or the command line, and the request."""
-
-    id: str
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """How much went with a person."""
+class DeletedCounts:
+    """What was deleted with a person."""
 
     faces: int
     consents: int

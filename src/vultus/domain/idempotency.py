@@ -1,4 +1,4 @@
-"""Answers that are replayed."""
+"""Stored responses for idempotent requests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """What was answered to the first request with a key."""
+class StoredResponse:
+    """The response to the first request with an idempotency key."""
 
     request_sha256: bytes
     status: int

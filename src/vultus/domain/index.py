@@ -1,4 +1,4 @@
-"""How a collection is searched, what an index of one-bit codes is made of, and what a graph loses."""
+"""Search modes, the binary quantization index, and the HNSW graph with its recall loss."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from vultus.domain.faces import FloatArray
 
-NumberArray = NDArray[np.int64]  # the numbers of templates, which rise in the order of commits within a collection
-CodeArray = NDArray[np.uint8]  # (n, width): a code a row, bits / 8 bytes and two more
+NumberArray = NDArray[np.int64]  # template numbers, which ascend in commit order within a collection
+CodeArray = NDArray[np.uint8]  # (n, width): one code per row, bits / 8 bytes and two more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coding:
-    """How a collection's templates of a contract are coded.
+class QuantizerParameters:
+    """Quantizer parameters of a collection's templates in an embedding space.
 
     Attributes:
-        centre: (d,) float32, subtracted before the projections; what is stored, and so what holds, is its float16.
-        bits: Of a code.
+        centre: (d,) float32, subtracted before the projections; stored as float16, and the stored value is in effect.
+        bits: Bits of a code.
     """
 
     collection_id: UUID
-    contract_id: str
+    space_id: str
     centre: FloatArray
     bits: int
 
@@ -34,24 +34,24 @@ class Coding:
 class SearchMode(StrEnum):
     """How a collection is searched."""
 
-    AUTO = "auto"  # in SQL, or from a size on by the candidate index
+    AUTO = "auto"  # in SQL, or above some size by the candidate index
     EXACT = "exact"  # in SQL, whatever its size
-    HNSW = "hnsw"  # along a graph, which misses some
+    HNSW = "hnsw"  # by HNSW index, with recall loss
 
 
 @dataclass(frozen=True, slots=True)
-class GraphLoss:
-    """What a graph lost of what exact searches for enrolled faces, themselves left out, had first.
+class HnswRecallLoss:
+    """Recall loss of an HNSW graph against exact search, measured by leave-one-out searches for enrolled faces.
 
     Attributes:
-        of: `mates`: other faces of the same person, above the collection's threshold; `neighbours`, where no search
-            had one first: whoever was first.
-        probes: Searches that had one first.
-        lost: Of them, those that had somebody else, or nobody, first along the graph.
+        of: The expected first result: `mates`, other faces of the same person above the collection's threshold; or
+            `neighbours`, any face, if no exact search had a mate first.
+        probes: Searches whose exact first result was such a face.
+        lost: Of them, those with another first result, or none, by HNSW.
         low: Lower end of the share's 95 % interval, 0..1.
         high: Upper end.
         exact_ms: Median of an exact search, milliseconds.
-        graph_ms: Median of one along the graph.
+        graph_ms: Median of an HNSW search, milliseconds.
     """
 
     of: str
@@ -64,21 +64,21 @@ class GraphLoss:
 
     @property
     def share(self) -> float:
-        """Return lost / probes, 0..1."""
+        """The share lost / probes, 0..1."""
         return self.lost / self.probes
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
-    """A collection's HNSW graph (Malkov and Yashunin 2018): its parameters and what it lost.
+class HnswGraph:
+    """A collection's HNSW graph (Malkov and Yashunin 2018): its parameters and recall loss.
 
     Attributes:
-        contract_id: Of the templates in it; those of another contract are searched as without it.
-        m: Most neighbours of a face in a layer.
-        ef_construction: Candidates for them while it is built.
+        contract_id: Embedding space of its templates; other spaces are searched without it.
+        m: Maximum number of neighbours of a face per layer.
+        ef_construction: Candidates for neighbours during the build.
         ef_search: Candidates of a search.
-        measured_at: When the loss was.
-        loss: On this collection, with these parameters.
+        measured_at: Time of the measurement.
+        loss: Recall loss on this collection with these parameters.
     """
 
     contract_id: str
@@ -86,37 +86,37 @@ class Graph:
     ef_construction: int
     ef_search: int
     measured_at: datetime
-    loss: GraphLoss
+    loss: HnswRecallLoss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coded:
-    """Some templates: (n,) numbers and (n, width) codes."""
+class CodeBlock:
+    """A block of templates: (n,) numbers and (n, width) codes."""
 
     numbers: NumberArray
     codes: CodeArray
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """How large a collection is under a contract, from PostgreSQL's statistics.
+class SpaceStatistics:
+    """Size of a collection in an embedding space, from PostgreSQL's statistics.
 
     Attributes:
-        rows: About how many templates: those of all its contracts together; seconds behind; after a crash of the
-            server, as counted by its last ANALYZE or VACUUM, or the least that the file's size tells.
-        deleted: Rises, seconds later, when templates went, and falls to 0 with a crash: another value than before
-            means that it is time to look for what was erased.
+        rows: Estimated number of templates in all its embedding spaces together, seconds behind; after a crash of the
+            server the count of the last ANALYZE or VACUUM, or the minimum for the file's size.
+        deleted: Counter of deleted rows, seconds behind, reset by a crash: a changed value means that templates may
+            have been erased.
     """
 
     collection_id: UUID
-    contract_id: str
+    space_id: str
     rows: int
     deleted: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Enrolled:
-    """A face to search for: whose it is, and its (d,) float32 vector."""
+class EnrolledFace:
+    """An enrolled face as a probe: its person and its (d,) float32 vector."""
 
     face_id: UUID
     person_id: UUID

@@ -9,22 +9,22 @@ from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A face that came from a photo, and the contracts it has templates of."""
+class FaceSource:
+    """A face with the digest of its photo and the embedding spaces of its templates."""
 
     face_id: UUID
     source_sha256: str
-    contracts: frozenset[str]
+    space_ids: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A face searched for among all others.
+class LeaveOneOutResult:
+    """Result of a search for an enrolled face among all others.
 
     Attributes:
-        person_id: Whose face it is.
+        person_id: Person of the face.
         candidates: The two closest persons with the cosine of their closest face, best first.
-        has_mate: Whether the person has another face to be found by.
+        has_mate: Whether the person has another face.
     """
 
     face_id: UUID
@@ -35,7 +35,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ShadowDisagreement:
-    """A recognition that two contracts answered differently; `answers` holds a mapping a contract."""
+    """A recognition with different results in two embedding spaces; `answers` has one mapping per space."""
 
     at: datetime
     kind: str
@@ -43,18 +43,18 @@ class ShadowDisagreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
-    """A collection that changes its network.
+class Migration:
+    """An active migration of a collection.
 
     Attributes:
-        contract_id: Where it goes, whichever contract is searched now.
-        shadow_share: Share, 0..1, of recognitions that are answered by both contracts and compared.
-        switched_at: When the contract that is searched changed last; None before the first time.
-        policies: The collection's policy before and after that, so that the way back restores it.
+        target_space_id: Target embedding space, whichever space is searched now.
+        shadow_share: Share, 0..1, of recognitions that are made in both embedding spaces and compared.
+        switched_at: Time of the last cutover or rollback; None before the first.
+        policies: The collection's policy before and after the cutover, so that a rollback restores it.
     """
 
     collection_id: UUID
-    contract_id: str
+    target_space_id: str
     shadow_share: float
     begun_at: datetime
     switched_at: datetime | None
@@ -62,14 +62,14 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """How complete a contract is in a collection; faces and persons whose consent has ended are not counted.
+class Coverage:
+    """Coverage of an embedding space in a collection; faces whose consent has ended are not counted.
 
     Attributes:
-        faces: Faces with a template of it.
+        faces: Faces with a template in it.
         missing: Faces without one.
-        failed: Of these by reason, those that could not be carried over.
-        persons_missing: Persons with faces, but none that a search of this contract can find.
+        failed: Of the missing faces, those that could not be backfilled, by reason.
+        persons_missing: Persons with faces but without a template in it.
     """
 
     contract_id: str
@@ -80,18 +80,18 @@ class Side:
 
     @property
     def pending(self) -> int:
-        """Faces that nobody has tried to carry over yet."""
+        """Faces whose backfill has not yet been attempted."""
         return self.missing - sum(self.failed.values())
 
 
 @dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """A person no search of a contract can find.
+class UnmigratedPerson:
+    """A person that no search in an embedding space can find.
 
     Attributes:
-        id: The person's.
-        faces: How many faces they have under another contract.
-        reasons: Why these were not carried over; empty for those not yet tried.
+        id: Id of the person.
+        faces: Number of their faces with templates in another embedding space.
+        reasons: Why these could not be backfilled; empty if not yet attempted.
     """
 
     id: UUID

@@ -1,4 +1,4 @@
-"""What turns cosines into verdicts: contracts, calibrations, policies."""
+"""Embedding spaces, calibrations and decision policies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """Identity of a vector space.
+class EmbeddingSpace:
+    """Identity of an embedding space.
 
     Attributes:
-        id: Stable short name, derived from the other fields; stored beside every vector.
+        id: Stable short name, derived from the other fields; stored with every vector.
         network: Name of the embedding network.
         weights_sha256: Digest of the weights file.
-        preprocessing: Detector, alignment template, colour and averaging, in words that change when they do.
+        preprocessing: Detector, alignment template, colour and averaging; changes whenever they do.
         dimension: Length of a vector.
     """
 
@@ -32,13 +32,13 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Measured relation of threshold and false match rate for one contract.
+    """Measured relation of threshold and false match rate in one embedding space.
 
     Attributes:
-        points: (false match rate, cosine threshold) pairs, strictest rate last: rates fall, thresholds rise.
-        margin: Cosine a best candidate must be ahead of another person who also reaches the threshold.
+        points: (false match rate, cosine threshold) pairs, strictest last: rates descend, thresholds ascend.
+        margin: Cosine by which the best candidate must lead another person who also reaches the threshold.
         source: The data, protocol and number of impostor pairs behind the points.
-        logistic: (slope, intercept) of the log-odds that two faces show one person; None where they were not fitted.
+        logistic: (slope, intercept) of the log-odds that two faces show one person; None if not fitted.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -46,7 +46,7 @@ class Calibration:
     source: str
     logistic: tuple[float, float] | None = None
 
-    def threshold_at(self, fmr: float) -> float:
+    def get_threshold(self, fmr: float) -> float:
         """Return the cosine threshold for a false match rate, interpolated in log10 of the rate.
 
         Rates outside the measured range get the threshold of the nearest measured rate.
@@ -54,23 +54,23 @@ class Calibration:
         logs = [-math.log10(rate) for rate, _ in self.points]
         return float(np.interp(-math.log10(fmr), logs, [threshold for _, threshold in self.points]))
 
-    def fmr_at(self, threshold: float) -> float:
+    def get_fmr(self, threshold: float) -> float:
         """Return the false match rate measured at a threshold; never below the strictest measured rate."""
-        thresholds = [at for _, at in self.points]
+        thresholds = [cosine for _, cosine in self.points]
         if bisect_left(thresholds, threshold) == 0:
             return 1.0 if threshold < thresholds[0] else self.points[0][0]
         logs = [math.log10(rate) for rate, _ in self.points]
         return float(10 ** np.interp(threshold, thresholds, logs))
 
-    def probability(self, similarity: float) -> float | None:
+    def compute_probability(self, similarity: float) -> float | None:
         """Return the probability that two faces with this cosine show one person, at equal priors.
 
-        Of comparisons half of which are of one person and half of different persons, this share of those with this
-        cosine is of one person. It is not the probability that the result of a search is right: among the many
-        comparisons of a search nearly all are of different persons.
+        If half of all comparisons are of one person and half of different persons, this is the share of one person
+        among those with this cosine. It is not the probability that the result of a search is correct: nearly all
+        comparisons of a search are of different persons.
 
         Returns:
-            0.0001..0.9999, for nobody has verified the curve beyond; None where it was not fitted.
+            0.0001..0.9999, because the curve is unverified beyond; None if it was not fitted.
         """
         if self.logistic is None:
             return None
@@ -86,7 +86,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class QualityRule:
-    """The least a face must reach. Units as in `Quality`."""
+    """Minimum quality of a face. Units as in `Quality`."""
 
     min_score: float
     min_size_px: float
@@ -106,13 +106,13 @@ class Fusion(StrEnum):
 
 
 class LivenessMode(StrEnum):
-    """What is done about presentation attacks; each mode is stricter than the one before."""
+    """Handling of presentation attacks; each mode is stricter than the one before."""
 
-    OFF = "off"  # nobody looks
-    REPORT = "report"  # the score is told, the verdict does not depend on it
-    REQUIRED = "required"  # what is not live is neither matched nor enrolled
+    OFF = "off"  # not checked
+    REPORT = "report"  # the score is reported, the verdict does not depend on it
+    REQUIRED = "required"  # a face that is not live is neither matched nor enrolled
 
-    def at_least(self, other: LivenessMode | None) -> LivenessMode:
+    def get_stricter_mode(self, other: LivenessMode | None) -> LivenessMode:
         """Return the stricter of two modes."""
         order = list(LivenessMode)
         return self if other is None or order.index(self) >= order.index(other) else other
@@ -120,19 +120,19 @@ class LivenessMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecisionPolicy:
-    """How a collection decides. At most one of threshold, target_fmr and target_fpir is set.
+    """Decision policy of a collection. At most one of threshold, target_fmr and target_fpir is set.
 
     Attributes:
         threshold: Fixed cosine threshold.
-        target_fmr: False match rate of one comparison; the contract's calibration gives the threshold.
+        target_fmr: False match rate of one comparison; the calibration gives the threshold.
         target_fpir: False positive identification rate of a search of the whole gallery; the threshold follows the
             gallery's size.
-        margin: Cosine ahead of the runner-up below which a match is ambiguous; None takes the contract's.
-        enrol: What a photo must reach to be enrolled.
-        recognize: What a probe must reach; below it the verdict is `low_quality`.
-        keep_crops: Keep an encrypted crop of every enrolled face, so that another network can describe it.
+        margin: Lead over the runner-up, as cosine, below which a match is ambiguous; None takes the calibration's.
+        enrol: Quality a photo must reach to be enrolled.
+        recognize: Quality a probe must reach; below it the verdict is `low_quality`.
+        keep_crops: Keep an encrypted crop of every enrolled face, so that another network can embed it.
         fusion: How a person with several faces is compared.
-        liveness: The least that is done about presentation attacks; a request may ask for more.
+        liveness: Minimum handling of presentation attacks; a request may be stricter.
     """
 
     enrol: QualityRule
@@ -148,12 +148,12 @@ class DecisionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A person of the gallery.
+    """A person of the gallery as a search result.
 
     Attributes:
-        face_id: The person's face that is closest to the probe.
-        similarity: Cosine to the person, −1..1: that of their closest face, or as the policy's fusion has it.
-        probability: `Calibration.probability` of that cosine; None where it is unknown.
+        face_id: The person's face closest to the probe.
+        similarity: Cosine to the person, −1..1, according to the policy's fusion.
+        probability: `Calibration.compute_probability` of that cosine; None if unknown.
     """
 
     person_id: UUID
@@ -165,7 +165,7 @@ class Candidate:
 
 
 class Verdict(StrEnum):
-    """What was decided about one probe face."""
+    """Outcome of the decision about one probe face."""
 
     MATCH = "match"
     AMBIGUOUS = "ambiguous"
@@ -184,8 +184,8 @@ class Decision:
         fmr: False match rate of one comparison at that threshold.
         fpir: False positive identification rate expected of a search of `gallery_size` templates.
         gallery_size: Templates compared.
-        margin: Cosine between the best candidate and the next person; None with fewer than two candidates.
-        reasons: Stable words saying why, strongest first.
+        margin: Difference of the cosines of the best candidate and the next person; None with fewer than two.
+        reasons: Stable identifiers of the reasons, strongest first.
     """
 
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""What a search of a collection finds."""
+"""Results of a collection's search."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vultus.domain.policies import Candidate
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What was found for one probe.
+    """Result of a search for one probe.
 
     Attributes:
         candidates: Best first, each person once.
         gallery_size: Templates compared.
-        changed_at: When the collection was last changed, as the search saw it.
+        changed_at: Time of the collection's last change, as of the search.
     """
 
     candidates: tuple[Candidate, ...]

@@ -1,4 +1,4 @@
-"""Templates and crops on their way into the database."""
+"""New templates and crops to store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vultus.utils.ids import new_id
 
 @dataclass(frozen=True, slots=True)
 class SealedCrop:
-    """A crop as it is stored.
+    """An encrypted crop.
 
     Attributes:
-        key_id: Which key opens it.
+        key_id: Id of the encryption key.
         sealed: Ciphertext.
     """
 
@@ -25,10 +25,10 @@ class SealedCrop:
 
 @dataclass(frozen=True, slots=True)
 class NewCrop(SealedCrop):
-    """A crop to keep beside a face.
+    """A crop of a face to store.
 
     Attributes:
-        consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
+        consent_expires_at: Expiry, equal to the consent's; None for no end.
     """
 
     collection_id: UUID
@@ -43,18 +43,18 @@ class NewFace:
     """A template to enrol.
 
     Attributes:
-        consent_expires_at: The consent's expiry; None for never. It must be the consent's own.
+        consent_expires_at: Expiry, equal to the consent's; None for no end.
         vector: (d,) float32 of length 1; stored as float16.
         source_sha256: Digest of the photo's bytes, hexadecimal.
-        code: Of the vector, for an index; None leaves it to be made later.
-        id: Of the face; its templates of two contracts share it.
+        code: Code of the vector, for an index; None leaves it to be computed later.
+        id: Id of the face, shared by its templates in two embedding spaces.
     """
 
     collection_id: UUID
     person_id: UUID
     consent_id: UUID
     consent_expires_at: datetime | None
-    contract_id: str
+    space_id: str
     vector: FloatArray
     quality: Quality
     score: float

@@ -1,1 +1,1 @@
-"""How well a pack recognises people: data sets, metrics with intervals, reports."""
+"""Accuracy of a pack: data sets, metrics with intervals, reports."""

@@ -1,4 +1,4 @@
-"""From a report to thresholds that decisions can use."""
+"""Exports a verification report as a calibration."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from vultus.errors import InvalidInputError
 if TYPE_CHECKING:
     from vultus.evaluation.record import PairsReport
 
-LEAST_POINTS = 3
+MIN_POINTS = 3
 
 
-def calibration_from(report: PairsReport) -> Calibration:
+def build_calibration(report: PairsReport) -> Calibration:
     """Return the thresholds of all pairs whose false match rates the data resolve.
 
     The margin, by which the best person must be ahead of the next, is a fifth of the distance between the first and the
@@ -27,18 +27,19 @@ def calibration_from(report: PairsReport) -> Calibration:
         for point in report.all.points
         if point.resolved and point.threshold is not None
     )
-    if len(points) < LEAST_POINTS:
+    if len(points) < MIN_POINTS:
         raise InvalidInputError(
             f"The data set has {report.all.impostor:,} pairs of different people, which resolve {len(points)} false "
-            f"match rates; {LEAST_POINTS} are needed to keep thresholds. Add photos of more people."
+            f"match rates; {MIN_POINTS} are needed to keep thresholds. Add photos of more people."
         )
-    where = report.evaluated
+    evaluated = report.evaluated
     return Calibration(
         points=points,
         margin=round((points[2][1] - points[0][1]) / 5, 4),
         source=(
-            f"{where.data}, {where.photos:,} photos of {where.persons:,} persons, all {report.all.impostor:,} pairs of "
-            f"different people; vultus evaluate pairs, {where.provenance.created_at[:10]}"
+            f"{evaluated.data}, {evaluated.photos:,} photos of {evaluated.persons:,} persons, all "
+            f"{report.all.impostor:,} pairs of different people; vultus evaluate pairs, "
+            f"{evaluated.provenance.created_at[:10]}"
         ),
         logistic=report.all.logistic,
     )

@@ -1,4 +1,4 @@
-"""Data sets on disk: one folder a person, LFW's list of pairs, and a table of who belongs to which group."""
+"""Data sets on disk: one folder per person, LFW's list of pairs, and demographic group labels per person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,61 +24,67 @@ class DataSet:
     """Photos of known persons.
 
     Attributes:
-        root: The folder that holds one folder a person.
+        root: The folder that holds one folder per person.
         persons: Names of the folders, sorted.
         photos: Paths relative to the root with forward slashes, sorted by person, then by file.
-        person: (photos,) position of each photo's person in `persons`; never falls.
+        person_indices: (photos,) position of each photo's person in `persons`; non-decreasing.
     """
 
     root: Path
     persons: tuple[str, ...]
     photos: tuple[str, ...]
-    person: Indices
+    person_indices: Indices
 
     @property
-    def counts(self) -> Indices:
+    def photo_counts(self) -> Indices:
         """(persons,) photos of each person."""
-        return np.bincount(self.person, minlength=len(self.persons)).astype(np.int64)
+        return np.bincount(self.person_indices, minlength=len(self.persons)).astype(np.int64)
 
-    def only(self, keep: Indices) -> DataSet:
-        """Return the data set with the photos at the given rising positions; the persons keep their numbers."""
-        return replace(self, photos=tuple(self.photos[at] for at in keep), person=self.person[keep])
+    def select_photos(self, positions: Indices) -> DataSet:
+        """Return the data set with the photos at the given ascending positions; person indices stay unchanged."""
+        return replace(
+            self, photos=tuple(self.photos[at] for at in positions), person_indices=self.person_indices[positions]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
+class ListedPairs:
     """Listed comparisons.
 
     Attributes:
         first: (pairs,) position of a photo in the data set.
         second: (pairs,) position of the photo it is compared with.
-        same: (pairs,) whether both show one person.
+        same_person: (pairs,) whether both show one person.
         fold: (pairs,) part of the cross-validation the pair belongs to, from 0.
     """
 
     first: Indices
     second: Indices
-    same: Flags
+    same_person: Flags
     fold: Indices
 
     @property
-    def listed(self) -> Indices:
-        """Positions of the photos that occur, rising."""
+    def photo_positions(self) -> Indices:
+        """Positions of the photos that occur, ascending."""
         return np.unique(np.concatenate((self.first, self.second)))
 
-    def within(self, keep: Indices) -> Pairs:
-        """Return the pairs with positions in `DataSet.only(keep)`; every listed photo must be kept."""
-        return replace(self, first=np.searchsorted(keep, self.first), second=np.searchsorted(keep, self.second))
+    def convert_positions(self, kept_positions: Indices) -> ListedPairs:
+        """Return the pairs with positions in `DataSet.select_photos(kept_positions)`, which has every listed photo."""
+        return replace(
+            self, first=np.searchsorted(kept_positions, self.first), second=np.searchsorted(kept_positions, self.second)
+        )
 
 
-def read_folders(root: Path) -> DataSet:
-    """List the photos of a folder that holds one folder a person.
+def read_person_folders(root: Path) -> DataSet:
+    """List the photos of a folder that holds one folder per person.
 
     Raises:
         InvalidInputError: No folder in it holds a photo.
     """
     found = [
-        (folder.name, names) for folder in sorted(root.iterdir()) if folder.is_dir() and (names := _photos(folder))
+        (folder.name, names)
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and (names := _list_photo_names(folder))
     ]
     if not found:
         raise InvalidInputError(f"{root} holds no folder with photos; expected {root / 'PERSON' / 'PHOTO.jpg'}.")
@@ -86,20 +92,20 @@ def read_folders(root: Path) -> DataSet:
         root=root,
         persons=tuple(name for name, _ in found),
         photos=tuple(f"{person}/{name}" for person, names in found for name in names),
-        person=np.repeat(np.arange(len(found)), [len(names) for _, names in found]),
+        person_indices=np.repeat(np.arange(len(found)), [len(names) for _, names in found]),
     )
 
 
-def photos_below(folder: Path, deep: bool = False) -> list[Path]:
-    """Return the photos in a folder, and with `deep` those in folders within it, sorted; none if it does not exist."""
-    return sorted(path for path in folder.glob("**/*" if deep else "*") if path.suffix.lower() in SUFFIXES)
+def list_photos(folder: Path, recursive: bool = False) -> list[Path]:
+    """Return the photos in a folder, if `recursive` also in its subfolders, sorted; none if it does not exist."""
+    return sorted(path for path in folder.glob("**/*" if recursive else "*") if path.suffix.lower() in PHOTO_SUFFIXES)
 
 
-def _photos(folder: Path) -> list[str]:
-    return [path.name for path in photos_below(folder)]
+def _list_photo_names(folder: Path) -> list[str]:
+    return [path.name for path in list_photos(folder)]
 
 
-def read_pairs(path: Path, data: DataSet) -> Pairs:
+def read_pairs(path: Path, data: DataSet) -> ListedPairs:
     r"""Read a list of pairs in LFW's format (Huang et al. 2007, "Labeled Faces in the Wild", view 2).
 
     The first line is `folds TAB n`; each fold then has n lines `name i j` (one person) followed by n lines
@@ -109,33 +115,33 @@ def read_pairs(path: Path, data: DataSet) -> Pairs:
         InvalidInputError: A line does not follow the format or names a photo that the data set lacks; the detail names
             the line.
     """
-    lines = [(number, line.split()) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
-    folds, half = _header(path, lines[0][1] if lines else [])
+    lines = [(number, line.split()) for number, line in enumerate(_read_text(path).splitlines(), 1) if line.strip()]
+    folds, pairs_per_kind = _parse_header(path, lines[0][1] if lines else [])
     rows = lines[1:]
-    if len(rows) != folds * half * 2:
+    if len(rows) != folds * pairs_per_kind * 2:
         raise InvalidInputError(
-            f"{path}: the first line announces {folds} folds of 2 × {half} pairs, "
-            f"{folds * half * 2} in all, but {len(rows)} follow."
+            f"{path}: the first line announces {folds} folds of 2 × {pairs_per_kind} pairs, "
+            f"{folds * pairs_per_kind * 2} in all, but {len(rows)} follow."
         )
-    place = {photo.rsplit(".", 1)[0]: at for at, photo in enumerate(data.photos)}
+    positions = {photo.rsplit(".", 1)[0]: at for at, photo in enumerate(data.photos)}
     found = []
     for at, (number, fields) in enumerate(rows):
-        photos = list(_named(path, number, fields))
-        if missing := [photo for photo in photos if photo not in place]:
+        photos = list(_parse_photo_names(path, number, fields))
+        if missing := [photo for photo in photos if photo not in positions]:
             raise InvalidInputError(f"{path}, line {number}: {data.root / missing[0]}.jpg does not exist.")
-        expected = at % (2 * half) < half
+        expected = at % (2 * pairs_per_kind) < pairs_per_kind
         if (len(fields) == 3) != expected:
             raise InvalidInputError(
                 f"{path}, line {number}: expected {'one person' if expected else 'two persons'}; each fold lists "
-                f"{half} pairs of one person, then {half} of two."
+                f"{pairs_per_kind} pairs of one person, then {pairs_per_kind} of two."
             )
-        found.append((place[photos[0]], place[photos[1]], expected, at // (2 * half)))
+        found.append((positions[photos[0]], positions[photos[1]], expected, at // (2 * pairs_per_kind)))
     table = np.array(found, dtype=np.int64)
-    return Pairs(first=table[:, 0], second=table[:, 1], same=table[:, 2].astype(bool), fold=table[:, 3])
+    return ListedPairs(first=table[:, 0], second=table[:, 1], same_person=table[:, 2].astype(bool), fold=table[:, 3])
 
 
 def read_groups(path: Path, data: DataSet) -> dict[str, tuple[str | None, ...]]:
-    """Read who belongs to which group: a CSV file whose first line is `person,COLUMN,…`.
+    """Read group labels per person from a CSV file whose first line is `person,COLUMN,…`.
 
     Returns:
         For each column the group of every person of the data set, in their order; None for an empty cell or no line.
@@ -144,7 +150,7 @@ def read_groups(path: Path, data: DataSet) -> dict[str, tuple[str | None, ...]]:
         InvalidInputError: The heading, the number of fields, a person or a column cannot be used; the detail names the
             line.
     """
-    lines = list(csv.reader(_text(path).lstrip("\ufeff").splitlines()))
+    lines = list(csv.reader(_read_text(path).lstrip("\ufeff").splitlines()))
     heading = [field.strip() for field in lines[0]] if lines else []
     columns = heading[1:]
     if heading[:1] != ["person"] or not columns or "" in columns or len({*columns}) < len(columns):
@@ -153,7 +159,7 @@ def read_groups(path: Path, data: DataSet) -> dict[str, tuple[str | None, ...]]:
             f"'person,age'; found '{','.join(heading)}'."
         )
     labels: dict[str, list[str | None]] = {column: [None] * len(data.persons) for column in columns}
-    place = {name: at for at, name in enumerate(data.persons)}
+    positions = {name: at for at, name in enumerate(data.persons)}
     seen: set[str] = set()
     for number, fields in enumerate(lines[1:], 2):
         if not fields:
@@ -161,34 +167,34 @@ def read_groups(path: Path, data: DataSet) -> dict[str, tuple[str | None, ...]]:
         person, *groups = (field.strip() for field in fields)
         if len(fields) != len(heading):
             raise InvalidInputError(f"{path}, line {number}: expected {len(heading)} fields; found {len(fields)}.")
-        if person not in place or person in seen:
+        if person not in positions or person in seen:
             what = "is listed twice" if person in seen else f"has no folder in {data.root}"
             raise InvalidInputError(f"{path}, line {number}: person '{person}' {what}.")
         seen.add(person)
         for column, group in zip(columns, groups, strict=True):
-            labels[column][place[person]] = group or None
+            labels[column][positions[person]] = group or None
     return {column: tuple(found) for column, found in labels.items()}
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} cannot be read: {error}") from error
 
 
-def _header(path: Path, fields: list[str]) -> tuple[int, int]:
+def _parse_header(path: Path, fields: list[str]) -> tuple[int, int]:
     if len(fields) == 2 and all(field.isdecimal() for field in fields):
-        folds, half = map(int, fields)
-        if folds >= 2 and half >= 1:
-            return folds, half
+        folds, pairs_per_kind = map(int, fields)
+        if folds >= 2 and pairs_per_kind >= 1:
+            return folds, pairs_per_kind
     raise InvalidInputError(
         f"{path}, line 1: expected two numbers, at least 2 folds and the pairs of one person in each, "
         f"as in '10 300'; found '{' '.join(fields)}'."
     )
 
 
-def _named(path: Path, number: int, fields: list[str]) -> Iterator[str]:
+def _parse_photo_names(path: Path, number: int, fields: list[str]) -> Iterator[str]:
     """Yield the two photos of a line, without suffix."""
     three = len(fields) == 3
     indices = fields[1:3] if three else fields[1:4:2]

@@ -9,62 +9,68 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from vultus.domain import Calibration, DecisionPolicy, QualityRule, Verdict
-from vultus.domain.decision import DEFAULT_FMR, decide, quality_faults
+from vultus.domain.decision import DEFAULT_FMR, decide_verdict, find_quality_faults
 from vultus.evaluation.identification import (
-    Fusion,
-    Searches,
-    Split,
-    match_counts,
-    one_to_one,
-    open_set,
-    quality_weights,
-    search,
+    GallerySplit,
+    SearchOutcomes,
+    TemplateFusion,
+    build_one_to_one_tally,
+    build_open_set_tally,
+    compute_quality_weights,
+    count_matches_by_rank,
+    search_gallery,
 )
-from vultus.evaluation.pairs import Drawing, draw
-from vultus.statistics.intervals import Rate, clustered
-from vultus.statistics.metrics import RESOLVED_ERRORS, at_fmr, at_threshold, curve_of, expected_errors
+from vultus.evaluation.pairs import PlotData, build_plot_data
+from vultus.statistics.intervals import Rate, compute_clustered_rate
+from vultus.statistics.metrics import (
+    RESOLVED_ERRORS,
+    compute_expected_errors,
+    compute_roc_curve,
+    find_position_at_fmr,
+    find_position_at_threshold,
+)
 
 if TYPE_CHECKING:
     from vultus.evaluation.datasets import DataSet
-    from vultus.evaluation.runner import Described
-    from vultus.statistics.metrics import Flags, Indices
+    from vultus.evaluation.runner import DescribedPhotos
+    from vultus.statistics.metrics import Flags, Indices, RocCurve
 
-FPIRS = (1e-1, 1e-2, 1e-3)
-FMRS = (1e-3, 1e-4)
+TARGET_FPIRS = (1e-1, 1e-2, 1e-3)
+TARGET_FMRS = (1e-3, 1e-4)
 RANKS = (1, 5, 10)
-LONGEST_LIST = 50
-ANSWERS = ("correct_match", "wrong_match", "ambiguous", "no_match", "low_quality", "no_face")
+MAX_RANK = 50
+DECISION_OUTCOMES = ("correct_match", "wrong_match", "ambiguous", "no_match", "low_quality", "no_face")
 
 
-class Judging(Protocol):
-    """What a pack says about decisions."""
+class DecisionDefaults(Protocol):
+    """Default decision parameters of a pack."""
 
     @property
     def calibration(self) -> Calibration:
-        """Thresholds of the vector space."""
+        """Thresholds of the embedding space."""
         ...
 
     @property
     def enrol_rule(self) -> QualityRule:
-        """What a photo should reach to be enrolled."""
+        """Quality a photo should reach to be enrolled."""
         ...
 
     @property
     def recognize_rule(self) -> QualityRule:
-        """What a face should reach to be recognised."""
+        """Quality a face should reach to be recognised."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class SearchPoint:
+class IdentificationPoint:
     """The misses at the lowest threshold whose false positive identification rate does not exceed a target.
 
     Attributes:
-        target_fpir: Wanted false positive identification rate.
+        target_fpir: Target false positive identification rate.
         expected_errors: False positives it means among these non-mate searches.
-        resolved: Whether they are enough for the threshold to be used elsewhere.
+        resolved: Whether they suffice for the threshold to transfer to other data.
         threshold: Cosine; None where fewer than one false positive is expected.
-        fpir: Reached rate; None without a threshold.
+        fpir: Measured rate; None without a threshold.
         fnir: False negative identification rate; None without a threshold.
     """
 
@@ -77,13 +83,13 @@ class SearchPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class OneToOne:
+class OneToOnePoint:
     """Comparisons of probes with one enrolled person each, at a threshold.
 
     Attributes:
-        target_fmr: Wanted false match rate; None at the threshold of the default decision.
+        target_fmr: Target false match rate; None at the threshold of the default decision.
         threshold: Cosine.
-        fmr: Share of comparisons of strangers with a fully enrolled person that reach it.
+        fmr: Share of comparisons of non-mates with a fully enrolled person that reach it.
         impostor: How many those are.
         tar: Share of mate searches whose own person reaches it.
     """
@@ -102,7 +108,7 @@ class GalleryResult:
     Attributes:
         enrolled_persons: With at least one template.
         templates: Faces in the gallery.
-        distractors: Enrolled persons, of those wanted, who are never searched.
+        distractors: Persons to enrol who are never searched.
         mate_searches: For persons who should be in the gallery.
         mate_persons: Different persons in them.
         stranger_searches: For persons who are not in the gallery.
@@ -113,10 +119,10 @@ class GalleryResult:
         identified: Share of mate searches with the mate among the best r, by r.
         points: Open-set operating points.
         decision_threshold: Cosine of the pack's default decision.
-        decisions_mate: What the pack's default decision answers to mate searches.
-        decisions_stranger: What it answers to non-mate searches.
+        decisions_mate: Rate of each outcome of the pack's default decision in mate searches.
+        decisions_stranger: The same in non-mate searches.
         cmc: Share of mate searches with the mate among the best 1, 2, … candidates.
-        drawing: Curve (threshold, FPIR, 1 − FNIR) and histogram of the scores that decide.
+        drawing: Curve (threshold, FPIR, 1 − FNIR) and histogram of the decision scores.
         verification: One-to-one comparisons of the same probes.
     """
 
@@ -131,121 +137,146 @@ class GalleryResult:
     failed_probes: int
     unreachable: int
     identified: dict[int, Rate]
-    points: tuple[SearchPoint, ...]
+    points: tuple[IdentificationPoint, ...]
     decision_threshold: float
     decisions_mate: dict[str, Rate]
     decisions_stranger: dict[str, Rate]
     cmc: tuple[float, ...]
-    drawing: Drawing
-    verification: tuple[OneToOne, ...]
+    drawing: PlotData
+    verification: tuple[OneToOnePoint, ...]
 
 
 def evaluate_gallery(
-    data: DataSet, parts: Split, described: Described, judging: Judging, fusion: Fusion = Fusion.BEST
+    data: DataSet,
+    split: GallerySplit,
+    described: DescribedPhotos,
+    defaults: DecisionDefaults,
+    fusion: TemplateFusion = TemplateFusion.BEST,
 ) -> GalleryResult:
-    """Enrol and search. Intervals come from leaving out one person at a time.
+    """Enrol and search. Intervals by the leave-one-person-out jackknife.
 
     Raises:
         InvalidInputError: No enrolled photo shows a face.
     """
-    found, person = described.found, data.person
-    weights = quality_weights(described.faces) if fusion is Fusion.QUALITY else None
-    seek = partial(search, described.vectors, found, person, enrolled=parts.enrolled, fusion=fusion, weights=weights)
-    mates, strangers = seek(probes=parts.mates), seek(probes=parts.strangers)
-    tally = open_set(mates, strangers)
-    curve = curve_of(tally)
-    gallery = parts.enrolled[found[parts.enrolled]]
+    found, person = described.has_vector, data.person_indices
+    weights = compute_quality_weights(described.faces) if fusion is TemplateFusion.QUALITY else None
+    search_probes = partial(
+        search_gallery, described.vectors, found, person, enrolled=split.enrolled, fusion=fusion, weights=weights
+    )
+    mates, strangers = search_probes(probes=split.mates), search_probes(probes=split.strangers)
+    tally = build_open_set_tally(mates, strangers)
+    curve = compute_roc_curve(tally)
+    gallery = split.enrolled[found[split.enrolled]]
     enrolled = np.unique(person[gallery])
-    cmc = match_counts(mates.rank, most=LONGEST_LIST) / len(parts.mates)
-    kinds = (parts.mates, mates), (parts.strangers, strangers)
-    decided = [_decisions(data, described, judging, probes, answers, len(gallery)) for probes, answers in kinds]
-
-    def point(target: float) -> SearchPoint:
-        expected = expected_errors(target, len(parts.strangers))
-        resolved = expected >= RESOLVED_ERRORS
-        if expected < 1:
-            return SearchPoint(target, expected, resolved)
-        limit = float(curve.thresholds[at_fmr(curve, target, len(parts.strangers))])
-        missed = ~((mates.rank == 1) & (mates.mate >= limit))
-        return SearchPoint(
-            target,
-            expected,
-            resolved,
-            limit,
-            _rate(strangers.best >= limit, person[parts.strangers]),
-            _rate(missed, person[parts.mates]),
-        )
+    cmc = count_matches_by_rank(mates.mate_rank, max_rank=MAX_RANK) / len(split.mates)
+    kinds = (split.mates, mates), (split.strangers, strangers)
+    decided = [
+        _compute_decision_rates(data, described, defaults, probes, answers, len(gallery)) for probes, answers in kinds
+    ]
 
     return GalleryResult(
         enrolled_persons=len(enrolled),
         templates=len(gallery),
-        distractors=parts.distractors,
-        mate_searches=len(parts.mates),
-        mate_persons=len(np.unique(person[parts.mates])),
-        stranger_searches=len(parts.strangers),
-        stranger_persons=len(np.unique(person[parts.strangers])),
-        failed_to_enrol=len(parts.enrolled) - len(gallery),
-        failed_probes=int((~found[parts.mates]).sum() + (~found[parts.strangers]).sum()),
-        unreachable=int((~np.isin(person[parts.mates], enrolled)).sum()),
-        identified={best: _rate((mates.rank > 0) & (mates.rank <= best), person[parts.mates]) for best in RANKS},
-        points=tuple(map(point, FPIRS)),
-        decision_threshold=judging.calibration.threshold_at(DEFAULT_FMR),
+        distractors=split.distractor_count,
+        mate_searches=len(split.mates),
+        mate_persons=len(np.unique(person[split.mates])),
+        stranger_searches=len(split.strangers),
+        stranger_persons=len(np.unique(person[split.strangers])),
+        failed_to_enrol=len(split.enrolled) - len(gallery),
+        failed_probes=int((~found[split.mates]).sum() + (~found[split.strangers]).sum()),
+        unreachable=int((~np.isin(person[split.mates], enrolled)).sum()),
+        identified={
+            best: _compute_rate((mates.mate_rank > 0) & (mates.mate_rank <= best), person[split.mates])
+            for best in RANKS
+        },
+        points=tuple(_build_point(target, curve, mates, strangers, split, person) for target in TARGET_FPIRS),
+        decision_threshold=defaults.calibration.get_threshold(DEFAULT_FMR),
         decisions_mate=decided[0],
         decisions_stranger=decided[1],
         cmc=tuple(map(float, cmc)),
-        drawing=draw(tally, curve),
-        verification=_verification(mates, strangers, person[parts.mates], judging.calibration),
+        drawing=build_plot_data(tally, curve),
+        verification=_evaluate_one_to_one(mates, strangers, person[split.mates], defaults.calibration),
     )
 
 
-def _verification(
-    mates: Searches, strangers: Searches, person: Indices, calibration: Calibration
-) -> tuple[OneToOne, ...]:
-    tally = one_to_one(mates, strangers)
-    if not tally.impostor_trials:  # no stranger shows a face
+def _build_point(
+    target: float,
+    curve: RocCurve,
+    mates: SearchOutcomes,
+    strangers: SearchOutcomes,
+    split: GallerySplit,
+    person: Indices,
+) -> IdentificationPoint:
+    """Return the threshold of a target FPIR and its rates; without them where less than one error is expected."""
+    expected = compute_expected_errors(target, len(split.strangers))
+    resolved = expected >= RESOLVED_ERRORS
+    if expected < 1:
+        return IdentificationPoint(target, expected, resolved)
+    limit = float(curve.thresholds[find_position_at_fmr(curve, target, len(split.strangers))])
+    missed = ~((mates.mate_rank == 1) & (mates.mate_score >= limit))
+    return IdentificationPoint(
+        target,
+        expected,
+        resolved,
+        limit,
+        _compute_rate(strangers.best_score >= limit, person[split.strangers]),
+        _compute_rate(missed, person[split.mates]),
+    )
+
+
+def _evaluate_one_to_one(
+    mates: SearchOutcomes, strangers: SearchOutcomes, person: Indices, calibration: Calibration
+) -> tuple[OneToOnePoint, ...]:
+    tally = build_one_to_one_tally(mates, strangers)
+    if not tally.impostor_trials:  # no non-mate probe shows a face
         return ()
-    curve, impostors = curve_of(tally), tally.impostor_trials
-    aims: list[tuple[float | None, float]] = [
-        (rate, float(curve.thresholds[at_fmr(curve, rate, impostors)]))
-        for rate in FMRS
-        if expected_errors(rate, impostors) >= RESOLVED_ERRORS
+    curve, impostors = compute_roc_curve(tally), tally.impostor_trials
+    targets: list[tuple[float | None, float]] = [
+        (rate, float(curve.thresholds[find_position_at_fmr(curve, rate, impostors)]))
+        for rate in TARGET_FMRS
+        if compute_expected_errors(rate, impostors) >= RESOLVED_ERRORS
     ]
     return tuple(
-        OneToOne(
+        OneToOnePoint(
             target,
             limit,
-            float(curve.fmr[at_threshold(curve, limit)]),
+            float(curve.fmr[find_position_at_threshold(curve, limit)]),
             impostors,
-            _rate(mates.mate >= limit, person),
+            _compute_rate(mates.mate_score >= limit, person),
         )
-        for target, limit in [*aims, (None, calibration.threshold_at(DEFAULT_FMR))]
+        for target, limit in [*targets, (None, calibration.get_threshold(DEFAULT_FMR))]
     )
 
 
-def _rate(hit: Flags, person: Indices) -> Rate:
-    """Return the share of searches with an outcome, with persons as the unit of chance."""
-    return clustered(np.bincount(person, weights=hit), np.bincount(person))
+def _compute_rate(has_outcome: Flags, person: Indices) -> Rate:
+    """Return the share of searches with an outcome, with persons as the clusters of the jackknife."""
+    return compute_clustered_rate(np.bincount(person, weights=has_outcome), np.bincount(person))
 
 
-def _decisions(
-    data: DataSet, described: Described, judging: Judging, probes: Indices, answers: Searches, templates: int
+def _compute_decision_rates(
+    data: DataSet,
+    described: DescribedPhotos,
+    defaults: DecisionDefaults,
+    probes: Indices,
+    answers: SearchOutcomes,
+    templates: int,
 ) -> dict[str, Rate]:
-    """Return the share of each answer of the pack's default decision."""
-    policy = DecisionPolicy(enrol=judging.enrol_rule, recognize=judging.recognize_rule)
-    said = []
+    """Return the rate of each outcome of the pack's default decision."""
+    policy = DecisionPolicy(enrol=defaults.enrol_rule, recognize=defaults.recognize_rule)
+    outcomes = []
     for at, probe in enumerate(probes):
         face = described.faces[probe]
         if face is None:
-            said.append("no_face")
+            outcomes.append("no_face")
             continue
-        verdict = decide(
-            [float(score) for score in (answers.best[at], answers.second[at]) if np.isfinite(score)],
+        verdict = decide_verdict(
+            [float(score) for score in (answers.best_score[at], answers.second_score[at]) if np.isfinite(score)],
             policy=policy,
-            calibration=judging.calibration,
+            calibration=defaults.calibration,
             gallery_size=templates,
-            faults=quality_faults(face.quality, face.face.score, policy.recognize),
+            faults=find_quality_faults(face.quality, face.face.score, policy.recognize),
         ).verdict
-        right = answers.found[at] == data.person[probe]
-        said.append(("correct_match" if right else "wrong_match") if verdict is Verdict.MATCH else verdict.value)
-    outcome = np.array(said)
-    return {kind: _rate(outcome == kind, data.person[probes]) for kind in ANSWERS}
+        right = answers.best_person[at] == data.person_indices[probe]
+        outcomes.append(("correct_match" if right else "wrong_match") if verdict is Verdict.MATCH else verdict.value)
+    outcome = np.array(outcomes)
+    return {kind: _compute_rate(outcome == kind, data.person_indices[probes]) for kind in DECISION_OUTCOMES}

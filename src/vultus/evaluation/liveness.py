@@ -1,12 +1,12 @@
-"""Presentation attack detection: how many attacks pass for live, and how many live faces do not.
+"""Presentation attack detection: rates of attacks and of bona fide presentations that are misclassified.
 
 Terms follow ISO/IEC 30107-3:2023:
 
-- APCER, attack presentation classification error rate: attacks of one species taken for live. Species are never
-  averaged: the worst one is what an attacker brings.
-- BPCER, bona fide presentation classification error rate: live faces taken for attacks.
-- APNRR and BPNRR, non-response rates: photos of either kind that were not judged, because they show no face, or one
-  that is too small or fills the photo. They are in no error rate.
+- APCER, attack presentation classification error rate: attacks of one species classified as live. Species are
+  never averaged: an attacker chooses the worst one.
+- BPCER, bona fide presentation classification error rate: live faces classified as attacks.
+- APNRR and BPNRR, non-response rates: photos of either kind that were not assessed, because they show no face, or
+  one that is too small or fills the photo. They are in no error rate.
 
 ACER, the mean of the worst APCER and the BPCER, is not in the standard but in many publications.
 """
@@ -22,40 +22,40 @@ import numpy as np
 
 from vultus.domain import Liveness
 from vultus.errors import InvalidInputError, VultusError
-from vultus.evaluation.datasets import DataSet, photos_below
-from vultus.evaluation.pairs import Drawing, draw
-from vultus.evaluation.runner import Failure, Progress, central_face, each_photo
-from vultus.models.imaging.decoding import Photo
-from vultus.statistics.intervals import Rate, clopper_pearson
-from vultus.statistics.metrics import Floats, curve_of, equal_error, tally_of
+from vultus.evaluation.datasets import DataSet, list_photos
+from vultus.evaluation.pairs import PlotData, build_plot_data
+from vultus.evaluation.runner import PhotoFailure, ProgressCallback, find_central_face, process_photos
+from vultus.models.imaging.decoding import EncodedPhoto
+from vultus.statistics.intervals import Rate, compute_clopper_pearson_rate
+from vultus.statistics.metrics import Floats, compute_equal_error, compute_roc_curve, count_scores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vultus.evaluation.runner import Describer
+    from vultus.evaluation.runner import FaceAnalyzer
     from vultus.models.liveness import LivenessDetector
     from vultus.settings import PhotoSettings
 
 LIVE, SPOOF = "live", "spoof"
 
 
-Judge = Callable[[bytes], Liveness | None]
-"""Judges the face a photo is about, None where it shows none; called from several threads."""
+LivenessAssessor = Callable[[bytes], Liveness | None]
+"""Assesses the central face of a photo; None where it shows none; called from several threads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """A data set as the networks see it.
+class AssessedPhotos:
+    """Liveness scores of every photo of a data set.
 
     Attributes:
-        scores: (photos,) probability of a live presentation; NaN where the photo was not judged.
-        failures: Photos that were not judged and why: `no_face`, `face_too_small`, `crop_past_photo`, or an error.
+        live_scores: (photos,) probability of a live presentation; NaN where the photo was not assessed.
+        failures: Photos that were not assessed and why: `no_face`, `face_too_small`, `crop_past_photo`, or an error.
         photos_per_s: Of all threads together, reading of files included.
         workers: Threads.
     """
 
-    scores: Floats
-    failures: tuple[Failure, ...]
+    live_scores: Floats
+    failures: tuple[PhotoFailure, ...]
     photos_per_s: float
     workers: int
 
@@ -75,9 +75,9 @@ class LivenessPoint:
 
     Attributes:
         threshold: Score from which on a face counts as live.
-        apcer: By species, of those with a judged photo.
+        apcer: By species, of those with an assessed photo.
         worst: The species with the highest rate.
-        bpcer: Of the judged live photos.
+        bpcer: Of the assessed live photos.
         acer: Mean of the worst species' rate and the BPCER.
     """
 
@@ -96,9 +96,9 @@ class LivenessResult:
         default: At the threshold in use.
         equal_error: At the threshold where BPCER equals the error rate of all attacks together, chosen on these photos.
         equal_error_rate: That rate.
-        apnrr: By species, share of attack photos that were not judged.
-        bpnrr: Share of live photos that were not judged.
-        drawing: Numbers to draw; its curve is of all attacks together.
+        apnrr: By species, share of attack photos that were not assessed.
+        bpnrr: Share of live photos that were not assessed.
+        drawing: Plot data; the curve is of all attacks together.
     """
 
     default: LivenessPoint
@@ -106,7 +106,7 @@ class LivenessResult:
     equal_error_rate: float
     apnrr: dict[str, Rate]
     bpnrr: Rate
-    drawing: Drawing
+    drawing: PlotData
 
 
 def read_presentations(root: Path) -> DataSet:
@@ -121,8 +121,10 @@ def read_presentations(root: Path) -> DataSet:
     live, spoof = root / LIVE, root / SPOOF
     species = [spoof, *sorted(path for path in spoof.iterdir() if path.is_dir())] if spoof.is_dir() else []
     found = {
-        folder.relative_to(root).as_posix(): [path.relative_to(root).as_posix() for path in photos_below(folder, deep)]
-        for folder, deep in [(live, True), *((kind, kind != spoof) for kind in species)]
+        folder.relative_to(root).as_posix(): [
+            path.relative_to(root).as_posix() for path in list_photos(folder, recursive)
+        ]
+        for folder, recursive in [(live, True), *((kind, kind != spoof) for kind in species)]
     }
     kinds = tuple(name for name, photos in found.items() if photos)
     if len(kinds) < 2 or kinds[0] != LIVE:
@@ -134,88 +136,99 @@ def read_presentations(root: Path) -> DataSet:
         root=root,
         persons=kinds,
         photos=tuple(photo for kind in kinds for photo in found[kind]),
-        person=np.repeat(np.arange(len(kinds)), [len(found[kind]) for kind in kinds]),
+        person_indices=np.repeat(np.arange(len(kinds)), [len(found[kind]) for kind in kinds]),
     )
 
 
-def watching(describer: Describer, detector: LivenessDetector, limits: PhotoSettings) -> Judge:
-    """Return what judges the face a photo is about: the large one near the middle.
+def build_liveness_assessor(
+    analyzer: FaceAnalyzer, detector: LivenessDetector, limits: PhotoSettings
+) -> LivenessAssessor:
+    """Return a function that assesses the central face of a photo.
 
     Args:
-        describer: Finds the face.
-        detector: Judges it.
+        analyzer: Finds the face.
+        detector: Assesses its liveness.
         limits: Of photos.
     """
 
-    def judge(content: bytes) -> Liveness | None:
-        analysis = describer.describe(content, embed=False)
-        found = central_face(analysis)
+    def assess_photo(content: bytes) -> Liveness | None:
+        analysis = analyzer.analyze_photo(content, embed=False)
+        found = find_central_face(analysis)
         if found is None:
             return None
-        pixels = Photo.open(content, limits).decode(max(analysis.width, analysis.height)).pixels
-        return detector.assess(pixels, found.face)
+        pixels = EncodedPhoto.open(content, limits).decode(max(analysis.width, analysis.height)).pixels
+        return detector.assess_liveness(pixels, found.face)
 
-    return judge
+    return assess_photo
 
 
-def judge_all(judge: Judge, data: DataSet, *, workers: int, progress: Progress = lambda _done, _all: None) -> Judged:
-    """Judge every photo; one that cannot be used is a failure of that photo, not of the evaluation."""
+def assess_photos(
+    assessor: LivenessAssessor, data: DataSet, *, workers: int, progress: ProgressCallback = lambda _done, _all: None
+) -> AssessedPhotos:
+    """Assess every photo; one that cannot be used is a failure of that photo, not of the evaluation."""
 
-    def look(path: Path) -> Liveness | str:
+    def read_and_assess(path: Path) -> Liveness | str:
         try:
-            return judge(path.read_bytes()) or "no_face"
+            return assessor(path.read_bytes()) or "no_face"
         except VultusError as error:
             return error.code
 
-    seen, taken_s = each_photo(look, data, workers=workers, progress=progress)
-    codes = [one if isinstance(one, str) else "" if one.judged else one.reason.value for one in seen]
-    scores = [one.score if isinstance(one, Liveness) and one.judged else math.nan for one in seen]
-    failures = tuple(Failure(photo, code) for photo, code in zip(data.photos, codes, strict=True) if code)
-    return Judged(np.array(scores), failures, len(seen) / taken_s, workers)
+    outcomes, taken_s = process_photos(read_and_assess, data, workers=workers, progress=progress)
+    codes = [item if isinstance(item, str) else "" if item.is_conclusive else item.reason.value for item in outcomes]
+    scores = [item.score if isinstance(item, Liveness) and item.is_conclusive else math.nan for item in outcomes]
+    failures = tuple(PhotoFailure(photo, code) for photo, code in zip(data.photos, codes, strict=True) if code)
+    return AssessedPhotos(np.array(scores), failures, len(outcomes) / taken_s, workers)
 
 
-def evaluate_liveness(data: DataSet, judged: Judged, threshold: float) -> LivenessResult:
-    """Count errors.
+def evaluate_liveness(data: DataSet, assessed: AssessedPhotos, threshold: float) -> LivenessResult:
+    """Compute the error and non-response rates.
 
     Args:
         data: As `read_presentations` lists it.
-        judged: Its photos.
+        assessed: Its photos.
         threshold: In use.
 
     Raises:
-        InvalidInputError: No live photo, or none of an attack, was judged.
+        InvalidInputError: No live photo, or none of an attack, was assessed.
     """
-    made = ~np.isnan(judged.scores)
-    scores = {kind: judged.scores[made & (data.person == at)] for at, kind in enumerate(data.persons)}
+    is_assessed = ~np.isnan(assessed.live_scores)
+    scores = {
+        kind: assessed.live_scores[is_assessed & (data.person_indices == at)] for at, kind in enumerate(data.persons)
+    }
     attacks = {kind: values for kind, values in scores.items() if kind != LIVE and len(values)}
     live = scores[LIVE]
     if not len(live) or not attacks:
         raise InvalidInputError(f"No photo of {'an attack' if len(live) else 'a live face'} could be judged.")
-    silent = {
-        kind: clopper_pearson(int((~made[data.person == at]).sum()), int((data.person == at).sum()))
+    non_response = {
+        kind: compute_clopper_pearson_rate(
+            int((~is_assessed[data.person_indices == at]).sum()), int((data.person_indices == at).sum())
+        )
         for at, kind in enumerate(data.persons)
     }
-    tally = tally_of(live, np.concatenate(list(attacks.values())))
-    curve = curve_of(tally)
-    equal = equal_error(curve)
+    tally = count_scores(live, np.concatenate(list(attacks.values())))
+    curve = compute_roc_curve(tally)
+    equal = compute_equal_error(curve)
     return LivenessResult(
-        default=_point(live, attacks, threshold),
-        equal_error=_point(live, attacks, equal.threshold),
+        default=_build_point(live, attacks, threshold),
+        equal_error=_build_point(live, attacks, equal.threshold),
         equal_error_rate=equal.rate,
-        bpnrr=silent.pop(LIVE),
-        apnrr=silent,
-        drawing=draw(tally, curve),
+        bpnrr=non_response.pop(LIVE),
+        apnrr=non_response,
+        drawing=build_plot_data(tally, curve),
     )
 
 
-def _point(live: Floats, attacks: dict[str, Floats], threshold: float) -> LivenessPoint:
-    apcer = {kind: clopper_pearson(int((scores >= threshold).sum()), len(scores)) for kind, scores in attacks.items()}
+def _build_point(live: Floats, attacks: dict[str, Floats], threshold: float) -> LivenessPoint:
+    apcer = {
+        kind: compute_clopper_pearson_rate(int((scores >= threshold).sum()), len(scores))
+        for kind, scores in attacks.items()
+    }
     worst = max(apcer, key=lambda kind: apcer[kind].value)
-    bpcer = clopper_pearson(int((live < threshold).sum()), len(live))
-    return LivenessPoint(threshold, apcer, worst, bpcer, mean_of_rates(apcer[worst], bpcer))
+    bpcer = compute_clopper_pearson_rate(int((live < threshold).sum()), len(live))
+    return LivenessPoint(threshold, apcer, worst, bpcer, compute_mean_rate(apcer[worst], bpcer))
 
 
-def mean_of_rates(one: Rate, other: Rate) -> MeanRate:
+def compute_mean_rate(one: Rate, other: Rate) -> MeanRate:
     """Return the mean of two independent rates; its interval is recovered from theirs (Zou and Donner 2008).
 
     "Construction of confidence limits about effect measures: a general approach", Statistics in Medicine 27(10).

@@ -1,4 +1,4 @@
-"""Pieces of a report's page, and how figures are written for people."""
+"""Parts of a report's page, and the formats of its figures."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vultus.evaluation.charts import power_of_ten
+from vultus.evaluation.charts import format_power_of_ten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.evaluation.liveness import MeanRate
     from vultus.evaluation.provenance import Provenance
-    from vultus.evaluation.record import Evaluated
-    from vultus.evaluation.runner import Failure, Timing
+    from vultus.evaluation.record import EvaluationContext
+    from vultus.evaluation.runner import PhotoFailure, Timing
     from vultus.statistics.intervals import Mean, Rate
 
-NONE = "–"
+NO_VALUE = "–"
 
 
 class Markup(str):
@@ -27,8 +27,8 @@ class Markup(str):
     __slots__ = ()
 
 
-def page(title: str, lead: str, body: Sequence[str]) -> str:
-    """Return a whole document that needs nothing but itself."""
+def render_document(title: str, lead: str, body: Sequence[str]) -> str:
+    """Return a self-contained HTML document."""
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -40,70 +40,72 @@ def page(title: str, lead: str, body: Sequence[str]) -> str:
     )
 
 
-def section(title: str, *notes: str) -> str:
-    """Return a heading and what to know about what follows."""
+def render_section(title: str, *notes: str) -> str:
+    """Return a heading and its explanatory notes."""
     return f"<h2>{escape(title)}</h2>" + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
-def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
-    """Return the figures to see first: name, figure, small print with a line for each part between dots."""
-    made = []
+def render_tiles(facts: Sequence[tuple[str, str, str]]) -> str:
+    """Return the headline figures: name, figure, small print, one line per part between dots."""
+    parts = []
     for name, figure, small in facts:
         lines = "<br>".join(escape(line) for line in small.split(" · "))
-        made.append(f'<div class="tile"><span>{escape(name)}</span><b>{escape(figure)}</b><small>{lines}</small></div>')
-    return f'<div class="tiles">{"".join(made)}</div>'
+        parts.append(
+            f'<div class="tile"><span>{escape(name)}</span><b>{escape(figure)}</b><small>{lines}</small></div>'
+        )
+    return f'<div class="tiles">{"".join(parts)}</div>'
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def render_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table; the first cell of a row is its heading."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    heading = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
-        f"<tr><th>{_cell(row[0])}</th>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row[1:]) + "</tr>"
+        f"<tr><th>{_escape_cell(row[0])}</th>" + "".join(f"<td>{_escape_cell(cell)}</td>" for cell in row[1:]) + "</tr>"
         for row in rows
     )
-    head = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
-    return f'<div class="table"><table>{head}<tbody>{body}</tbody></table></div>'
+    heading = f"<thead><tr>{heading}</tr></thead>" if any(columns) else ""
+    return f'<div class="table"><table>{heading}<tbody>{body}</tbody></table></div>'
 
 
-def charts(*figures: str) -> str:
+def render_chart_row(*figures: str) -> str:
     """Return charts side by side."""
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return text if isinstance(text, Markup) else escape(text)
 
 
-def percent(value: float, digits: int = 2) -> str:
-    """Write a share: 0.9918 as 99.18 %."""
+def format_percent(value: float, digits: int = 2) -> str:
+    """Format a share: 0.9918 as 99.18 %."""
     return f"{value * 100:.{digits}f} %"
 
 
-def interval(value: Rate | Mean | MeanRate) -> str:
-    """Write the interval of a share in percent, with enough digits for small ones."""
+def format_interval(value: Rate | Mean | MeanRate) -> str:
+    """Format the interval of a share in percent, with more digits for small ones."""
     digits = 2 if value.high >= 0.001 else 4
-    # The interval of a mean by Student's t does not know that a share ends at 0 and 1.
+    # The interval of a mean by Student's t may exceed the range of a share, 0 to 1.
     low, high = max(0.0, value.low), min(1.0, value.high)
     return f"{low * 100:.{digits}f}–{high * 100:.{digits}f}"
 
 
-def share(value: Rate | Mean | MeanRate | None) -> str:
-    """Write a share with its interval, for a cell."""
+def format_share(value: Rate | Mean | MeanRate | None) -> str:
+    """Format a share with its interval, for a cell."""
     if value is None:
-        return NONE
-    return Markup(f"{percent(value.value)} <small>{interval(value)}</small>")
+        return NO_VALUE
+    return Markup(f"{format_percent(value.value)} <small>{format_interval(value)}</small>")
 
 
-def small_rate(value: Rate | None) -> str:
-    """Write a rate over decades with its interval and its counts, for a cell."""
+def format_small_rate(value: Rate | None) -> str:
+    """Format a small rate with its interval and its counts, for a cell."""
     if value is None:
-        return NONE
-    bounds = f"{scientific(value.low)}–{scientific(value.high)}"
-    return Markup(f"{scientific(value.value)} <small>{bounds} · {value.hits:,} of {value.trials:,}</small>")
+        return NO_VALUE
+    bounds = f"{format_scientific(value.low)}–{format_scientific(value.high)}"
+    return Markup(f"{format_scientific(value.value)} <small>{bounds} · {value.hits:,} of {value.trials:,}</small>")
 
 
-def scientific(value: float) -> str:
-    """Write a rate: 0.0001 as 10⁻⁴, 0.00021 as 2.1·10⁻⁴."""
+def format_scientific(value: float) -> str:
+    """Format a rate: 0.0001 as 10⁻⁴, 0.00021 as 2.1·10⁻⁴."""
     if value <= 0:
         return "0"
     if value >= 1:
@@ -112,63 +114,68 @@ def scientific(value: float) -> str:
     factor = f"{value / 10.0**power:.1f}"
     if factor == "10.0":
         factor, power = "1.0", power + 1
-    return power_of_ten(power) if factor == "1.0" else f"{factor}·{power_of_ten(power)}" if power else factor
+    return (
+        format_power_of_ten(power) if factor == "1.0" else f"{factor}·{format_power_of_ten(power)}" if power else factor
+    )
 
 
-def cosine(value: float | None) -> str:
-    """Write a cosine."""
-    return NONE if value is None else f"{value:.4f}"
+def format_cosine(value: float | None) -> str:
+    """Format a cosine."""
+    return NO_VALUE if value is None else f"{value:.4f}"
 
 
-def failures(found: Sequence[Failure]) -> str:
-    """Return the photos that could not be used, folded up."""
-    if not found:
+def render_failures(failed_photos: Sequence[PhotoFailure]) -> str:
+    """Return the photos that could not be used, collapsed."""
+    if not failed_photos:
         return "<p>Every photo could be used.</p>"
-    rows = [(failure.photo, failure.code) for failure in found]
-    photos = "1 photo" if len(found) == 1 else f"{len(found):,} photos"
-    return f"<details><summary>{photos} by name</summary>{table(('photo', 'reason'), rows)}</details>"
+    rows = [(failure.photo, failure.code) for failure in failed_photos]
+    photos = "1 photo" if len(failed_photos) == 1 else f"{len(failed_photos):,} photos"
+    return f"<details><summary>{photos} by name</summary>{render_table(('photo', 'reason'), rows)}</details>"
 
 
-def timing(taken: Timing) -> str:
-    """Return how long describing took."""
+def render_timing(measured: Timing) -> str:
+    """Return the table of stage times and the throughput."""
     rows = [
-        (stage.stage, f"{stage.mean_ms:.1f}", f"{stage.median_ms:.1f}", f"{stage.p95_ms:.1f}") for stage in taken.stages
+        (stage.stage, f"{stage.mean_ms:.1f}", f"{stage.median_ms:.1f}", f"{stage.p95_ms:.1f}")
+        for stage in measured.stages
     ]
-    return section(
+    return render_section(
         "Time",
-        f"Milliseconds a photo spent in each stage, with {taken.workers} photos at a time; "
-        f"{taken.photos_per_s:.1f} photos per second in all, reading files included.",
-    ) + table(("stage", "mean ms", "median ms", "95th percentile ms"), rows)
+        f"Milliseconds a photo spent in each stage, with {measured.workers} photos at a time; "
+        f"{measured.photos_per_s:.1f} photos per second in all, reading files included.",
+    ) + render_table(("stage", "mean ms", "median ms", "95th percentile ms"), rows)
 
 
-def about(on: Evaluated) -> str:
-    """Return what is needed to make the figures again, and whose definitions they follow."""
-    source = on.provenance
-    return origin(
+def render_evaluation_provenance(evaluated: EvaluationContext) -> str:
+    """Return what is needed to reproduce the figures, and whose definitions they follow."""
+    source = evaluated.provenance
+    return render_provenance(
         source,
-        f"{on.data}: {on.photos:,} photos of {on.persons:,} persons",
-        [("contract", Markup(f"<code>{escape(source.contract_id)}</code>"))],
+        f"{evaluated.data}: {evaluated.photos:,} photos of {evaluated.persons:,} persons",
+        [("embedding space", Markup(f"<code>{escape(source.contract_id)}</code>"))],
         "Terms follow ISO/IEC 19795-1:2021 and NIST's Face Recognition Technology Evaluation. A comparison is accepted "
         "when its cosine reaches the threshold.",
     )
 
 
-def origin(source: Provenance, data: str, networks: Sequence[tuple[str, str]], terms: str) -> str:
-    """Return how figures were made.
+def render_provenance(provenance: Provenance, data: str, networks: Sequence[tuple[str, str]], terms: str) -> str:
+    """Return how the figures were measured.
 
     Args:
-        source: Program and machine.
-        data: What was measured on, in words.
-        networks: Names and words of what was measured, beside the pack.
+        provenance: Program and machine.
+        data: Description of the data set.
+        networks: Names and values that describe what was measured, in addition to the pack.
         terms: Whose definitions the figures follow.
     """
     rows = [
-        ("made", source.created_at),
-        ("command", Markup(f"<code>{escape(source.command)}</code>")),
+        ("made", provenance.created_at),
+        ("command", Markup(f"<code>{escape(provenance.command)}</code>")),
         ("data", data),
-        ("program", f"Vultus {source.version}" + (f", commit {source.commit}" if source.commit else "")),
-        ("pack", source.pack),
+        ("program", f"Vultus {provenance.version}" + (f", commit {provenance.commit}" if provenance.commit else "")),
+        ("pack", provenance.pack),
         *networks,
-        ("machine", f"{source.cpu}, {source.cores} cores, {source.system}"),
+        ("machine", f"{provenance.cpu}, {provenance.cores} cores, {provenance.system}"),
     ]
-    return section("How this was measured", f"{terms} Intervals are two-sided, 95 %.") + table(("", ""), rows)
+    return render_section("How this was measured", f"{terms} Intervals are two-sided, 95 %.") + render_table(
+        ("", ""), rows
+    )

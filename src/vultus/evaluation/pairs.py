@@ -9,54 +9,61 @@ import numpy as np
 
 from vultus.domain.decision import DEFAULT_FMR
 from vultus.errors import InvalidInputError
-from vultus.statistics.all_pairs import Accepted, accepted_by_person, tally_pairs
+from vultus.statistics.all_pairs import AcceptedCounts, count_accepted_by_person, count_pair_scores
 from vultus.statistics.groups import GroupsResult, evaluate_groups
-from vultus.statistics.intervals import Mean, Rate, clopper_pearson, clustered, mean_of, wilson
+from vultus.statistics.intervals import (
+    Mean,
+    Rate,
+    compute_clopper_pearson_rate,
+    compute_clustered_rate,
+    compute_mean,
+    compute_wilson_rate,
+)
 from vultus.statistics.metrics import (
     RESOLVED_ERRORS,
-    Curve,
-    EqualError,
+    EqualErrorRate,
     Floats,
-    KFold,
-    Tally,
-    at_fmr,
-    at_threshold,
-    auc,
-    curve_of,
-    equal_error,
-    expected_errors,
-    k_fold_accuracy,
-    sample,
-    tally_of,
+    KFoldAccuracy,
+    RocCurve,
+    ScoreHistogram,
+    compute_auc,
+    compute_equal_error,
+    compute_expected_errors,
+    compute_k_fold_accuracy,
+    compute_roc_curve,
+    count_scores,
+    find_position_at_fmr,
+    find_position_at_threshold,
+    sample_curve,
 )
-from vultus.statistics.probability import logistic_of
+from vultus.statistics.probability import fit_logistic_to_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vultus.domain import Calibration
-    from vultus.evaluation.datasets import DataSet, Pairs
-    from vultus.evaluation.runner import Described
+    from vultus.evaluation.datasets import DataSet, ListedPairs
+    from vultus.evaluation.runner import DescribedPhotos
 
-LISTED_RATES = (1e-2, 1e-3, 1e-4, 1e-5)
-ALL_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-MOST_BINS, LEAST_BINS = 160, 20
-MOST_ALIKE = 20
+LISTED_TARGET_FMRS = (1e-2, 1e-3, 1e-4, 1e-5)
+ALL_TARGET_FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+MAX_BINS, MIN_BINS = 160, 20
+MAX_CLOSEST_PAIRS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
+class VerificationPoint:
     """The error rates at the lowest threshold whose false match rate does not exceed a target.
 
     Attributes:
-        target_fmr: Wanted false match rate.
+        target_fmr: Target false match rate.
         expected_errors: False matches it means in this data.
-        resolved: Whether they are enough for the threshold to be used elsewhere.
+        resolved: Whether they suffice for the threshold to transfer to other data.
         threshold: Cosine; None where fewer than one false match is expected.
-        fmr: Reached false match rate; None without a threshold.
-        tar: True accept rate, all comparisons of one person counted alike; None without a threshold.
-        tar_by_person: Mean over persons of each person's true accept rate, so that nobody with hundreds of photos
-            decides the figure; None without a threshold, or on listed pairs.
+        fmr: Measured false match rate; None without a threshold.
+        tar: True accept rate, each comparison weighted equally; None without a threshold.
+        tar_by_person: Mean over persons of each person's true accept rate, so that no person with hundreds of photos
+            dominates the figure; None without a threshold, or on listed pairs.
     """
 
     target_fmr: float
@@ -70,7 +77,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCheck:
-    """What a threshold stored in the pack does on this data."""
+    """Error rates of a threshold stored in the pack on this data."""
 
     stated_fmr: float
     threshold: float
@@ -79,11 +86,11 @@ class CalibrationCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """Numbers to draw.
+class PlotData:
+    """Data of a report's plots.
 
     Attributes:
-        curve: (threshold, false match rate, true accept rate), rates rising.
+        curve: (threshold, false match rate, true accept rate), rates ascending.
         edges: Edges of the histogram's bins, cosine.
         genuine: Share of the comparisons of one person in each bin.
         impostor: Share of the comparisons of different persons in each bin.
@@ -96,7 +103,7 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class ListedResult:
+class ListedPairsResult:
     """Figures on listed pairs.
 
     Attributes:
@@ -112,15 +119,15 @@ class ListedResult:
 
     pairs: int
     not_compared: int
-    accuracy: KFold
+    accuracy: KFoldAccuracy
     auc: float
-    equal_error: EqualError
-    points: tuple[OperatingPoint, ...]
-    drawing: Drawing
+    equal_error: EqualErrorRate
+    points: tuple[VerificationPoint, ...]
+    drawing: PlotData
 
 
 @dataclass(frozen=True, slots=True)
-class AllResult:
+class AllPairsResult:
     """Figures on all pairs.
 
     Attributes:
@@ -134,7 +141,8 @@ class AllResult:
         calibration: The pack's own thresholds on this data.
         closest: Pairs of different persons with the highest cosine: often the same person under two names.
         drawing: Curve and histogram.
-        logistic: Slope and intercept of the log-odds at equal priors (see `probability`); None with too few persons.
+        logistic: Slope and intercept of the log-odds at equal priors (see `statistics.probability`); None with too few
+            persons.
     """
 
     genuine: int
@@ -142,156 +150,168 @@ class AllResult:
     impostor: int
     persons_with_pairs: int
     auc: float
-    equal_error: EqualError
-    points: tuple[OperatingPoint, ...]
+    equal_error: EqualErrorRate
+    points: tuple[VerificationPoint, ...]
     calibration: tuple[CalibrationCheck, ...]
     closest: tuple[tuple[str, str, float], ...]
-    drawing: Drawing
+    drawing: PlotData
     logistic: tuple[float, float] | None
 
 
-def evaluate_listed(pairs: Pairs, described: Described) -> ListedResult:
-    """Judge listed pairs. Their intervals are binomial: LFW's list hardly repeats persons.
+def evaluate_listed_pairs(pairs: ListedPairs, described: DescribedPhotos) -> ListedPairsResult:
+    """Evaluate listed pairs. Their intervals are binomial: LFW's list hardly repeats persons.
 
     Raises:
         ValueError: A fold, or all pairs of one kind, could not be compared.
     """
-    scores = listed_scores(pairs, described)
-    made = ~np.isnan(scores)
-    tally = tally_of(
-        scores[pairs.same & made], scores[~pairs.same & made], genuine_missed=int((pairs.same & ~made).sum())
+    scores = compute_listed_scores(pairs, described)
+    is_compared = ~np.isnan(scores)
+    tally = count_scores(
+        scores[pairs.same_person & is_compared],
+        scores[~pairs.same_person & is_compared],
+        genuine_missed=int((pairs.same_person & ~is_compared).sum()),
     )
-    curve = curve_of(tally)
+    curve = compute_roc_curve(tally)
 
-    def rates(at: int) -> tuple[Rate, Rate, None]:
-        fmr = clopper_pearson(int(curve.false_matches[at]), tally.impostor_trials)
-        return fmr, wilson(int(curve.true_accepts[at]), tally.genuine_trials), None
+    def compute_rates(at: int) -> tuple[Rate, Rate, None]:
+        fmr = compute_clopper_pearson_rate(int(curve.false_matches[at]), tally.impostor_trials)
+        return fmr, compute_wilson_rate(int(curve.true_accepts[at]), tally.genuine_trials), None
 
-    return ListedResult(
+    return ListedPairsResult(
         pairs=len(scores),
-        not_compared=int((~made).sum()),
-        accuracy=k_fold_accuracy(scores, pairs.same, pairs.fold),
-        auc=auc(tally),
-        equal_error=equal_error(curve),
-        points=tuple(_point(curve, target, tally.impostor_trials, rates) for target in LISTED_RATES),
-        drawing=draw(tally, curve),
+        not_compared=int((~is_compared).sum()),
+        accuracy=compute_k_fold_accuracy(scores, pairs.same_person, pairs.fold),
+        auc=compute_auc(tally),
+        equal_error=compute_equal_error(curve),
+        points=tuple(
+            _build_point(curve, target, tally.impostor_trials, compute_rates) for target in LISTED_TARGET_FMRS
+        ),
+        drawing=build_plot_data(tally, curve),
     )
 
 
-def listed_scores(pairs: Pairs, described: Described) -> Floats:
+def compute_listed_scores(pairs: ListedPairs, described: DescribedPhotos) -> Floats:
     """Return the (pairs,) cosines; NaN where a photo shows no face."""
     vectors = described.vectors
     scores: Floats = np.einsum("ij,ij->i", vectors[pairs.first], vectors[pairs.second]).astype(np.float64)
-    scores[~(described.found[pairs.first] & described.found[pairs.second])] = np.nan
+    scores[~(described.has_vector[pairs.first] & described.has_vector[pairs.second])] = np.nan
     return scores
 
 
-def evaluate_all(data: DataSet, described: Described, calibration: Calibration) -> AllResult:
-    """Compare every photo with every other. Intervals come from leaving out one person at a time.
+def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: Calibration) -> AllPairsResult:
+    """Compare every photo with every other. Intervals by the leave-one-person-out jackknife.
 
     Raises:
         ValueError: There is no pair of one person, or none of different persons.
     """
-    found = described.found
-    vectors, person = described.vectors[found], data.person[found]
-    wanted = data.counts * (data.counts - 1) // 2
-    seen = np.bincount(person, minlength=len(wanted))
-    missed = int(wanted.sum() - (seen * (seen - 1) // 2).sum())
-    tally = tally_pairs(vectors, person, genuine_missed=missed)
-    curve = curve_of(tally)
-    stored = [at_threshold(curve, threshold) for _, threshold in calibration.points]
-    aims = [at_fmr(curve, target, tally.impostor_trials) for target in ALL_RATES]
-    places = np.unique([*stored, *aims])
-    name_from = curve.thresholds[at_fmr(curve, MOST_ALIKE / tally.impostor_trials, tally.impostor_trials)]
-    accepted = accepted_by_person(
-        vectors, person, curve.thresholds[places], persons=len(wanted), name_from=float(name_from)
+    found = described.has_vector
+    vectors, person = described.vectors[found], data.person_indices[found]
+    possible_pairs = data.photo_counts * (data.photo_counts - 1) // 2
+    face_counts = np.bincount(person, minlength=len(possible_pairs))
+    missed = int(possible_pairs.sum() - (face_counts * (face_counts - 1) // 2).sum())
+    tally = count_pair_scores(vectors, person, genuine_missed=missed)
+    curve = compute_roc_curve(tally)
+    stored = [find_position_at_threshold(curve, threshold) for _, threshold in calibration.points]
+    target_points = [find_position_at_fmr(curve, target, tally.impostor_trials) for target in ALL_TARGET_FMRS]
+    positions = np.unique([*stored, *target_points])
+    name_from = curve.thresholds[
+        find_position_at_fmr(curve, MAX_CLOSEST_PAIRS / tally.impostor_trials, tally.impostor_trials)
+    ]
+    accepted = count_accepted_by_person(
+        vectors, person, curve.thresholds[positions], persons=len(possible_pairs), report_from=float(name_from)
     )
-    row = {int(place): at for at, place in enumerate(places)}
+    row = {int(position): at for at, position in enumerate(positions)}
 
-    def rates(at: int) -> tuple[Rate, Rate, Mean | None]:
-        return _by_person(accepted, row[at], wanted)
+    def compute_rates(at: int) -> tuple[Rate, Rate, Mean | None]:
+        return _compute_person_rates(accepted, row[at], possible_pairs)
 
     names = np.flatnonzero(found)
-    return AllResult(
+    return AllPairsResult(
         genuine=tally.genuine_trials,
         genuine_not_compared=missed,
         impostor=tally.impostor_trials,
-        persons_with_pairs=int((wanted > 0).sum()),
-        auc=auc(tally),
-        equal_error=equal_error(curve),
-        points=tuple(_point(curve, target, tally.impostor_trials, rates) for target in ALL_RATES),
+        persons_with_pairs=int((possible_pairs > 0).sum()),
+        auc=compute_auc(tally),
+        equal_error=compute_equal_error(curve),
+        points=tuple(_build_point(curve, target, tally.impostor_trials, compute_rates) for target in ALL_TARGET_FMRS),
         calibration=tuple(
-            CalibrationCheck(stated, threshold, *rates(at)[:2])
+            CalibrationCheck(stated, threshold, *compute_rates(at)[:2])
             for (stated, threshold), at in zip(calibration.points, stored, strict=True)
         ),
         closest=tuple(
-            (data.photos[names[one]], data.photos[names[two]], score) for one, two, score in accepted.closest
+            (data.photos[names[first]], data.photos[names[second]], score)
+            for first, second, score in accepted.closest_impostors
         ),
-        drawing=draw(tally, curve),
-        logistic=logistic_of(vectors, person, tally),
+        drawing=build_plot_data(tally, curve),
+        logistic=fit_logistic_to_pairs(vectors, person, tally),
     )
 
 
-def by_groups(
-    data: DataSet, described: Described, calibration: Calibration, labels: dict[str, tuple[str | None, ...]]
+def evaluate_by_group(
+    data: DataSet, described: DescribedPhotos, calibration: Calibration, labels: dict[str, tuple[str | None, ...]]
 ) -> tuple[GroupsResult, ...]:
     """Compare every photo with every other, by group, at the pack's thresholds and that of the default decision.
 
     Args:
-        data: Which photos.
-        described: Their vectors.
+        data: Photos and persons.
+        described: Embeddings of the photos.
         calibration: The pack's.
-        labels: For each division the group of every person.
+        labels: For each grouping the group of every person.
 
     Raises:
-        InvalidInputError: A division has fewer than two groups with faces, or nobody measured thresholds for the pack.
+        InvalidInputError: A grouping has fewer than two groups with faces, or the pack has no thresholds.
     """
     if not labels:
         return ()
     if not calibration.points:
         raise InvalidInputError(
-            "Error rates by group are told at the pack's thresholds, and it has none yet: run it with --keep first."
+            "Error rates by group are reported at the pack's thresholds, and it has none yet: run it with --keep first."
         )
-    limits = sorted({*(limit for _, limit in calibration.points), calibration.threshold_at(DEFAULT_FMR)})
-    wanted = data.counts * (data.counts - 1) // 2
-    vectors, person = described.vectors[described.found], data.person[described.found]
+    thresholds = sorted({*(limit for _, limit in calibration.points), calibration.get_threshold(DEFAULT_FMR)})
+    possible_pairs = data.photo_counts * (data.photo_counts - 1) // 2
+    vectors, person = described.vectors[described.has_vector], data.person_indices[described.has_vector]
     return tuple(
-        evaluate_groups(column, vectors, person, groups, limits, wanted=wanted) for column, groups in labels.items()
+        evaluate_groups(column, vectors, person, groups, thresholds, expected_trials=possible_pairs)
+        for column, groups in labels.items()
     )
 
 
-def _by_person(accepted: Accepted, row: int, wanted: np.ndarray) -> tuple[Rate, Rate, Mean | None]:
-    several = wanted > 0
-    own = accepted.genuine[row, several] / wanted[several]
+def _compute_person_rates(
+    accepted: AcceptedCounts, row: int, possible_pairs: np.ndarray
+) -> tuple[Rate, Rate, Mean | None]:
+    has_pairs = possible_pairs > 0
+    own = accepted.genuine[row, has_pairs] / possible_pairs[has_pairs]
     return (
-        clustered(accepted.impostor[row], accepted.impostor_trials, order=2),
-        clustered(accepted.genuine[row], wanted),
-        mean_of(own) if len(own) > 1 else None,
+        compute_clustered_rate(accepted.impostor[row], accepted.impostor_trials, order=2),
+        compute_clustered_rate(accepted.genuine[row], possible_pairs),
+        compute_mean(own) if len(own) > 1 else None,
     )
 
 
-def _point(
-    curve: Curve, target: float, impostors: int, rates: Callable[[int], tuple[Rate, Rate, Mean | None]]
-) -> OperatingPoint:
-    expected = expected_errors(target, impostors)
+def _build_point(
+    curve: RocCurve, target: float, impostors: int, compute_rates: Callable[[int], tuple[Rate, Rate, Mean | None]]
+) -> VerificationPoint:
+    expected = compute_expected_errors(target, impostors)
     resolved = expected >= RESOLVED_ERRORS
     if expected < 1:
-        return OperatingPoint(target, expected, resolved)
-    at = at_fmr(curve, target, impostors)
-    return OperatingPoint(target, expected, resolved, float(curve.thresholds[at]), *rates(at))
+        return VerificationPoint(target, expected, resolved)
+    at = find_position_at_fmr(curve, target, impostors)
+    return VerificationPoint(target, expected, resolved, float(curve.thresholds[at]), *compute_rates(at))
 
 
-def draw(tally: Tally, curve: Curve) -> Drawing:
-    """Thin a curve out and gather its scores in few bins."""
-    # Bins as Rice's rule grows them, somewhat finer, for the smaller of the two kinds: fewer scores get wider bins.
+def build_plot_data(tally: ScoreHistogram, curve: RocCurve) -> PlotData:
+    """Downsample the curve and build the score histograms."""
+    # Rice's rule, somewhat finer, for the smaller of the two kinds: fewer scores get wider bins.
     fewer = min(tally.genuine.sum(), tally.impostor.sum())
-    edges = np.linspace(tally.scores[0], tally.beyond, int(np.clip(3 * np.cbrt(fewer), LEAST_BINS, MOST_BINS)) + 1)
+    edges = np.linspace(
+        tally.scores[0], tally.rejecting_threshold, int(np.clip(3 * np.cbrt(fewer), MIN_BINS, MAX_BINS)) + 1
+    )
     shares = [
         np.histogram(tally.scores, edges, weights=counts)[0] / max(1, counts.sum())
         for counts in (tally.genuine, tally.impostor)
     ]
-    return Drawing(
-        curve=tuple(sample(curve, tally.impostor_trials)),
+    return PlotData(
+        curve=tuple(sample_curve(curve, tally.impostor_trials)),
         edges=tuple(map(float, edges)),
         genuine=tuple(map(float, shares[0])),
         impostor=tuple(map(float, shares[1])),

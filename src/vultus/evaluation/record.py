@@ -1,4 +1,4 @@
-"""What a report records; `report.json` is these values."""
+"""Records of the reports; `report.json` holds their fields."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.evaluation.gallery import GalleryResult
-from vultus.evaluation.identification import Fusion
+from vultus.evaluation.identification import TemplateFusion
 from vultus.evaluation.liveness import LivenessResult
-from vultus.evaluation.pairs import AllResult, ListedResult
+from vultus.evaluation.pairs import AllPairsResult, ListedPairsResult
 from vultus.evaluation.provenance import Provenance
-from vultus.evaluation.runner import Failure, Timing
+from vultus.evaluation.runner import PhotoFailure, Timing
 from vultus.statistics.groups import GroupsResult
 
 if TYPE_CHECKING:
     from vultus.evaluation.datasets import DataSet
-    from vultus.evaluation.runner import Described
+    from vultus.evaluation.runner import DescribedPhotos
 
 PAIRS_SCHEMA = "vultus.evaluation.pairs/1"
 GALLERY_SCHEMA = "vultus.evaluation.gallery/1"
@@ -23,8 +23,8 @@ LIVENESS_SCHEMA = "vultus.evaluation.liveness/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What was measured on: figures both kinds of report share.
+class EvaluationContext:
+    """Conditions of an evaluation on faces with embeddings.
 
     Attributes:
         data: Name of the data set's folder.
@@ -33,7 +33,7 @@ class Evaluated:
         without_face: Photos without an embedding.
         several_faces: Photos in which more than one face was found.
         failures: Photos without an embedding, and why.
-        timing: How long describing took.
+        timing: Time of detection and embedding.
         provenance: Program and machine.
     """
 
@@ -42,7 +42,7 @@ class Evaluated:
     photos: int
     without_face: int
     several_faces: int
-    failures: tuple[Failure, ...]
+    failures: tuple[PhotoFailure, ...]
     timing: Timing
     provenance: Provenance
 
@@ -52,16 +52,16 @@ class PairsReport:
     """Verification. Members are only added to a schema; a change of meaning makes a new one.
 
     Attributes:
-        evaluated: On what, by what.
+        evaluated: Conditions of the evaluation.
         listed: Figures on the listed pairs; None without a list.
         all: Figures on all pairs.
-        groups: Error rates by group, a division each.
+        groups: Error rates by group, one result per grouping.
         schema: Names this structure.
     """
 
-    evaluated: Evaluated
-    listed: ListedResult | None
-    all: AllResult
+    evaluated: EvaluationContext
+    listed: ListedPairsResult | None
+    all: AllPairsResult
     groups: tuple[GroupsResult, ...] = ()
     schema: str = PAIRS_SCHEMA
 
@@ -71,8 +71,8 @@ class GalleryReport:
     """Identification.
 
     Attributes:
-        evaluated: On what, by what.
-        enrol: Photos enrolled a person.
+        evaluated: Conditions of the evaluation.
+        enrol: Photos enrolled per person.
         held_out: Share of persons who were not enrolled.
         seed: Of the split.
         result: The figures.
@@ -80,12 +80,12 @@ class GalleryReport:
         schema: Names this structure.
     """
 
-    evaluated: Evaluated
+    evaluated: EvaluationContext
     enrol: int
     held_out: float
     seed: int
     result: GalleryResult
-    fusion: Fusion = Fusion.BEST
+    fusion: TemplateFusion = TemplateFusion.BEST
     schema: str = GALLERY_SCHEMA
 
 
@@ -96,7 +96,7 @@ class LivenessReport:
     Attributes:
         data: Name of the data set's folder.
         photos: By kind: `live`, then the species of attacks.
-        failures: Photos that were not judged, and why.
+        failures: Photos that were not assessed, and why.
         photos_per_s: Of all threads together, reading of files included.
         workers: Threads.
         networks: SHA-256 of each file of weights.
@@ -107,7 +107,7 @@ class LivenessReport:
 
     data: str
     photos: dict[str, int]
-    failures: tuple[Failure, ...]
+    failures: tuple[PhotoFailure, ...]
     photos_per_s: float
     workers: int
     networks: dict[str, str]
@@ -119,15 +119,15 @@ class LivenessReport:
 Report = PairsReport | GalleryReport | LivenessReport
 
 
-def evaluated(data: DataSet, described: Described, source: Provenance) -> Evaluated:
-    """Sum up what was measured on."""
-    return Evaluated(
+def build_evaluation_context(data: DataSet, described: DescribedPhotos, provenance: Provenance) -> EvaluationContext:
+    """Summarize the conditions of the evaluation."""
+    return EvaluationContext(
         data=data.root.resolve().name,
-        persons=int((data.counts > 0).sum()),
+        persons=int((data.photo_counts > 0).sum()),
         photos=len(data.photos),
         without_face=len(described.failures),
-        several_faces=described.several,
+        several_faces=described.multi_face_count,
         failures=described.failures,
         timing=described.timing,
-        provenance=source,
+        provenance=provenance,
     )

@@ -15,33 +15,37 @@ if TYPE_CHECKING:
     from vultus.evaluation.record import Report
 
 
-def as_json(report: Report) -> dict[str, Any]:
-    """Return everything, in values JSON has."""
+def to_json_values(report: Report) -> dict[str, Any]:
+    """Return every field as JSON values."""
     return asdict(report)
 
 
-def summary(report: Report) -> dict[str, Any]:
-    """Return everything but the numbers that are only there to be drawn."""
-    return {key: _without_drawings(value) for key, value in as_json(report).items()}
+def build_summary(report: Report) -> dict[str, Any]:
+    """Return every field but the plot data."""
+    return {key: _remove_plot_data(value) for key, value in to_json_values(report).items()}
 
 
-def _without_drawings(value: Any) -> Any:
+def _remove_plot_data(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_drawings(inner) for key, inner in value.items() if key not in {"drawing", "cmc"}}
+        return {key: _remove_plot_data(inner) for key, inner in value.items() if key not in {"drawing", "cmc"}}
     return value
 
 
-def _page(report: Report) -> str:
+def _render_page(report: Report) -> str:
     if isinstance(report, PairsReport):
-        return pairs_page.render(report)
-    return gallery_page.render(report) if isinstance(report, GalleryReport) else liveness_page.render(report)
+        return pairs_page.render_pairs_page(report)
+    return (
+        gallery_page.render_gallery_page(report)
+        if isinstance(report, GalleryReport)
+        else liveness_page.render_liveness_page(report)
+    )
 
 
-def write(report: Report, folder: Path) -> Path:
+def write_report(report: Report, folder: Path) -> Path:
     """Write both files, replacing those of an earlier run, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    html = _page(report)
-    text = json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False)
+    html = _render_page(report)
+    text = json.dumps(to_json_values(report), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     target = folder / "report.html"
     target.write_text(html, encoding="utf-8")

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from vultus.domain import Analysis
     from vultus.evaluation.datasets import DataSet
 
-Seen = TypeVar("Seen")
+Outcome = TypeVar("Outcome")
 
-Progress = Callable[[int, int], None]
-"""Told (photos done, photos in all) after every photo, from the calling thread."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with (photos done, photos in total) after every photo, from the calling thread."""
 
 
-class Describer(Protocol):
-    """What is evaluated: turns a photo into faces with embeddings; called from several threads."""
+class FaceAnalyzer(Protocol):
+    """Pipeline under evaluation: detects and embeds the faces of a photo; called from several threads."""
 
-    def describe(self, photo: bytes, *, embed: bool = True) -> Analysis:
+    def analyze_photo(self, photo: bytes, *, embed: bool = True) -> Analysis:
         """Return every face of a photo."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class PhotoFailure:
     """A photo without an embedding, and the stable code of why: `no_face`, or an error's code."""
 
     photo: str
@@ -55,7 +55,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long describing took.
+    """Time of detection and embedding.
 
     Attributes:
         stages: Each stage of the pipeline, then `total`, their sum.
@@ -69,116 +69,120 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Described:
-    """A data set as the networks see it.
+class DescribedPhotos:
+    """Embeddings and faces of every photo of a data set.
 
     Attributes:
         vectors: (photos, d) float32 unit vectors; zeros where no face was found.
-        found: (photos,) whether there is a vector.
+        has_vector: (photos,) whether there is a vector.
         faces: (photos,) the face chosen in each photo, None where none was found.
-        several: Photos with more than one face.
+        multi_face_count: Photos with more than one face.
         failures: Photos without a vector, in the order of the data set.
-        timing: How long it took.
+        timing: Stage times and throughput.
     """
 
     vectors: FloatArray
-    found: Flags
+    has_vector: Flags
     faces: tuple[DescribedFace | None, ...]
-    several: int
-    failures: tuple[Failure, ...]
+    multi_face_count: int
+    failures: tuple[PhotoFailure, ...]
     timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class _PhotoOutcome:
     face: DescribedFace | None
-    faces: int
-    code: str
+    face_count: int
+    failure_code: str
     timings_ms: dict[str, float]
 
 
-def describe_all(
-    describer: Describer, data: DataSet, *, workers: int, progress: Progress = lambda _done, _all: None
-) -> Described:
-    """Describe every photo; one that cannot be used is a failure of that photo, not of the evaluation.
+def describe_photos(
+    analyzer: FaceAnalyzer, data: DataSet, *, workers: int, progress: ProgressCallback = lambda _done, _all: None
+) -> DescribedPhotos:
+    """Detect and embed the central face of every photo; one that cannot be used is a failure of that photo only.
 
     Args:
-        describer: The pipeline.
-        data: Which photos.
+        analyzer: The pipeline.
+        data: Lists the photos.
         workers: Threads.
-        progress: Told after every photo.
+        progress: Called after every photo.
 
     Raises:
         InvalidInputError: No photo shows a face.
     """
-    outcomes, taken_s = each_photo(lambda path: _describe(describer, path), data, workers=workers, progress=progress)
+    outcomes, taken_s = process_photos(
+        lambda path: _describe_photo(analyzer, path), data, workers=workers, progress=progress
+    )
     found = np.array([outcome.face is not None for outcome in outcomes])
     if not found.any():
         raise InvalidInputError(f"No face was found in any of the {len(outcomes)} photos of {data.root}.")
-    seen = [outcome.face for outcome in outcomes if outcome.face is not None]
-    vectors = np.zeros((len(outcomes), len(seen[0].vector)), np.float32)
-    vectors[found] = [face.vector for face in seen]
-    return Described(
+    faces = [outcome.face for outcome in outcomes if outcome.face is not None]
+    vectors = np.zeros((len(outcomes), len(faces[0].vector)), np.float32)
+    vectors[found] = [face.vector for face in faces]
+    return DescribedPhotos(
         vectors=vectors,
-        found=found,
+        has_vector=found,
         faces=tuple(outcome.face for outcome in outcomes),
-        several=sum(outcome.faces > 1 for outcome in outcomes),
+        multi_face_count=sum(outcome.face_count > 1 for outcome in outcomes),
         failures=tuple(
-            Failure(photo, outcome.code)
+            PhotoFailure(photo, outcome.failure_code)
             for photo, outcome in zip(data.photos, outcomes, strict=True)
             if outcome.face is None
         ),
-        timing=Timing(_stages([outcome.timings_ms for outcome in outcomes]), len(outcomes) / taken_s, workers),
+        timing=Timing(
+            _compute_stage_times([outcome.timings_ms for outcome in outcomes]), len(outcomes) / taken_s, workers
+        ),
     )
 
 
-def each_photo(
-    look: Callable[[Path], Seen], data: DataSet, *, workers: int, progress: Progress
-) -> tuple[list[Seen], float]:
-    """Look at every photo, several at a time.
+def process_photos(
+    process_photo: Callable[[Path], Outcome], data: DataSet, *, workers: int, progress: ProgressCallback
+) -> tuple[list[Outcome], float]:
+    """Process every photo in a thread pool.
 
     Args:
-        look: Called from several threads.
-        data: Which photos.
+        process_photo: Called from several threads.
+        data: Lists the photos.
         workers: Threads.
-        progress: Told after every photo.
+        progress: Called after every photo.
 
     Returns:
-        What was seen, in the order of the data set, and the seconds it took.
+        The results, in the order of the data set, and the seconds taken.
     """
     started = time.perf_counter()
-    seen = []
+    outcomes = []
     with ThreadPoolExecutor(workers, thread_name_prefix="evaluation") as threads:
-        for one in threads.map(lambda name: look(data.root / name), data.photos):
-            seen.append(one)
-            progress(len(seen), len(data.photos))
-    return seen, time.perf_counter() - started
+        for outcome in threads.map(lambda name: process_photo(data.root / name), data.photos):
+            outcomes.append(outcome)
+            progress(len(outcomes), len(data.photos))
+    return outcomes, time.perf_counter() - started
 
 
-def _describe(describer: Describer, path: Path) -> _Outcome:
+def _describe_photo(analyzer: FaceAnalyzer, path: Path) -> _PhotoOutcome:
     try:
-        analysis = describer.describe(path.read_bytes())
+        analysis = analyzer.analyze_photo(path.read_bytes())
     except VultusError as error:
-        return _Outcome(None, 0, error.code, {})
-    face = central_face(analysis)
-    return _Outcome(face, len(analysis.faces), "" if face else "no_face", analysis.timings_ms)
+        return _PhotoOutcome(None, 0, error.code, {})
+    face = find_central_face(analysis)
+    return _PhotoOutcome(face, len(analysis.faces), "" if face else "no_face", analysis.timings_ms)
 
 
-def central_face(analysis: Analysis) -> DescribedFace | None:
-    """Return the face a photo of a data set is about: the one nearest the middle; None without faces.
+def find_central_face(analysis: Analysis) -> DescribedFace | None:
+    """Return the subject's face: the one nearest the middle, of equally near ones the wider; None without faces.
 
-    Data sets name one person a photo, the one the photo was cut out around; of faces equally near, the wider.
+    Data sets name one person per photo, whose face the photo was cropped around.
     """
 
-    def distance(described: DescribedFace) -> tuple[float, float]:
+    def compute_distance(described: DescribedFace) -> tuple[float, float]:
         box = described.face.box
         away = math.hypot(box.left + box.right - analysis.width, box.top + box.bottom - analysis.height)
         return away, -box.width
 
-    return min(analysis.faces, key=distance, default=None)
+    return min(analysis.faces, key=compute_distance, default=None)
 
 
-def _stages(timings: list[dict[str, float]]) -> tuple[StageTime, ...]:
+def _compute_stage_times(timings: list[dict[str, float]]) -> tuple[StageTime, ...]:
     names = list(dict.fromkeys(name for taken in timings for name in taken))
     rows = {name: [taken[name] for taken in timings if name in taken] for name in names}
     rows["total"] = [sum(taken.values()) for taken in timings if taken]

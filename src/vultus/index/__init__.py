@@ -1,4 +1,4 @@
-"""Candidate search: which faces could be closest to a probe, from one-bit codes held in memory.
+"""Candidate search: faces that may be nearest to a probe, from one-bit codes in memory.
 
-Derived from the database and disposable: what it proposes is re-scored there.
+Derived from the database and disposable: its candidates are rescored in the database.
 """

@@ -1,4 +1,4 @@
-"""The candidate index: every face's code, scanned exhaustively; what may be closest is re-scored elsewhere."""
+"""The candidate index: every face's code, scanned exhaustively; candidates are rescored in the database."""
 
 from __future__ import annotations
 
@@ -7,240 +7,269 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.index.bounds import least, radii, shares
-from vultus.index.codes import ERASED, PART_ROWS, SPARE, Codes, Distances, Rows
-from vultus.index.coding import REACH_STEP, REACH_STEPS, together
+from vultus.index.bounds import compute_expected_distances, compute_hamming_radii, compute_min_cosines
+from vultus.index.codes import ERASED_NUMBER, PART_ROWS, SPARE_CAPACITY_FACTOR, CodeStore, HammingDistances, Rows
+from vultus.index.coding import RESIDUAL_NORM_STEP, RESIDUAL_NORM_STEPS, compute_orthogonality
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vultus.domain import FloatArray
-    from vultus.index.codes import Numbers
-    from vultus.index.coding import Bytes, Coder
+    from vultus.index.codes import FaceNumbers
+    from vultus.index.coding import ByteArray, Quantizer
 
-FIRST, SCANNED = 32, 0.003
-"""Rows looked at beyond the first plane for every one that is wanted; at least this share of all."""
+FIRST_SEGMENT_FACTOR, MIN_FIRST_SEGMENT_SHARE = 32, 0.003
+"""Rows examined beyond the first segment per requested row; at least this share of all rows."""
 
-REFINED = 12
-"""Rows looked at with all bits for every one that is wanted."""
+WHOLE_CODE_FACTOR = 12
+"""Rows examined with all bits per requested row."""
 
-PROPOSED = 255
-"""In the place of the bits that differ, of rows not to be proposed again."""
+PROPOSED_DISTANCE = 255
+"""Replaces the Hamming distance of rows that must not be proposed again."""
 
-SAMPLE = 4096
-"""Rows whose distances tell how many of all a limit leaves."""
+SAMPLE_ROWS = 4096
+"""Rows sampled to estimate how many of all are within a limit."""
 
-TIDIED = 0.1
-"""Share of erased rows, or of rows out of order, at which all are put in order anew."""
+COMPACTION_SHARE = 0.1
+"""Share of erased or unsorted rows above which all rows are sorted and compacted."""
 
 
 class CandidateIndex:
-    """The codes of one collection's templates of one contract. One thread writes, any number search meanwhile.
+    """Codes of a collection's templates in one embedding space. One thread writes while any number search.
 
     Args:
-        coder: Makes the codes.
-        room: For how many faces, to begin with.
+        quantizer: Quantizer of the codes.
+        capacity: Initial capacity in faces.
 
     Attributes:
-        last: Greatest number taken in: every face up to it is here or erased. Faces with greater numbers are not.
+        last_number: Every face up to this number is indexed or erased; no face with a greater one is indexed.
     """
 
-    def __init__(self, coder: Coder, room: int = PART_ROWS) -> None:
-        self.coder = coder
-        self.last = 0
-        self._codes = Codes(coder.bits, room)
+    def __init__(self, quantizer: Quantizer, capacity: int = PART_ROWS) -> None:
+        self.quantizer = quantizer
+        self.last_number = 0
+        self._codes = CodeStore(quantizer.bits, capacity)
         self._erased = 0
         self._in_order = 0
 
     def __len__(self) -> int:
-        """Return how many faces are here."""
+        """Return the number of indexed faces."""
         return self._codes.count - self._erased
 
     @property
-    def bytes(self) -> int:
-        """Return the memory that the rows take."""
+    def size_bytes(self) -> int:
+        """Memory of the rows in bytes."""
         return self._codes.count * self._codes.row_bytes
 
-    def append(self, numbers: Numbers, codes: Bytes, last: int | None = None) -> None:
-        """Take faces in.
+    def add_faces(self, numbers: FaceNumbers, codes: ByteArray, last_number: int | None = None) -> None:
+        """Add faces.
 
         Args:
-            numbers: (n,) of the faces.
-            codes: (n, width) as the coder makes them.
-            last: Up to which number every face is here now; the greatest given unless said.
+            numbers: (n,) numbers of the faces.
+            codes: (n, width) codes from the quantizer.
+            last_number: Number up to which every face is now indexed; None: the greatest of `numbers`.
         """
-        held = self._codes
-        if held.count + len(numbers) > held.room:
-            held = held.sorted(room=int(SPARE * (held.count + len(numbers))))
-        in_order = held.count
-        held.append(numbers, codes)
-        if held is not self._codes:
-            self._codes, self._erased, self._in_order = held, 0, in_order
-        self.last = max(self.last, int(numbers.max(initial=0)) if last is None else last)
+        store = self._codes
+        if store.count + len(numbers) > store.capacity:
+            store = store.create_sorted_copy(min_capacity=int(SPARE_CAPACITY_FACTOR * (store.count + len(numbers))))
+        in_order = store.count
+        store.add_rows(numbers, codes)
+        if store is not self._codes:
+            self._codes, self._erased, self._in_order = store, 0, in_order
+        self.last_number = max(self.last_number, int(numbers.max(initial=0)) if last_number is None else last_number)
 
-    def retain(self, numbers: Numbers) -> int:
-        """Erase every face that is not among the given numbers; return how many went.
+    def retain_faces(self, numbers: FaceNumbers) -> int:
+        """Erase every face that is not among the given numbers; return how many were erased.
 
         Args:
-            numbers: Of all faces there are, up to `last` at least.
+            numbers: Numbers of all existing faces, at least up to `last_number`.
         """
-        alive = np.sort(numbers)
-        held = self._codes.numbers[: self._codes.count]
-        places = np.searchsorted(alive, held)
-        known = places < len(alive)
-        known[known] = alive[places[known]] == held[known]
-        rows = np.flatnonzero(~known & (held != ERASED))
-        self._codes.erase(rows)
+        live_numbers = np.sort(numbers)
+        stored_numbers = self._codes.numbers[: self._codes.count]
+        places = np.searchsorted(live_numbers, stored_numbers)
+        known = places < len(live_numbers)
+        known[known] = live_numbers[places[known]] == stored_numbers[known]
+        rows = np.flatnonzero(~known & (stored_numbers != ERASED_NUMBER))
+        self._codes.erase_rows(rows)
         self._erased += len(rows)
         return len(rows)
 
-    def tidy(self) -> None:
-        """Put rows in order and close gaps, if that pays. Searches under way keep the old rows."""
+    def compact_rows(self) -> None:
+        """Sort and compact rows when enough are erased or unsorted. Running searches keep the old rows."""
         out_of_order = self._codes.count - self._in_order
-        if max(self._erased, out_of_order) > TIDIED * self._codes.count:
-            self._codes = self._codes.sorted()
+        if max(self._erased, out_of_order) > COMPACTION_SHARE * self._codes.count:
+            self._codes = self._codes.create_sorted_copy()
             self._erased, self._in_order = 0, self._codes.count
 
-    def hunt(self, probe: FloatArray) -> Hunt:
-        """Begin a search for a (d,) probe of length 1."""
-        return Hunt(self._codes, self.coder, probe)
+    def start_search(self, probe: FloatArray) -> ProbeSearch:
+        """Return a search for a (d,) probe of length 1."""
+        return ProbeSearch(self._codes, self.quantizer, probe)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Rows, and in how many of the bits looked at so far they differ from the probe's."""
+class _CandidateRows:
+    """Rows and their Hamming distances to the probe in the segments examined so far."""
 
     rows: Rows
-    differing: Distances
+    hamming_distances: HammingDistances
 
-    def take(self, chosen: NDArray[np.intp]) -> _Found:
-        """Return some of them."""
-        return _Found(self.rows.take(chosen), self.differing.take(chosen))
+    def select_rows(self, chosen: NDArray[np.intp]) -> _CandidateRows:
+        """Return the rows at some positions."""
+        return _CandidateRows(self.rows.take(chosen), self.hamming_distances.take(chosen))
 
 
-class Hunt:
-    """A search for one probe: first the faces that seem closest, then those that a found cosine leaves open.
+class ProbeSearch:
+    """A search for one probe: first the nearest faces by estimate, then all others that may reach a found cosine.
 
     Args:
-        codes: Of an index.
-        coder: That made them.
+        codes: Codes of an index.
+        quantizer: Quantizer of these codes.
         probe: (d,) of length 1.
     """
 
-    def __init__(self, codes: Codes, coder: Coder, probe: FloatArray) -> None:
-        self._probe = coder.probe(probe)
-        self._deviation = coder.deviation
+    def __init__(self, codes: CodeStore, quantizer: Quantizer, probe: FloatArray) -> None:
+        self._probe = quantizer.encode_probe(probe)
+        self._cosine_deviation = quantizer.cosine_deviation
         self._codes = codes
-        # Of the planes whose differing bits are counted, before the whole code says more than their number: how many
-        # bits there are up to its end, and how much of them is at right angles.
-        self._counted = [(bits, together(len(probe), bits)) for bits in codes.ends[:-1] or codes.ends]
+        # For each segment examined by Hamming distance, the bits up to its end and their orthogonality. The last
+        # segment is not: the whole code gives a better estimate.
+        self._counted_segments = [
+            (bits, compute_orthogonality(len(probe), bits)) for bits in codes.segment_ends[:-1] or codes.segment_ends
+        ]
         self._parts = codes.parts
-        self._scanned: Bytes | None = None
+        self._scanned: ByteArray | None = None
         self._proposed: Rows = np.empty(0, np.int64)
 
     @property
-    def _far(self) -> Bytes:
-        """In how many bits of the first plane every row differs, scanned once."""
+    def _hamming_distances(self) -> ByteArray:
+        """Hamming distances of all rows in the first segment, scanned once."""
         if self._scanned is None:
-            self._scanned = self._codes.scan(self._parts, self._probe.code)
+            self._scanned = self._codes.scan_first_segment(self._parts, self._probe.code)
         return self._scanned
 
-    def closest(self, count: int) -> Numbers:
-        """Return the (n,) numbers of the about `count` faces that seem closest, in any order."""
+    def nearest(self, count: int) -> FaceNumbers:
+        """Return the (n,) numbers of about `count` nearest faces by estimated squared distance, in any order."""
         if not self._parts:
             return np.empty(0, np.int64)
-        found = self._within(self._first_limits(count))
-        for plane in range(1, len(self._counted)):
-            found = self._seemingly_closest(self._refined(found, plane), REFINED * count, plane)
+        found = self._find_within_limits(self._compute_first_limits(count))
+        for segment in range(1, len(self._counted_segments)):
+            found = self._select_nearest(
+                self._add_segment_distances(found, segment), WHOLE_CODE_FACTOR * count, segment
+            )
         rows = found.rows
-        seems = self._seems(self._cosines(rows), self._reaches(rows))
-        self._proposed = rows[seems <= _least_of(seems, count)]
-        return self._numbers(self._proposed)
+        squared_distances = self._estimated_squared_distance(self._estimate_cosines(rows), self._get_norm_steps(rows))
+        self._proposed = rows[squared_distances <= _find_nth_smallest(squared_distances, count)]
+        return self._get_live_numbers(self._proposed)
 
-    def above(self, *floors: tuple[float, float]) -> list[Numbers]:
-        """Return the (n,) numbers of all faces that may be at least so similar, in any order, an array a floor.
+    def above_similarity(self, *floors: tuple[float, float]) -> list[FaceNumbers]:
+        """Return the (n,) numbers of all faces that may reach a similarity, in any order, one array per floor.
 
-        Those that were proposed as the closest are left out, unless no face is.
+        Faces already proposed by `nearest` are excluded, unless the floors exclude no face.
 
         Args:
-            floors: Cosines, each with the risk that a face exactly so similar is missing; one that is closer is missing
-                more rarely.
+            floors: Cosines, each with the risk that a face with exactly this cosine is missed; for closer faces it is
+                lower.
         """
         if not self._parts:
             return [np.empty(0, np.int64) for _ in floors]
-        self._far[self._proposed] = PROPOSED
-        # Every look at more bits is another chance to lose a face.
-        chances = [risk / (len(self._counted) + 1) for _, risk in floors]
-        expected = list(zip(shares([cosine for cosine, _ in floors], self._probe.reach), chances, strict=True))
+        self._hamming_distances[self._proposed] = PROPOSED_DISTANCE
+        # Every examined segment can miss a face, so the risk is divided among them.
+        risks = [risk / (len(self._counted_segments) + 1) for _, risk in floors]
+        expected = list(
+            zip(
+                compute_expected_distances([cosine for cosine, _ in floors], self._probe.residual_norm),
+                risks,
+                strict=True,
+            )
+        )
         limits = [
-            np.max([radii(share, *counted, chance) for share, chance in expected], axis=0) for counted in self._counted
+            np.max([compute_hamming_radii(distances, *counted, risk) for distances, risk in expected], axis=0)
+            for counted in self._counted_segments
         ]
-        found = self._nearer(self._within(limits[0]), limits[0])
-        for plane in range(1, len(self._counted)):
-            found = self._nearer(self._refined(found, plane), limits[plane])
-        cosines, reaches = self._cosines(found.rows), self._reaches(found.rows)
-        lowest = [least(share, self._deviation, self._probe.rounding, chance) for share, chance in expected]
-        return [self._numbers(found.rows[cosines >= each.take(reaches)]) for each in lowest]
+        found = self._filter_within_limits(self._find_within_limits(limits[0]), limits[0])
+        for segment in range(1, len(self._counted_segments)):
+            found = self._filter_within_limits(self._add_segment_distances(found, segment), limits[segment])
+        cosines, norm_steps = self._estimate_cosines(found.rows), self._get_norm_steps(found.rows)
+        min_cosines = [
+            compute_min_cosines(distances, self._cosine_deviation, self._probe.rounding_deviation, risk)
+            for distances, risk in expected
+        ]
+        return [self._get_live_numbers(found.rows[cosines >= limit.take(norm_steps)]) for limit in min_cosines]
 
-    def _nearer(self, found: _Found, limits: NDArray[np.int64]) -> _Found:
-        """Return the rows within a limit a step of reach."""
-        return found.take(np.flatnonzero(found.differing < limits.take(self._reaches(found.rows))))
+    def _filter_within_limits(self, found: _CandidateRows, limits: NDArray[np.int64]) -> _CandidateRows:
+        """Return the rows below the limit of their residual norm step."""
+        return found.select_rows(
+            np.flatnonzero(found.hamming_distances < limits.take(self._get_norm_steps(found.rows)))
+        )
 
-    def _cosines(self, rows: Rows) -> FloatArray:
-        return self._codes.cosines(rows, self._probe)
+    def _estimate_cosines(self, rows: Rows) -> FloatArray:
+        return self._codes.estimate_cosines(rows, self._probe)
 
-    def _reaches(self, rows: Rows) -> Bytes:
-        return self._codes.reaches.take(rows)
+    def _get_norm_steps(self, rows: Rows) -> ByteArray:
+        return self._codes.residual_norm_steps.take(rows)
 
-    def _within(self, limits: NDArray[np.int64]) -> _Found:
-        """Return at least all rows within a limit a step of reach, in the first plane."""
-        far, rows = self._far, []
+    def _find_within_limits(self, limits: NDArray[np.int64]) -> _CandidateRows:
+        """Return at least all rows below the limit of their residual norm step, in the first segment."""
+        distances, rows = self._hamming_distances, []
         for part in self._parts:
-            radius = int(limits[part.low : part.high + 1].max())
-            rows.append(np.flatnonzero(far[part.start : part.end] < radius) + part.start)
+            radius = int(limits[part.min_norm_step : part.max_norm_step + 1].max())
+            rows.append(np.flatnonzero(distances[part.start : part.end] < radius) + part.start)
         found = np.concatenate(rows)
-        return _Found(found, far.take(found).astype(np.int32))
+        return _CandidateRows(found, distances.take(found).astype(np.int32))
 
-    def _first_limits(self, count: int) -> NDArray[np.int64]:
-        """Return limits, those of some cosine, within which about `FIRST` * `count` rows lie, or the share of all."""
-        far = self._far
-        step = -(-len(far) // SAMPLE)
-        apart = self._apart(far[::step], self._codes.reaches[: len(far) : step], 0)
-        place = int(max(SCANNED, FIRST * count / len(far)) * len(apart)) + 1
-        cosine = 1 - min(float(_least_of(apart, place)), 4.0) / 2
-        # Half of the rows that are exactly so similar are within, and with them as many that are less.
-        return radii(shares([cosine], self._probe.reach)[0], *self._counted[0], risk=0.5)
+    def _compute_first_limits(self, count: int) -> NDArray[np.int64]:
+        """Return limits for a cosine reached by about `FIRST_SEGMENT_FACTOR` * `count` rows, or the share of all."""
+        distances = self._hamming_distances
+        step = -(-len(distances) // SAMPLE_ROWS)
+        squared_distances = self._convert_hamming_distances(
+            distances[::step], self._codes.residual_norm_steps[: len(distances) : step], 0
+        )
+        place = (
+            int(max(MIN_FIRST_SEGMENT_SHARE, FIRST_SEGMENT_FACTOR * count / len(distances)) * len(squared_distances))
+            + 1
+        )
+        cosine = 1 - min(float(_find_nth_smallest(squared_distances, place)), 4.0) / 2
+        # Half of the rows with exactly this cosine are within the limits, and as many with a lower one.
+        return compute_hamming_radii(
+            compute_expected_distances([cosine], self._probe.residual_norm)[0], *self._counted_segments[0], risk=0.5
+        )
 
-    def _seemingly_closest(self, found: _Found, count: int, plane: int) -> _Found:
-        """Return the about `count` rows with the greatest cosines, as the share of bits that differ lets it seem."""
-        apart = self._apart(found.differing, self._reaches(found.rows), plane)
-        return found.take(np.flatnonzero(apart <= _least_of(apart, count)))
+    def _select_nearest(self, found: _CandidateRows, count: int, segment: int) -> _CandidateRows:
+        """Return about `count` nearest rows by the squared distance estimated from Hamming distances."""
+        squared_distances = self._convert_hamming_distances(
+            found.hamming_distances, self._get_norm_steps(found.rows), segment
+        )
+        return found.select_rows(np.flatnonzero(squared_distances <= _find_nth_smallest(squared_distances, count)))
 
-    def _apart(self, differing: Distances | Bytes, reaches: Bytes, plane: int) -> FloatArray:
-        """Return the squared distances that (n,) bits differing up to a plane let rows of (n,) reaches seem to have."""
-        bits, _ = self._counted[plane]
+    def _convert_hamming_distances(
+        self, distances: HammingDistances | ByteArray, norm_steps: ByteArray, segment: int
+    ) -> FloatArray:
+        """Return the (n,) squared distances estimated from (n,) Hamming distances up to a segment's end."""
+        bits, _ = self._counted_segments[segment]
         cosines = np.cos(np.pi / bits * np.arange(bits + 1)).astype(np.float32)
-        return self._seems(cosines.take(differing), reaches)
+        return self._estimated_squared_distance(cosines.take(distances), norm_steps)
 
-    def _seems(self, cosines: FloatArray, reaches: Bytes) -> FloatArray:
-        """Return the squared distances of rows of (n,) reaches that are seen from the centre at (n,) cosines."""
-        reach = (np.arange(REACH_STEPS, dtype=np.float32) + np.float32(0.5)) * np.float32(REACH_STEP)
-        theirs = reach.take(reaches)
-        ours = np.float32(self._probe.reach)
-        apart: FloatArray = theirs * (theirs - 2 * ours * cosines) + ours * ours
-        return apart
+    def _estimated_squared_distance(self, cosines: FloatArray, norm_steps: ByteArray) -> FloatArray:
+        """Return the (n,) squared distances of rows with (n,) residual norm steps and (n,) cosines after centring."""
+        step_norms = (np.arange(RESIDUAL_NORM_STEPS, dtype=np.float32) + np.float32(0.5)) * np.float32(
+            RESIDUAL_NORM_STEP
+        )
+        row_norms = step_norms.take(norm_steps)
+        probe_norm = np.float32(self._probe.residual_norm)
+        squared_distances: FloatArray = row_norms * (row_norms - 2 * probe_norm * cosines) + probe_norm * probe_norm
+        return squared_distances
 
-    def _refined(self, found: _Found, plane: int) -> _Found:
-        """Return rows with one more plane looked at."""
-        more = self._codes.differing(plane, found.rows, self._probe.code)
-        return _Found(found.rows, found.differing + more)
+    def _add_segment_distances(self, found: _CandidateRows, segment: int) -> _CandidateRows:
+        """Return rows with the distances of one more segment added."""
+        added = self._codes.compute_segment_distances(segment, found.rows, self._probe.code)
+        return _CandidateRows(found.rows, found.hamming_distances + added)
 
-    def _numbers(self, rows: Rows) -> Numbers:
+    def _get_live_numbers(self, rows: Rows) -> FaceNumbers:
         numbers = self._codes.numbers.take(rows)
-        alive: Numbers = numbers[numbers != ERASED]
-        return alive
+        live_numbers: FaceNumbers = numbers[numbers != ERASED_NUMBER]
+        return live_numbers
 
 
-def _least_of(values: FloatArray, count: int) -> np.float32 | float:
-    """Return the value that `count` of some do not exceed; infinity if there are fewer."""
+def _find_nth_smallest(values: FloatArray, count: int) -> np.float32 | float:
+    """Return the `count`-th smallest value; infinity if there are no more than `count`."""
     return np.inf if len(values) <= count else np.partition(values, count - 1)[count - 1]

@@ -1,11 +1,11 @@
-"""Vectors to one-bit codes: on which side of planes through the gallery's centre a vector lies.
+"""Binary quantization: a bit of a code is the side of a hyperplane through the gallery's centre that a vector is on.
 
 Charikar (2002), "Similarity estimation techniques from rounding algorithms", STOC: two vectors at an angle of θ are
-separated by a share of θ/π of random planes, and in so many bits their codes differ, on average.
+separated by a share of θ/π of random hyperplanes, which is the expected share of differing bits of their codes.
 
-The planes are at right angles to each other, as many at a time as there are dimensions. Each is as random as before,
-but together they leave less to chance, and a probe, whose distances from the planes are known, says more than its own
-bits do: Gao and Long (2024), "RaBitQ: Quantizing high-dimensional vectors with a theoretical error bound", SIGMOD.
+Hyperplanes are orthogonal in blocks of as many as there are dimensions. Each alone is as random as before, but the
+estimate varies less, and a probe, whose distances from the hyperplanes are known, gives more information than its bits:
+Gao and Long (2024), "RaBitQ: Quantizing high-dimensional vectors with a theoretical error bound", SIGMOD.
 """
 
 from __future__ import annotations
@@ -22,134 +22,147 @@ from scipy.special import ndtri
 if TYPE_CHECKING:
     from vultus.domain import FloatArray
 
-Bytes = NDArray[np.uint8]
+ByteArray = NDArray[np.uint8]
 
-BITS = 1024
-"""Of a code. With 512, ten of 1,527 true mates were lost among 500,000 faces where 1,024 lost none."""
+CODE_BITS = 1024
+"""Bits of a code. With 512, ten of 1,527 true mates were missed among 500,000 faces; with 1,024 none."""
 
 EPSILON = 1e-6
 
-REACH_STEPS = 256
-REACH_STEP = 2 / REACH_STEPS
-"""Resolution at which a vector's distance from the centre is kept; unit vectors and their mean are within 2."""
+RESIDUAL_NORM_STEPS = 256
+RESIDUAL_NORM_STEP = 2 / RESIDUAL_NORM_STEPS
+"""Resolution of a stored residual norm; the distance of a unit vector from a mean of such is at most 2."""
 
 
-CLEARANCE_LOW, CLEARANCE_STEP = 0.5, 0.5 / 256
-"""Range and resolution at which a vector's clearance is kept."""
+MIN_CORRECTION, CORRECTION_STEP = 0.5, 0.5 / 256
+"""Lower limit and resolution of a stored quantization correction factor."""
 
-FINE = 4
-"""Binary digits of a probe's distance from a plane."""
+PROBE_DIGITS = 4
+"""Binary digits of a probe's distance from a hyperplane."""
 
-MEAN_CLEARANCE = np.sqrt(2 / np.pi)
-"""Of random vectors: the mean of a normal number's size."""
+MEAN_CORRECTION = np.sqrt(2 / np.pi)
+"""Mean correction factor of random vectors: the mean absolute value of a standard normal variable."""
 
 
-class Probe(NamedTuple):
-    """What is searched for, as codes are compared with it.
+class QuantizedProbe(NamedTuple):
+    """A quantized probe, in the form that codes are compared with.
 
     Attributes:
-        code: (bits / 8,) its own code.
-        reach: Its distance from the centre.
-        digits: (`FINE`, bits / 8) its distances from the planes, the least significant digit first, each packed like a
-            code. All digits 0 is the furthest on the side where a code's bit is 0, all 1 on the side where it is 1.
-        step: Between two such numbers that differ by 1, in units of the distances' root mean square.
-        rounding: Standard deviation that this adds to a cosine estimated from a face's code.
+        code: (bits / 8,) its code.
+        residual_norm: Its distance from the centre.
+        digits: (`PROBE_DIGITS`, bits / 8) its distances from the hyperplanes, the least significant digit first, each
+            packed like a code. All digits 0 is the furthest on the side where a code's bit is 0, all 1 on the other.
+        step: Quantization step of these distances, in units of their root mean square.
+        rounding_deviation: Standard deviation that their rounding adds to a cosine estimated from a face's code.
     """
 
-    code: Bytes
-    reach: float
-    digits: Bytes
+    code: ByteArray
+    residual_norm: float
+    digits: ByteArray
     step: float
-    rounding: float
+    rounding_deviation: float
 
 
-class Coder:
-    """Makes the codes of one vector space.
+class Quantizer:
+    """Encodes the vectors of one embedding space.
 
     Args:
-        centre: (d,) mean of the gallery's vectors: face networks use a part of the sphere only, and planes that do not
-            pass through it tell nothing.
-        bits: Of a code, a multiple of 8.
+        centre: (d,) mean of the gallery's vectors: face networks use a part of the sphere only, and hyperplanes that do
+            not intersect it carry no information.
+        bits: Bits of a code, a multiple of 8.
 
     Attributes:
-        deviation: Standard deviation of a cosine estimated from a face's code, by the sine of the angle.
+        cosine_deviation: Standard deviation of a cosine estimated from a face's code, divided by the angle's sine.
     """
 
-    def __init__(self, centre: FloatArray, bits: int = BITS) -> None:
+    def __init__(self, centre: FloatArray, bits: int = CODE_BITS) -> None:
         self.centre = np.asarray(centre, np.float32)
         self.bits = bits
-        self._planes = planes(len(self.centre), bits)
-        self.deviation = _deviation(len(self.centre), bits)
+        self._hyperplanes = build_hyperplanes(len(self.centre), bits)
+        self.cosine_deviation = _compute_cosine_deviation(len(self.centre), bits)
 
-    def encode(self, vectors: FloatArray) -> Bytes:
-        """Return (n, width) codes of (n, d) vectors: a bit a plane, then a byte each for reach and clearance.
+    def encode_vectors(self, vectors: FloatArray) -> ByteArray:
+        """Return (n, width) codes of (n, d) vectors.
 
-        The reach is the distance from the centre, in steps of `REACH_STEP`, rounded down. The clearance is the mean
-        distance from the planes by the root of the mean square of such distances, nearly 0.8 for most.
+        A code is one bit per hyperplane, a byte for the residual norm, ‖x − centre‖ in steps of `RESIDUAL_NORM_STEP`
+        rounded down, and a byte for the quantization correction factor: the mean distance from the hyperplanes divided
+        by its root mean square, about 0.8 for most vectors.
         """
-        along, reach = self._along(vectors)
-        clearance = np.abs(along).mean(axis=1)
-        steps = np.clip(np.rint((clearance - CLEARANCE_LOW) / CLEARANCE_STEP), 0, 255).astype(np.uint8)
-        return np.concatenate([np.packbits(along > 0, axis=1), reach_steps(reach)[:, None], steps[:, None]], axis=1)
+        projections, residual_norms = self._project_vectors(vectors)
+        corrections = np.abs(projections).mean(axis=1)
+        steps = np.clip(np.rint((corrections - MIN_CORRECTION) / CORRECTION_STEP), 0, 255).astype(np.uint8)
+        return np.concatenate(
+            [
+                np.packbits(projections > 0, axis=1),
+                compute_residual_norm_steps(residual_norms)[:, None],
+                steps[:, None],
+            ],
+            axis=1,
+        )
 
-    def probe(self, vector: FloatArray) -> Probe:
-        """Return what a (d,) vector is searched with."""
-        (along,), (reach,) = self._along(vector[None])
-        step = max(2 * float(np.abs(along).max()) / (2**FINE - 1), EPSILON)
-        levels = np.rint(along / step + (2**FINE - 1) / 2).astype(np.uint8)
-        digits = np.packbits(levels >> np.arange(FINE, dtype=np.uint8)[:, None] & 1, axis=1)
-        rounding = step / float(np.sqrt(12 * self.bits) * MEAN_CLEARANCE)
-        return Probe(np.packbits(along > 0), float(reach), digits, step, rounding)
+    def encode_probe(self, vector: FloatArray) -> QuantizedProbe:
+        """Return the quantized probe of a (d,) vector."""
+        (projections,), (residual_norm,) = self._project_vectors(vector[None])
+        step = max(2 * float(np.abs(projections).max()) / (2**PROBE_DIGITS - 1), EPSILON)
+        levels = np.rint(projections / step + (2**PROBE_DIGITS - 1) / 2).astype(np.uint8)
+        digits = np.packbits(levels >> np.arange(PROBE_DIGITS, dtype=np.uint8)[:, None] & 1, axis=1)
+        rounding = step / float(np.sqrt(12 * self.bits) * MEAN_CORRECTION)
+        return QuantizedProbe(np.packbits(projections > 0), float(residual_norm), digits, step, rounding)
 
-    def _along(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return (n, bits) signed distances from the planes by their root mean square, and (n,) reaches."""
+    def _project_vectors(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (n, bits) signed distances from the hyperplanes, by their root mean square; (n,) residual norms."""
         centred = np.asarray(vectors, np.float32) - self.centre
-        reach: FloatArray = np.linalg.norm(centred, axis=1)
-        along = np.asarray(centred @ self._planes, np.float32)
-        np.multiply(along, math.sqrt(len(self.centre)) / np.maximum(reach, EPSILON)[:, None], out=along)
-        return along, reach
+        residual_norms: FloatArray = np.linalg.norm(centred, axis=1)
+        projections = np.asarray(centred @ self._hyperplanes, np.float32)
+        np.multiply(
+            projections, math.sqrt(len(self.centre)) / np.maximum(residual_norms, EPSILON)[:, None], out=projections
+        )
+        return projections, residual_norms
 
 
-def _deviation(dimension: int, bits: int) -> float:
-    """Return how much an estimated cosine varies.
+def _compute_cosine_deviation(dimension: int, bits: int) -> float:
+    """Return the standard deviation of an estimated cosine, divided by the sine of the angle.
 
-    What a code keeps of a vector is the vector times a number and something at right angles to it, in a direction
-    left to chance.
+    The vector that a code represents is a multiple of the vector encoded plus an orthogonal component in a random
+    direction.
     """
-    astray = bits * (1 - MEAN_CLEARANCE**2 * together(dimension, bits)) * dimension / max(dimension - 1, 1)
-    return float(np.sqrt(astray) / (bits * MEAN_CLEARANCE))
+    residual_random_component = (
+        bits * (1 - MEAN_CORRECTION**2 * compute_orthogonality(dimension, bits)) * dimension / max(dimension - 1, 1)
+    )
+    return float(np.sqrt(residual_random_component) / (bits * MEAN_CORRECTION))
 
 
 @lru_cache(maxsize=64)
-def together(dimension: int, bits: int) -> float:
-    """Return what share of all dimensions the planes at right angles to a plane are, itself included, on average.
+def compute_orthogonality(dimension: int, bits: int) -> float:
+    """Return the mean number of hyperplanes in a hyperplane's orthogonal block, itself included, by the dimension.
 
     Args:
-        dimension: Of the vectors.
-        bits: The first of a code.
+        dimension: Length of the vectors.
+        bits: Number of leading bits of a code to consider.
     """
     blocks = np.diff([*range(0, bits, dimension), bits])
     return float((blocks**2).sum() / (bits * dimension))
 
 
-def reach_steps(reach: FloatArray) -> Bytes:
-    """Return distances in whole steps, rounded down."""
-    steps: Bytes = np.minimum(reach / REACH_STEP, REACH_STEPS - 1).astype(np.uint8)
+def compute_residual_norm_steps(residual_norms: FloatArray) -> ByteArray:
+    """Return residual norms in whole steps, rounded down."""
+    steps: ByteArray = np.minimum(residual_norms / RESIDUAL_NORM_STEP, RESIDUAL_NORM_STEPS - 1).astype(np.uint8)
     return steps
 
 
 @lru_cache(maxsize=8)
-def planes(dimension: int, bits: int) -> FloatArray:
-    """Return the (dimension, bits) normals of the planes, of length 1: the same on every machine, for ever.
+def build_hyperplanes(dimension: int, bits: int) -> FloatArray:
+    """Return the (dimension, bits) unit normals of the hyperplanes, identical on every machine and in every version.
 
-    Codes are stored, so the planes must not depend on a random generator whose stream may change: they are Gaussian
-    quantiles of the bytes of an extendable hash. As many as there are dimensions, or the rest, are turned until they
-    are at right angles to each other, in the one way that leaves each on its own side of those before it.
+    Codes are stored, so the hyperplanes must not depend on a random generator whose stream may change: they are
+    Gaussian quantiles of the bytes of an extendable hash. Each block of `dimension` normals, or the rest, is made
+    orthogonal by QR decomposition, with the signs that make the triangular factor's diagonal positive: the result is
+    unique.
     """
     drawn = hashlib.shake_256(f"vultus one-bit codes {dimension} {bits}".encode()).digest(4 * dimension * bits)
     gaussian = ndtri((np.frombuffer(drawn, "<u4").reshape(dimension, bits) + 0.5) / 2**32)
     blocks = []
     for start in range(0, bits, dimension):
-        turned, triangle = np.linalg.qr(gaussian[:, start : start + dimension])
-        blocks.append(turned * np.sign(np.diag(triangle)))
+        orthogonal, triangle = np.linalg.qr(gaussian[:, start : start + dimension])
+        blocks.append(orthogonal * np.sign(np.diag(triangle)))
     return np.concatenate(blocks, axis=1).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Pretrained networks: pixels in, vectors out. Nothing here knows a person."""
+"""Pretrained networks: pixels in, vectors out. This package has no notion of persons."""

@@ -1,4 +1,4 @@
-"""Decode, detect, align, embed: the one object services hold."""
+"""Decode, detect, align, embed: the pipeline that services use."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from vultus.domain import (
     Pixels,
 )
 from vultus.errors import LivenessNotLoadedError, WeightsError
-from vultus.models.catalog.measured import rules_of
-from vultus.models.catalog.packs import BUILTIN, pack_named
-from vultus.models.embedding.inputs import arcface_template
-from vultus.models.imaging.alignment import align
-from vultus.models.imaging.cropping import cut, scale_of_crop
-from vultus.models.imaging.decoding import Photo, Picture
-from vultus.models.imaging.geometry import scale_of, similarity_transform
+from vultus.models.catalog.measured import get_quality_rules
+from vultus.models.catalog.packs import BUILTIN, get_pack
+from vultus.models.embedding.inputs import build_arcface_template
+from vultus.models.imaging.alignment import align_face
+from vultus.models.imaging.cropping import compute_crop_scale, crop_face
+from vultus.models.imaging.decoding import DecodedPhoto, EncodedPhoto
+from vultus.models.imaging.geometry import compute_transform_scale, estimate_similarity_transform
 from vultus.models.imaging.pixel_budget import PixelBudget
 from vultus.models.loading import load_pack
-from vultus.models.quality import measure
+from vultus.models.quality import measure_quality
 from vultus.models.runtime import limit_threads
 from vultus.models.runtime.choice import Runtime
 
@@ -47,19 +47,18 @@ if TYPE_CHECKING:
     from vultus.settings import InferenceSettings, PhotoSettings
 
 TOLERATED_ENLARGEMENT = 0.8
-"""Share of a crop's resolution that suffices; decoding a photo again for the rest would not pay."""
+"""Share of a crop's resolution that suffices; decoding a photo again for the rest is not worth its cost."""
 
-SCORED = arcface_template(112)
-"""The crop that quality networks look at."""
+QUALITY_TEMPLATE = build_arcface_template(112)
+"""Crop that quality networks take."""
 
-
-NETWORKS = {"liveness", "scorer", "budget", "_views", "_detector", "_embedder"}
-"""What of a pipeline stays in its process."""
+PROCESS_LOCAL_ATTRIBUTES = {"liveness", "scorer", "budget", "_view_cropper", "_detector", "_embedder"}
+"""Attributes that are not sent to other processes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A photo and what is wanted of it, as for `FacePipeline.describe`."""
+class AnalysisRequest:
+    """A photo and the analyses requested, as for `FacePipeline.analyze_photo`."""
 
     photo: bytes
     embed: bool = True
@@ -68,13 +67,13 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A photo whose faces were found.
+class _AlignedPhoto:
+    """A photo with detected and aligned faces.
 
     Attributes:
-        analysis: All but the vectors.
-        chips: (n, views, side, side, 3) for the embedder; empty where no vectors are wanted.
-        embed: Whether they are.
+        analysis: Everything but the vectors.
+        chips: (n, views, side, side, 3) for the embedder; empty if no embeddings are requested.
+        embed: Whether embeddings are requested.
     """
 
     analysis: Analysis
@@ -83,21 +82,21 @@ class _Seen:
 
 
 class FacePipeline:
-    """The networks of one pack, ready to describe photos; safe to use from several threads at once."""
+    """The networks of one pack, ready to analyse photos; safe for concurrent use by several threads."""
 
     def __init__(
         self, loaded: LoadedPack, *, inference: InferenceSettings, photos: PhotoSettings, calibration: Calibration
     ) -> None:
         self.pack = loaded.pack
-        self.contract = loaded.contract
+        self.space = loaded.space
         self.calibration = calibration
         self.runtime = loaded.runtime
         self.liveness: LivenessDetector | None = None
         self.scorer: Ediffiqa | None = None
-        self.enrol_rule, self.recognize_rule = rules_of(loaded.pack.detector.family)
+        self.enrol_rule, self.recognize_rule = get_quality_rules(loaded.pack.detector.family)
         self._template = loaded.template
         self._frontal = loaded.frontal
-        self._views = loaded.views
+        self._view_cropper = loaded.view_cropper
         self._detector = loaded.detector
         self._embedder = loaded.embedder
         self._inference = inference
@@ -114,118 +113,127 @@ class FacePipeline:
         pack: str | None = None,
         calibrated: bool = True,
     ) -> FacePipeline:
-        """Verify the weights, build or find the graphs and load the networks; blocks for about a second.
+        """Verify the weights, build the graphs or read them from the cache, and load them; blocks for about a second.
 
         Args:
             inference: How the networks run, and the pack unless one is given.
             photos: Limits on photos.
-            store: Where weights come from.
-            pack: Another pack than that of the settings.
-            calibrated: Whether decisions will be made, which need thresholds.
+            store: Source of the weights.
+            pack: Replaces the pack of the settings.
+            calibrated: Whether to require thresholds, which decisions need.
 
         Raises:
             NotFoundError: There is no such pack.
-            SetupError: The runtime asked for cannot be used here, or a network answers differently in it.
-            WeightsError: A file is missing or not the published one, or nobody has measured thresholds.
+            SetupError: The requested runtime is not available, or the outputs of a network in it differ.
+            WeightsError: A file is missing or not the published one, or the pack has no calibration.
             LicenceError: A licence was not accepted.
         """
         limit_threads()
-        loaded = load_pack(pack_named(pack or inference.pack or default_pack(store)), store, Runtime(inference))
+        loaded = load_pack(get_pack(pack or inference.pack or get_default_pack(store)), store, Runtime(inference))
         if loaded.calibration is None and calibrated:
             raise WeightsError(
-                f"Nobody has measured thresholds for pack '{loaded.pack.name}' (contract {loaded.contract.id}). "
+                f"Nobody has measured thresholds for pack '{loaded.pack.name}' (contract {loaded.space.id}). "
                 "Measure them on photos with one folder a person: "
                 f"vultus evaluate pairs DIR --pack {loaded.pack.name} --keep"
             )
         calibration = loaded.calibration or Calibration((), 0.0, "not measured")
         return cls(loaded, inference=inference, photos=photos, calibration=calibration)
 
-    def told(self) -> FacePipeline:
-        """Return what another process is told of this one: what it makes, without the networks that make it."""
-        told = copy.copy(self)
-        for name in NETWORKS:
-            vars(told).pop(name)
-        return told
+    def strip_networks(self) -> FacePipeline:
+        """Return a copy without the networks, for another process."""
+        stripped = copy.copy(self)
+        for name in PROCESS_LOCAL_ATTRIBUTES:
+            vars(stripped).pop(name)
+        return stripped
 
-    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False, liveness: bool = False) -> Analysis:
+    def analyze_photo(
+        self, photo: bytes, *, embed: bool = True, crops: bool = False, liveness: bool = False
+    ) -> Analysis:
         """Return every face of a photo, left to right; blocks.
 
         Args:
             photo: A JPEG, PNG or WebP file.
-            embed: Whether vectors are wanted.
-            crops: Whether a crop of every face is wanted, to be described again later.
-            liveness: Whether every face is to be judged live or not.
+            embed: Whether to compute embeddings.
+            crops: Whether to return a crop of every face, which can be embedded again later.
+            liveness: Whether to assess the liveness of every face.
 
         Raises:
-            LivenessNotLoadedError: Liveness is wanted and no network judges it.
+            LivenessNotLoadedError: Liveness is requested and no liveness network is loaded.
             ImageError: The bytes are no usable image.
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
-        (answer,) = self.describe_all([Asked(photo, embed, crops, liveness)])
+        (answer,) = self.analyze_photos([AnalysisRequest(photo, embed, crops, liveness)])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def describe_all(self, asked: Sequence[Asked]) -> list[Analysis | Exception]:
-        """Return what `describe` returns or raises for each of several photos; blocks.
+    def analyze_photos(self, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
+        """Return what `analyze_photo` returns or raises, for each photo in order; blocks.
 
-        One photo's pixels are held at a time; the embedder runs once over the faces of all.
+        One photo's pixels are held at a time; the embedder runs once over the faces of all photos.
         """
-        seen = [self._seen(one) for one in asked]
-        chips = [one.chips for one in seen if isinstance(one, _Seen) and len(one.chips)]
-        clock = _Clock()
+        aligned = [self._prepare_photo_or_error(one) for one in requests]
+        chips = [one.chips for one in aligned if isinstance(one, _AlignedPhoto) and len(one.chips)]
+        clock = _StageTimer()
         vectors = iter(())
         if chips:
-            with clock.stage("embed"):
+            with clock.measure_stage("embed"):
                 vectors = iter(self._embedder.embed(np.concatenate(chips)))
-        a_face = clock.taken_ms.get("embed", 0.0) / max(1, sum(map(len, chips)))
-        return [one if isinstance(one, Exception) else self._answer(one, vectors, a_face) for one in seen]
+        embed_ms_per_face = clock.durations_ms.get("embed", 0.0) / max(1, sum(map(len, chips)))
+        return [
+            one if isinstance(one, Exception) else self._add_embeddings(one, vectors, embed_ms_per_face)
+            for one in aligned
+        ]
 
-    def _answer(self, seen: _Seen, vectors: Iterator[FloatArray], a_face_ms: float) -> Analysis:
-        """Return the analysis of a photo, its faces' vectors taken from those of all."""
-        faces = seen.analysis.faces
-        if not seen.embed:
-            return seen.analysis
+    def _add_embeddings(
+        self, aligned: _AlignedPhoto, vectors: Iterator[FloatArray], embed_ms_per_face: float
+    ) -> Analysis:
+        """Return the analysis of a photo with embeddings, its faces' vectors taken from the iterator over all."""
+        faces = aligned.analysis.faces
+        if not aligned.embed:
+            return aligned.analysis
         return replace(
-            seen.analysis,
-            faces=tuple(replace(face, embedding=Embedding(next(vectors), self.contract.id)) for face in faces),
-            timings_ms=seen.analysis.timings_ms | {"embed": a_face_ms * len(faces)},
+            aligned.analysis,
+            faces=tuple(replace(face, embedding=Embedding(next(vectors), self.space.id)) for face in faces),
+            timings_ms=aligned.analysis.timings_ms | {"embed": embed_ms_per_face * len(faces)},
         )
 
-    def _seen(self, asked: Asked) -> _Seen | Exception:
+    def _prepare_photo_or_error(self, request: AnalysisRequest) -> _AlignedPhoto | Exception:
         try:
-            return self._look(asked)
+            return self._prepare_photo(request)
         except Exception as error:  # noqa: BLE001  one photo must not fail those that came with it
             return error
 
-    def _look(self, asked: Asked) -> _Seen:
-        """Decode, detect and align."""
-        embed, crops = asked.embed, asked.crops
-        watch = self._watch() if asked.liveness else None
-        clock = _Clock()
-        opened = Photo.open(asked.photo, self._photos)
+    def _prepare_photo(self, request: AnalysisRequest) -> _AlignedPhoto:
+        """Decode a photo, detect its faces and align them."""
+        embed, crops = request.embed, request.crops
+        liveness_detector = self._get_liveness_detector() if request.liveness else None
+        clock = _StageTimer()
+        opened = EncodedPhoto.open(request.photo, self._photos)
         side = self._inference.max_side_px
-        with self.budget.hold(opened.weight(side)):
-            with clock.stage("decode"):
+        with self.budget.reserve_pixels(opened.count_decoded_pixels(side)):
+            with clock.measure_stage("decode"):
                 picture = opened.decode(side)
-            with clock.stage("detect"):
-                found = self._detect(picture)
-            closer = self._side_for_chips(found, max(picture.width, picture.height), crops=crops)
-            sharp = opened.divisor(closer) >= opened.divisor(side)
+            with clock.measure_stage("detect"):
+                found = self._detect_faces(picture)
+            decoding_side = self._compute_decoding_side(found, max(picture.width, picture.height), crops=crops)
+            sharp = opened.compute_divisor(decoding_side) >= opened.compute_divisor(side)
             if sharp:
-                chips, faces = self._align(picture, found, clock, watch, embed=embed, crops=crops)
+                chips, faces = self._align_faces(picture, found, clock, liveness_detector, embed=embed, crops=crops)
         if not sharp:
-            # Outside the first hold: photos waiting for more room while holding some could wait for each other.
+            # Outside the first reservation: photos that wait for more pixels while holding some could deadlock.
             del picture
-            with self.budget.hold(opened.weight(closer)):
-                with clock.stage("decode"):
-                    picture = opened.decode(closer)
-                chips, faces = self._align(picture, found, clock, watch, embed=embed, crops=crops)
-        sha256 = hashlib.sha256(asked.photo).hexdigest()
-        return _Seen(Analysis(picture.width, picture.height, sha256, tuple(faces), clock.taken_ms), chips, embed)
+            with self.budget.reserve_pixels(opened.count_decoded_pixels(decoding_side)):
+                with clock.measure_stage("decode"):
+                    picture = opened.decode(decoding_side)
+                chips, faces = self._align_faces(picture, found, clock, liveness_detector, embed=embed, crops=crops)
+        sha256 = hashlib.sha256(request.photo).hexdigest()
+        return _AlignedPhoto(
+            Analysis(picture.width, picture.height, sha256, tuple(faces), clock.durations_ms), chips, embed
+        )
 
-    def _watch(self) -> LivenessDetector:
+    def _get_liveness_detector(self) -> LivenessDetector:
         if self.liveness is None:
             raise LivenessNotLoadedError(
                 "Liveness was asked for, and no network that judges it is loaded. Run vultus models pull minifasnet "
@@ -233,92 +241,97 @@ class FacePipeline:
             )
         return self.liveness
 
-    def _detect(self, picture: Picture) -> list[DetectedFace]:
+    def _detect_faces(self, picture: DecodedPhoto) -> list[DetectedFace]:
         """Return the faces, left to right, in pixels of the original photo."""
-        # The detector shrinks what it searches itself: its cost follows the smallest face wanted, not the pixels.
+        # The detector shrinks its input itself: its cost depends on the smallest face to find, not on the pixels.
         height, width = picture.pixels.shape[:2]
         shrunk = max(1.0, max(height, width) / self._inference.max_side_px)
         found = self._detector.detect(picture.pixels, self._inference.min_face_px * shrunk)
         factor = np.array([picture.width / width, picture.height / height])
-        return sorted((_scaled(face, factor) for face in found), key=lambda face: face.box.left)
+        return sorted((_scale_face(face, factor) for face in found), key=lambda face: face.box.left)
 
-    def _side_for_chips(self, found: list[DetectedFace], longer_side: int, *, crops: bool) -> int:
-        """Return the longer side a photo must be decoded at so that no chip, and no crop, is enlarged much.
+    def _compute_decoding_side(self, detected: list[DetectedFace], longer_side: int, *, crops: bool) -> int:
+        """Return the longer side, in pixels, to decode a photo at so that no chip and no crop is enlarged much.
 
-        The detector sees small faces well enough on a shrunk photo, the embedder does not.
+        A shrunk photo suffices to detect small faces, but not to embed them.
 
         Args:
-            found: Faces in pixels of the original photo.
+            detected: Faces in pixels of the original photo.
             longer_side: Of the original photo, pixels.
-            crops: Whether crops are wanted beside the network's chips.
+            crops: Whether crops are requested in addition to the chips.
         """
         template = self._template.array
-        enlarged = [scale_of(similarity_transform(face.landmarks, template)) for face in found]
+        enlarged = [
+            compute_transform_scale(estimate_similarity_transform(face.landmarks, template)) for face in detected
+        ]
         if crops:
-            enlarged += [scale_of_crop(face.box) for face in found]
+            enlarged += [compute_crop_scale(face.box) for face in detected]
         return math.ceil(longer_side * min(1.0, TOLERATED_ENLARGEMENT * max(enlarged, default=0.0)))
 
-    def _align(
+    def _align_faces(
         self,
-        picture: Picture,
-        found: list[DetectedFace],
-        clock: _Clock,
-        watch: LivenessDetector | None,
+        picture: DecodedPhoto,
+        detected: list[DetectedFace],
+        clock: _StageTimer,
+        liveness_detector: LivenessDetector | None,
         *,
         embed: bool,
         crops: bool,
     ) -> tuple[Pixels, list[DescribedFace]]:
-        """Return the chips, (n, views, side, side, 3), and the faces with all that is wanted but their vectors."""
+        """Return the chips, (n, views, side, side, 3), and the faces with everything requested but their vectors."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         chips, faces = [], []
-        boxes = [_scaled(face, factor).box for face in found]
-        points = np.array([face.landmarks * factor for face in found], np.float32)
-        with clock.stage("align"):
-            for at, face in enumerate(found):
-                chip = align(picture.pixels, points[at], self._frontal)
-                crop = cut(picture.pixels, boxes[at], boxes[:at] + boxes[at + 1 :]) if crops else None
-                quality = measure(face, chip, self._frontal.array)
+        boxes = [_scale_face(face, factor).box for face in detected]
+        points = np.array([face.landmarks * factor for face in detected], np.float32)
+        with clock.measure_stage("align"):
+            for at, face in enumerate(detected):
+                chip = align_face(picture.pixels, points[at], self._frontal)
+                crop = crop_face(picture.pixels, boxes[at], boxes[:at] + boxes[at + 1 :]) if crops else None
+                quality = measure_quality(face, chip, self._frontal.array)
                 if self.scorer is not None:
-                    (score,) = self.scorer.score(align(picture.pixels, points[at], SCORED)[None])
+                    (score,) = self.scorer.score_chips(align_face(picture.pixels, points[at], QUALITY_TEMPLATE)[None])
                     quality = replace(quality, network_score=float(score))
                 faces.append(DescribedFace(face, quality, None, crop))
                 if embed:
                     same = self._template == self._frontal
-                    chips.append(chip if same else align(picture.pixels, points[at], self._template))
+                    chips.append(chip if same else align_face(picture.pixels, points[at], self._template))
             side = self._template.side
             views = np.empty((0, 1, side, side, 3), np.uint8)
             if chips:
-                views = self._views.cut(picture.pixels, points, np.stack(chips))
-        if watch is not None:
-            with clock.stage("liveness"):
+                views = self._view_cropper.crop_views(picture.pixels, points, np.stack(chips))
+        if liveness_detector is not None:
+            with clock.measure_stage("liveness"):
                 faces = [
-                    replace(face, liveness=watch.assess(picture.pixels, _scaled(face.face, factor))) for face in faces
+                    replace(
+                        face, liveness=liveness_detector.assess_liveness(picture.pixels, _scale_face(face.face, factor))
+                    )
+                    for face in faces
                 ]
         return views, faces
 
 
-class _Clock:
-    """Measures stages."""
+class _StageTimer:
+    """Measures how long the stages of an analysis take."""
 
     def __init__(self) -> None:
-        self.taken_ms: dict[str, float] = {}
+        self.durations_ms: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def measure_stage(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.taken_ms[name] = self.taken_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
+            self.durations_ms[name] = self.durations_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
 
 
-def _scaled(face: DetectedFace, factor: np.ndarray) -> DetectedFace:
-    """Return a face in another image's pixels: x and y times a factor each."""
+def _scale_face(face: DetectedFace, factor: np.ndarray) -> DetectedFace:
+    """Return a face in the pixels of a scaled image: x and y are multiplied by the (2,) factor."""
     x, y = map(float, factor)
     box = Box(face.box.left * x, face.box.top * y, face.box.right * x, face.box.bottom * y)
     return replace(face, box=box, landmarks=(face.landmarks * factor).astype(np.float32))
 
 
-def default_pack(store: WeightsStore) -> str:
-    """Return the pack that `vultus models use` chose, or the built-in one."""
-    return next(iter(store.records.chosen()), BUILTIN.name)
+def get_default_pack(store: WeightsStore) -> str:
+    """Return the name of the pack set by `vultus models use`, or of the built-in one."""
+    return next(iter(store.installation.list_chosen_packs()), BUILTIN.name)

@@ -1,4 +1,4 @@
-"""The packs a process has loaded: every collection is served by the one that makes its vectors."""
+"""The packs a process has loaded: each collection uses the one that computes its vectors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from vultus.errors import NotFoundError, PackNotLoadedError, WeightsError
-from vultus.models.catalog.entries import Kind
-from vultus.models.catalog.packs import network_named
+from vultus.models.catalog.entries import NetworkKind
+from vultus.models.catalog.packs import get_network
 from vultus.models.loading import load_liveness, load_quality
-from vultus.models.pipeline import FacePipeline, default_pack
+from vultus.models.pipeline import FacePipeline, get_default_pack
 from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
@@ -22,43 +22,45 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Pipelines:
-    """Loaded pipelines by contract.
+class PipelineRegistry:
+    """Loaded pipelines by embedding space.
 
     Args:
-        default: Serves new collections that ask for no other.
-        others: Serve the collections that hold vectors of their contracts.
+        default: Used by new collections that request no other.
+        others: Used by the collections that hold vectors of their embedding spaces.
     """
 
     def __init__(self, default: FacePipeline, *others: FacePipeline) -> None:
         self.default = default
-        self._by_contract = {pipeline.contract.id: pipeline for pipeline in (*others, default)}
+        self._by_space = {pipeline.space.id: pipeline for pipeline in (*others, default)}
 
     @classmethod
-    def load(cls, inference: InferenceSettings, photos: PhotoSettings, store: WeightsStore) -> Pipelines:
-        """Load the default pack and the further ones; blocks for about a second a pack.
+    def load(cls, inference: InferenceSettings, photos: PhotoSettings, store: WeightsStore) -> PipelineRegistry:
+        """Load the default pack and the further ones; blocks for about a second per pack.
 
         Raises:
-            SetupError: The runtime asked for cannot be used here, or a network answers differently in it.
+            SetupError: The requested runtime is not available, or the outputs of a network in it differ.
             WeightsError: A file is missing or not the published one.
         """
-        names = dict.fromkeys([inference.pack or default_pack(store), *inference.extra_packs])
+        names = dict.fromkeys([inference.pack or get_default_pack(store), *inference.extra_packs])
         pipelines = [FacePipeline.load(inference, photos, store, pack=name) for name in names]
-        for name in store.records.chosen():
+        for name in store.installation.list_chosen_packs():
             if name not in names:
                 try:
                     pipelines.append(FacePipeline.load(inference, photos, store, pack=name))
                 except WeightsError as error:
-                    # Chosen once, not asked for now: only the collections that hold its vectors miss it.
+                    # Chosen earlier, not requested now: only the collections that hold its vectors need it.
                     log.error("pack %s, in use before, is not loaded: %s", name, error.detail)
         loaded, runtime = cls(*pipelines), Runtime(inference)
-        log.info("runtime: %s", runtime.words)
+        log.info("runtime: %s", runtime.description)
         if inference.liveness:
-            watch = load_liveness(network_named(inference.liveness, Kind.LIVENESS), store, runtime.open_detector)
+            liveness_detector = load_liveness(
+                get_network(inference.liveness, NetworkKind.LIVENESS), store, runtime.open_detector
+            )
             for pipeline in loaded:
-                pipeline.liveness = watch
+                pipeline.liveness = liveness_detector
         if inference.quality:
-            scorer = load_quality(network_named(inference.quality, Kind.QUALITY), store, runtime.open_detector)
+            scorer = load_quality(get_network(inference.quality, NetworkKind.QUALITY), store, runtime.open_detector)
             for pipeline in loaded:
                 pipeline.scorer = scorer
         return loaded
@@ -66,29 +68,29 @@ class Pipelines:
     def __iter__(self) -> Iterator[FacePipeline]:
         """Iterate over the pipelines, the default first."""
         yield self.default
-        yield from (one for one in self._by_contract.values() if one is not self.default)
+        yield from (one for one in self._by_space.values() if one is not self.default)
 
-    def told(self) -> Pipelines:
-        """Return what another process is told of them: all but the networks."""
-        return Pipelines(*(one.told() for one in self))
+    def strip_networks(self) -> PipelineRegistry:
+        """Return a copy without the networks, for another process."""
+        return PipelineRegistry(*(one.strip_networks() for one in self))
 
-    def of(self, contract_id: str) -> FacePipeline:
-        """Return the pipeline that makes vectors of a contract.
+    def get_pipeline_for_space(self, space_id: str) -> FacePipeline:
+        """Return the pipeline that computes vectors of an embedding space.
 
         Raises:
-            PackNotLoadedError: None of the loaded packs does.
+            PackNotLoadedError: No loaded pack does.
         """
-        found = self._by_contract.get(contract_id)
+        found = self._by_space.get(space_id)
         if found is None:
             raise PackNotLoadedError(
-                f"The collection holds vectors of contract '{contract_id}', which none of the loaded packs makes "
+                f"The collection holds vectors of contract '{space_id}', which none of the loaded packs makes "
                 f"({', '.join(one.pack.name for one in self)}). If its pack was chosen after the server was started, "
                 "start that again; else name it in VULTUS_INFERENCE__EXTRA_PACKS.",
-                contract_id=contract_id,
+                contract_id=space_id,
             )
         return found
 
-    def named(self, pack: str) -> FacePipeline:
+    def get_pipeline_for_pack(self, pack: str) -> FacePipeline:
         """Return the pipeline of a pack.
 
         Raises:

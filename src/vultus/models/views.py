@@ -1,4 +1,4 @@
-"""The crops of one face whose vectors are averaged: what differs between them is noise, not the face."""
+"""Views of one face whose vectors are averaged (test-time augmentation): they differ in noise, not in the face."""
 
 from __future__ import annotations
 
@@ -6,67 +6,78 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.models.imaging.alignment import Template, align
-from vultus.models.imaging.geometry import inverse, similarity_transform, transform
+from vultus.models.imaging.alignment import AlignmentTemplate, align_face
+from vultus.models.imaging.geometry import estimate_similarity_transform, invert_transform, transform_points
 
 if TYPE_CHECKING:
     from vultus.domain import FloatArray, Pixels
-    from vultus.models.detection.dlib_landmarks import DlibLandmarks
+    from vultus.models.detection.dlib_landmarks import DlibLandmarkPredictor
 
 
-class Views(Protocol):
-    """Cuts the crops an embedder is shown."""
+class ViewCropper(Protocol):
+    """Crops the views of a face that the embedder averages (test-time augmentation)."""
 
     @property
-    def steps(self) -> tuple[str, str]:
-        """Words of a contract: what is found beside the detector's landmarks, and how vectors are averaged."""
+    def descriptions(self) -> tuple[str, str]:
+        """Part of the space's id: landmarks found besides the detector's, and how vectors are averaged."""
         ...
 
-    def cut(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
+    def crop_views(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
         """Return (n, views, side, side, 3) crops of the faces of a photo.
 
         Args:
             pixels: (height, width, 3) uint8, the photo.
-            landmarks: (n, 5, 2) in its pixels.
-            chips: (n, side, side, 3) the crops by these landmarks.
+            landmarks: (n, 5, 2) in its pixels, x then y.
+            chips: (n, side, side, 3) the crops aligned by these landmarks.
         """
         ...
 
 
-class Mirrored:
+class MirrorCropper:
     """A crop and its mirror image: a face is nearly symmetric, the noise of alignment and lighting is not."""
 
-    steps = ("", "mirror average")
+    descriptions = ("", "mirror average")
 
-    def cut(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
-        """Return both."""
+    def crop_views(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
+        """Return every crop and its mirror image."""
         del pixels, landmarks
         return np.stack([chips, chips[:, :, ::-1]], axis=1)
 
 
-class SecondOpinion:
-    """The mirrored crop, and another by landmarks that dlib's own predictor finds in the first.
+class RealignedCropper:
+    """The mirrored crop and one realigned with dlib's landmarks, which are predicted in the first crop.
 
-    The errors of the two are independent, so that the average of both vectors has less of them than a crop and its
-    mirror image have, for the same two passes of the network.
+    The alignment errors of the two are independent, so averaging their vectors reduces the error more than averaging a
+    crop and its mirror image, for the same two network passes.
 
     Args:
-        finder: Finds the other landmarks.
-        name: Of the finder with its weights and where it looks, in words.
-        first: Where the detector's landmarks belong.
-        second: Where the finder's landmarks belong.
+        predictor: Predicts dlib's landmarks.
+        name: Of the predictor, with its weights and the square it assumes.
+        template: Target positions of the detector's landmarks.
+        predictor_template: Target positions of the predictor's landmarks.
     """
 
-    def __init__(self, finder: DlibLandmarks, name: str, first: Template, second: Template) -> None:
-        self._finder = finder
-        self._first = first
-        self._second = second
-        self.steps = (f"{name}; {second.words}", "average of the first crop mirrored and the second")
+    def __init__(
+        self,
+        predictor: DlibLandmarkPredictor,
+        name: str,
+        template: AlignmentTemplate,
+        predictor_template: AlignmentTemplate,
+    ) -> None:
+        self._predictor = predictor
+        self._template = template
+        self._predictor_template = predictor_template
+        self.descriptions = (
+            f"{name}; {predictor_template.description}",
+            "average of the first crop mirrored and the second",
+        )
 
-    def cut(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
-        """Return both."""
+    def crop_views(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
+        """Return every mirrored crop and the realigned one."""
         views = np.stack([chips[:, :, ::-1]] * 2, axis=1)
-        for at, found in enumerate(self._finder.find(chips)):
-            back = inverse(similarity_transform(landmarks[at], self._first.array))
-            views[at, 1] = align(pixels, transform(found, back).astype(np.float32), self._second)
+        for at, found in enumerate(self._predictor.find_landmarks(chips)):
+            back = invert_transform(estimate_similarity_transform(landmarks[at], self._template.array))
+            views[at, 1] = align_face(
+                pixels, transform_points(found, back).astype(np.float32), self._predictor_template
+            )
         return views

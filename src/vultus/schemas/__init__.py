@@ -1,1 +1,4 @@
-"""The wire: what requests and answers look like in JSON and forms."""
+"""Models of requests and responses.
+
+`contract_id` in JSON is the id of an embedding space, `space_id` in the code.
+"""

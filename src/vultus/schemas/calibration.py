@@ -1,4 +1,4 @@
-"""Calibration of a collection on its own faces, on the wire."""
+"""Calibration of a collection on its own faces: request and response."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from vultus.schemas.base import Cosine, Name, Number, Rate, Whole, Wire
+from vultus.schemas.base import ApiModel, Cosine, Name, Number, Rate, WholeNumber
 from vultus.schemas.galleries import PolicyWire
 
 
-class CalibrationIn(Wire):
-    """What to measure; the answer to an empty object is a report and changes nothing."""
+class CalibrationIn(ApiModel):
+    """What to measure; an empty object returns a report and changes nothing."""
 
     target_fmr: Number | None = Field(None, gt=0, lt=1, description="Propose a threshold for this false match rate.")
     target_fpir: Number | None = Field(
         None, gt=0, lt=1, description="Or for this false positive identification rate; with neither, the policy's aim."
     )
     apply: bool = Field(False, description="Store the calibration, and the target, if one is given, as the policy's.")
-    sample: Whole = Field(
+    sample: WholeNumber = Field(
         5_000, ge=100, le=20_000, description="Most faces compared; persons of a larger gallery are drawn at random."
     )
-    seed: Whole = Field(0, ge=0, le=2**32 - 1, description="Of the draw.")
+    seed: WholeNumber = Field(0, ge=0, le=2**32 - 1, description="Of the draw.")
     group_by: Name | None = Field(None, description="Metadata key to report error rates by.", examples=["site"])
 
     @model_validator(mode="after")
-    def one_target(self) -> Self:
-        """Two targets would contradict each other."""
+    def validate_single_target(self) -> Self:
+        """Reject two targets: they would contradict each other."""
         if self.target_fmr is not None and self.target_fpir is not None:
             raise ValueError("give at most one of target_fmr and target_fpir")
         return self
 
 
-class RateOut(Wire):
+class RateOut(ApiModel):
     """A share of trials with its two-sided 95 % interval."""
 
     value: Rate
@@ -41,10 +41,10 @@ class RateOut(Wire):
     high: Rate
     hits: int
     trials: int
-    interval: str = Field(description="How the interval was found.")
+    interval: str = Field(description="Method of the interval.")
 
 
-class OwnPointOut(Wire):
+class OwnPointOut(ApiModel):
     """What a threshold means for the gallery."""
 
     threshold: Cosine
@@ -58,7 +58,7 @@ class OwnPointOut(Wire):
     measured_fpir: RateOut = Field(description="Share of the faces that reach the threshold with another person.")
 
 
-class SuspiciousOut(Wire):
+class SuspiciousOut(ApiModel):
     """Two persons who may be one, enrolled twice."""
 
     first_person_id: UUID
@@ -66,7 +66,7 @@ class SuspiciousOut(Wire):
     similarity: Cosine
 
 
-class GroupRatesOut(Wire):
+class GroupRatesOut(ApiModel):
     """A group's error rates at one threshold."""
 
     threshold: Cosine
@@ -77,7 +77,7 @@ class GroupRatesOut(Wire):
     fnmr_resolved: bool
 
 
-class GroupOut(Wire):
+class GroupOut(ApiModel):
     """Persons with one value of the metadata key."""
 
     name: str
@@ -86,7 +86,7 @@ class GroupOut(Wire):
     rates: list[GroupRatesOut]
 
 
-class DifferentialOut(Wire):
+class DifferentialOut(ApiModel):
     """The worst group against the best one, of those that are resolved."""
 
     threshold: Cosine
@@ -98,7 +98,7 @@ class DifferentialOut(Wire):
     fnmr_best: str | None
 
 
-class GroupsOut(Wire):
+class GroupsOut(ApiModel):
     """Error rates by group."""
 
     column: str
@@ -107,8 +107,8 @@ class GroupsOut(Wire):
     without_group: int = Field(description="Persons without a value.")
 
 
-class MeasuredOut(Wire):
-    """What the gallery's own comparisons say."""
+class MeasuredOut(ApiModel):
+    """Error rates among the gallery's own comparisons."""
 
     genuine: int = Field(description="Comparisons of one person.")
     genuine_persons: int = Field(description="Persons with several faces.")
@@ -119,7 +119,7 @@ class MeasuredOut(Wire):
     beyond_measurement: bool = Field(description="The target is stricter than even the pack's data resolve.")
 
 
-class CalibrationOut(Wire):
+class CalibrationOut(ApiModel):
     """A collection measured on its own faces."""
 
     collection_id: UUID

@@ -1,4 +1,4 @@
-"""Faces, verdicts and candidates as they are answered."""
+"""Faces, verdicts and candidates in responses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uuid import UUID
 from pydantic import Field
 
 from vultus import domain
-from vultus.schemas.base import Cosine, Measure, Probability, Rate, Wire
+from vultus.schemas.base import ApiModel, Cosine, Measure, Probability, Rate
 
 
-class BoxOut(Wire):
+class BoxOut(ApiModel):
     """Pixels of the upright photo; a box may reach past its edge."""
 
     left: Measure
@@ -21,14 +21,14 @@ class BoxOut(Wire):
     bottom: Measure
 
 
-class PointOut(Wire):
+class PointOut(ApiModel):
     """Pixels of the upright photo."""
 
     x: Measure
     y: Measure
 
 
-class LandmarksOut(Wire):
+class LandmarksOut(ApiModel):
     """Five points; left and right are the image's, not the person's."""
 
     left_eye: PointOut
@@ -38,7 +38,7 @@ class LandmarksOut(Wire):
     right_mouth: PointOut
 
 
-class QualityOut(Wire):
+class QualityOut(ApiModel):
     """How usable the face is."""
 
     size_px: Measure = Field(description="Shorter side of the box, pixels of the original photo.")
@@ -50,31 +50,31 @@ class QualityOut(Wire):
     network_score: Measure | None = Field(None, description="Of the quality network, 0 to 1; null without one.")
 
 
-class LivenessOut(Wire):
+class LivenessOut(ApiModel):
     """Whether the face is a person's before the camera, or a picture of one."""
 
-    score: Measure = Field(description="Probability of a live presentation, 0 to 1, as the networks see it.")
+    score: Measure = Field(description="Probability of a live presentation, 0 to 1, estimated by the networks.")
     live: bool = Field(description="Whether the face passed; one that could not be judged did not.")
     reason: domain.LivenessReason
 
 
-class DetectedFaceOut(Wire):
+class DetectedFaceOut(ApiModel):
     """One face of a photo."""
 
     box: BoxOut
     landmarks: LandmarksOut
     score: Cosine = Field(description="The detector's confidence, 0 to 1.")
     quality: QualityOut
-    liveness: LivenessOut | None = Field(None, description="Null unless liveness was asked for.")
+    liveness: LivenessOut | None = Field(None, description="Null unless liveness was requested.")
 
     @classmethod
-    def detected(cls, face: domain.DescribedFace) -> Self:
-        """Translate a domain value."""
-        return cls(**face_fields(face))
+    def from_face(cls, face: domain.DescribedFace) -> Self:
+        """Build the response from a domain value."""
+        return cls(**build_face_fields(face))
 
 
-def face_fields(face: domain.DescribedFace) -> dict[str, object]:
-    """Return the members that every answer about a face shares."""
+def build_face_fields(face: domain.DescribedFace) -> dict[str, object]:
+    """Return the members that all responses about a face share."""
     names = LandmarksOut.model_fields
     points = {name: PointOut(x=float(x), y=float(y)) for name, (x, y) in zip(names, face.face.landmarks, strict=True)}
     box = face.face.box
@@ -82,12 +82,12 @@ def face_fields(face: domain.DescribedFace) -> dict[str, object]:
         "box": BoxOut(left=box.left, top=box.top, right=box.right, bottom=box.bottom),
         "landmarks": LandmarksOut(**points),
         "score": face.face.score,
-        "quality": QualityOut.like(face.quality),
-        "liveness": LivenessOut.like(face.liveness) if face.liveness else None,
+        "quality": QualityOut.from_attributes(face.quality),
+        "liveness": LivenessOut.from_attributes(face.liveness) if face.liveness else None,
     }
 
 
-class CandidateOut(Wire):
+class CandidateOut(ApiModel):
     """A person with their similarity to the probe."""
 
     person_id: UUID
@@ -98,7 +98,7 @@ class CandidateOut(Wire):
     probability: Probability
 
 
-class DecisionOut(Wire):
+class DecisionOut(ApiModel):
     """A verdict with everything needed to understand it."""
 
     verdict: domain.Verdict
@@ -109,11 +109,11 @@ class DecisionOut(Wire):
     )
     gallery_size: int = Field(description="Templates compared, N.")
     margin: Cosine | None = Field(description="Cosine ahead of the next person; null without one.")
-    reasons: list[str] = Field(description="Stable words saying why.")
+    reasons: list[str] = Field(description="Stable reason codes.")
 
     @classmethod
-    def decided(cls, decision: domain.Decision) -> Self:
-        """Translate a domain value."""
+    def from_decision(cls, decision: domain.Decision) -> Self:
+        """Build the response from a domain value."""
         return cls(
             verdict=decision.verdict,
             threshold=decision.threshold,
@@ -125,15 +125,17 @@ class DecisionOut(Wire):
         )
 
 
-class FaceOut(Wire):
+class FaceOut(ApiModel):
     """An enrolled template of a person, without its vector."""
 
     id: UUID
     person_id: UUID
     consent_id: UUID
-    contract_id: str = Field(description="Of the template that is searched, if the face has one of it.")
-    contracts: list[str] = Field(description="All it has templates of; two while the collection changes its network.")
-    quality: QualityOut = Field(description="As the photo was judged when it was enrolled.")
+    contract_id: str = Field(
+        description="Embedding space of the template described: the searched one, if the face has a template in it."
+    )
+    contracts: list[str] = Field(description="Embedding spaces it has templates in; two during a migration.")
+    quality: QualityOut = Field(description="Measured when the photo was enrolled.")
     score: Cosine
     source_sha256: str = Field(description="Digest of the photo it came from; the photo itself is not kept.")
     created_at: datetime

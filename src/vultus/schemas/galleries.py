@@ -1,4 +1,4 @@
-"""Collections, persons, consents, keys and audit records on the wire."""
+"""Collections, persons, consents and keys: requests and responses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,24 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from vultus import domain
-from vultus.schemas.base import Measure, Metadata, Moment, Name, Number, Rate, Reference, Text, Whole, Wire, Word
+from vultus.schemas.base import (
+    ApiModel,
+    Measure,
+    Metadata,
+    Name,
+    Number,
+    Rate,
+    Reference,
+    Slug,
+    Text,
+    Timestamp,
+    WholeNumber,
+)
 from vultus.services.people.consents import ConsentGrant
 
 
-class QualityRuleWire(Wire):
-    """The least a face must reach."""
+class QualityRuleWire(ApiModel):
+    """Minimum quality of a face."""
 
     min_score: Number = Field(ge=0, le=1, description="Detector's confidence.")
     min_size_px: Number = Field(ge=0, le=10_000, description="Shorter side of the box, pixels.")
@@ -27,7 +39,7 @@ class QualityRuleWire(Wire):
     min_network_score: Number = Field(0, ge=0, le=1, description="Of the quality network, where one is loaded.")
 
 
-class PolicyWire(Wire):
+class PolicyWire(ApiModel):
     """How a collection decides; at most one of threshold, target_fmr and target_fpir."""
 
     threshold: Number | None = Field(None, ge=-1, le=1, description="Fixed cosine threshold.")
@@ -40,8 +52,8 @@ class PolicyWire(Wire):
     )
     keep_crops: bool | None = Field(
         None,
-        description="Keep an encrypted crop of every face enrolled from now on, for a later change of the network; "
-        "setting it to false deletes the crops there are. Left out or null, it stays as it is; false at first.",
+        description="Keep an encrypted crop of every face enrolled from now on, for a later migration to another "
+        "network; setting it to false deletes the existing crops. Left out or null, it stays as it is; false at first.",
     )
     fusion: domain.Fusion | None = Field(
         None,
@@ -50,29 +62,29 @@ class PolicyWire(Wire):
     )
     liveness: domain.LivenessMode | None = Field(
         None,
-        description="The least that is done about presentation attacks: `off`, `report` or `required`; a request may "
-        "ask for more. Left out or null, it stays as it is; `off` at first.",
+        description="Minimum check for presentation attacks: `off`, `report` or `required`; a request may "
+        "require more. Left out or null, it stays as it is; `off` at first.",
     )
     enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
     recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
 
     @model_validator(mode="after")
-    def one_threshold(self) -> Self:
-        """Two ways to set the threshold would contradict each other."""
+    def validate_single_threshold(self) -> Self:
+        """Reject two ways to set the threshold: they would contradict each other."""
         if sum(value is not None for value in (self.threshold, self.target_fmr, self.target_fpir)) > 1:
             raise ValueError("give at most one of threshold, target_fmr and target_fpir")
         return self
 
-    def staying(self) -> frozenset[str]:
-        """Return the gaps that a change leaves as they are: nobody loses crops or liveness by not naming them."""
+    def get_unchanged_fields(self) -> frozenset[str]:
+        """Return the omitted fields that a change keeps: omitted crops and liveness settings stay as they are."""
         return frozenset(name for name in ("keep_crops", "liveness") if getattr(self, name) is None)
 
-    def resolve(self, default: domain.DecisionPolicy) -> domain.DecisionPolicy:
-        """Return the whole policy, gaps filled from the default; see `staying`."""
-        chosen = any(value is not None for value in (self.threshold, self.target_fmr, self.target_fpir))
+    def resolve_policy(self, default: domain.DecisionPolicy) -> domain.DecisionPolicy:
+        """Return the complete policy, omitted fields taken from the default; see `get_unchanged_fields`."""
+        has_threshold = any(value is not None for value in (self.threshold, self.target_fmr, self.target_fpir))
         return domain.DecisionPolicy(
             threshold=self.threshold,
-            target_fmr=self.target_fmr if chosen else default.target_fmr,
+            target_fmr=self.target_fmr if has_threshold else default.target_fmr,
             target_fpir=self.target_fpir,
             margin=self.margin,
             keep_crops=default.keep_crops if self.keep_crops is None else self.keep_crops,
@@ -83,24 +95,26 @@ class PolicyWire(Wire):
         )
 
 
-class CollectionIn(Wire):
+class CollectionIn(ApiModel):
     """A new collection."""
 
-    name: Word = Field(examples=["visitors"])
+    name: Slug = Field(examples=["visitors"])
     pack: Name | None = Field(None, description="One of the loaded packs; null for the server's default.")
     policy: PolicyWire = Field(default_factory=PolicyWire)
-    retention_days: Whole | None = Field(None, ge=1, le=36_500, description="Longest life of a consent, days.")
+    retention_days: WholeNumber | None = Field(None, ge=1, le=36_500, description="Longest life of a consent, days.")
 
 
-class CollectionPatch(Wire):
+class CollectionPatch(ApiModel):
     """Changes to a collection; what is left out stays."""
 
-    name: Word | None = None
+    name: Slug | None = None
     policy: PolicyWire | None = Field(
         None,
         description="Replaces the whole policy; gaps take the default, but keep_crops and liveness stay as they are.",
     )
-    retention_days: Whole | None = Field(None, ge=1, le=36_500, description="For consents from now on; null for none.")
+    retention_days: WholeNumber | None = Field(
+        None, ge=1, le=36_500, description="For consents from now on; null for none."
+    )
     search: Literal[domain.SearchMode.AUTO, domain.SearchMode.EXACT] | None = Field(
         None,
         description="`auto`: in SQL, or from a size on by the candidate index; `exact`: in SQL, whatever the size. "
@@ -108,21 +122,21 @@ class CollectionPatch(Wire):
     )
 
 
-class GraphLossOut(Wire):
-    """What a graph lost of what exact searches for enrolled faces, themselves left out, had first."""
+class GraphLossOut(ApiModel):
+    """Recall loss of the HNSW graph against exact search, leave-one-out on enrolled faces."""
 
-    of: str = Field(description="`mates`: other faces of the same person; `neighbours`: whoever was first.")
-    probes: int = Field(description="Searches that had one first.")
-    lost: int = Field(description="Of them, those that did not along the graph.")
+    of: str = Field(description="`mates`: other faces of the same person; `neighbours`: any first result.")
+    probes: int = Field(description="Searches whose exact result had one first.")
+    lost: int = Field(description="Of these, those whose HNSW result did not.")
     share: Rate
     low: Rate = Field(description="Of the share's 95 % interval.")
     high: Rate
     exact_ms: Measure = Field(description="Median of an exact search.")
-    graph_ms: Measure = Field(description="Median of one along the graph.")
+    graph_ms: Measure = Field(description="Median of an HNSW search.")
 
 
-class GraphOut(Wire):
-    """An HNSW graph, and what it lost when it was measured."""
+class GraphOut(ApiModel):
+    """An HNSW graph and its measured recall loss."""
 
     contract_id: str
     m: int
@@ -132,34 +146,34 @@ class GraphOut(Wire):
     loss: GraphLossOut
 
 
-class CollectionOut(Wire):
+class CollectionOut(ApiModel):
     """An isolated gallery."""
 
     id: UUID
     name: str
-    contract_id: str = Field(description="Vector space that is searched.")
-    second_contract_id: str | None = Field(description="Another one that enrolment writes too, during a transition.")
+    contract_id: str = Field(description="Embedding space that is searched.")
+    second_contract_id: str | None = Field(description="Another one that enrolment writes too, during a migration.")
     policy: PolicyWire
     retention_days: int | None
     search: domain.SearchMode = Field(description="How it is searched.")
-    graph: GraphOut | None = Field(description="What it is searched along, if that is `hnsw`.")
-    persons: int | None = Field(None, description="Given when one collection is asked for.")
-    faces: int | None = Field(None, description="Given when one collection is asked for.")
+    graph: GraphOut | None = Field(description="Its HNSW graph, if `search` is `hnsw`.")
+    persons: int | None = Field(None, description="Only where one collection is read.")
+    faces: int | None = Field(None, description="Only where one collection is read.")
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, collection: domain.Collection, persons: int | None = None, faces: int | None = None) -> Self:
-        """Translate a domain value."""
+    def from_domain(cls, collection: domain.Collection, persons: int | None = None, faces: int | None = None) -> Self:
+        """Build the response from a domain value."""
         return cls(
             id=collection.id,
             name=collection.name,
-            contract_id=collection.contract_id,
-            second_contract_id=collection.second_contract_id,
+            contract_id=collection.space_id,
+            second_contract_id=collection.second_space_id,
             policy=PolicyWire(**asdict(collection.policy)),
             retention_days=collection.retention_days,
             search=collection.search,
-            graph=collection.graph and GraphOut.like(collection.graph),
+            graph=collection.graph and GraphOut.from_attributes(collection.graph),
             persons=persons,
             faces=faces,
             created_at=collection.created_at,
@@ -167,17 +181,17 @@ class CollectionOut(Wire):
         )
 
 
-class ConsentIn(Wire):
+class ConsentIn(ApiModel):
     """A person's agreement as it was recorded."""
 
     purpose: Text = Field(max_length=500, examples=["Entry to building A"])
     recorded_by: Name = Field(examples=["reception@example.org"])
-    granted_at: Moment | None = Field(None, description="When it was given; now unless told.")
-    expires_at: Moment | None = Field(None, description="Until when; null until withdrawn.")
+    granted_at: Timestamp | None = Field(None, description="When it was given; now by default.")
+    expires_at: Timestamp | None = Field(None, description="Until when; null until withdrawn.")
     evidence_ref: Reference | None = Field(None, examples=["form-2026-0117"])
 
-    def grant(self) -> ConsentGrant:
-        """Translate to the service's value."""
+    def to_consent_grant(self) -> ConsentGrant:
+        """Convert to the service's type."""
         return ConsentGrant(
             purpose=self.purpose,
             recorded_by=self.recorded_by,
@@ -187,14 +201,14 @@ class ConsentIn(Wire):
         )
 
 
-class ConsentPatch(Wire):
+class ConsentPatch(ApiModel):
     """Changes to a live consent; what is left out stays."""
 
-    expires_at: Moment | None = Field(None, description="Faces under the consent follow; null until withdrawn.")
+    expires_at: Timestamp | None = Field(None, description="Faces under the consent follow; null until withdrawn.")
     evidence_ref: Reference | None = None
 
 
-class ConsentOut(Wire):
+class ConsentOut(ApiModel):
     """A record that a person agreed."""
 
     id: UUID
@@ -207,7 +221,7 @@ class ConsentOut(Wire):
     withdrawn_at: datetime | None
 
 
-class PersonIn(Wire):
+class PersonIn(ApiModel):
     """A person without a face yet; their consent comes first."""
 
     external_id: Reference | None = Field(None, description="Your own id, unique in the collection.")
@@ -216,14 +230,14 @@ class PersonIn(Wire):
     consent: ConsentIn
 
     @model_validator(mode="after")
-    def somebody(self) -> Self:
-        """A person nobody can tell apart is of no use."""
+    def validate_identifiable(self) -> Self:
+        """Require an external id or a name: a person without either cannot be identified."""
         if self.external_id is None and self.name is None:
             raise ValueError("give external_id or name")
         return self
 
 
-class PersonPatch(Wire):
+class PersonPatch(ApiModel):
     """Changes to a person; what is left out stays."""
 
     external_id: Reference | None = None
@@ -231,7 +245,7 @@ class PersonPatch(Wire):
     metadata: Metadata = Field(default_factory=dict, description="Replaces the whole object.")
 
 
-class PersonOut(Wire):
+class PersonOut(ApiModel):
     """An identity in a collection."""
 
     id: UUID
@@ -243,7 +257,7 @@ class PersonOut(Wire):
     updated_at: datetime
 
 
-class ErasedOut(Wire):
+class ErasedOut(ApiModel):
     """What an erasure removed."""
 
     person_id: UUID
@@ -252,14 +266,14 @@ class ErasedOut(Wire):
     consents: int
 
 
-class KeyIn(Wire):
+class KeyIn(ApiModel):
     """A new API key."""
 
     name: Name = Field(examples=["turnstile"])
     role: domain.Role = domain.Role.RECOGNIZE
 
 
-class KeyOut(Wire):
+class KeyOut(ApiModel):
     """An API key without its secret."""
 
     id: UUID

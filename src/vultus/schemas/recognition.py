@@ -1,4 +1,4 @@
-"""Answers about photos: register, recognize, detect, compare, verify, embeddings, search."""
+"""Responses about photos: register, recognize, detect, compare, verify, embeddings, search."""
 
 from __future__ import annotations
 
@@ -9,53 +9,55 @@ import numpy as np
 from pydantic import Field
 
 from vultus import domain
-from vultus.schemas.base import Cosine, Name, Number, Probability, Whole, Wire
-from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, LivenessOut, face_fields
+from vultus.schemas.base import ApiModel, Cosine, Name, Number, Probability, WholeNumber
+from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, LivenessOut, build_face_fields
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.enrolment.photo_screening import RejectedPhoto
-from vultus.services.enrolment.registration import Registered
-from vultus.services.recognition.verdicts import NamedFace, Recognition
-from vultus.services.recognition.verification import Comparison, Verification
+from vultus.services.enrolment.registration import RegistrationResult
+from vultus.services.recognition.verdicts import Recognition, RecognizedFace
+from vultus.services.recognition.verification import PhotoComparison, Verification
 
 MAX_CANDIDATES = 50
 
 
-class PhotoOut(Wire):
-    """The photo as it was understood: pixels after EXIF turned it upright."""
+class PhotoOut(ApiModel):
+    """Size of the upright photo, after its EXIF orientation was applied, and digest of its bytes."""
 
     width: int
     height: int
     sha256: str = Field(description="Digest of the bytes sent.")
 
 
-class DetectionOut(Wire):
+class DetectionOut(ApiModel):
     """Every face of a photo, left to right."""
 
     photo: PhotoOut
     faces: list[DetectedFaceOut]
 
     @classmethod
-    def of(cls, analysis: domain.Analysis) -> Self:
-        """Translate a domain value."""
-        return cls(photo=PhotoOut.like(analysis), faces=[DetectedFaceOut.detected(face) for face in analysis.faces])
+    def from_domain(cls, analysis: domain.Analysis) -> Self:
+        """Build the response from a domain value."""
+        return cls(
+            photo=PhotoOut.from_attributes(analysis), faces=[DetectedFaceOut.from_face(face) for face in analysis.faces]
+        )
 
 
 class RecognizedFaceOut(DetectedFaceOut, DecisionOut):
     """A face with its verdict and the closest enrolled persons."""
 
-    candidates: list[CandidateOut] = Field(description="Best first, one entry a person, whatever the verdict.")
+    candidates: list[CandidateOut] = Field(description="Best first, one entry per person, whatever the verdict.")
 
     @classmethod
-    def named(cls, named: NamedFace) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, recognized_face: RecognizedFace) -> Self:
+        """Build the response from a service result."""
         return cls(
-            **face_fields(named.described),
-            **DecisionOut.decided(named.decision).model_dump(),
-            candidates=[CandidateOut.like(candidate) for candidate in named.candidates],
+            **build_face_fields(recognized_face.described),
+            **DecisionOut.from_decision(recognized_face.decision).model_dump(),
+            candidates=[CandidateOut.from_attributes(candidate) for candidate in recognized_face.candidates],
         )
 
 
-class RecognitionOut(Wire):
+class RecognitionOut(ApiModel):
     """Every face of a photo, left to right; no face is an empty list."""
 
     collection_id: UUID
@@ -64,31 +66,31 @@ class RecognitionOut(Wire):
     faces: list[RecognizedFaceOut]
 
     @classmethod
-    def of(cls, recognition: Recognition) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, recognition: Recognition) -> Self:
+        """Build the response from a service result."""
         return cls(
             collection_id=recognition.collection.id,
-            contract_id=recognition.collection.contract_id,
-            photo=PhotoOut.like(recognition.analysis),
-            faces=[RecognizedFaceOut.named(face) for face in recognition.faces],
+            contract_id=recognition.collection.space_id,
+            photo=PhotoOut.from_attributes(recognition.analysis),
+            faces=[RecognizedFaceOut.from_domain(face) for face in recognition.faces],
         )
 
 
-class AcceptedOut(Wire):
+class AcceptedOut(ApiModel):
     """A photo that was enrolled."""
 
     photo: int = Field(description="Which of the photos, from 0.")
     filename: str | None
     face: FaceOut
-    liveness: LivenessOut | None = Field(None, description="Null unless liveness was asked for.")
+    liveness: LivenessOut | None = Field(None, description="Null unless liveness was requested.")
 
 
-class RejectedOut(Wire):
+class RejectedOut(ApiModel):
     """A photo that was not enrolled, and why."""
 
     photo: int = Field(description="Which of the photos, from 0.")
     filename: str | None
-    reasons: list[str] = Field(description="Stable words.", examples=[["too_blurred"]])
+    reasons: list[str] = Field(description="Stable reason codes.", examples=[["too_blurred"]])
     detail: str
     person_id: UUID | None = Field(None, description="Who has this face already.")
     similarity: Cosine | None = None
@@ -97,8 +99,8 @@ class RejectedOut(Wire):
     format: str | None = Field(None, description="What the file is, when its format is not read.")
 
     @classmethod
-    def of(cls, rejected: RejectedPhoto) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, rejected: RejectedPhoto) -> Self:
+        """Build the response from a service result."""
         return cls(
             photo=rejected.photo,
             filename=rejected.filename,
@@ -108,7 +110,7 @@ class RejectedOut(Wire):
         )
 
 
-class RegistrationOut(Wire):
+class RegistrationOut(ApiModel):
     """The outcome of a registration."""
 
     collection_id: UUID
@@ -119,23 +121,23 @@ class RegistrationOut(Wire):
     rejected: list[RejectedOut]
 
     @classmethod
-    def of(cls, done: Registered) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, done: RegistrationResult) -> Self:
+        """Build the response from a service result."""
         return cls(
             collection_id=done.collection.id,
-            person=PersonOut.like(done.person),
+            person=PersonOut.from_attributes(done.person),
             created=done.created,
-            consent=ConsentOut.like(done.consent),
+            consent=ConsentOut.from_attributes(done.consent),
             accepted=[
                 AcceptedOut(
                     photo=face.photo,
                     filename=face.filename,
-                    face=FaceOut.like(face.face),
-                    liveness=LivenessOut.like(face.liveness) if face.liveness else None,
+                    face=FaceOut.from_attributes(face.face),
+                    liveness=LivenessOut.from_attributes(face.liveness) if face.liveness else None,
                 )
                 for face in done.accepted
             ],
-            rejected=[RejectedOut.of(photo) for photo in done.rejected],
+            rejected=[RejectedOut.from_domain(photo) for photo in done.rejected],
         )
 
 
@@ -148,14 +150,14 @@ class ComparisonOut(DecisionOut):
     second: DetectedFaceOut
 
     @classmethod
-    def compared(cls, comparison: Comparison) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, comparison: PhotoComparison) -> Self:
+        """Build the response from a service result."""
         return cls(
-            **DecisionOut.decided(comparison.decision).model_dump(),
+            **DecisionOut.from_decision(comparison.decision).model_dump(),
             similarity=comparison.similarity,
             probability=comparison.probability,
-            first=DetectedFaceOut.detected(comparison.first),
-            second=DetectedFaceOut.detected(comparison.second),
+            first=DetectedFaceOut.from_face(comparison.first),
+            second=DetectedFaceOut.from_face(comparison.second),
         )
 
 
@@ -168,14 +170,14 @@ class VerificationOut(DecisionOut):
     face: DetectedFaceOut
 
     @classmethod
-    def verified(cls, verification: Verification) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, verification: Verification) -> Self:
+        """Build the response from a service result."""
         return cls(
-            **DecisionOut.decided(verification.decision).model_dump(),
+            **DecisionOut.from_decision(verification.decision).model_dump(),
             person_id=verification.person.id,
             similarity=verification.similarity,
             probability=verification.probability,
-            face=DetectedFaceOut.detected(verification.face),
+            face=DetectedFaceOut.from_face(verification.face),
         )
 
 
@@ -185,42 +187,42 @@ class EmbeddedFaceOut(DetectedFaceOut):
     vector: list[float] = Field(description="Unit length, float32.")
 
     @classmethod
-    def embedded(cls, face: domain.DescribedFace) -> Self:
-        """Translate a domain value."""
-        return cls(**face_fields(face), vector=face.vector.tolist())
+    def from_face(cls, face: domain.DescribedFace) -> Self:
+        """Build the response from a domain value."""
+        return cls(**build_face_fields(face), vector=face.vector.tolist())
 
 
-class EmbeddingsOut(Wire):
+class EmbeddingsOut(ApiModel):
     """The vectors of a photo's faces, left to right; nothing is stored."""
 
-    contract_id: str = Field(description="Vectors of two contracts must not be compared.")
+    contract_id: str = Field(description="Embedding space; vectors of two spaces must not be compared.")
     dimension: int
     photo: PhotoOut
     faces: list[EmbeddedFaceOut]
 
     @classmethod
-    def of(cls, analysis: domain.Analysis, contract: domain.Contract) -> Self:
-        """Translate domain values."""
+    def from_domain(cls, analysis: domain.Analysis, space: domain.EmbeddingSpace) -> Self:
+        """Build the response from domain values."""
         return cls(
-            contract_id=contract.id,
-            dimension=contract.dimension,
-            photo=PhotoOut.like(analysis),
-            faces=[EmbeddedFaceOut.embedded(face) for face in analysis.faces],
+            contract_id=space.id,
+            dimension=space.dimension,
+            photo=PhotoOut.from_attributes(analysis),
+            faces=[EmbeddedFaceOut.from_face(face) for face in analysis.faces],
         )
 
 
 Vector = Annotated[list[Number], Field(min_length=1, max_length=4096)]
 
 
-class SearchIn(Wire):
+class SearchIn(ApiModel):
     """A vector made earlier by `/v1/embeddings`."""
 
     collection: Name = "default"
-    contract_id: Name = Field(description="From the answer that held the vector.")
+    contract_id: Name = Field(description="From the response that held the vector.")
     vector: Vector
-    limit: Whole = Field(5, ge=1, le=MAX_CANDIDATES)
+    limit: WholeNumber = Field(5, ge=1, le=MAX_CANDIDATES)
 
-    def probe(self) -> domain.FloatArray:
+    def to_probe(self) -> domain.FloatArray:
         """Return the vector as an array; numbers beyond float32 become infinite, which the service refuses."""
         with np.errstate(over="ignore"):
             return np.asarray(self.vector, dtype=np.float64).astype(np.float32)

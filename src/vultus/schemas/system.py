@@ -1,24 +1,49 @@
-"""Health, version, models, audit and problems on the wire."""
+"""Health, version, models, audit and problems in responses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vultus.models.pipeline import FacePipeline
-from vultus.schemas.base import Cosine, Rate, Wire
+from vultus.schemas.base import ApiModel, Cosine, Rate
+from vultus.services.jobs import JobStatus
 
 
-class HealthOut(Wire):
-    """The service is there."""
+class HealthOut(ApiModel):
+    """The service is running."""
 
     status: str = "ok"
 
 
-class VersionOut(Wire):
+class JobOut(ApiModel):
+    """A background job of the server."""
+
+    name: str
+    interval_s: float | None = Field(description="Pause between two runs; null for a job that waits for work.")
+    last_success_at: datetime | None
+    consecutive_failures: int
+    is_overdue: bool = Field(description="Whether it has not succeeded for much longer than its interval.")
+
+
+class ReadinessOut(ApiModel):
+    """Requests can be served; `degraded` when a background job is overdue."""
+
+    status: Literal["ok", "degraded"]
+    jobs: list[JobOut]
+
+    @classmethod
+    def from_statuses(cls, statuses: Sequence[JobStatus]) -> Self:
+        """Build the response from the jobs that run."""
+        jobs = [JobOut.from_attributes(status) for status in statuses]
+        return cls(status="degraded" if any(job.is_overdue for job in jobs) else "ok", jobs=jobs)
+
+
+class VersionOut(ApiModel):
     """What is running."""
 
     name: str = "vultus"
@@ -26,15 +51,15 @@ class VersionOut(Wire):
     api: str = "v1"
 
 
-class OperatingPointOut(Wire):
+class OperatingPointOut(ApiModel):
     """The cosine threshold measured for a false match rate."""
 
     false_match_rate: Rate
     threshold: Cosine
 
 
-class ModelOut(Wire):
-    """The networks in use and what one may do with them."""
+class ModelOut(ApiModel):
+    """The networks in use and their licences."""
 
     pack: str
     detector: str
@@ -51,19 +76,19 @@ class ModelOut(Wire):
     margin: Cosine
 
     @classmethod
-    def of(cls, pipeline: FacePipeline) -> Self:
-        """Translate a loaded pack."""
-        parts = (pipeline.pack.detector, pipeline.pack.embedder)
+    def from_pipeline(cls, pipeline: FacePipeline) -> Self:
+        """Build the response from a loaded pack."""
+        networks = (pipeline.pack.detector, pipeline.pack.embedder)
         return cls(
             pack=pipeline.pack.name,
-            detector=parts[0].name,
-            embedder=parts[1].name,
-            contract_id=pipeline.contract.id,
-            dimension=pipeline.contract.dimension,
-            preprocessing=pipeline.contract.preprocessing,
-            licences={part.name: part.licence.name for part in parts},
-            papers={part.name: part.paper for part in parts},
-            commercial_use=pipeline.pack.commercial_use,
+            detector=networks[0].name,
+            embedder=networks[1].name,
+            contract_id=pipeline.space.id,
+            dimension=pipeline.space.dimension,
+            preprocessing=pipeline.space.preprocessing,
+            licences={part.name: part.licence.name for part in networks},
+            papers={part.name: part.paper for part in networks},
+            commercial_use=pipeline.pack.is_commercial_use_allowed,
             runtime=pipeline.runtime,
             operating_points=[
                 OperatingPointOut(false_match_rate=rate, threshold=threshold)
@@ -74,7 +99,7 @@ class ModelOut(Wire):
         )
 
 
-class AuditOut(Wire):
+class AuditOut(ApiModel):
     """Something that was written: who, what, when; ids and counts only."""
 
     id: UUID
@@ -88,7 +113,7 @@ class AuditOut(Wire):
     detail: dict[str, Any]
 
 
-class FieldProblem(Wire):
+class FieldProblem(ApiModel):
     """One wrong field."""
 
     path: str = Field(examples=["body.consent.purpose"])

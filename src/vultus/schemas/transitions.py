@@ -1,4 +1,4 @@
-"""A collection on its way to another network, on the wire."""
+"""Model migration of a collection: requests and responses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from uuid import UUID
 from pydantic import Field
 
 from vultus.domain import Verdict
-from vultus.schemas.base import Cosine, Measure, Name, Number, Wire
+from vultus.schemas.base import ApiModel, Cosine, Measure, Name, Number
 from vultus.schemas.galleries import CollectionOut
-from vultus.services.migration.backfill import Supplied
+from vultus.services.migration.backfill import ResubmissionOutcome
 from vultus.services.migration.comparison import ComparisonReport
-from vultus.services.migration.migration import Finished, Switched, TransitionState
+from vultus.services.migration.migration import CutoverResult, FinishedMigration, MigrationState
 
 
-class TransitionIn(Wire):
-    """Where a collection shall go."""
+class TransitionIn(ApiModel):
+    """Target of a migration."""
 
     pack: Name = Field(description="A loaded pack.", examples=["yunet+sface"])
     shadow_share: Number = Field(
@@ -25,96 +25,96 @@ class TransitionIn(Wire):
     )
 
 
-class SideOut(Wire):
-    """How complete a contract is; faces and persons whose consent has ended are not counted."""
+class SideOut(ApiModel):
+    """Coverage of an embedding space; faces and persons whose consent has ended are not counted."""
 
     contract_id: str
-    faces: int = Field(description="Faces with a template of it.")
+    faces: int = Field(description="Faces with a template in it.")
     missing: int = Field(description="Faces without one.")
     pending: int = Field(description="Of the missing, those not yet tried.")
     failed: dict[str, int] = Field(description="Of the missing by reason: no_crop, no_face, wrong_key, damaged, error.")
-    persons_missing: int = Field(description="Persons with faces, but none that a search of this contract finds.")
+    persons_missing: int = Field(description="Persons with faces, but none that a search of this space finds.")
 
 
-class TransitionOut(Wire):
-    """How far a collection is on its way to another network."""
+class TransitionOut(ApiModel):
+    """Progress of a collection's migration."""
 
     collection_id: UUID
-    target_contract_id: str = Field(description="Where it goes, whichever contract is searched now.")
+    target_contract_id: str = Field(description="Target embedding space, whichever is searched now.")
     begun_at: datetime
-    switched_at: datetime | None = Field(description="When the searched contract changed last.")
+    switched_at: datetime | None = Field(description="When the searched space changed last.")
     shadow_share: Measure
-    active: SideOut = Field(description="The contract that is searched.")
-    second: SideOut = Field(description="The other one, that enrolment writes too.")
+    active: SideOut = Field(description="The embedding space that is searched.")
+    second: SideOut = Field(description="The other one, which enrolment writes too.")
     crops: int = Field(description="Faces with a retained crop.")
 
     @classmethod
-    def of(cls, state: TransitionState) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, state: MigrationState) -> Self:
+        """Build the response from a service result."""
         return cls(
             collection_id=state.collection.id,
-            target_contract_id=state.transition.contract_id,
-            begun_at=state.transition.begun_at,
-            switched_at=state.transition.switched_at,
-            shadow_share=state.transition.shadow_share,
-            active=SideOut.like(state.active),
-            second=SideOut.like(state.second),
+            target_contract_id=state.migration.target_space_id,
+            begun_at=state.migration.begun_at,
+            switched_at=state.migration.switched_at,
+            shadow_share=state.migration.shadow_share,
+            active=SideOut.from_attributes(state.active),
+            second=SideOut.from_attributes(state.second),
             crops=state.crops,
         )
 
 
-class SwitchedOut(Wire):
+class SwitchedOut(ApiModel):
     """What the switch changed."""
 
     previous_contract_id: str
-    collection: CollectionOut = Field(description="As it is now: the other contract, and the policy in its cosines.")
+    collection: CollectionOut = Field(description="As it is now: the other space, and the policy in its cosines.")
     persons_left_behind: int = Field(description="Persons with faces, but none that is found now.")
     took_ms: Measure = Field(description="From the request to the commit, the wait for other writers included.")
 
     @classmethod
-    def of(cls, done: Switched) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, done: CutoverResult) -> Self:
+        """Build the response from a service result."""
         return cls(
-            previous_contract_id=done.before.contract_id,
-            collection=CollectionOut.of(done.collection),
-            persons_left_behind=done.left_behind,
+            previous_contract_id=done.before.space_id,
+            collection=CollectionOut.from_domain(done.collection),
+            persons_left_behind=done.unmigrated_persons,
             took_ms=done.took_ms,
         )
 
 
-class FinishedOut(Wire):
-    """What the end of a transition removed."""
+class FinishedOut(ApiModel):
+    """What the end of a migration removed."""
 
     collection: CollectionOut
     removed_contract_id: str
     templates: int = Field(description="Templates removed.")
-    faces_lost: int = Field(description="Faces that had no other template, gone with their crops.")
+    faces_lost: int = Field(description="Faces that had no other template, deleted with their crops.")
     persons_left_behind: int = Field(description="Persons who lost their last face; they stay as persons.")
 
     @classmethod
-    def of(cls, done: Finished) -> Self:
-        """Translate the service's value."""
+    def from_domain(cls, done: FinishedMigration) -> Self:
+        """Build the response from a service result."""
         return cls(
-            collection=CollectionOut.of(done.collection),
-            removed_contract_id=done.removed_contract_id,
+            collection=CollectionOut.from_domain(done.collection),
+            removed_contract_id=done.removed_space_id,
             templates=done.templates,
             faces_lost=done.faces_lost,
-            persons_left_behind=done.left_behind,
+            persons_left_behind=done.unmigrated_persons,
         )
 
 
-class LeftBehindOut(Wire):
-    """A person no search finds under the contract."""
+class LeftBehindOut(ApiModel):
+    """An unmigrated person: no search of the target space finds them."""
 
     person_id: UUID
     external_id: str | None
     name: str | None
-    faces: int = Field(description="Faces they have under another contract.")
-    reasons: list[str] = Field(description="Why these were not carried over; empty for those not yet tried.")
+    faces: int = Field(description="Faces they have in another space.")
+    reasons: list[str] = Field(description="Why these could not be backfilled; empty for those not yet tried.")
 
 
-class SuppliedOut(Wire):
-    """What became of a photo."""
+class SuppliedOut(ApiModel):
+    """Outcome of a resubmitted photo."""
 
     photo: int = Field(description="Which of the photos, from 0.")
     filename: str | None
@@ -124,24 +124,24 @@ class SuppliedOut(Wire):
     faces: list[UUID] = Field(description="Faces that came from these bytes.")
 
 
-class SuppliesOut(Wire):
-    """What became of every photo."""
+class SuppliesOut(ApiModel):
+    """Outcome of every resubmitted photo."""
 
     photos: list[SuppliedOut]
 
     @classmethod
-    def of(cls, supplied: tuple[Supplied, ...]) -> Self:
-        """Translate the service's values."""
+    def from_domain(cls, supplied: tuple[ResubmissionOutcome, ...]) -> Self:
+        """Build the response from service results."""
         return cls(
             photos=[
-                SuppliedOut(photo=one.photo, filename=one.filename, outcome=one.outcome, faces=list(one.faces))
-                for one in supplied
+                SuppliedOut(photo=photo.photo, filename=photo.filename, outcome=photo.outcome, faces=list(photo.faces))
+                for photo in supplied
             ]
         )
 
 
-class OpinionOut(Wire):
-    """What a contract says about a face."""
+class OpinionOut(ApiModel):
+    """Result of one embedding space for a face."""
 
     verdict: Verdict
     person_id: UUID | None = Field(description="The closest person.")
@@ -150,26 +150,26 @@ class OpinionOut(Wire):
     right: bool = Field(description="It named the face's own person or, if they have no other face, nobody.")
 
 
-class DisagreementOut(Wire):
-    """A face about which the contracts disagree."""
+class DisagreementOut(ApiModel):
+    """A face about which the embedding spaces disagree."""
 
     face_id: UUID
     person_id: UUID
-    kind: str = Field(description="other_person, or the two verdicts, the active contract's first.")
+    kind: str = Field(description="other_person, or the two verdicts, the active space's first.")
     active: OpinionOut
     second: OpinionOut
 
 
-class ShadowDisagreementOut(Wire):
-    """A recognition the contracts answered differently; ids and scores by contract, null where no face was seen."""
+class ShadowDisagreementOut(ApiModel):
+    """A recognition with different results; ids and scores by embedding space, null where no face was found."""
 
     at: datetime
     kind: str
     answers: dict[str, dict[str, Any] | None]
 
 
-class ShadowOut(Wire):
-    """Faces of recognitions answered by both contracts."""
+class ShadowOut(ApiModel):
+    """Faces of recognitions answered in both embedding spaces."""
 
     share: Measure
     compared: int
@@ -177,20 +177,20 @@ class ShadowOut(Wire):
     disagreements: list[ShadowDisagreementOut] = Field(description="The latest hundred, newest first.")
 
 
-class ContractComparisonOut(Wire):
-    """Enrolled faces, each searched for among all others under both contracts."""
+class ContractComparisonOut(ApiModel):
+    """Enrolled faces, each searched for among all others in both embedding spaces."""
 
     active_contract_id: str
     second_contract_id: str
     compared: int
     agreed: int
     kinds: dict[str, int] = Field(description="Disagreements by kind.")
-    active_wrong: int = Field(description="Faces about which the searched contract is wrong.")
-    second_wrong: int = Field(description="Faces about which the other contract is wrong.")
+    active_wrong: int = Field(description="Faces about which the searched space is wrong.")
+    second_wrong: int = Field(description="Faces about which the other space is wrong.")
     disagreements: list[DisagreementOut]
     shadow: ShadowOut
 
     @classmethod
-    def of(cls, report: ComparisonReport) -> Self:
-        """Translate the service's value."""
-        return cls.like(report)
+    def from_domain(cls, report: ComparisonReport) -> Self:
+        """Build the response from a service result."""
+        return cls.from_attributes(report)

@@ -1,1 +1,1 @@
-"""The product's rules: registration, recognition, verification, consent, erasure, access."""
+"""Business rules: registration, recognition, verification, consent, erasure, access."""

@@ -6,86 +6,77 @@ import hashlib
 import secrets
 from typing import TYPE_CHECKING
 
-from vultus.domain import Actor, ApiKey, Role
-from vultus.errors import ForbiddenError, UnauthenticatedError
+from vultus.domain import ApiKey, Permission, Principal, Role
+from vultus.errors import UnauthenticatedError
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
 
-PREFIX = "vultus_"
+KEY_PREFIX = "vultus_"
 SECRET_BYTES = 32
 
 
-def digest_of(secret: str) -> bytes:
+def compute_digest(secret: str) -> bytes:
     """Return the SHA-256 of a secret.
 
-    The secret has 256 random bits, so a fast hash is enough: there is nothing to guess from a dictionary.
+    The secret has 256 random bits, so a fast hash is sufficient: no dictionary attack is possible.
     """
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
-class Access:
-    """Who may do what."""
+class AccessService:
+    """Authenticates API keys and authorizes their roles."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def authenticate(self, secret: str | None) -> ApiKey:
-        """Return the live key with this secret.
+        """Return the key with this secret, unless it is revoked.
 
-        The lookup is by digest, through an index: its time depends on the digest of what was sent, which says nothing
-        about the stored secrets.
+        The lookup is by digest, through an index: its duration depends on the digest of the value sent, which reveals
+        nothing about the stored secrets.
 
         Raises:
-            UnauthenticatedError: No key was sent, or it is unknown or revoked; the three are told apart only in
-                whether a key was sent.
+            UnauthenticatedError: No key was sent, or it is unknown or revoked; the error does not distinguish the last
+                two.
         """
         if not secret:
             raise UnauthenticatedError("Send an API key: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
-        async with self._database.look() as work:
-            key = await work.keys.by_digest(digest_of(secret))
+        async with self._database.hot_queries() as work:
+            key = await work.keys.find_key_by_digest(compute_digest(secret))
         if key is None or key.revoked_at is not None:
             raise UnauthenticatedError("The API key is unknown or revoked.")
         return key
 
-    @staticmethod
-    def authorize(key: ApiKey, needed: Role) -> None:
-        """Check the key's role.
-
-        Raises:
-            ForbiddenError: The role does not include the needed one.
-        """
-        if not key.role.allows(needed):
-            raise ForbiddenError(
-                f"This needs a key with role '{needed}'; this key has '{key.role}'.", needed=needed.value
-            )
-
-    async def create(self, name: str, role: Role, *, actor: Actor) -> tuple[ApiKey, str]:
-        """Make a key and return it with its secret, which is not stored and cannot be shown again."""
-        secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        async with self._database.work() as work:
-            key = await work.keys.add(name=name, role=role, secret_sha256=digest_of(secret))
-            await work.audit.add(actor, "key.created", object_id=key.id, detail={"role": role.value})
+    async def create_key(self, principal: Principal, name: str, role: Role) -> tuple[ApiKey, str]:
+        """Create a key and return it with its secret, which is not stored and cannot be shown again."""
+        principal.require(Permission.KEYS)
+        secret = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        async with self._database.transaction() as work:
+            key = await work.keys.add_key(name=name, role=role, secret_sha256=compute_digest(secret))
+            await work.audit.add_entry(principal, "key.created", object_id=key.id, detail={"role": role.value})
         return key, secret
 
-    async def ensure_first(self) -> str | None:
-        """Make an administrator's key if there has never been a key, and return its secret."""
-        async with self._database.work(read_only=True) as work:
-            if await work.keys.page(after=None, limit=1):
+    async def bootstrap_admin_key(self) -> str | None:
+        """Create an administrator's key if no key was ever created, and return its secret; None otherwise."""
+        async with self._database.transaction(read_only=True) as work:
+            if await work.keys.list_keys(after=None, limit=1):
                 return None
-        _, secret = await self.create("administrator", Role.ADMIN, actor=Actor("setup"))
+        _, secret = await self.create_key(Principal.from_process("setup"), "administrator", Role.ADMIN)
         return secret
 
-    async def page(self, *, after: UUID | None, limit: int) -> tuple[ApiKey, ...]:
-        """Return keys in order of creation, revoked ones too."""
-        async with self._database.work(read_only=True) as work:
-            return await work.keys.page(after=after, limit=limit)
+    async def list_keys(self, principal: Principal, *, after: UUID | None, limit: int) -> tuple[ApiKey, ...]:
+        """Return keys in order of creation, including revoked ones."""
+        principal.require(Permission.KEYS)
+        async with self._database.transaction(read_only=True) as work:
+            return await work.keys.list_keys(after=after, limit=limit)
 
-    async def revoke(self, key_id: UUID, *, actor: Actor) -> ApiKey:
-        """Make a key useless from now on."""
-        async with self._database.work() as work:
-            key = await work.keys.revoke(key_id)
-            await work.audit.add(actor, "key.revoked", object_id=key_id)
+    async def revoke_key(self, principal: Principal, key_id: UUID) -> ApiKey:
+        """Revoke a key, effective immediately."""
+        principal.require(Permission.KEYS)
+        async with self._database.transaction() as work:
+            key = await work.keys.revoke_key(key_id)
+            await work.audit.add_entry(principal, "key.revoked", object_id=key_id)
         return key

@@ -1,4 +1,4 @@
-"""Isolated galleries: create, find, change, drop."""
+"""Collections: isolated galleries."""
 
 from __future__ import annotations
 
@@ -7,104 +7,104 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from vultus.domain import Actor, Calibration, Collection, DecisionPolicy, Graph
+from vultus.domain import Calibration, Collection, DecisionPolicy, HnswGraph, Permission, Principal
 from vultus.domain.decision import DEFAULT_FMR
-from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from vultus.db.database import Database, Look, Work
+    from vultus.db.database import Database, UnitOfWork
     from vultus.domain import LivenessMode
     from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipelines import PipelineRegistry
     from vultus.services.crop_vault import CropVault
 
 DEFAULT_COLLECTION = "default"
 
-TRIES = 4
-"""Changes are made by people: more of them than this during one request are none."""
+MAX_ATTEMPTS = 4
+"""Attempts before a request gives up; administrative changes are rare."""
 
 Result = TypeVar("Result")
 
 
-async def find_collection(work: Look, reference: str) -> Collection:
-    """Return the collection with that id or name.
+def get_calibration(collection: Collection, pipeline: FacePipeline) -> Calibration:
+    """Return the calibration in effect for a collection: its own, or that of its pack."""
+    return collection.calibrations.get(pipeline.space.id, pipeline.calibration)
+
+
+def check_same_space(collection: Collection, space_id: str) -> None:
+    """Raise unless a collection's vectors are in an embedding space.
 
     Raises:
-        NotFoundError: There is none.
+        EmbeddingSpaceMismatchError: They are in another one.
     """
-    try:
-        key = UUID(reference)
-    except ValueError:
-        return await work.collections.by_name(reference)
-    return await work.collections.get(key)
-
-
-def calibration_of(collection: Collection, pipeline: FacePipeline) -> Calibration:
-    """Return the thresholds that hold for a collection: its own, or those its pack was measured with."""
-    return collection.calibrations.get(pipeline.contract.id, pipeline.calibration)
-
-
-def check_contract(collection: Collection, contract_id: str) -> None:
-    """Refuse to compare vectors of two contracts.
-
-    Raises:
-        ContractMismatchError: The collection holds vectors of another network.
-    """
-    if collection.contract_id != contract_id:
-        raise ContractMismatchError(
-            f"Collection '{collection.name}' holds vectors of contract '{collection.contract_id}', "
-            f"not of '{contract_id}'. Use the network it was created with, or another collection.",
-            expected=collection.contract_id,
-            got=contract_id,
+    if collection.space_id != space_id:
+        raise EmbeddingSpaceMismatchError(
+            f"Collection '{collection.name}' holds vectors of contract '{collection.space_id}', "
+            f"not of '{space_id}'. Use the network it was created with, or another collection.",
+            expected=collection.space_id,
+            got=space_id,
         )
 
 
-class _MovedError(Exception):
-    """The collection asks for more than the photos were described for; carries it as it is now."""
+class CollectionChangedError(Exception):
+    """The collection changed after the photo was analyzed.
 
-    def __init__(self, now: Collection) -> None:
+    Attributes:
+        current: The collection in its current state.
+    """
+
+    def __init__(self, current: Collection) -> None:
         super().__init__()
-        self.now = now
+        self.current = current
 
 
-def check_searched(before: Collection, now: Collection, liveness: LivenessMode) -> None:
-    """Go back to the photo, in `under_contract`, if a search would compare vectors of another contract.
+def ensure_same_search_space(before: Collection, current: Collection, liveness: LivenessMode) -> None:
+    """Request a retry by `retry_if_collection_changed` if the collection's active embedding space changed.
 
-    Likewise if the policy asks for more by now than the mode of liveness the photo was looked at with.
+    Likewise if its policy now requires a stricter liveness mode than the photo was analyzed with.
+
+    Raises:
+        CollectionChangedError: The photo must be analyzed again.
     """
-    if before.contract_id != now.contract_id or liveness.at_least(now.policy.liveness) is not liveness:
-        raise _MovedError(now)
+    if before.space_id != current.space_id or liveness.get_stricter_mode(current.policy.liveness) is not liveness:
+        raise CollectionChangedError(current)
 
 
-def check_written(before: Collection, now: Collection, liveness: LivenessMode) -> None:
-    """Go back to the photo, in `under_contract`, if templates of other contracts, or crops, are to be written.
+def ensure_same_write_spaces(before: Collection, current: Collection, liveness: LivenessMode) -> None:
+    """Request a retry by `retry_if_collection_changed` if the second embedding space changed or crops are now kept.
 
-    Likewise in the cases of `check_searched`.
+    Likewise in the cases of `ensure_same_search_space`.
+
+    Raises:
+        CollectionChangedError: The photo must be analyzed again.
     """
-    check_searched(before, now, liveness)
-    crops_wanted = now.policy.keep_crops and not before.policy.keep_crops
-    if before.second_contract_id != now.second_contract_id or crops_wanted:
-        raise _MovedError(now)
+    ensure_same_search_space(before, current, liveness)
+    crops_missing = current.policy.keep_crops and not before.policy.keep_crops
+    if before.second_space_id != current.second_space_id or crops_missing:
+        raise CollectionChangedError(current)
 
 
-async def under_contract(home: Collection, act: Callable[[Collection], Awaitable[Result]]) -> Result:
-    """Do what needs a photo described first and a transaction afterwards, again if one of the checks says so.
+async def retry_if_collection_changed(
+    collection: Collection, operation: Callable[[Collection], Awaitable[Result]]
+) -> Result:
+    """Run an operation that analyzes photos and then opens a transaction; repeat it if the collection changed between.
 
     Args:
-        home: The collection as it was found.
-        act: Given the collection, describes the photo by its contracts; its transaction calls one of the checks.
+        collection: The collection as it was read.
+        operation: Analyzes the photos in the collection's embedding spaces, then calls `ensure_same_search_space` or
+            `ensure_same_write_spaces` in its transaction.
 
     Raises:
         OverloadedError: The collection keeps changing.
     """
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         try:
-            return await act(home)
-        except _MovedError as moved:
-            home = moved.now
-    raise OverloadedError(f"Collection '{home.name}' keeps changing; try again.")
+            return await operation(collection)
+        except CollectionChangedError as changed:
+            collection = changed.current
+    raise OverloadedError(f"Collection '{collection.name}' keeps changing; try again.")
 
 
 def _check_name(name: str) -> None:
@@ -113,183 +113,185 @@ def _check_name(name: str) -> None:
         raise InvalidInputError("A collection's name must not look like an id; choose a word.")
 
 
-def _default_policy(pipeline: FacePipeline) -> DecisionPolicy:
+def _build_default_policy(pipeline: FacePipeline) -> DecisionPolicy:
     return DecisionPolicy(enrol=pipeline.enrol_rule, recognize=pipeline.recognize_rule, target_fmr=DEFAULT_FMR)
 
 
-class Collections:
-    """Collections by id or name."""
+class CollectionService:
+    """Creates, reads, updates and deletes collections, by id or name."""
 
-    def __init__(self, database: Database, pipelines: Pipelines, vault: CropVault) -> None:
+    def __init__(self, database: Database, pipelines: PipelineRegistry, vault: CropVault) -> None:
         self._database = database
         self._pipelines = pipelines
         self._vault = vault
 
-    def default_policy(self, pack: str | None = None) -> DecisionPolicy:
-        """Return the policy of a collection that asks for nothing else.
+    def get_default_policy(self, pack: str | None = None) -> DecisionPolicy:
+        """Return the policy of a collection with default settings.
 
         Raises:
             NotFoundError: The pack is not loaded.
         """
-        return _default_policy(self._pipeline(pack))
+        return _build_default_policy(self._get_pack_pipeline(pack))
 
-    async def default_policy_of(self, reference: str) -> DecisionPolicy:
-        """Return the policy a collection had if it asked for nothing else.
-
-        Raises:
-            NotFoundError: There is no such collection.
-            PackNotLoadedError: The pack that makes its vectors is not loaded.
-        """
-        return _default_policy(await self.pipeline_of(reference))
-
-    async def pipeline_of(self, reference: str) -> FacePipeline:
-        """Return what makes a collection's vectors.
+    async def get_collection_default_policy(self, principal: Principal, reference: str) -> DecisionPolicy:
+        """Return the policy that an existing collection would have with default settings.
 
         Raises:
             NotFoundError: There is no such collection.
-            PackNotLoadedError: The pack that makes its vectors is not loaded.
+            PackNotLoadedError: The pack that produces its vectors is not loaded.
         """
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, reference)
-        return self._pipelines.of(home.contract_id)
+        return _build_default_policy(await self.get_pipeline(principal, reference))
 
-    async def create(
+    async def get_pipeline(self, principal: Principal, reference: str) -> FacePipeline:
+        """Return the pipeline that produces a collection's vectors.
+
+        Raises:
+            NotFoundError: There is no such collection.
+            PackNotLoadedError: The pack that produces its vectors is not loaded.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.READ)
+        return self._pipelines.get_pipeline_for_space(collection.space_id)
+
+    async def create_collection(
         self,
+        principal: Principal,
         name: str,
         *,
-        actor: Actor,
         pack: str | None = None,
         policy: DecisionPolicy | None = None,
         retention_days: int | None = None,
     ) -> Collection:
-        """Create an empty collection that pins the contract of a loaded pack, the default one unless told.
+        """Create an empty collection in the embedding space of a loaded pack, by default the default one.
 
         Raises:
             AlreadyExistsError: The name is taken.
             NotFoundError: The pack is not loaded.
         """
+        principal.require(Permission.CONFIGURE)
         _check_name(name)
-        pipeline = self._pipeline(pack)
-        async with self._database.work() as work:
-            made = await work.collections.add(
+        pipeline = self._get_pack_pipeline(pack)
+        async with self._database.transaction() as work:
+            created = await work.collections.add_collection(
                 name=name,
-                contract_id=pipeline.contract.id,
-                policy=policy or _default_policy(pipeline),
+                space_id=pipeline.space.id,
+                policy=policy or _build_default_policy(pipeline),
                 retention_days=retention_days,
             )
-            await self._keep_crops(work, made)
-            await work.audit.add(actor, "collection.created", collection_id=made.id)
-        return made
+            await self._apply_crop_policy(work, created)
+            await work.audit.add_entry(principal, "collection.created", collection_id=created.id)
+        return created
 
-    async def ensure_default(self) -> Collection:
-        """Return the collection `default`, creating it on first use of an installation."""
-        async with self._database.work() as work:
+    async def ensure_default_collection(self) -> Collection:
+        """Return the collection `default`; create it if the installation does not have it."""
+        async with self._database.transaction() as work:
             pipeline = self._pipelines.default
-            return await work.collections.ensure(
-                name=DEFAULT_COLLECTION, contract_id=pipeline.contract.id, policy=_default_policy(pipeline)
+            return await work.collections.ensure_collection(
+                name=DEFAULT_COLLECTION, space_id=pipeline.space.id, policy=_build_default_policy(pipeline)
             )
 
-    async def get(self, reference: str) -> tuple[Collection, int, int]:
-        """Return a collection with its numbers of persons and of faces."""
-        async with self._database.work(read_only=True) as work:
-            found = await find_collection(work, reference)
-            persons, faces = await work.collections.counts(found.id)
+    async def get_collection_with_counts(self, principal: Principal, reference: str) -> tuple[Collection, int, int]:
+        """Return a collection, its number of persons and its number of faces."""
+        async with self._database.transaction(read_only=True) as work:
+            found = await work.open(reference, principal, Permission.RECOGNIZE)
+            persons, faces = await work.collections.count_persons_and_faces(found.id)
         return found, persons, faces
 
-    async def page(self, *, after: UUID | None, limit: int) -> tuple[Collection, ...]:
-        """Return collections in order of creation, those after the given id."""
-        async with self._database.work(read_only=True) as work:
-            return await work.collections.page(after=after, limit=limit)
+    async def list_collections(self, principal: Principal, *, after: UUID | None, limit: int) -> tuple[Collection, ...]:
+        """Return collections in order of creation, after the given id."""
+        principal.require(Permission.RECOGNIZE)
+        async with self._database.transaction(read_only=True) as work:
+            return await work.collections.list_collections(after=after, limit=limit, among=principal.collections)
 
-    async def change(
-        self, reference: str, *, actor: Actor, staying: frozenset[str] = frozenset(), **changes: Any
+    async def update_collection(
+        self, principal: Principal, reference: str, *, preserved_fields: frozenset[str] = frozenset(), **changes: Any
     ) -> Collection:
-        """Change a collection; faces stay, crops as long as the policy keeps them, a graph until `search` is set.
+        """Update a collection; faces stay, crops as long as the policy keeps them, a graph until `search` is set.
 
         Args:
             reference: Id or name.
-            actor: Who does it.
-            staying: Fields that a new policy takes over from the one there is.
+            principal: For the audit record.
+            preserved_fields: Fields that a new policy takes from the current one.
             changes: New values by field: name, policy, retention_days, search.
 
         Raises:
-            CropKeyError: The policy shall keep crops, but their key is not at hand.
+            CropKeyError: The new policy keeps crops, but their key is not available.
             ConflictError: The collection's graph is being built.
         """
         if "search" not in changes:
-            return await self._change(reference, actor, staying, changes)
-        found, _, _ = await self.get(reference)
-        async with self._database.graph_work(found.id) as graph:
-            changed = await self._change(str(found.id), actor, staying, changes)
-            await graph.drop()
+            return await self._apply_changes(principal, reference, preserved_fields, changes)
+        found, _, _ = await self.get_collection_with_counts(principal, reference)
+        async with self._database.open_hnsw_maintenance(found.id) as graph:
+            changed = await self._apply_changes(principal, str(found.id), preserved_fields, changes)
+            await graph.drop_index()
         return changed
 
-    async def _change(
-        self, reference: str, actor: Actor, staying: frozenset[str], changes: dict[str, Any]
+    async def _apply_changes(
+        self, principal: Principal, reference: str, preserved_fields: frozenset[str], changes: dict[str, Any]
     ) -> Collection:
-        async with self._database.work() as work:
-            found = await find_collection(work, reference)
-            await work.lock_collection(found.id)
+        async with self._database.transaction() as work:
+            found = await work.open(reference, principal, Permission.CONFIGURE)
             _check_name(changes.get("name", found.name))
-            if staying:
-                there = (await work.collections.get(found.id)).policy
-                changes["policy"] = replace(changes["policy"], **{name: getattr(there, name) for name in staying})
-            changed = await work.collections.change(found.id, **changes)
-            crops = await self._keep_crops(work, changed)
-            await work.audit.add(
-                actor,
+            if preserved_fields:
+                current_policy = (await work.collections.get_collection(found.id)).policy
+                changes["policy"] = replace(
+                    changes["policy"], **{name: getattr(current_policy, name) for name in preserved_fields}
+                )
+            changed = await work.collections.update_collection(found.id, **changes)
+            crops = await self._apply_crop_policy(work, changed)
+            await work.audit.add_entry(
+                principal,
                 "collection.changed",
                 collection_id=found.id,
                 detail={"fields": sorted(changes), **({"crops_deleted": crops} if crops else {})},
             )
         return changed
 
-    async def calibrate(
+    async def set_calibration(
         self,
+        principal: Principal,
         collection_id: UUID,
-        contract_id: str,
+        space_id: str,
         calibration: Calibration,
         *,
         target_fmr: float | None = None,
         target_fpir: float | None = None,
-        actor: Actor,
     ) -> Collection:
-        """Store thresholds measured on a collection; a target, if one is given, becomes the policy's.
+        """Store thresholds measured on a collection; a target, if given, replaces the policy's.
 
         Raises:
             NotFoundError: There is no such collection.
         """
-        async with self._database.work() as work:
-            await work.lock_collection(collection_id)
-            found = await work.collections.get(collection_id)
-            await work.collections.calibrate(found.id, contract_id, calibration)
+        async with self._database.transaction() as work:
+            found = await work.open(str(collection_id), principal, Permission.CALIBRATE)
+            await work.collections.set_calibration(found.id, space_id, calibration)
             if target_fmr is not None or target_fpir is not None:
                 aimed = replace(found.policy, threshold=None, target_fmr=target_fmr, target_fpir=target_fpir)
-                await work.collections.change(found.id, policy=aimed)
-            await work.audit.add(
-                actor,
+                await work.collections.update_collection(found.id, policy=aimed)
+            await work.audit.add_entry(
+                principal,
                 "collection.calibrated",
                 collection_id=found.id,
                 detail={
-                    "contract_id": contract_id,
+                    "contract_id": space_id,
                     "points": [list(point) for point in calibration.points],
                     "target_fmr": target_fmr,
                     "target_fpir": target_fpir,
                 },
             )
-            return await work.collections.get(found.id)
+            return await work.collections.get_collection(found.id)
 
-    async def search_along(self, collection_id: UUID, graph: Graph, *, actor: Actor) -> Collection:
-        """Have a collection searched along a graph, which is there, from the next request on.
+    async def set_search_graph(self, principal: Principal, collection_id: UUID, graph: HnswGraph) -> Collection:
+        """Search a collection through its existing HNSW graph from the next request on.
 
         Raises:
             NotFoundError: There is no such collection.
         """
-        async with self._database.work() as work:
-            await work.lock_collection(collection_id)
-            await work.collections.search_along(collection_id, graph)
-            await work.audit.add(
-                actor,
+        async with self._database.transaction() as work:
+            await work.open(str(collection_id), principal, Permission.CONFIGURE)
+            await work.collections.set_hnsw_graph(collection_id, graph)
+            await work.audit.add_entry(
+                principal,
                 "collection.changed",
                 collection_id=collection_id,
                 detail={
@@ -301,41 +303,41 @@ class Collections:
                     "lost": graph.loss.lost,
                 },
             )
-            return await work.collections.get(collection_id)
+            return await work.collections.get_collection(collection_id)
 
-    async def uncalibrate(self, reference: str, *, actor: Actor) -> None:
-        """Go back to the thresholds of the pack; the policy stays.
+    async def remove_calibration(self, principal: Principal, reference: str) -> None:
+        """Restore the thresholds of the pack; the policy stays.
 
         Raises:
             NotFoundError: There is no such collection, or it has no calibration of its own.
         """
-        async with self._database.work() as work:
-            found = await find_collection(work, reference)
-            if found.contract_id not in found.calibrations:
+        async with self._database.transaction() as work:
+            found = await work.open(reference, principal, Permission.CALIBRATE)
+            if found.space_id not in found.calibrations:
                 raise NotFoundError(f"Collection '{found.name}' has no calibration of its own; its pack's holds.")
-            await work.collections.calibrate(found.id, found.contract_id, None)
-            await work.audit.add(
-                actor,
+            await work.collections.set_calibration(found.id, found.space_id, None)
+            await work.audit.add_entry(
+                principal,
                 "collection.uncalibrated",
                 collection_id=found.id,
-                detail={"contract_id": found.contract_id},
+                detail={"contract_id": found.space_id},
             )
 
-    async def delete(self, reference: str, *, actor: Actor) -> None:
-        """Drop a collection with everybody in it."""
-        async with self._database.work() as work:
-            found = await find_collection(work, reference)
-            persons, faces = await work.collections.delete(found.id)
-            await work.audit.add(
-                actor, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
+    async def delete_collection(self, principal: Principal, reference: str) -> None:
+        """Delete a collection with its persons and faces."""
+        async with self._database.transaction() as work:
+            found = await work.open(reference, principal, Permission.CONFIGURE)
+            persons, faces = await work.collections.delete_collection(found.id)
+            await work.audit.add_entry(
+                principal, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
             )
 
-    async def _keep_crops(self, work: Work, home: Collection) -> int:
-        """Make sure that there is a key if the policy keeps crops, else delete them; return how many went."""
-        if home.policy.keep_crops:
-            await self._vault.key(work)
+    async def _apply_crop_policy(self, work: UnitOfWork, collection: Collection) -> int:
+        """Ensure that a key exists if the policy keeps crops, else delete them; return the number of crops deleted."""
+        if collection.policy.keep_crops:
+            await self._vault.load_sealing_key(work)
             return 0
-        return await work.crops.delete_all(home.id)
+        return await work.crops.delete_crops(collection.id)
 
-    def _pipeline(self, pack: str | None) -> FacePipeline:
-        return self._pipelines.default if pack is None else self._pipelines.named(pack)
+    def _get_pack_pipeline(self, pack: str | None) -> FacePipeline:
+        return self._pipelines.default if pack is None else self._pipelines.get_pipeline_for_pack(pack)

@@ -1,4 +1,4 @@
-"""Photos in, faces out: the analysis of uploads before any rule of the gallery applies."""
+"""Analysis of uploaded photos, before any rule of a collection applies."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from vultus.models.workers.pool import AnalysisPool
 
 
-LEAST_OVERLAP = 0.3
-"""Of the boxes two detectors draw around one face; one may draw the head, the other from brow to chin."""
+MIN_OVERLAP = 0.3
+"""IoU of two detectors' boxes of one face; one may box the whole head, the other only brow to chin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An uploaded file: its bytes, and the name it was sent with for the answer only."""
+    """An uploaded file: its bytes, and the name it was sent with, used only in the response."""
 
     content: bytes
     filename: str | None = None
 
 
-class Images:
-    """Detect and describe the faces of a photo."""
+class PhotoAnalyzer:
+    """Detects and embeds the faces of photos."""
 
     def __init__(self, pool: AnalysisPool, *, max_bytes: int) -> None:
         self._pool = pool
         self._max_bytes = max_bytes
 
-    async def analyze(
+    async def analyze_photo(
         self,
         photo: Photo,
         pipeline: FacePipeline,
@@ -46,77 +46,79 @@ class Images:
         crops: bool = False,
         liveness: LivenessMode = LivenessMode.OFF,
     ) -> Analysis:
-        """Return every face of a photo, left to right, with a crop and a judgement of liveness of each if wanted.
+        """Return every face of a photo, left to right, with a crop and a liveness result for each if requested.
 
         Raises:
             ImageError: The bytes are no usable image.
-            UnsupportedImageError: The format is not read.
+            UnsupportedImageError: The format is not supported.
             ImageTooLargeError: Too many bytes or pixels.
             OverloadedError: Too many photos are waiting.
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        watch = liveness is not LivenessMode.OFF
-        analysis = await self._pool.analyze(photo.content, pipeline, embed=embed, crops=crops, liveness=watch)
-        timing.record(analysis.timings_ms)
+        liveness_needed = liveness is not LivenessMode.OFF
+        analysis = await self._pool.analyze_photo(
+            photo.content, pipeline, embed=embed, crops=crops, liveness=liveness_needed
+        )
+        timing.record_stages(analysis.timings_ms)
         return analysis
 
-    def check_workers(self) -> None:
-        """Return if there is anybody to analyse photos.
+    def ensure_workers(self) -> None:
+        """Raise unless a worker can analyse photos.
 
         Raises:
-            UnavailableError: There is not, or the server is shutting down.
+            UnavailableError: No worker can, or the server is shutting down.
         """
-        self._pool.check_workers()
+        self._pool.ensure_workers()
 
-    def check_room(self) -> None:
-        """Return if a photo would be taken now: a caller need not send one for nothing.
-
-        Raises:
-            OverloadedError: Too many photos are waiting.
-        """
-        self._pool.check_room()
-
-    def place(self) -> AbstractContextManager[None]:
-        """Keep a place, for a moment, for the photo of a request that is read within the block.
+    def ensure_capacity(self) -> None:
+        """Raise unless the admission queue has room for a photo, so that no upload is read in vain.
 
         Raises:
             OverloadedError: Too many photos are waiting.
         """
-        return self._pool.place()
+        self._pool.ensure_capacity()
 
-    async def one_face(
+    def reserve_slot(self) -> AbstractContextManager[None]:
+        """Reserve a slot of the admission queue, for a short time, while the block reads the photo of a request.
+
+        Raises:
+            OverloadedError: Too many photos are waiting.
+        """
+        return self._pool.reserve_slot()
+
+    async def get_single_face(
         self, photo: Photo, pipeline: FacePipeline, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF
     ) -> DescribedFace:
         """Return the face of a photo that shows one person.
 
         Raises:
             NoFaceFoundError: There is none.
-            SeveralFacesError: There are several and the largest was not asked for.
+            SeveralFacesError: There are several and `largest` is not set.
         """
-        return pick_face(await self.analyze(photo, pipeline, liveness=liveness), largest=largest)
+        return pick_face(await self.analyze_photo(photo, pipeline, liveness=liveness), largest=largest)
 
 
-def rejected(face: DescribedFace, mode: LivenessMode) -> str | None:
-    """Return why a face is taken for a presentation attack, if liveness is required of it."""
+def find_attack(face: DescribedFace, mode: LivenessMode) -> str | None:
+    """Return the reason why a face counts as a presentation attack; None if it is live or liveness is not required."""
     if mode is not LivenessMode.REQUIRED or face.liveness is None or face.liveness.live:
         return None
     return face.liveness.reason.value
 
 
-def same_face(faces: Sequence[DescribedFace], box: Box) -> DescribedFace | None:
-    """Return the face another detector found where a box is, if any: it overlaps enough, or the box's middle is in it.
+def find_matching_face(faces: Sequence[DescribedFace], box: Box) -> DescribedFace | None:
+    """Return the face that another detector found at a box: it overlaps enough, or contains the centre of the box.
 
     Args:
-        faces: Of the same photo.
-        box: Of a face, in the same pixels.
+        faces: Faces of the same photo.
+        box: Box of a face, in the same pixels.
     """
-    best = max(faces, key=lambda face: face.face.box.overlap(box), default=None)
+    best = max(faces, key=lambda face: face.face.box.compute_iou(box), default=None)
     if best is None:
         return None
-    found, (across, down) = best.face.box, box.centre
-    middle = found.left <= across <= found.right and found.top <= down <= found.bottom
-    return best if middle or found.overlap(box) >= LEAST_OVERLAP else None
+    found, (x, y) = best.face.box, box.centre
+    contains_centre = found.left <= x <= found.right and found.top <= y <= found.bottom
+    return best if contains_centre or found.compute_iou(box) >= MIN_OVERLAP else None
 
 
 def pick_face(analysis: Analysis, *, largest: bool) -> DescribedFace:
@@ -124,7 +126,7 @@ def pick_face(analysis: Analysis, *, largest: bool) -> DescribedFace:
 
     Raises:
         NoFaceFoundError: There is none.
-        SeveralFacesError: There are several and the largest was not asked for.
+        SeveralFacesError: There are several and `largest` is not set.
     """
     if not analysis.faces:
         raise NoFaceFoundError("No face was found in the photo.")

@@ -1,4 +1,4 @@
-"""How the services are built on a database and a pool of analysers."""
+"""Construction of the services from a database and an analysis pool."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.db.database import Database
-from vultus.models.pipelines import Pipelines
-from vultus.services.access import Access
-from vultus.services.audit import Audit
-from vultus.services.collections import Collections
+from vultus.models.pipelines import PipelineRegistry
+from vultus.services.access import AccessService
+from vultus.services.audit import AuditService
+from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
 from vultus.services.enrolment.registration import Registrar
-from vultus.services.migration.backfill import Carrier, Supplier
-from vultus.services.migration.comparison import Comparer
-from vultus.services.migration.migration import Transitions
-from vultus.services.migration.shadow import Shadow
-from vultus.services.people.consents import Consents
+from vultus.services.jobs import JobSupervisor
+from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
+from vultus.services.migration.comparison import SpaceComparer
+from vultus.services.migration.migration import MigrationService
+from vultus.services.migration.shadow import ShadowComparer
+from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
-from vultus.services.people.persons import Persons
-from vultus.services.photo_analysis import Images
+from vultus.services.people.persons import PersonService
+from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.identification import Recognizer
 from vultus.services.recognition.verification import Verifier
-from vultus.services.search.index_sync import Indexes
+from vultus.services.search.index_sync import IndexRegistry
 from vultus.services.search.search import Searcher
 from vultus.settings import Settings
 
@@ -33,58 +34,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything an edge may use."""
+    """All services, as the API and the command line use them."""
 
     settings: Settings
     database: Database
-    pipelines: Pipelines
-    access: Access
-    audit: Audit
-    bulk: BulkRegistrar
-    carrier: Carrier
-    collections: Collections
-    comparer: Comparer
-    consents: Consents
+    pipelines: PipelineRegistry
+    access: AccessService
+    audit: AuditService
+    bulk_registrar: BulkRegistrar
+    backfill_worker: BackfillWorker
+    collections: CollectionService
+    space_comparer: SpaceComparer
+    consents: ConsentService
     eraser: Eraser
-    images: Images
-    indexes: Indexes
-    persons: Persons
+    photo_analyzer: PhotoAnalyzer
+    indexes: IndexRegistry
+    jobs: JobSupervisor
+    persons: PersonService
     recognizer: Recognizer
     registrar: Registrar
     searcher: Searcher
-    shadow: Shadow
-    supplier: Supplier
-    transitions: Transitions
+    shadow_comparer: ShadowComparer
+    photo_resubmission: PhotoResubmission
+    migrations: MigrationService
     verifier: Verifier
 
 
-def build(settings: Settings, database: Database, pool: AnalysisPool, pipelines: Pipelines) -> Services:
-    """Wire the services."""
-    images = Images(pool, max_bytes=settings.photos.max_bytes)
+def build_services(
+    settings: Settings,
+    database: Database,
+    pool: AnalysisPool,
+    pipelines: PipelineRegistry,
+    jobs: JobSupervisor | None = None,
+) -> Services:
+    """Build the services and their dependencies."""
+    analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
-    indexes = Indexes(database, settings.index)
+    indexes = IndexRegistry(database, settings.index)
     searcher = Searcher(indexes, settings.index)
-    shadow = Shadow(database, pool, pipelines, searcher)
+    shadow_comparer = ShadowComparer(database, pool, pipelines, searcher)
     return Services(
         settings=settings,
         database=database,
         pipelines=pipelines,
-        access=Access(database),
-        audit=Audit(database),
-        bulk=BulkRegistrar(database, pipelines),
-        carrier=Carrier(database, pool, pipelines, vault),
-        collections=Collections(database, pipelines, vault),
-        comparer=Comparer(database, pipelines),
-        consents=Consents(database),
+        access=AccessService(database),
+        audit=AuditService(database),
+        bulk_registrar=BulkRegistrar(database, pipelines),
+        backfill_worker=BackfillWorker(database, pool, pipelines, vault),
+        collections=CollectionService(database, pipelines, vault),
+        space_comparer=SpaceComparer(database, pipelines),
+        consents=ConsentService(database),
         eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
-        images=images,
+        photo_analyzer=analyzer,
         indexes=indexes,
-        persons=Persons(database),
-        recognizer=Recognizer(database, images, pipelines, searcher, shadow),
-        registrar=Registrar(database, images, pipelines, searcher, vault, max_photos=settings.photos.max_photos),
+        jobs=jobs or JobSupervisor(),
+        persons=PersonService(database),
+        recognizer=Recognizer(database, analyzer, pipelines, searcher, shadow_comparer),
+        registrar=Registrar(database, analyzer, pipelines, searcher, vault, max_photos=settings.photos.max_photos),
         searcher=searcher,
-        shadow=shadow,
-        supplier=Supplier(database, images, pipelines, max_photos=settings.photos.max_photos),
-        transitions=Transitions(database, pipelines),
-        verifier=Verifier(database, images, pipelines),
+        shadow_comparer=shadow_comparer,
+        photo_resubmission=PhotoResubmission(database, analyzer, pipelines, max_photos=settings.photos.max_photos),
+        migrations=MigrationService(database, pipelines),
+        verifier=Verifier(database, analyzer, pipelines),
     )

@@ -1,6 +1,6 @@
-"""Error rates by group of persons: who is mistaken for others, and who is not recognised, more often than the rest?
+"""Error rates by group of persons: which groups have more false matches or false non-matches than the rest?
 
-Follows NIST's Face Recognition Technology Evaluation, part 3 (NISTIR 8280, 2019): the same threshold for everybody,
+Follows NIST's Face Recognition Technology Evaluation, part 3 (NISTIR 8280, 2019): the same threshold for all persons,
 false matches among the persons of one group, and the ratio of the worst group's rate to the best one's.
 """
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.errors import InvalidInputError
-from vultus.statistics.all_pairs import Accepted, accepted_by_person
-from vultus.statistics.intervals import Rate, clustered
+from vultus.statistics.all_pairs import AcceptedCounts, count_accepted_by_person
+from vultus.statistics.intervals import Rate, compute_clustered_rate
 from vultus.statistics.metrics import RESOLVED_ERRORS
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vultus.domain import FloatArray
     from vultus.statistics.metrics import Indices
 
-LEAST_PERSONS = 10
-"""Persons a group's rate must rest on to count as resolved."""
+MIN_GROUP_PERSONS = 10
+"""Minimum number of persons for a group's rate to count as resolved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class GroupsResult:
     """Rates by group.
 
     Attributes:
-        column: What the groups are by.
-        groups: By name.
-        differentials: One a threshold.
-        without_group: Persons who have no label.
+        column: Column that defines the groups.
+        groups: In order of name.
+        differentials: One per threshold.
+        without_group: Number of persons without a label.
     """
 
     column: str
@@ -104,20 +104,19 @@ def evaluate_groups(
     labels: Sequence[str | None],
     thresholds: Sequence[float],
     *,
-    wanted: Indices | None = None,
+    expected_trials: Indices | None = None,
 ) -> GroupsResult:
-    """Compare every face with every other, within groups and across them.
+    """Return error rates by group from comparisons of every face with every other.
 
-    A rate counts as resolved where all groups' common rate would mean at least `RESOLVED_ERRORS` errors in as many
-    comparisons, and at least `LEAST_PERSONS` persons take part in them.
+    A rate is resolved if at the common rate it has `RESOLVED_ERRORS` errors, and `MIN_GROUP_PERSONS` persons.
 
     Args:
-        column: What the groups are by.
+        column: Column that defines the groups.
         vectors: (n, d) float32 unit vectors.
-        person: (n,) whom each shows, a position in `labels`; never falls.
-        labels: (persons,) each person's group; None for none.
+        person: (n,) index into `labels` of the person in each photo; non-decreasing.
+        labels: (persons,) each person's group; None without one.
         thresholds: (t,) cosines.
-        wanted: (persons,) comparisons of each person with themselves that should have been made; those that could.
+        expected_trials: (persons,) genuine comparisons of each that were due; None for those that were made.
 
     Raises:
         InvalidInputError: Fewer than two groups have faces.
@@ -131,79 +130,89 @@ def evaluate_groups(
         raise InvalidInputError(
             f"'{column}' divides the persons with faces into {len(names)} groups; at least two are needed."
         )
-    wanted = (seen * (seen - 1) // 2).astype(np.int64) if wanted is None else wanted
+    expected_trials = (seen * (seen - 1) // 2).astype(np.int64) if expected_trials is None else expected_trials
     limits = np.asarray(thresholds, np.float64)
-    everybody = accepted_by_person(vectors, person, limits, persons=len(labels))
+    all_persons = count_accepted_by_person(vectors, person, limits, persons=len(labels))
     members = {name: np.array([label == name for label in labels]) for name in names}
     within = {
-        name: accepted_by_person(vectors[mine[person]], person[mine[person]], limits, persons=len(labels))
-        for name, mine in members.items()
+        name: count_accepted_by_person(
+            vectors[is_member[person]], person[is_member[person]], limits, persons=len(labels)
+        )
+        for name, is_member in members.items()
     }
-    common = _common_rates(everybody, within, wanted * known)
+    common = _compute_common_rates(all_persons, within, expected_trials * known)
     groups = tuple(
         Group(
             name,
-            int((seen[mine] > 0).sum()),
-            int(seen[mine].sum()),
+            int((seen[is_member] > 0).sum()),
+            int(seen[is_member].sum()),
             tuple(
-                _rates(at, float(limit), everybody, within[name], mine, wanted, common[at])
-                for at, limit in enumerate(limits)
+                _compute_group_rates(
+                    index, float(limit), all_persons, within[name], is_member, expected_trials, common[index]
+                )
+                for index, limit in enumerate(limits)
             ),
         )
-        for name, mine in members.items()
+        for name, is_member in members.items()
     )
-    differentials = tuple(_differential(groups, at) for at in range(len(limits)))
+    differentials = tuple(_compute_differential(groups, index) for index in range(len(limits)))
     return GroupsResult(column, groups, differentials, without_group=int((~known).sum()))
 
 
-def _common_rates(everybody: Accepted, within: dict[str, Accepted], wanted: Indices) -> list[tuple[float, float]]:
+def _compute_common_rates(
+    all_persons: AcceptedCounts, within: dict[str, AcceptedCounts], expected_trials: Indices
+) -> list[tuple[float, float]]:
     """Return, for each threshold, the false match rate within groups and the false non-match rate of all persons."""
-    trials = sum(int(one.impostor_trials.sum()) for one in within.values())
-    own = int(wanted.sum())
+    trials = sum(int(counts.impostor_trials.sum()) for counts in within.values())
+    own = int(expected_trials.sum())
     rates = []
-    for at in range(len(everybody.genuine)):
-        matches = sum(int(one.impostor[at].sum()) for one in within.values())
-        missed = own - int(everybody.genuine[at].sum())
+    for index in range(len(all_persons.genuine)):
+        matches = sum(int(counts.impostor[index].sum()) for counts in within.values())
+        missed = own - int(all_persons.genuine[index].sum())
         rates.append((matches / max(1, trials), missed / max(1, own)))
     return rates
 
 
-def _rates(
-    at: int,
+def _compute_group_rates(
+    threshold_index: int,
     threshold: float,
-    everybody: Accepted,
-    within: Accepted,
-    mine: np.ndarray,
-    wanted: Indices,
-    common: tuple[float, float],
+    all_persons: AcceptedCounts,
+    within: AcceptedCounts,
+    is_member: np.ndarray,
+    expected_trials: Indices,
+    common_rates: tuple[float, float],
 ) -> GroupRates:
-    inside = within.impostor_trials[mine]
-    outside = everybody.impostor_trials[mine] - inside
-    matches = within.impostor[at, mine]
-    own = wanted[mine]
-    missed = own - everybody.genuine[at, mine]
+    inside = within.impostor_trials[is_member]
+    outside = all_persons.impostor_trials[is_member] - inside
+    matches = within.impostor[threshold_index, is_member]
+    own = expected_trials[is_member]
+    missed = own - all_persons.genuine[threshold_index, is_member]
     return GroupRates(
         threshold=threshold,
-        fmr=clustered(matches, inside, order=2) if inside.any() else None,
-        fmr_across=clustered(everybody.impostor[at, mine] - matches, outside) if outside.any() else None,
-        fnmr=clustered(missed, own) if own.any() else None,
-        fmr_resolved=_resolved(common[0], inside, pairs=2),
-        fnmr_resolved=_resolved(common[1], own, pairs=1),
+        fmr=compute_clustered_rate(matches, inside, order=2) if inside.any() else None,
+        fmr_across=compute_clustered_rate(all_persons.impostor[threshold_index, is_member] - matches, outside)
+        if outside.any()
+        else None,
+        fnmr=compute_clustered_rate(missed, own) if own.any() else None,
+        fmr_resolved=_is_resolved(common_rates[0], inside, pairs=2),
+        fnmr_resolved=_is_resolved(common_rates[1], own, pairs=1),
     )
 
 
-def _resolved(rate: float, trials: Indices, *, pairs: int) -> bool:
+def _is_resolved(rate: float, trials: Indices, *, pairs: int) -> bool:
     enough = rate * float(trials.sum()) / pairs >= RESOLVED_ERRORS
-    return bool(enough and (trials > 0).sum() >= LEAST_PERSONS)
+    return bool(enough and (trials > 0).sum() >= MIN_GROUP_PERSONS)
 
 
-def _differential(groups: tuple[Group, ...], at: int) -> Differential:
-    matches = {g.name: g.rates[at].fmr for g in groups if g.rates[at].fmr_resolved}
-    misses = {g.name: g.rates[at].fnmr for g in groups if g.rates[at].fnmr_resolved}
-    return Differential(groups[0].rates[at].threshold, *_worst_to_best(matches), *_worst_to_best(misses))
+def _compute_differential(groups: tuple[Group, ...], threshold_index: int) -> Differential:
+    matches = {g.name: g.rates[threshold_index].fmr for g in groups if g.rates[threshold_index].fmr_resolved}
+    misses = {g.name: g.rates[threshold_index].fnmr for g in groups if g.rates[threshold_index].fnmr_resolved}
+    return Differential(
+        groups[0].rates[threshold_index].threshold, *_compare_worst_to_best(matches), *_compare_worst_to_best(misses)
+    )
 
 
-def _worst_to_best(rates: dict[str, Rate | None]) -> tuple[float | None, str | None, str | None]:
+def _compare_worst_to_best(rates: dict[str, Rate | None]) -> tuple[float | None, str | None, str | None]:
     values = {name: rate.value for name, rate in rates.items() if rate is not None}
     if len(values) < 2:
         return None, None, None

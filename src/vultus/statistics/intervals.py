@@ -1,8 +1,8 @@
-"""Rates and means with the interval that says how far to trust them. All intervals are two-sided, 95 %.
+"""Rates and means with confidence intervals, all two-sided, 95 %.
 
-Comparisons that share a person are not independent. Where the persons behind a rate are known, its interval therefore
-comes from leaving out one person at a time (`clustered`); the binomial ones are for independent trials only
-(ISO/IEC 19795-1:2021, annex on uncertainty of error rates, makes the same distinction).
+Comparisons that share a person are not independent. If the persons behind a rate are known, its interval is therefore
+computed by leaving out one person at a time (`compute_clustered_rate`); the binomial intervals are for independent
+trials only (ISO/IEC 19795-1:2021, annex on uncertainty of error rates, makes the same distinction).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rate:
         high: Upper end.
         hits: Trials that had the outcome.
         trials: All of them.
-        interval: How the interval was found.
+        interval: Method of the interval.
     """
 
     value: float
@@ -53,43 +53,43 @@ class Mean:
     count: int
 
 
-def wilson(hits: int, trials: int) -> Rate:
+def compute_wilson_rate(hits: int, trials: int) -> Rate:
     """Return a rate with Wilson's score interval (Wilson 1927), for independent trials.
 
     Raises:
         ValueError: There are no trials.
     """
-    _check(trials)
-    low, high = _score_interval(hits / trials, trials, NORMAL_QUANTILE)
+    _check_trials(trials)
+    low, high = _compute_score_interval(hits / trials, trials, NORMAL_QUANTILE)
     return Rate(hits / trials, low, high, hits, trials, "Wilson")
 
 
-def clopper_pearson(hits: int, trials: int) -> Rate:
+def compute_clopper_pearson_rate(hits: int, trials: int) -> Rate:
     """Return a rate with the exact binomial interval (Clopper and Pearson 1934), for few hits.
 
     Raises:
         ValueError: There are no trials.
     """
-    _check(trials)
+    _check_trials(trials)
     tail = (1 - CONFIDENCE) / 2
     low = float(special.betaincinv(hits, trials - hits + 1, tail)) if hits else 0.0
     high = float(special.betaincinv(hits + 1, trials - hits, 1 - tail)) if hits < trials else 1.0
     return Rate(hits / trials, low, high, hits, trials, "Clopper-Pearson")
 
 
-def clustered(hits: NDArray[Any], trials: NDArray[Any], *, order: int = 1) -> Rate:
-    """Return a rate whose trials are dependent within persons.
+def compute_clustered_rate(hits: NDArray[Any], trials: NDArray[Any], *, order: int = 1) -> Rate:
+    """Return a rate with an interval for trials that are dependent within persons.
 
     The variance is the jackknife's over persons (for rates over pairs of persons it is that of a U-statistic: Arvesen
-    1969, "Jackknifing U-statistics"). It is turned into the number of independent trials that would have the same
-    variance, never more than were made, and Wilson's interval of that number is taken (after Korn and Graubard 1998,
+    1969, "Jackknifing U-statistics"). It is converted to the number of independent trials with the same variance, at
+    most those made, and Wilson's interval for that number is taken (after Korn and Graubard 1998,
     "Confidence intervals for proportions with small expected number of positive counts"), with Student's t for the
-    persons. Without variance, when all trials had one outcome, each person counts as one trial.
+    persons. Without variance, when all trials had the same outcome, each person counts as one trial.
 
     Args:
         hits: (persons,) trials with the outcome in which the person took part.
         trials: (persons,) trials in which the person took part.
-        order: Persons a trial involves: 1, or 2 for comparisons of different persons, which both of them count.
+        order: Persons per trial: 1, or 2 for comparisons of different persons, which count for both.
 
     Raises:
         ValueError: There are no trials.
@@ -97,7 +97,7 @@ def clustered(hits: NDArray[Any], trials: NDArray[Any], *, order: int = 1) -> Ra
     used = trials > 0
     hits, trials = hits[used].astype(float), trials[used].astype(float)
     all_hits, all_trials = hits.sum() / order, trials.sum() / order
-    _check(all_trials)
+    _check_trials(all_trials)
     value = float(all_hits / all_trials)
     persons = len(trials)
     independent = float(persons)
@@ -108,12 +108,12 @@ def clustered(hits: NDArray[Any], trials: NDArray[Any], *, order: int = 1) -> Ra
         if variance > 0 and 0 < value < 1:
             independent = value * (1 - value) / variance
     quantile = float(special.stdtrit(max(1, persons - 1), (1 + CONFIDENCE) / 2))
-    low, high = _score_interval(value, min(independent, all_trials), quantile)
+    low, high = _compute_score_interval(value, min(independent, all_trials), quantile)
     return Rate(value, low, high, round(all_hits), round(all_trials), "jackknife over persons")
 
 
-def mean_of(values: NDArray[Any]) -> Mean:
-    """Return the mean of independent values.
+def compute_mean(values: NDArray[Any]) -> Mean:
+    """Return the mean of independent values with its standard error and interval.
 
     Args:
         values: (n,), n >= 2.
@@ -125,19 +125,19 @@ def mean_of(values: NDArray[Any]) -> Mean:
         raise ValueError("a mean with an interval needs at least two values")
     value = float(np.mean(values))
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    reach = float(special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
-    return Mean(value, error, value - reach, value + reach, len(values))
+    half_width = float(special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
+    return Mean(value, error, value - half_width, value + half_width, len(values))
 
 
-def _score_interval(value: float, trials: float, quantile: float) -> tuple[float, float]:
+def _compute_score_interval(value: float, trials: float, quantile: float) -> tuple[float, float]:
     """Return the ends of Wilson's interval; `trials` need not be whole."""
     square = quantile**2 / trials
     centre = (value + square / 2) / (1 + square)
-    reach = math.sqrt(value * (1 - value) * square + square**2 / 4) / (1 + square)
-    # Rounding must not push the interval off the value or out of 0..1.
-    return max(0.0, min(value, centre - reach)), min(1.0, max(value, centre + reach))
+    half_width = math.sqrt(value * (1 - value) * square + square**2 / 4) / (1 + square)
+    # Rounding must not move the interval off the value or out of 0..1.
+    return max(0.0, min(value, centre - half_width)), min(1.0, max(value, centre + half_width))
 
 
-def _check(trials: float) -> None:
+def _check_trials(trials: float) -> None:
     if trials <= 0:
         raise ValueError("a rate needs trials")

@@ -1,1 +1,1 @@
-"""Small tools without business."""
+"""Utilities without domain logic."""

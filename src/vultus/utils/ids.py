@@ -1,4 +1,4 @@
-"""Ids that sort by the time they were made: UUID version 7 (RFC 9562, section 5.7)."""
+"""Ids that sort by creation time: UUID version 7 (RFC 9562, section 5.7)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _RANDOM_BITS = 74
 _STEP_BITS = 32
 _LOW_BITS = 62  # of the random number, behind the variant; the others are behind the version
-_LOW = (1 << _LOW_BITS) - 1
+_LOW_MASK = (1 << _LOW_BITS) - 1
 
 
-class IdMaker:
-    """Makes ids that rise within a process, also when the clock stands still or goes back.
+class IdGenerator:
+    """Generates ids that ascend within a process, also when the clock does not advance or is set back.
 
     Method 2 of RFC 9562, section 6.2: the 74 random bits are one number, which grows by a random step while the
-    millisecond stays the same. Steps are random, so neither the next id nor the number of ids in between can be told
-    from one id, and two processes that share a state after a fork go apart at once.
+    millisecond stays the same. Random steps prevent guessing the next id or the number of ids in between, and let two
+    processes that share a state after a fork diverge immediately.
     """
 
     def __init__(self) -> None:
@@ -32,35 +32,35 @@ class IdMaker:
         self._unix_ms = 0
         self._random = 0
 
-    def make(self, unix_ms: int | None = None) -> UUID:
+    def make_id(self, unix_ms: int | None = None) -> UUID:
         """Return the next id.
 
         Args:
-            unix_ms: Milliseconds since 1970, for tests; now unless given.
+            unix_ms: Milliseconds since 1970, for tests; the current time by default.
         """
         with self._lock:
-            ms, random = self._next(1 + secrets.randbits(_STEP_BITS), unix_ms)
-        return UUID(int=ms << 80 | 7 << 76 | random >> _LOW_BITS << 64 | 0b10 << _LOW_BITS | random & _LOW)
+            ms, random = self._advance_clock(1 + secrets.randbits(_STEP_BITS), unix_ms)
+        return UUID(int=ms << 80 | 7 << 76 | random >> _LOW_BITS << 64 | 0b10 << _LOW_BITS | random & _LOW_MASK)
 
-    def make_many(self, count: int) -> NDArray[np.uint8]:
-        """Return (count, 16) bytes of ids that rise, after all before them; for thousands, a tenth of the time."""
+    def make_ids(self, count: int) -> NDArray[np.uint8]:
+        """Return (count, 16) bytes of ascending ids, after all previous ones; ten times as fast for thousands."""
         steps = 1 + np.frombuffer(secrets.token_bytes(4 * count), "<u4").astype(np.uint64)
         passed = np.cumsum(steps)
         with self._lock:
-            ms, last = self._next(int(steps.sum()))
+            ms, last = self._advance_clock(int(steps.sum()))
         first = last - int(steps.sum())
-        low = np.uint64(first & _LOW) + passed
+        low = np.uint64(first & _LOW_MASK) + passed
         high = np.uint64(first >> _LOW_BITS) + (low >> np.uint64(_LOW_BITS))
         ids = np.empty((count, 2), ">u8")
         ids[:, 0] = np.uint64(ms << 16 | 7 << 12) | high
-        ids[:, 1] = np.uint64(0b10 << _LOW_BITS) | low & np.uint64(_LOW)
+        ids[:, 1] = np.uint64(0b10 << _LOW_BITS) | low & np.uint64(_LOW_MASK)
         return ids.view(np.uint8)
 
-    def _next(self, step: int, unix_ms: int | None = None) -> tuple[int, int]:
-        """Return the millisecond and the random number of the last id of a step."""
-        now = time.time_ns() // 1_000_000 if unix_ms is None else unix_ms
-        if now > self._unix_ms:
-            self._unix_ms, self._random = now, step + secrets.randbits(_RANDOM_BITS)
+    def _advance_clock(self, step: int, unix_ms: int | None = None) -> tuple[int, int]:
+        """Advance the random number by a step, or redraw it in a new millisecond; return millisecond and number."""
+        current_ms = time.time_ns() // 1_000_000 if unix_ms is None else unix_ms
+        if current_ms > self._unix_ms:
+            self._unix_ms, self._random = current_ms, step + secrets.randbits(_RANDOM_BITS)
         else:
             self._random += step
         while self._random >> _RANDOM_BITS:
@@ -68,8 +68,8 @@ class IdMaker:
         return self._unix_ms & (1 << 48) - 1, self._random
 
 
-_maker = IdMaker()
-new_id = _maker.make
+_generator = IdGenerator()
+new_id = _generator.make_id
 """Return a new id; safe to call from several threads."""
-new_ids = _maker.make_many
-"""Return the bytes of many; safe to call from several threads."""
+new_ids = _generator.make_ids
+"""Return the bytes of many new ids; safe to call from several threads."""

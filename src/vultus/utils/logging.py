@@ -1,4 +1,4 @@
-"""Log lines for people or machines, each with the id of the request it belongs to.
+"""Log lines as text or JSON, each with the id of its request.
 
 Nothing biometric is ever logged: no image, no vector, no name; ids only.
 """
@@ -14,7 +14,7 @@ from typing import Literal
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="-")
 
-_STANDARD = set(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
+_STANDARD_ATTRIBUTES = set(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
     "asctime",
     "taskName",
@@ -22,7 +22,7 @@ _STANDARD = set(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
 }
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -31,27 +31,27 @@ class _Json(logging.Formatter):
             "request_id": request_id_var.get(),
             "message": record.getMessage(),
         }
-        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES})
         if record.exc_info:
             entry["trace"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
 
 
-class _Text(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        extra = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD)
+        extra = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES)
         record.extra = f" {extra}" if extra else ""
         record.request_id = request_id_var.get()
         return super().format(record)
 
 
-def configure(level: str, style: Literal["text", "json"]) -> None:
-    """Write everything at or above `level` to standard error."""
+def configure_logging(level: str, style: Literal["text", "json"]) -> None:
+    """Write records at or above `level` to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        _Json()
+        _JsonFormatter()
         if style == "json"
-        else _Text("%(asctime)s %(levelname)-7s %(name)s %(request_id)s %(message)s%(extra)s")
+        else _TextFormatter("%(asctime)s %(levelname)-7s %(name)s %(request_id)s %(message)s%(extra)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("uvicorn.access", "sqlalchemy", "alembic", "PIL"):

@@ -1,4 +1,4 @@
-"""What is counted while the server runs, in one registry: requests, photos and seconds, nothing of persons."""
+"""Prometheus metrics, in one registry: requests, photos and seconds, no personal data."""
 
 from __future__ import annotations
 
@@ -32,26 +32,35 @@ WORKERS_LOST = Counter("vultus_workers_lost", "Workers that died and were replac
 BATCH_PHOTOS = Histogram(
     "vultus_batch_photos", "Photos that a worker took together.", buckets=(1, 2, 4, 8, 16, 32), registry=REGISTRY
 )
-REFUSED = Counter(
+REFUSALS = Counter(
     "vultus_refused", "Refused for being full: of photos, of requests, of bytes.", ("full",), registry=REGISTRY
 )
 
+JOB_RUNS = Counter("vultus_job_runs", "Runs of background jobs.", ("job", "outcome"), registry=REGISTRY)
+JOB_LAST_SUCCESS = Gauge(
+    "vultus_job_last_success_timestamp_seconds",
+    "End of a background job's last successful run.",
+    ("job",),
+    registry=REGISTRY,
+)
 INDEX_FACES = Gauge("vultus_index_faces", "Faces in candidate indexes.", registry=REGISTRY)
 INDEX_BYTES = Gauge("vultus_index_bytes", "Memory of candidate indexes.", registry=REGISTRY)
-INDEX_DOUBTED = Gauge("vultus_index_doubted", "Collections whose index lost people.", registry=REGISTRY)
+INDEX_DEGRADED = Gauge("vultus_index_doubted", "Collections whose index lost people.", registry=REGISTRY)
 SEARCHES = Counter("vultus_searches", "Probes searched for, by way: index, graph or sql.", ("way",), registry=REGISTRY)
-WATCH_PROBES = Counter("vultus_watch_probes", "Probes searched for by index and again exactly.", registry=REGISTRY)
-WATCH_DISAGREED = Counter("vultus_watch_disagreed", "Of them, those with another closest person.", registry=REGISTRY)
-WATCH_WANTED = Counter("vultus_watch_wanted", "Persons above the threshold, by exact search.", registry=REGISTRY)
-WATCH_FOUND = Counter("vultus_watch_found", "Of them, those that the index listed: the recall.", registry=REGISTRY)
+RECALL_PROBES = Counter("vultus_watch_probes", "Probes searched for by index and again exactly.", registry=REGISTRY)
+RECALL_DISAGREEMENTS = Counter(
+    "vultus_watch_disagreed", "Of them, those with another closest person.", registry=REGISTRY
+)
+RECALL_EXPECTED = Counter("vultus_watch_wanted", "Persons above the threshold, by exact search.", registry=REGISTRY)
+RECALL_RETURNED = Counter("vultus_watch_found", "Of them, those that the index listed: the recall.", registry=REGISTRY)
 
 
 @cache
-def of(metric: Labelled, *labels: str) -> Labelled:
-    """Return a metric with these labels: the library takes a lock to find it, for every stage of every photo."""
+def get_labelled(metric: Labelled, *labels: str) -> Labelled:
+    """Return a metric with these labels; cached, because the library takes a lock per look-up."""
     return metric.labels(*labels)
 
 
-def exposed() -> tuple[bytes, str]:
-    """Return everything in the text format of Prometheus, and its content type."""
+def render_metrics() -> tuple[bytes, str]:
+    """Return all metrics in Prometheus' text format, and its content type."""
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

@@ -1,4 +1,4 @@
-"""What must hold of thresholds and assignments whatever the numbers."""
+"""Invariants of thresholds and assignments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vultus.domain import Calibration, Candidate
-from vultus.domain.decision import assign_unique, fmr_for_fpir, fpir_for_fmr
+from vultus.domain.decision import assign_persons_to_faces, compute_fmr, compute_fpir
 
 CALIBRATION = Calibration(((1e-1, 0.3), (1e-3, 0.6), (1e-6, 0.9)), margin=0.05, source="made up")
 rates = st.floats(1e-6, 1e-1)
@@ -24,28 +24,28 @@ matrices = st.integers(1, 4).flatmap(
 def test_a_stricter_rate_never_has_a_lower_threshold(one: float, other: float) -> None:
     low, high = sorted((one, other))
 
-    assert CALIBRATION.threshold_at(low) >= CALIBRATION.threshold_at(high)
+    assert CALIBRATION.get_threshold(low) >= CALIBRATION.get_threshold(high)
 
 
 @given(rates)
 def test_threshold_and_rate_are_inverse(rate: float) -> None:
-    again = CALIBRATION.fmr_at(CALIBRATION.threshold_at(rate))
+    again = CALIBRATION.get_fmr(CALIBRATION.get_threshold(rate))
 
     assert abs(again - rate) <= 1e-6 * rate + 1e-12
 
 
 @given(st.floats(-1, 1))
 def test_the_rate_of_any_threshold_is_a_probability_no_stricter_than_measured(threshold: float) -> None:
-    assert CALIBRATION.strictest_fmr <= CALIBRATION.fmr_at(threshold) <= 1
+    assert CALIBRATION.strictest_fmr <= CALIBRATION.get_fmr(threshold) <= 1
 
 
 @given(st.floats(1e-6, 0.5), sizes)
 def test_identification_and_match_rates_are_inverse(fpir: float, size: int) -> None:
-    assert abs(fpir_for_fmr(fmr_for_fpir(fpir, size), size) - fpir) < 1e-9
+    assert abs(compute_fpir(compute_fmr(fpir, size), size) - fpir) < 1e-9
 
 
 @given(matrices)
-def test_the_assignment_is_the_best_of_all(matrix: list[list[float]]) -> None:
+def test_the_assignment_is_optimal(matrix: list[list[float]]) -> None:
     threshold = 0.5
     lists = [
         sorted(
@@ -55,11 +55,11 @@ def test_the_assignment_is_the_best_of_all(matrix: list[list[float]]) -> None:
         for row in matrix
     ]
 
-    shortened = assign_unique(lists, threshold)
+    shortened = assign_persons_to_faces(lists, threshold)
 
     winners = [
-        [one for one in mine if one.similarity >= threshold and owns(one, row, shortened)]
-        for row, mine in enumerate(shortened)
+        [one for one in candidates if one.similarity >= threshold and owns(one, row, shortened)]
+        for row, candidates in enumerate(shortened)
     ]
     owners = [one.person_id for faces in winners for one in faces[:1]]
     gained = sum(faces[0].similarity - threshold for faces in winners if faces)

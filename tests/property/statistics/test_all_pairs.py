@@ -1,4 +1,4 @@
-"""Block by block gives what comparing everything with everything gives."""
+"""Comparing block by block equals comparing everything with everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vultus.domain import FloatArray
-from vultus.statistics.all_pairs import HALF, accepted_by_person, tally_pairs
+from vultus.statistics.all_pairs import BINS_PER_UNIT, count_accepted_by_person, count_pair_scores
 from vultus.statistics.metrics import Indices
 
 # Each call fills two histograms of a million bins.
@@ -39,13 +39,13 @@ def test_every_pair_is_counted_once_with_its_score(data: tuple[FloatArray, Indic
     vectors, person = data
     pairs = brute_force(vectors, person)
 
-    tally = tally_pairs(vectors, person, block=block)
+    tally = count_pair_scores(vectors, person, block=block)
 
     for counts, kind in ((tally.genuine, True), (tally.impostor, False)):
         counted = dict(zip(tally.scores, counts, strict=True))
         expected = [score for _, _, score, same in pairs if same is kind]
         assert {score: n for score, n in counted.items() if n} == {s: expected.count(s) for s in expected}
-    assert all(score < tally.beyond for _, _, score, _ in pairs)
+    assert all(score < tally.rejecting_threshold for _, _, score, _ in pairs)
 
 
 @given(photos(), st.integers(1, 9), st.lists(st.integers(-36, 36), max_size=4))
@@ -56,7 +56,7 @@ def test_accepted_pairs_are_counted_for_both_persons(
     thresholds = np.array(limits) / 64
     pairs = brute_force(vectors, person)
 
-    accepted = accepted_by_person(vectors, person, thresholds, persons=6, block=block)
+    accepted = count_accepted_by_person(vectors, person, thresholds, persons=6, block=block)
 
     for at, limit in enumerate(thresholds):
         for who in range(6):
@@ -66,7 +66,7 @@ def test_accepted_pairs_are_counted_for_both_persons(
             assert accepted.impostor[at, who] == sum(p[2] >= limit for p in others)
             assert accepted.genuine_trials[who] == len(own)
             assert accepted.impostor_trials[who] == len(others)
-    for photo, nearest in enumerate(accepted.nearest):
+    for photo, nearest in enumerate(accepted.nearest_cosines):
         scores = [p[2] for p in pairs if not p[3] and photo in p[:2]]
         assert nearest == max(scores, default=-np.inf)
 
@@ -77,10 +77,10 @@ def test_a_score_reaches_exactly_the_edges_at_or_below_it(scores: list[float]) -
     vectors = np.array([[1.0], *([score] for score in scores)], np.float32)
     lone = np.arange(len(vectors))
 
-    tally = tally_pairs(vectors, lone, block=1)
+    tally = count_pair_scores(vectors, lone, block=1)
 
     products = [float(a * b) for a, b in combinations(vectors[:, 0], 2)]
     for edge in tally.scores:
         reaching = int(tally.impostor[tally.scores >= edge].sum())
         assert reaching == sum(np.float32(product) >= edge for product in products)
-    assert ((tally.scores * HALF) % 1 == 0).all()
+    assert ((tally.scores * BINS_PER_UNIT) % 1 == 0).all()

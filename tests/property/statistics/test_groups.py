@@ -1,4 +1,4 @@
-"""Rates by group are what comparing within and across the groups gives."""
+"""Rates by group equal those of comparing within and across the groups."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_pair_counts_for_its_groups(labels: list[str | None], seed: int) -
             assert rate is None or (rate.hits, rate.trials) == (sum(outcomes), len(outcomes))
 
 
-def crowd(noise: dict[str, float], persons: int = 60) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def draw_people(noise: dict[str, float], persons: int = 60) -> tuple[np.ndarray, np.ndarray, list[str]]:
     random = np.random.default_rng(5)
     labels = [name for name in noise for _ in range(persons)]
     person = np.repeat(np.arange(len(labels)), 3)
@@ -57,7 +57,7 @@ def crowd(noise: dict[str, float], persons: int = 60) -> tuple[np.ndarray, np.nd
 
 
 def test_the_worst_group_is_named_with_its_ratio() -> None:
-    vectors, person, labels = crowd({"clear": 0.3, "blurred": 0.9})
+    vectors, person, labels = draw_people({"clear": 0.3, "blurred": 0.9})
 
     result = evaluate_groups("photo", vectors, person, labels, [0.8])
 
@@ -68,7 +68,7 @@ def test_the_worst_group_is_named_with_its_ratio() -> None:
 
 
 def test_a_group_too_small_is_marked_and_not_compared() -> None:
-    vectors, person, labels = crowd({"clear": 0.6, "blurred": 0.9})
+    vectors, person, labels = draw_people({"clear": 0.6, "blurred": 0.9})
     labels = ["few" if who < 5 else label for who, label in enumerate(labels)]
 
     result = evaluate_groups("photo", vectors, person, labels, [0.8])
@@ -79,16 +79,16 @@ def test_a_group_too_small_is_marked_and_not_compared() -> None:
 
 
 def test_photos_without_a_face_are_rejections() -> None:
-    vectors, person, labels = crowd({"a": 0.1, "b": 0.1}, persons=2)
+    vectors, person, labels = draw_people({"a": 0.1, "b": 0.1}, persons=2)
 
-    result = evaluate_groups("side", vectors, person, labels, [-1.0], wanted=np.array([6, 3, 3, 3]))
+    result = evaluate_groups("side", vectors, person, labels, [-1.0], expected_trials=np.array([6, 3, 3, 3]))
 
     missed = {group.name: group.rates[0].fnmr for group in result.groups}
     assert [(rate.hits, rate.trials) for rate in missed.values() if rate] == [(3, 9), (0, 6)]
 
 
 def test_one_group_cannot_be_compared() -> None:
-    vectors, person, _ = crowd({"a": 0.1}, persons=3)
+    vectors, person, _ = draw_people({"a": 0.1}, persons=3)
 
     with pytest.raises(InvalidInputError, match="'side' divides the persons with faces into 1 groups"):
         evaluate_groups("side", vectors, person, ["a", "a", None], [0.5])

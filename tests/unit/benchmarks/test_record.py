@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: lines, tables, and a document that never disagrees with them."""
+"""Results of a benchmark: measurements, tables, and a document that agrees with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from benchmarks import record
-from benchmarks.__main__ import QUESTIONS, rendered
+from benchmarks.__main__ import BENCHMARKS, render_results
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +29,8 @@ def test_text_is_put_between_its_own_markers_again_and_again(tmp_path: Path) -> 
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- one -->\nold\n<!-- /one -->\n<!-- two -->\nkept\n<!-- /two -->\n")
 
-    record.document("one", "new", page)
-    record.document("one", "newer", page)
+    record.write_document("one", "new", page)
+    record.write_document("one", "newer", page)
 
     assert page.read_text() == "a\n<!-- one -->\nnewer\n<!-- /one -->\n<!-- two -->\nkept\n<!-- /two -->\n"
 
@@ -40,11 +40,11 @@ def test_a_document_without_the_marker_is_refused(tmp_path: Path) -> None:
     page.write_text("<!-- one -->")
 
     with pytest.raises(ValueError, match="lacks"):
-        record.document("one", "new", page)
+        record.write_document("one", "new", page)
 
 
 def test_a_sound_run_is_not_called_provisional() -> None:
-    assert "Provisional" not in record.heading({"origin": ORIGIN}, full_length=True)
+    assert "Provisional" not in record.render_heading({"origin": ORIGIN}, full_length=True)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_a_sound_run_is_not_called_provisional() -> None:
         ({}, False, "shortened"),
     ],
 )
-def test_what_speaks_against_a_run_is_said(origin: dict[str, Any], full_length: bool, words: str) -> None:
-    said = record.heading({"origin": {**ORIGIN, **origin}}, full_length=full_length)
+def test_reasons_against_a_run_are_reported(origin: dict[str, Any], full_length: bool, words: str) -> None:
+    said = record.render_heading({"origin": {**ORIGIN, **origin}}, full_length=full_length)
 
     assert said.startswith("**Provisional")
     assert words in said
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_the_document_shows_the_lines_that_were_kept(name: str) -> None:
-    assert f"<!-- {name} -->\n{rendered(name)}\n<!-- /{name} -->" in record.DOCUMENT.read_text()
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_document_shows_the_stored_measurements(name: str) -> None:
+    assert f"<!-- {name} -->\n{render_results(name)}\n<!-- /{name} -->" in record.DOCUMENT.read_text()

@@ -1,4 +1,4 @@
-"""The order of verdicts, the meaning of policies, and one person to one face."""
+"""The order of verdicts, the effect of policies, and one face per person."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from vultus.domain import Calibration, Candidate, DecisionPolicy, Quality, QualityRule, Verdict
 from vultus.domain.decision import (
-    assign_unique,
-    decide,
-    fpir_for_fmr,
-    lookalike_threshold,
-    quality_faults,
-    threshold_for,
+    assign_persons_to_faces,
+    compute_fpir,
+    compute_lookalike_threshold,
+    compute_threshold,
+    decide_verdict,
+    find_quality_faults,
 )
 
 RULE = QualityRule(min_score=0.9, min_size_px=40, min_sharpness=30, max_yaw_deg=45, max_pitch_deg=40)
@@ -24,7 +24,7 @@ SHARP = Quality(size_px=100, sharpness=300, brightness=0.5, yaw_deg=5, pitch_deg
 
 
 def verdict(*similarities: float, faults: tuple[str, ...] = (), policy: DecisionPolicy = POLICY) -> Verdict:
-    return decide(similarities, policy=policy, calibration=CALIBRATION, gallery_size=100, faults=faults).verdict
+    return decide_verdict(similarities, policy=policy, calibration=CALIBRATION, gallery_size=100, faults=faults).verdict
 
 
 def candidate(person: int, similarity: float) -> Candidate:
@@ -50,8 +50,8 @@ def test_a_face_of_low_quality_is_never_matched() -> None:
     assert verdict(0.99, 0.1, faults=("too_blurred",)) is Verdict.LOW_QUALITY
 
 
-def test_a_decision_says_what_its_threshold_means() -> None:
-    decision = decide([0.9, 0.4], policy=POLICY, calibration=CALIBRATION, gallery_size=1000)
+def test_a_decision_reports_the_rates_of_its_threshold() -> None:
+    decision = decide_verdict([0.9, 0.4], policy=POLICY, calibration=CALIBRATION, gallery_size=1000)
 
     assert decision.threshold == pytest.approx(0.7)
     assert decision.fmr == pytest.approx(1e-4)
@@ -63,17 +63,17 @@ def test_a_decision_says_what_its_threshold_means() -> None:
 def test_target_fpir_raises_the_threshold_with_the_gallery() -> None:
     policy = replace(POLICY, target_fmr=None, target_fpir=0.01)
 
-    small, large = (threshold_for(policy, CALIBRATION, size) for size in (10, 100))
+    small, large = (compute_threshold(policy, CALIBRATION, size) for size in (10, 100))
 
-    assert fpir_for_fmr(small.fmr, 10) == pytest.approx(0.01)
-    assert fpir_for_fmr(large.fmr, 100) == pytest.approx(0.01)
+    assert compute_fpir(small.fmr, 10) == pytest.approx(0.01)
+    assert compute_fpir(large.fmr, 100) == pytest.approx(0.01)
     assert large.cosine > small.cosine
 
 
 def test_a_rate_beyond_the_measurement_is_not_invented() -> None:
     policy = replace(POLICY, target_fmr=None, target_fpir=0.01)
 
-    decision = decide([0.9], policy=policy, calibration=CALIBRATION, gallery_size=1_000_000)
+    decision = decide_verdict([0.9], policy=policy, calibration=CALIBRATION, gallery_size=1_000_000)
 
     assert decision.threshold == pytest.approx(0.8)
     assert decision.fmr == pytest.approx(1e-5)
@@ -82,23 +82,23 @@ def test_a_rate_beyond_the_measurement_is_not_invented() -> None:
 
 
 def test_a_fixed_threshold_still_names_its_error_rate() -> None:
-    fixed = threshold_for(replace(POLICY, target_fmr=None, threshold=0.65), CALIBRATION, 10)
+    fixed = compute_threshold(replace(POLICY, target_fmr=None, threshold=0.65), CALIBRATION, 10)
 
     assert fixed.cosine == 0.65
     assert 1e-4 < fixed.fmr < 1e-3
 
 
 def test_an_empty_gallery_and_a_stranger_have_different_reasons() -> None:
-    empty = decide([], policy=POLICY, calibration=CALIBRATION, gallery_size=0)
-    stranger = decide([0.2], policy=POLICY, calibration=CALIBRATION, gallery_size=5)
+    empty = decide_verdict([], policy=POLICY, calibration=CALIBRATION, gallery_size=0)
+    stranger = decide_verdict([0.2], policy=POLICY, calibration=CALIBRATION, gallery_size=5)
 
     assert (empty.reasons, empty.fpir) == (("gallery_empty",), 0.0)
     assert stranger.reasons == ("below_threshold",)
 
 
 def test_a_lookalike_must_pass_a_stricter_threshold_in_a_larger_gallery() -> None:
-    assert lookalike_threshold(POLICY, CALIBRATION, 1) == pytest.approx(0.7)
-    assert lookalike_threshold(POLICY, CALIBRATION, 10_000) == pytest.approx(0.8)
+    assert compute_lookalike_threshold(POLICY, CALIBRATION, 1) == pytest.approx(0.7)
+    assert compute_lookalike_threshold(POLICY, CALIBRATION, 10_000) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
@@ -113,20 +113,20 @@ def test_a_lookalike_must_pass_a_stricter_threshold_in_a_larger_gallery() -> Non
     ],
 )
 def test_every_fault_of_a_face_is_named(quality: Quality, score: float, faults: tuple[str, ...]) -> None:
-    assert quality_faults(quality, score, RULE) == faults
+    assert find_quality_faults(quality, score, RULE) == faults
 
 
 def test_two_faces_never_share_a_person() -> None:
     ada_twice = [[candidate(1, 0.95), candidate(2, 0.9)], [candidate(1, 0.94), candidate(3, 0.3)]]
 
-    first, second = assign_unique(ada_twice, 0.7)
+    first, second = assign_persons_to_faces(ada_twice, 0.7)
 
-    # Together 0.9 + 0.94 is more than 0.95 alone, so the first face gives way.
+    # 0.9 + 0.94 exceeds 0.95 alone, so the first face is assigned its second candidate.
     assert [one.person_id.int for one in first] == [2]
     assert [one.person_id.int for one in second] == [1, 3]
 
 
-def test_a_person_below_the_threshold_is_not_taken_from_anybody() -> None:
+def test_a_person_below_the_threshold_is_not_reassigned() -> None:
     lists = [[candidate(1, 0.6)], [candidate(1, 0.5)]]
 
-    assert assign_unique(lists, 0.7) == [tuple(faces) for faces in lists]
+    assert assign_persons_to_faces(lists, 0.7) == [tuple(faces) for faces in lists]

@@ -1,4 +1,4 @@
-"""A data set whose photos are short texts, and a pipeline that reads them: the networks are not what is tested."""
+"""A data set whose photos are short texts, and a pipeline that reads them: networks are not under test."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def face(vector: Sequence[float], box: Box = CENTRE, *, quality: Quality = SHARP
 
 
 class FakePipeline:
-    """Understands photos such as `person 3 shift 0.1`: a vector near the third axis. `none` shows no face."""
+    """Parses photos such as `person 3 shift 0.1`: a vector near the third axis. `none` has no face."""
 
     pack = SimpleNamespace(name="fake")
-    contract = SimpleNamespace(id="fake-1")
+    space = SimpleNamespace(id="fake-1")
     calibration = Calibration(((1e-2, 0.7), (1e-4, 0.8)), margin=0.02, source="made up")
     enrol_rule = recognize_rule = RULE
 
-    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
+    def analyze_photo(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
         assert embed
         words = photo.decode().split()
         if not words:
@@ -67,7 +67,7 @@ def pipeline() -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six persons with four photos each and two with one; one photo shows no face, one is broken, one has company."""
+    """Six persons with four photos each and two with one; one has no face, one is damaged, one has two faces."""
     root = tmp_path / "people"
     for person in range(8):
         name = f"person_{person}"

@@ -1,4 +1,4 @@
-"""Thresholds that are kept are those the data resolve."""
+"""Only thresholds that the data resolve are exported."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import pytest
 
 from vultus.domain import Calibration
 from vultus.errors import InvalidInputError
-from vultus.evaluation.calibration_export import calibration_from
-from vultus.evaluation.datasets import read_folders
-from vultus.evaluation.pairs import evaluate_all
-from vultus.evaluation.provenance import provenance
-from vultus.evaluation.record import PairsReport, evaluated
-from vultus.evaluation.runner import describe_all
+from vultus.evaluation.calibration_export import build_calibration
+from vultus.evaluation.datasets import read_person_folders
+from vultus.evaluation.pairs import evaluate_all_pairs
+from vultus.evaluation.provenance import build_provenance
+from vultus.evaluation.record import PairsReport, build_evaluation_context
+from vultus.evaluation.runner import describe_photos
 
 NOT_MEASURED = Calibration((), 0.0, "")
 
 
 @pytest.fixture
 def report(folder: Path, pipeline: Any) -> PairsReport:
-    data = read_folders(folder)
-    described = describe_all(pipeline, data, workers=1)
-    source = provenance(pack="fake", contract_id="fake-1", command="test")
-    return PairsReport(evaluated(data, described, source), None, evaluate_all(data, described, NOT_MEASURED))
+    data = read_person_folders(folder)
+    described = describe_photos(pipeline, data, workers=1)
+    source = build_provenance(pack="fake", contract_id="fake-1", command="test")
+    return PairsReport(
+        build_evaluation_context(data, described, source), None, evaluate_all_pairs(data, described, NOT_MEASURED)
+    )
 
 
 def resolving(report: PairsReport, *thresholds: float | None) -> PairsReport:
@@ -39,7 +41,7 @@ def resolving(report: PairsReport, *thresholds: float | None) -> PairsReport:
 
 
 def test_resolved_rates_become_thresholds_with_their_source(report: PairsReport) -> None:
-    made = calibration_from(resolving(report, 0.30004, 0.4, 0.50012, None))
+    made = build_calibration(resolving(report, 0.30004, 0.4, 0.50012, None))
 
     assert [threshold for _, threshold in made.points] == [0.3, 0.4, 0.5001]
     assert [rate for rate, _ in made.points] == [point.target_fmr for point in report.all.points[:3]]
@@ -48,12 +50,12 @@ def test_resolved_rates_become_thresholds_with_their_source(report: PairsReport)
 
 
 def test_the_margin_follows_the_spread_of_the_thresholds_as_the_built_in_one_does(report: PairsReport) -> None:
-    assert calibration_from(resolving(report, 0.30, 0.35, 0.50, 0.9)).margin == pytest.approx(0.04)
+    assert build_calibration(resolving(report, 0.30, 0.35, 0.50, 0.9)).margin == pytest.approx(0.04)
     # dlib's network on LFW: measured thresholds at 1e-1, 1e-2 and 1e-3, and the margin chosen by measurement.
-    assert calibration_from(resolving(report, 0.8829, 0.9111, 0.9293)).margin == pytest.approx(0.01, abs=1e-3)
+    assert build_calibration(resolving(report, 0.8829, 0.9111, 0.9293)).margin == pytest.approx(0.01, abs=1e-3)
 
 
 def test_data_that_resolve_too_few_rates_are_refused(report: PairsReport) -> None:
     # 246 pairs of different people: 24.6 false matches at 1e-1, 2.5 at 1e-2.
     with pytest.raises(InvalidInputError, match="246 pairs of different people, which resolve 1 false match rates"):
-        calibration_from(report)
+        build_calibration(report)

@@ -102,7 +102,7 @@ def test_only_listed_photos_are_described_on_demand(folder: Path, tmp_path: Path
     assert "--listed-only" in printed["evaluated"]["provenance"]["command"]
 
 
-def test_a_faulty_list_is_told_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+def test_a_faulty_list_is_reported_before_anything_runs(folder: Path, tmp_path: Path) -> None:
     (folder / "pairs.txt").write_text("2\t3\nperson_0 1\n")
 
     result = call("pairs", folder, "--out", tmp_path / "report", "--json")
@@ -146,7 +146,7 @@ def test_the_page_of_the_gallery_is_whole(folder: Path, tmp_path: Path) -> None:
         assert words in text
 
 
-def test_too_few_persons_for_a_gallery_are_told(folder: Path, tmp_path: Path) -> None:
+def test_too_few_persons_for_a_gallery_are_reported(folder: Path, tmp_path: Path) -> None:
     result = call("gallery", folder, "--enrol", 9, "--out", tmp_path / "report")
 
     assert result.exit_code == 2
@@ -214,7 +214,7 @@ def test_the_terminal_shows_groups_too(folder: Path, tmp_path: Path) -> None:
         (["person,age", "person_0,old", "person_1,"], "'age' divides the persons with faces into 1 groups"),
     ],
 )
-def test_a_table_of_groups_that_cannot_be_used_is_told_why(
+def test_a_table_of_groups_that_cannot_be_used_is_refused_with_the_reason(
     folder: Path, tmp_path: Path, lines: list[str], words: str
 ) -> None:
     result = call("pairs", folder, "--groups", table(tmp_path, *lines), "--out", tmp_path / "report", "--json")
@@ -223,7 +223,7 @@ def test_a_table_of_groups_that_cannot_be_used_is_told_why(
     assert words in json.loads(result.stdout)["error"]["detail"]
 
 
-def test_a_pack_without_thresholds_is_measured_and_its_groups_are_told_later(
+def test_a_pack_without_thresholds_is_measured_and_its_groups_are_reported_later(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipeline: Any
 ) -> None:
     monkeypatch.setattr(pipeline, "calibration", Calibration((), 0.0, "not measured"))

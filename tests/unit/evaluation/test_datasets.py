@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vultus.errors import InvalidInputError
-from vultus.evaluation.datasets import DataSet, Pairs, read_folders, read_pairs
+from vultus.evaluation.datasets import DataSet, ListedPairs, read_pairs, read_person_folders
 
 LIST = "2\t1\nada 1 2\nada 1 bob 1\nbob 1 2\nbob 2 cy 1\n"
 
@@ -23,14 +23,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def listed(root: Path, text: str) -> Pairs:
+def listed(root: Path, text: str) -> ListedPairs:
     path = root / "pairs.txt"
     path.write_text(text)
-    return read_pairs(path, read_folders(root))
+    return read_pairs(path, read_person_folders(root))
 
 
 def test_photos_are_sorted_by_person(root: Path) -> None:
-    data = read_folders(root)
+    data = read_person_folders(root)
 
     assert data.persons == ("ada", "bob", "cy")
     assert data.photos == (
@@ -40,13 +40,13 @@ def test_photos_are_sorted_by_person(root: Path) -> None:
         "bob/bob_0002.jpg",
         "cy/cy_0001.webp",
     )
-    assert data.person.tolist() == [0, 0, 1, 1, 2]
-    assert data.counts.tolist() == [2, 2, 1]
+    assert data.person_indices.tolist() == [0, 0, 1, 1, 2]
+    assert data.photo_counts.tolist() == [2, 2, 1]
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="holds no folder with photos"):
-        read_folders(tmp_path)
+        read_person_folders(tmp_path)
 
 
 def test_lines_become_pairs_of_folds(root: Path) -> None:
@@ -54,7 +54,7 @@ def test_lines_become_pairs_of_folds(root: Path) -> None:
 
     assert pairs.first.tolist() == [0, 0, 2, 3]
     assert pairs.second.tolist() == [1, 2, 3, 4]
-    assert pairs.same.tolist() == [True, False, True, False]
+    assert pairs.same_person.tolist() == [True, False, True, False]
     assert pairs.fold.tolist() == [0, 0, 1, 1]
 
 
@@ -63,17 +63,17 @@ def test_blank_lines_do_not_count(root: Path) -> None:
 
 
 def test_a_part_of_a_data_set_keeps_its_pairs(root: Path) -> None:
-    data, pairs = read_folders(root), listed(root, LIST)
+    data, pairs = read_person_folders(root), listed(root, LIST)
     keep = np.array([0, 1, 2, 3, 4])[1:]
-    pairs = Pairs(pairs.first[2:], pairs.second[2:], pairs.same[2:], pairs.fold[2:])
+    pairs = ListedPairs(pairs.first[2:], pairs.second[2:], pairs.same_person[2:], pairs.fold[2:])
 
-    part: DataSet = data.only(keep)
-    moved = pairs.within(keep)
+    part: DataSet = data.select_photos(keep)
+    moved = pairs.convert_positions(keep)
 
     assert [part.photos[at] for at in moved.first] == [data.photos[at] for at in pairs.first]
     assert [part.photos[at] for at in moved.second] == [data.photos[at] for at in pairs.second]
-    assert part.counts.tolist() == [1, 2, 1]
-    assert pairs.listed.tolist() == [2, 3, 4]
+    assert part.photo_counts.tolist() == [1, 2, 1]
+    assert pairs.photo_positions.tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_a_faulty_list_names_its_line(root: Path, text: str, complaint: str) -> 
 
 def test_a_list_that_cannot_be_read_is_refused(root: Path) -> None:
     with pytest.raises(InvalidInputError, match="cannot be read"):
-        read_pairs(root / "missing.txt", read_folders(root))
+        read_pairs(root / "missing.txt", read_person_folders(root))

@@ -1,4 +1,4 @@
-"""Identification in a data set whose answers are known."""
+"""Identification in a data set whose results are known."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vultus.evaluation.datasets import DataSet, read_folders
+from vultus.evaluation.datasets import DataSet, read_person_folders
 from vultus.evaluation.gallery import GalleryResult, evaluate_gallery
-from vultus.evaluation.identification import Split
-from vultus.evaluation.runner import Described, describe_all
+from vultus.evaluation.identification import GallerySplit
+from vultus.evaluation.runner import DescribedPhotos, describe_photos
 
-# Persons 0 to 3 are enrolled with their first photo, person 6 is a distractor, 4, 5 and 7 are strangers.
-PARTS = Split(
+# Persons 0 to 3 are enrolled with their first photo, person 6 is a distractor, 4, 5 and 7 are non-mates.
+PARTS = GallerySplit(
     enrolled=np.array([0, 4, 8, 12, 24]),
     mates=np.array([1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 15]),
     strangers=np.array([16, 17, 18, 19, 20, 21, 22, 23, 25]),
-    distractors=1,
+    distractor_count=1,
 )
 
 
 @pytest.fixture
 def data(folder: Path) -> DataSet:
-    return read_folders(folder)
+    return read_person_folders(folder)
 
 
 @pytest.fixture
-def described(data: DataSet, pipeline: Any) -> Described:
-    return describe_all(pipeline, data, workers=1)
+def described(data: DataSet, pipeline: Any) -> DescribedPhotos:
+    return describe_photos(pipeline, data, workers=1)
 
 
 @pytest.fixture
-def result(data: DataSet, described: Described, pipeline: Any) -> GalleryResult:
+def result(data: DataSet, described: DescribedPhotos, pipeline: Any) -> GalleryResult:
     return evaluate_gallery(data, PARTS, described, pipeline)
 
 
@@ -50,12 +50,12 @@ def test_a_probe_without_a_face_is_a_miss(result: GalleryResult) -> None:
     assert result.cmc[0] == result.cmc[-1] == pytest.approx(10 / 12)
 
 
-def test_few_strangers_resolve_no_strict_rate(result: GalleryResult) -> None:
+def test_few_non_mates_resolve_no_strict_rate(result: GalleryResult) -> None:
     assert [point.resolved for point in result.points] == [False, False, False]
     assert [point.fnir is None for point in result.points] == [True, True, True]
 
 
-def test_every_search_gets_one_answer(result: GalleryResult) -> None:
+def test_every_search_has_one_outcome(result: GalleryResult) -> None:
     for decisions in (result.decisions_mate, result.decisions_stranger):
         assert sum(rate.value for rate in decisions.values()) == pytest.approx(1)
     assert result.decision_threshold == 0.8
@@ -64,7 +64,7 @@ def test_every_search_gets_one_answer(result: GalleryResult) -> None:
     assert result.decisions_stranger["no_match"].hits == 9
 
 
-def test_a_person_who_could_not_be_enrolled_is_missed(data: DataSet, described: Described, pipeline: Any) -> None:
+def test_a_person_who_could_not_be_enrolled_is_missed(data: DataSet, described: DescribedPhotos, pipeline: Any) -> None:
     parts = replace(PARTS, enrolled=np.array([2, 4, 8, 12, 24]), mates=np.array([0, 1, *PARTS.mates[3:]]))
 
     result = evaluate_gallery(data, parts, described, pipeline)
@@ -73,7 +73,7 @@ def test_a_person_who_could_not_be_enrolled_is_missed(data: DataSet, described: 
     assert result.identified[10].value == pytest.approx(8 / 11)
 
 
-def test_a_poor_probe_is_not_decided(data: DataSet, described: Described, pipeline: Any) -> None:
+def test_a_poor_probe_is_not_decided(data: DataSet, described: DescribedPhotos, pipeline: Any) -> None:
     sharp = described.faces[1]
     assert sharp is not None
     blurred = replace(sharp, quality=replace(sharp.quality, sharpness=0.1))
@@ -84,8 +84,10 @@ def test_a_poor_probe_is_not_decided(data: DataSet, described: Described, pipeli
     assert result.decisions_mate["low_quality"].hits == 1
 
 
-def test_points_are_given_as_far_as_strangers_allow(data: DataSet, described: Described, pipeline: Any) -> None:
-    # Every search of a stranger ten times: 90 searches, of which 9 may be false positives at 0.1.
+def test_points_are_reported_as_far_as_non_mates_allow(
+    data: DataSet, described: DescribedPhotos, pipeline: Any
+) -> None:
+    # Every non-mate search ten times: 90 searches, of which 9 may be false positives at 0.1.
     parts = replace(PARTS, strangers=np.repeat(PARTS.strangers, 10))
 
     point = evaluate_gallery(data, parts, described, pipeline).points[0]

@@ -1,4 +1,4 @@
-"""Attacks that pass, live faces that do not, and photos nobody judged are told apart."""
+"""Attacks classified as live, live faces classified as attacks, and photos not assessed are distinguished."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from vultus.domain import Liveness, LivenessReason
 from vultus.errors import InvalidInputError, NotAnImageError
-from vultus.evaluation.liveness import evaluate_liveness, judge_all, mean_of_rates, read_presentations
-from vultus.evaluation.runner import Failure
-from vultus.statistics.intervals import clopper_pearson
+from vultus.evaluation.liveness import assess_photos, compute_mean_rate, evaluate_liveness, read_presentations
+from vultus.evaluation.runner import PhotoFailure
+from vultus.statistics.intervals import compute_clopper_pearson_rate
 
 THRESHOLD = 0.5
 
 
-def judge(photo: bytes) -> Liveness | None:
-    """Understand photos such as `0.7`, `0.9 face_too_small`, `none` and nothing at all."""
+def read_liveness(photo: bytes) -> Liveness | None:
+    """Parse photos such as `0.7`, `0.9 face_too_small`, `none` and an empty one."""
     words = photo.decode().split()
     if not words:
         raise NotAnImageError("empty")
@@ -47,11 +47,11 @@ def test_each_folder_of_attacks_is_a_species_with_all_below_it(tmp_path: Path) -
 
     data = read_presentations(root)
 
-    counts = dict(zip(data.persons, data.counts.tolist(), strict=True))
+    counts = dict(zip(data.persons, data.photo_counts.tolist(), strict=True))
     assert counts == {"live": 2, "spoof": 1, "spoof/print": 2, "spoof/screen": 1}
     assert data.photos[:2] == ("live/0.jpg", "live/day_1/0.jpg")
     assert data.photos[-1] == "spoof/screen/phone/0.jpg"
-    assert (np.diff(data.person) >= 0).all()
+    assert (np.diff(data.person_indices) >= 0).all()
 
 
 @pytest.mark.parametrize("photos", [{"live": ["1"]}, {"spoof__print": ["0"]}, {"spoof": ["0"], "live": []}])
@@ -69,7 +69,7 @@ def test_errors_are_counted_by_species_and_the_worst_leads(tmp_path: Path) -> No
     )
     data = read_presentations(root)
 
-    point = evaluate_liveness(data, judge_all(judge, data, workers=2), THRESHOLD).default
+    point = evaluate_liveness(data, assess_photos(read_liveness, data, workers=2), THRESHOLD).default
 
     assert {kind: (rate.hits, rate.trials) for kind, rate in point.apcer.items()} == {
         "spoof/mask": (1, 2),
@@ -78,10 +78,10 @@ def test_errors_are_counted_by_species_and_the_worst_leads(tmp_path: Path) -> No
     assert point.worst == "spoof/mask"
     assert (point.bpcer.hits, point.bpcer.trials) == (1, 4)
     assert point.acer.value == (0.5 + 0.25) / 2
-    assert point.apcer["spoof/mask"] == clopper_pearson(1, 2)
+    assert point.apcer["spoof/mask"] == compute_clopper_pearson_rate(1, 2)
 
 
-def test_photos_that_were_not_judged_are_in_no_error_rate(tmp_path: Path) -> None:
+def test_photos_that_were_not_assessed_are_in_no_error_rate(tmp_path: Path) -> None:
     root = presented(
         tmp_path,
         live=["0.9", "none", "0.1 face_too_small", ""],
@@ -89,16 +89,16 @@ def test_photos_that_were_not_judged_are_in_no_error_rate(tmp_path: Path) -> Non
         spoof__mask=["none"],
     )
     data = read_presentations(root)
-    judged = judge_all(judge, data, workers=1)
+    assessed = assess_photos(read_liveness, data, workers=1)
 
-    result = evaluate_liveness(data, judged, THRESHOLD)
+    result = evaluate_liveness(data, assessed, THRESHOLD)
 
-    assert judged.failures == (
-        Failure("live/1.jpg", "no_face"),
-        Failure("live/2.jpg", "face_too_small"),
-        Failure("live/3.jpg", "not_an_image"),
-        Failure("spoof/mask/0.jpg", "no_face"),
-        Failure("spoof/print/1.jpg", "crop_past_photo"),
+    assert assessed.failures == (
+        PhotoFailure("live/1.jpg", "no_face"),
+        PhotoFailure("live/2.jpg", "face_too_small"),
+        PhotoFailure("live/3.jpg", "not_an_image"),
+        PhotoFailure("spoof/mask/0.jpg", "no_face"),
+        PhotoFailure("spoof/print/1.jpg", "crop_past_photo"),
     )
     assert (result.bpnrr.hits, result.bpnrr.trials) == (3, 4)
     assert {kind: rate.value for kind, rate in result.apnrr.items()} == {"spoof/mask": 1, "spoof/print": 0.5}
@@ -106,13 +106,13 @@ def test_photos_that_were_not_judged_are_in_no_error_rate(tmp_path: Path) -> Non
     assert result.default.acer.value == 0
 
 
-def test_at_the_equal_error_point_as_many_attacks_pass_as_live_faces_do_not(tmp_path: Path) -> None:
+def test_at_the_equal_error_point_both_error_rates_are_equal(tmp_path: Path) -> None:
     chance = np.random.default_rng(3)
     live, attack = chance.beta(6, 2, 300), chance.beta(2, 4, 300)
     root = presented(tmp_path, live=[str(one) for one in live], spoof__print=[str(one) for one in attack])
     data = read_presentations(root)
 
-    result = evaluate_liveness(data, judge_all(judge, data, workers=1), 0.9)
+    result = evaluate_liveness(data, assess_photos(read_liveness, data, workers=1), 0.9)
 
     equal = result.equal_error
     assert equal.apcer["spoof/print"].value == pytest.approx(equal.bpcer.value, abs=1 / 300)
@@ -121,21 +121,21 @@ def test_at_the_equal_error_point_as_many_attacks_pass_as_live_faces_do_not(tmp_
 
 
 @pytest.mark.parametrize(("kind", "words"), [("live", "a live face"), ("spoof", "an attack")])
-def test_a_kind_nobody_could_judge_is_told(tmp_path: Path, kind: str, words: str) -> None:
+def test_a_kind_without_assessed_photos_is_reported(tmp_path: Path, kind: str, words: str) -> None:
     data = read_presentations(presented(tmp_path, **{"live": ["0.9"], "spoof": ["0.1"], kind: ["none"]}))
 
     with pytest.raises(InvalidInputError, match=f"No photo of {words} could be judged"):
-        evaluate_liveness(data, judge_all(judge, data, workers=1), THRESHOLD)
+        evaluate_liveness(data, assess_photos(read_liveness, data, workers=1), THRESHOLD)
 
 
 def test_the_interval_of_a_mean_is_narrower_than_its_parts_and_holds_it() -> None:
     chance = np.random.default_rng(1)
-    truth = (0.1, 0.3)
+    true_rates = (0.1, 0.3)
     held = 0
     for _ in range(400):
-        one, other = (clopper_pearson(int(chance.binomial(80, share)), 80) for share in truth)
-        mean = mean_of_rates(one, other)
-        held += mean.low <= sum(truth) / 2 <= mean.high
+        one, other = (compute_clopper_pearson_rate(int(chance.binomial(80, share)), 80) for share in true_rates)
+        mean = compute_mean_rate(one, other)
+        held += mean.low <= sum(true_rates) / 2 <= mean.high
         assert mean.high - mean.low < max(one.high - one.low, other.high - other.low)
 
     assert held / 400 > 0.93

@@ -1,4 +1,4 @@
-"""From folders of photos to a report, with networks that look at brightness only."""
+"""From folders of photos to a report, with networks that measure brightness only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.evaluation.test_commands import call, page
 
 from vultus.cli import evaluate
 from vultus.domain import Analysis, Box, DetectedFace, Liveness, LivenessReason, Pixels
-from vultus.models.imaging.decoding import Photo
+from vultus.models.imaging.decoding import EncodedPhoto
 from vultus.settings import PhotoSettings
 
 WIDTH, HEIGHT = 60, 40
@@ -24,16 +24,16 @@ FACE = Box(10, 10, 30, 30)
 class Finder(FakePipeline):
     """Finds one face in every photo that is not black."""
 
-    def describe(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
+    def analyze_photo(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
         assert not embed and not crops
-        pixels = Photo.open(photo, PhotoSettings()).decode(WIDTH).pixels
+        pixels = EncodedPhoto.open(photo, PhotoSettings()).decode(WIDTH).pixels
         return Analysis(WIDTH, HEIGHT, "", (face([1], FACE),) if pixels.max() > 9 else ())
 
 
 class Brightness:
-    """Takes bright photos for live."""
+    """Classifies bright photos as live."""
 
-    def assess(self, pixels: Pixels, face: DetectedFace) -> Liveness:
+    def assess_liveness(self, pixels: Pixels, face: DetectedFace) -> Liveness:
         assert pixels.shape == (HEIGHT, WIDTH, 3)
         assert face.box == FACE
         score = float(pixels.mean()) / 255

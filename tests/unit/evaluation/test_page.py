@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Formatting of figures."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import pytest
 
 from vultus.evaluation.page import (
     Markup,
-    cosine,
-    failures,
-    interval,
-    page,
-    percent,
-    scientific,
-    share,
-    small_rate,
-    table,
+    format_cosine,
+    format_interval,
+    format_percent,
+    format_scientific,
+    format_share,
+    format_small_rate,
+    render_document,
+    render_failures,
+    render_table,
 )
-from vultus.evaluation.runner import Failure
+from vultus.evaluation.runner import PhotoFailure
 from vultus.statistics.intervals import Mean, Rate
 
 RATE = Rate(0.5, 0.25, 0.75, 2, 4, "made up")
@@ -35,29 +35,29 @@ RATE = Rate(0.5, 0.25, 0.75, 2, 4, "made up")
     ],
 )
 def test_rates_are_written_with_their_power(value: float, words: str) -> None:
-    assert scientific(value) == words
+    assert format_scientific(value) == words
 
 
 def test_shares_are_written_in_percent_with_their_interval() -> None:
-    assert percent(0.99183) == "99.18 %"
-    assert share(RATE) == "50.00 % <small>25.00–75.00</small>"
-    assert share(None) == small_rate(None) == cosine(None) == "–"
+    assert format_percent(0.99183) == "99.18 %"
+    assert format_share(RATE) == "50.00 % <small>25.00–75.00</small>"
+    assert format_share(None) == format_small_rate(None) == format_cosine(None) == "–"
 
 
 def test_small_intervals_get_more_digits() -> None:
-    assert interval(Rate(1e-5, 5e-6, 2e-5, 1, 100_000, "made up")) == "0.0005–0.0020"
+    assert format_interval(Rate(1e-5, 5e-6, 2e-5, 1, 100_000, "made up")) == "0.0005–0.0020"
 
 
 def test_the_interval_of_a_mean_is_cut_where_shares_end() -> None:
-    assert interval(Mean(0.99, 0.01, 0.97, 1.01, 10)) == "97.00–100.00"
+    assert format_interval(Mean(0.99, 0.01, 0.97, 1.01, 10)) == "97.00–100.00"
 
 
 def test_small_rates_name_their_counts() -> None:
-    assert small_rate(RATE) == "5.0·10⁻¹ <small>2.5·10⁻¹–7.5·10⁻¹ · 2 of 4</small>"
+    assert format_small_rate(RATE) == "5.0·10⁻¹ <small>2.5·10⁻¹–7.5·10⁻¹ · 2 of 4</small>"
 
 
 def test_cells_are_escaped_unless_they_are_markup() -> None:
-    made = table(("<a>",), [("<b>", Markup("<i>c</i>"))])
+    made = render_table(("<a>",), [("<b>", Markup("<i>c</i>"))])
 
     assert "&lt;a&gt;" in made
     assert "&lt;b&gt;" in made
@@ -65,12 +65,12 @@ def test_cells_are_escaped_unless_they_are_markup() -> None:
 
 
 def test_names_of_photos_are_escaped() -> None:
-    assert "&lt;script&gt;" in failures([Failure("<script>/1.jpg", "no_face")])
-    assert "Every photo" in failures([])
+    assert "&lt;script&gt;" in render_failures([PhotoFailure("<script>/1.jpg", "no_face")])
+    assert "Every photo" in render_failures([])
 
 
-def test_a_page_asks_for_nothing_outside_itself() -> None:
-    made = page("a & b", "lead", ["<p>body</p>"])
+def test_a_page_is_self_contained() -> None:
+    made = render_document("a & b", "lead", ["<p>body</p>"])
 
     assert "<title>a &amp; b</title>" in made
     assert not any(word in made for word in ("http:", "https:", "<script", "<link", "src=", "@import", "url("))

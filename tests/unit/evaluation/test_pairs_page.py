@@ -1,4 +1,4 @@
-"""The page of a verification report shows what was resolved and says what was not."""
+"""The page of a verification report shows what was resolved and states what was not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from vultus.domain import Calibration
-from vultus.evaluation.datasets import DataSet, Pairs
-from vultus.evaluation.pairs import evaluate_all, evaluate_listed
-from vultus.evaluation.pairs_page import render
-from vultus.evaluation.provenance import provenance
-from vultus.evaluation.record import PairsReport, evaluated
-from vultus.evaluation.runner import Described, Timing
+from vultus.evaluation.datasets import DataSet, ListedPairs
+from vultus.evaluation.pairs import evaluate_all_pairs, evaluate_listed_pairs
+from vultus.evaluation.pairs_page import render_pairs_page
+from vultus.evaluation.provenance import build_provenance
+from vultus.evaluation.record import PairsReport, build_evaluation_context
+from vultus.evaluation.runner import DescribedPhotos, Timing
 
 PERSONS, PHOTOS = 150, 4
 
@@ -29,14 +29,16 @@ def report() -> PairsReport:
     names = tuple(f"p{who}/{at}" for at, who in enumerate(person))
     data = DataSet(Path("made-up"), tuple(f"p{who}" for who in range(PERSONS)), names, person)
     timing = Timing((), 1.0, 1)
-    described = Described(vectors.astype(np.float32), np.ones(len(person), bool), (None,) * len(person), 0, (), timing)
+    described = DescribedPhotos(
+        vectors.astype(np.float32), np.ones(len(person), bool), (None,) * len(person), 0, (), timing
+    )
     first = np.tile(np.arange(0, len(person), PHOTOS), 2)
     second = np.concatenate((first[:PERSONS] + 1, np.roll(first[:PERSONS], 1)))
-    listed = Pairs(first, second, np.arange(2 * PERSONS) < PERSONS, np.tile(np.arange(PERSONS) % 5, 2))
+    listed = ListedPairs(first, second, np.arange(2 * PERSONS) < PERSONS, np.tile(np.arange(PERSONS) % 5, 2))
     return PairsReport(
-        evaluated(data, described, provenance(pack="made up", contract_id="none", command="none")),
-        evaluate_listed(listed, described),
-        evaluate_all(data, described, Calibration(((1e-2, 0.6), (1e-4, 0.8)), 0.0, "made up")),
+        build_evaluation_context(data, described, build_provenance(pack="made up", contract_id="none", command="none")),
+        evaluate_listed_pairs(listed, described),
+        evaluate_all_pairs(data, described, Calibration(((1e-2, 0.6), (1e-4, 0.8)), 0.0, "made up")),
     )
 
 
@@ -59,8 +61,8 @@ def test_few_listed_pairs_resolve_little(report: PairsReport) -> None:
     assert all(point.threshold is None for point in others)
 
 
-def test_figures_to_see_first_are_the_resolved_ones(report: PairsReport) -> None:
-    text = render(report)
+def test_the_headline_figures_are_the_resolved_ones(report: PairsReport) -> None:
+    text = render_pairs_page(report)
 
     assert "TAR at FMR 10⁻³" in text
     assert "TAR at FMR 10⁻⁴" in text
@@ -68,8 +70,8 @@ def test_figures_to_see_first_are_the_resolved_ones(report: PairsReport) -> None
     assert "no: 0.18 errors expected" in text
 
 
-def test_a_pack_without_thresholds_has_none_to_try(report: PairsReport) -> None:
+def test_a_pack_without_thresholds_has_none_to_evaluate(report: PairsReport) -> None:
     without = replace(report, all=replace(report.all, calibration=()))
 
-    assert "The pack&#x27;s thresholds" in render(report)
-    assert "The pack&#x27;s thresholds" not in render(without)
+    assert "The pack&#x27;s thresholds" in render_pairs_page(report)
+    assert "The pack&#x27;s thresholds" not in render_pairs_page(without)

@@ -1,4 +1,4 @@
-"""Packs are complete, clean and named by everything that moves their vectors."""
+"""Packs are complete, and their space ids cover everything that changes their vectors."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import pytest
 
 from vultus.domain import Calibration
 from vultus.errors import NotFoundError
-from vultus.models.catalog.entries import Kind, Network, PublishedFile
-from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, rules_of
-from vultus.models.catalog.packs import BUILTIN, NETWORKS, PACKS, Pack, pack_named
+from vultus.models.catalog.entries import Network, NetworkKind, PublishedFile
+from vultus.models.catalog.measured import CALIBRATIONS, DLIB_CHIPS, get_quality_rules
+from vultus.models.catalog.packs import BUILTIN, NETWORKS, PACKS, Pack, get_pack
 from vultus.models.embedding.inputs import DLIB
-from vultus.models.imaging.alignment import Template
-from vultus.models.loading import contract_of
-from vultus.models.views import Mirrored
+from vultus.models.imaging.alignment import AlignmentTemplate
+from vultus.models.loading import build_embedding_space
+from vultus.models.views import MirrorCropper
 
 DIGESTS = {"onet": "b" * 64, "pnet": "a" * 64}
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def named(**changes: object) -> str:
-    told = {
+    fields = {
         "pack": BUILTIN,
         "template": DLIB_CHIPS["mtcnn"],
         "crop": DLIB,
-        "views": Mirrored(),
+        "view_cropper": MirrorCropper(),
         "detector_digests": DIGESTS,
         "embedder_digest": "c" * 64,
     } | changes
-    return contract_of(**told).id  # type: ignore[arg-type]
+    return build_embedding_space(**fields).id  # type: ignore[arg-type]
 
 
 def test_the_default_pack_may_be_used_commercially() -> None:
-    assert BUILTIN.commercial_use
+    assert BUILTIN.is_commercial_use_allowed
     assert [licence.name for licence in BUILTIN.licences] == ["MIT", "CC0-1.0"]
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=lambda network: network.name)
-def test_every_network_says_where_it_comes_from_and_what_one_may_do_with_it(network: Network) -> None:
+def test_every_network_names_its_source_and_licence(network: Network) -> None:
     assert network.paper and network.inputs and network.files and network.licence.terms
     assert network.licence.must_be_accepted is not network.licence.commercial_use
-    assert (network.dimension > 0) == (network.kind is Kind.EMBEDDER)
+    assert (network.dimension > 0) == (network.kind is NetworkKind.EMBEDDER)
     for file in network.files.values():
         assert file.sha256 is None or SHA256.fullmatch(file.sha256)
         if isinstance(file, PublishedFile) and file.archive:
@@ -66,8 +66,8 @@ def test_calibrations_fall_in_rate_and_rise_in_threshold(calibration: Calibratio
 
 
 @pytest.mark.parametrize("family", ["mtcnn", "yunet"])
-def test_enrolment_asks_for_more_than_recognition(family: str) -> None:
-    enrol, recognize = rules_of(family)
+def test_enrolment_requires_more_than_recognition(family: str) -> None:
+    enrol, recognize = get_quality_rules(family)
 
     assert enrol.min_score > recognize.min_score
     assert enrol.min_size_px > recognize.min_size_px
@@ -76,7 +76,7 @@ def test_enrolment_asks_for_more_than_recognition(family: str) -> None:
     assert enrol.max_pitch_deg < recognize.max_pitch_deg
 
 
-def test_a_contract_is_short_and_stable() -> None:
+def test_a_space_id_is_short_and_stable() -> None:
     assert named() == named(detector_digests=dict(reversed(DIGESTS.items())))
     assert re.fullmatch("dlib-resnet-[0-9a-f]{8}", named())
 
@@ -86,27 +86,27 @@ def test_a_contract_is_short_and_stable() -> None:
     [
         {"detector_digests": DIGESTS | {"pnet": "d" * 64}},
         {"embedder_digest": "d" * 64},
-        {"template": Template(150, ((0, 0),) * 5)},
+        {"template": AlignmentTemplate(150, ((0, 0),) * 5)},
         {"crop": replace(DLIB, order="BGR")},
         {"pack": Pack("other", NETWORKS["yunet"], BUILTIN.embedder)},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_whatever_moves_vectors_makes_another_contract(change: dict[str, object]) -> None:
+def test_whatever_changes_vectors_makes_another_space(change: dict[str, object]) -> None:
     assert named(**change) != named()
 
 
 def test_any_detector_and_embedder_make_a_pack() -> None:
-    pack = pack_named("retinaface-mobilenet+deepface:Facenet512")
+    pack = get_pack("retinaface-mobilenet+deepface:Facenet512")
 
     assert (pack.detector.name, pack.embedder.name) == ("retinaface-mobilenet", "deepface:Facenet512")
-    assert not pack.commercial_use
-    assert pack_named("builtin") is PACKS["builtin"]
+    assert not pack.is_commercial_use_allowed
+    assert get_pack("builtin") is PACKS["builtin"]
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("buffalo", "buffalo_l"), ("yunet+mtcnn", "not embedder"), ("nobody+sface", "yunet")]
+    ("name", "detail"), [("buffalo", "buffalo_l"), ("yunet+mtcnn", "not embedder"), ("nobody+sface", "yunet")]
 )
-def test_unknown_names_are_refused_with_those_there_are(name: str, told: str) -> None:
-    with pytest.raises(NotFoundError, match=told):
-        pack_named(name)
+def test_unknown_names_are_refused_with_the_known_ones(name: str, detail: str) -> None:
+    with pytest.raises(NotFoundError, match=detail):
+        get_pack(name)

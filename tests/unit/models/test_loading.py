@@ -13,8 +13,8 @@ from vultus.models import loading
 from vultus.models.catalog import packs
 from vultus.models.catalog.licences import INSIGHTFACE
 from vultus.models.catalog.measured import CALIBRATIONS
-from vultus.models.catalog.packs import BUILTIN, pack_named
-from vultus.models.pipeline import FacePipeline, default_pack
+from vultus.models.catalog.packs import BUILTIN, get_pack
+from vultus.models.pipeline import FacePipeline, get_default_pack
 from vultus.models.runtime.choice import Runtime
 from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
@@ -34,32 +34,32 @@ def load(store: WeightsStore, pack: str | None = None, *, calibrated: bool = Tru
     return FacePipeline.load(InferenceSettings(), PhotoSettings(), store, pack=pack, calibrated=calibrated)
 
 
-def test_a_pack_nobody_measured_is_measured_but_serves_only_with_kept_thresholds(
+def test_an_uncalibrated_pack_can_be_evaluated_but_serves_only_with_stored_thresholds(
     store: WeightsStore, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(CALIBRATIONS, pipeline.contract.id)
+    monkeypatch.delitem(CALIBRATIONS, pipeline.space.id)
 
     with pytest.raises(WeightsError, match="vultus evaluate pairs DIR --pack builtin --keep"):
         load(store)
     assert load(store, calibrated=False).calibration.points == ()
 
-    store.records.keep_calibration(pipeline.contract.id, MEASURED)
+    store.installation.save_calibration(pipeline.space.id, MEASURED)
     assert load(store).calibration == MEASURED
 
 
-def asking(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make a pack of the built-in networks whose licence must be accepted."""
+def add_licensed_pack(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add a pack of the built-in networks whose licence must be accepted."""
     pack = replace(BUILTIN, name="asking", detector=replace(BUILTIN.detector, licence=INSIGHTFACE))
     monkeypatch.setitem(packs.PACKS, pack.name, pack)
     return pack.name
 
 
-def test_a_licence_is_asked_for_at_every_load(store: WeightsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = asking(monkeypatch)
+def test_a_licence_is_required_at_every_load(store: WeightsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = add_licensed_pack(monkeypatch)
 
     with pytest.raises(LicenceError, match=f"Run: vultus models accept {INSIGHTFACE.name}"):
         load(store, name)
-    store.records.accept(INSIGHTFACE, who="ada")
+    store.installation.add_acceptance(INSIGHTFACE, accepted_by="ada")
     assert load(store, name).pack.name == name
 
 
@@ -68,8 +68,8 @@ def test_commercial_use_refuses_what_forbids_it_even_when_accepted(
     tmp_path: Path, usage: Literal["any", "commercial"]
 ) -> None:
     store = WeightsStore(tmp_path, tmp_path / "models", usage=usage)
-    store.records.accept(INSIGHTFACE, who="ada")
-    pack = pack_named("buffalo_l")
+    store.installation.add_acceptance(INSIGHTFACE, accepted_by="ada")
+    pack = get_pack("buffalo_l")
 
     words = {"any": "det_10g.onnx are missing", "commercial": "scrfd-10g must not be used: VULTUS_MODELS__USAGE"}
     with pytest.raises(WeightsError, match=words[usage]):
@@ -80,14 +80,14 @@ def test_commercial_use_refuses_what_forbids_it_even_when_accepted(
 def test_the_setting_comes_before_the_choice_and_the_choice_before_the_built_in(
     store: WeightsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert default_pack(store) == "builtin"
+    assert get_default_pack(store) == "builtin"
     monkeypatch.setitem(packs.PACKS, "twin", replace(BUILTIN, name="twin"))
-    store.records.choose("twin", "builtin")
+    store.installation.set_default_pack("twin", "builtin")
 
     assert load(store).pack.name == "twin"
     assert FacePipeline.load(InferenceSettings(pack="builtin"), PhotoSettings(), store).pack.name == "builtin"
 
 
-def test_a_detector_nobody_measured_in_dlibs_crops_is_told_with_those_that_were(store: WeightsStore) -> None:
+def test_a_detector_without_measured_dlib_crops_is_refused_with_the_measured_ones(store: WeightsStore) -> None:
     with pytest.raises(WeightsError, match=r"landmarks of scrfd-10g; choose .*: mtcnn, retinaface-mobilenet, yunet"):
-        loading.template_of(pack_named("scrfd-10g+dlib-resnet"), loading.CROPS["dlib-resnet"])
+        loading.get_alignment_template(get_pack("scrfd-10g+dlib-resnet"), loading.CROP_INPUTS["dlib-resnet"])

@@ -1,4 +1,4 @@
-"""A photo goes in, described faces come out, in the photo's own pixels."""
+"""A photo is analyzed into embedded faces, in the photo's own pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
 
 from vultus.errors import ImageTooLargeError
-from vultus.models.catalog.measured import CALIBRATIONS, rules_of
+from vultus.models.catalog.measured import CALIBRATIONS, get_quality_rules
 from vultus.models.imaging.pixel_budget import PixelBudget
 from vultus.models.pipeline import FacePipeline
 from vultus.models.weights.store import WeightsStore
@@ -37,31 +37,31 @@ def enlarged(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_a_portrait_is_described(pipeline: FacePipeline) -> None:
+def test_a_portrait_is_analyzed(pipeline: FacePipeline) -> None:
     photo = portrait()
 
-    analysis = pipeline.describe(photo)
+    analysis = pipeline.analyze_photo(photo)
 
     (face,) = analysis.faces
     assert (analysis.width, analysis.height) == (512, 512)
     assert analysis.sha256 == hashlib.sha256(photo).hexdigest()
     assert set(analysis.timings_ms) == {"decode", "detect", "align", "embed"}
     assert face.embedding is not None
-    assert face.embedding.contract_id == pipeline.contract.id
+    assert face.embedding.space_id == pipeline.space.id
     assert np.linalg.norm(face.embedding.vector) == pytest.approx(1, abs=1e-5)
     assert face.face.landmarks.dtype == np.float32
 
 
 def test_without_embedding_there_is_everything_else(pipeline: FacePipeline) -> None:
-    analysis = pipeline.describe(portrait(), embed=False)
+    analysis = pipeline.analyze_photo(portrait(), embed=False)
 
     assert analysis.faces[0].embedding is None
     assert analysis.faces[0].quality.sharpness > 0
     assert "embed" not in analysis.timings_ms
 
 
-def test_a_photo_of_nobody_has_no_faces(pipeline: FacePipeline) -> None:
-    assert pipeline.describe(nobody()).faces == ()
+def test_a_photo_without_people_has_no_faces(pipeline: FacePipeline) -> None:
+    assert pipeline.analyze_photo(nobody()).faces == ()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -80,57 +80,57 @@ def test_every_orientation_of_a_camera_gives_the_same_vector(pipeline: FacePipel
     tags = Image.Exif()
     tags[0x0112] = orientation
 
-    analysis = pipeline.describe(encoded(np.ascontiguousarray(stored), exif=tags))
+    analysis = pipeline.analyze_photo(encoded(np.ascontiguousarray(stored), exif=tags))
 
-    assert vector_of(analysis) @ vector_of(pipeline.describe(portrait())) > 0.99
+    assert vector_of(analysis) @ vector_of(pipeline.analyze_photo(portrait())) > 0.99
     np.testing.assert_allclose(analysis.faces[0].face.landmarks[0], EYE, atol=5)
 
 
-def test_a_phone_photo_is_described_in_its_own_pixels(pipeline: FacePipeline) -> None:
+def test_a_phone_photo_is_analyzed_in_its_own_pixels(pipeline: FacePipeline) -> None:
     photo = encoded(enlarged(astronaut()[:384], 4000, 3000), quality=85)
 
-    analysis = pipeline.describe(photo)
+    analysis = pipeline.analyze_photo(photo)
 
     assert (analysis.width, analysis.height) == (4000, 3000)
     np.testing.assert_allclose(analysis.faces[0].face.landmarks[0], np.array(EYE) * 4000 / 512, atol=40)
     assert analysis.faces[0].quality.size_px == pytest.approx(87 * 4000 / 512, rel=0.15)
-    assert vector_of(analysis) @ vector_of(pipeline.describe(portrait())) > 0.97
+    assert vector_of(analysis) @ vector_of(pipeline.analyze_photo(portrait())) > 0.97
 
 
 def test_a_small_face_on_a_phone_photo_is_cropped_from_the_full_photo(pipeline: FacePipeline) -> None:
     canvas = np.full((3000, 4000, 3), 120, np.uint8)
     canvas[1200:1712, 1800:2312] = astronaut()
 
-    analysis = pipeline.describe(encoded(canvas, quality=92))
+    analysis = pipeline.analyze_photo(encoded(canvas, quality=92))
 
-    assert vector_of(analysis) @ vector_of(pipeline.describe(portrait())) > 0.99
-    sharpness = pipeline.describe(portrait()).faces[0].quality.sharpness
+    assert vector_of(analysis) @ vector_of(pipeline.analyze_photo(portrait())) > 0.99
+    sharpness = pipeline.analyze_photo(portrait()).faces[0].quality.sharpness
     assert analysis.faces[0].quality.sharpness == pytest.approx(sharpness, rel=0.25)
 
 
 def test_faces_come_from_left_to_right(pipeline: FacePipeline) -> None:
     row = np.concatenate([astronaut()[:256, 96:352]] * 4, axis=1)
 
-    lefts = [face.face.box.left for face in pipeline.describe(encoded(row)).faces]
+    lefts = [face.face.box.left for face in pipeline.analyze_photo(encoded(row)).faces]
 
     assert len(lefts) == 4
     assert lefts == sorted(lefts)
 
 
 def test_other_photos_of_a_face_are_closer_than_another_face(pipeline: FacePipeline) -> None:
-    threshold = pipeline.calibration.threshold_at(1e-4)
-    original = vector_of(pipeline.describe(portrait()))
+    threshold = pipeline.calibration.get_threshold(1e-4)
+    original = vector_of(pipeline.analyze_photo(portrait()))
 
     for photo in (portrait(angle=12), portrait(scale=0.7), portrait(brightness=0.6), portrait(mirror=True)):
-        assert vector_of(pipeline.describe(photo)) @ original > threshold
+        assert vector_of(pipeline.analyze_photo(photo)) @ original > threshold
 
 
-def test_threads_get_the_answers_one_thread_gets(pipeline: FacePipeline) -> None:
+def test_threads_get_the_results_of_one_thread(pipeline: FacePipeline) -> None:
     photos = [portrait(angle=angle) for angle in (-10, -5, 0, 5, 10, 15)]
-    alone = [vector_of(pipeline.describe(photo)) for photo in photos]
+    alone = [vector_of(pipeline.analyze_photo(photo)) for photo in photos]
 
     with ThreadPoolExecutor(3) as threads:
-        together = [vector_of(analysis) for analysis in threads.map(pipeline.describe, photos)]
+        together = [vector_of(analysis) for analysis in threads.map(pipeline.analyze_photo, photos)]
 
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
@@ -139,23 +139,23 @@ def test_limits_hold(graph_cache: Path) -> None:
     small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), WeightsStore(graph_cache))
 
     with pytest.raises(ImageTooLargeError):
-        small.describe(portrait())
+        small.analyze_photo(portrait())
 
 
-def test_all_pixels_are_given_back_after_success_and_failure(pipeline: FacePipeline) -> None:
-    pipeline.describe(portrait())
+def test_all_pixels_are_released_after_success_and_failure(pipeline: FacePipeline) -> None:
+    pipeline.analyze_photo(portrait())
     with pytest.raises(Exception, match="truncated"):
-        pipeline.describe(portrait()[:20_000])
+        pipeline.analyze_photo(portrait()[:20_000])
 
     assert isinstance(pipeline.budget, PixelBudget)
-    assert pipeline.budget.free == PhotoSettings().pixel_budget
+    assert pipeline.budget.available == PhotoSettings().pixel_budget
 
 
 def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> None:
     assert cv2.getNumThreads() == 1
 
 
-def test_the_pack_is_at_hand(pipeline: FacePipeline) -> None:
-    assert (pipeline.pack.name, pipeline.contract.id) == ("builtin", "dlib-resnet-8fd92ff4")
-    assert pipeline.calibration is CALIBRATIONS[pipeline.contract.id]
-    assert (pipeline.enrol_rule, pipeline.recognize_rule) == rules_of("mtcnn")
+def test_the_pack_is_accessible(pipeline: FacePipeline) -> None:
+    assert (pipeline.pack.name, pipeline.space.id) == ("builtin", "dlib-resnet-8fd92ff4")
+    assert pipeline.calibration is CALIBRATIONS[pipeline.space.id]
+    assert (pipeline.enrol_rule, pipeline.recognize_rule) == get_quality_rules("mtcnn")

@@ -1,4 +1,4 @@
-"""Every collection is served by the pack that makes its vectors, or refused with the way to mend it."""
+"""Every collection is served by the pack of its embedding space, or refused with the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vultus.errors import NotFoundError, PackNotLoadedError
-from vultus.models.pipelines import Pipelines
+from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings, Settings
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from vultus.models.pipeline import FacePipeline
 
 
-def test_a_pipeline_is_found_by_its_contract_and_by_its_pack(pipeline: FacePipeline) -> None:
-    loaded = Pipelines(pipeline)
+def test_a_pipeline_is_found_by_its_space_and_by_its_pack(pipeline: FacePipeline) -> None:
+    loaded = PipelineRegistry(pipeline)
 
-    assert loaded.of(pipeline.contract.id) is pipeline
-    assert loaded.named("builtin") is pipeline
+    assert loaded.get_pipeline_for_space(pipeline.space.id) is pipeline
+    assert loaded.get_pipeline_for_pack("builtin") is pipeline
     assert list(loaded) == [pipeline]
 
 
 def test_what_is_not_loaded_is_refused_with_what_is(pipeline: FacePipeline) -> None:
-    loaded = Pipelines(pipeline)
+    loaded = PipelineRegistry(pipeline)
 
     with pytest.raises(PackNotLoadedError, match=r"arcface-12345678.*\(builtin\).*VULTUS_INFERENCE__EXTRA_PACKS"):
-        loaded.of("arcface-12345678")
+        loaded.get_pipeline_for_space("arcface-12345678")
     with pytest.raises(NotFoundError, match="loaded are builtin"):
-        loaded.named("buffalo_l")
+        loaded.get_pipeline_for_pack("buffalo_l")
 
 
 def test_a_pack_chosen_once_that_cannot_be_loaded_any_more_does_not_stop_the_start(
     graph_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = WeightsStore(graph_cache, tmp_path / "models")
-    store.records.choose("opencv", "builtin")
-    store.records.choose("builtin", "opencv")
+    store.installation.set_default_pack("opencv", "builtin")
+    store.installation.set_default_pack("builtin", "opencv")
 
-    loaded = Pipelines.load(InferenceSettings(), PhotoSettings(), store)
+    loaded = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), store)
 
     assert [one.pack.name for one in loaded] == ["builtin"]
     assert "pack opencv, in use before, is not loaded" in caplog.text

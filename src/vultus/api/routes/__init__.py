@@ -1,1 +1,1 @@
-"""Routes: declare, delegate, translate."""
+"""Routes: declare the operation, call the service, convert the result."""

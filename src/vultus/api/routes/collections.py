@@ -1,18 +1,18 @@
-"""Isolated galleries."""
+"""Collections: isolated galleries."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
 from vultus import errors
-from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
-from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import body_problems, problems
-from vultus.domain import Role
+from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.problems import declare_body_problems, declare_problems
+from vultus.domain import Permission
 from vultus.schemas.base import Page
 from vultus.schemas.calibration import CalibrationIn, CalibrationOut
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch, PolicyWire
-from vultus.services.calibration.calibration import OwnGallery, Wanted
+from vultus.services.calibration.calibration import CalibrationRequest, CollectionCalibrator
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
 
@@ -21,90 +21,103 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["colle
     "",
     status_code=201,
     summary="Create a collection",
-    responses=body_problems(errors.AlreadyExistsError, errors.NotFoundError, errors.CropKeyError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_body_problems(errors.AlreadyExistsError, errors.NotFoundError, errors.CropKeyError),
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
-async def create_collection(body: CollectionIn, app: App, who: Who) -> CollectionOut:
+async def create_collection(body: CollectionIn, services: ServicesDep, principal: PrincipalDep) -> CollectionOut:
     """Create an empty gallery that pins a pack's network, a decision policy and a retention rule."""
-    policy = body.policy.resolve(app.collections.default_policy(body.pack))
-    return CollectionOut.of(
-        await app.collections.create(
-            body.name, pack=body.pack, policy=policy, retention_days=body.retention_days, actor=who
+    policy = body.policy.resolve_policy(services.collections.get_default_policy(body.pack))
+    return CollectionOut.from_domain(
+        await services.collections.create_collection(
+            principal, body.name, pack=body.pack, policy=policy, retention_days=body.retention_days
         )
     )
 
 
-@router.get("", summary="List collections", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
-async def list_collections(app: App, paging: Paged) -> Page[CollectionOut]:
+@router.get(
+    "", summary="List collections", responses=declare_problems(), openapi_extra=require_permission(Permission.RECOGNIZE)
+)
+async def list_collections(services: ServicesDep, principal: PrincipalDep, paging: PagingDep) -> Page[CollectionOut]:
     """List collections in order of creation."""
-    found = await app.collections.page(after=paging.after, limit=paging.limit)
-    return Page(items=[CollectionOut.of(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    found = await services.collections.list_collections(principal, after=paging.after, limit=paging.limit)
+    return Page(
+        items=[CollectionOut.from_domain(collection) for collection in found],
+        next_cursor=build_next_cursor(found, paging.limit),
+    )
 
 
 @router.get(
     "/{collection}",
     summary="Read a collection",
-    responses=problems(errors.NotFoundError),
-    openapi_extra=needs(Role.RECOGNIZE),
+    responses=declare_problems(errors.NotFoundError),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def read_collection(collection: CollectionRef, app: App) -> CollectionOut:
+async def read_collection(collection: CollectionRef, services: ServicesDep, principal: PrincipalDep) -> CollectionOut:
     """Return a collection with its numbers of persons and faces."""
-    return CollectionOut.of(*await app.collections.get(collection))
+    return CollectionOut.from_domain(*await services.collections.get_collection_with_counts(principal, collection))
 
 
 @router.patch(
     "/{collection}",
     summary="Change a collection",
-    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError, errors.ConflictError, errors.CropKeyError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_body_problems(
+        errors.NotFoundError, errors.AlreadyExistsError, errors.ConflictError, errors.CropKeyError
+    ),
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
-async def change_collection(collection: CollectionRef, body: CollectionPatch, app: App, who: Who) -> CollectionOut:
+async def change_collection(
+    collection: CollectionRef, body: CollectionPatch, services: ServicesDep, principal: PrincipalDep
+) -> CollectionOut:
     """Change name, policy, retention or how it is searched; faces stay, and it holds from the next request on."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
     if "policy" in changes:
-        default = await app.collections.default_policy_of(collection)
-        wanted = body.policy or PolicyWire()
-        changes |= {"policy": wanted.resolve(default), "staying": wanted.staying()}
+        default = await services.collections.get_collection_default_policy(principal, collection)
+        requested = body.policy or PolicyWire()
+        changes |= {"policy": requested.resolve_policy(default), "preserved_fields": requested.get_unchanged_fields()}
     for field in ("name", "search"):
         if changes.get(field, ...) is None:
             del changes[field]
-    return CollectionOut.of(await app.collections.change(collection, actor=who, **changes))
+    return CollectionOut.from_domain(await services.collections.update_collection(principal, collection, **changes))
 
 
 @router.delete(
     "/{collection}",
     status_code=204,
     summary="Delete a collection",
-    responses=problems(errors.NotFoundError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_problems(errors.NotFoundError),
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
-async def delete_collection(collection: CollectionRef, app: App, who: Who) -> None:
+async def delete_collection(collection: CollectionRef, services: ServicesDep, principal: PrincipalDep) -> None:
     """Drop a gallery with everybody in it."""
-    await app.collections.delete(collection, actor=who)
+    await services.collections.delete_collection(principal, collection)
 
 
 @router.post(
     "/{collection}/calibration",
     summary="Measure a collection on its own faces",
-    responses=body_problems(errors.NotFoundError, errors.InvalidInputError, errors.PackNotLoadedError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_body_problems(errors.NotFoundError, errors.InvalidInputError, errors.PackNotLoadedError),
+    openapi_extra=require_permission(Permission.CALIBRATE),
 )
-async def calibrate_collection(collection: CollectionRef, body: CalibrationIn, app: App, who: Who) -> CalibrationOut:
-    """Compare the enrolled faces with each other, report the error rates and propose a threshold for a wanted one.
+async def calibrate_collection(
+    collection: CollectionRef, body: CalibrationIn, services: ServicesDep, principal: PrincipalDep
+) -> CalibrationOut:
+    """Compare the enrolled faces with each other, report the error rates and propose a threshold for a target rate.
 
     With `apply` the thresholds are stored and decide from the next request on. 5,000 faces take a few seconds.
     """
-    job = OwnGallery(app.database, app.pipelines, app.collections)
-    return CalibrationOut.like(await job.calibrate(collection, Wanted(**body.model_dump()), actor=who))
+    job = CollectionCalibrator(services.database, services.pipelines, services.collections)
+    return CalibrationOut.from_attributes(
+        await job.calibrate(principal, collection, CalibrationRequest(**body.model_dump()))
+    )
 
 
 @router.delete(
     "/{collection}/calibration",
     status_code=204,
     summary="Forget a collection's own calibration",
-    responses=problems(errors.NotFoundError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_problems(errors.NotFoundError),
+    openapi_extra=require_permission(Permission.CALIBRATE),
 )
-async def uncalibrate_collection(collection: CollectionRef, app: App, who: Who) -> None:
+async def uncalibrate_collection(collection: CollectionRef, services: ServicesDep, principal: PrincipalDep) -> None:
     """Go back to the thresholds of the pack; the policy stays as it is."""
-    await app.collections.uncalibrate(collection, actor=who)
+    await services.collections.remove_calibration(principal, collection)

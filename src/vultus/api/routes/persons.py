@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from vultus import errors
-from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after
-from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import body_problems, problems
-from vultus.domain import Role
+from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.problems import declare_body_problems, declare_problems
+from vultus.domain import Permission
 from vultus.schemas.base import Page
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import (
@@ -29,118 +29,187 @@ persons = APIRouter(route_class=GuardedRoute, prefix=PREFIX, tags=["persons"])
 faces = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person_id}/faces", tags=["faces"])
 consents = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person_id}/consents", tags=["consents"])
 
-MISSING = problems(errors.NotFoundError)
-MISSING_BODY = body_problems(errors.NotFoundError)
+MISSING = declare_problems(errors.NotFoundError)
+MISSING_BODY = declare_body_problems(errors.NotFoundError)
 
 
 @persons.post(
     "",
     status_code=201,
     summary="Create a person",
-    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError),
-    openapi_extra=needs(Role.ENROL),
+    responses=declare_body_problems(errors.NotFoundError, errors.AlreadyExistsError),
+    openapi_extra=require_permission(Permission.ENROL),
 )
-async def create_person(collection: CollectionRef, body: PersonIn, app: App, who: Who) -> PersonOut:
-    """Record a person with their consent and without a face; `/v1/register` does both at once."""
-    person, _ = await app.persons.create(
+async def create_person(
+    collection: CollectionRef, body: PersonIn, services: ServicesDep, principal: PrincipalDep
+) -> PersonOut:
+    """Record a person with their consent and without a face; `/v1/register` does both in one request."""
+    person, _ = await services.persons.create_person(
+        principal,
         collection,
         external_id=body.external_id,
         name=body.name,
         metadata=body.metadata,
-        consent=body.consent.grant(),
-        actor=who,
+        consent=body.consent.to_consent_grant(),
     )
-    return PersonOut.like(person)
+    return PersonOut.from_attributes(person)
 
 
-@persons.get("", summary="List persons", responses=MISSING, openapi_extra=needs(Role.ENROL))
+@persons.get("", summary="List persons", responses=MISSING, openapi_extra=require_permission(Permission.READ))
 async def list_persons(
     collection: CollectionRef,
-    app: App,
-    paging: Paged,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    paging: PagingDep,
     external_id: Annotated[str | None, Query(max_length=200, description="Only the person with your id.")] = None,
 ) -> Page[PersonOut]:
     """List persons in order of creation."""
-    found = await app.persons.page(collection, after=paging.after, limit=paging.limit, external_id=external_id)
-    return Page(items=[PersonOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    found = await services.persons.list_persons(
+        principal, collection, after=paging.after, limit=paging.limit, external_id=external_id
+    )
+    return Page(
+        items=[PersonOut.from_attributes(person) for person in found],
+        next_cursor=build_next_cursor(found, paging.limit),
+    )
 
 
-@persons.get("/{person_id}", summary="Read a person", responses=MISSING, openapi_extra=needs(Role.ENROL))
-async def read_person(collection: CollectionRef, person_id: UUID, app: App) -> PersonOut:
+@persons.get(
+    "/{person_id}", summary="Read a person", responses=MISSING, openapi_extra=require_permission(Permission.READ)
+)
+async def read_person(
+    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep
+) -> PersonOut:
     """Return a person."""
-    return PersonOut.like(await app.persons.get(collection, person_id))
+    return PersonOut.from_attributes(await services.persons.get_person(principal, collection, person_id))
 
 
 @persons.patch(
     "/{person_id}",
     summary="Change a person",
-    responses=body_problems(errors.NotFoundError, errors.AlreadyExistsError),
-    openapi_extra=needs(Role.ENROL),
+    responses=declare_body_problems(errors.NotFoundError, errors.AlreadyExistsError),
+    openapi_extra=require_permission(Permission.ENROL),
 )
-async def change_person(collection: CollectionRef, person_id: UUID, body: PersonPatch, app: App, who: Who) -> PersonOut:
+async def change_person(
+    collection: CollectionRef, person_id: UUID, body: PersonPatch, services: ServicesDep, principal: PrincipalDep
+) -> PersonOut:
     """Change external id, name or metadata."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
-    return PersonOut.like(await app.persons.change(collection, person_id, actor=who, **changes))
+    return PersonOut.from_attributes(await services.persons.update_person(principal, collection, person_id, **changes))
 
 
-@persons.delete("/{person_id}", summary="Erase a person", responses=MISSING, openapi_extra=needs(Role.ENROL))
-async def erase_person(collection: CollectionRef, person_id: UUID, app: App, who: Who) -> ErasedOut:
+@persons.delete(
+    "/{person_id}", summary="Erase a person", responses=MISSING, openapi_extra=require_permission(Permission.ERASE)
+)
+async def erase_person(
+    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep
+) -> ErasedOut:
     """Remove a person with everything derived from them, whatever network made it."""
-    return ErasedOut.like(await app.eraser.erase(collection, person_id, actor=who))
+    return ErasedOut.from_attributes(await services.eraser.erase(principal, collection, person_id))
 
 
-@faces.get("", summary="List a person's faces", responses=MISSING, openapi_extra=needs(Role.ENROL))
-async def list_faces(collection: CollectionRef, person_id: UUID, app: App, paging: Paged) -> Page[FaceOut]:
+@faces.get("", summary="List a person's faces", responses=MISSING, openapi_extra=require_permission(Permission.READ))
+async def list_faces(
+    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
+) -> Page[FaceOut]:
     """List enrolled templates in order of enrolment, without vectors."""
-    found = await app.persons.faces(collection, person_id, after=paging.after, limit=paging.limit)
-    return Page(items=[FaceOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    found = await services.persons.list_faces(principal, collection, person_id, after=paging.after, limit=paging.limit)
+    return Page(
+        items=[FaceOut.from_attributes(face) for face in found], next_cursor=build_next_cursor(found, paging.limit)
+    )
 
 
-@faces.get("/{face_id}", summary="Read a face", responses=MISSING, openapi_extra=needs(Role.ENROL))
-async def read_face(collection: CollectionRef, person_id: UUID, face_id: UUID, app: App) -> FaceOut:
+@faces.get("/{face_id}", summary="Read a face", responses=MISSING, openapi_extra=require_permission(Permission.READ))
+async def read_face(
+    collection: CollectionRef, person_id: UUID, face_id: UUID, services: ServicesDep, principal: PrincipalDep
+) -> FaceOut:
     """Return one enrolled template, without its vector. A template is never changed, only added or deleted."""
-    return FaceOut.like(await app.persons.face(collection, person_id, face_id))
+    return FaceOut.from_attributes(await services.persons.get_face(principal, collection, person_id, face_id))
 
 
 @faces.delete(
-    "/{face_id}", status_code=204, summary="Delete a face", responses=MISSING, openapi_extra=needs(Role.ENROL)
+    "/{face_id}",
+    status_code=204,
+    summary="Delete a face",
+    responses=MISSING,
+    openapi_extra=require_permission(Permission.ERASE),
 )
-async def delete_face(collection: CollectionRef, person_id: UUID, face_id: UUID, app: App, who: Who) -> None:
+async def delete_face(
+    collection: CollectionRef, person_id: UUID, face_id: UUID, services: ServicesDep, principal: PrincipalDep
+) -> None:
     """Remove one template; the person and their consents stay."""
-    await app.persons.delete_face(collection, person_id, face_id, actor=who)
+    await services.persons.delete_face(principal, collection, person_id, face_id)
 
 
-@consents.post("", status_code=201, summary="Record a consent", responses=MISSING_BODY, openapi_extra=needs(Role.ENROL))
-async def record_consent(collection: CollectionRef, person_id: UUID, body: ConsentIn, app: App, who: Who) -> ConsentOut:
+@consents.post(
+    "",
+    status_code=201,
+    summary="Record a consent",
+    responses=MISSING_BODY,
+    openapi_extra=require_permission(Permission.ENROL),
+)
+async def record_consent(
+    collection: CollectionRef, person_id: UUID, body: ConsentIn, services: ServicesDep, principal: PrincipalDep
+) -> ConsentOut:
     """Record a further consent of a person."""
-    return ConsentOut.like(await app.consents.record(collection, person_id, body.grant(), actor=who))
+    return ConsentOut.from_attributes(
+        await services.consents.record_consent(principal, collection, person_id, body.to_consent_grant())
+    )
 
 
-@consents.get("", summary="List a person's consents", responses=MISSING, openapi_extra=needs(Role.ENROL))
-async def list_consents(collection: CollectionRef, person_id: UUID, app: App, paging: Paged) -> Page[ConsentOut]:
+@consents.get(
+    "", summary="List a person's consents", responses=MISSING, openapi_extra=require_permission(Permission.READ)
+)
+async def list_consents(
+    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
+) -> Page[ConsentOut]:
     """List consents in order of recording, withdrawn ones too."""
-    found = await app.consents.page(collection, person_id, after=paging.after, limit=paging.limit)
-    return Page(items=[ConsentOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    found = await services.consents.list_consents(
+        principal, collection, person_id, after=paging.after, limit=paging.limit
+    )
+    return Page(
+        items=[ConsentOut.from_attributes(consent) for consent in found],
+        next_cursor=build_next_cursor(found, paging.limit),
+    )
 
 
-@consents.get("/{consent_id}", summary="Read a consent", responses=MISSING, openapi_extra=needs(Role.ENROL))
-async def read_consent(collection: CollectionRef, person_id: UUID, consent_id: UUID, app: App) -> ConsentOut:
+@consents.get(
+    "/{consent_id}", summary="Read a consent", responses=MISSING, openapi_extra=require_permission(Permission.READ)
+)
+async def read_consent(
+    collection: CollectionRef, person_id: UUID, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
+) -> ConsentOut:
     """Return one consent."""
-    return ConsentOut.like(await app.consents.get(collection, person_id, consent_id))
+    return ConsentOut.from_attributes(await services.consents.get_consent(principal, collection, person_id, consent_id))
 
 
-@consents.patch("/{consent_id}", summary="Change a consent", responses=MISSING_BODY, openapi_extra=needs(Role.ENROL))
+@consents.patch(
+    "/{consent_id}",
+    summary="Change a consent",
+    responses=MISSING_BODY,
+    openapi_extra=require_permission(Permission.ENROL),
+)
 async def change_consent(
-    collection: CollectionRef, person_id: UUID, consent_id: UUID, body: ConsentPatch, app: App, who: Who
+    collection: CollectionRef,
+    person_id: UUID,
+    consent_id: UUID,
+    body: ConsentPatch,
+    services: ServicesDep,
+    principal: PrincipalDep,
 ) -> ConsentOut:
     """Change a live consent's expiry or evidence; the faces under it follow its expiry."""
     changes = {field: getattr(body, field) for field in body.model_fields_set}
-    return ConsentOut.like(await app.consents.change(collection, person_id, consent_id, actor=who, **changes))
+    return ConsentOut.from_attributes(
+        await services.consents.update_consent(principal, collection, person_id, consent_id, **changes)
+    )
 
 
-@consents.delete("/{consent_id}", summary="Withdraw a consent", responses=MISSING, openapi_extra=needs(Role.ENROL))
+@consents.delete(
+    "/{consent_id}", summary="Withdraw a consent", responses=MISSING, openapi_extra=require_permission(Permission.ERASE)
+)
 async def withdraw_consent(
-    collection: CollectionRef, person_id: UUID, consent_id: UUID, app: App, who: Who
+    collection: CollectionRef, person_id: UUID, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
 ) -> ErasedOut:
     """Withdraw a consent: the faces under it are erased, and with the last live consent the whole person."""
-    return ErasedOut.like(await app.consents.withdraw(collection, person_id, consent_id, actor=who))
+    return ErasedOut.from_attributes(
+        await services.consents.withdraw_consent(principal, collection, person_id, consent_id)
+    )

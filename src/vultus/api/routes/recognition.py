@@ -1,4 +1,4 @@
-"""Photos in, verdicts out."""
+"""Detection, recognition, comparison and verification of photos; embeddings, and search by them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, File
 
 from vultus import errors
-from vultus.api.deps import App, read_photos
+from vultus.api.deps import PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import CompareForm, DetectForm, EmbeddingsForm, RecognizeForm, VerifyForm
-from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import body_problems
-from vultus.domain import Role
+from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.problems import declare_body_problems
+from vultus.domain import Permission
 from vultus.schemas.faces import CandidateOut, DecisionOut
 from vultus.schemas.recognition import (
     ComparisonOut,
@@ -37,19 +37,22 @@ PHOTO_PROBLEMS = (
 @router.post(
     "/recognize",
     summary="Recognize the people in a photo",
-    responses=body_problems(errors.NotFoundError, errors.ContractMismatchError, *PHOTO_PROBLEMS),
-    openapi_extra=needs(Role.RECOGNIZE),
+    responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError, *PHOTO_PROBLEMS),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def recognize(form: Annotated[RecognizeForm, File()], app: App) -> RecognitionOut:
+async def recognize(
+    form: Annotated[RecognizeForm, File()], services: ServicesDep, principal: PrincipalDep
+) -> RecognitionOut:
     """Find every face, decide about each, and list the closest enrolled people.
 
     No face is an empty list, not an error.
     """
     (photo,) = await read_photos([form.photo])
-    return RecognitionOut.of(
-        await app.recognizer.recognize(
+    return RecognitionOut.from_domain(
+        await services.recognizer.recognize(
+            principal,
             photo,
-            collection=form.collection,
+            reference=form.collection,
             limit=form.limit,
             unique_per_image=form.unique_per_image,
             liveness=form.liveness,
@@ -60,27 +63,33 @@ async def recognize(form: Annotated[RecognizeForm, File()], app: App) -> Recogni
 @router.post(
     "/detect",
     summary="Find the faces of a photo",
-    responses=body_problems(*PHOTO_PROBLEMS),
-    openapi_extra=needs(Role.RECOGNIZE),
+    responses=declare_body_problems(*PHOTO_PROBLEMS),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def detect(form: Annotated[DetectForm, File()], app: App) -> DetectionOut:
+async def detect(form: Annotated[DetectForm, File()], services: ServicesDep) -> DetectionOut:
     """Return box, landmarks, score and quality of every face; nothing is searched or stored."""
     (photo,) = await read_photos([form.photo])
-    return DetectionOut.of(await app.images.analyze(photo, app.pipelines.default, embed=False))
+    return DetectionOut.from_domain(
+        await services.photo_analyzer.analyze_photo(photo, services.pipelines.default, embed=False)
+    )
 
 
 @router.post(
     "/compare",
     summary="Compare two photos",
-    responses=body_problems(errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS),
-    openapi_extra=needs(Role.RECOGNIZE),
+    responses=declare_body_problems(
+        errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS
+    ),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def compare(form: Annotated[CompareForm, File()], app: App) -> ComparisonOut:
+async def compare(
+    form: Annotated[CompareForm, File()], services: ServicesDep, principal: PrincipalDep
+) -> ComparisonOut:
     """Say whether two photos show the same person; nothing is stored."""
     first, second = await read_photos([form.first, form.second])
-    return ComparisonOut.compared(
-        await app.verifier.compare(
-            first, second, collection=form.collection, largest=form.largest_face, liveness=form.liveness
+    return ComparisonOut.from_domain(
+        await services.verifier.compare(
+            principal, first, second, reference=form.collection, largest=form.largest_face, liveness=form.liveness
         )
     )
 
@@ -88,16 +97,21 @@ async def compare(form: Annotated[CompareForm, File()], app: App) -> ComparisonO
 @router.post(
     "/verify",
     summary="Check a photo against a person",
-    responses=body_problems(errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS),
-    openapi_extra=needs(Role.RECOGNIZE),
+    responses=declare_body_problems(
+        errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS
+    ),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def verify(form: Annotated[VerifyForm, File()], app: App) -> VerificationOut:
+async def verify(
+    form: Annotated[VerifyForm, File()], services: ServicesDep, principal: PrincipalDep
+) -> VerificationOut:
     """Say whether a photo shows the person."""
     (photo,) = await read_photos([form.photo])
-    return VerificationOut.verified(
-        await app.verifier.verify(
+    return VerificationOut.from_domain(
+        await services.verifier.verify(
+            principal,
             photo,
-            collection=form.collection,
+            reference=form.collection,
             person_id=form.person_id,
             largest=form.largest_face,
             liveness=form.liveness,
@@ -108,32 +122,34 @@ async def verify(form: Annotated[VerifyForm, File()], app: App) -> VerificationO
 @router.post(
     "/embeddings",
     summary="Turn faces into vectors",
-    responses=body_problems(errors.NotFoundError, *PHOTO_PROBLEMS),
-    openapi_extra=needs(Role.ENROL),
+    responses=declare_body_problems(errors.NotFoundError, *PHOTO_PROBLEMS),
+    openapi_extra=require_permission(Permission.READ),
 )
-async def embeddings(form: Annotated[EmbeddingsForm, File()], app: App) -> EmbeddingsOut:
+async def embeddings(
+    form: Annotated[EmbeddingsForm, File()], services: ServicesDep, principal: PrincipalDep
+) -> EmbeddingsOut:
     """Return the vector of every face; nothing is stored. A vector is biometric data: keep it as carefully."""
     (photo,) = await read_photos([form.photo])
-    pipeline = await app.collections.pipeline_of(form.collection)
-    return EmbeddingsOut.of(await app.images.analyze(photo, pipeline), pipeline.contract)
+    pipeline = await services.collections.get_pipeline(principal, form.collection)
+    return EmbeddingsOut.from_domain(await services.photo_analyzer.analyze_photo(photo, pipeline), pipeline.space)
 
 
 @router.post(
     "/search",
     summary="Search by a vector",
-    responses=body_problems(errors.NotFoundError, errors.ContractMismatchError),
-    openapi_extra=needs(Role.ENROL),
+    responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError),
+    openapi_extra=require_permission(Permission.SEARCH),
 )
-async def search(body: SearchIn, app: App) -> SearchOut:
+async def search(body: SearchIn, services: ServicesDep, principal: PrincipalDep) -> SearchOut:
     """List the people closest to a vector made by `/v1/embeddings`.
 
     Needs the role `enrol`: whoever may search with chosen vectors can reconstruct templates from the scores.
     """
-    home, decision, candidates = await app.recognizer.search(
-        body.probe(), contract_id=body.contract_id, collection=body.collection, limit=body.limit
+    found_collection, decision, candidates = await services.recognizer.search(
+        principal, body.to_probe(), space_id=body.contract_id, reference=body.collection, limit=body.limit
     )
     return SearchOut(
-        **DecisionOut.decided(decision).model_dump(),
-        collection_id=home.id,
-        candidates=[CandidateOut.like(candidate) for candidate in candidates],
+        **DecisionOut.from_decision(decision).model_dump(),
+        collection_id=found_collection.id,
+        candidates=[CandidateOut.from_attributes(candidate) for candidate in candidates],
     )

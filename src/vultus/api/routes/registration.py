@@ -1,4 +1,4 @@
-"""Registering people, with consent."""
+"""Registration of people, with consent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from fastapi import APIRouter, File, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from vultus import errors
-from vultus.api.deps import App, CollectionRef, Who, read_photos
-from vultus.api.forms import EnrolForm, RegisterForm, fingerprint, registration
-from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import body_problems
+from vultus.api.deps import CollectionRef, PrincipalDep, ServicesDep, read_photos
+from vultus.api.forms import EnrolForm, RegisterForm, build_registration_request, compute_request_digest
+from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.problems import declare_body_problems
 from vultus.api.routes.recognition import PHOTO_PROBLEMS
-from vultus.domain import Actor, Role
+from vultus.domain import Permission, Principal
 from vultus.schemas.recognition import RegistrationOut
-from vultus.services.enrolment.registration import Once, Registered, RegistrationRequest, Replayed
+from vultus.services.enrolment.registration import (
+    IdempotencyContext,
+    RegistrationRequest,
+    RegistrationResult,
+    ReplayedResponse,
+)
 from vultus.services.wiring import Services
 
 router = APIRouter(route_class=GuardedRoute, tags=["registration"])
@@ -30,32 +35,34 @@ IdempotencyKey = Annotated[
         description="Any word of yours, new for every new request; a repeated request gets the first one's answer.",
     ),
 ]
-RESPONSES = body_problems(
+REGISTRATION_PROBLEMS = declare_body_problems(
     errors.ConsentRequiredError,
     errors.NoPhotoAcceptedError,
     errors.NotFoundError,
     errors.AlreadyExistsError,
     errors.IdempotencyInFlightError,
     errors.IdempotencyMismatchError,
-    errors.ContractMismatchError,
+    errors.EmbeddingSpaceMismatchError,
     errors.CropKeyError,
     *PHOTO_PROBLEMS,
 )
 
 
-def _encode(done: Registered) -> dict[str, Any]:
-    return RegistrationOut.of(done).model_dump(mode="json")
+def _encode_registration(outcome: RegistrationResult) -> dict[str, Any]:
+    return RegistrationOut.from_domain(outcome).model_dump(mode="json")
 
 
-async def _register(
-    app: Services, request: RegistrationRequest, who: Actor, key: str | None, digest: bytes
+async def _run_registration(
+    services: Services, request: RegistrationRequest, principal: Principal, key: str | None, digest: bytes
 ) -> Response:
     if key is None:
-        return JSONResponse(_encode(await app.registrar.register(request, actor=who)), 201)
-    outcome = await app.registrar.register_once(request, Once(who.id, key, digest, _encode), actor=who)
-    if isinstance(outcome, Replayed):
+        return JSONResponse(_encode_registration(await services.registrar.register(principal, request)), 201)
+    outcome = await services.registrar.register_once(
+        principal, request, IdempotencyContext(principal.id, key, digest, _encode_registration)
+    )
+    if isinstance(outcome, ReplayedResponse):
         return JSONResponse(outcome.body, 201, {"Idempotent-Replayed": "true"})
-    return JSONResponse(_encode(outcome), 201)
+    return JSONResponse(_encode_registration(outcome), 201)
 
 
 @router.post(
@@ -63,24 +70,32 @@ async def _register(
     status_code=201,
     summary="Register a person from photos",
     response_model=RegistrationOut,
-    responses=RESPONSES,
-    openapi_extra=needs(Role.ENROL),
+    responses=REGISTRATION_PROBLEMS,
+    openapi_extra=require_permission(Permission.ENROL),
 )
 async def register(
     form: Annotated[RegisterForm, File()],
     request: Request,
-    app: App,
-    who: Who,
+    services: ServicesDep,
+    principal: PrincipalDep,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Enrol the faces of one person, given their consent.
 
-    Every photo is judged on its own: usable ones are enrolled, the others come back with reasons. The person is the
+    Every photo is screened on its own: usable ones are enrolled, the others come back with reasons. The person is the
     one with `person_id`, or with `external_id`, or a new one.
     """
     photos = await read_photos(form.photo)
-    asked = registration(form, photos, collection=form.collection, person_id=form.person_id)
-    return await _register(app, asked, who, idempotency_key, fingerprint(form, photos, path=request.url.path))
+    registration_request = build_registration_request(
+        form, photos, collection=form.collection, person_id=form.person_id
+    )
+    return await _run_registration(
+        services,
+        registration_request,
+        principal,
+        idempotency_key,
+        compute_request_digest(form, photos, path=request.url.path),
+    )
 
 
 @router.post(
@@ -88,19 +103,25 @@ async def register(
     status_code=201,
     summary="Add photos to a person",
     response_model=RegistrationOut,
-    responses=RESPONSES,
-    openapi_extra=needs(Role.ENROL),
+    responses=REGISTRATION_PROBLEMS,
+    openapi_extra=require_permission(Permission.ENROL),
 )
 async def add_faces(
     collection: CollectionRef,
     person_id: UUID,
     form: Annotated[EnrolForm, File()],
     request: Request,
-    app: App,
-    who: Who,
+    services: ServicesDep,
+    principal: PrincipalDep,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Enrol further faces of a person under a new or a live consent."""
     photos = await read_photos(form.photo)
-    asked = registration(form, photos, collection=collection, person_id=person_id)
-    return await _register(app, asked, who, idempotency_key, fingerprint(form, photos, path=request.url.path))
+    registration_request = build_registration_request(form, photos, collection=collection, person_id=person_id)
+    return await _run_registration(
+        services,
+        registration_request,
+        principal,
+        idempotency_key,
+        compute_request_digest(form, photos, path=request.url.path),
+    )

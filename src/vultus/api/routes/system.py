@@ -8,18 +8,18 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from vultus import __version__, errors
-from vultus.api.deps import App, Paged, Who, cursor_after
-from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import body_problems, problems
-from vultus.domain import Role
+from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.problems import declare_body_problems, declare_problems
+from vultus.domain import Permission
 from vultus.schemas.base import Page
 from vultus.schemas.galleries import KeyIn, KeyOut, NewKeyOut
-from vultus.schemas.system import AuditOut, HealthOut, ModelOut, VersionOut
-from vultus.utils.metrics import exposed
+from vultus.schemas.system import AuditOut, HealthOut, ModelOut, ReadinessOut, VersionOut
+from vultus.utils.metrics import render_metrics
 
 metrics = APIRouter(route_class=GuardedRoute)
 router = APIRouter(route_class=GuardedRoute, tags=["system"])
-DOWN: dict[int | str, dict[str, Any]] = {503: problems()[503]}
+UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: declare_problems()[503]}
 
 
 @router.get("/health/live", summary="Is the process alive?")
@@ -28,66 +28,95 @@ async def live() -> HealthOut:
     return HealthOut()
 
 
-@router.get("/health/ready", summary="Can requests be served?", responses=DOWN)
-async def ready(app: App) -> HealthOut:
-    """Answer 200 when the database answers and a worker is left for photos, else 503; needs no key."""
-    app.images.check_workers()
-    await app.database.ping()
-    return HealthOut()
+@router.get("/health/ready", summary="Can requests be served?", responses=UNAVAILABLE)
+async def ready(services: ServicesDep) -> ReadinessOut:
+    """Answer 200 when the database answers and a worker is left for photos, else 503; needs no key.
+
+    A background job that is overdue makes the status `degraded`: requests are answered correctly all the same.
+    """
+    services.photo_analyzer.ensure_workers()
+    await services.database.ping()
+    return ReadinessOut.from_statuses(services.jobs.list_statuses())
 
 
 @metrics.get("/metrics", include_in_schema=False)
-async def measured() -> Response:
+async def get_metrics() -> Response:
     """Return counters and durations for Prometheus; needs no key, names nobody, and can be turned off."""
-    text, kind = exposed()
+    text, kind = render_metrics()
     return Response(text, media_type=kind)
 
 
-@router.get("/version", summary="What is running?", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
+@router.get(
+    "/version",
+    summary="What is running?",
+    responses=declare_problems(),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
+)
 async def version() -> VersionOut:
     """Return name and version."""
     return VersionOut(version=__version__)
 
 
-@router.get("/models", summary="Which networks are in use?", responses=problems(), openapi_extra=needs(Role.RECOGNIZE))
-async def models(app: App) -> Page[ModelOut]:
+@router.get(
+    "/models",
+    summary="Which networks are in use?",
+    responses=declare_problems(),
+    openapi_extra=require_permission(Permission.RECOGNIZE),
+)
+async def models(services: ServicesDep) -> Page[ModelOut]:
     """Return the networks in use, their licences, their vector space and their measured thresholds."""
-    return Page(items=[ModelOut.of(one) for one in app.pipelines], next_cursor=None)
+    return Page(items=[ModelOut.from_pipeline(one) for one in services.pipelines], next_cursor=None)
 
 
 @router.post(
-    "/keys", status_code=201, summary="Create a key", responses=body_problems(), openapi_extra=needs(Role.ADMIN)
+    "/keys",
+    status_code=201,
+    summary="Create a key",
+    responses=declare_body_problems(),
+    openapi_extra=require_permission(Permission.KEYS),
 )
-async def create_key(body: KeyIn, app: App, who: Who) -> NewKeyOut:
+async def create_key(body: KeyIn, services: ServicesDep, principal: PrincipalDep) -> NewKeyOut:
     """Make an API key; its secret is shown this once."""
-    key, secret = await app.access.create(body.name, body.role, actor=who)
-    return NewKeyOut(**KeyOut.like(key).model_dump(), secret=secret)
+    key, secret = await services.access.create_key(principal, body.name, body.role)
+    return NewKeyOut(**KeyOut.from_attributes(key).model_dump(), secret=secret)
 
 
-@router.get("/keys", summary="List keys", responses=problems(), openapi_extra=needs(Role.ADMIN))
-async def list_keys(app: App, paging: Paged) -> Page[KeyOut]:
+@router.get(
+    "/keys", summary="List keys", responses=declare_problems(), openapi_extra=require_permission(Permission.KEYS)
+)
+async def list_keys(services: ServicesDep, principal: PrincipalDep, paging: PagingDep) -> Page[KeyOut]:
     """List keys in order of creation, revoked ones too, without secrets."""
-    found = await app.access.page(after=paging.after, limit=paging.limit)
-    return Page(items=[KeyOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    found = await services.access.list_keys(principal, after=paging.after, limit=paging.limit)
+    return Page(
+        items=[KeyOut.from_attributes(one) for one in found], next_cursor=build_next_cursor(found, paging.limit)
+    )
 
 
 @router.delete(
     "/keys/{key_id}",
     summary="Revoke a key",
-    responses=problems(errors.NotFoundError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_problems(errors.NotFoundError),
+    openapi_extra=require_permission(Permission.KEYS),
 )
-async def revoke_key(key_id: UUID, app: App, who: Who) -> KeyOut:
+async def revoke_key(key_id: UUID, services: ServicesDep, principal: PrincipalDep) -> KeyOut:
     """Make a key useless from now on."""
-    return KeyOut.like(await app.access.revoke(key_id, actor=who))
+    return KeyOut.from_attributes(await services.access.revoke_key(principal, key_id))
 
 
-@router.get("/audit", summary="Read the audit record", responses=problems(), openapi_extra=needs(Role.ADMIN))
+@router.get(
+    "/audit",
+    summary="Read the audit record",
+    responses=declare_problems(),
+    openapi_extra=require_permission(Permission.AUDIT),
+)
 async def audit(
-    app: App,
-    paging: Paged,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    paging: PagingDep,
     person_id: Annotated[UUID | None, Query(description="Only what concerns this person.")] = None,
 ) -> Page[AuditOut]:
     """List what was written, oldest first: who, what and when; ids and counts only."""
-    found = await app.audit.page(after=paging.after, limit=paging.limit, person_id=person_id)
-    return Page(items=[AuditOut.like(one) for one in found], next_cursor=cursor_after(found, paging.limit))
+    found = await services.audit.list_entries(principal, after=paging.after, limit=paging.limit, person_id=person_id)
+    return Page(
+        items=[AuditOut.from_attributes(one) for one in found], next_cursor=build_next_cursor(found, paging.limit)
+    )

@@ -1,4 +1,4 @@
-"""Changing the network of a living gallery."""
+"""Online model migration of a collection."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, File, Query
 
 from vultus import errors
-from vultus.api.deps import App, CollectionRef, Paged, Who, cursor_after, read_photos
+from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor, read_photos
 from vultus.api.forms import SupplyForm
-from vultus.api.guard import GuardedRoute, needs
-from vultus.api.problems import body_problems, problems
-from vultus.domain import Role
+from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.problems import declare_body_problems, declare_problems
+from vultus.domain import Permission
 from vultus.schemas.base import Page
 from vultus.schemas.transitions import (
     ContractComparisonOut,
@@ -25,88 +25,124 @@ from vultus.schemas.transitions import (
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/transition", tags=["transitions"])
 
-MISSING = problems(errors.NotFoundError)
-INCOMPLETE = problems(errors.NotFoundError, errors.TransitionIncompleteError, errors.PackNotLoadedError)
-LeaveBehind = Annotated[
-    bool, Query(description="Go on although faces are lost or persons will not be found; `left-behind` says who.")
+MISSING = declare_problems(errors.NotFoundError)
+INCOMPLETE = declare_problems(errors.NotFoundError, errors.MigrationIncompleteError, errors.PackNotLoadedError)
+AllowUnmigrated = Annotated[
+    bool, Query(description="Proceed although faces are lost or persons not found; `left-behind` lists them.")
 ]
 
 
 @router.post(
     "",
-    summary="Begin to change the network",
-    responses=body_problems(errors.NotFoundError, errors.ConflictError),
-    openapi_extra=needs(Role.ADMIN),
+    summary="Start a migration to another network",
+    responses=declare_body_problems(errors.NotFoundError, errors.ConflictError),
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
-async def begin_transition(collection: CollectionRef, body: TransitionIn, app: App, who: Who) -> TransitionOut:
-    """Let enrolment write templates of a second network, and carry the faces there are over in the background.
+async def begin_transition(
+    collection: CollectionRef, body: TransitionIn, services: ServicesDep, principal: PrincipalDep
+) -> TransitionOut:
+    """Let enrolment write templates of a second network too, and backfill the existing faces in the background.
 
-    Asked again with the same pack, faces that could not be carried over are tried anew.
+    A repeated call with the same pack retries faces that could not be backfilled.
     """
-    return TransitionOut.of(
-        await app.transitions.set_out(collection, pack=body.pack, shadow_share=body.shadow_share, actor=who)
+    return TransitionOut.from_domain(
+        await services.migrations.start(principal, collection, pack=body.pack, shadow_share=body.shadow_share)
     )
 
 
-@router.get("", summary="Read how far a change of network is", responses=MISSING, openapi_extra=needs(Role.ADMIN))
-async def read_transition(collection: CollectionRef, app: App) -> TransitionOut:
+@router.get(
+    "",
+    summary="Read the progress of a migration",
+    responses=MISSING,
+    openapi_extra=require_permission(Permission.CONFIGURE),
+)
+async def read_transition(collection: CollectionRef, services: ServicesDep, principal: PrincipalDep) -> TransitionOut:
     """Return how many faces and persons each of the two networks can find."""
-    return TransitionOut.of(await app.transitions.state(collection))
+    return TransitionOut.from_domain(await services.migrations.get_state(principal, collection))
 
 
 @router.post(
     "/switch",
     summary="Switch to the other network",
-    responses={**INCOMPLETE, **problems(errors.InvalidInputError)},
-    openapi_extra=needs(Role.ADMIN),
+    responses={**INCOMPLETE, **declare_problems(errors.InvalidInputError)},
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def switch_transition(
-    collection: CollectionRef, app: App, who: Who, leave_behind: LeaveBehind = False
+    collection: CollectionRef, services: ServicesDep, principal: PrincipalDep, leave_behind: AllowUnmigrated = False
 ) -> SwitchedOut:
-    """Search the other network's templates from the next request on; once more, and it is the first one's again."""
-    return SwitchedOut.of(await app.transitions.switch(collection, leave_behind=leave_behind, actor=who))
+    """Search the other network's templates from the next request on; a second switch rolls back."""
+    return SwitchedOut.from_domain(
+        await services.migrations.cut_over(principal, collection, allow_unmigrated=leave_behind)
+    )
 
 
-@router.delete("", summary="End a change of network", responses=INCOMPLETE, openapi_extra=needs(Role.ADMIN))
+@router.delete(
+    "", summary="Finish a migration", responses=INCOMPLETE, openapi_extra=require_permission(Permission.CONFIGURE)
+)
 async def finish_transition(
-    collection: CollectionRef, app: App, who: Who, leave_behind: LeaveBehind = False
+    collection: CollectionRef, services: ServicesDep, principal: PrincipalDep, leave_behind: AllowUnmigrated = False
 ) -> FinishedOut:
-    """Remove the templates of the network that is not searched: before the switch this takes the beginning back."""
-    return FinishedOut.of(await app.transitions.finish(collection, leave_behind=leave_behind, actor=who))
+    """Remove the templates of the network that is not searched; before the switch this cancels the migration."""
+    return FinishedOut.from_domain(
+        await services.migrations.finish(principal, collection, allow_unmigrated=leave_behind)
+    )
 
 
 @router.post(
     "/photos",
     summary="Supply photos again",
-    responses=body_problems(errors.NotFoundError, errors.InvalidInputError),
-    openapi_extra=needs(Role.ADMIN),
+    responses=declare_body_problems(errors.NotFoundError, errors.InvalidInputError),
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
-async def supply_photos(collection: CollectionRef, form: Annotated[SupplyForm, File()], app: App) -> SuppliesOut:
-    """Carry faces over from the very files they were enrolled from; nothing but templates is stored."""
-    return SuppliesOut.of(await app.supplier.supply(collection, await read_photos(form.photo)))
+async def supply_photos(
+    collection: CollectionRef, form: Annotated[SupplyForm, File()], services: ServicesDep, principal: PrincipalDep
+) -> SuppliesOut:
+    """Backfill faces from the same files they were enrolled from; nothing but templates is stored."""
+    return SuppliesOut.from_domain(
+        await services.photo_resubmission.submit(principal, collection, await read_photos(form.photo))
+    )
 
 
-@router.get("/left-behind", summary="List persons left behind", responses=MISSING, openapi_extra=needs(Role.ADMIN))
-async def list_left_behind(collection: CollectionRef, app: App, paging: Paged) -> Page[LeftBehindOut]:
-    """List persons that the network the collection goes to does not find; after the end, persons without a face."""
-    found = await app.transitions.left_behind(collection, after=paging.after, limit=paging.limit)
+@router.get(
+    "/left-behind",
+    summary="List unmigrated persons",
+    responses=MISSING,
+    openapi_extra=require_permission(Permission.CONFIGURE),
+)
+async def list_left_behind(
+    collection: CollectionRef, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
+) -> Page[LeftBehindOut]:
+    """List persons that the target network does not find; after the end, persons without a face."""
+    found = await services.migrations.list_unmigrated_persons(
+        principal, collection, after=paging.after, limit=paging.limit
+    )
     items = [
         LeftBehindOut(
-            person_id=one.id, external_id=one.external_id, name=one.name, faces=one.faces, reasons=list(one.reasons)
+            person_id=person.id,
+            external_id=person.external_id,
+            name=person.name,
+            faces=person.faces,
+            reasons=list(person.reasons),
         )
-        for one in found
+        for person in found
     ]
-    return Page(items=items, next_cursor=cursor_after(found, paging.limit))
+    return Page(items=items, next_cursor=build_next_cursor(found, paging.limit))
 
 
-@router.get("/comparison", summary="Compare the two networks", responses=MISSING, openapi_extra=needs(Role.ADMIN))
+@router.get(
+    "/comparison",
+    summary="Compare the two networks",
+    responses=MISSING,
+    openapi_extra=require_permission(Permission.CONFIGURE),
+)
 async def compare_transition(
     collection: CollectionRef,
-    app: App,
+    services: ServicesDep,
+    principal: PrincipalDep,
     sample: Annotated[int, Query(ge=1, le=2000, description="Most faces to search for.")] = 200,
 ) -> ContractComparisonOut:
-    """Search for enrolled faces among all others under both networks, and say where they disagree.
+    """Search for enrolled faces among all others with both networks, and report their disagreements.
 
-    Beside it, the recognitions that both answered since the beginning, if a `shadow_share` was asked for.
+    Also report the recognitions that both answered since the start, if a `shadow_share` was set.
     """
-    return ContractComparisonOut.of(await app.comparer.compare(collection, sample))
+    return ContractComparisonOut.from_domain(await services.space_comparer.compare(principal, collection, sample))

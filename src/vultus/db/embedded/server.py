@@ -1,8 +1,8 @@
 """The embedded PostgreSQL, shared by every process on a data directory: the first starts it, the last stops it.
 
 Two lock files in the data directory, both released by the kernel however a process ends:
-- `users.lock`, held shared by everyone who uses the server;
-- `lifecycle.lock`, held exclusively while somebody joins, starts or stops.
+- `users.lock`, held shared by every process that uses the server;
+- `lifecycle.lock`, held exclusively while a process acquires or releases the shared lock, starts or stops the server.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from vultus.db.embedded.account import OWN_SERVER, Account, account_for
-from vultus.db.embedded.cluster import DATABASE, ROLE, Cluster
+from vultus.db.embedded.account import OWN_SERVER_ADVICE, SystemAccount, get_server_account
+from vultus.db.embedded.cluster import DATABASE, ROLE, PostgresCluster
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -24,54 +24,54 @@ if TYPE_CHECKING:
 
 
 class EmbeddedPostgres:
-    """A share in the server of a data directory. Everything blocks: call it from a thread.
+    """A shared lock on the server of a data directory. All methods block: call them from a thread.
 
     Args:
-        data_dir: Where Vultus keeps its files; made if missing.
+        data_dir: Directory of Vultus' files; created if missing.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
-        self._cluster: Cluster | None = None
+        self._cluster: PostgresCluster | None = None
         self._share: int | None = None
 
     def start(self) -> str:
-        """Join the server, starting it if it does not run; return its URL for `Database.connect`.
+        """Acquire the server, starting it if it does not run; return its URL for `Database.connect`.
 
-        Called again it checks that the server still runs, and starts it anew if it has died.
+        Called again it checks that the server still runs, and restarts it if it has died.
 
         Raises:
-            EmbeddedDatabaseError: The server cannot be started; the detail says what to do.
+            EmbeddedDatabaseError: The server cannot be started; the detail states the remedy.
         """
         try:
-            account = self._prepare()
-            with self._lifecycle():
-                cluster = self._cluster = Cluster(self._data_dir, account)
-                joining = self._share is None
-                if joining:
-                    self._share = self._locked("users.lock", fcntl.LOCK_SH)
+            account = self._prepare_data_directory()
+            with self._lock_lifecycle():
+                cluster = self._cluster = PostgresCluster(self._data_dir, account)
+                acquiring = self._share is None
+                if acquiring:
+                    self._share = self._open_lock_file("users.lock", fcntl.LOCK_SH)
                 try:
                     cluster.start()
-                except BaseException:  # Ctrl-C too: a server nobody uses must not stay behind
-                    if joining:
-                        self._leave()
+                except BaseException:  # Ctrl-C too: an unused server must not keep running
+                    if acquiring:
+                        self._release_share()
                     raise
         except OSError as error:
             raise EmbeddedDatabaseError(
                 f"The data directory {self._data_dir} cannot be used: {error}. Set VULTUS_DATA_DIR to a directory on a "
-                f"local disk that this user may write, {OWN_SERVER}."
+                f"local disk that this user may write, {OWN_SERVER_ADVICE}."
             ) from error
-        return f"postgresql+asyncpg://{ROLE}@/{DATABASE}?host={quote(str(cluster.sockets))}"
+        return f"postgresql+asyncpg://{ROLE}@/{DATABASE}?host={quote(str(cluster.socket_directory))}"
 
-    def alive(self) -> bool:
-        """Say whether the server runs; a cheap look at its process."""
-        return self._cluster is not None and self._cluster.running()
+    def is_running(self) -> bool:
+        """Return whether the server runs; a cheap check of its process."""
+        return self._cluster is not None and self._cluster.is_running()
 
     def stop(self) -> None:
-        """Leave the server; whoever leaves last stops it."""
+        """Release the server; the last process to release it stops it."""
         if self._share is not None:
-            with self._lifecycle():
-                self._leave()
+            with self._lock_lifecycle():
+                self._release_share()
 
     def __enter__(self) -> Self:
         self.start()
@@ -82,12 +82,12 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
-    def _leave(self) -> None:
+    def _release_share(self) -> None:
         share, self._share = self._share, None
         if share is None or self._cluster is None:
             return
         try:
-            # Turning the share exclusive succeeds only when no one else has one.
+            # Converting the shared lock to an exclusive one succeeds only when no other process holds it.
             fcntl.flock(share, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
@@ -96,37 +96,41 @@ class EmbeddedPostgres:
         finally:
             os.close(share)
 
-    def _prepare(self) -> Account:
-        """Make the data directory, and let the server's user pass through it and nobody else."""
-        account = account_for(self._data_dir / "postgres")
+    def _prepare_data_directory(self) -> SystemAccount:
+        """Create the data directory and let only the server's user traverse it; return that user."""
+        account = get_server_account(self._data_dir / "postgres")
         if not self._data_dir.exists():
             self._data_dir.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 self._data_dir.mkdir(mode=0o700)
         self._data_dir = self._data_dir.resolve()
-        if account.blocked_at(self._data_dir) == self._data_dir and self._data_dir.stat().st_uid == os.geteuid():
+        if (
+            account.find_blocked_directory(self._data_dir) == self._data_dir
+            and self._data_dir.stat().st_uid == os.geteuid()
+        ):
             os.chown(self._data_dir, -1, account.gid)
             self._data_dir.chmod(self._data_dir.stat().st_mode & 0o707 | 0o010)
-        if blocked := account.blocked_at(self._data_dir):
+        if blocked := account.find_blocked_directory(self._data_dir):
             raise EmbeddedDatabaseError(
                 f"PostgreSQL does not run as root but as the system user '{account.name}', which cannot enter "
-                f"{blocked}. Set VULTUS_DATA_DIR=/var/lib/vultus, start Vultus as an ordinary user, {OWN_SERVER}."
+                f"{blocked}. Set VULTUS_DATA_DIR=/var/lib/vultus, start Vultus as an ordinary user, "
+                f"{OWN_SERVER_ADVICE}."
             )
         return account
 
     @contextmanager
-    def _lifecycle(self) -> Iterator[None]:
-        lock = self._locked("lifecycle.lock", fcntl.LOCK_EX)
+    def _lock_lifecycle(self) -> Iterator[None]:
+        lock = self._open_lock_file("lifecycle.lock", fcntl.LOCK_EX)
         try:
             yield
         finally:
             os.close(lock)
 
-    def _locked(self, name: str, how: int) -> int:
-        """Return an open file that holds a lock; it is not inherited by other programs."""
+    def _open_lock_file(self, name: str, operation: int) -> int:
+        """Return the descriptor of an open file that holds a lock; child programs do not inherit it."""
         lock = os.open(self._data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(lock, how)
+            fcntl.flock(lock, operation)
         except BaseException:
             os.close(lock)
             raise

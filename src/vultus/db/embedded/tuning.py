@@ -1,4 +1,4 @@
-"""The embedded server's configuration, written anew at every start."""
+"""The embedded server's configuration, written at every start."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ MIB = 2**20
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def memory_bytes() -> int:
-    """Return the memory this process may use: the machine's, or the container's if that is less."""
+def get_memory_bytes() -> int:
+    """Return the memory this process may use: the machine's, or the container's limit if that is less."""
     total = int(psutil.virtual_memory().total)
     for path in CGROUP_LIMITS:
         try:
             total = min(total, int(path.read_text()))
-        except (OSError, ValueError):  # no such version of cgroups, or "max"
+        except (OSError, ValueError):  # another version of cgroups, or "max"
             continue
     return total
 
 
-def configuration(sockets: Path, memory: int) -> str:
-    """Return postgresql.conf.
+def build_configuration(socket_directory: Path, available_bytes: int) -> str:
+    """Return the text of postgresql.conf.
 
-    Modest on purpose: the networks need the memory too. A gallery of 100,000 faces of 128 numbers takes about 50 MB.
+    Deliberately small: the networks need memory too. A gallery of 100,000 faces of 128 numbers takes about 50 MB.
 
     Args:
-        sockets: Directory of the Unix socket; there is no TCP port.
-        memory: Bytes of memory this machine or container has.
+        socket_directory: Directory of the Unix socket; there is no TCP port.
+        available_bytes: Memory of this machine or container.
     """
     settings: dict[str, str | int] = {
         "listen_addresses": "",
-        "unix_socket_directories": f'"{sockets}"',
+        "unix_socket_directories": f'"{socket_directory}"',
         "unix_socket_permissions": "0700",
-        "max_connections": 40 if memory < 2048 * MIB else 100,
-        "shared_buffers": _mib(memory // 8, 32, 1024),
-        "effective_cache_size": _mib(memory // 2, 64, 65536),
-        "maintenance_work_mem": _mib(memory // 32, 16, 256),
+        "max_connections": 40 if available_bytes < 2048 * MIB else 100,
+        "shared_buffers": _format_mib(available_bytes // 8, 32, 1024),
+        "effective_cache_size": _format_mib(available_bytes // 2, 64, 65536),
+        "maintenance_work_mem": _format_mib(available_bytes // 32, 16, 256),
         "max_wal_size": "512MB",
-        # A commit that was confirmed is on the disk, and stays whole through a power cut.
-        # After a crash one call instead of one for each of a thousand files: 0.4 s until ready instead of 1.3 s.
+        # After a crash one call instead of one for each of a thousand files: ready in 0.4 s instead of 1.3 s.
         "recovery_init_sync_method": "syncfs" if sys.platform == "linux" else "fsync",
+        # A confirmed commit is on disk and survives a power failure.
         "fsync": "on",
         "full_page_writes": "on",
         "synchronous_commit": "on",
-        # Statements hold names and vectors: none is logged, not slow ones, not failing ones, not their parameters.
+        # Statements hold names and vectors: none is logged, slow or failing, nor any parameters.
         "log_destination": "stderr",
         "logging_collector": "off",
         "log_statement": "none",
@@ -71,5 +71,5 @@ def configuration(sockets: Path, memory: int) -> str:
     return "# Written by Vultus at every start; ALTER SYSTEM changes settings for good.\n" + "\n".join(lines) + "\n"
 
 
-def _mib(wanted: int, least: int, most: int) -> str:
-    return f"{max(least, min(wanted // MIB, most))}MB"
+def _format_mib(size_bytes: int, minimum: int, maximum: int) -> str:
+    return f"{max(minimum, min(size_bytes // MIB, maximum))}MB"

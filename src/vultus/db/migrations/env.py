@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from alembic import context
 
-from vultus.db.migrate import compared
+from vultus.db.migrate import is_schema_object
 from vultus.db.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
-    include_object=compared,
+    include_object=is_schema_object,
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -1,1 +1,1 @@
-"""Questions to the database in the product's words; domain values out, never rows, and no commit."""
+"""Repositories: typed queries that return domain values, never rows, and never commit."""

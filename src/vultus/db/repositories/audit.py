@@ -1,4 +1,4 @@
-"""What was done, by whom, in order."""
+"""Stores audit entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from vultus.domain import Actor
+    from vultus.domain import Principal
 
 _COLUMNS = (
     AuditRow.id,
@@ -29,15 +29,15 @@ _COLUMNS = (
 )
 
 
-class Audit:
-    """The record of what was done; entries are only ever added."""
+class AuditRepository:
+    """Stores audit entries, append-only."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(
+    async def add_entry(
         self,
-        actor: Actor,
+        actor: Principal,
         action: str,
         *,
         collection_id: UUID | None = None,
@@ -58,7 +58,9 @@ class Audit:
             )
         )
 
-    async def page(self, after: UUID | None, limit: int, person_id: UUID | None = None) -> tuple[AuditEntry, ...]:
+    async def list_entries(
+        self, after: UUID | None, limit: int, person_id: UUID | None = None
+    ) -> tuple[AuditEntry, ...]:
         """Return entries, oldest first, those after the given id; with `person_id` those about one person."""
         query = select(*_COLUMNS).order_by(AuditRow.id).limit(limit)
         if after is not None:

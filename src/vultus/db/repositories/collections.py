@@ -1,4 +1,4 @@
-"""Collections and their partitions."""
+"""Stores collections and their partitions of faces."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, column, delete, func, insert, literal, select, table, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from vultus.db.locks import lock, lock_collection, number_of
-from vultus.db.tables import UNSAMPLED, CollectionRow, PersonRow
+from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
+from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow
 from vultus.domain import (
     Calibration,
     Collection,
     DecisionPolicy,
     Fusion,
-    Graph,
-    GraphLoss,
+    HnswGraph,
+    HnswRecallLoss,
     LivenessMode,
     QualityRule,
     SearchMode,
@@ -25,12 +25,15 @@ from vultus.domain import (
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Set
     from uuid import UUID
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncSession
 
-PARTITION_LOCK = number_of("partitions")
+    from vultus.db.driver_session import StatementSession
+
+PARTITION_LOCK = compute_lock_number("partitions")
 
 _COLUMNS = (
     CollectionRow.id,
@@ -45,82 +48,99 @@ _COLUMNS = (
     CollectionRow.search,
     CollectionRow.graph,
 )
-# Built once: building them takes longer than asking, and most requests ask.
+# Built once: building them costs more than executing them, and most requests execute them.
 _BY_ID = select(*_COLUMNS).where(CollectionRow.id == bindparam("value"))
 _BY_NAME = select(*_COLUMNS).where(CollectionRow.name == bindparam("value"))
-_CHANGEABLE = {"name", "policy", "retention_days", "contract_id", "second_contract_id", "search"}
+_UPDATABLE_COLUMNS = {"name", "policy", "retention_days", "contract_id", "second_contract_id", "search"}
 
 
-def partition_of(collection_id: UUID) -> str:
-    """Return the name of the table with a collection's faces; it is made of the id alone, so it needs no quoting."""
+def get_partition_name(collection_id: UUID) -> str:
+    """Return the name of a collection's table of faces; derived from the id alone, so it needs no quoting."""
     return f"faces_{collection_id.hex}"
 
 
-class Collections:
-    """The galleries."""
+class CollectionQueries:
+    """Queries for one collection, which need no transaction."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: StatementSession) -> None:
         self._session = session
 
-    async def add(
-        self, name: str, contract_id: str, policy: DecisionPolicy, retention_days: int | None = None
+    async def get_collection(self, collection_id: UUID) -> Collection:
+        """Return a collection.
+
+        Raises:
+            NotFoundError: There is no collection with this id.
+        """
+        found = await self._find_collection(_BY_ID, collection_id)
+        if found is None:
+            raise NotFoundError(f"There is no collection with id {collection_id}.")
+        return found
+
+    async def get_collection_by_name(self, name: str) -> Collection:
+        """Return the collection with this name.
+
+        Raises:
+            NotFoundError: There is no collection with this name.
+        """
+        found = await self._find_collection(_BY_NAME, name)
+        if found is None:
+            raise NotFoundError(f"There is no collection named '{name}'.")
+        return found
+
+    async def _find_collection(self, query: Select[Any], value: object) -> Collection | None:
+        row = (await self._session.execute(query, {"value": value})).one_or_none()
+        return None if row is None else _build_collection(row)
+
+
+class CollectionRepository(CollectionQueries):
+    """Stores collections and creates and drops their partitions."""
+
+    _session: AsyncSession
+
+    def __init__(self, session: AsyncSession) -> None:
+        super().__init__(session)
+
+    async def add_collection(
+        self, name: str, space_id: str, policy: DecisionPolicy, retention_days: int | None = None
     ) -> Collection:
         """Create an empty collection.
 
         Raises:
             AlreadyExistsError: The name is taken.
         """
-        values = _values(name, contract_id, policy, retention_days)
-        await lock(self._session, PARTITION_LOCK)
+        values = _build_values(name, space_id, policy, retention_days)
+        await acquire_lock(self._session, PARTITION_LOCK)
         row = (await self._session.execute(insert(CollectionRow).values(values).returning(*_COLUMNS))).one()
-        await self._make_partition(row.id)
-        return _collection(row)
+        await self._create_partition(row.id)
+        return _build_collection(row)
 
-    async def ensure(self, name: str, contract_id: str, policy: DecisionPolicy) -> Collection:
-        """Return the collection with this name, creating it if there is none; safe in several processes at once."""
-        if found := await self._one(_BY_NAME, name):
+    async def ensure_collection(self, name: str, space_id: str, policy: DecisionPolicy) -> Collection:
+        """Return the collection with this name, creating it if there is none; safe in concurrent processes."""
+        if found := await self._find_collection(_BY_NAME, name):
             return found
-        # Whoever makes a collection holds this until it is committed; the second look sees what the first missed.
-        await lock(self._session, PARTITION_LOCK)
-        return await self._one(_BY_NAME, name) or await self.add(name, contract_id, policy)
+        # Creation holds this lock until commit; the second query sees a collection committed meanwhile.
+        await acquire_lock(self._session, PARTITION_LOCK)
+        return await self._find_collection(_BY_NAME, name) or await self.add_collection(name, space_id, policy)
 
-    async def get(self, collection_id: UUID) -> Collection:
-        """Return a collection.
-
-        Raises:
-            NotFoundError: There is none with this id.
-        """
-        found = await self._one(_BY_ID, collection_id)
-        if found is None:
-            raise NotFoundError(f"There is no collection with id {collection_id}.")
-        return found
-
-    async def by_name(self, name: str) -> Collection:
-        """Return the collection with this name.
-
-        Raises:
-            NotFoundError: There is none.
-        """
-        found = await self._one(_BY_NAME, name)
-        if found is None:
-            raise NotFoundError(f"There is no collection named '{name}'.")
-        return found
-
-    async def page(self, after: UUID | None, limit: int) -> tuple[Collection, ...]:
-        """Return collections in order of creation, those after the given id."""
+    async def list_collections(
+        self, after: UUID | None, limit: int, among: Set[UUID] | None = None
+    ) -> tuple[Collection, ...]:
+        """Return collections in order of creation, those after the given id; only those `among` some ids if given."""
         query = select(*_COLUMNS).order_by(CollectionRow.id).limit(limit)
         if after is not None:
             query = query.where(CollectionRow.id > after)
-        return tuple(map(_collection, await self._session.execute(query)))
+        if among is not None:
+            query = query.where(CollectionRow.id.in_(among))
+        return tuple(map(_build_collection, await self._session.execute(query)))
 
-    async def change(self, collection_id: UUID, **changes: Any) -> Collection:
-        """Change `name`, `policy`, `retention_days`, the contracts or `search`, to another mode than HNSW.
+    async def update_collection(self, collection_id: UUID, **changes: Any) -> Collection:
+        """Change `name`, `policy`, `retention_days`, the embedding spaces, or `search` to a mode other than HNSW.
 
         Raises:
             NotFoundError: There is no such collection.
             AlreadyExistsError: The new name is taken.
         """
-        if unknown := changes.keys() - _CHANGEABLE:
+        if unknown := changes.keys() - _UPDATABLE_COLUMNS:
             raise TypeError(f"cannot change {sorted(unknown)}")
         if "policy" in changes:
             changes["policy"] = asdict(changes["policy"])
@@ -136,20 +156,20 @@ class Collections:
         ).one_or_none()
         if row is None:
             raise NotFoundError(f"There is no collection with id {collection_id}.")
-        return _collection(row)
+        return _build_collection(row)
 
-    async def calibrate(self, collection_id: UUID, contract_id: str, calibration: Calibration | None) -> None:
-        """Store the calibration of a contract, in place of one stored before; with None forget it."""
-        kept = CollectionRow.calibrations.op("-", return_type=JSONB())(literal(contract_id))
-        added = {} if calibration is None else {contract_id: asdict(calibration)}
+    async def set_calibration(self, collection_id: UUID, space_id: str, calibration: Calibration | None) -> None:
+        """Replace the calibration for an embedding space; None deletes it."""
+        kept = CollectionRow.calibrations.op("-", return_type=JSONB())(literal(space_id))
+        added = {} if calibration is None else {space_id: asdict(calibration)}
         await self._session.execute(
             update(CollectionRow)
             .where(CollectionRow.id == collection_id)
             .values(calibrations=kept.op("||")(literal(added, JSONB)), updated_at=func.now())
         )
 
-    async def search_along(self, collection_id: UUID, graph: Graph) -> None:
-        """Have a collection searched along its graph, which is there."""
+    async def set_hnsw_graph(self, collection_id: UUID, graph: HnswGraph) -> None:
+        """Switch a collection to its existing HNSW graph."""
         stored = asdict(graph) | {"measured_at": graph.measured_at.isoformat()}
         await self._session.execute(
             update(CollectionRow)
@@ -157,34 +177,34 @@ class Collections:
             .values(search=SearchMode.HNSW, graph=stored, updated_at=func.now())
         )
 
-    async def delete(self, collection_id: UUID) -> tuple[int, int]:
-        """Remove a collection with everybody in it, and return how many persons and faces went.
+    async def delete_collection(self, collection_id: UUID) -> tuple[int, int]:
+        """Delete a collection with its persons; return how many persons and faces were deleted.
 
-        Dropping its partition removes the templates' files at once.
+        Dropping its partition removes the templates' files immediately.
 
         Raises:
             NotFoundError: There is no such collection.
         """
-        await lock(self._session, PARTITION_LOCK)
-        # Who writes to the collection holds this; waiting for them here, holding nothing they need, avoids deadlocks.
+        await acquire_lock(self._session, PARTITION_LOCK)
+        # Writers of faces hold this lock; waiting for it first, holding nothing they need, avoids deadlocks.
         await lock_collection(self._session, collection_id)
-        gone = await self.counts(collection_id)
-        await self._session.execute(text(f"DROP TABLE {partition_of(collection_id)}"))
+        counts = await self.count_persons_and_faces(collection_id)
+        await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
-        return gone
+        return counts
 
-    async def counts(self, collection_id: UUID) -> tuple[int, int]:
+    async def count_persons_and_faces(self, collection_id: UUID) -> tuple[int, int]:
         """Return the numbers of persons and of faces, expired ones too.
 
         Raises:
             NotFoundError: There is no such collection.
         """
-        home = await self.get(collection_id)
-        # The partition by its own name: a lock on the parent, even for reading, would make two deletions, each after
-        # its own count, wait for one another.
-        faces = table(partition_of(collection_id), column("id"))
-        # Only on the way to another network has a face more than one row; telling them apart takes a sort.
-        count = func.count() if home.second_contract_id is None else func.count(faces.c.id.distinct())
+        collection = await self.get_collection(collection_id)
+        # The partition is queried directly: a lock on the parent, even for reading, would deadlock two deletions, each
+        # after its own count.
+        faces = table(get_partition_name(collection_id), column("id"))
+        # Only during a migration has a face more than one row; counting distinct ids needs a sort.
+        count = func.count() if collection.second_space_id is None else func.count(faces.c.id.distinct())
         row = (
             await self._session.execute(
                 select(
@@ -195,50 +215,46 @@ class Collections:
         ).one()
         return row[0], row[1]
 
-    async def _one(self, query: Select[Any], value: object) -> Collection | None:
-        row = (await self._session.execute(query, {"value": value})).one_or_none()
-        return None if row is None else _collection(row)
-
-    async def _make_partition(self, collection_id: UUID) -> None:
-        # Attaching a finished table locks the parent against other attachments only; CREATE TABLE … PARTITION OF
+    async def _create_partition(self, collection_id: UUID) -> None:
+        # Attaching an existing table locks the parent against other attachments only; CREATE TABLE … PARTITION OF
         # would wait for every search of every collection.
-        partition = partition_of(collection_id)
+        partition = get_partition_name(collection_id)
         statements = [
             f"CREATE TABLE {partition} (LIKE faces INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)",
-            *(f"ALTER TABLE {partition} ALTER {name} SET STATISTICS 0" for name in UNSAMPLED["faces"]),
+            *(f"ALTER TABLE {partition} ALTER {name} SET STATISTICS 0" for name in UNSAMPLED_COLUMNS["faces"]),
             f"ALTER TABLE faces ATTACH PARTITION {partition} FOR VALUES IN ('{collection_id}')",
         ]
         for statement in statements:
             await self._session.execute(text(statement))
 
 
-def _collection(row: Any) -> Collection:
+def _build_collection(row: Any) -> Collection:
     return Collection(
         id=row.id,
         name=row.name,
-        contract_id=row.contract_id,
-        policy=policy_of(row.policy),
+        space_id=row.contract_id,
+        policy=parse_policy(row.policy),
         retention_days=row.retention_days,
         created_at=row.created_at,
         updated_at=row.updated_at,
-        second_contract_id=row.second_contract_id,
-        calibrations={contract: _calibration(stored) for contract, stored in row.calibrations.items()},
+        second_space_id=row.second_contract_id,
+        calibrations={space_id: _parse_calibration(stored) for space_id, stored in row.calibrations.items()},
         search=SearchMode(row.search),
-        graph=_graph(row.graph) if row.graph else None,
+        graph=_parse_graph(row.graph) if row.graph else None,
     )
 
 
-def _values(name: str, contract_id: str, policy: DecisionPolicy, retention_days: int | None) -> dict[str, Any]:
+def _build_values(name: str, space_id: str, policy: DecisionPolicy, retention_days: int | None) -> dict[str, Any]:
     return {
         "name": name,
-        "contract_id": contract_id,
+        "contract_id": space_id,
         "policy": asdict(policy),
         "retention_days": retention_days,
     }
 
 
-def policy_of(stored: dict[str, Any]) -> DecisionPolicy:
-    """Return a policy that was stored as a mapping."""
+def parse_policy(stored: dict[str, Any]) -> DecisionPolicy:
+    """Return the policy of a stored mapping."""
     rules = {name: QualityRule(**stored[name]) for name in ("enrol", "recognize")}
     return DecisionPolicy(
         **{
@@ -250,7 +266,7 @@ def policy_of(stored: dict[str, Any]) -> DecisionPolicy:
     )
 
 
-def _calibration(stored: dict[str, Any]) -> Calibration:
+def _parse_calibration(stored: dict[str, Any]) -> Calibration:
     points = tuple((float(rate), float(threshold)) for rate, threshold in stored["points"])
     fitted = stored.get("logistic")
     return Calibration(
@@ -261,6 +277,6 @@ def _calibration(stored: dict[str, Any]) -> Calibration:
     )
 
 
-def _graph(stored: dict[str, Any]) -> Graph:
+def _parse_graph(stored: dict[str, Any]) -> HnswGraph:
     measured_at = datetime.fromisoformat(stored["measured_at"])
-    return Graph(**stored | {"measured_at": measured_at, "loss": GraphLoss(**stored["loss"])})
+    return HnswGraph(**stored | {"measured_at": measured_at, "loss": HnswRecallLoss(**stored["loss"])})

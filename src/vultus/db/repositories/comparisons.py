@@ -1,4 +1,4 @@
-"""What two contracts of one collection say about the same faces."""
+"""Leave-one-out comparison of two embedding spaces, and shadow recognition results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Text, Uuid, bindparam, cast, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from vultus.db.tables import FaceRow, ShadowDisagreementRow, TransitionRow
-from vultus.domain import LeftOut, ShadowDisagreement
+from vultus.domain import LeaveOneOutResult, ShadowDisagreement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-KEPT_DISAGREEMENTS = 100
+MAX_SHADOW_DISAGREEMENTS = 100
 
 
-class Comparisons:
-    """Searches a gallery under two contracts, and keeps what a shadow saw."""
+class ComparisonRepository:
+    """Searches a gallery in two embedding spaces and stores shadow recognition results."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def sample(self, collection_id: UUID, limit: int) -> tuple[UUID, ...]:
-        """Return some faces that have templates of two contracts: any, but every time the same ones."""
+        """Return a deterministic pseudo-random sample of the faces that have templates in two embedding spaces."""
         query = (
             select(FaceRow.id)
             .where(FaceRow.collection_id == collection_id, FaceRow.consent_expires_at > func.now())
@@ -37,22 +37,22 @@ class Comparisons:
         )
         return tuple(await self._session.scalars(query))
 
-    async def closest_others(
-        self, collection_id: UUID, contract_id: str, face_ids: Sequence[UUID]
-    ) -> dict[UUID, LeftOut]:
-        """Search for faces of a collection among its other faces, each face itself left out."""
-        values = {"collection": collection_id, "contract": contract_id, "faces": list(face_ids)}
-        found: dict[UUID, LeftOut] = {}
-        for row in await self._session.execute(_CLOSEST_OTHERS, values):
+    async def search_leave_one_out(
+        self, collection_id: UUID, space_id: str, face_ids: Sequence[UUID]
+    ) -> dict[UUID, LeaveOneOutResult]:
+        """Search for each of some faces among all other faces of the collection; return results by face id."""
+        values = {"collection": collection_id, "contract": space_id, "faces": list(face_ids)}
+        found: dict[UUID, LeaveOneOutResult] = {}
+        for row in await self._session.execute(_SEARCH_LEAVE_ONE_OUT, values):
             before = found.get(row.face_id)
             candidates = before.candidates if before else ()
             if row.candidate_id is not None:
                 candidates = (*candidates, (row.candidate_id, row.similarity))
-            found[row.face_id] = LeftOut(row.face_id, row.person_id, candidates, row.has_mate)
+            found[row.face_id] = LeaveOneOutResult(row.face_id, row.person_id, candidates, row.has_mate)
         return found
 
-    async def count_shadow(self, collection_id: UUID, *, agreed: bool) -> None:
-        """Count a recognition that was answered by both contracts."""
+    async def add_shadow_comparison(self, collection_id: UUID, *, agreed: bool) -> None:
+        """Count a recognition made in both embedding spaces."""
         await self._session.execute(
             update(TransitionRow)
             .where(TransitionRow.collection_id == collection_id)
@@ -62,23 +62,23 @@ class Comparisons:
             )
         )
 
-    async def add_disagreement(
+    async def add_shadow_disagreement(
         self,
         collection_id: UUID,
         kind: str,
         persons: tuple[UUID | None, UUID | None],
         answers: dict[str, Any],
     ) -> None:
-        """Keep a disagreement, and no more than the latest of them.
+        """Store a disagreement, keeping the latest `MAX_SHADOW_DISAGREEMENTS`.
 
         Args:
-            collection_id: Where.
-            kind: A stable word.
-            persons: Those named by the active and by the second contract; it goes when one of them goes.
-            answers: Scores by contract.
+            collection_id: Collection being migrated.
+            kind: A stable identifier.
+            persons: Persons found in the active and in the second embedding space; deleting one deletes the entry.
+            answers: Scores by embedding space.
 
         Raises:
-            NotFoundError: The transition is over, or a person is gone.
+            NotFoundError: The migration has ended, or a person has been deleted.
         """
         await self._session.execute(
             insert(ShadowDisagreementRow).values(
@@ -93,7 +93,7 @@ class Comparisons:
             select(ShadowDisagreementRow.id)
             .where(ShadowDisagreementRow.collection_id == collection_id)
             .order_by(ShadowDisagreementRow.id.desc())
-            .limit(KEPT_DISAGREEMENTS)
+            .limit(MAX_SHADOW_DISAGREEMENTS)
         )
         await self._session.execute(
             delete(ShadowDisagreementRow).where(
@@ -101,8 +101,8 @@ class Comparisons:
             )
         )
 
-    async def shadow(self, collection_id: UUID) -> tuple[int, int, tuple[ShadowDisagreement, ...]]:
-        """Return how many recognitions were compared, how many agreed, and the latest that did not."""
+    async def get_shadow_statistics(self, collection_id: UUID) -> tuple[int, int, tuple[ShadowDisagreement, ...]]:
+        """Return how many recognitions were compared, how many agreed, and the disagreements kept, latest first."""
         counted = (
             await self._session.execute(
                 select(TransitionRow.shadow_compared, TransitionRow.shadow_agreed).where(
@@ -118,17 +118,17 @@ class Comparisons:
         return counted[0], counted[1], tuple(ShadowDisagreement(*row) for row in rows)
 
 
-_OTHERS = "faces WHERE collection_id = :collection AND contract_id = :contract AND consent_expires_at > now()"
-_CLOSEST_OTHERS = text(
+_LIVE_TEMPLATES = "faces WHERE collection_id = :collection AND contract_id = :contract AND consent_expires_at > now()"
+_SEARCH_LEAVE_ONE_OUT = text(
     f"""
     SELECT probe.id AS face_id, probe.person_id, closest.person_id AS candidate_id,
            1 - closest.distance AS similarity,
-           EXISTS (SELECT FROM {_OTHERS} AND person_id = probe.person_id AND id <> probe.id) AS has_mate
-    FROM (SELECT id, person_id, embedding FROM {_OTHERS} AND id = ANY(:faces)) AS probe
+           EXISTS (SELECT FROM {_LIVE_TEMPLATES} AND person_id = probe.person_id AND id <> probe.id) AS has_mate
+    FROM (SELECT id, person_id, embedding FROM {_LIVE_TEMPLATES} AND id = ANY(:faces)) AS probe
     LEFT JOIN LATERAL (
         SELECT person_id, distance FROM (
             SELECT DISTINCT ON (person_id) person_id, embedding <=> probe.embedding AS distance
-            FROM {_OTHERS} AND id <> probe.id ORDER BY person_id, distance
+            FROM {_LIVE_TEMPLATES} AND id <> probe.id ORDER BY person_id, distance
         ) AS persons ORDER BY distance, person_id LIMIT 2
     ) AS closest ON true
     ORDER BY probe.id, closest.distance, closest.person_id

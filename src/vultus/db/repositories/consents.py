@@ -1,4 +1,4 @@
-"""Consents. One that is withdrawn or expired carries no faces that can be found."""
+"""Stores consents. Faces under a withdrawn or expired consent cannot be found."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _COLUMNS = (
     ConsentRow.expires_at,
     ConsentRow.withdrawn_at,
 )
-_CHANGEABLE = {"expires_at", "evidence_ref"}
+_UPDATABLE_COLUMNS = {"expires_at", "evidence_ref"}
 
 
-class Consents:
-    """What persons agreed to."""
+class ConsentRepository:
+    """Stores consents."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(
+    async def add_consent(
         self,
         collection_id: UUID,
         person_id: UUID,
@@ -66,10 +66,10 @@ class Consents:
             )
             .returning(*_COLUMNS)
         )
-        return _consent(row.one())
+        return _build_consent(row.one())
 
-    async def get(self, collection_id: UUID, person_id: UUID, consent_id: UUID) -> Consent:
-        """Return a consent, withdrawn and expired ones too.
+    async def get_consent(self, collection_id: UUID, person_id: UUID, consent_id: UUID) -> Consent:
+        """Return a consent, including a withdrawn or expired one.
 
         Raises:
             NotFoundError: The person has none with this id.
@@ -83,16 +83,18 @@ class Consents:
                 )
             )
         ).one_or_none()
-        return _consent(_found(row, consent_id))
+        return _build_consent(_ensure_found(row, consent_id))
 
-    async def page(self, collection_id: UUID, person_id: UUID, after: UUID | None, limit: int) -> tuple[Consent, ...]:
+    async def list_consents(
+        self, collection_id: UUID, person_id: UUID, after: UUID | None, limit: int
+    ) -> tuple[Consent, ...]:
         """Return a person's consents in order of recording, those after the given id."""
         query = select(*_COLUMNS).where(ConsentRow.collection_id == collection_id, ConsentRow.person_id == person_id)
         if after is not None:
             query = query.where(ConsentRow.id > after)
-        return tuple(map(_consent, await self._session.execute(query.order_by(ConsentRow.id).limit(limit))))
+        return tuple(map(_build_consent, await self._session.execute(query.order_by(ConsentRow.id).limit(limit))))
 
-    async def live_for(self, collection_id: UUID, person_id: UUID) -> tuple[Consent, ...]:
+    async def list_live_consents(self, collection_id: UUID, person_id: UUID) -> tuple[Consent, ...]:
         """Return the person's consents that are neither withdrawn nor expired, in order of recording."""
         query = select(*_COLUMNS).where(
             ConsentRow.collection_id == collection_id,
@@ -100,35 +102,35 @@ class Consents:
             ConsentRow.live,
             ConsentRow.expires_at > func.now(),
         )
-        return tuple(map(_consent, await self._session.execute(query.order_by(ConsentRow.id))))
+        return tuple(map(_build_consent, await self._session.execute(query.order_by(ConsentRow.id))))
 
-    async def change(self, collection_id: UUID, consent_id: UUID, **changes: Any) -> Consent:
-        """Change `expires_at` or `evidence_ref`; the faces under the consent follow its expiry.
+    async def update_consent(self, collection_id: UUID, consent_id: UUID, **changes: Any) -> Consent:
+        """Change `expires_at` or `evidence_ref`; a new expiry cascades to the consent's faces.
 
         Raises:
             NotFoundError: The collection has no such consent.
         """
-        if unknown := changes.keys() - _CHANGEABLE:
+        if unknown := changes.keys() - _UPDATABLE_COLUMNS:
             raise TypeError(f"cannot change {sorted(unknown)}")
         if not changes:
             changes = {"evidence_ref": ConsentRow.evidence_ref}
-        return await self._update(collection_id, consent_id, changes)
+        return await self._write_changes(collection_id, consent_id, changes)
 
-    async def mark_withdrawn(self, collection_id: UUID, consent_id: UUID, at: datetime) -> Consent:
-        """End a consent; one that is withdrawn already keeps its moment.
+    async def withdraw_consent(self, collection_id: UUID, consent_id: UUID, withdrawn_at: datetime) -> Consent:
+        """Withdraw a consent; one already withdrawn keeps its original timestamp.
 
         Raises:
             NotFoundError: The collection has no such consent.
-            ConflictError: Faces still rest on it.
+            ConflictError: Faces still reference it.
         """
-        return await self._update(
-            collection_id, consent_id, {"withdrawn_at": func.coalesce(ConsentRow.withdrawn_at, at)}
+        return await self._write_changes(
+            collection_id, consent_id, {"withdrawn_at": func.coalesce(ConsentRow.withdrawn_at, withdrawn_at)}
         )
 
-    async def expired(self, limit: int) -> tuple[Consent, ...]:
-        """Return consents that have expired and are not marked as ended, the longest expired first.
+    async def list_expired_consents(self, limit: int) -> tuple[Consent, ...]:
+        """Return consents that have expired and are not withdrawn, longest expired first.
 
-        At most one a person: ending a consent may erase the person with the others.
+        At most one per person: ending a consent may erase the person together with the others.
         """
         oldest = (
             select(ConsentRow.id)
@@ -142,9 +144,9 @@ class Consents:
             .order_by(ConsentRow.expires_at, ConsentRow.id)
             .limit(limit)
         )
-        return tuple(map(_consent, await self._session.execute(query)))
+        return tuple(map(_build_consent, await self._session.execute(query)))
 
-    async def _update(self, collection_id: UUID, consent_id: UUID, values: dict[str, Any]) -> Consent:
+    async def _write_changes(self, collection_id: UUID, consent_id: UUID, values: dict[str, Any]) -> Consent:
         row = (
             await self._session.execute(
                 update(ConsentRow)
@@ -153,14 +155,14 @@ class Consents:
                 .returning(*_COLUMNS)
             )
         ).one_or_none()
-        return _consent(_found(row, consent_id))
+        return _build_consent(_ensure_found(row, consent_id))
 
 
-def _found(row: Any, consent_id: UUID) -> Any:
+def _ensure_found(row: Any, consent_id: UUID) -> Any:
     if row is None:
         raise NotFoundError(f"There is no consent with id {consent_id}.")
     return row
 
 
-def _consent(row: Any) -> Consent:
+def _build_consent(row: Any) -> Consent:
     return Consent(*row)

@@ -1,4 +1,4 @@
-"""Retained crops, encrypted; what they show is known to nobody here."""
+"""Retained crops, encrypted; this module never decrypts them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
-class Crops:
-    """The crops of the collections."""
+class CropRepository:
+    """Stores encrypted crops."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add_many(self, crops: Sequence[NewCrop]) -> None:
-        """Keep crops; all of them or, when one fails, none.
+    async def add_crops(self, crops: Sequence[NewCrop]) -> None:
+        """Store crops; all of them or, if one fails, none.
 
         Raises:
             NotFoundError: A face does not exist, or a consent is not live.
@@ -32,31 +32,31 @@ class Crops:
         if crops:
             await self._session.execute(insert(CropRow), [asdict(crop) for crop in crops])
 
-    async def get(self, collection_id: UUID, face_id: UUID) -> SealedCrop | None:
-        """Return a face's crop, if one was kept."""
+    async def find_crop(self, collection_id: UUID, face_id: UUID) -> SealedCrop | None:
+        """Return a face's crop, if it has one."""
         query = select(CropRow.key_id, CropRow.sealed).where(
             CropRow.collection_id == collection_id, CropRow.face_id == face_id
         )
         row = (await self._session.execute(query)).one_or_none()
         return None if row is None else SealedCrop(*row)
 
-    async def count(self, collection_id: UUID) -> int:
+    async def count_crops(self, collection_id: UUID) -> int:
         """Return how many faces of a collection have a crop."""
         query = select(func.count()).where(CropRow.collection_id == collection_id)
         return (await self._session.execute(query)).scalar_one()
 
-    async def delete_all(self, collection_id: UUID) -> int:
-        """Remove the crops of a collection; return how many."""
-        gone = await self._session.execute(
+    async def delete_crops(self, collection_id: UUID) -> int:
+        """Delete the crops of a collection; return how many."""
+        deleted = await self._session.execute(
             delete(CropRow).where(CropRow.collection_id == collection_id).returning(CropRow.face_id)
         )
-        return len(gone.all())
+        return len(deleted.all())
 
-    async def other_key(self, key_id: str) -> str | None:
-        """Return the id of another key that sealed a crop of this database, if there is one."""
+    async def find_other_key_id(self, key_id: str) -> str | None:
+        """Return the id of a key other than `key_id` that encrypted a crop, if there is one."""
         query = select(CropRow.key_id).where(or_(CropRow.key_id < key_id, CropRow.key_id > key_id)).limit(1)
         return (await self._session.execute(query)).scalar_one_or_none()
 
-    async def exist(self) -> bool:
-        """Say whether this database holds any crop."""
+    async def has_crops(self) -> bool:
+        """Return whether the database contains any crop."""
         return bool((await self._session.execute(select(exists(select(CropRow.face_id))))).scalar_one())

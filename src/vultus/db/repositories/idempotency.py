@@ -1,4 +1,4 @@
-"""Answers to requests that must happen once."""
+"""Stored responses by idempotency key."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
-from vultus.db.locks import number_of, try_lock
+from vultus.db.locks import compute_lock_number, try_lock
 from vultus.db.tables import IdempotencyRow
-from vultus.domain import StoredAnswer
+from vultus.domain import StoredResponse
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
-class Idempotency:
-    """Stored answers by API key and Idempotency-Key."""
+class IdempotencyRepository:
+    """Stores responses by API key and idempotency key."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def try_lock(self, api_key_id: str, key: str) -> bool:
-        """Hold the key until the transaction ends; false when another transaction holds it."""
-        return await try_lock(self._session, number_of("idempotency", api_key_id, key))
+    async def try_lock_key(self, api_key_id: str, key: str) -> bool:
+        """Lock the key until the transaction ends; return False if another transaction holds it."""
+        return await try_lock(self._session, compute_lock_number("idempotency", api_key_id, key))
 
-    async def find(self, api_key_id: str, key: str) -> StoredAnswer | None:
-        """Return the answer stored under a key."""
+    async def find_response(self, api_key_id: str, key: str) -> StoredResponse | None:
+        """Return the response stored under a key, if there is one."""
         row = (
             await self._session.execute(
                 select(
@@ -39,9 +39,9 @@ class Idempotency:
                 ).where(IdempotencyRow.api_key_id == api_key_id, IdempotencyRow.key == key)
             )
         ).one_or_none()
-        return None if row is None else StoredAnswer(*row)
+        return None if row is None else StoredResponse(*row)
 
-    async def add(
+    async def add_response(
         self,
         *,
         api_key_id: str,
@@ -51,10 +51,10 @@ class Idempotency:
         body: dict[str, Any],
         person_id: UUID | None,
     ) -> None:
-        """Store an answer; it goes when the person it names goes.
+        """Store a response; it is deleted with the person it names.
 
         Raises:
-            AlreadyExistsError: An answer is stored under the key.
+            AlreadyExistsError: A response is stored under the key.
         """
         await self._session.execute(
             insert(IdempotencyRow).values(
@@ -67,9 +67,9 @@ class Idempotency:
             )
         )
 
-    async def purge(self, older_than: datetime) -> int:
-        """Forget answers stored before a moment; return how many."""
-        gone = await self._session.execute(
+    async def delete_old_responses(self, older_than: datetime) -> int:
+        """Delete responses stored before `older_than`; return how many."""
+        deleted = await self._session.execute(
             delete(IdempotencyRow).where(IdempotencyRow.created_at < older_than).returning(IdempotencyRow.key)
         )
-        return len(gone.all())
+        return len(deleted.all())

@@ -1,4 +1,4 @@
-"""API keys, known by the digest of their secret."""
+"""Stores API keys, identified by the digest of their secret."""
 
 from __future__ import annotations
 
@@ -15,39 +15,50 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from vultus.db.driver_session import StatementSession
+
 _COLUMNS = (KeyRow.id, KeyRow.name, KeyRow.role, KeyRow.created_at, KeyRow.revoked_at)
 
-# Built once: building it takes longer than asking, and every request asks.
+# Built once: building it costs more than executing it, and every request executes it.
 _BY_DIGEST = select(*_COLUMNS).where(KeyRow.secret_sha256 == bindparam("digest"))
 
 
-class Keys:
-    """Who may call."""
+class ApiKeyQueries:
+    """Queries for one API key, which need no transaction."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: StatementSession) -> None:
         self._session = session
 
-    async def add(self, name: str, role: Role, secret_sha256: bytes) -> ApiKey:
+    async def find_key_by_digest(self, digest: bytes) -> ApiKey | None:
+        """Return the key whose secret has this SHA-256, including a revoked one."""
+        row = (await self._session.execute(_BY_DIGEST, {"digest": digest})).one_or_none()
+        return None if row is None else _build_key(row)
+
+
+class ApiKeyRepository(ApiKeyQueries):
+    """Stores API keys."""
+
+    _session: AsyncSession
+
+    def __init__(self, session: AsyncSession) -> None:
+        super().__init__(session)
+
+    async def add_key(self, name: str, role: Role, secret_sha256: bytes) -> ApiKey:
         """Add a key."""
         row = await self._session.execute(
             insert(KeyRow).values(name=name, role=role.value, secret_sha256=secret_sha256).returning(*_COLUMNS)
         )
-        return _key(row.one())
+        return _build_key(row.one())
 
-    async def by_digest(self, digest: bytes) -> ApiKey | None:
-        """Return the key whose secret has this SHA-256, a revoked one too."""
-        row = (await self._session.execute(_BY_DIGEST, {"digest": digest})).one_or_none()
-        return None if row is None else _key(row)
-
-    async def page(self, after: UUID | None, limit: int) -> tuple[ApiKey, ...]:
-        """Return keys in order of creation, those after the given id, revoked ones too."""
+    async def list_keys(self, after: UUID | None, limit: int) -> tuple[ApiKey, ...]:
+        """Return keys in order of creation, those after the given id, including revoked ones."""
         query = select(*_COLUMNS).order_by(KeyRow.id).limit(limit)
         if after is not None:
             query = query.where(KeyRow.id > after)
-        return tuple(map(_key, await self._session.execute(query)))
+        return tuple(map(_build_key, await self._session.execute(query)))
 
-    async def revoke(self, key_id: UUID) -> ApiKey:
-        """Make a key useless; one that is revoked already keeps its moment.
+    async def revoke_key(self, key_id: UUID) -> ApiKey:
+        """Revoke a key; one already revoked keeps its original timestamp.
 
         Raises:
             NotFoundError: There is no such key.
@@ -62,13 +73,13 @@ class Keys:
         ).one_or_none()
         if row is None:
             raise NotFoundError(f"There is no key with id {key_id}.")
-        return _key(row)
+        return _build_key(row)
 
-    async def count_active(self) -> int:
+    async def count_active_keys(self) -> int:
         """Return how many keys are not revoked."""
         query = select(func.count()).select_from(KeyRow).where(KeyRow.revoked_at.is_(None))
         return (await self._session.execute(query)).scalar_one()
 
 
-def _key(row: Any) -> ApiKey:
+def _build_key(row: Any) -> ApiKey:
     return ApiKey(row.id, row.name, Role(row.role), row.created_at, row.revoked_at)

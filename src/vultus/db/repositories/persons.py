@@ -1,4 +1,4 @@
-"""Persons."""
+"""Stores persons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 
 from vultus.db.tables import ConsentRow, FaceRow, PersonRow
-from vultus.domain import Gone, Person
+from vultus.domain import DeletedCounts, Person
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ _COLUMNS = (
     PersonRow.created_at,
     PersonRow.updated_at,
 )
-_CHANGEABLE = {"external_id": "external_id", "name": "name", "metadata": "extra"}
+_UPDATABLE_COLUMNS = {"external_id": "external_id", "name": "name", "metadata": "extra"}
 
 
-class Persons:
-    """The persons of the collections."""
+class PersonRepository:
+    """Stores persons."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(
+    async def add_person(
         self, collection_id: UUID, external_id: str | None, name: str | None, metadata: dict[str, Any]
     ) -> Person:
         """Add a person.
@@ -47,9 +47,9 @@ class Persons:
             .values(collection_id=collection_id, external_id=external_id, name=name, extra=metadata)
             .returning(*_COLUMNS)
         )
-        return _person(row.one())
+        return _build_person(row.one())
 
-    async def get(self, collection_id: UUID, person_id: UUID) -> Person:
+    async def get_person(self, collection_id: UUID, person_id: UUID) -> Person:
         """Return a person.
 
         Raises:
@@ -60,30 +60,30 @@ class Persons:
                 select(*_COLUMNS).where(PersonRow.collection_id == collection_id, PersonRow.id == person_id)
             )
         ).one_or_none()
-        return _person(_found(row, person_id))
+        return _build_person(_ensure_found(row, person_id))
 
-    async def by_external_id(self, collection_id: UUID, external_id: str) -> Person | None:
+    async def find_person_by_external_id(self, collection_id: UUID, external_id: str) -> Person | None:
         """Return the person with this external id, if the collection has one."""
         row = (
             await self._session.execute(
                 select(*_COLUMNS).where(PersonRow.collection_id == collection_id, PersonRow.external_id == external_id)
             )
         ).one_or_none()
-        return None if row is None else _person(row)
+        return None if row is None else _build_person(row)
 
-    async def page(
+    async def list_persons(
         self, collection_id: UUID, after: UUID | None, limit: int, external_id: str | None = None
     ) -> tuple[Person, ...]:
-        """Return persons in order of creation, those after the given id; with `external_id` the one who has it."""
+        """Return persons in order of creation, those after the given id; with `external_id` only that person."""
         query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id)
         if after is not None:
             query = query.where(PersonRow.id > after)
         if external_id is not None:
             query = query.where(PersonRow.external_id == external_id)
-        return tuple(map(_person, await self._session.execute(query.order_by(PersonRow.id).limit(limit))))
+        return tuple(map(_build_person, await self._session.execute(query.order_by(PersonRow.id).limit(limit))))
 
-    async def labels(self, collection_id: UUID, key: str) -> dict[UUID, str]:
-        """Return what metadata hold under a key, as text, by person; who has nothing, a list or an object is absent."""
+    async def list_metadata_labels(self, collection_id: UUID, key: str) -> dict[UUID, str]:
+        """Return the metadata value of a key, as text, by person; absent without one or for a list or object."""
         value = PersonRow.extra[key]
         query = select(PersonRow.id, value.astext).where(
             PersonRow.collection_id == collection_id,
@@ -92,16 +92,16 @@ class Persons:
         )
         return {row[0]: row[1] for row in await self._session.execute(query)}
 
-    async def change(self, collection_id: UUID, person_id: UUID, **changes: Any) -> Person:
+    async def update_person(self, collection_id: UUID, person_id: UUID, **changes: Any) -> Person:
         """Change `external_id`, `name` or `metadata`, which is replaced as a whole.
 
         Raises:
             NotFoundError: The collection has no such person.
             AlreadyExistsError: The external id is taken.
         """
-        if unknown := changes.keys() - _CHANGEABLE.keys():
+        if unknown := changes.keys() - _UPDATABLE_COLUMNS.keys():
             raise TypeError(f"cannot change {sorted(unknown)}")
-        values = {_CHANGEABLE[field]: value for field, value in changes.items()}
+        values = {_UPDATABLE_COLUMNS[field]: value for field, value in changes.items()}
         row = (
             await self._session.execute(
                 update(PersonRow)
@@ -110,15 +110,15 @@ class Persons:
                 .returning(*_COLUMNS)
             )
         ).one_or_none()
-        return _person(_found(row, person_id))
+        return _build_person(_ensure_found(row, person_id))
 
-    async def delete(self, collection_id: UUID, person_id: UUID) -> Gone:
-        """Remove a person with faces, consents and the stored answers that name them.
+    async def delete_person(self, collection_id: UUID, person_id: UUID) -> DeletedCounts:
+        """Delete a person with their faces, consents and the stored responses that name them.
 
         Raises:
             NotFoundError: The collection has no such person.
         """
-        # Locked first: a face added in between would go uncounted.
+        # Locked first, so that no face added meanwhile is uncounted.
         row = (
             await self._session.execute(
                 select(PersonRow.id)
@@ -126,7 +126,7 @@ class Persons:
                 .with_for_update()
             )
         ).one_or_none()
-        _found(row, person_id)
+        _ensure_found(row, person_id)
         faces, consents = (
             await self._session.execute(
                 select(
@@ -138,14 +138,14 @@ class Persons:
             )
         ).one()
         await self._session.execute(delete(PersonRow).where(PersonRow.id == person_id))
-        return Gone(faces, consents)
+        return DeletedCounts(faces, consents)
 
 
-def _found(row: Any, person_id: UUID) -> Any:
+def _ensure_found(row: Any, person_id: UUID) -> Any:
     if row is None:
         raise NotFoundError(f"The collection has no person with id {person_id}.")
     return row
 
 
-def _person(row: Any) -> Person:
+def _build_person(row: Any) -> Person:
     return Person(*row)

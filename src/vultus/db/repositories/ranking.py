@@ -1,4 +1,4 @@
-"""The statements that rank persons by their faces: among all, among those an index proposes, or along a graph."""
+"""Statements that rank persons by their faces: exactly, among an index's proposals, or by HNSW index."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause, text
 
-from vultus.db.driver_session import ANEW, ONCE, PLANS
-from vultus.db.repositories.codes import COUNTED
+from vultus.db.driver_session import CUSTOM_PLAN, GENERIC_PLAN, PLAN_CACHE_MODE
+from vultus.db.repositories.codes import ROW_COUNT_ESTIMATE
 from vultus.db.types import encode_halfvec
 from vultus.domain import Candidate, FloatArray, Fusion, SearchResult
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-SHORTLIST = 100
-"""Persons beyond those asked for whose mean is compared: on LFW nobody's mean was first from further down than 96th."""
+MEAN_SHORTLIST_SIZE = 100
+"""Additional persons whose mean embedding is rescored: on LFW no first place by mean was below rank 96 by best face."""
 
 
-COMPARED = (
+LIVE_TEMPLATES = (
     "faces WHERE collection_id = CAST(:collection AS uuid) AND contract_id = :contract AND consent_expires_at > now()"
 )
-_FUSED = {
+_FUSED_DISTANCES = {
     Fusion.BEST: "best.distance",
-    Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {COMPARED} AND person_id = best.person_id)",  # noqa: S608
+    Fusion.MEAN: f"(SELECT avg(embedding) <=> probe.vector FROM {LIVE_TEMPLATES} AND person_id = best.person_id)",  # noqa: S608
 }
 
 # Each probe reads the partition once and keeps the `deep` nearest faces. Their persons, in order of first appearance,
-# are the nearest persons: if there are `shortlist` of them, or no more faces than these, that is the answer. Only when
-# few persons own all of the nearest faces is every person's closest distance worked out, which takes three times as
+# are the nearest persons: if there are `shortlist` of them, or no more faces than these, that is the result. Only when
+# few persons own all of the nearest faces is every person's closest distance computed, which takes three times as
 # long. The gallery is counted once for all probes; the outer joins keep a row for a probe without candidates, so that
-# its size arrives even then. Means are worked out for the shortlist only: everybody's take ten times the whole search.
-_ALL = f"SELECT count(*) FROM {COMPARED}"  # noqa: S608
+# its size is returned even then. Means are computed for the shortlist only: those of all persons take ten times the
+# whole search.
+_COUNT_ALL = f"SELECT count(*) FROM {LIVE_TEMPLATES}"  # noqa: S608
 _BEST_OF_NEAREST = f"""
     WITH nearest AS MATERIALIZED (
         {{nearest}}
@@ -45,39 +46,38 @@ _BEST_OF_NEAREST = f"""
             WHERE (SELECT so FROM enough) ORDER BY person_id, distance, id
         ) UNION ALL (
             SELECT DISTINCT ON (person_id) person_id, id, embedding <=> probe.vector AS distance
-            FROM {COMPARED} AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
+            FROM {LIVE_TEMPLATES} AND NOT (SELECT so FROM enough) ORDER BY person_id, distance, id
         )
         ORDER BY distance, person_id LIMIT :shortlist
     )
 """  # noqa: S608  constants of this file
 _NEAREST = f"""
-    SELECT person_id, id, embedding <=> probe.vector AS distance FROM {COMPARED} ORDER BY distance, id LIMIT :deep
+    SELECT person_id, id, embedding <=> probe.vector AS distance FROM {LIVE_TEMPLATES} ORDER BY distance, id LIMIT :deep
 """  # noqa: S608
 
-# The planner takes the graph where the expression is the graph's, to the letter, and nothing but the distance orders.
-# The gallery's size is PostgreSQL's count of rows, those of all contracts together: counting them takes longer than the
-# search.
-_ABOUT_ALL = f"SELECT {COUNTED} FROM pg_class AS partition WHERE oid = to_regclass(:partition)"  # noqa: S608
-_NEAREST_ALONG = f"""
+# The planner uses the HNSW index where the expression is exactly the index's and only the distance orders. The size of
+# the gallery is PostgreSQL's estimate of rows in all embedding spaces together: counting takes longer than the search.
+_ESTIMATE_ALL = f"SELECT {ROW_COUNT_ESTIMATE} FROM pg_class AS partition WHERE oid = to_regclass(:partition)"  # noqa: S608
+_NEAREST_IN_GRAPH = f"""
     SELECT person_id, id, embedding::halfvec({{dimension}}) <=> probe.vector AS distance
-    FROM {COMPARED} ORDER BY distance LIMIT :deep
+    FROM {LIVE_TEMPLATES} ORDER BY distance LIMIT :deep
 """  # noqa: S608
 
-# What is found by number must be so whether or not PostgreSQL has statistics of the partition, which it has not for a
-# minute after a bulk import: then it would rather read the whole partition by its primary key. Named by itself, the
-# partition leaves it no other index than that of the numbers, for all others begin with the collection; the contract is
-# compared in a way that no index knows, for PostgreSQL 18 skips over leading columns; and a range with two ends is
-# taken for a two-hundredth of the rows, one with a single end for a third.
-_NUMBERED = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
-_NEWER = f"number > :after AND number < {2**63 - 1}"
-_SIZE_OF_NEWER = f"SELECT count(*) FROM {_NUMBERED} AND {_NEWER}"  # noqa: S608
+# The index on numbers must be used whether or not PostgreSQL has statistics of the partition, which it lacks for about
+# a minute after a bulk import: it would then prefer to read the whole partition by its primary key. Querying the
+# partition directly leaves only the index on numbers, because all others begin with the collection; the embedding space
+# is compared by an expression that no index has, because PostgreSQL 18 skips leading columns; and a range with two ends
+# is estimated at a two-hundredth of the rows, one with a single end at a third.
+_PARTITION_TEMPLATES = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
+_NEWER_THAN_INDEX = f"number > :after AND number < {2**63 - 1}"
+_COUNT_NEWER = f"SELECT count(*) FROM {_PARTITION_TEMPLATES} AND {_NEWER_THAN_INDEX}"  # noqa: S608
 _BEST_OF_PROPOSED = f"""
     WITH compared AS (
-        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_NUMBERED} AND (
+        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_PARTITION_TEMPLATES} AND (
             number = ANY (
                 (CAST(:proposals AS bigint[]))[coalesce((CAST(:ends AS int[]))[probe.number - 1], 0) + 1
                                                :(CAST(:ends AS int[]))[probe.number]]
-            ) OR {_NEWER}
+            ) OR {_NEWER_THAN_INDEX}
         )
     ), best AS (
         SELECT * FROM (
@@ -88,56 +88,65 @@ _BEST_OF_PROPOSED = f"""
 """  # noqa: S608
 
 
-def _ranked(size: str, best: str, fused: str, plans: str = ANEW) -> TextClause:
+def _build_statement(
+    size_query: str, best_query: str, fused_distance: str, plan_cache_mode: str = CUSTOM_PLAN
+) -> TextClause:
     statement = text(
         f"""
-        SELECT probe.number AS probe, coalesce(({size}), 0) AS gallery_size, closest.person_id, closest.face_id,
+        SELECT probe.number AS probe, coalesce(({size_query}), 0) AS gallery_size, closest.person_id, closest.face_id,
                1 - closest.distance AS similarity, persons.external_id, persons.name,
                (SELECT updated_at FROM collections WHERE id = :collection) AS changed_at
         FROM unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
         LEFT JOIN LATERAL (
-            {best}
-            SELECT person_id, face_id, {fused} AS distance FROM best ORDER BY 3, person_id LIMIT :limit
+            {best_query}
+            SELECT person_id, face_id, {fused_distance} AS distance FROM best ORDER BY 3, person_id LIMIT :limit
         ) AS closest ON true
         LEFT JOIN persons ON persons.id = closest.person_id
         ORDER BY probe.number, closest.distance, closest.person_id
         """  # noqa: S608
     )
-    return statement.execution_options(**{PLANS: plans})
+    return statement.execution_options(**{PLAN_CACHE_MODE: plan_cache_mode})
 
 
-SEARCH = {fusion: _ranked(_ALL, _BEST_OF_NEAREST.format(nearest=_NEAREST), fused) for fusion, fused in _FUSED.items()}
+SEARCH_STATEMENTS = {
+    fusion: _build_statement(_COUNT_ALL, _BEST_OF_NEAREST.format(nearest=_NEAREST), fused)
+    for fusion, fused in _FUSED_DISTANCES.items()
+}
 
 
 @lru_cache(maxsize=1024)
-def rescore_in(partition: str, fusion: Fusion) -> TextClause:
-    """Return the statement that compares with what an index proposes of a partition, and with what is newer."""
-    size, best = (part.replace("{partition}", partition) for part in (_SIZE_OF_NEWER, _BEST_OF_PROPOSED))
-    # Planning takes as long as the rest; for a mean it also reads faces by their collection, not from their partition.
-    return _ranked(size, best, _FUSED[fusion], ONCE if fusion is Fusion.BEST else ANEW)
+def build_rescore_statement(partition: str, fusion: Fusion) -> TextClause:
+    """Return the statement that compares probes with an index's proposals in a partition and with newer templates."""
+    size, best = (part.replace("{partition}", partition) for part in (_COUNT_NEWER, _BEST_OF_PROPOSED))
+    # Planning takes as long as execution; but for a mean the statement also reads `faces` itself, not the partition.
+    return _build_statement(
+        size, best, _FUSED_DISTANCES[fusion], GENERIC_PLAN if fusion is Fusion.BEST else CUSTOM_PLAN
+    )
 
 
 @cache
-def search_along(fusion: Fusion, dimension: int) -> TextClause:
-    """Return the statement that searches along a graph of vectors of some length; without one, it compares all."""
-    nearest = _NEAREST_ALONG.format(dimension=dimension)
-    return _ranked(_ABOUT_ALL, _BEST_OF_NEAREST.format(nearest=nearest), _FUSED[fusion])
+def build_graph_statement(fusion: Fusion, dimension: int) -> TextClause:
+    """Return the statement that searches by the HNSW index of vectors of this length; without one it compares all."""
+    nearest = _NEAREST_IN_GRAPH.format(dimension=dimension)
+    return _build_statement(_ESTIMATE_ALL, _BEST_OF_NEAREST.format(nearest=nearest), _FUSED_DISTANCES[fusion])
 
 
-# Strict order: faces the filter rejects do not count, and the next ones come sorted. No sort: among few faces the
-# planner would compare all, and what was measured among few would not be what is searched once there are many.
-SET_UP = text(
+# Strict order: faces rejected by the filter do not count, and the next ones arrive sorted. No sort: among few faces the
+# planner would compare all, and a measurement among few would not hold for the search among many.
+SET_GRAPH_PARAMETERS = text(
     "SELECT set_config('hnsw.ef_search', CAST(:ef_search AS text), true),"
     " set_config('hnsw.iterative_scan', 'strict_order', true), set_config('enable_sort', 'off', true)"
 )
 
 
-def values(collection_id: UUID, contract_id: str, probes: FloatArray, limit: int, fusion: Fusion) -> dict[str, Any]:
-    """Return what both kinds of statement are given."""
-    shortlist = limit if fusion is Fusion.BEST else limit + SHORTLIST
+def build_parameters(
+    collection_id: UUID, space_id: str, probes: FloatArray, limit: int, fusion: Fusion
+) -> dict[str, Any]:
+    """Return the parameters common to all of these statements."""
+    shortlist = limit if fusion is Fusion.BEST else limit + MEAN_SHORTLIST_SIZE
     return {
         "collection": collection_id,
-        "contract": contract_id,
+        "contract": space_id,
         "probes": [encode_halfvec(probe) for probe in probes],
         "limit": limit,
         "shortlist": shortlist,
@@ -145,9 +154,9 @@ def values(collection_id: UUID, contract_id: str, probes: FloatArray, limit: int
     }
 
 
-def results(rows: Iterable[Any], probes: int) -> tuple[SearchResult, ...]:
-    """Return a result a probe from the rows of a statement."""
-    found: list[list[Candidate]] = [[] for _ in range(probes)]
+def build_results(rows: Iterable[Any], probe_count: int) -> tuple[SearchResult, ...]:
+    """Return one result per probe from the rows of a statement."""
+    found: list[list[Candidate]] = [[] for _ in range(probe_count)]
     size, changed_at = 0, None
     for row in rows:
         size, changed_at = row.gallery_size, row.changed_at

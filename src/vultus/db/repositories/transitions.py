@@ -1,4 +1,4 @@
-"""Collections on their way from one contract to another: how far they are, and who is missing where."""
+"""Stores online model migrations: their state, coverage and unmigrated persons."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Uuid, bindparam, delete, func, insert, or_, select, text, update
 
 from vultus.db.tables import CodingRow, FaceRow, TransitionRow
-from vultus.domain import LeftBehind, Side, Transition
+from vultus.domain import Coverage, Migration, UnmigratedPerson
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-DELETED_AT_ONCE = 20_000
+DELETE_BATCH_SIZE = 20_000
 
 _COLUMNS = (
     TransitionRow.collection_id,
@@ -26,58 +26,56 @@ _COLUMNS = (
 )
 
 
-class Transitions:
-    """The collections that change their network."""
+class MigrationRepository:
+    """Stores migrations of collections to another embedding space."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(self, collection_id: UUID, contract_id: str, shadow_share: float) -> None:
-        """Record that a collection sets out for a contract."""
+    async def add_migration(self, collection_id: UUID, space_id: str, shadow_share: float) -> None:
+        """Record the start of a migration."""
         await self._session.execute(
-            insert(TransitionRow).values(
-                collection_id=collection_id, contract_id=contract_id, shadow_share=shadow_share
-            )
+            insert(TransitionRow).values(collection_id=collection_id, contract_id=space_id, shadow_share=shadow_share)
         )
 
-    async def get(self, collection_id: UUID) -> Transition | None:
-        """Return a collection's transition, if one is under way."""
+    async def find_migration(self, collection_id: UUID) -> Migration | None:
+        """Return a collection's active migration, if it has one."""
         row = (
             await self._session.execute(select(*_COLUMNS).where(TransitionRow.collection_id == collection_id))
         ).one_or_none()
-        return None if row is None else Transition(*row)
+        return None if row is None else Migration(*row)
 
-    async def all(self) -> tuple[Transition, ...]:
-        """Return every transition under way, the oldest first."""
-        return tuple(Transition(*row) for row in await self._session.execute(select(*_COLUMNS).order_by("begun_at")))
+    async def list_migrations(self) -> tuple[Migration, ...]:
+        """Return all active migrations, oldest first."""
+        return tuple(Migration(*row) for row in await self._session.execute(select(*_COLUMNS).order_by("begun_at")))
 
-    async def change(self, collection_id: UUID, **changes: Any) -> None:
+    async def update_migration(self, collection_id: UUID, **changes: Any) -> None:
         """Change `shadow_share`, `switched_at` or `policies`."""
         await self._session.execute(
             update(TransitionRow).where(TransitionRow.collection_id == collection_id).values(**changes)
         )
 
-    async def end(self, collection_id: UUID, contract_id: str) -> int:
-        """Remove the templates of a contract, its coding and the transition; return how many templates went."""
+    async def delete_migration(self, collection_id: UUID, space_id: str) -> int:
+        """Delete a migration with the templates and quantizer of an embedding space; return how many templates."""
         await self._session.execute(delete(TransitionRow).where(TransitionRow.collection_id == collection_id))
         await self._session.execute(
-            delete(CodingRow).where(CodingRow.collection_id == collection_id, CodingRow.contract_id == contract_id)
+            delete(CodingRow).where(CodingRow.collection_id == collection_id, CodingRow.contract_id == space_id)
         )
-        of_contract = (FaceRow.collection_id == collection_id, FaceRow.contract_id == contract_id)
-        gone = 0
-        while True:  # in parts, lest a large gallery take longer than one statement may
-            some = select(FaceRow.id).where(*of_contract).limit(DELETED_AT_ONCE)
+        in_space = (FaceRow.collection_id == collection_id, FaceRow.contract_id == space_id)
+        deleted_count = 0
+        while True:  # in batches, so that a large gallery does not exceed the statement timeout
+            batch = select(FaceRow.id).where(*in_space).limit(DELETE_BATCH_SIZE)
             deleted = await self._session.execute(
-                delete(FaceRow).where(*of_contract, FaceRow.id.in_(some)).returning(FaceRow.id)
+                delete(FaceRow).where(*in_space, FaceRow.id.in_(batch)).returning(FaceRow.id)
             )
-            gone += (went := len(deleted.all()))
-            if went < DELETED_AT_ONCE:
-                return gone
+            deleted_count += (batch_count := len(deleted.all()))
+            if batch_count < DELETE_BATCH_SIZE:
+                return deleted_count
 
-    async def lease(self, collection_id: UUID, worker_id: UUID, seconds: float) -> bool:
-        """Let a worker carry the faces of a collection for a while; False when another one does.
+    async def acquire_lease(self, collection_id: UUID, worker_id: UUID, duration_s: float) -> bool:
+        """Acquire or extend the lease to backfill a collection; return False if another worker holds it.
 
-        A worker that died is followed by another when its time is over.
+        An expired lease can be acquired by another worker.
         """
         taken = await self._session.execute(
             update(TransitionRow)
@@ -89,34 +87,36 @@ class Transitions:
                     TransitionRow.leased_until <= func.now(),
                 ),
             )
-            .values(worker_id=worker_id, leased_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+            .values(worker_id=worker_id, leased_until=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, duration_s))
             .returning(TransitionRow.collection_id)
         )
         return taken.one_or_none() is not None
 
-    async def release(self, collection_id: UUID, worker_id: UUID) -> None:
-        """End a worker's time before it is over."""
+    async def release_lease(self, collection_id: UUID, worker_id: UUID) -> None:
+        """Release a worker's lease before it expires."""
         await self._session.execute(
             update(TransitionRow)
             .where(TransitionRow.collection_id == collection_id, TransitionRow.worker_id == worker_id)
             .values(worker_id=None, leased_until=None)
         )
 
-    async def side(self, collection_id: UUID, contract_id: str) -> Side:
-        """Say how complete a contract is."""
-        row = (await self._session.execute(_SIDE, {"collection": collection_id, "contract": contract_id})).one()
-        return Side(contract_id, row.faces, row.missing, row.failed or {}, row.persons_missing)
+    async def compute_coverage(self, collection_id: UUID, space_id: str) -> Coverage:
+        """Return the coverage of an embedding space."""
+        row = (
+            await self._session.execute(_COMPUTE_COVERAGE, {"collection": collection_id, "contract": space_id})
+        ).one()
+        return Coverage(space_id, row.faces, row.missing, row.failed or {}, row.persons_missing)
 
-    async def left_behind(
-        self, collection_id: UUID, contract_id: str, after: UUID | None, limit: int
-    ) -> tuple[LeftBehind, ...]:
-        """Return persons no search of a contract finds, in order of their creation, those after the given id."""
-        values = {"collection": collection_id, "contract": contract_id, "after": after, "limit": limit}
-        rows = await self._session.execute(_LEFT_BEHIND, values)
-        return tuple(LeftBehind(row.id, row.external_id, row.name, row.faces, tuple(row.reasons)) for row in rows)
+    async def list_unmigrated_persons(
+        self, collection_id: UUID, space_id: str, after: UUID | None, limit: int
+    ) -> tuple[UnmigratedPerson, ...]:
+        """Return persons that no search in an embedding space finds, in order of creation, those after the given id."""
+        values = {"collection": collection_id, "contract": space_id, "after": after, "limit": limit}
+        rows = await self._session.execute(_LIST_UNMIGRATED_PERSONS, values)
+        return tuple(UnmigratedPerson(row.id, row.external_id, row.name, row.faces, tuple(row.reasons)) for row in rows)
 
 
-_SIDE = text(
+_COMPUTE_COVERAGE = text(
     """
     WITH each AS MATERIALIZED (
         SELECT id, person_id, bool_or(contract_id = :contract) AS has FROM faces
@@ -133,8 +133,8 @@ _SIDE = text(
     """
 ).bindparams(bindparam("collection", type_=Uuid))
 
-# Persons without any face are listed too: after the end of a transition they are those who were left behind.
-_LEFT_BEHIND = text(
+# Includes persons without any face: after the end of a migration these are the unmigrated ones.
+_LIST_UNMIGRATED_PERSONS = text(
     """
     SELECT persons.id, persons.external_id, persons.name, count(DISTINCT faces.id) AS faces,
            array_remove(array_agg(DISTINCT reason), NULL) AS reasons

@@ -1,1 +1,1 @@
-"""The pretrained networks Vultus knows, as frozen data: origin, licence, digests, input, published accuracy."""
+"""Catalogue of the pretrained networks, as frozen data: origin, licence, digests, input, published accuracy."""

@@ -1,11 +1,11 @@
-"""Detectors, and the networks that judge a detected face: quality and liveness."""
+"""Detectors, and the quality and liveness networks that assess detected faces."""
 
 from __future__ import annotations
 
-from vultus.models.catalog.entries import Archive, Kind, Network, PackagedFile, PublishedFile
+from vultus.models.catalog.entries import Archive, Network, NetworkKind, PackagedFile, PublishedFile
 from vultus.models.catalog.licences import APACHE, BSD, CC_BY, INSIGHTFACE, MIT
 
-ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
+OPENCV_ZOO_URL = "https://github.com/opencv/opencv_zoo/raw/main/models"
 INSIGHTFACE_RELEASE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 
 BUFFALO_L = ("buffalo_l.zip", "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f")
@@ -14,23 +14,23 @@ BUFFALO_SC = ("buffalo_sc.zip", "57d31b56b6ffa911c8a73cfc1707c73cab76efe7f13b675
 ANTELOPE = ("antelopev2.zip", "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5")
 
 
-def insightface_file(pack: tuple[str, str], member: str, sha256: str) -> PublishedFile:
-    """Return a file of an InsightFace release, which are archives."""
+def build_insightface_file(pack: tuple[str, str], member: str, sha256: str) -> PublishedFile:
+    """Return the entry of a file in an archive of the InsightFace release."""
     return PublishedFile(member, sha256, archive=Archive(f"{INSIGHTFACE_RELEASE}/{pack[0]}", pack[1], member))
 
 
-def _mtcnn(name: str, sha256: str) -> PackagedFile:
+def _build_mtcnn_file(name: str, sha256: str) -> PackagedFile:
     return PackagedFile("mtcnn", "1.0.0", f"mtcnn/assets/weights/{name}.lz4", sha256)
 
 
 MTCNN = Network(
     name="mtcnn",
-    kind=Kind.DETECTOR,
+    kind=NetworkKind.DETECTOR,
     family="mtcnn",
     files={
-        "pnet": _mtcnn("pnet", "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5"),
-        "rnet": _mtcnn("rnet", "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee"),
-        "onet": _mtcnn("onet", "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3"),
+        "pnet": _build_mtcnn_file("pnet", "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5"),
+        "rnet": _build_mtcnn_file("rnet", "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee"),
+        "onet": _build_mtcnn_file("onet", "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3"),
     },
     licence=MIT,
     paper="Zhang, Zhang, Li, Qiao (2016), Joint Face Detection and Alignment Using Multitask Cascaded Networks",
@@ -39,10 +39,10 @@ MTCNN = Network(
 )
 
 
-def _scrfd(size: str, file: PublishedFile, published: dict[str, float]) -> Network:
+def _build_scrfd_network(size: str, file: PublishedFile, published: dict[str, float]) -> Network:
     return Network(
         name=f"scrfd-{size}",
-        kind=Kind.DETECTOR,
+        kind=NetworkKind.DETECTOR,
         family="scrfd",
         files={"weights": file},
         licence=INSIGHTFACE,
@@ -59,13 +59,13 @@ DETECTORS = (
     MTCNN,
     Network(
         name="yunet",
-        kind=Kind.DETECTOR,
+        kind=NetworkKind.DETECTOR,
         family="yunet",
         files={
             "weights": PublishedFile(
                 "face_detection_yunet_2023mar.onnx",
                 "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-                f"{ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+                f"{OPENCV_ZOO_URL}/face_detection_yunet/face_detection_yunet_2023mar.onnx",
             )
         },
         licence=MIT,
@@ -75,7 +75,7 @@ DETECTORS = (
     ),
     Network(
         name="yunet-n",
-        kind=Kind.DETECTOR,
+        kind=NetworkKind.DETECTOR,
         family="yunet",
         files={
             "weights": PublishedFile(
@@ -91,7 +91,7 @@ DETECTORS = (
     ),
     Network(
         name="retinaface-mobilenet",
-        kind=Kind.DETECTOR,
+        kind=NetworkKind.DETECTOR,
         family="retinaface",
         files={
             "weights": PublishedFile(
@@ -104,35 +104,37 @@ DETECTORS = (
     ),
     Network(
         name="retinaface-resnet50",
-        kind=Kind.DETECTOR,
+        kind=NetworkKind.DETECTOR,
         family="retinaface",
         files={"weights": PublishedFile("Resnet50_Final.pth", None)},
         licence=MIT,
         paper=f"{_RETINAFACE_PAPER}; ResNet-50, biubug6's training",
         inputs="BGR minus 104, 117, 123, any size divisible by 32",
     ),
-    _scrfd(
+    _build_scrfd_network(
         "500m",
-        insightface_file(
+        build_insightface_file(
             BUFFALO_SC, "det_500m.onnx", "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a"
         ),
         {"WIDER FACE easy": 91.0, "medium": 88.4, "hard": 69.5},
     ),
-    _scrfd(
+    _build_scrfd_network(
         "2.5g",
-        insightface_file(
+        build_insightface_file(
             BUFFALO_M, "det_2.5g.onnx", "041f73f47371333d1d17a6fee6c8ab4e6aecabefe398ff32cca4e2d5eaee0af9"
         ),
         {"WIDER FACE easy": 93.8, "medium": 92.0, "hard": 77.1},
     ),
-    _scrfd(
+    _build_scrfd_network(
         "10g",
-        insightface_file(BUFFALO_L, "det_10g.onnx", "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"),
+        build_insightface_file(
+            BUFFALO_L, "det_10g.onnx", "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"
+        ),
         {"WIDER FACE easy": 95.4, "medium": 94.0, "hard": 82.8},
     ),
     Network(
         name="centerface",
-        kind=Kind.DETECTOR,
+        kind=NetworkKind.DETECTOR,
         family="centerface",
         files={
             "weights": PublishedFile(
@@ -148,18 +150,18 @@ DETECTORS = (
     ),
 )
 
-_FASNET = "https://github.com/minivision-ai/Silent-Face-Anti-Spoofing/raw/master/resources/anti_spoof_models"
+_FASNET_URL = "https://github.com/minivision-ai/Silent-Face-Anti-Spoofing/raw/master/resources/anti_spoof_models"
 
-JUDGES = (
+FACE_ASSESSORS = (
     Network(
         name="ediffiqa-tiny",
-        kind=Kind.QUALITY,
+        kind=NetworkKind.QUALITY,
         family="ediffiqa",
         files={
             "weights": PublishedFile(
                 "ediffiqa_tiny_jun2024.onnx",
                 "9426c899cc0f01665240cb7d9e7f98e18e24e456c178326c771a43da289bfc6a",
-                f"{ZOO}/face_image_quality_assessment_ediffiqa/ediffiqa_tiny_jun2024.onnx",
+                f"{OPENCV_ZOO_URL}/face_image_quality_assessment_ediffiqa/ediffiqa_tiny_jun2024.onnx",
             )
         },
         licence=CC_BY,
@@ -168,18 +170,18 @@ JUDGES = (
     ),
     Network(
         name="minifasnet",
-        kind=Kind.LIVENESS,
+        kind=NetworkKind.LIVENESS,
         family="minifasnet",
         files={
             "v2": PublishedFile(
                 "2.7_80x80_MiniFASNetV2.pth",
                 "a5eb02e1843f19b5386b953cc4c9f011c3f985d0ee2bb9819eea9a142099bec0",
-                f"{_FASNET}/2.7_80x80_MiniFASNetV2.pth",
+                f"{_FASNET_URL}/2.7_80x80_MiniFASNetV2.pth",
             ),
             "v1se": PublishedFile(
                 "4_0_0_80x80_MiniFASNetV1SE.pth",
                 "84ee1d37d96894d5e82de5a57df044ef80a58be2b218b5ed7cdfd875ec2f5990",
-                f"{_FASNET}/4_0_0_80x80_MiniFASNetV1SE.pth",
+                f"{_FASNET_URL}/4_0_0_80x80_MiniFASNetV1SE.pth",
             ),
         },
         licence=APACHE,

@@ -1,11 +1,11 @@
-"""Embedders."""
+"""Embedding networks of the catalogue."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from vultus.models.catalog.detectors import ANTELOPE, BUFFALO_L, BUFFALO_SC, ZOO, insightface_file
-from vultus.models.catalog.entries import File, Kind, Network, PackagedFile, PublishedFile
+from vultus.models.catalog.detectors import ANTELOPE, BUFFALO_L, BUFFALO_SC, OPENCV_ZOO_URL, build_insightface_file
+from vultus.models.catalog.entries import Network, NetworkKind, PackagedFile, PublishedFile, WeightsFile
 from vultus.models.catalog.licences import APACHE, CC0, DEEPFACE, INSIGHTFACE, VGGFACE2, WEBFACE
 
 DEEPFACE_PREFIX = "deepface:"
@@ -17,19 +17,19 @@ _FACENET_PAPER = "Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embe
 _ADAFACE_PAPER = "Kim, Jain, Liu (2022), AdaFace: Quality Adaptive Margin for Face Recognition"
 
 
-def _dlib(name: str, sha256: str) -> PackagedFile:
+def _build_dlib_file(name: str, sha256: str) -> PackagedFile:
     return PackagedFile("face_recognition_models", "0.3.0", f"face_recognition_models/models/{name}.dat", sha256)
 
 
 DLIB_RESNET = Network(
     name="dlib-resnet",
-    kind=Kind.EMBEDDER,
+    kind=NetworkKind.EMBEDDER,
     family="dlib-resnet",
     files={
-        "weights": _dlib(
+        "weights": _build_dlib_file(
             "dlib_face_recognition_resnet_model_v1", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
         ),
-        "landmarks": _dlib(
+        "landmarks": _build_dlib_file(
             "shape_predictor_5_face_landmarks", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
         ),
     },
@@ -42,7 +42,7 @@ DLIB_RESNET = Network(
 
 _ARCFACE = Network(
     name="",
-    kind=Kind.EMBEDDER,
+    kind=NetworkKind.EMBEDDER,
     family="onnx",
     files={},
     licence=INSIGHTFACE,
@@ -52,7 +52,7 @@ _ARCFACE = Network(
 )
 
 
-def _one(file: File) -> dict[str, File]:
+def _build_weights_files(file: WeightsFile) -> dict[str, WeightsFile]:
     return {"weights": file}
 
 
@@ -61,8 +61,8 @@ EMBEDDERS = (
     replace(
         _ARCFACE,
         name="arcface-r50",
-        files=_one(
-            insightface_file(
+        files=_build_weights_files(
+            build_insightface_file(
                 BUFFALO_L, "w600k_r50.onnx", "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43"
             )
         ),
@@ -71,8 +71,8 @@ EMBEDDERS = (
     replace(
         _ARCFACE,
         name="arcface-mbf",
-        files=_one(
-            insightface_file(
+        files=_build_weights_files(
+            build_insightface_file(
                 BUFFALO_SC, "w600k_mbf.onnx", "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f"
             )
         ),
@@ -81,8 +81,8 @@ EMBEDDERS = (
     replace(
         _ARCFACE,
         name="arcface-r100",
-        files=_one(
-            insightface_file(
+        files=_build_weights_files(
+            build_insightface_file(
                 ANTELOPE, "glintr100.onnx", "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf"
             )
         ),
@@ -90,7 +90,7 @@ EMBEDDERS = (
     replace(
         _ARCFACE,
         name="auraface",
-        files=_one(
+        files=_build_weights_files(
             PublishedFile(
                 "auraface_glintr100.onnx",
                 "a7933ea5330113b01c9b60351d8f4c33003f145d8470ac5f0e52ee2effe25c60",
@@ -102,9 +102,9 @@ EMBEDDERS = (
     ),
     Network(
         name="mobilefacenet",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="onnx",
-        files=_one(
+        files=_build_weights_files(
             PublishedFile(
                 "MobileFaceNet.onnx",
                 "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
@@ -119,13 +119,13 @@ EMBEDDERS = (
     ),
     Network(
         name="sface",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="onnx",
-        files=_one(
+        files=_build_weights_files(
             PublishedFile(
                 "face_recognition_sface_2021dec.onnx",
                 "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
-                f"{ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx",
+                f"{OPENCV_ZOO_URL}/face_recognition_sface/face_recognition_sface_2021dec.onnx",
             )
         ),
         licence=APACHE,
@@ -136,9 +136,9 @@ EMBEDDERS = (
     ),
     Network(
         name="facenet",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="facenet",
-        files=_one(
+        files=_build_weights_files(
             PublishedFile(
                 "20180402-114759-vggface2.pt",
                 None,
@@ -153,9 +153,11 @@ EMBEDDERS = (
     ),
     Network(
         name="facenet512",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="onnx",
-        files=_one(PublishedFile("facenet512_weights.onnx", None, f"{_DEEPFACE_RELEASE}/facenet512_weights.onnx")),
+        files=_build_weights_files(
+            PublishedFile("facenet512_weights.onnx", None, f"{_DEEPFACE_RELEASE}/facenet512_weights.onnx")
+        ),
         licence=VGGFACE2,
         paper=f"{_FACENET_PAPER}; DeepFace's export of FaceNet-512",
         inputs="BGR over 255, 160 x 160 aligned crop",
@@ -164,9 +166,9 @@ EMBEDDERS = (
     ),
     Network(
         name="adaface-r18",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="onnx",
-        files=_one(
+        files=_build_weights_files(
             PublishedFile(
                 "adaface_ir_18.onnx",
                 "6b6a35772fb636cdd4fa86520c1a259d0c41472a76f70f802b351837a00d9870",
@@ -181,9 +183,9 @@ EMBEDDERS = (
     ),
     Network(
         name="adaface-r101",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="onnx",
-        files=_one(
+        files=_build_weights_files(
             PublishedFile(
                 "adaface_ir_101.onnx",
                 "f2eb07d03de0af560a82e1214df799fec5e09375d43521e2868f9dc387e5a43e",
@@ -199,11 +201,11 @@ EMBEDDERS = (
 )
 
 
-def deepface_network(model: str) -> Network:
-    """Return one of the recognition models of the package DeepFace, by its name there."""
+def build_deepface_network(model: str) -> Network:
+    """Return the entry of a recognition model of the package DeepFace, by DeepFace's name for it."""
     return Network(
         name=f"{DEEPFACE_PREFIX}{model}",
-        kind=Kind.EMBEDDER,
+        kind=NetworkKind.EMBEDDER,
         family="deepface",
         files={},
         licence=DEEPFACE,

@@ -1,4 +1,4 @@
-"""What the catalogue says about a network: files, licence, origin, input and published accuracy."""
+"""Entries of the catalogue: a network's files, licence, origin, input and published accuracy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class PackagedFile:
 
     Attributes:
         package: Distribution name.
-        version: The one whose file has the digest.
-        path: Relative to the folder the package is installed in.
+        version: Whose file has the digest.
+        path: Relative to the folder in which the package is installed.
         sha256: Lower-case hexadecimal.
     """
 
@@ -24,16 +24,16 @@ class PackagedFile:
 
     @property
     def filename(self) -> str:
-        """Its name, for people."""
+        """File name, for messages."""
         return self.path.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A zip file that holds weights.
+    """A zip file that contains weights.
 
     Attributes:
-        url: Where it is published.
+        url: Of the published archive.
         sha256: Of the archive, lower-case hexadecimal.
         member: The path of the weights inside it; its last part is enough.
     """
@@ -49,9 +49,9 @@ class PublishedFile:
 
     Attributes:
         filename: In the models folder; unique in the catalogue.
-        sha256: Lower-case hexadecimal; None where nobody published it: the first file is then pinned.
-        url: Where it is published; None where it must be imported.
-        archive: The archive it is published in, instead of by itself.
+        sha256: Lower-case hexadecimal; None if the publisher states none: the first file's digest is then pinned.
+        url: Of the published file; None if it must be imported or is in an archive.
+        archive: The published archive that contains it.
     """
 
     filename: str
@@ -60,11 +60,11 @@ class PublishedFile:
     archive: Archive | None = None
 
 
-File = PackagedFile | PublishedFile
+WeightsFile = PackagedFile | PublishedFile
 
 
-class Kind(StrEnum):
-    """What a network is for."""
+class NetworkKind(StrEnum):
+    """Purpose of a network."""
 
     DETECTOR = "detector"
     EMBEDDER = "embedder"
@@ -77,10 +77,10 @@ class Licence:
     """Terms of a network's weights, as their publisher states them.
 
     Attributes:
-        name: By which it is accepted.
-        commercial_use: Whether the terms allow it without doubt.
+        name: Used to accept it.
+        commercial_use: Whether the terms clearly allow it.
         terms: One sentence.
-        must_be_accepted: Whether the weights are only used after somebody accepted the licence by name.
+        must_be_accepted: Whether the weights may only be used after the licence was accepted by name.
     """
 
     name: str
@@ -95,20 +95,20 @@ class Network:
 
     Attributes:
         name: Unique in the catalogue.
-        kind: What it is for.
-        family: Which code runs it.
+        kind: Its purpose.
+        family: Selects the code that runs it.
         files: Its weights by role.
         licence: Of the weights.
         paper: Authors, year and title.
-        inputs: What it is fed with, in words.
-        published: Accuracy its publisher states, percent, by benchmark.
-        dimension: Length of a vector; 0 for what makes none.
+        inputs: Description of its input.
+        published: Accuracy stated by its publisher, percent, by benchmark.
+        dimension: Length of a vector; 0 if the network computes none.
     """
 
     name: str
-    kind: Kind
+    kind: NetworkKind
     family: str
-    files: dict[str, File]
+    files: dict[str, WeightsFile]
     licence: Licence
     paper: str
     inputs: str

@@ -1,11 +1,11 @@
-"""What was measured here: thresholds by contract, landmarks of each detector in dlib's crop, quality rules."""
+"""Measurements: thresholds by embedding space, landmarks of each detector in dlib's crop, quality rules."""
 
 from __future__ import annotations
 
 from vultus.domain import Calibration, QualityRule
-from vultus.models.imaging.alignment import Template
+from vultus.models.imaging.alignment import AlignmentTemplate
 
-LFW = "LFW deep-funnelled, 13,233 photos, all pairs of different people; vultus evaluate pairs"
+LFW_SOURCE = "LFW deep-funnelled, 13,233 photos, all pairs of different people; vultus evaluate pairs"
 
 CALIBRATIONS = {
     "mobilefacenet-112040fa": Calibration(  # retinaface-mobilenet+mobilefacenet
@@ -18,7 +18,7 @@ CALIBRATIONS = {
             (1e-6, 0.6172),
         ),
         margin=0.04,
-        source=LFW,
+        source=LFW_SOURCE,
         logistic=(27.95, -8.24),
     ),
     "mobilefacenet-f960ec8a": Calibration(  # yunet-n+mobilefacenet
@@ -31,7 +31,7 @@ CALIBRATIONS = {
             (1e-6, 0.5854),
         ),
         margin=0.04,
-        source=LFW,
+        source=LFW_SOURCE,
         logistic=(27.63, -8.03),
     ),
     "dlib-resnet-8fd92ff4": Calibration(  # builtin
@@ -44,46 +44,50 @@ CALIBRATIONS = {
             (1e-6, 0.9641),
         ),
         margin=0.01,
-        source=LFW,
+        source=LFW_SOURCE,
         logistic=(177.90, -162.27),
     ),
 }
-"""By contract: another detector, template or preparation of the same weights has other thresholds."""
+"""By embedding space: another detector, template or preprocessing of the same weights has other thresholds."""
 
 DLIB_CHIPS = {
-    "mtcnn": Template(150, ((46.6, 44.9), (100.4, 45.0), (74.0, 77.1), (49.5, 103.7), (97.0, 104.5))),
-    "retinaface-mobilenet": Template(150, ((46.2, 45.4), (101.4, 45.4), (73.9, 77.3), (50.4, 103.8), (97.4, 104.0))),
-    "yunet": Template(150, ((46.4, 44.2), (100.6, 45.2), (72.7, 77.2), (49.8, 100.9), (96.5, 102.6))),
-    "yunet-n": Template(150, ((46.6, 45.1), (101.9, 45.3), (74.4, 77.4), (48.9, 102.1), (97.8, 102.2))),
-    "centerface": Template(150, ((46.3, 46.1), (101.9, 44.9), (73.4, 78.2), (50.1, 104.9), (96.4, 103.8))),
+    "mtcnn": AlignmentTemplate(150, ((46.6, 44.9), (100.4, 45.0), (74.0, 77.1), (49.5, 103.7), (97.0, 104.5))),
+    "retinaface-mobilenet": AlignmentTemplate(
+        150, ((46.2, 45.4), (101.4, 45.4), (73.9, 77.3), (50.4, 103.8), (97.4, 104.0))
+    ),
+    "yunet": AlignmentTemplate(150, ((46.4, 44.2), (100.6, 45.2), (72.7, 77.2), (49.8, 100.9), (96.5, 102.6))),
+    "yunet-n": AlignmentTemplate(150, ((46.6, 45.1), (101.9, 45.3), (74.4, 77.4), (48.9, 102.1), (97.8, 102.2))),
+    "centerface": AlignmentTemplate(150, ((46.3, 46.1), (101.9, 44.9), (73.4, 78.2), (50.1, 104.9), (96.4, 103.8))),
 }
-"""Median landmarks of a detector in the crops dlib's own aligner makes of LFW faces: of 243 for MTCNN, else of 400."""
+"""Median landmarks of a detector in crops of LFW faces by dlib's own aligner: of 243 for MTCNN, else of 400."""
 
-FRONTAL = DLIB_CHIPS["retinaface-mobilenet"]
-"""Stands for detectors nobody measured so; they were trained on landmarks of the same origin."""
+DEFAULT_DLIB_CHIP = DLIB_CHIPS["retinaface-mobilenet"]
+"""For detectors that were not measured; they were trained on landmarks of the same origin."""
 
-DLIB_FIVE_POINTS = Template(150, ((110.96, 46.35), (89.61, 47.9), (37.06, 46.37), (58.41, 47.91), (74.01, 87.78)))
+DLIB_FIVE_POINTS = AlignmentTemplate(
+    150, ((110.96, 46.35), (89.61, 47.9), (37.06, 46.37), (58.41, 47.91), (74.01, 87.78))
+)
 """The mean face of dlib's own aligner, with 25 % padding, in the order of its five-point predictor."""
 
-DLIB_SQUARE = (0.2, 4.3, 135.9)
-"""Left, top and side, in dlib's crop, of where dlib's face detector sees the face: median of 1,189 LFW photos."""
+DLIB_FACE_SQUARE = (0.2, 4.3, 135.9)
+"""Left, top and side of dlib's own detection in dlib's crop, pixels: median of 1,189 LFW photos."""
 
-MTCNN_SURE, ONE_SHOT_SURE = (0.9, 0.8), (0.7, 0.6)
-"""Scores for enrolment and for recognition, below which a face is doubtful: detectors measure differently.
+MTCNN_MIN_SCORES, SINGLE_SHOT_MIN_SCORES = (0.9, 0.8), (0.7, 0.6)
+"""Least detection scores for enrolment and for recognition; the scores of detectors are not comparable.
 
 None of LFW's 13,233 faces has less than 0.83 with YuNet or 0.98 with RetinaFace.
 """
 
 
-def rules_of(detector_family: str) -> tuple[QualityRule, QualityRule]:
-    """Return what a photo must reach to be enrolled, and a probe to be recognised.
+def get_quality_rules(detector_family: str) -> tuple[QualityRule, QualityRule]:
+    """Return the quality rules of enrolment and of recognition.
 
     A Gaussian blur of 4 pixels leaves LFW's crops a sharpness of 2 to 12, below 9.2 for 99 of 100. Of its 13,232 faces
     as they are, 1.2 % fail the first rule (23 by sharpness, 143 by pose) and 0.1 % the second. Their brightness lies in
-    0.163 to 0.816, so no limit refuses one. Brightened until 0.9 to 0.95, 12 % of 500 photos fell below the default
+    0.163 to 0.816, so no limit rejects one. Brightened until 0.9 to 0.95, 12 % of 500 photos fell below the default
     threshold; darkened until 0.04 to 0.06, 2.7 %. The limits are wide because brightness follows skin tone too.
     """
-    enrol, recognize = MTCNN_SURE if detector_family == "mtcnn" else ONE_SHOT_SURE
+    enrol, recognize = MTCNN_MIN_SCORES if detector_family == "mtcnn" else SINGLE_SHOT_MIN_SCORES
     return (
         QualityRule(enrol, 40, 10, max_yaw_deg=45, max_pitch_deg=60, min_brightness=0.12, max_brightness=0.85),
         QualityRule(recognize, 25, 5, max_yaw_deg=60, max_pitch_deg=75, min_brightness=0.05, max_brightness=0.92),

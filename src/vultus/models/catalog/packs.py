@@ -1,20 +1,20 @@
-"""Packs: a detector and an embedder that are used together, by name."""
+"""Packs: named pairs of a detector and an embedder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from vultus.errors import NotFoundError
-from vultus.models.catalog.detectors import DETECTORS, JUDGES
-from vultus.models.catalog.embedders import DEEPFACE_PREFIX, EMBEDDERS, deepface_network
-from vultus.models.catalog.entries import Kind, Licence, Network
+from vultus.models.catalog.detectors import DETECTORS, FACE_ASSESSORS
+from vultus.models.catalog.embedders import DEEPFACE_PREFIX, EMBEDDERS, build_deepface_network
+from vultus.models.catalog.entries import Licence, Network, NetworkKind
 
-NETWORKS = {network.name: network for network in (*DETECTORS, *EMBEDDERS, *JUDGES)}
+NETWORKS = {network.name: network for network in (*DETECTORS, *EMBEDDERS, *FACE_ASSESSORS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Networks that must be used together: vectors of two packs are never compared."""
+    """A detector and an embedder that are used together: vectors of two packs are never compared."""
 
     name: str
     detector: Network
@@ -22,48 +22,48 @@ class Pack:
 
     @property
     def licences(self) -> tuple[Licence, ...]:
-        """Of its networks, each once."""
+        """Licences of its networks, without duplicates."""
         return tuple(dict.fromkeys((self.detector.licence, self.embedder.licence)))
 
     @property
-    def commercial_use(self) -> bool:
+    def is_commercial_use_allowed(self) -> bool:
         """Whether every network of the pack may be used commercially."""
         return all(licence.commercial_use for licence in self.licences)
 
 
-def _pack(name: str, detector: str, embedder: str) -> Pack:
+def _build_pack(name: str, detector: str, embedder: str) -> Pack:
     return Pack(name, NETWORKS[detector], NETWORKS[embedder])
 
 
-BUILTIN = _pack("builtin", "mtcnn", "dlib-resnet")
+BUILTIN = _build_pack("builtin", "mtcnn", "dlib-resnet")
 
 PACKS = {
     pack.name: pack
     for pack in (
         BUILTIN,
-        _pack("opencv", "yunet", "sface"),
-        _pack("auraface", "yunet", "auraface"),
-        _pack("buffalo_l", "scrfd-10g", "arcface-r50"),
-        _pack("buffalo_m", "scrfd-2.5g", "arcface-r50"),
-        _pack("buffalo_s", "scrfd-500m", "arcface-mbf"),
-        _pack("antelopev2", "scrfd-10g", "arcface-r100"),
+        _build_pack("opencv", "yunet", "sface"),
+        _build_pack("auraface", "yunet", "auraface"),
+        _build_pack("buffalo_l", "scrfd-10g", "arcface-r50"),
+        _build_pack("buffalo_m", "scrfd-2.5g", "arcface-r50"),
+        _build_pack("buffalo_s", "scrfd-500m", "arcface-mbf"),
+        _build_pack("antelopev2", "scrfd-10g", "arcface-r100"),
     )
 }
-"""The packs with a name of their own; any other is written DETECTOR+EMBEDDER."""
+"""The packs with a name of their own; the name of any other is DETECTOR+EMBEDDER."""
 
 
-def network_named(name: str, *kinds: Kind) -> Network:
+def get_network(name: str, *kinds: NetworkKind) -> Network:
     """Return a network of the catalogue, or `deepface:MODEL`.
 
     Args:
         name: As in the catalogue.
-        kinds: Those it may be of; any when none is given.
+        kinds: Allowed kinds; any if none is given.
 
     Raises:
-        NotFoundError: There is none, or it is of another kind.
+        NotFoundError: There is no such network, or it is of another kind.
     """
     if name.startswith(DEEPFACE_PREFIX):
-        network = deepface_network(name.removeprefix(DEEPFACE_PREFIX))
+        network = build_deepface_network(name.removeprefix(DEEPFACE_PREFIX))
     elif name in NETWORKS:
         network = NETWORKS[name]
     else:
@@ -74,8 +74,8 @@ def network_named(name: str, *kinds: Kind) -> Network:
     return network
 
 
-def pack_named(name: str) -> Pack:
-    """Return a pack: one with a name of its own, or DETECTOR+EMBEDDER.
+def get_pack(name: str) -> Pack:
+    """Return a pack by its name, or by DETECTOR+EMBEDDER.
 
     Raises:
         NotFoundError: There is no such pack, detector or embedder.
@@ -87,4 +87,4 @@ def pack_named(name: str) -> Pack:
         raise NotFoundError(
             f"There is no pack '{name}'; there are {', '.join(PACKS)}, and any DETECTOR+EMBEDDER such as yunet+sface."
         )
-    return Pack(name, network_named(detector, Kind.DETECTOR), network_named(embedder, Kind.EMBEDDER))
+    return Pack(name, get_network(detector, NetworkKind.DETECTOR), get_network(embedder, NetworkKind.EMBEDDER))

@@ -1,4 +1,4 @@
-"""Detectors: where faces are. One file a detector, one Protocol."""
+"""Detectors: face boxes and landmarks. One file per detector, one Protocol."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class Detector(Protocol):
 
         Args:
             pixels: (height, width, 3) uint8, RGB, upright; any size.
-            min_face_px: Smallest box side looked for, in pixels of this image.
+            min_face_px: Smallest box side to find, in pixels of this image.
         """
         ...

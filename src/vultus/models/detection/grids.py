@@ -1,4 +1,4 @@
-"""Reading the heads of detectors that answer once for every cell of a few grids."""
+"""Reading the heads of detectors that predict for every cell of three grids."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ STRIDES = (8, 16, 32)
 """Pixels between the cells of each grid."""
 
 
-def heads(outputs: Sequence[Floats], widths: tuple[int, ...]) -> list[list[Floats]]:
-    """Sort a network's outputs by grid, whatever order and batch dimension its exporter gave them.
+def group_heads_by_grid(outputs: Sequence[Floats], widths: tuple[int, ...]) -> list[list[Floats]]:
+    """Return a network's outputs grouped by grid, independent of the exporter's order and batch dimension.
 
     Args:
-        outputs: One array a grid and kind of answer; the last dimension tells the kind, the others number the answers.
-        widths: Last dimensions of the kinds, ascending.
+        outputs: One array per grid and head; the last dimension identifies the head, the others count the predictions.
+        widths: Last dimensions of the heads, ascending.
 
     Returns:
-        For each grid, finest first, its (answers, width) arrays in the order of `widths`; kinds of equal width keep the
-        exporter's order.
+        For each grid, finest first, its (predictions, width) arrays in the order of `widths`; heads of equal width keep
+        the exporter's order.
 
     Raises:
-        WeightsError: These are not the heads of such a detector.
+        WeightsError: The outputs are not the heads of such a detector.
     """
     flat = [output.reshape(-1, output.shape[-1]) for output in outputs]
     lengths = sorted({len(head) for head in flat}, reverse=True)
@@ -40,14 +40,14 @@ def heads(outputs: Sequence[Floats], widths: tuple[int, ...]) -> list[list[Float
     return grids
 
 
-def corners(indices: Indices, image: tuple[int, int], stride: int, answers: int) -> Floats:
-    """Return the (n, 2) corners, x then y, of the cells some answers belong to.
+def compute_cell_corners(indices: Indices, image: tuple[int, int], stride: int, answers: int) -> Floats:
+    """Return the (n, 2) top left corners, x then y in pixels, of the cells of some predictions.
 
     Args:
-        indices: (n,) of the answers; those of a cell follow each other, cells run along the rows.
-        image: Height and width of what the network was shown.
-        stride: Of the grid.
-        answers: How many the grid gave.
+        indices: (n,) of the predictions; those of a cell are adjacent, cells are in row-major order.
+        image: Height and width of the network's input image, pixels.
+        stride: Of the grid, pixels.
+        answers: Number of predictions of the grid.
     """
     rows, columns = image[0] // stride, image[1] // stride
     cells = indices // (answers // (rows * columns))

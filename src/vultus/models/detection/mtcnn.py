@@ -1,4 +1,4 @@
-"""MTCNN: proposals over an image pyramid, refined and given landmarks by two more networks.
+"""MTCNN: proposals over an image pyramid, refined by a second network; a third one adds landmarks.
 
 Zhang, Zhang, Li, Qiao (2016), "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
 IEEE Signal Processing Letters 23(10).
@@ -14,50 +14,57 @@ import cv2
 import numpy as np
 
 from vultus.domain import Box, DetectedFace, Pixels
-from vultus.models.imaging.geometry import Floats, Indices, overlaps, shift_sides, squares, suppress
+from vultus.models.imaging.geometry import (
+    Floats,
+    Indices,
+    compute_overlaps,
+    convert_to_squares,
+    shift_sides,
+    suppress_non_maxima,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vultus.models.runtime import Session
+    from vultus.models.runtime import NetworkSession
 
-CELL = 12
+CELL_PX = 12
 STRIDE = 2
 REFINE_SIDE = 24
 OUTPUT_SIDE = 48
-BATCH = 16
+BATCH_SIZE = 16
 
-LARGE_PX = 1 << 17
-"""Pixels of the half from which on an odd row is not worth the slower way to halve an image."""
+LARGE_IMAGE_PX = 1 << 17
+"""Pixels of a halved image above which the last odd row or column is dropped, because halving is then faster."""
 
-BORDERED_PX = 96
-"""Longer side at which an image is looked at within a border."""
+BORDERED_SIDE_PX = 96
+"""Longer side to which an image is scaled when it is searched within a border."""
 
-SMALL = 1.25
-"""In smallest sides wanted: a face narrower than this may have others near it that the coarser scales miss."""
+SMALL_FACE_RATIO = 1.25
+"""In multiples of `min_face_px`: near a face narrower than this there may be others that the coarser scales miss."""
 
-DOUBT = 0.05
-"""Score of the refinement network from which on a box may surround a small face."""
+MIN_DOUBTFUL_SCORE = 0.05
+"""Least refinement score of a box that may contain a small face."""
 
-PLACE = 2.25
-"""In smallest sides wanted: the largest such box, and the square in which that face is looked for."""
+SEARCH_REGION_RATIO = 2.25
+"""In multiples of `min_face_px`: side of the largest such box, and of the search region around it."""
 
-PART = 0.9
-"""Overlap with a face that was found from which on a box shows a part of that face."""
+PARTIAL_FACE_OVERLAP = 0.9
+"""Least overlap with a detected face at which a box is a part of that face."""
 
-MOST_PLACES = 32
-"""Looking closer in more squares takes longer than looking everywhere."""
+MAX_SEARCH_REGIONS = 32
+"""Above this number of regions, searching the whole image is faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class MtcnnParameters:
-    """How the cascade decides.
+    """Parameters of the cascade.
 
     Attributes:
-        pyramid_factor: Ratio between the sides of neighbouring pyramid images.
-        thresholds: Scores that proposals, refined boxes and final faces must reach, 0..1.
-        max_proposals: Most boxes refined; the best are kept. Bounds the time a hostile texture can cost.
-        duplicate_distance: Two faces are the same when their landmarks differ on average by less than this fraction
+        pyramid_factor: Ratio between the sides of successive pyramid images.
+        thresholds: Least scores of proposals, refined boxes and final faces, 0..1.
+        max_proposals: Most boxes to refine; the best are kept. Bounds the cost of a hostile texture.
+        duplicate_distance: Two faces are the same if the mean distance of their landmarks is less than this fraction
             of the smaller face's side.
     """
 
@@ -72,39 +79,41 @@ PARAMETERS = MtcnnParameters(
 )
 
 
-class Candidates(NamedTuple):
-    """What a network of the cascade took for faces.
+class Proposals(NamedTuple):
+    """Proposals of a network of the cascade.
 
     Attributes:
-        boxes: (n, 4) that it was shown.
+        boxes: (n, 4) left, top, right, bottom of the network's input regions.
         scores: (n,) 0..1.
-        offsets: (n, 4) by which it would move the sides, as fractions of the box's.
+        offsets: (n, 4) bounding-box regression of the sides, as fractions of width and height.
     """
 
     boxes: Floats
     scores: Floats
     offsets: Floats
 
-    def take(self, indices: Indices | NDArray[np.bool_] | slice) -> Candidates:
-        """Return some of them, in the order of the indices."""
-        return Candidates(self.boxes[indices], self.scores[indices], self.offsets[indices])
+    def select(self, indices: Indices | NDArray[np.bool_] | slice) -> Proposals:
+        """Return the proposals of the indices, in their order."""
+        return Proposals(self.boxes[indices], self.scores[indices], self.offsets[indices])
 
-    def best(self, overlap: float) -> Candidates:
-        """Return the best of those that overlap by more than `overlap`, best first."""
-        return self.take(suppress(self.boxes, self.scores, overlap))
+    def suppress_overlapping(self, overlap: float) -> Proposals:
+        """Return the best of the proposals that overlap by more than `overlap`, best first."""
+        return self.select(suppress_non_maxima(self.boxes, self.scores, overlap))
 
-    def corrected(self) -> Floats:
-        """Return the (n, 4) squares around the boxes with their sides moved."""
-        return squares(shift_sides(self.boxes, self.offsets))
+    def compute_corrected_squares(self) -> Floats:
+        """Return the (n, 4) squares around the boxes after bounding-box regression."""
+        return convert_to_squares(shift_sides(self.boxes, self.offsets))
 
 
-NONE = Candidates(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)))
+NO_PROPOSALS = Proposals(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)))
 
 
 class Mtcnn:
     """The cascade over three loaded networks."""
 
-    def __init__(self, pnet: Session, rnet: Session, onet: Session, parameters: MtcnnParameters = PARAMETERS) -> None:
+    def __init__(
+        self, pnet: NetworkSession, rnet: NetworkSession, onet: NetworkSession, parameters: MtcnnParameters = PARAMETERS
+    ) -> None:
         self._pnet = pnet
         self._rnet = rnet
         self._onet = onet
@@ -113,94 +122,107 @@ class Mtcnn:
     def detect(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
         """Return every face once, best first, in the coordinates of `pixels`.
 
-        Where there is none, a face may fill the image so far that none of its surroundings are left: the image is then
-        looked at small, within a black border.
+        If there is none, a frame-filling face may lack the surroundings that the networks need: the image is then
+        searched again, shrunk and within a black border.
         """
-        faces = self._search(pixels, min_face_px)
-        return faces or [face for face in self._bordered(pixels) if face.box.height >= min_face_px]
+        faces = self._search_pyramid(pixels, min_face_px)
+        return faces or [face for face in self._find_frame_filling_faces(pixels) if face.box.height >= min_face_px]
 
-    def _bordered(self, pixels: Pixels) -> list[DetectedFace]:
-        """Return the faces that are larger than half the image."""
-        longer, margin = max(pixels.shape[:2]), BORDERED_PX // 2
-        size = [max(1, round(side * BORDERED_PX / longer)) for side in pixels.shape[1::-1]]
+    def _find_frame_filling_faces(self, pixels: Pixels) -> list[DetectedFace]:
+        """Return the frame-filling faces: those larger than half the image."""
+        longer, margin = max(pixels.shape[:2]), BORDERED_SIDE_PX // 2
+        size = [max(1, round(side * BORDERED_SIDE_PX / longer)) for side in pixels.shape[1::-1]]
         view = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         ratio = np.array(pixels.shape[1::-1]) / size
-        found = self._search(np.pad(view, ((margin, margin), (margin, margin), (0, 0))), BORDERED_PX / 2)
-        boxes = (_boxes(found) - margin) * np.tile(ratio, 2)
+        found = self._search_pyramid(np.pad(view, ((margin, margin), (margin, margin), (0, 0))), BORDERED_SIDE_PX / 2)
+        boxes = (_get_box_array(found) - margin) * np.tile(ratio, 2)
         return [
             DetectedFace(Box(*map(float, box)), ((face.landmarks - margin) * ratio).astype(np.float32), face.score)
             for face, box in zip(found, boxes, strict=True)
         ]
 
-    def _search(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
+    def _search_pyramid(self, pixels: Pixels, min_face_px: float) -> list[DetectedFace]:
         """Return every face once, best first.
 
-        The finest image of the pyramid has half of its pixels. The next one shows faces of `min_face_px` too, if less
-        surely; so the finest is searched last: everywhere if no face was found yet or a small one, else only around
-        what the refinement network does not rule out. A face smaller than `min_face_px` may be found, most often where
-        no larger one is.
+        Half of the pyramid's pixels are in its finest image. The next one suffices for faces of `min_face_px`, if less
+        reliably; so the finest is searched last: completely if no face or a small one was found, else only around the
+        boxes that the refinement network does not rule out. Faces smaller than `min_face_px` may be found, mostly where
+        there is no larger one.
         """
-        pyramid = Halvings(pixels)
-        scales = self._scales(pyramid, min_face_px)
+        pyramid = ImagePyramid(pixels)
+        scales = self._list_scales(pyramid, min_face_px)
         if not scales:
             return []
-        seen = self._refine(pyramid, [self._propose_at(pyramid, scale) for scale in scales[1:]])
-        faces = self._finish(pyramid, seen)
-        places = self._doubtful(seen, faces, min_face_px)
-        if any(face.box.width < SMALL * min_face_px for face in faces) or not faces or len(places) > MOST_PLACES:
-            more = self._propose_at(pyramid, scales[0])
+        proposals = [self._propose_at_scale(pyramid, scale) for scale in scales[1:]]
+        refined = self._run_refinement_network(pyramid, proposals)
+        faces = self._run_output_network(pyramid, refined)
+        regions = self._find_doubtful_regions(refined, faces, min_face_px)
+        if (
+            any(face.box.width < SMALL_FACE_RATIO * min_face_px for face in faces)
+            or not faces
+            or len(regions) > MAX_SEARCH_REGIONS
+        ):
+            more = self._propose_at_scale(pyramid, scales[0])
         else:
-            more = self._propose_in(pyramid, places, scales[0])
-        return self._distinct(faces + self._finish(pyramid, self._refine(pyramid, [more])))
+            more = self._propose_in_regions(pyramid, regions, scales[0])
+        return self._remove_duplicates(
+            faces + self._run_output_network(pyramid, self._run_refinement_network(pyramid, [more]))
+        )
 
-    def _scales(self, pyramid: Halvings, min_face_px: float) -> list[float]:
-        """Return the scales at which a face of at least `min_face_px` is as large as a cell, largest first."""
-        scales, scale = [], CELL / min_face_px
-        while pyramid.size.min() * scale >= CELL:
+    def _list_scales(self, pyramid: ImagePyramid, min_face_px: float) -> list[float]:
+        """Return the scales at which faces of `min_face_px` or more have the size of a cell, largest first."""
+        scales, scale = [], CELL_PX / min_face_px
+        while pyramid.size.min() * scale >= CELL_PX:
             scales.append(scale)
             scale *= self._parameters.pyramid_factor
         return scales
 
-    def _propose_at(self, pyramid: Halvings, scale: float) -> Candidates:
+    def _propose_at_scale(self, pyramid: ImagePyramid, scale: float) -> Proposals:
         """Return the proposals of one scale."""
-        level, pitch = pyramid.at_least(scale)
+        level, pitch = pyramid.find_level(scale)
         covered = pitch * level.shape[1::-1]
         size = np.ceil(covered * scale).astype(int)
         shrunk = cv2.resize(level, size.tolist(), interpolation=cv2.INTER_AREA)
-        return self._propose(np.concatenate([[0, 0], covered])[None], shrunk[None].astype(np.uint8, copy=False))
+        return self._run_proposal_network(
+            np.concatenate([[0, 0], covered])[None], shrunk[None].astype(np.uint8, copy=False)
+        )
 
-    def _propose_in(self, pyramid: Halvings, places: Floats, scale: float) -> Candidates:
+    def _propose_in_regions(self, pyramid: ImagePyramid, regions: Floats, scale: float) -> Proposals:
         """Return the proposals of one scale in (n, 4) squares of one size."""
-        if not len(places):
-            return NONE
-        places, crops = pyramid.cut(places, round(scale * float(places[0, 2] - places[0, 0])))
-        return self._propose(places, crops) if len(places) else NONE
+        if not len(regions):
+            return NO_PROPOSALS
+        regions, crops = pyramid.crop_squares(regions, round(scale * float(regions[0, 2] - regions[0, 0])))
+        return self._run_proposal_network(regions, crops) if len(regions) else NO_PROPOSALS
 
-    def _propose(self, places: Floats, images: NDArray[np.uint8]) -> Candidates:
-        """Return the proposals in (n, height, width, 3) images of the (n, 4) places."""
+    def _run_proposal_network(self, regions: Floats, images: NDArray[np.uint8]) -> Proposals:
+        """Return the proposals in (n, height, width, 3) images of the (n, 4) regions."""
         scores, offsets = self._pnet.run(images)
         at, rows, columns = np.nonzero(scores >= self._parameters.thresholds[0])
         if len(rows) > self._parameters.max_proposals:
             best = np.argsort(-scores[at, rows, columns], kind="stable")[: self._parameters.max_proposals]
             at, rows, columns = at[best], rows[best], columns[best]
-        pitches, corners = (places[:, 2:] - places[:, :2]) / images.shape[2:0:-1], np.tile(places[:, :2], 2)
+        pitches, corners = (regions[:, 2:] - regions[:, :2]) / images.shape[2:0:-1], np.tile(regions[:, :2], 2)
         cells = np.stack([columns, rows], axis=1) * float(STRIDE)
-        boxes = np.concatenate([cells, cells + CELL], axis=1) * np.tile(pitches, 2)[at] + corners[at]
-        return Candidates(boxes, scores[at, rows, columns], offsets[at, :, rows, columns]).best(0.5)
+        boxes = np.concatenate([cells, cells + CELL_PX], axis=1) * np.tile(pitches, 2)[at] + corners[at]
+        return Proposals(boxes, scores[at, rows, columns], offsets[at, :, rows, columns]).suppress_overlapping(0.5)
 
-    def _refine(self, pyramid: Halvings, proposals: list[Candidates]) -> Candidates:
-        """Return what the refinement network says of the proposals of all scales."""
-        merged = Candidates(*(np.concatenate(parts) for parts in zip(NONE, *proposals, strict=True))).best(0.7)
-        boxes, crops = pyramid.cut(merged.take(slice(self._parameters.max_proposals)).corrected(), REFINE_SIDE)
-        return Candidates(boxes, *_run(self._rnet, crops)) if len(boxes) else NONE
+    def _run_refinement_network(self, pyramid: ImagePyramid, proposals: list[Proposals]) -> Proposals:
+        """Return the refined proposals of all scales."""
+        merged = Proposals(
+            *(np.concatenate(parts) for parts in zip(NO_PROPOSALS, *proposals, strict=True))
+        ).suppress_overlapping(0.7)
+        boxes, crops = pyramid.crop_squares(
+            merged.select(slice(self._parameters.max_proposals)).compute_corrected_squares(), REFINE_SIDE
+        )
+        return Proposals(boxes, *_run_in_batches(self._rnet, crops)) if len(boxes) else NO_PROPOSALS
 
-    def _finish(self, pyramid: Halvings, seen: Candidates) -> list[DetectedFace]:
-        """Return the faces among what was refined, some of them more than once."""
-        good = seen.take(seen.scores >= self._parameters.thresholds[1]).best(0.7)
-        boxes, crops = pyramid.cut(good.corrected(), OUTPUT_SIDE)
+    def _run_output_network(self, pyramid: ImagePyramid, refined: Proposals) -> list[DetectedFace]:
+        """Return the faces among the refined proposals, possibly with duplicates."""
+        good = refined.select(refined.scores >= self._parameters.thresholds[1]).suppress_overlapping(0.7)
+        boxes, crops = pyramid.crop_squares(good.compute_corrected_squares(), OUTPUT_SIDE)
         if not len(boxes):
             return []
-        scores, offsets, fractions = _run(self._onet, crops)
+        scores, offsets, fractions = _run_in_batches(self._onet, crops)
         sides = boxes[:, 2:] - boxes[:, :2]
         points = fractions.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None] + boxes[:, None, :2]
         boxes = shift_sides(boxes, offsets)
@@ -209,40 +231,40 @@ class Mtcnn:
             for i in np.flatnonzero(scores >= self._parameters.thresholds[2])
         ]
 
-    def _distinct(self, faces: list[DetectedFace]) -> list[DetectedFace]:
+    def _remove_duplicates(self, faces: list[DetectedFace]) -> list[DetectedFace]:
         """Return every face once, best first."""
         if not faces:
             return []
-        boxes, points = _boxes(faces), np.stack([face.landmarks for face in faces])
-        kept = suppress(boxes, np.array([face.score for face in faces]), 0.7, "min")
-        kept = kept[distinct(points[kept], boxes[kept], self._parameters.duplicate_distance)]
+        boxes, points = _get_box_array(faces), np.stack([face.landmarks for face in faces])
+        kept = suppress_non_maxima(boxes, np.array([face.score for face in faces]), 0.7, "min")
+        kept = kept[find_distinct_faces(points[kept], boxes[kept], self._parameters.duplicate_distance)]
         return [faces[i] for i in kept]
 
-    def _doubtful(self, seen: Candidates, faces: list[DetectedFace], min_face_px: float) -> Floats:
-        """Return the (n, 4) squares in which there may be a small face that was not found."""
-        small = seen.boxes[:, 2] - seen.boxes[:, 0] < PLACE * min_face_px
-        boxes = seen.take(small & (seen.scores >= DOUBT)).best(0.5).boxes
-        boxes = boxes[(overlaps(boxes, _boxes(faces), "min") <= PART).all(axis=1)]
-        middles, half = (boxes[:, :2] + boxes[:, 2:]) / 2, PLACE * min_face_px / 2
+    def _find_doubtful_regions(self, refined: Proposals, faces: list[DetectedFace], min_face_px: float) -> Floats:
+        """Return the (n, 4) search regions: squares that may contain a small face that was not found."""
+        small = refined.boxes[:, 2] - refined.boxes[:, 0] < SEARCH_REGION_RATIO * min_face_px
+        boxes = refined.select(small & (refined.scores >= MIN_DOUBTFUL_SCORE)).suppress_overlapping(0.5).boxes
+        boxes = boxes[(compute_overlaps(boxes, _get_box_array(faces), "min") <= PARTIAL_FACE_OVERLAP).all(axis=1)]
+        middles, half = (boxes[:, :2] + boxes[:, 2:]) / 2, SEARCH_REGION_RATIO * min_face_px / 2
         return np.concatenate([middles - half, middles + half], axis=1)
 
 
-def _boxes(faces: list[DetectedFace]) -> Floats:
-    """Return the (n, 4) boxes of faces."""
+def _get_box_array(faces: list[DetectedFace]) -> Floats:
+    """Return the (n, 4) boxes of faces: left, top, right, bottom."""
     sides = [(face.box.left, face.box.top, face.box.right, face.box.bottom) for face in faces]
     return np.array(sides, np.float64).reshape(-1, 4)
 
 
-def _run(network: Session, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Run a network over many crops, a few at a time so that what flows between its layers stays in the cache."""
-    parts = [network.run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
+def _run_in_batches(session: NetworkSession, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Run a network over crops in batches so small that activations stay in the CPU cache."""
+    parts = [session.run(crops[start : start + BATCH_SIZE]) for start in range(0, len(crops), BATCH_SIZE)]
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-class Halvings:
-    """An image with its half, quarter, eighth …: what is shrunk much is read from a level shrunk already.
+class ImagePyramid:
+    """Image pyramid of factor two, so that a strongly shrunk view is computed from a level already shrunk.
 
-    The last odd row or column of a large image is left out: OpenCV halves even images twelve times faster.
+    The last odd row or column of a large image is dropped: OpenCV halves even images twelve times faster.
 
     Args:
         pixels: (height, width, 3) uint8.
@@ -254,32 +276,32 @@ class Halvings:
     def __init__(self, pixels: Pixels) -> None:
         self.size = np.array(pixels.shape[1::-1], dtype=np.float64)
         self._levels, self._pitches = [pixels], [np.ones(2)]
-        while min(self._levels[-1].shape[:2]) >= 2 * CELL:
+        while min(self._levels[-1].shape[:2]) >= 2 * CELL_PX:
             height, width = (side // 2 for side in self._levels[-1].shape[:2])
             whole = self._levels[-1]
-            if width * height > LARGE_PX:
+            if width * height > LARGE_IMAGE_PX:
                 whole = whole[: 2 * height, : 2 * width]
             half = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
             self._levels.append(half.astype(np.uint8, copy=False))
             self._pitches.append(self._pitches[-1] * whole.shape[1::-1] / (width, height))
 
-    def at_least(self, scale: float) -> tuple[Pixels, Floats]:
-        """Return the smallest level not smaller than the image at `scale`, and how wide and high its pixels are."""
+    def find_level(self, scale: float) -> tuple[Pixels, Floats]:
+        """Return the smallest level not smaller than the image at `scale`, and the (2,) size of its pixels."""
         index = min(max(0, math.floor(-math.log2(scale))), len(self._levels) - 1)
         return self._levels[index], self._pitches[index]
 
-    def cut(self, boxes: Floats, side: int) -> tuple[Floats, NDArray[np.uint8]]:
-        """Cut boxes out and scale each to a square; what lies outside the image is black.
+    def crop_squares(self, boxes: Floats, side: int) -> tuple[Floats, NDArray[np.uint8]]:
+        """Crop boxes and scale each to a square; black outside the image.
 
         Args:
             boxes: (n, 4) left, top, right, bottom.
             side: Of the crops, pixels.
 
         Returns:
-            The (m, 4) boxes moved to whole pixels, without those that do not touch the image or are far larger, and
-            their (m, side, side, 3) crops.
+            The (m, 4) boxes rounded to whole pixels, without those outside the image or far larger than it, and their
+            (m, side, side, 3) crops.
         """
-        boxes = boxes[self._usable(boxes)]
+        boxes = boxes[self._check_usable(boxes)]
         crops = np.empty((len(boxes), side, side, 3), np.uint8)
         shrunk = np.log2((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=1e-9) / side)
         levels = np.clip(np.floor(shrunk), 0, len(self._levels) - 1).astype(int)
@@ -287,21 +309,21 @@ class Halvings:
         whole = np.round(boxes / pitches).astype(int)
         whole[:, 2:] = np.maximum(whole[:, 2:], whole[:, :2] + 1)
         for crop, level, box in zip(crops, levels.tolist(), whole.tolist(), strict=True):
-            part = _cut_padded(self._levels[level], box)
+            part = _crop_padded(self._levels[level], box)
             shrinks = len(part) > side
             cv2.resize(part, (side, side), crop, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         return whole * pitches, crops
 
-    def _usable(self, boxes: Floats) -> NDArray[np.bool_]:
-        """Say which boxes touch the image by at least a pixel and are at most four times as large."""
-        seen = np.minimum(boxes[:, 2:], self.size) - np.maximum(boxes[:, :2], 0)
+    def _check_usable(self, boxes: Floats) -> NDArray[np.bool_]:
+        """Return the (n,) mask of boxes that cover a pixel of the image and are at most four times as large."""
+        visible = np.minimum(boxes[:, 2:], self.size) - np.maximum(boxes[:, :2], 0)
         sides = boxes[:, 2:] - boxes[:, :2]
-        usable: NDArray[np.bool_] = np.all((seen >= 1) & (sides <= 4 * self.size.max()), axis=1)
+        usable: NDArray[np.bool_] = np.all((visible >= 1) & (sides <= 4 * self.size.max()), axis=1)
         return usable
 
 
-def _cut_padded(pixels: Pixels, box: list[int]) -> Pixels:
-    """Return the pixels of a box that may reach past the image, black where it does."""
+def _crop_padded(pixels: Pixels, box: list[int]) -> Pixels:
+    """Return the pixels of a box, black outside the image."""
     left, top, right, bottom = box
     part = pixels[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     if part.shape[:2] == (bottom - top, right - left):
@@ -312,20 +334,21 @@ def _cut_padded(pixels: Pixels, box: list[int]) -> Pixels:
     return canvas
 
 
-def distinct(points: Floats, boxes: Floats, distance: float) -> Indices:
-    """Return the indices of faces whose landmarks no better face shares.
+def find_distinct_faces(points: Floats, boxes: Floats, distance: float) -> Indices:
+    """Return the indices of faces whose landmarks differ from those of every better face.
 
-    Two boxes around one head can overlap little when one took the hair and the other the chin; their landmarks agree.
+    Two boxes around one head overlap little if one includes the hair and the other the chin; their landmarks agree.
 
     Args:
         points: (n, 5, 2) landmarks, best face first.
         boxes: (n, 4) of the same faces.
-        distance: Mean distance of landmarks below which two faces are one, as a fraction of the smaller face's side.
+        distance: Mean distance of landmarks below which two faces are the same, as a fraction of the smaller face's
+            side.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
     kept: list[int] = []
     for i in range(len(points)):
-        apart = np.linalg.norm(points[kept] - points[i], axis=2).mean(axis=1)
-        if (apart >= distance * np.minimum(sides[kept], sides[i])).all():
+        distances = np.linalg.norm(points[kept] - points[i], axis=2).mean(axis=1)
+        if (distances >= distance * np.minimum(sides[kept], sides[i])).all():
             kept.append(i)
     return np.array(kept, dtype=np.intp)

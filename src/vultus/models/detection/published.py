@@ -1,7 +1,7 @@
-"""Published ONNX graphs, made to take raw pixels of any size.
+"""Conversion of published ONNX graphs to raw pixels of any size.
 
-Publishers export graphs that expect float planes of one size, normalised their way. The layers themselves run at any
-size; what ties a graph to one are the sizes noted beside them.
+Publishers export graphs for normalised float images of one size. The layers themselves run at any size; only the shapes
+annotated in the graph fix it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from vultus.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-INPUT = "vultus_pixels"
+INPUT_NAME = "vultus_pixels"
 
 
-def from_pixels(graph: bytes, *, bgr: bool = False, mean: Sequence[float] = (0.0,), divisor: float = 1.0) -> bytes:
-    """Return a graph that takes uint8 (1, height, width, 3), RGB, of any size its layers can halve.
+def convert_to_pixel_input(
+    graph: bytes, *, bgr: bool = False, mean: Sequence[float] = (0.0,), divisor: float = 1.0
+) -> bytes:
+    """Return a graph that takes uint8 (1, height, width, 3), RGB, of any size that its layers can halve.
 
     Args:
         graph: ONNX with one input, float32 (batch, 3, height, width).
         bgr: Whether it expects blue before green before red.
-        mean: Subtracted from every pixel, one number or one a channel in the order the graph expects.
-        divisor: What the difference is divided by.
+        mean: Subtracted from every pixel, one number or one per channel in the order the graph expects.
+        divisor: Of the difference.
 
     Raises:
-        WeightsError: The bytes are no ONNX graph or it takes something else.
+        WeightsError: The bytes are no ONNX graph, or it takes another input.
     """
     try:
         model = onnx.load_from_string(graph)
@@ -43,13 +45,13 @@ def from_pixels(graph: bytes, *, bgr: bool = False, mean: Sequence[float] = (0.0
         raise WeightsError("The ONNX graph does not take one batch of float images; it is another network.")
     steps: list[tuple[str, str | None, dict[str, Any]]] = [("Transpose", None, {"perm": [0, 3, 1, 2]})]
     if bgr:
-        steps.append(("Gather", _constant(model, "order", np.array([2, 1, 0])), {"axis": 1}))
+        steps.append(("Gather", _add_constant(model, "order", np.array([2, 1, 0])), {"axis": 1}))
     steps.append(("Cast", None, {"to": TensorProto.FLOAT}))
     if any(mean):
-        steps.append(("Sub", _constant(model, "mean", np.array(mean, np.float32).reshape(1, -1, 1, 1)), {}))
+        steps.append(("Sub", _add_constant(model, "mean", np.array(mean, np.float32).reshape(1, -1, 1, 1)), {}))
     if divisor != 1:
-        steps.append(("Div", _constant(model, "divisor", np.float32(divisor)), {}))
-    tensors = [INPUT, *(f"vultus_step_{at}" for at in range(1, len(steps))), entries[0].name]
+        steps.append(("Div", _add_constant(model, "divisor", np.float32(divisor)), {}))
+    tensors = [INPUT_NAME, *(f"vultus_step_{at}" for at in range(1, len(steps))), entries[0].name]
     nodes = [
         helper.make_node(operator, [tensors[at], *([other] if other else [])], [tensors[at + 1]], **attributes)
         for at, (operator, other, attributes) in enumerate(steps)
@@ -58,20 +60,20 @@ def from_pixels(graph: bytes, *, bgr: bool = False, mean: Sequence[float] = (0.0
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _constant(model: onnx.ModelProto, name: str, value: np.ndarray | np.float32) -> str:
+def _add_constant(model: onnx.ModelProto, name: str, value: np.ndarray | np.float32) -> str:
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"vultus_{name}"))
     return f"vultus_{name}"
 
 
 def _replace_inputs(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Put nodes first and forget every size that was noted."""
+    """Prepend nodes, replace the input and remove the annotated shapes."""
     graph = model.graph
     rest = list(graph.node)
     del graph.node[:], graph.value_info[:]
     graph.node.extend([*nodes, *rest])
-    # Constants that are listed as inputs, as older files have them, would not be folded into the layers.
+    # Constants listed as inputs, as in older files, would not be folded into the layers.
     del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, (1, "height", "width", 3)))
+    graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, (1, "height", "width", 3)))
     for output in graph.output:
         output.type.tensor_type.ClearField("shape")
     model.ir_version = max(model.ir_version, 4)

@@ -1,4 +1,4 @@
-"""Embedders: what a face looks like, as a vector. One file a family, one Protocol."""
+"""Embedders: vectors of aligned face crops. One file per family, one Protocol."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Embedder(Protocol):
-    """Turns aligned crops into unit vectors."""
+    """Computes unit vectors of aligned crops."""
 
     def embed(self, chips: NDArray[uint8]) -> FloatArray:
         """Return (n, d) float32 unit vectors.
 
         Args:
-            chips: (n, views, side, side, 3) uint8, RGB, each face's crops for the network; n may be 0.
+            chips: (n, views, side, side, 3) uint8, RGB, the views of each face; n may be 0.
         """
         ...

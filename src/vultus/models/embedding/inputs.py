@@ -1,9 +1,9 @@
-"""What the known embedding networks are fed with, as frozen data, and where landmarks belong in their crops."""
+"""Input formats of the known embedding networks, and target positions of landmarks in their crops."""
 
 from __future__ import annotations
 
 from vultus.models.embedding.network import CropInput
-from vultus.models.imaging.alignment import Template
+from vultus.models.imaging.alignment import AlignmentTemplate
 
 DLIB = CropInput(side=150, dimension=128, element="uint8", layout="NHWC")
 """dlib's ResNet as `dlib_resnet_graph` builds it."""
@@ -15,7 +15,7 @@ MOBILE_FACE_NET = CropInput(side=112, dimension=128, mean=(123.675, 116.28, 103.
 """foamliu's MobileFaceNet (Chen et al. 2018): mean and deviation of ImageNet."""
 
 SFACE = CropInput(side=112, dimension=128)
-"""SFace 2021dec of OpenCV's model zoo (Zhong et al. 2021): plain pixels, as `FaceRecognizerSF` feeds it.
+"""SFace 2021dec of OpenCV's model zoo (Zhong et al. 2021): plain pixels, as in `FaceRecognizerSF`.
 
 OpenCV's threshold is a cosine of 0.363.
 """
@@ -27,32 +27,34 @@ FACENET = CropInput(side=160, dimension=512, element="uint8", layout="NHWC")
 """FaceNet as `facenet_graph` builds it: (pixel − 127.5) / 128 is part of the graph."""
 
 
-def deepface_input(side: int, dimension: int) -> CropInput:
-    """Return what the networks DeepFace publishes take: BGR divided by 255, its normalisation `base`.
+def build_deepface_input(side: int, dimension: int) -> CropInput:
+    """Return the input format of the networks DeepFace publishes: BGR divided by 255, its normalisation `base`.
 
-    So `deepface_input(160, 512)` for facenet512_weights.onnx, `deepface_input(160, 128)` for facenet_weights.onnx and
-    `deepface_input(112, 512)` for arcface_weights.onnx. Their thresholds were published for this normalisation,
-    whatever the networks were trained with.
+    It is `build_deepface_input(160, 512)` for facenet512_weights.onnx, `build_deepface_input(160, 128)` for
+    facenet_weights.onnx and `build_deepface_input(112, 512)` for arcface_weights.onnx. Their thresholds were published
+    for this normalisation, whichever the networks were trained with.
     """
     return CropInput(side, dimension, deviation=255.0, order="BGR", layout="NHWC")
 
 
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-"""Landmarks in the 112-pixel crops of ArcFace and all that train on its aligned photos (Deng et al. 2019).
+"""Landmarks in the 112-pixel crops of ArcFace and of networks trained on its aligned photos (Deng et al. 2019).
 
-As published, although (0, 0) is the centre of the first pixel there and its corner here. Half a pixel more, which would
-make up for it, costs MobileFaceNet on LFW 6 of 8,101 pairs at FMR 1e-3 and 22 at 1e-5, a quarter 2 and 4: hardly more
-than chance, but no reason to move what is published.
+As published, although (0, 0) is the centre of the first pixel there and its corner here. Shifting by half a pixel to
+correct this costs MobileFaceNet on LFW 6 of 8,101 pairs at FMR 1e-3 and 22 at 1e-5, a quarter of a pixel 2 and 4:
+hardly more than chance, but no reason to deviate from the published values.
 """
 
-FACENET_TEMPLATE = Template(side=160, points=((55.0, 66.9), (109.7, 65.9), (83.0, 91.6), (59.2, 113.4), (108.2, 112.6)))
+FACENET_TEMPLATE = AlignmentTemplate(
+    side=160, points=((55.0, 66.9), (109.7, 65.9), (83.0, 91.6), (59.2, 113.4), (108.2, 112.6))
+)
 """Median landmarks of MTCNN in FaceNet's crops of 7,701 LFW photos: MTCNN's box with 16 pixels more on each side.
 
-FaceNet stretched those boxes, 126 × 157 pixels in the median, to squares; a similarity cannot, and meets the template
-half-way.
+FaceNet stretched those boxes, 126 × 157 pixels in the median, to squares; a similarity transform cannot, and fits the
+template approximately.
 """
 
 
-def arcface_template(side: int) -> Template:
+def build_arcface_template(side: int) -> AlignmentTemplate:
     """Return ArcFace's template for a square crop of another side, pixels."""
-    return Template(side, tuple((x * side / 112, y * side / 112) for x, y in ARCFACE_POINTS))
+    return AlignmentTemplate(side, tuple((x * side / 112, y * side / 112) for x, y in ARCFACE_POINTS))

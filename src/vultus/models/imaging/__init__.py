@@ -1,1 +1,1 @@
-"""Images: headers, decoding within a budget of pixels, geometry, alignment, crops."""
+"""Images: headers, decoding within a pixel budget, geometry, alignment, crops."""

@@ -1,4 +1,4 @@
-"""Bytes to upright RGB pixels. Every limit is checked on the header, before a pixel is decoded."""
+"""Decoding of photos to upright RGB pixels. Every limit is checked on the header, before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlug
 
 from vultus.domain import Pixels
 from vultus.errors import ImageTooLargeError, ImageTooSmallError, ImageTruncatedError
-from vultus.models.imaging.headers import Header, read_header
+from vultus.models.imaging.headers import ImageHeader, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from vultus.settings import PhotoSettings
 
 MIN_SIDE_PX = 20
-"""Below this no face has enough pixels to be told from another."""
+"""Below this no face has enough pixels to be recognised."""
 
 JPEG_SCALES = (8, 4, 2)
-"""Divisors at which libjpeg decodes with fast code; its other fractions are slower than a full decode."""
+"""Divisors for which libjpeg has fast code; its other fractions are slower than a full decode."""
 
-HARMLESS = "extraneous bytes"
-"""libjpeg's words for bytes between segments that no picture data is missing from."""
+HARMLESS_WARNING = "extraneous bytes"
+"""libjpeg's warning about bytes between segments, when no image data is missing."""
 
-GREY_OR_CMYK_CHANNELS = {1: "GRAY", 3: "RGB"}
+SIMPLEJPEG_COLOUR_SPACES = {1: "GRAY", 3: "RGB"}
 
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
-"""What Pillow's decoders raise on damaged files."""
+"""Exceptions that Pillow's decoders raise on damaged files."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class DecodedPhoto:
     """A decoded photo.
 
     Attributes:
-        pixels: (height, width, 3) uint8, RGB, upright; maybe smaller than the photo.
+        pixels: (height, width, 3) uint8, RGB, upright; possibly smaller than the photo.
         width: Of the upright photo at full size, pixels.
         height: Of the upright photo at full size, pixels.
     """
@@ -55,15 +55,15 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """A photo whose header was read and found within the limits; nothing is decoded yet."""
+class EncodedPhoto:
+    """A photo whose header was read and is within the limits; nothing is decoded yet."""
 
     content: bytes
-    header: Header
+    header: ImageHeader
 
     @classmethod
-    def open(cls, content: bytes, limits: PhotoSettings) -> Photo:
-        """Check bytes, format and size.
+    def open(cls, content: bytes, limits: PhotoSettings) -> EncodedPhoto:
+        """Read the header and check bytes, format and size.
 
         Raises:
             NotAnImageError: The bytes are no image, or there are none.
@@ -84,40 +84,44 @@ class Photo:
             )
         return cls(content, header)
 
-    def divisor(self, longer_side: int) -> int:
-        """Return by how much the photo may be shrunk while decoding so that its longer side keeps `longer_side`."""
+    def compute_divisor(self, longer_side: int) -> int:
+        """Return the largest divisor for decoding at which the longer side keeps `longer_side` pixels."""
         if self.header.format != "JPEG":
             return 1
         longest = max(self.header.width, self.header.height)
         return next((scale for scale in JPEG_SCALES if longest >= scale * longer_side), 1)
 
-    def weight(self, longer_side: int) -> int:
-        """Return how many pixels the decoder will hold in memory."""
-        divisor = 1 if self.header.progressive else self.divisor(longer_side)
+    def count_decoded_pixels(self, longer_side: int) -> int:
+        """Return how many pixels the decoder holds in memory."""
+        divisor = 1 if self.header.is_progressive else self.compute_divisor(longer_side)
         return math.ceil(self.header.width / divisor) * math.ceil(self.header.height / divisor)
 
-    def decode(self, longer_side: int) -> Picture:
-        """Decode and turn upright.
+    def decode(self, longer_side: int) -> DecodedPhoto:
+        """Decode the photo and apply the Exif orientation.
 
         Args:
-            longer_side: Pixels the longer side must keep when it has them; a JPEG is decoded no larger than needed.
+            longer_side: Pixels the longer side keeps, if it has as many; a JPEG is decoded no larger than necessary.
 
         Raises:
             ImageTruncatedError: The data ends early or is damaged.
         """
         header = self.header
         try:
-            pixels = self._jpeg(self.divisor(longer_side)) if header.format == "JPEG" else self._pillow(1)
+            pixels = (
+                self._decode_jpeg(self.compute_divisor(longer_side))
+                if header.format == "JPEG"
+                else self._decode_with_pillow(1)
+            )
         except DECODER_ERRORS as error:
             raise ImageTruncatedError(f"The {header.format} file is truncated or damaged.") from error
         upright = turn_upright(pixels, header.orientation)
-        width, height = (header.height, header.width) if header.turned else (header.width, header.height)
-        return Picture(np.ascontiguousarray(upright), width, height)
+        width, height = (header.height, header.width) if header.is_transposed else (header.width, header.height)
+        return DecodedPhoto(np.ascontiguousarray(upright), width, height)
 
-    def _jpeg(self, divisor: int) -> Pixels:
-        """Decode with simplejpeg, or with Pillow what simplejpeg does not take."""
-        if self.header.channels not in GREY_OR_CMYK_CHANNELS:
-            return self._pillow(divisor)
+    def _decode_jpeg(self, divisor: int) -> Pixels:
+        """Decode with simplejpeg, or with Pillow if simplejpeg does not support the file."""
+        if self.header.channels not in SIMPLEJPEG_COLOUR_SPACES:
+            return self._decode_with_pillow(divisor)
         try:
             pixels: Pixels = simplejpeg.decode_jpeg(
                 self.content,
@@ -127,13 +131,13 @@ class Photo:
                 min_factor=divisor,
             )
         except ValueError as error:
-            if HARMLESS not in str(error):
+            if HARMLESS_WARNING not in str(error):
                 raise
-            return self._pillow(divisor)
+            return self._decode_with_pillow(divisor)
         return pixels
 
-    def _pillow(self, divisor: int) -> Pixels:
-        """Decode with the plugin of the format; Image.open would judge the size by a limit of its own."""
+    def _decode_with_pillow(self, divisor: int) -> Pixels:
+        """Decode with the plugin of the format; `Image.open` would apply its own limit to the size."""
         plugins: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
             "JPEG": JpegImagePlugin.JpegImageFile,
             "PNG": PngImagePlugin.PngImageFile,
@@ -141,7 +145,7 @@ class Photo:
         }
         with plugins[self.header.format](io.BytesIO(self.content)) as image:
             if image.size != (self.header.width, self.header.height):
-                # Two headers in one file: what was judged is not what would be decoded.
+                # Two headers in one file: the size that was checked is not that of the image to decode.
                 raise ImageTruncatedError(f"The {self.header.format} file contradicts itself about its size.")
             if divisor > 1:
                 image.draft(None, (image.width // divisor, image.height // divisor))
@@ -150,7 +154,7 @@ class Photo:
 
 
 def to_rgb(image: Image.Image) -> Pixels:
-    """Return the RGB pixels of a loaded image of any mode; what is transparent becomes white."""
+    """Return the RGB pixels of a loaded image of any mode, composited on white."""
     if image.mode.startswith("I"):  # 16 bits of grey
         grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
@@ -162,11 +166,11 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 
 def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo an Exif orientation.
+    """Apply an Exif orientation.
 
     Args:
         pixels: (height, width, 3) as stored.
-        orientation: 1..8 after CIPA DC-008: where the stored picture's first row and column belong.
+        orientation: 1..8 as in CIPA DC-008: the position of the stored image's first row and column.
     """
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)

@@ -1,4 +1,4 @@
-"""Format, size and orientation out of a photo's first bytes, before any decoder runs.
+"""Format, size and orientation from a photo's header, before any decoder runs.
 
 Sources: JPEG: ITU-T T.81, annex B. PNG: W3C Portable Network Graphics (third edition), 5 and 11. WebP: RFC 9649.
 Exif: TIFF 6.0, section 2, and CIPA DC-008 (orientation: tag 274).
@@ -15,7 +15,7 @@ from vultus.errors import ImageTruncatedError, NotAnImageError, UnsupportedImage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Format = Literal["JPEG", "PNG", "WebP"]
+ImageFormat = Literal["JPEG", "PNG", "WebP"]
 
 UPRIGHT = 1
 ORIENTATION_TAG = 274
@@ -26,7 +26,7 @@ JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 JPEG_PROGRESSIVE = frozenset({0xC2, 0xCA})
 JPEG_OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 JPEG_MAX_SCANS = 200
-"""A progressive photo has about ten; each costs a pass over all pixels, so a small file could ask for hours."""
+"""A progressive photo has about ten; each costs a pass over all pixels, so a small file could take hours."""
 
 OTHER_FORMATS = (
     (0, b"GIF8", "GIF"),
@@ -51,32 +51,32 @@ OTHER_FORMATS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What a photo says about itself.
+class ImageHeader:
+    """Format, size and orientation from the header of a photo.
 
     Attributes:
         format: Of the file.
-        width: In pixels as stored, before it is turned upright.
+        width: In pixels as stored, before the Exif orientation is applied.
         height: In pixels as stored.
         orientation: The Exif orientation, 1..8; 1 is upright.
-        progressive: A JPEG whose decoder must hold every coefficient at once.
+        is_progressive: Whether it is a JPEG whose decoder holds all coefficients in memory.
         channels: Colour components of a JPEG; 0 for other formats.
     """
 
-    format: Format
+    format: ImageFormat
     width: int
     height: int
     orientation: int
-    progressive: bool = False
+    is_progressive: bool = False
     channels: int = 0
 
     @property
-    def turned(self) -> bool:
-        """Whether width and height change places when the photo is turned upright."""
+    def is_transposed(self) -> bool:
+        """Whether width and height are swapped by the Exif orientation."""
         return self.orientation >= 5
 
 
-def read_header(content: bytes) -> Header:
+def read_header(content: bytes) -> ImageHeader:
     """Return the header of a photo.
 
     Raises:
@@ -86,11 +86,11 @@ def read_header(content: bytes) -> Header:
     """
     try:
         if content.startswith(b"\xff\xd8\xff"):
-            return _jpeg(content)
+            return _read_jpeg_header(content)
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
-            return _png(content)
+            return _read_png_header(content)
         if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-            return _webp(content)
+            return _read_webp_header(content)
     except (struct.error, IndexError) as error:
         raise ImageTruncatedError("The photo ends inside its header.") from error
     for at, signature, name in OTHER_FORMATS:
@@ -99,11 +99,11 @@ def read_header(content: bytes) -> Header:
     raise NotAnImageError("The file is not an image; send JPEG, PNG or WebP." if content else "The file is empty.")
 
 
-def _jpeg(content: bytes) -> Header:
+def _read_jpeg_header(content: bytes) -> ImageHeader:
     orientation = UPRIGHT
-    for marker, segment in _jpeg_segments(content):
+    for marker, segment in _read_jpeg_segments(content):
         if marker == JPEG_APP1 and segment.startswith(b"Exif\0\0") and orientation == UPRIGHT:
-            orientation = exif_orientation(segment[6:])
+            orientation = read_exif_orientation(segment[6:])
         elif marker in JPEG_OTHER_FRAMES:
             raise UnsupportedImageError("Lossless and hierarchical JPEG files are not read.", format="JPEG")
         elif marker in JPEG_FRAMES:
@@ -113,12 +113,12 @@ def _jpeg(content: bytes) -> Header:
             progressive = marker in JPEG_PROGRESSIVE
             if progressive and content.count(b"\xff\xda") > JPEG_MAX_SCANS:
                 raise UnsupportedImageError(f"JPEG files of more than {JPEG_MAX_SCANS} scans are not read.")
-            return Header("JPEG", width, height, orientation, progressive, channels)
+            return ImageHeader("JPEG", width, height, orientation, progressive, channels)
     raise ImageTruncatedError("The JPEG file ends before its picture begins.")
 
 
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (marker, payload) up to the first scan."""
+def _read_jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (marker, payload) of every segment before the first scan."""
     at = 2
     while True:
         at = content.find(b"\xff", at)
@@ -137,43 +137,43 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
         at += max(length, 2)
 
 
-def _png(content: bytes) -> Header:
+def _read_png_header(content: bytes) -> ImageHeader:
     if content[12:16] != b"IHDR":
         raise ImageTruncatedError("The PNG file does not begin with its header.")
     width, height = struct.unpack_from(">II", content, 16)
-    return Header("PNG", width, height, _png_orientation(content))
+    return ImageHeader("PNG", width, height, _find_png_orientation(content))
 
 
-def _png_orientation(content: bytes) -> int:
-    """Return the orientation of the eXIf chunk, which may come before or after the picture."""
+def _find_png_orientation(content: bytes) -> int:
+    """Return the orientation of the eXIf chunk, which may precede or follow the image data."""
     at = 8
     while at + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
         if kind == b"eXIf":
-            return exif_orientation(content[at + 8 : at + 8 + length])
+            return read_exif_orientation(content[at + 8 : at + 8 + length])
         at += 12 + length
     return UPRIGHT
 
 
-def _webp(content: bytes) -> Header:
+def _read_webp_header(content: bytes) -> ImageHeader:
     size: tuple[int, int] | None = None
     orientation = UPRIGHT
     at = 12
     while at + 8 <= len(content):
         kind, length = struct.unpack_from("<4sI", content, at)
         if size is None:
-            size = _webp_size(kind, content, at + 8)
+            size = _read_webp_size(kind, content, at + 8)
         if kind == b"EXIF":
             exif = content[at + 8 : at + 8 + length]
-            orientation = exif_orientation(exif.removeprefix(b"Exif\0\0"))
+            orientation = read_exif_orientation(exif.removeprefix(b"Exif\0\0"))
         at += 8 + length + length % 2
     if size is None:
         raise ImageTruncatedError("The WebP file ends before its picture begins.")
-    return Header("WebP", *size, orientation)
+    return ImageHeader("WebP", *size, orientation)
 
 
-def _webp_size(kind: bytes, content: bytes, at: int) -> tuple[int, int] | None:
-    """Return the width and height a chunk states, or None when it states none."""
+def _read_webp_size(kind: bytes, content: bytes, at: int) -> tuple[int, int] | None:
+    """Return the width and height in pixels that a chunk states, or None if it states none."""
     if kind == b"VP8X":
         flags_to_height = content[at : at + 10]
         if len(flags_to_height) < 10:
@@ -188,8 +188,8 @@ def _webp_size(kind: bytes, content: bytes, at: int) -> tuple[int, int] | None:
     return None
 
 
-def exif_orientation(exif: bytes) -> int:
-    """Return the orientation, 1..8, of an Exif block; 1 when it has none or is damaged: the photo still counts."""
+def read_exif_orientation(exif: bytes) -> int:
+    """Return the orientation, 1..8, of an Exif block; 1 if it has none or is damaged: the photo is still usable."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return UPRIGHT

@@ -1,4 +1,4 @@
-"""A limit on how many pixels are decoded at the same time, all photos together."""
+"""A limit on the number of pixels held by all photos that are decoded concurrently."""
 
 from __future__ import annotations
 
@@ -15,98 +15,98 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-SHARES = 64
-"""In how many parts processes share a budget."""
+SHARE_COUNT = 64
+"""Number of shares into which a budget is divided among processes."""
 
 
 class Budget(Protocol):
-    """Room for pixels."""
+    """A budget of decoded pixels."""
 
-    def hold(self, pixels: int) -> AbstractContextManager[None]:
-        """Wait for room, keep it for the block, give it back."""
+    def reserve_pixels(self, pixels: int) -> AbstractContextManager[None]:
+        """Reserve pixels of the budget for the block; wait until they are available."""
         ...
 
 
 class PixelBudget:
-    """A weighted semaphore that serves in order of arrival, so that large photos are not overtaken for ever.
+    """A weighted semaphore, first in first out, so that large photos are not starved indefinitely.
 
     Args:
-        pixels: That may be held at once. A photo that needs more waits until it is alone.
+        pixels: That may be held concurrently. A photo that needs more waits until no other is held.
     """
 
     def __init__(self, pixels: int) -> None:
         self._total = pixels
-        self._free = pixels
+        self._available = pixels
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
 
     @property
-    def free(self) -> int:
-        """Pixels that could be taken now."""
-        return self._free
+    def available(self) -> int:
+        """Pixels that could be reserved now."""
+        return self._available
 
     @contextmanager
-    def hold(self, pixels: int) -> Iterator[None]:
-        """Wait for room, keep it for the block, give it back."""
+    def reserve_pixels(self, pixels: int) -> Iterator[None]:
+        """Reserve pixels of the budget for the block; wait until they are available."""
         weight = min(pixels, self._total)
-        self._take(weight)
+        self._acquire_pixels(weight)
         try:
             yield
         finally:
             with self._changed:
-                self._free += weight
+                self._available += weight
                 self._changed.notify_all()
 
-    def _take(self, weight: int) -> None:
-        me = object()
+    def _acquire_pixels(self, weight: int) -> None:
+        ticket = object()
         with self._changed:
-            self._waiting.append(me)
+            self._waiting.append(ticket)
             try:
-                self._changed.wait_for(lambda: self._waiting[0] is me and self._free >= weight)
-                self._free -= weight
+                self._changed.wait_for(lambda: self._waiting[0] is ticket and self._available >= weight)
+                self._available -= weight
             finally:
-                self._waiting.remove(me)
+                self._waiting.remove(ticket)
                 self._changed.notify_all()
 
 
 class SharedPixelBudget:
-    """The same among processes forked from the one that makes it, for one thread in each.
+    """A pixel budget shared by the processes forked from the one that creates it, for one thread in each.
 
-    A part of the budget is a locked byte of a file without a name: what a process that dies held, the system frees.
+    A share of the budget is a locked byte of an unlinked file: the system releases the shares of a process that ends.
 
     Args:
-        pixels: That all processes together may hold at once.
+        pixels: That all processes together may hold concurrently.
     """
 
     def __init__(self, pixels: int) -> None:
-        self._share = math.ceil(pixels / SHARES)
-        self._file, path = tempfile.mkstemp()  # open as long as its processes
+        self._share = math.ceil(pixels / SHARE_COUNT)
+        self._file, path = tempfile.mkstemp()  # stays open until its processes end
         Path(path).unlink()
 
     @contextmanager
-    def hold(self, pixels: int) -> Iterator[None]:
-        """Wait for room, keep it for the block, give it back."""
-        wanted = min(SHARES, math.ceil(pixels / self._share))
+    def reserve_pixels(self, pixels: int) -> Iterator[None]:
+        """Reserve pixels of the budget for the block; wait until they are available."""
+        needed = min(SHARE_COUNT, math.ceil(pixels / self._share))
         held: set[int] = set()
         try:
-            # Whoever takes shares takes all it needs before the next one begins: nobody waits holding half.
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, SHARES)
+            # Only one process at a time acquires shares, all it needs, so that no two wait for each other's.
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, SHARE_COUNT)
             try:
-                while len(held) < wanted:
-                    held.update(self._free(wanted - len(held), held))
+                while len(held) < needed:
+                    held.update(self._lock_free_shares(needed - len(held), held))
             finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, SHARES)
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, SHARE_COUNT)
             yield
         finally:
             for share in held:
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, share)
 
-    def _free(self, wanted: int, held: set[int]) -> Iterator[int]:
-        """Lock the shares that are free, or wait for one."""
-        others = [share for share in range(SHARES) if share not in held]
+    def _lock_free_shares(self, count: int, held: set[int]) -> Iterator[int]:
+        """Lock and yield up to `count` free shares, or wait for one if none is free."""
+        others = [share for share in range(SHARE_COUNT) if share not in held]
         taken = 0
         for share in others:
-            if taken == wanted:
+            if taken == count:
                 return
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, share)

@@ -1,4 +1,4 @@
-"""Presentation attack detection: is there a person before the camera, or a picture of one? One file a family."""
+"""Presentation attack detection: networks that distinguish live faces from photos and screens. One file per family."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
     from vultus.domain import DetectedFace, Liveness, Pixels
-    from vultus.models.runtime import Opener
+    from vultus.models.runtime import SessionOpener
 
 
 class LivenessDetector(Protocol):
-    """Tells live faces from presented pictures; safe to use from several threads at once."""
+    """Detects presentation attacks; safe for concurrent use by several threads."""
 
-    def assess(self, pixels: Pixels, face: DetectedFace) -> Liveness:
-        """Return how a face was judged.
+    def assess_liveness(self, pixels: Pixels, face: DetectedFace) -> Liveness:
+        """Return the liveness score of a face and the reason of the verdict.
 
         Args:
-            pixels: (height, width, 3) uint8, RGB, upright: the whole photo, for the surroundings of a face tell most.
+            pixels: (height, width, 3) uint8, RGB, upright: the whole photo, because the surroundings of a face are the
+                strongest evidence.
             face: In pixels of the same image.
         """
         ...
 
 
 def load_minifasnet(
-    v2: bytes, v1se: bytes, rule: LivenessRule | None = None, *, open_session: Opener = OnnxSession
+    v2: bytes, v1se: bytes, rule: LivenessRule | None = None, *, open_session: SessionOpener = OnnxSession
 ) -> MiniFasnet:
     """Build and load both networks.
 
     Args:
         v2: 2.7_80x80_MiniFASNetV2.pth.
         v1se: 4_0_0_80x80_MiniFASNetV1SE.pth.
-        rule: How to decide; None takes the defaults.
+        rule: Limits and threshold; None for the defaults.
         open_session: Loads a graph.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Two MiniFASNets that look at a face from near and from further away, after Silent-Face-Anti-Spoofing (2020)."""
+"""Two MiniFASNets over a narrow and a wide crop of a face, after Silent-Face-Anti-Spoofing (2020)."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ import numpy as np
 
 from vultus.domain import Liveness, LivenessReason
 from vultus.models.liveness.minifasnet_graph import SIDE
-from vultus.models.runtime import Session
+from vultus.models.runtime import NetworkSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.domain import Box, DetectedFace, Pixels
 
-LIVE = 1
-"""The class of live faces; 0 and 2 are presentation attacks, whose difference the authors do not state."""
+LIVE_CLASS = 1
+"""The class of live faces; 0 and 2 are presentation attacks, which the authors do not distinguish further."""
 
-DOWN = 0.07
-"""How far the authors' box lies below MTCNN's, as a fraction of its height: median of 408 LFW photos."""
+BOX_SHIFT_RATIO = 0.07
+"""Offset of the authors' box below MTCNN's, as a fraction of its height: median of 408 LFW photos."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropNetwork:
-    """A network with the side of the square it looks at, as a multiple of the face's side."""
+    """A network and the side of its square crop, as a multiple of the face's side."""
 
     scale: float
-    session: Session
+    session: NetworkSession
 
 
 @dataclass(frozen=True, slots=True)
 class LivenessRule:
-    """When a face can be judged and when it passes for live.
+    """When a face can be assessed, and when it is accepted as live.
 
     Attributes:
-        threshold: Score a live face reaches. The authors take the class with the largest sum, which 0.5 makes a
-            little stricter: with three classes the largest may be below one half.
-        min_face_px: Least side of a face. With LFW's photos shrunk until faces had 50 pixels, 67 % were still found
-            live, of the photos as they are 80 %; with 35 pixels every second one.
+        threshold: Least score of a live face. The authors take the class with the largest sum; 0.5 is a little
+            stricter, because the largest of three classes may be below one half.
+        min_face_px: Least side of a face. Of LFW's photos shrunk to faces of 50 pixels, 67 % were still classified as
+            live, of the original photos 80 %; of faces of 35 pixels one half.
         min_scale: Least shorter side of the photo, as a multiple of the face's side: the frame of a screen or a sheet
-            of paper is seen around a face. Cut out at 1.5 sides 89 % of LFW's faces were found live, at 1.2 only 64 %.
+            of paper is visible around a face. Cropped at 1.5 sides, 89 % of LFW's faces were classified as live, at
+            1.2 only 64 %.
     """
 
     threshold: float = 0.5
@@ -51,21 +52,23 @@ class LivenessRule:
 
 
 class MiniFasnet:
-    """The loaded networks; safe to use from several threads at once.
+    """The loaded networks; safe for concurrent use by several threads.
 
     Args:
-        networks: One for each crop; their probabilities are averaged.
-        rule: How to decide.
+        networks: One per crop; their probabilities are averaged.
+        rule: Limits and threshold.
     """
 
     def __init__(self, networks: Sequence[CropNetwork], rule: LivenessRule) -> None:
         self._networks = networks
         self._rule = rule
 
-    def assess(self, pixels: Pixels, face: DetectedFace) -> Liveness:
-        """Say whether a face is live."""
-        middle, side = face_square(face.box)
-        score = float(np.mean([self._live_share(network, pixels, middle, side) for network in self._networks]))
+    def assess_liveness(self, pixels: Pixels, face: DetectedFace) -> Liveness:
+        """Return the liveness score of a face, 0..1, and the reason of the verdict."""
+        middle, side = compute_face_square(face.box)
+        score = float(
+            np.mean([self._compute_live_probability(network, pixels, middle, side) for network in self._networks])
+        )
         if side < self._rule.min_face_px:
             reason = LivenessReason.FACE_TOO_SMALL
         elif min(pixels.shape[:2]) < self._rule.min_scale * side:
@@ -74,29 +77,31 @@ class MiniFasnet:
             reason = LivenessReason.LIVE if score >= self._rule.threshold else LivenessReason.SPOOF
         return Liveness(score, reason)
 
-    def _live_share(self, network: CropNetwork, pixels: Pixels, middle: tuple[float, float], side: float) -> float:
+    def _compute_live_probability(
+        self, network: CropNetwork, pixels: Pixels, middle: tuple[float, float], side: float
+    ) -> float:
         """Return the probability of the live class."""
-        crop = cut_square(pixels, middle, network.scale * side)
+        crop = crop_square(pixels, middle, network.scale * side)
         planes = crop[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)
         logits = network.session.run(planes)[0][0]
         shares = np.exp(logits - logits.max())
-        return float(shares[LIVE] / shares.sum())
+        return float(shares[LIVE_CLASS] / shares.sum())
 
 
-def face_square(box: Box) -> tuple[tuple[float, float], float]:
-    """Return the centre and the side, in pixels, of the square that the authors' detector draws around a face.
+def compute_face_square(box: Box) -> tuple[tuple[float, float], float]:
+    """Return the centre, x and y, and the side, in pixels, of the authors' detector's square for a face.
 
-    Their boxes are nearly square; MTCNN's and those of most detectors follow the head and are higher than wide.
+    Their boxes are nearly square; those of MTCNN and most detectors follow the head and are higher than wide.
     """
     side = float(np.sqrt(max(0.0, box.width) * max(0.0, box.height)))
-    return ((box.left + box.right) / 2, (box.top + box.bottom) / 2 + DOWN * box.height), side
+    return ((box.left + box.right) / 2, (box.top + box.bottom) / 2 + BOX_SHIFT_RATIO * box.height), side
 
 
-def cut_square(pixels: Pixels, middle: tuple[float, float], side: float) -> Pixels:
-    """Cut a square out of a photo and scale it to the networks' input.
+def crop_square(pixels: Pixels, middle: tuple[float, float], side: float) -> Pixels:
+    """Crop a square of a photo and scale it to the networks' input.
 
-    As the networks were trained: a square larger than the photo is made smaller, one that reaches past an edge is
-    moved inside, and pixels are interpolated without averaging first, which would take away what a screen leaves.
+    As in training: a square larger than the photo is shrunk to it, one that extends past an edge is moved inside, and
+    pixels are interpolated without averaging first, which would remove screen artefacts such as moiré.
 
     Args:
         pixels: (height, width, 3) uint8.

@@ -1,4 +1,4 @@
-"""eDifFIQA: one number for how well a face can be recognised, learned from a recogniser's own similarities.
+"""eDifFIQA: a score of how well a face can be recognised, learned from the similarities of a recognition network.
 
 Babnik, Peer, Štruc (2024), "eDifFIQA: Towards Efficient Face Image Quality Assessment Based on Denoising Diffusion
 Probabilistic Models", IEEE T-BIOM 6(4). The smallest of the published networks is in OpenCV's zoo as
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vultus.domain import FloatArray
-    from vultus.models.runtime import Session
+    from vultus.models.runtime import NetworkSession
 
 SIDE = 112
-MIDDLE = 127.5
+PIXEL_MEAN = 127.5
 
 
 class Ediffiqa:
-    """The loaded network; safe to use from several threads at once."""
+    """The loaded network; safe for concurrent use by several threads."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: NetworkSession) -> None:
         self._session = session
 
-    def score(self, chips: NDArray[np.uint8]) -> FloatArray:
+    def score_chips(self, chips: NDArray[np.uint8]) -> FloatArray:
         """Return (n,) float32 qualities, 0..1, higher is better.
 
-        The network's last layer is linear: what it says beyond 0 and 1 is cut off.
+        The network's last layer is linear, so its outputs are clipped to 0..1.
 
         Args:
             chips: (n, 112, 112, 3) uint8, RGB, aligned as for ArcFace.
         """
-        planes = (chips.transpose(0, 3, 1, 2).astype(np.float32) - MIDDLE) / MIDDLE
-        # One by one: the published graph has a batch of one.
+        planes = (chips.transpose(0, 3, 1, 2).astype(np.float32) - PIXEL_MEAN) / PIXEL_MEAN
+        # One by one: the published graph has a batch size of one.
         found = [float(self._session.run(one[None])[0].squeeze()) for one in planes]
         return np.clip(np.array(found, np.float32), 0, 1)

@@ -1,7 +1,7 @@
-"""What runs the networks: ONNX Runtime or OpenVINO, on which device, in which precision, on how many threads."""
+"""Runtimes of the networks: ONNX Runtime or OpenVINO, with their devices, precisions and threads."""
 
 from vultus.models.runtime.onnx_session import OnnxSession
-from vultus.models.runtime.session import Opener, Session
-from vultus.models.runtime.threads import all_cores, limit_threads, usable_cores
+from vultus.models.runtime.session import NetworkSession, SessionOpener
+from vultus.models.runtime.threads import count_usable_cores, limit_threads, use_all_cores
 
-__all__ = ["OnnxSession", "Opener", "Session", "all_cores", "limit_threads", "usable_cores"]
+__all__ = ["NetworkSession", "OnnxSession", "SessionOpener", "count_usable_cores", "limit_threads", "use_all_cores"]

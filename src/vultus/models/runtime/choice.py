@@ -1,4 +1,4 @@
-"""Which library runs a network, in which precision: as the settings say, and only after it gave the same answers."""
+"""Choice of library and precision for a network: by the settings, and only if its outputs equal the reference."""
 
 from __future__ import annotations
 
@@ -8,152 +8,154 @@ from typing import TYPE_CHECKING
 
 from vultus.errors import SetupError
 from vultus.models.runtime import onnx_session, openvino_session
-from vultus.models.runtime.onnx_session import DeviceSession, OnnxSession, provider_of
+from vultus.models.runtime.onnx_session import DeviceSession, OnnxSession, get_provider
 from vultus.models.runtime.openvino_session import OpenVinoSession
 from vultus.models.runtime.parity import (
-    LEAST_COSINE,
-    MOST_DEVIATION,
-    answers,
-    fixed_inputs,
-    least_cosine,
-    most_deviation,
+    MAX_DEVIATION,
+    MIN_COSINE,
+    build_fixed_inputs,
+    compute_max_deviation,
+    compute_min_cosine,
+    compute_outputs,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vultus.models.runtime.parity import Answers
+    from vultus.models.runtime.parity import BatchOutputs
     from vultus.models.runtime.session import GraphSession
     from vultus.settings import Device, InferenceSettings
 
-    Way = Callable[[bytes], GraphSession]
+    GraphSessionOpener = Callable[[bytes], GraphSession]
 
 log = logging.getLogger(__name__)
 
-NOT_INSTALLED = "OpenVINO is not installed: pip install 'vultus[openvino]'"
-MEND = "Unset VULTUS_INFERENCE__RUNTIME, VULTUS_INFERENCE__PRECISION and VULTUS_INFERENCE__DEVICE."
+OPENVINO_NOT_INSTALLED = "OpenVINO is not installed: pip install 'vultus[openvino]'"
+REMEDY = "Unset VULTUS_INFERENCE__RUNTIME, VULTUS_INFERENCE__PRECISION and VULTUS_INFERENCE__DEVICE."
 
 
 class Runtime:
-    """Opens networks as the settings say.
+    """Opens networks as configured.
 
-    Embedding networks run in bf16 where OpenVINO and the processor have it: there it takes about half the time. In
-    fp32 OpenVINO gains nothing over ONNX Runtime (docs/performance.md), so `auto` takes it for nothing else. Networks
-    whose answers are places and probabilities always run in fp32: rounded to bf16 landmarks would move, and vectors
-    with them.
+    Embedding networks run in bf16 where OpenVINO and the processor support it, which takes about half the time. In
+    fp32 OpenVINO gains nothing over ONNX Runtime (docs/performance.md), so `auto` uses it for nothing else. Networks
+    that output coordinates or probabilities always run in fp32: rounding to bf16 would move landmarks, and so change
+    vectors.
 
     Args:
-        settings: What is wanted.
+        settings: Runtime, precision and device.
 
     Attributes:
-        detectors: What runs networks that answer places or probabilities, in words.
-        words: What was chosen and why.
+        detector_description: Description of the runtime of networks that output coordinates or probabilities.
+        description: The choice and its reason.
 
     Raises:
-        SetupError: It was asked for by name and this machine cannot do it; the detail says what is missing.
+        SetupError: The requested runtime, precision or device is not available; the detail says what is missing.
     """
 
     def __init__(self, settings: InferenceSettings) -> None:
-        self._fp32, self.detectors = _fp32(settings)
-        self.words = self.detectors
-        self._ways = [self._fp32]
+        self._open_fp32, self.detector_description = _build_fp32_opener(settings)
+        self.description = self.detector_description
+        self._embedder_openers = [self._open_fp32]
         if settings.device != "cpu" or settings.precision == "fp32" or settings.runtime == "onnxruntime":
             return
-        if missing := _missing_for_bf16():
+        if missing := _find_bf16_obstacle():
             if settings.precision == "bf16":
                 raise SetupError(f"inference.precision is bf16, but {missing}.")
-            self.words += f"; no bf16, for {missing}"
+            self.description += f"; no bf16, for {missing}"
             return
         bf16 = partial(OpenVinoSession, precision="bf16")
-        self._ways = [bf16] if settings.precision == "bf16" else [bf16, self._fp32]
-        self.words += f"; embedding networks in bf16 with OpenVINO {openvino_session.version()}"
+        self._embedder_openers = [bf16] if settings.precision == "bf16" else [bf16, self._open_fp32]
+        self.description += f"; embedding networks in bf16 with OpenVINO {openvino_session.get_version()}"
 
     def open_detector(self, graph: bytes) -> GraphSession:
-        """Load a network that answers places or probabilities: a detector, a judge of liveness or of quality.
+        """Load a network that outputs coordinates or probabilities: a detector, a liveness or quality network.
 
         Raises:
-            SetupError: It does not answer as in ONNX Runtime on the CPU.
+            SetupError: Its outputs differ from those of ONNX Runtime on the CPU.
             WeightsError: The graph cannot be loaded.
         """
-        session = self._fp32(graph)
+        session = self._open_fp32(graph)
         if not isinstance(session, OnnxSession):
-            deviation = most_deviation(*_both(session, graph))
-            if not deviation <= MOST_DEVIATION:
+            deviation = compute_max_deviation(*_run_with_reference(session, graph))
+            if not deviation <= MAX_DEVIATION:
                 raise SetupError(
-                    f"A network's answers in {session.words} differ by {deviation:.2g} from those in fp32 on the CPU, "
-                    f"more than {MOST_DEVIATION:g}. {MEND}"
+                    f"A network's answers in {session.description} differ by {deviation:.2g} from those in fp32 on "
+                    f"the CPU, more than {MAX_DEVIATION:g}. {REMEDY}"
                 )
-            log.info("network verified in %s: answers differ by %.2g at most", session.words, deviation)
+            log.info("network verified in %s: outputs differ by %.2g at most", session.description, deviation)
         return session
 
     def open_embedder(self, graph: bytes) -> GraphSession:
-        """Load a network that answers vectors, in the first of the possible ways that gives the same ones.
+        """Load an embedding network with the first runtime whose vectors equal the reference.
 
         Raises:
-            SetupError: None does.
+            SetupError: No runtime's vectors do.
             WeightsError: The graph cannot be loaded.
         """
-        for way in self._ways[:-1]:
+        for open_session in self._embedder_openers[:-1]:
             try:
-                return _same_vectors(way(graph), graph)
+                return _verify_vectors(open_session(graph), graph)
             except SetupError as error:
                 log.warning("fp32 is used instead: %s", error.detail)
-        return _same_vectors(self._ways[-1](graph), graph)
+        return _verify_vectors(self._embedder_openers[-1](graph), graph)
 
 
-def survives_fork(settings: InferenceSettings) -> bool:
-    """Say whether networks opened on the CPU as the settings say still run in a forked process.
+def is_fork_safe(settings: InferenceSettings) -> bool:
+    """Return whether networks opened on the CPU with these settings still run in a forked process.
 
-    ONNX Runtime's sessions of one thread do. OpenVINO's threads stay behind in the parent.
+    ONNX Runtime's sessions of one thread do. OpenVINO's threads do not exist in the child.
     """
     if settings.runtime == "openvino" or settings.precision == "bf16":
         return False
-    # Asking OpenVINO what the processor can do starts its threads: where it is installed, it is not asked.
-    return settings.runtime == "onnxruntime" or settings.precision == "fp32" or openvino_session.version() is None
+    # Querying OpenVINO for bf16 support would start its threads: where it is installed, assume that it is used.
+    return settings.runtime == "onnxruntime" or settings.precision == "fp32" or openvino_session.get_version() is None
 
 
-def _fp32(settings: InferenceSettings) -> tuple[Way, str]:
-    """Return how networks run in fp32, and that in words."""
+def _build_fp32_opener(settings: InferenceSettings) -> tuple[GraphSessionOpener, str]:
+    """Return the function that opens networks in fp32, and its description."""
     if settings.device != "cpu":
-        provider_of(settings.device)
-        words = f"ONNX Runtime {onnx_session.version()}, {settings.device}; networks for images of any size on the CPU"
-        return partial(_on_device, device=settings.device), words
+        get_provider(settings.device)
+        description = (
+            f"ONNX Runtime {onnx_session.get_version()}, {settings.device}; networks for images of any size on the CPU"
+        )
+        return partial(_open_on_device, device=settings.device), description
     if settings.runtime == "openvino":
-        if openvino_session.version() is None:
-            raise SetupError(f"inference.runtime is openvino, but {NOT_INSTALLED}.")
-        return partial(OpenVinoSession, precision="fp32"), f"OpenVINO {openvino_session.version()}, fp32"
-    return OnnxSession, f"ONNX Runtime {onnx_session.version()}, fp32"
+        if openvino_session.get_version() is None:
+            raise SetupError(f"inference.runtime is openvino, but {OPENVINO_NOT_INSTALLED}.")
+        return partial(OpenVinoSession, precision="fp32"), f"OpenVINO {openvino_session.get_version()}, fp32"
+    return OnnxSession, f"ONNX Runtime {onnx_session.get_version()}, fp32"
 
 
-def _on_device(graph: bytes, device: Device) -> GraphSession:
-    """Load a network on a device, or on the CPU where images of all sizes would be slower there (`DeviceSession`)."""
+def _open_on_device(graph: bytes, device: Device) -> GraphSession:
+    """Load a network on a device, or on the CPU if it takes images of any size (see `DeviceSession`)."""
     session = OnnxSession(graph)
-    return DeviceSession(graph, device) if session.one_size else session
+    return DeviceSession(graph, device) if session.has_fixed_size else session
 
 
-def _missing_for_bf16() -> str | None:
-    if openvino_session.version() is None:
-        return NOT_INSTALLED
+def _find_bf16_obstacle() -> str | None:
+    if openvino_session.get_version() is None:
+        return OPENVINO_NOT_INSTALLED
     return None if openvino_session.has_bf16() else "this processor does not compute in it"
 
 
-def _same_vectors(session: GraphSession, graph: bytes) -> GraphSession:
-    """Return a session whose vectors were compared with those of ONNX Runtime in fp32 on the CPU."""
+def _verify_vectors(session: GraphSession, graph: bytes) -> GraphSession:
+    """Return the session; raise `SetupError` unless its vectors equal those of ONNX Runtime in fp32 on the CPU."""
     if isinstance(session, OnnxSession):
         return session
-    cosine = least_cosine(*_both(session, graph))
-    if not cosine >= LEAST_COSINE:
+    cosine = compute_min_cosine(*_run_with_reference(session, graph))
+    if not cosine >= MIN_COSINE:
         raise SetupError(
-            f"A network's vectors in {session.words} have cosine {cosine:.6f} to those in fp32 on the CPU, less than "
-            f"{LEAST_COSINE:g}. {MEND}"
+            f"A network's vectors in {session.description} have cosine {cosine:.6f} to those in fp32 on the CPU, "
+            f"less than {MIN_COSINE:g}. {REMEDY}"
         )
-    session.words += f", cosine {cosine:.6f} to fp32"
-    log.info("network verified: %s", session.words)
+    session.description += f", cosine {cosine:.6f} to fp32"
+    log.info("network verified: %s", session.description)
     return session
 
 
-def _both(session: GraphSession, graph: bytes) -> tuple[Answers, Answers]:
-    """Return the answers of a session and of ONNX Runtime in fp32 on the CPU to the same inputs."""
+def _run_with_reference(session: GraphSession, graph: bytes) -> tuple[BatchOutputs, BatchOutputs]:
+    """Return the outputs of a session and of ONNX Runtime in fp32 on the CPU for the same inputs."""
     reference = OnnxSession(graph)
-    inputs = fixed_inputs(reference.shape, pixels=reference.pixels)
-    return answers(session, inputs), answers(reference, inputs)
+    inputs = build_fixed_inputs(reference.input_shape, as_uint8=reference.has_uint8_input)
+    return compute_outputs(session, inputs), compute_outputs(reference, inputs)

@@ -1,4 +1,4 @@
-"""A loaded network: what callers see of it, and what is the same whatever library runs it."""
+"""A loaded network: the protocol that callers use, and the part common to all libraries."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from vultus.models.runtime.threads import may_use_all_cores, usable_cores
+from vultus.models.runtime.threads import count_usable_cores, may_use_all_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Session(Protocol):
+class NetworkSession(Protocol):
     """A loaded network with one input."""
 
     def run(self, values: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
-        """Return every output for one input; safe to call from several threads at once."""
+        """Return every output for one input; safe for concurrent calls by several threads."""
         ...
 
 
-Opener: TypeAlias = Callable[[bytes], Session]
+SessionOpener: TypeAlias = Callable[[bytes], NetworkSession]
 """Loads an ONNX graph."""
 
 
-Infer: TypeAlias = "Callable[[NDArray[Any]], list[NDArray[np.float32]]]"
+InferFunction: TypeAlias = "Callable[[NDArray[Any]], list[NDArray[np.float32]]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledGraph:
     """A graph ready to run on a number of threads.
 
     Attributes:
-        infer: Returns the outputs in the graph's order; safe to call from several threads at once.
-        shape: Of the input; None where any number goes.
-        pixels: Whether the input is uint8, else float32.
+        infer: Returns the outputs in the graph's order; safe for concurrent calls by several threads.
+        input_shape: None for a dynamic dimension.
+        has_uint8_input: Whether the input is uint8, else float32.
     """
 
-    infer: Infer
-    shape: tuple[int | None, ...]
-    pixels: bool
+    infer: InferFunction
+    input_shape: tuple[int | None, ...]
+    has_uint8_input: bool
 
 
 class GraphSession(ABC):
-    """A graph on one thread a call.
+    """A graph that uses one thread per call.
 
-    Callers bring the parallelism: with one thread a call and as many callers as cores, face networks have the highest
-    throughput, and the process never runs more busy threads than it was given. Inside `all_cores` a call uses every
-    core; the graph is compiled a second time when that first happens.
+    Callers provide the parallelism: with one thread per call and one caller per core, face networks have the highest
+    throughput, and the process never runs more busy threads than it was given. Inside `use_all_cores` a call uses every
+    core; the first such call compiles the graph a second time.
 
     Args:
         graph: ONNX.
@@ -60,63 +60,63 @@ class GraphSession(ABC):
         WeightsError: The library cannot load it.
     """
 
-    words: str
+    description: str
     """Library, device and precision."""
 
     def __init__(self, graph: bytes) -> None:
         self._graph = graph
-        self._one_core = self._compile(graph, 1)
-        self._all_cores: Compiled | None = None
+        self._single_core_graph = self._compile_graph(graph, 1)
+        self._all_cores_graph: CompiledGraph | None = None
         self._lock = threading.Lock()
 
     @abstractmethod
-    def _compile(self, graph: bytes, threads: int) -> Compiled:
-        """Return the graph ready to run on so many threads a call."""
+    def _compile_graph(self, graph: bytes, threads: int) -> CompiledGraph:
+        """Return the graph compiled for `threads` threads per call."""
 
     @property
-    def shape(self) -> tuple[int | None, ...]:
-        """Of the input; None where any number goes."""
-        return self._one_core.shape
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the input; None for a dynamic dimension."""
+        return self._single_core_graph.input_shape
 
     @property
-    def pixels(self) -> bool:
+    def has_uint8_input(self) -> bool:
         """Whether the input is uint8, else float32."""
-        return self._one_core.pixels
+        return self._single_core_graph.has_uint8_input
 
     @property
-    def one_size(self) -> bool:
-        """Whether it takes images of one size only."""
-        return all(self.shape[1:])
+    def has_fixed_size(self) -> bool:
+        """Whether the graph takes images of one size only."""
+        return all(self.input_shape[1:])
 
     @property
-    def batches(self) -> tuple[int, ...]:
-        """Numbers of images it takes, ascending; empty if any."""
-        batch = self.shape[0] if self.shape else None
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes the graph accepts, ascending; empty if it accepts any."""
+        batch = self.input_shape[0] if self.input_shape else None
         return () if batch is None else (batch,)
 
     def run(self, values: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
-        """Return the outputs in the graph's order, for one image at least.
+        """Return the outputs in the graph's order, for at least one image.
 
-        Where it takes only certain numbers of images it runs as often as needed, the last time with some of them twice.
+        A graph with fixed batch sizes runs several times if necessary, the last batch padded by repeating an image.
         """
-        if not self.batches or len(values) in self.batches:
-            return tuple(self._chosen(len(values)).infer(values))
-        most = self.batches[-1]
-        parts = [self._run_filled(values[start : start + most]) for start in range(0, len(values), most)]
+        if not self.batch_sizes or len(values) in self.batch_sizes:
+            return tuple(self._get_compiled_graph(len(values)).infer(values))
+        max_batch = self.batch_sizes[-1]
+        parts = [self._run_padded(values[start : start + max_batch]) for start in range(0, len(values), max_batch)]
         return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
-    def _run_filled(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Run at most as many images as it takes together."""
-        batch = next(batch for batch in self.batches if batch >= len(values))
-        filled = np.concatenate([values, values[:1].repeat(batch - len(values), axis=0)])
-        return [output[: len(values)] for output in self.run(filled)]
+    def _run_padded(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Return the outputs for at most the largest batch size of images, padded to the next batch size."""
+        batch = next(batch for batch in self.batch_sizes if batch >= len(values))
+        padded = np.concatenate([values, values[:1].repeat(batch - len(values), axis=0)])
+        return [output[: len(values)] for output in self.run(padded)]
 
-    def _chosen(self, images: int) -> Compiled:
-        """Return the graph compiled for as many threads as this call may use, and for so many images."""
-        cores = usable_cores() if may_use_all_cores() else 1
+    def _get_compiled_graph(self, image_count: int) -> CompiledGraph:
+        """Return the graph compiled for the threads this call may use, and for a batch of `image_count`."""
+        cores = count_usable_cores() if may_use_all_cores() else 1
         if cores == 1:
-            return self._one_core
+            return self._single_core_graph
         with self._lock:
-            if self._all_cores is None:
-                self._all_cores = self._compile(self._graph, cores)
-        return self._all_cores
+            if self._all_cores_graph is None:
+                self._all_cores_graph = self._compile_graph(self._graph, cores)
+        return self._all_cores_graph

@@ -1,4 +1,4 @@
-"""Threads: never more busy ones than cores, and all cores for one caller only while nobody else wants them."""
+"""Threads: never more busy ones than cores; one caller uses all cores only while it is alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import cv2
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""A container's share of the processor: microseconds it may run in so many microseconds."""
+CPU_QUOTA_PATH = Path("/sys/fs/cgroup/cpu.max")
+"""CPU quota of the container: quota and period in microseconds."""
 
-_alone: ContextVar[Callable[[], bool] | None] = ContextVar("alone", default=None)
+_is_alone: ContextVar[Callable[[], bool] | None] = ContextVar("is_alone", default=None)
 
 
 @cache
-def usable_cores(quota: Path = QUOTA) -> int:
+def count_usable_cores(quota: Path = CPU_QUOTA_PATH) -> int:
     """Return how many cores this process may use: by its affinity, and by its container's quota, rounded up."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -33,29 +33,29 @@ def usable_cores(quota: Path = QUOTA) -> int:
 
 
 def limit_threads() -> None:
-    """Keep OpenCV from threads of its own: workers are the parallelism, others would only compete with them.
+    """Disable OpenCV's threads: workers provide the parallelism, and other threads would only compete with them.
 
-    The BLAS library under NumPy starts its threads when it is loaded; the package's own first line holds it to one.
+    NumPy's BLAS library starts its threads when it is loaded; the package's `__init__` limits it to one.
     """
     cv2.setNumThreads(1)
 
 
 @contextmanager
-def all_cores(alone: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def use_all_cores(is_alone: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Let networks that this thread runs inside the block use every core.
 
     Args:
-        alone: Asked before every network call: whether nobody else wants the cores now. A call that has begun keeps
-            them until it ends, some tens of milliseconds at most.
+        is_alone: Called before every network call; returns whether the cores are free of other work. A call that has
+            started keeps them until it ends, some tens of milliseconds at most.
     """
-    token = _alone.set(alone)
+    token = _is_alone.set(is_alone)
     try:
         yield
     finally:
-        _alone.reset(token)
+        _is_alone.reset(token)
 
 
 def may_use_all_cores() -> bool:
-    """Say whether the calling thread is inside `all_cores` and still alone."""
-    alone = _alone.get()
-    return alone is not None and alone()
+    """Return whether the calling thread is inside `use_all_cores` and still alone."""
+    is_alone = _is_alone.get()
+    return is_alone is not None and is_alone()

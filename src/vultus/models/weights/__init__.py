@@ -1,1 +1,1 @@
-"""Weights: where they come from, their digests, and the graphs built from them."""
+"""Weights: their sources and digests, and the graphs built from them."""

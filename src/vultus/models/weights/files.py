@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Digests and atomic writes of files."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import tempfile
 from pathlib import Path
 
 
-def sha256_of(content: bytes) -> str:
-    """Return a SHA-256 in lower-case hexadecimal."""
+def compute_sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes in lower-case hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file without reading it into memory."""
+def compute_file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in lower-case hexadecimal, without reading it into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def place(path: Path, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing, also when the machine stops half-way."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see all of it or nothing, even after a crash."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
         try:

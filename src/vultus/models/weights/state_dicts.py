@@ -1,8 +1,8 @@
-"""PyTorch state dicts as arrays, without PyTorch and without running what a pickle asks for.
+"""PyTorch state dicts as arrays, without PyTorch and without running code that a pickle names.
 
-A `.pth` file is a pickle that names functions to call. Here only the few names that stand for tensors are known, each
-answered by a function of this file; any other name is refused before anything is called. Both layouts are read: a zip
-archive with one entry a storage, and the older stream of pickles followed by the storages.
+A `.pth` file is a pickle that names functions to call. Only the few names of tensors are allowed, each replaced by a
+function of this file; any other name is rejected before anything is called. Both layouts are read: a zip archive with
+one entry per storage, and the older stream of pickles followed by the storages.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """First number of the older layout."""
 
-DTYPES = {
+STORAGE_DTYPES = {
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
     "DoubleStorage": "<f8",
@@ -42,17 +42,17 @@ DTYPES = {
 def read_state_dict(content: bytes) -> dict[str, Array]:
     """Return the tensors of a state dict by name.
 
-    A file that wraps its tensors in a dictionary under `state_dict` is unwrapped, and the prefix `module.` that
-    training on several devices leaves is taken off.
+    Tensors wrapped in a dictionary under `state_dict` are unwrapped, and the prefix `module.` that training on several
+    devices adds is removed.
 
     Args:
         content: Of a `.pth` or `.pt` file.
 
     Raises:
-        WeightsError: The file is no state dict, is damaged, or asks for code to be run.
+        WeightsError: The file is no state dict, is damaged, or names code to run.
     """
     try:
-        loaded = _from_zip(content) if zipfile.is_zipfile(io.BytesIO(content)) else _from_stream(content)
+        loaded = _load_from_zip(content) if zipfile.is_zipfile(io.BytesIO(content)) else _load_from_stream(content)
     except WeightsError:
         raise
     except Exception as error:
@@ -65,33 +65,33 @@ def read_state_dict(content: bytes) -> dict[str, Array]:
     return {name: value for name, value in tensors.items() if isinstance(value, np.ndarray)}
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows tensors and nothing else."""
+class _StateDictUnpickler(pickle.Unpickler):
+    """Unpickles tensors and nothing else."""
 
-    def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], Array] | None = None) -> None:
+    def __init__(self, file: BinaryIO, load_storage: Callable[[str, str, int], Array] | None = None) -> None:
         super().__init__(file, encoding="utf-8")
-        self._storage = storage
+        self._load_storage = load_storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """Answer the names that stand for tensors; refuse all others."""
+        """Return the replacement of a name that tensors need; raise `WeightsError` for any other."""
         if module == "collections" and name == "OrderedDict":
             return OrderedDict
-        if module == "torch" and name in DTYPES:
+        if module == "torch" and name in STORAGE_DTYPES:
             return name
         if module == "torch._utils" and name in {"_rebuild_tensor_v2", "_rebuild_parameter"}:
-            return _tensor if name == "_rebuild_tensor_v2" else _parameter
+            return _build_tensor if name == "_rebuild_tensor_v2" else _unwrap_parameter
         raise WeightsError(f"The file asks for {module}.{name} to be called; only plain tensors are read.")
 
     def persistent_load(self, pid: Any) -> Array:
-        """Return the storage a tensor lies in."""
-        if self._storage is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
+        """Return the storage of a tensor."""
+        if self._load_storage is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise WeightsError("The file refers to something that is no tensor.")
         _, kind, key, _, size = pid[:5]
-        return self._storage(str(kind), str(key), int(size))
+        return self._load_storage(str(kind), str(key), int(size))
 
 
-def _tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Array:
-    """Return a tensor of a storage; offset and strides count elements."""
+def _build_tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Array:
+    """Return a tensor of a storage; offset and strides are in elements."""
     if not shape:
         return storage[offset : offset + 1].reshape(())
     last = offset + sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
@@ -102,39 +102,39 @@ def _tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[
     return np.ascontiguousarray(view)
 
 
-def _parameter(tensor: Array, *_: Any) -> Array:
+def _unwrap_parameter(tensor: Array, *_: Any) -> Array:
     return tensor
 
 
-def _from_zip(content: bytes) -> Any:
+def _load_from_zip(content: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = {name.split("/", 1)[1]: name for name in archive.namelist() if "/" in name}
 
-        def storage(kind: str, key: str, size: int) -> Array:
-            return np.frombuffer(archive.read(names[f"data/{key}"]), DTYPES[kind], size)
+        def read_storage(kind: str, key: str, size: int) -> Array:
+            return np.frombuffer(archive.read(names[f"data/{key}"]), STORAGE_DTYPES[kind], size)
 
-        return _Unpickler(io.BytesIO(archive.read(names["data.pkl"])), storage).load()
+        return _StateDictUnpickler(io.BytesIO(archive.read(names["data.pkl"])), read_storage).load()
 
 
-def _from_stream(content: bytes) -> Any:
+def _load_from_stream(content: bytes) -> Any:
     file = io.BytesIO(content)
-    if _Unpickler(file).load() != MAGIC:
+    if _StateDictUnpickler(file).load() != LEGACY_MAGIC_NUMBER:
         raise WeightsError("The file is not a PyTorch state dict.")
-    _Unpickler(file).load()  # version of the protocol
-    _Unpickler(file).load()  # the machine it was written on
-    # Tensors are described before the storages they lie in: first the descriptions, then the file once more.
+    _StateDictUnpickler(file).load()  # protocol version
+    _StateDictUnpickler(file).load()  # description of the machine that wrote the file
+    # Tensors precede their storages: read the tensors for the sizes, then the storages, then the tensors again.
     start = file.tell()
     sizes: dict[str, tuple[str, int]] = {}
 
-    def described(kind: str, key: str, size: int) -> Array:
+    def create_placeholder(kind: str, key: str, size: int) -> Array:
         sizes[key] = (kind, size)
-        return np.zeros(size, DTYPES[kind])
+        return np.zeros(size, STORAGE_DTYPES[kind])
 
-    _Unpickler(file, described).load()
-    keys = _Unpickler(file).load()
+    _StateDictUnpickler(file, create_placeholder).load()
+    keys = _StateDictUnpickler(file).load()
     storages = _read_storages(file, keys, sizes)
     file.seek(start)
-    return _Unpickler(file, lambda _kind, key, _size: storages[key]).load()
+    return _StateDictUnpickler(file, lambda _kind, key, _size: storages[key]).load()
 
 
 def _read_storages(file: BinaryIO, keys: list[str], sizes: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
@@ -142,8 +142,8 @@ def _read_storages(file: BinaryIO, keys: list[str], sizes: Mapping[str, tuple[st
     for key in keys:
         kind, size = sizes[key]
         count = int.from_bytes(file.read(8), "little")
-        content = file.read(count * np.dtype(DTYPES[kind]).itemsize)
+        content = file.read(count * np.dtype(STORAGE_DTYPES[kind]).itemsize)
         if count != size:
             raise WeightsError("A storage has another size than its tensors say.")
-        storages[key] = np.frombuffer(content, DTYPES[kind], size)
+        storages[key] = np.frombuffer(content, STORAGE_DTYPES[kind], size)
     return storages

@@ -1,4 +1,4 @@
-"""Where weights come from: installed packages and the models folder; verified, turned into graphs once and cached."""
+"""Weights from installed packages and the models folder: verified, converted to graphs once, and cached."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import onnx
 
 from vultus.errors import LicenceError, WeightsError
 from vultus.models.catalog.entries import PackagedFile
-from vultus.models.weights.files import place, sha256_of, sha256_of_file
-from vultus.models.weights.installation import Records
+from vultus.models.weights.files import compute_file_sha256, compute_sha256, write_atomically
+from vultus.models.weights.installation import InstallationState
 from vultus.models.weights.state_dicts import read_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vultus.models.catalog.entries import File, Network, PublishedFile
+    from vultus.models.catalog.entries import Network, PublishedFile, WeightsFile
 
 log = logging.getLogger(__name__)
 
 
-class State(StrEnum):
-    """What is known of a file on this machine."""
+class FileState(StrEnum):
+    """State of a weights file on this machine."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -35,27 +35,27 @@ class State(StrEnum):
 
 
 class WeightsStore:
-    """Gives verified weights and the graphs built from them.
+    """Provides verified weights and the graphs built from them.
 
     Args:
-        cache_dir: Graphs are kept in its `graphs` folder, which only its owner can read.
-        models_dir: Where downloaded and imported weights lie; None for an installation with packaged ones only.
-        usage: `commercial` refuses networks whose licence does not allow it.
+        cache_dir: Graphs are cached in its `graphs` folder, which only its owner can read.
+        models_dir: Folder of downloaded and imported weights; None for an installation with packaged ones only.
+        usage: `commercial` rejects networks whose licence does not allow commercial use.
     """
 
     def __init__(
         self, cache_dir: Path, models_dir: Path | None = None, *, usage: Literal["any", "commercial"] = "any"
     ) -> None:
-        self._graphs = cache_dir / "graphs"
-        self.folder = models_dir
-        self.records = Records(models_dir)
+        self._graphs_dir = cache_dir / "graphs"
+        self.models_dir = models_dir
+        self.installation = InstallationState(models_dir)
         self._usage = usage
 
     def check_licences(self, *networks: Network) -> None:
-        """Refuse networks whose licence was not accepted or does not allow what they are used for.
+        """Raise unless the licence of every network was accepted and allows the configured usage.
 
         Raises:
-            LicenceError: Says which licence, and what to do.
+            LicenceError: Names the licence and the remedy.
         """
         for network in networks:
             licence = network.licence
@@ -64,120 +64,122 @@ class WeightsStore:
                     f"{network.name} must not be used: VULTUS_MODELS__USAGE is 'commercial', and its licence "
                     f"{licence.name} does not allow that without doubt. {licence.terms} Choose another network."
                 )
-            if licence.must_be_accepted and not self.records.accepted(licence):
+            if licence.must_be_accepted and not self.installation.is_licence_accepted(licence):
                 raise LicenceError(
                     f"{network.name} needs its licence accepted by name. {licence.name}: {licence.terms} "
                     f"Run: vultus models accept {licence.name}"
                 )
 
-    def allowed(self, network: Network) -> bool:
-        """Say whether a network may be used here now."""
+    def is_allowed(self, network: Network) -> bool:
+        """Return whether a network's licence allows its use by this installation."""
         try:
             self.check_licences(network)
         except LicenceError:
             return False
         return True
 
-    def graph(self, file: File, build: Callable[[bytes], bytes], *, version: int, form: str = "onnx") -> bytes:
-        """Return the ONNX graph, or another decoded form, of some weights, from the cache when it holds a sound one.
+    def load_graph(
+        self, file: WeightsFile, build: Callable[[bytes], bytes], *, version: int, extension: str = "onnx"
+    ) -> bytes:
+        """Return the ONNX graph, or another decoded form, of weights, from the cache if it holds an intact one.
 
-        A cached graph carries its own digest in its name: a file that does not match is damaged and built anew.
-        Without a writable cache the graph is built every time.
+        The name of a cached graph contains its digest: a file that does not match is damaged and rebuilt. Without a
+        writable cache the graph is built every time.
 
         Args:
-            file: What to build from.
-            build: Turns the bytes of the weights into a serialised graph.
+            file: Weights to build from.
+            build: Converts the bytes of the weights to a serialised graph; its name is part of the cache key.
             version: Of the builder; another version is another graph.
-            form: Ends the names of the cached files.
+            extension: Of the cached files.
 
         Raises:
             WeightsError: The weights are missing or not the published ones.
         """
-        key = hashlib.sha256(f"{self.digest(file)} {build.__name__} {version}".encode()).hexdigest()[:32]
-        for path in sorted(self._graphs.glob(f"{key}-*.{form}")):
-            graph = _read(path)
-            if graph is not None and path.stem == f"{key}-{sha256_of(graph)}":
+        key = hashlib.sha256(f"{self.get_digest(file)} {build.__name__} {version}".encode()).hexdigest()[:32]
+        for path in sorted(self._graphs_dir.glob(f"{key}-*.{extension}")):
+            graph = _read_file(path)
+            if graph is not None and path.stem == f"{key}-{compute_sha256(graph)}":
                 return graph
-            log.warning("cached graph %s is damaged; building it anew", path.name)
+            log.warning("cached graph %s is damaged; rebuilding it", path.name)
             path.unlink(missing_ok=True)
-        graph = build(self.read(file))
+        graph = build(self.read_weights(file))
         try:
-            place(self._graphs / f"{key}-{sha256_of(graph)}.{form}", graph)
+            write_atomically(self._graphs_dir / f"{key}-{compute_sha256(graph)}.{extension}", graph)
         except OSError as error:
-            log.warning("graphs cannot be cached in %s: %s", self._graphs, error)
+            log.warning("graphs cannot be cached in %s: %s", self._graphs_dir, error)
         return graph
 
-    def read(self, file: File) -> bytes:
-        """Return the bytes of some weights, after comparing their SHA-256.
+    def read_weights(self, file: WeightsFile) -> bytes:
+        """Return the bytes of weights after verifying their SHA-256.
 
         A package is located, not imported: some need libraries that are not installed.
 
         Raises:
-            WeightsError: The file is missing, or the digest is another.
+            WeightsError: The file is missing, or its digest differs.
         """
-        path, mend = self._locate(file)
-        content = None if path is None else _read(path)
+        path, remedy = self._locate_file(file)
+        content = None if path is None else _read_file(path)
         if content is None:
-            raise WeightsError(f"The weights {file.filename} are missing. {mend}")
-        found, expected = sha256_of(content), self.digest(file)
+            raise WeightsError(f"The weights {file.filename} are missing. {remedy}")
+        found, expected = compute_sha256(content), self.get_digest(file)
         if found != expected:
             raise WeightsError(
-                f"The weights {path} are not the published ones: their SHA-256 is {found}, not {expected}. {mend}"
+                f"The weights {path} are not the published ones: their SHA-256 is {found}, not {expected}. {remedy}"
             )
         return content
 
-    def digest(self, file: File) -> str:
-        """Return the SHA-256 that some weights must have: the published or the pinned one.
+    def get_digest(self, file: WeightsFile) -> str:
+        """Return the SHA-256 that weights must have: the published or the pinned one.
 
         Raises:
-            WeightsError: Nobody published one and no file was placed yet.
+            WeightsError: No publisher states one, and no file was stored yet.
         """
-        digest = file.sha256 or self.records.pinned(file.filename)
+        digest = file.sha256 or self.installation.find_pinned_digest(file.filename)
         if digest is None:
-            raise WeightsError(f"The weights {file.filename} are missing. {self._locate(file)[1]}")
+            raise WeightsError(f"The weights {file.filename} are missing. {self._locate_file(file)[1]}")
         return digest
 
-    def state(self, file: File) -> State:
-        """Compare a file with its digest."""
-        path, _ = self._locate(file)
+    def get_file_state(self, file: WeightsFile) -> FileState:
+        """Return the state of a file, after comparing its digest."""
+        path, _ = self._locate_file(file)
         if path is None or not path.is_file():
-            return State.ABSENT
-        expected = file.sha256 or self.records.pinned(file.filename)
-        return State.PRESENT if sha256_of_file(path) == expected else State.DAMAGED
+            return FileState.ABSENT
+        expected = file.sha256 or self.installation.find_pinned_digest(file.filename)
+        return FileState.PRESENT if compute_file_sha256(path) == expected else FileState.DAMAGED
 
-    def writable_folder(self) -> Path:
-        """Return the models folder, made if need be.
+    def ensure_models_dir(self) -> Path:
+        """Return the models folder, created if it does not exist.
 
         Raises:
-            WeightsError: There is none, or nothing can be written there.
+            WeightsError: None is configured, or it cannot be created.
         """
-        if self.folder is None:
+        if self.models_dir is None:
             raise WeightsError("There is no models folder to place weights in.")
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.models_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise WeightsError(
-                f"The models folder {self.folder} cannot be made: {error.strerror}. Set VULTUS_MODELS__DIR to a folder "
-                "of yours."
+                f"The models folder {self.models_dir} cannot be made: {error.strerror}. Set VULTUS_MODELS__DIR to a "
+                "folder of yours."
             ) from error
-        return self.folder
+        return self.models_dir
 
-    def put(self, file: PublishedFile, source: Path) -> str:
-        """Move verified weights into the models folder; pin their digest when nobody published one.
+    def add_file(self, file: PublishedFile, source: Path) -> str:
+        """Verify weights and move them into the models folder; pin their digest if the publisher states none.
 
         Args:
-            file: What they should be.
-            source: On the same file system; it is gone afterwards.
+            file: Its entry in the catalogue.
+            source: Path on the same file system; moved.
 
         Returns:
             Their SHA-256.
 
         Raises:
-            WeightsError: The digest is another; nothing was placed.
+            WeightsError: The digest differs, or a file without digest is no network; nothing was stored.
         """
-        folder = self.writable_folder()
-        found = sha256_of_file(source)
-        expected = file.sha256 or self.records.pinned(file.filename)
+        folder = self.ensure_models_dir()
+        found = compute_file_sha256(source)
+        expected = file.sha256 or self.installation.find_pinned_digest(file.filename)
         if expected is not None and found != expected:
             raise WeightsError(
                 f"{file.filename} was refused: its SHA-256 is {found}, not {expected}. It is another file, or was "
@@ -187,44 +189,44 @@ class WeightsStore:
             check_weights(source, file.filename)
         source.chmod(0o600)
         if file.sha256 is None:
-            self.records.pin(file.filename, found)
+            self.installation.add_pinned_digest(file.filename, found)
         source.replace(folder / file.filename)
         return found
 
-    def bring(self, file: PublishedFile, source: Path, *, replace: bool = False) -> str:
-        """Copy a user's file into the models folder, as `put` does; with `replace` also if another was pinned."""
+    def import_file(self, file: PublishedFile, source: Path, *, replace: bool = False) -> str:
+        """Copy a user's file into the models folder with `add_file`; with `replace`, delete the pinned digest first."""
         if replace:
-            self.records.unpin(file.filename)
-        copy = self.writable_folder() / f".{file.filename}.import"
+            self.installation.delete_pinned_digest(file.filename)
+        copy = self.ensure_models_dir() / f".{file.filename}.import"
         try:
             shutil.copyfile(source, copy)
-            return self.put(file, copy)
+            return self.add_file(file, copy)
         finally:
             copy.unlink(missing_ok=True)
 
-    def _locate(self, file: File) -> tuple[Path | None, str]:
-        """Return where a file should lie, and how to mend its absence."""
+    def _locate_file(self, file: WeightsFile) -> tuple[Path | None, str]:
+        """Return the path of a file, None if it is unknown, and how to obtain it."""
         if isinstance(file, PackagedFile):
-            mend = f"Install it again: pip install --force-reinstall --no-deps {file.package}=={file.version}"
+            remedy = f"Install it again: pip install --force-reinstall --no-deps {file.package}=={file.version}"
             try:
-                return Path(str(distribution(file.package).locate_file(file.path))), mend
+                return Path(str(distribution(file.package).locate_file(file.path))), remedy
             except PackageNotFoundError:
-                return None, mend
-        mend = f"Run: vultus models import FILE --as {file.filename}"
+                return None, remedy
+        remedy = f"Run: vultus models import FILE --as {file.filename}"
         if file.url or file.archive:
-            mend = f"Run vultus models pull with the network's name, or without a connection: {mend[5:]}"
-        return None if self.folder is None else self.folder / file.filename, mend
+            remedy = f"Run vultus models pull with the network's name, or without a connection: {remedy[5:]}"
+        return None if self.models_dir is None else self.models_dir / file.filename, remedy
 
 
 def check_weights(path: Path, filename: str) -> None:
-    """Refuse to pin what is no network at all, such as the page a captive portal sends in its place.
+    """Raise unless a file is a network, so that a captive portal's page, for example, is not pinned.
 
     Args:
-        path: Where it lies.
-        filename: Its name in the catalogue, which tells its format.
+        path: Of the file.
+        filename: Its name in the catalogue, whose extension determines the format.
 
     Raises:
-        WeightsError: It is neither a PyTorch state dict nor an ONNX graph, whichever it should be.
+        WeightsError: It is not the PyTorch state dict or ONNX graph it should be.
     """
     content = path.read_bytes()
     try:
@@ -235,7 +237,7 @@ def check_weights(path: Path, filename: str) -> None:
         raise WeightsError(f"{filename} was refused: it is empty; nothing was placed.")
 
 
-def _read(path: Path) -> bytes | None:
+def _read_file(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:

@@ -1,1 +1,1 @@
-"""Workers: the queue of photos, and the threads or processes that analyse them."""
+"""The admission queue of photos, and the worker threads or processes that analyse them."""

@@ -1,4 +1,4 @@
-"""Photos in line for the workers: bounded, in order of arrival, left by whoever hangs up, taken several at a time."""
+"""Admission queue: bounded, first in first out, cancellable, drained in batches."""
 
 from __future__ import annotations
 
@@ -14,103 +14,111 @@ if TYPE_CHECKING:
     import asyncio  # noqa: TC004  annotations are not evaluated
 
     from vultus.domain import Analysis  # noqa: TC004
-    from vultus.models.pipeline import Asked, FacePipeline  # noqa: TC004
+    from vultus.models.pipeline import AnalysisRequest, FacePipeline  # noqa: TC004
 
-SMOOTHING = 0.1
-"""Weight of the newest photo in the time a photo takes."""
+SMOOTHING_FACTOR = 0.1
+"""Weight of the newest batch in the moving average of the time per photo."""
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """A photo on its way to a worker.
+class AnalysisJob:
+    """A photo to be analysed by a worker.
 
     Attributes:
-        asked: The photo and what is wanted of it.
-        pipeline: Describes it.
-        answer: What its caller waits for.
-        alone: Whether it must not share a batch: a worker ended while it had this photo among others.
-        joined_at: When it joined the line, seconds.
+        request: The photo and the analyses requested.
+        pipeline: Analyses it.
+        result: Future that resolves to its analysis.
+        must_run_alone: Whether it must not share a batch: a worker ended while analysing it together with others.
+        enqueued_at: When it was enqueued, seconds of `time.perf_counter`.
     """
 
-    asked: Asked
+    request: AnalysisRequest
     pipeline: FacePipeline
-    answer: asyncio.Future[Analysis]
-    alone: bool = False
-    joined_at: float = field(default_factory=time.perf_counter)
+    result: asyncio.Future[Analysis]
+    must_run_alone: bool = False
+    enqueued_at: float = field(default_factory=time.perf_counter)
 
 
-class Line:
-    """Jobs that wait, and the count of those that run.
+class AdmissionQueue:
+    """Waiting jobs, and the count of running ones.
 
     Args:
-        workers: How many batches run at the same time.
-        max_queue: Jobs that may wait while every worker is busy.
-        max_batch: Most jobs of a batch.
+        workers: How many batches run concurrently.
+        max_queue: Most jobs that wait while every worker is busy.
+        max_batch: Most jobs per batch.
     """
 
     def __init__(self, *, workers: int, max_queue: int, max_batch: int) -> None:
         self.running = 0
         self._workers = workers
-        self._places = workers + max_queue
+        self._capacity = workers + max_queue
         self._max_batch = max_batch
-        self._waiting: deque[Job] = deque()
-        self._photo_s = 0.0
+        self._waiting: deque[AnalysisJob] = deque()
+        self._mean_photo_s = 0.0
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting jobs."""
         return len(self._waiting)
 
     @property
-    def taken(self) -> int:
-        """Places taken, by jobs that wait and jobs that run."""
+    def occupied_slots(self) -> int:
+        """Slots occupied by waiting and running jobs."""
         return len(self._waiting) + self.running
 
-    def check(self, *, kept: int = 0) -> None:
-        """Return if there is a place, beside those that are kept for others.
+    def ensure_capacity(self, *, reserved: int = 0) -> None:
+        """Raise unless there is a free slot beyond the reserved ones.
+
+        Args:
+            reserved: Slots reserved for photos that are still being read.
 
         Raises:
-            OverloadedError: There is none; `retry_after_s` says when those in line now will have been served.
+            OverloadedError: There is none; `retry_after_s` estimates when the jobs queued now will have completed.
         """
-        if self.taken + kept >= self._places:
-            wait_s = max(1, math.ceil(self.taken * self._photo_s / self._workers))
-            raise OverloadedError(f"All {self._places} places for photos are taken.", retry_after_s=wait_s)
+        if self.occupied_slots + reserved >= self._capacity:
+            wait_s = max(1, math.ceil(self.occupied_slots * self._mean_photo_s / self._workers))
+            raise OverloadedError(f"All {self._capacity} places for photos are taken.", retry_after_s=wait_s)
 
-    def join(self, job: Job) -> None:
-        """Take the last place, or the first for a job that comes back."""
-        if job.alone:
+    def enqueue(self, job: AnalysisJob) -> None:
+        """Append a job; a job that is retried goes to the front."""
+        if job.must_run_alone:
             self._waiting.appendleft(job)
         else:
             self._waiting.append(job)
 
-    def leave(self, job: Job) -> None:
-        """Give up the place of a job that still waits, if it does."""
+    def cancel(self, job: AnalysisJob) -> None:
+        """Remove a job from the queue if it is still waiting."""
         if job in self._waiting:
             self._waiting.remove(job)
 
-    def take(self) -> list[Job]:
-        """Return the next batch, at least one job, and count its jobs as running.
+    def next_batch(self) -> list[AnalysisJob]:
+        """Return the next batch of at least one job, all of one pipeline, and count its jobs as running.
 
-        As many as leave the other workers their share of the line, all for one pipeline: what one worker hoards,
-        another that becomes free could have begun.
+        A batch is at most each worker's share of the queue: a larger one would delay photos that another free worker
+        could start.
         """
-        most = max(1, min(self._max_batch, len(self._waiting) // self._workers))
+        max_size = max(1, min(self._max_batch, len(self._waiting) // self._workers))
         batch = [self._waiting.popleft()]
-        while len(batch) < most and self._waiting and not batch[0].alone and self._fits(batch[0]):
+        while (
+            len(batch) < max_size
+            and self._waiting
+            and not batch[0].must_run_alone
+            and self._is_next_compatible(batch[0])
+        ):
             batch.append(self._waiting.popleft())
         self.running += len(batch)
         return batch
 
-    def done(self, batch: list[Job], took_s: float) -> None:
-        """Count a batch as ended and learn from how long it took."""
+    def complete(self, batch: list[AnalysisJob], duration_s: float) -> None:
+        """Count a batch as completed and update the average time per photo."""
         self.running -= len(batch)
-        photo_s = took_s / len(batch)
-        self._photo_s += SMOOTHING * (photo_s - self._photo_s) if self._photo_s else photo_s
+        photo_s = duration_s / len(batch)
+        self._mean_photo_s += SMOOTHING_FACTOR * (photo_s - self._mean_photo_s) if self._mean_photo_s else photo_s
 
-    def clear(self) -> list[Job]:
-        """Send everybody who waits away, and return them."""
-        left = list(self._waiting)
+    def remove_all(self) -> list[AnalysisJob]:
+        """Remove and return all waiting jobs."""
+        cancelled = list(self._waiting)
         self._waiting.clear()
-        return left
+        return cancelled
 
-    def _fits(self, first: Job) -> bool:
-        return self._waiting[0].pipeline is first.pipeline and not self._waiting[0].alone
+    def _is_next_compatible(self, first: AnalysisJob) -> bool:
+        return self._waiting[0].pipeline is first.pipeline and not self._waiting[0].must_run_alone

@@ -1,8 +1,8 @@
-"""Workers that are processes: the event loop has Python's lock to itself, and a decoder that dies takes nothing along.
+"""Worker processes: the event loop does not share the GIL with inference; a decoder that crashes ends only its process.
 
-The networks are loaded once, by a process forked from this one before it has threads; it then forks the workers, which
-share its memory until they write to it, and forks another whenever one has died. It never has a thread of its own.
-Networks that do not survive a fork are loaded by every worker for itself.
+The networks are loaded once, by a fork server: a process forked from this one before it has threads. It then forks the
+workers, which share its memory copy-on-write, and forks another whenever one has ended. It never starts threads.
+Networks that are not fork-safe are loaded by every worker separately.
 """
 
 from __future__ import annotations
@@ -26,317 +26,339 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vultus.domain import Analysis
 from vultus.errors import SetupError, VultusError
 from vultus.models.imaging.pixel_budget import SharedPixelBudget
-from vultus.models.runtime import all_cores
-from vultus.models.workers.worker import WorkerEndedError, describe_batch
+from vultus.models.runtime import use_all_cores
+from vultus.models.workers.worker import WorkerEndedError, run_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vultus.models.pipeline import Asked, FacePipeline
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipeline import AnalysisRequest, FacePipeline
+    from vultus.models.pipelines import PipelineRegistry
 
 log = logging.getLogger(__name__)
 
-LENGTH = struct.Struct("<Q")
-ARRAYS = {
+LENGTH_HEADER = struct.Struct("<Q")
+NUMPY_GLOBALS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("numpy._core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "scalar"),
     ("numpy._core.numeric", "_frombuffer"),
 }
-"""What NumPy's arrays and numbers are pickled with."""
+"""Globals in the pickles of NumPy's arrays and numbers."""
 
-BUILTINS = {"bytearray", "frozenset", "set", "RuntimeError"}
-VALUES = {"vultus.domain.policies", "vultus.domain.faces", "vultus.domain.galleries", "vultus.errors"}
-BEGIN_S = 60.0
-"""Longest time a worker takes to begin, its own networks loaded."""
+ALLOWED_BUILTINS = {"bytearray", "frozenset", "set", "RuntimeError"}
+VALUE_MODULES = {"vultus.domain.policies", "vultus.domain.faces", "vultus.domain.galleries", "vultus.errors"}
+WORKER_START_TIMEOUT_S = 60.0
+"""Longest time until a worker has started, including loading its own networks."""
 
-MOST_BYTES = 1 << 30
-"""Longest message of a worker that is read."""
+MAX_MESSAGE_BYTES = 1 << 30
+"""Longest message that is read from a worker."""
 
 
-class Processes:
-    """Loads networks in a process of their own, and has it fork workers.
+class ProcessWorkerGroup:
+    """Starts a fork server that loads the networks and forks worker processes.
 
-    Make it before the process has threads or anything open that a child should not hold.
+    Create it before the process has threads or open descriptors that a child should not inherit.
 
     Args:
-        load: Loads the networks, in the other process.
-        pixel_budget: Of all workers together.
-        patience_s: A worker that takes longer for a photo is stopped.
-        shared: Whether the networks survive a fork.
+        load_pipelines: Loads the networks, in the fork server.
+        pixel_budget: Pixels, shared by all workers.
+        timeout_s: Timeout per photo; a worker that exceeds it is killed.
+        shared: Whether the networks are fork-safe, and so loaded once.
     """
 
     def __init__(
-        self, load: Callable[[], Pipelines], *, pixel_budget: int, patience_s: float, shared: bool = True
+        self,
+        load_pipelines: Callable[[], PipelineRegistry],
+        *,
+        pixel_budget: int,
+        timeout_s: float,
+        shared: bool = True,
     ) -> None:
         self.workers: list[ProcessWorker] = []
-        self.patience_s = patience_s
-        self.crowd = mmap(-1, 1)  # shared with every child
-        self._socket, theirs = socket.socketpair()
+        self.timeout_s = timeout_s
+        self.in_flight = mmap(-1, 1)  # shared with every child
+        self._socket, child_socket = socket.socketpair()
         self._pid = os.fork()
         if not self._pid:
-            _leave_parent(theirs)
-            _end_with(lambda: _nurse(theirs, load, self.crowd, pixel_budget, shared=shared))
-        theirs.close()
+            _reset_inherited_state(child_socket)
+            _run_and_exit(
+                lambda: _run_fork_server(child_socket, load_pipelines, self.in_flight, pixel_budget, shared=shared)
+            )
+        child_socket.close()
         self._socket.setblocking(False)
 
-    async def ready(self) -> Pipelines:
-        """Wait until the networks are loaded; return what is known of them here, where none can run.
+    async def wait_until_loaded(self) -> PipelineRegistry:
+        """Wait until the networks are loaded; return their pipelines without the networks.
 
         Raises:
             WeightsError: A file is missing or not the published one.
-            SetupError: The process ended.
+            SetupError: The fork server ended.
         """
         try:
-            loaded = pickle.loads(await _receive(self._socket))  # noqa: S301  our own child, before any photo
+            loaded = pickle.loads(await _receive_message(self._socket))  # noqa: S301  sent before any photo
         except EOFError:
             raise SetupError("The process that loads the networks ended; is there enough memory?") from None
         if isinstance(loaded, Exception):
             raise loaded
-        pipelines: Pipelines = loaded
+        pipelines: PipelineRegistry = loaded
         return pipelines
 
-    async def start(self, count: int) -> None:
-        """Fork so many workers.
+    async def start_workers(self, count: int) -> None:
+        """Fork `count` workers.
 
         Raises:
-            SetupError: They end before they begin.
+            SetupError: A worker ended before it had started.
         """
         self.workers = [ProcessWorker(self) for _ in range(count)]
         try:
-            await asyncio.gather(*(worker.replace() for worker in self.workers))
+            await asyncio.gather(*(worker.restart() for worker in self.workers))
         except WorkerEndedError as error:
             raise SetupError(f"{error} Is there enough memory?") from error
 
-    def fork(self) -> socket.socket:
-        """Have a worker forked and return the socket to talk to it.
+    def fork_worker(self) -> socket.socket:
+        """Fork a worker and return the socket connected to it.
 
         Raises:
-            WorkerEndedError: The process that forks is gone.
+            WorkerEndedError: The fork server has ended.
         """
-        ours, theirs = socket.socketpair()
+        parent_socket, child_socket = socket.socketpair()
         try:
-            socket.send_fds(self._socket, [b"w"], [theirs.fileno()])
+            socket.send_fds(self._socket, [b"w"], [child_socket.fileno()])
         except OSError as error:
-            ours.close()
+            parent_socket.close()
             raise WorkerEndedError("The process that makes workers is gone.") from error
         finally:
-            theirs.close()
-        ours.setblocking(False)
-        return ours
+            child_socket.close()
+        parent_socket.setblocking(False)
+        return parent_socket
 
     async def close(self) -> None:
-        """End the process that forks; the workers were closed by the pool."""
+        """End the fork server; the workers were closed by the pool."""
         self._socket.close()
         with suppress(ChildProcessError):
             await asyncio.to_thread(os.waitpid, self._pid, 0)
 
 
 class ProcessWorker:
-    """A forked process behind a socket.
+    """A worker process, connected by a socket.
 
     Attributes:
-        pid: Of the process.
+        pid: Process id.
     """
 
-    def __init__(self, crew: Processes) -> None:
+    def __init__(self, group: ProcessWorkerGroup) -> None:
         self.pid = 0
-        self._crew = crew
+        self._group = group
         self._socket: socket.socket | None = None
 
-    async def replace(self) -> None:
-        """Fork another process."""
+    async def restart(self) -> None:
+        """Fork another process.
+
+        Raises:
+            WorkerEndedError: The fork server has ended, or the new process did before it had started.
+        """
         if self._socket is not None:
             self._socket.close()
-        self._socket = self._crew.fork()
+        self._socket = self._group.fork_worker()
         try:
-            async with asyncio.timeout(BEGIN_S):
-                self.pid = pickle.loads(await _receive(self._socket))  # noqa: S301  it has seen no photo yet
+            async with asyncio.timeout(WORKER_START_TIMEOUT_S):
+                self.pid = pickle.loads(await _receive_message(self._socket))  # noqa: S301  before any photo
         except (EOFError, TimeoutError) as error:
             raise WorkerEndedError("A worker ended before it began.") from error
 
-    async def describe(self, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
-        """Send photos, receive analyses."""
+    async def analyze_batch(
+        self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
+    ) -> list[Analysis | Exception]:
+        """Send photos to the process and return its analyses.
+
+        Raises:
+            WorkerEndedError: The process ended, or was killed because it exceeded its timeout or sent anything else.
+        """
         if self._socket is None:
             raise WorkerEndedError("The worker was not started.")
         try:
-            async with asyncio.timeout(self._crew.patience_s * len(asked)):
-                await _send(self._socket, (pipeline.contract.id, asked))
-                answers = _read_answers(await _receive(self._socket))
+            async with asyncio.timeout(self._group.timeout_s * len(requests)):
+                await _send_message(self._socket, (pipeline.space.id, requests))
+                results = _read_results(await _receive_message(self._socket))
         except TimeoutError as error:
-            self._kill()
+            self._kill_process()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: it took too long.") from error
         except (EOFError, OSError) as error:
             raise WorkerEndedError(f"The worker {self.pid} ended.") from error
-        except Exception as error:  # whatever it sent, it is no answer
-            self._kill()
+        except Exception as error:  # the message is not a list of results
+            self._kill_process()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: {error}.") from error
-        if len(answers) != len(asked):
-            self._kill()
-            raise WorkerEndedError(f"The worker {self.pid} was stopped: it answered for other photos.")
-        return answers
+        if len(results) != len(requests):
+            self._kill_process()
+            raise WorkerEndedError(f"The worker {self.pid} was stopped: it returned results for other photos.")
+        return results
 
-    def _kill(self) -> None:
+    def _kill_process(self) -> None:
         with suppress(ProcessLookupError):  # it may have ended by itself
             os.kill(self.pid, signal.SIGKILL)
 
     async def close(self) -> None:
-        """Tell the process to end, and wait until it has."""
+        """Close the connection, so that the process ends, and wait until it has."""
         if self._socket is None:
             return
         with suppress(OSError, EOFError):
             self._socket.shutdown(socket.SHUT_WR)
-            await _receive(self._socket)
+            await _receive_message(self._socket)
         self._socket.close()
 
 
-class _Answers(pickle.Unpickler):
-    """Reads what a worker sends: values of the domain, errors and arrays, nothing that could run code here.
+class _ResultUnpickler(pickle.Unpickler):
+    """Reads results of a worker: domain values, errors and arrays, nothing that could run code in this process.
 
-    A worker decodes what strangers send; whoever takes one over must not have this process too.
+    A worker decodes untrusted photos; a compromised worker must not compromise this process.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a class or function by name, if it is one of these."""
-        if (module, name) in ARRAYS or (module == "builtins" and name in BUILTINS):
+        """Return a class or function by name if it is allowed; raise `UnpicklingError` otherwise."""
+        if (module, name) in NUMPY_GLOBALS or (module == "builtins" and name in ALLOWED_BUILTINS):
             return super().find_class(module, name)
-        if module in VALUES and "." not in name:
+        if module in VALUE_MODULES and "." not in name:
             found = super().find_class(module, name)
-            ours = isinstance(found, type) and found.__module__ == module
-            if ours and (is_dataclass(found) or issubclass(found, Enum | VultusError)):
+            is_own_type = isinstance(found, type) and found.__module__ == module
+            if is_own_type and (is_dataclass(found) or issubclass(found, Enum | VultusError)):
                 return found
         raise pickle.UnpicklingError(f"a worker sent {module}.{name}")
 
 
-def _read_answers(received: bytes) -> list[Analysis | Exception]:
-    answers = _Answers(io.BytesIO(received)).load()
-    if not isinstance(answers, list) or not all(isinstance(one, Analysis | Exception) for one in answers):
+def _read_results(received: bytes) -> list[Analysis | Exception]:
+    results = _ResultUnpickler(io.BytesIO(received)).load()
+    if not isinstance(results, list) or not all(isinstance(one, Analysis | Exception) for one in results):
         raise pickle.UnpicklingError("a worker sent something else than analyses")
-    return answers
+    return results
 
 
-async def _receive(source: socket.socket) -> bytes:
+async def _receive_message(source: socket.socket) -> bytes:
     loop = asyncio.get_running_loop()
-    (length,) = LENGTH.unpack(await _exactly(loop, source, LENGTH.size))
-    if length > MOST_BYTES:
-        raise EOFError(f"a message of {length} bytes is none of ours")
-    return bytes(await _exactly(loop, source, length))
+    (length,) = LENGTH_HEADER.unpack(await _receive_exactly(loop, source, LENGTH_HEADER.size))
+    if length > MAX_MESSAGE_BYTES:
+        raise EOFError(f"a message of {length} bytes is not a message of this protocol")
+    return bytes(await _receive_exactly(loop, source, length))
 
 
-async def _exactly(loop: asyncio.AbstractEventLoop, source: socket.socket, length: int) -> bytearray:
+async def _receive_exactly(loop: asyncio.AbstractEventLoop, source: socket.socket, length: int) -> bytearray:
     received = bytearray(length)
-    view, at = memoryview(received), 0
-    while at < length:
-        count = await loop.sock_recv_into(source, view[at:])
+    view, offset = memoryview(received), 0
+    while offset < length:
+        count = await loop.sock_recv_into(source, view[offset:])
         if not count:
             raise EOFError
-        at += count
+        offset += count
     return received
 
 
-async def _send(target: socket.socket, value: Any) -> None:
-    await asyncio.get_running_loop().sock_sendall(target, _packed(value))
+async def _send_message(target: socket.socket, value: Any) -> None:
+    await asyncio.get_running_loop().sock_sendall(target, _encode_message(value))
 
 
-def _packed(value: Any) -> bytes:
+def _encode_message(value: Any) -> bytes:
     packed = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return LENGTH.pack(len(packed)) + packed
+    return LENGTH_HEADER.pack(len(packed)) + packed
 
 
-def _leave_parent(keep: socket.socket) -> None:
-    """Forget, in a child, what was its parent's: signals, and whatever it had open."""
+def _reset_inherited_state(keep: socket.socket) -> None:
+    """Reset signal handlers and close file descriptors inherited from the parent."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # for the parent, which ends its children in order
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends its children
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: the system forgets them
-    # Objects of the parent's must not be collected here: they would close descriptors that are others by then.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for workers: the kernel reaps them
+    # The parent's objects must not be collected here: they would close descriptors whose numbers have been reused.
     gc.freeze()
     os.closerange(3, keep.fileno())
     os.closerange(keep.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _end_with(work: Callable[[], object]) -> NoReturn:
-    """Run a child's work and end without anything of the parent's being run."""
+def _run_and_exit(work: Callable[[], object]) -> NoReturn:
+    """Run a child's work, then exit without running the parent's cleanup."""
     status = 1
     try:
         work()
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        status = 0  # the parent is gone, or done with us
+        status = 0  # the parent ended or closed the connection
     except Exception:
         log.exception("a process for the networks failed")
     finally:
         os._exit(status)
 
 
-def _nurse(
-    parent: socket.socket, load: Callable[[], Pipelines], crowd: mmap, pixel_budget: int, *, shared: bool
+def _run_fork_server(
+    parent: socket.socket,
+    load_pipelines: Callable[[], PipelineRegistry],
+    in_flight: mmap,
+    pixel_budget: int,
+    *,
+    shared: bool,
 ) -> None:
-    """Load the networks, then fork a worker for every socket that comes."""
-    networks = partial(_loaded, load, SharedPixelBudget(pixel_budget))
-    common = _tell(parent, networks) if shared else None
-    begun = common if shared else _in_child(lambda: _tell(parent, networks))
+    """Load the networks, then fork a worker for every socket received from the parent."""
+    load_networks = partial(_load_pipelines, load_pipelines, SharedPixelBudget(pixel_budget))
+    common = _load_and_report(parent, load_networks) if shared else None
+    begun = common if shared else _run_in_child(lambda: _load_and_report(parent, load_networks))
     if not begun:
         return
     while True:
-        word, descriptors, _, _ = socket.recv_fds(parent, 1, 1)
-        if not word:
+        message, descriptors, _, _ = socket.recv_fds(parent, 1, 1)
+        if not message:
             return
         with socket.socket(fileno=descriptors[0]) as pool:
             if not os.fork():
                 parent.close()
-                _end_with(lambda: _work(pool, common or networks(), crowd))
+                _run_and_exit(lambda: _run_worker(pool, common or load_networks(), in_flight))
 
 
-def _loaded(load: Callable[[], Pipelines], budget: SharedPixelBudget) -> Pipelines:
-    pipelines = load()
+def _load_pipelines(load_pipelines: Callable[[], PipelineRegistry], budget: SharedPixelBudget) -> PipelineRegistry:
+    pipelines = load_pipelines()
     for pipeline in pipelines:
         pipeline.budget = budget
     gc.freeze()
     return pipelines
 
 
-def _tell(parent: socket.socket, networks: Callable[[], Pipelines]) -> Pipelines | None:
-    """Load the networks and say what they are, or what is wrong with them; return them if nothing is."""
+def _load_and_report(parent: socket.socket, load_pipelines: Callable[[], PipelineRegistry]) -> PipelineRegistry | None:
+    """Load the networks and send their metadata, or the error, to the parent; return None after an error."""
     try:
-        pipelines = networks()
+        pipelines = load_pipelines()
     except VultusError as error:
-        parent.sendall(_packed(error))
+        parent.sendall(_encode_message(error))
         return None
-    parent.sendall(_packed(pipelines.told()))
+    parent.sendall(_encode_message(pipelines.strip_networks()))
     return pipelines
 
 
-def _in_child(work: Callable[[], object]) -> bool:
-    """Do some work in a forked process and say whether it came to its end."""
+def _run_in_child(work: Callable[[], object]) -> bool:
+    """Run work in a forked process and return whether it succeeded."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if not pid:
-        _end_with(work)
+        _run_and_exit(work)
     _, status = os.waitpid(pid, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     return status == 0
 
 
-def _work(pool: socket.socket, pipelines: Pipelines, crowd: mmap) -> None:
-    """Describe batches until the pool hangs up."""
-    stream = pool.makefile("rwb")
-    stream.write(_packed(os.getpid()))
+def _run_worker(pool_socket: socket.socket, pipelines: PipelineRegistry, in_flight: mmap) -> None:
+    """Analyse batches until the pool closes the socket."""
+    stream = pool_socket.makefile("rwb")
+    stream.write(_encode_message(os.getpid()))
     stream.flush()
-    while head := stream.read(LENGTH.size):
-        contract_id, asked = pickle.loads(stream.read(LENGTH.unpack(head)[0]))  # noqa: S301  from the parent
-        with all_cores(lambda: crowd[0] <= 1):  # as long as it is one photo and nobody else's waits
-            answers = describe_batch(pipelines.of(contract_id), asked)
-        stream.write(_packed([_told(answer) for answer in answers]))
+    while head := stream.read(LENGTH_HEADER.size):
+        space_id, requests = pickle.loads(stream.read(LENGTH_HEADER.unpack(head)[0]))  # noqa: S301  from the parent
+        with use_all_cores(lambda: in_flight[0] <= 1):  # the only photo in flight
+            results = run_batch(pipelines.get_pipeline_for_space(space_id), requests)
+        stream.write(_encode_message([_sanitize_result(result) for result in results]))
         stream.flush()
-        del asked, answers
+        del requests, results
 
 
-def _told(answer: Analysis | Exception) -> Analysis | Exception:
-    """Return what the parent is told: a defect stays in this process's log."""
-    if not isinstance(answer, Exception) or isinstance(answer, VultusError):
-        return answer
-    log.error("an analysis failed", exc_info=answer)
-    return RuntimeError(f"An analysis failed with {type(answer).__name__}; the worker's log has the trace.")
+def _sanitize_result(result: Analysis | Exception) -> Analysis | Exception:
+    """Return the result sent to the parent; details of a defect stay in this process's log."""
+    if not isinstance(result, Exception) or isinstance(result, VultusError):
+        return result
+    log.error("an analysis failed", exc_info=result)
+    return RuntimeError(f"An analysis failed with {type(result).__name__}; the worker's log has the trace.")

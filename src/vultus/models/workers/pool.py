@@ -1,4 +1,4 @@
-"""Photos analysed beside the event loop: a bounded line, batches for free workers, an answer for everyone."""
+"""Analysis of photos outside the event loop: an admission queue, batches for free workers, a result per caller."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from vultus.errors import UnavailableError, WorkerLostError
-from vultus.models.pipeline import Asked
-from vultus.models.workers.admission_queue import Job, Line
-from vultus.models.workers.worker import Threads, WorkerEndedError
+from vultus.models.pipeline import AnalysisRequest
+from vultus.models.workers.admission_queue import AdmissionQueue, AnalysisJob
+from vultus.models.workers.worker import ThreadWorkerGroup, WorkerEndedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
@@ -22,43 +22,45 @@ if TYPE_CHECKING:
 
     from vultus.domain import Analysis
     from vultus.models.pipeline import FacePipeline
-    from vultus.models.workers.worker import Crew, Worker
+    from vultus.models.workers.worker import Worker, WorkerGroup
     from vultus.settings import InferenceSettings
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.01
+POLL_INTERVAL_S = 0.01
 
-KEPT_S = 0.2
-"""For how long a place is kept for a photo that is not here yet: less than those in line take, so that places kept for
-slow senders never leave the workers without photos."""
+RESERVATION_TTL_S = 0.2
+"""For how long a slot is reserved for a photo that is still being received: less than the queued photos take, so that
+slots reserved for slow senders never leave the workers idle."""
 
-_place: ContextVar[object] = ContextVar("_place", default=None)
+_reserved_slot: ContextVar[object] = ContextVar("_reserved_slot", default=None)
 
 STAGES = ("decode", "detect", "align", "liveness", "embed")
-CLOSING = "The server is shutting down."
-LOST = (
+CLOSING_DETAIL = "The server is shutting down."
+WORKER_LOST_DETAIL = (
     "The process that analysed the photo ended. Another one takes its place; if the same photo ends that one too, the "
     "photo is the cause: do not send it again."
 )
 
 
 class AnalysisPool:
-    """Hands photos to workers; refuses at once when full. Lives in one event loop.
+    """Dispatches photos to workers; rejects immediately when full. Belongs to one event loop.
 
     Args:
-        settings: How many photos run, how many may wait, how many are taken together.
-        crew: The workers; threads of this process unless given.
+        settings: Numbers of workers, of waiting photos and of photos per batch.
+        group: The workers; threads of this process unless given.
     """
 
-    def __init__(self, settings: InferenceSettings, crew: Crew | None = None) -> None:
-        self._crew = crew or Threads(settings.workers)
-        self._free = list(self._crew.workers)
-        self._workers = len(self._free)
-        self._line = Line(workers=self._workers, max_queue=settings.max_queue, max_batch=settings.max_batch)
-        self._batches: set[asyncio.Task[None]] = set()
-        self._kept: dict[object, float] = {}
-        self._closing = False
+    def __init__(self, settings: InferenceSettings, group: WorkerGroup | None = None) -> None:
+        self._group = group or ThreadWorkerGroup(settings.workers)
+        self._free_workers = list(self._group.workers)
+        self._worker_count = len(self._free_workers)
+        self._queue = AdmissionQueue(
+            workers=self._worker_count, max_queue=settings.max_queue, max_batch=settings.max_batch
+        )
+        self._batch_tasks: set[asyncio.Task[None]] = set()
+        self._reservations: dict[object, float] = {}
+        self._is_closing = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,67 +71,67 @@ class AnalysisPool:
         await self.close()
 
     @property
-    def waiting(self) -> int:
-        """Photos in the pool, running ones included."""
-        return self._line.taken
+    def in_flight(self) -> int:
+        """Photos in the pool, waiting or running."""
+        return self._queue.occupied_slots
 
     @property
-    def idle(self) -> bool:
-        """Whether a photo would be analysed at once."""
-        return self._line.taken < self._workers
+    def is_idle(self) -> bool:
+        """Whether a photo would be analysed immediately."""
+        return self._queue.occupied_slots < self._worker_count
 
-    async def room(self, patience_s: float) -> None:
-        """Let requests go first: return when a photo would be analysed at once, or when patience is over."""
-        until = time.monotonic() + patience_s
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Yield to requests: return when a worker is idle, or after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
         while True:
-            await asyncio.sleep(POLL_S)
-            if self.idle or time.monotonic() > until:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            if self.is_idle or time.monotonic() > deadline:
                 return
 
-    def check_workers(self) -> None:
-        """Return if there is anybody to analyse photos.
+    def ensure_workers(self) -> None:
+        """Raise unless there is a worker.
 
         Raises:
-            UnavailableError: The pool is closing, or every worker ended and none could be had in its place.
+            UnavailableError: The pool is closing, or every worker ended and could not be restarted.
         """
-        if self._closing:
-            raise UnavailableError(CLOSING)
-        if not self._workers:
+        if self._is_closing:
+            raise UnavailableError(CLOSING_DETAIL)
+        if not self._worker_count:
             raise UnavailableError("No process is left that analyses photos; the server must be started again.")
 
-    def check_room(self) -> None:
-        """Return if a photo would be taken now.
+    def ensure_capacity(self) -> None:
+        """Raise unless a photo would be accepted now.
 
         Raises:
-            OverloadedError: Every place is taken; `retry_after_s` says when those in line now will have been served.
-            UnavailableError: As from `check_workers`.
+            OverloadedError: All slots are occupied; `retry_after_s` estimates when the photos queued now will be done.
+            UnavailableError: As from `ensure_workers`.
         """
-        self.check_workers()
+        self.ensure_workers()
         now = time.monotonic()
-        with metrics.of(metrics.REFUSED, "photos").count_exceptions():
-            self._line.check(kept=sum(until > now for until in self._kept.values()))
+        with metrics.get_labelled(metrics.REFUSALS, "photos").count_exceptions():
+            self._queue.ensure_capacity(reserved=sum(expires_at > now for expires_at in self._reservations.values()))
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Keep a place, for a moment, for the photo of a request that is being read within the block.
+    def reserve_slot(self) -> Iterator[None]:
+        """Reserve a slot while the photo of a request is read within the block, for `RESERVATION_TTL_S` at most.
 
-        Otherwise all requests that come while one is read would be let in, and most of them refused when they are read.
+        Otherwise all requests that arrive while one is read would be accepted, and most rejected once they are read.
 
         Raises:
-            OverloadedError: As from `check_room`.
-            UnavailableError: As from `check_workers`.
+            OverloadedError: As from `ensure_capacity`.
+            UnavailableError: As from `ensure_workers`.
         """
-        self.check_room()
-        place = object()
-        token = _place.set(place)
-        self._kept[place] = time.monotonic() + KEPT_S
+        self.ensure_capacity()
+        slot = object()
+        token = _reserved_slot.set(slot)
+        self._reservations[slot] = time.monotonic() + RESERVATION_TTL_S
         try:
             yield
         finally:
-            self._kept.pop(place, None)
-            _place.reset(token)
+            self._reservations.pop(slot, None)
+            _reserved_slot.reset(token)
 
-    async def analyze(
+    async def analyze_photo(
         self,
         photo: bytes,
         pipeline: FacePipeline,
@@ -138,106 +140,109 @@ class AnalysisPool:
         crops: bool = False,
         liveness: bool = False,
     ) -> Analysis:
-        """Return every face of a photo, left to right, as a pipeline describes it.
+        """Return every face of a photo, left to right, as `FacePipeline.analyze_photo` does.
 
-        A caller who is cancelled while waiting leaves the line: the networks do not run for nobody.
+        A job whose caller is cancelled while it waits is removed from the queue, so that no inference runs without a
+        recipient.
 
         Raises:
-            OverloadedError: Every place is taken; nothing was queued.
+            OverloadedError: All slots are occupied; nothing was enqueued.
             UnavailableError: The pool is closing.
             WorkerLostError: The process that analysed the photo ended.
             ImageError: The bytes are no usable image.
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
-        self._kept.pop(_place.get(), None)
-        self.check_room()
-        job = Job(Asked(photo, embed, crops, liveness), pipeline, asyncio.get_running_loop().create_future())
-        self._line.join(job)
-        self._hand_out()
+        self._reservations.pop(_reserved_slot.get(), None)
+        self.ensure_capacity()
+        job = AnalysisJob(
+            AnalysisRequest(photo, embed, crops, liveness), pipeline, asyncio.get_running_loop().create_future()
+        )
+        self._queue.enqueue(job)
+        self._start_batches()
         try:
-            return await job.answer
+            return await job.result
         finally:
-            self._line.leave(job)
-            self._report()
+            self._queue.cancel(job)
+            self._update_metrics()
 
     async def close(self) -> None:
-        """Let running photos finish and answer everyone who still waits with `UnavailableError`."""
-        self._closing = True
-        self._turn_away(CLOSING)
-        await asyncio.gather(*self._batches)
-        await asyncio.gather(*(worker.close() for worker in self._crew.workers))
+        """Wait for running photos; reject waiting ones with `UnavailableError`."""
+        self._is_closing = True
+        self._reject_waiting(CLOSING_DETAIL)
+        await asyncio.gather(*self._batch_tasks)
+        await asyncio.gather(*(worker.close() for worker in self._group.workers))
 
-    def _hand_out(self) -> None:
-        """Give every free worker a batch."""
-        while self._free and len(self._line):
-            # The one that was busy last: its memory is warm, and only it makes what a lone photo needs of all cores.
-            task = asyncio.create_task(self._run(self._free.pop(), self._line.take()))
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
-        self._report()
+    def _start_batches(self) -> None:
+        """Start a batch on every free worker."""
+        while self._free_workers and len(self._queue):
+            # The worker that was busy last: its caches are warm, and only it compiles the graphs that use all cores.
+            task = asyncio.create_task(self._run_batch(self._free_workers.pop(), self._queue.next_batch()))
+            self._batch_tasks.add(task)
+            task.add_done_callback(self._batch_tasks.discard)
+        self._update_metrics()
 
-    async def _run(self, worker: Worker, batch: list[Job]) -> None:
+    async def _run_batch(self, worker: Worker, batch: list[AnalysisJob]) -> None:
         started = time.perf_counter()
         metrics.BATCH_PHOTOS.observe(len(batch))
         try:
-            answers = await worker.describe(batch[0].pipeline, [job.asked for job in batch])
+            results = await worker.analyze_batch(batch[0].pipeline, [job.request for job in batch])
         except WorkerEndedError as error:
             log.error("%s It had %d photos.", error, len(batch))
-            self._line.done(batch, time.perf_counter() - started)
-            self._lost(batch)
-            await self._replace(worker)
+            self._queue.complete(batch, time.perf_counter() - started)
+            self._handle_lost_batch(batch)
+            await self._replace_worker(worker)
             return
-        self._line.done(batch, time.perf_counter() - started)
-        self._free.append(worker)
-        self._hand_out()  # first: the callers' next steps take longer than the worker should wait for
-        for job, answer in zip(batch, answers, strict=True):
-            _tell(job, answer)
+        self._queue.complete(batch, time.perf_counter() - started)
+        self._free_workers.append(worker)
+        self._start_batches()  # first, so that the worker does not wait for the callers' next steps
+        for job, result in zip(batch, results, strict=True):
+            _set_result(job, result)
 
-    def _lost(self, batch: list[Job]) -> None:
-        """Answer the photo that was with a worker when it ended; one of several gets another try, by itself."""
+    def _handle_lost_batch(self, batch: list[AnalysisJob]) -> None:
+        """Fail the photo of a worker that ended; each of several photos is retried alone."""
         for job in reversed(batch):
-            if len(batch) == 1 or self._closing:
-                _tell(job, WorkerLostError(LOST))
-            elif not job.answer.done():
-                job.alone = True
-                self._line.join(job)
+            if len(batch) == 1 or self._is_closing:
+                _set_result(job, WorkerLostError(WORKER_LOST_DETAIL))
+            elif not job.result.done():
+                job.must_run_alone = True
+                self._queue.enqueue(job)
 
-    async def _replace(self, worker: Worker) -> None:
+    async def _replace_worker(self, worker: Worker) -> None:
         metrics.WORKERS_LOST.inc()
         try:
-            if not self._closing:
-                await worker.replace()
+            if not self._is_closing:
+                await worker.restart()
         except WorkerEndedError as error:
             log.error("%s There is one worker less.", error)
-            self._workers -= 1
-            if not self._workers:
-                self._turn_away("No process is left that analyses photos.")
-            self._hand_out()
+            self._worker_count -= 1
+            if not self._worker_count:
+                self._reject_waiting("No process is left that analyses photos.")
+            self._start_batches()
             return
-        self._free.append(worker)
-        self._hand_out()
+        self._free_workers.append(worker)
+        self._start_batches()
 
-    def _turn_away(self, detail: str) -> None:
-        for job in self._line.clear():
-            _tell(job, UnavailableError(detail))
+    def _reject_waiting(self, detail: str) -> None:
+        for job in self._queue.remove_all():
+            _set_result(job, UnavailableError(detail))
 
-    def _report(self) -> None:
-        """Let workers and metrics see how many photos there are."""
-        self._crew.crowd[0] = min(255, self._line.taken)
-        metrics.PHOTOS_WAITING.set(len(self._line))
-        metrics.WORKERS_BUSY.set(self._workers - len(self._free))
+    def _update_metrics(self) -> None:
+        """Publish the number of photos to the workers and the metrics."""
+        self._group.in_flight[0] = min(255, self._queue.occupied_slots)
+        metrics.PHOTOS_WAITING.set(len(self._queue))
+        metrics.WORKERS_BUSY.set(self._worker_count - len(self._free_workers))
 
 
-def _tell(job: Job, answer: Analysis | Exception) -> None:
-    """Answer a caller who is still there."""
-    if job.answer.done():
+def _set_result(job: AnalysisJob, result: Analysis | Exception) -> None:
+    """Resolve the future unless it was cancelled."""
+    if job.result.done():
         return
-    if isinstance(answer, Exception):
-        job.answer.set_exception(answer)
+    if isinstance(result, Exception):
+        job.result.set_exception(result)
         return
-    took_ms = (time.perf_counter() - job.joined_at) * 1e3
-    # A worker decodes what strangers send: what it calls a stage must not become a header or a metric by itself.
-    stages = {name: float(answer.timings_ms[name]) for name in STAGES if name in answer.timings_ms}
+    took_ms = (time.perf_counter() - job.enqueued_at) * 1e3
+    # A worker decodes untrusted photos: only known stage names may become headers and metrics.
+    stages = {name: float(result.timings_ms[name]) for name in STAGES if name in result.timings_ms}
     timings = {"queue": max(0.0, took_ms - sum(stages.values())), **stages}
-    job.answer.set_result(replace(answer, timings_ms=timings))
+    job.result.set_result(replace(result, timings_ms=timings))

@@ -1,4 +1,4 @@
-"""Who analyses photos: threads of this process for a command, processes of their own for the server."""
+"""Workers: threads of this process for commands, separate processes for the server."""
 
 from __future__ import annotations
 
@@ -11,84 +11,88 @@ if TYPE_CHECKING:
     from mmap import mmap
 
     from vultus.domain import Analysis
-    from vultus.models.pipeline import Asked, FacePipeline
+    from vultus.models.pipeline import AnalysisRequest, FacePipeline
 
 
 class WorkerEndedError(Exception):
-    """The worker is gone, with the photos it had."""
+    """The worker ended, and the photos of its batch were not analysed."""
 
 
 class Worker(Protocol):
-    """Analyses one batch at a time."""
+    """Analyses one batch of photos at a time."""
 
-    async def describe(self, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
-        """Return an analysis, or why there is none, for every photo.
+    async def analyze_batch(
+        self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
+    ) -> list[Analysis | Exception]:
+        """Return an analysis, or the error that prevented it, for every photo, in order.
 
         Raises:
-            WorkerEndedError: It died; it must be replaced before it is asked again.
+            WorkerEndedError: The worker ended; it must be restarted before its next batch.
         """
         ...
 
-    async def replace(self) -> None:
-        """Put another in the place of one that died.
+    async def restart(self) -> None:
+        """Replace a worker that ended.
 
         Raises:
-            WorkerEndedError: There is none to be had.
+            WorkerEndedError: It could not be replaced.
         """
         ...
 
     async def close(self) -> None:
-        """End, after what runs."""
+        """End the worker after its current batch."""
         ...
 
 
-class Crew(Protocol):
-    """Workers, and what they see of how busy the pool is."""
+class WorkerGroup(Protocol):
+    """A group of workers and the shared count of photos in flight."""
 
     @property
     def workers(self) -> Sequence[Worker]:
-        """One for every batch that runs at the same time."""
+        """The workers; each runs one batch at a time."""
         ...
 
     @property
-    def crowd(self) -> bytearray | mmap:
-        """One byte, the number of photos in the pool as far as it fits: a photo alone may use every core."""
+    def in_flight(self) -> bytearray | mmap:
+        """One byte, the number of photos in flight, 255 at most: the only photo in flight may use every core."""
         ...
 
 
-class Threads:
-    """Workers that are threads: no start, no copies, for commands and for tests that look inside.
+class ThreadWorkerGroup:
+    """Worker threads, which neither fork nor copy data: for commands and for tests that inspect the pool.
 
     Args:
-        workers: How many.
+        workers: Number of threads.
     """
 
     def __init__(self, workers: int) -> None:
-        self.crowd = bytearray(1)
+        self.in_flight = bytearray(1)
         self.workers = [ThreadWorker() for _ in range(workers)]
 
 
 class ThreadWorker:
-    """A thread. Networks for all cores are not made: a command ends before they would have paid for themselves."""
+    """A worker thread. Graphs are not compiled for all cores: a command ends before that would save time."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
 
-    async def describe(self, pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
-        """Describe in the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, describe_batch, pipeline, asked)
+    async def analyze_batch(
+        self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
+    ) -> list[Analysis | Exception]:
+        """Analyse a batch in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run_batch, pipeline, requests)
 
-    async def replace(self) -> None:
-        """Never needed: a thread ends with its process."""
+    async def restart(self) -> None:
+        """Do nothing: a thread ends only with its process."""
 
     async def close(self) -> None:
         """End the thread."""
         await asyncio.to_thread(self._thread.shutdown)
 
 
-def describe_batch(pipeline: FacePipeline, asked: Sequence[Asked]) -> list[Analysis | Exception]:
-    """Describe photos, or say of each that it failed with all others; blocks."""
+def run_batch(pipeline: FacePipeline, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
+    """Return an analysis or an error for every photo; a defect is the result of all of them; blocks."""
     try:
-        return pipeline.describe_all(asked)
-    except Exception as error:  # noqa: BLE001  a defect; everybody must be answered
-        return [error for _ in asked]
+        return pipeline.analyze_photos(requests)
+    except Exception as error:  # noqa: BLE001  a defect; every caller needs a result
+        return [error for _ in requests]

@@ -1,1 +1,1 @@
-"""Calibration of a collection on its own enrolled faces."""
+"""Calibration of a collection on its enrolled faces."""

@@ -1,4 +1,4 @@
-"""Calibration of a living collection on the faces enrolled in it."""
+"""Calibration of a collection in operation on the faces enrolled in it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from uuid import UUID
 
 import numpy as np
 
-from vultus.domain import Actor, Collection, DecisionPolicy, FloatArray
+from vultus.domain import Collection, DecisionPolicy, FloatArray, Permission, Principal
 from vultus.errors import InvalidInputError
-from vultus.services.calibration.thresholds import LAXEST_FMR, Measured, measure_gallery
-from vultus.services.collections import Collections, calibration_of, find_collection
+from vultus.services.calibration.thresholds import MAX_FMR, GalleryMeasurement, measure_gallery
+from vultus.services.collections import CollectionService, get_calibration
 from vultus.statistics.groups import GroupsResult, evaluate_groups
 from vultus.statistics.metrics import RESOLVED_ERRORS, Indices
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
     from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipelines import PipelineRegistry
 
 DEFAULT_SAMPLE = 5_000
-LEAST_SAMPLE, MOST_SAMPLE = 100, 20_000
+MIN_SAMPLE, MAX_SAMPLE = 100, 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a calibration is asked for.
+class CalibrationRequest:
+    """Parameters of a calibration.
 
     Attributes:
         target_fmr: False match rate of one comparison to propose a threshold for.
-        target_fpir: False positive identification rate of a search, instead; with neither, the policy's own aim.
-        apply: Store the calibration and, if one was given, the target.
-        sample: Most faces compared; of a larger gallery persons are drawn until they own as many.
-        seed: Of the draw.
+        target_fpir: False positive identification rate of a search, instead; with neither, the policy's target.
+        apply: Store the calibration and the target, if given.
+        sample: Maximum number of faces compared; from a larger gallery, persons are drawn up to this many faces.
+        seed: Seed of the draw.
         group_by: Metadata key to report error rates by.
     """
 
@@ -46,22 +46,22 @@ class Wanted:
     seed: int = 0
     group_by: str | None = None
 
-    def policy(self, home: DecisionPolicy) -> DecisionPolicy:
-        """Return the collection's policy with the wanted target.
+    def build_policy(self, current: DecisionPolicy) -> DecisionPolicy:
+        """Return the collection's policy with the requested target.
 
         Raises:
             InvalidInputError: Both targets are given.
         """
         if self.target_fmr is None and self.target_fpir is None:
-            return home
+            return current
         if self.target_fmr is not None and self.target_fpir is not None:
             raise InvalidInputError("Give either target_fmr or target_fpir, not both.")
-        return replace(home, threshold=None, target_fmr=self.target_fmr, target_fpir=self.target_fpir)
+        return replace(current, threshold=None, target_fmr=self.target_fmr, target_fpir=self.target_fpir)
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicious:
-    """Two persons so alike that they may be one, enrolled twice, with their highest cosine."""
+class SuspiciousPair:
+    """Two persons so similar that they may be one, enrolled twice, with their highest cosine."""
 
     first_person_id: UUID
     second_person_id: UUID
@@ -69,20 +69,20 @@ class Suspicious:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """A collection measured on its own faces.
+class CalibrationResult:
+    """A collection measured on its enrolled faces.
 
     Attributes:
-        collection: As it is afterwards.
-        contract_id: Of the vectors compared.
-        gallery_size: Templates a search compares now.
-        persons: Who were compared.
-        faces: Theirs.
-        sampled: Whether they were drawn from more.
-        seed: Of the draw.
-        measured: The figures.
-        suspicious: Best first.
-        groups: Error rates by metadata; None unless asked for.
+        collection: The collection afterwards.
+        contract_id: Embedding space of the vectors compared.
+        gallery_size: Templates that a search compares now.
+        persons: Persons compared.
+        faces: Faces compared.
+        sampled: Whether the persons were drawn from more.
+        seed: Seed of the draw.
+        measured: The measurement.
+        suspicious: Persons who may be enrolled twice, most similar first.
+        groups: Error rates by metadata; None unless requested.
         applied: Whether the calibration was stored.
     """
 
@@ -93,30 +93,38 @@ class Calibrated:
     faces: int
     sampled: bool
     seed: int
-    measured: Measured
-    suspicious: tuple[Suspicious, ...]
+    measured: GalleryMeasurement
+    suspicious: tuple[SuspiciousPair, ...]
     groups: GroupsResult | None
     applied: bool
 
     @property
     def collection_id(self) -> UUID:
-        """Id of the collection."""
+        """Return the id of the collection."""
         return self.collection.id
 
     @property
     def policy(self) -> DecisionPolicy:
-        """The collection's policy now."""
+        """Return the collection's policy afterwards."""
         return self.collection.policy
 
     @property
     def source(self) -> str:
-        """What came from where in the new calibration."""
+        """Return the provenance of the new calibration's figures."""
         return self.measured.calibration.source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """Faces of a collection: vectors, (n, d) of length 1, with the position of each one's person in `owners`."""
+class _FaceSample:
+    """Faces of a collection, persons in ascending order of their position in `owners`.
+
+    Attributes:
+        vectors: (n, d) unit vectors.
+        person: (n,) positions in `owners`, never falling.
+        labels: Metadata values by person.
+        gallery_size: Templates in the whole gallery.
+        sampled: Whether the persons were drawn from more.
+    """
 
     vectors: FloatArray
     person: Indices
@@ -126,70 +134,73 @@ class _Drawn:
     sampled: bool
 
 
-class OwnGallery:
-    """Measures collections on their own faces, and stores what was measured."""
+class CollectionCalibrator:
+    """Measures collections on their enrolled faces and stores the calibrations."""
 
-    def __init__(self, database: Database, pipelines: Pipelines, collections: Collections) -> None:
+    def __init__(self, database: Database, pipelines: PipelineRegistry, collections: CollectionService) -> None:
         self._database = database
         self._pipelines = pipelines
         self._collections = collections
 
-    async def calibrate(self, reference: str, wanted: Wanted, *, actor: Actor) -> Calibrated:
-        """Compare the enrolled faces of a collection with each other, propose a threshold and, if asked, set it.
+    async def calibrate(self, principal: Principal, reference: str, request: CalibrationRequest) -> CalibrationResult:
+        """Compare the enrolled faces of a collection with each other, propose a threshold and, if requested, apply it.
 
-        The comparisons are made in a thread; no transaction is open meanwhile.
+        The comparisons run in a thread, while no transaction is open.
 
         Raises:
             NotFoundError: There is no such collection.
-            PackNotLoadedError: The pack that makes its vectors is not loaded.
+            PackNotLoadedError: The pack that produces its vectors is not loaded.
             InvalidInputError: Both targets are given, the collection is too small, or the metadata do not divide it
                 into groups.
         """
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, reference)
-        pipeline = self._pipelines.of(home.contract_id)
-        policy = wanted.policy(home.policy)
-        drawn = await self._draw(home, wanted)
-        _check_size(drawn)
-        measured, groups = await asyncio.to_thread(_compare, drawn, home, policy, pipeline, wanted)
-        if wanted.apply:
-            home = await self._collections.calibrate(
-                home.id,
-                home.contract_id,
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.CALIBRATE)
+        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        policy = request.build_policy(collection.policy)
+        sample = await self._load_sample(collection, request)
+        _check_sample_size(sample)
+        measured, groups = await asyncio.to_thread(_measure_sample, sample, collection, policy, pipeline, request)
+        if request.apply:
+            collection = await self._collections.set_calibration(
+                principal,
+                collection.id,
+                collection.space_id,
                 measured.calibration,
-                target_fmr=wanted.target_fmr,
-                target_fpir=wanted.target_fpir,
-                actor=actor,
+                target_fmr=request.target_fmr,
+                target_fpir=request.target_fpir,
             )
-        return Calibrated(
-            collection=home,
-            contract_id=pipeline.contract.id,
-            gallery_size=drawn.gallery_size,
-            persons=len(drawn.owners),
-            faces=len(drawn.vectors),
-            sampled=drawn.sampled,
-            seed=wanted.seed,
+        return CalibrationResult(
+            collection=collection,
+            contract_id=pipeline.space.id,
+            gallery_size=sample.gallery_size,
+            persons=len(sample.owners),
+            faces=len(sample.vectors),
+            sampled=sample.sampled,
+            seed=request.seed,
             measured=measured,
             suspicious=tuple(
-                Suspicious(drawn.owners[one], drawn.owners[two], score) for one, two, score in measured.alike
+                SuspiciousPair(sample.owners[one], sample.owners[two], score)
+                for one, two, score in measured.similar_pairs
             ),
             groups=groups,
-            applied=wanted.apply,
+            applied=request.apply,
         )
 
-    async def _draw(self, home: Collection, wanted: Wanted) -> _Drawn:
-        async with self._database.work(read_only=True) as work:
-            counts = await work.faces.per_person(home.id, home.contract_id)
-            chosen = draw_persons(counts, most_faces=wanted.sample, seed=wanted.seed)
-            found = [one async for one in work.faces.templates(home.id, home.contract_id, chosen)]
-            labels = await work.persons.labels(home.id, wanted.group_by) if wanted.group_by else {}
+    async def _load_sample(self, collection: Collection, request: CalibrationRequest) -> _FaceSample:
+        async with self._database.transaction(read_only=True) as work:
+            counts = await work.faces.count_templates_by_person(collection.id, collection.space_id)
+            chosen = draw_persons(counts, max_faces=request.sample, seed=request.seed)
+            found = [one async for one in work.faces.stream_templates(collection.id, collection.space_id, chosen)]
+            labels = (
+                await work.persons.list_metadata_labels(collection.id, request.group_by) if request.group_by else {}
+            )
         owners = tuple(dict.fromkeys(owner for owner, _ in found))
-        number = {owner: at for at, owner in enumerate(owners)}
+        position = {owner: index for index, owner in enumerate(owners)}
         vectors = np.stack([vector for _, vector in found]) if found else np.empty((0, 1), np.float32)
-        return _Drawn(
-            # Stored as float16, they are not quite of length 1; a search divides by the length too.
+        return _FaceSample(
+            # Stored as float16, they are not exactly of length 1; a search divides by the length too.
             vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-            np.array([number[owner] for owner, _ in found], np.int64),
+            np.array([position[owner] for owner, _ in found], np.int64),
             owners,
             labels,
             gallery_size=sum(counts.values()),
@@ -197,55 +208,59 @@ class OwnGallery:
         )
 
 
-def draw_persons(counts: dict[UUID, int], *, most_faces: int, seed: int) -> list[UUID]:
-    """Return persons drawn at random, with all their faces, until one more would make the faces too many.
+def draw_persons(counts: dict[UUID, int], *, max_faces: int, seed: int) -> list[UUID]:
+    """Return persons drawn at random until the next would exceed `max_faces`; at least two, or all if they fit.
 
     Args:
         counts: Faces by person.
-        most_faces: The bound.
-        seed: The same one draws the same persons.
+        max_faces: Maximum number of faces of the persons drawn.
+        seed: The same seed draws the same persons.
     """
     persons = sorted(counts)
-    if sum(counts.values()) <= most_faces:
+    if sum(counts.values()) <= max_faces:
         return persons
     order = np.random.default_rng(seed).permutation(len(persons))
-    total = np.cumsum([counts[persons[at]] for at in order])
-    return [persons[at] for at in order[: max(2, int((total <= most_faces).sum()))]]
+    total = np.cumsum([counts[persons[index]] for index in order])
+    return [persons[index] for index in order[: max(2, int((total <= max_faces).sum()))]]
 
 
-def _check_size(drawn: _Drawn) -> None:
-    faces = np.bincount(drawn.person)
-    comparisons = int(len(drawn.person) ** 2 - (faces**2).sum()) // 2
-    needed = round(RESOLVED_ERRORS / LAXEST_FMR)
+def _check_sample_size(sample: _FaceSample) -> None:
+    faces = np.bincount(sample.person)
+    comparisons = int(len(sample.person) ** 2 - (faces**2).sum()) // 2
+    needed = round(RESOLVED_ERRORS / MAX_FMR)
     if comparisons < needed:
         raise InvalidInputError(
-            f"The collection is too small to be measured: {len(drawn.person)} faces of {len(drawn.owners)} persons "
+            f"The collection is too small to be measured: {len(sample.person)} faces of {len(sample.owners)} persons "
             f"under live consent allow {comparisons} comparisons of different persons, and {needed} are needed to "
-            f"resolve even a false match rate of {LAXEST_FMR:g}. Enrol at least 15 persons; until then the pack's "
+            f"resolve even a false match rate of {MAX_FMR:g}. Enrol at least 15 persons; until then the pack's "
             "calibration holds.",
             comparisons=comparisons,
             needed=needed,
         )
 
 
-def _compare(
-    drawn: _Drawn, home: Collection, policy: DecisionPolicy, pipeline: FacePipeline, wanted: Wanted
-) -> tuple[Measured, GroupsResult | None]:
-    whole = f"a sample drawn with seed {wanted.seed}" if drawn.sampled else "all under live consent"
+def _measure_sample(
+    sample: _FaceSample,
+    collection: Collection,
+    policy: DecisionPolicy,
+    pipeline: FacePipeline,
+    request: CalibrationRequest,
+) -> tuple[GalleryMeasurement, GroupsResult | None]:
+    scope = f"a sample drawn with seed {request.seed}" if sample.sampled else "all under live consent"
     measured = measure_gallery(
-        drawn.vectors,
-        drawn.person,
+        sample.vectors,
+        sample.person,
         pack=pipeline.calibration,
-        current=calibration_of(home, pipeline),
-        policies=(home.policy, policy),
-        gallery_size=drawn.gallery_size,
-        described=(
-            f"own gallery on {datetime.now(UTC):%Y-%m-%d}, {len(drawn.vectors):,} faces of {len(drawn.owners):,} "
-            f"persons ({whole})"
+        current=get_calibration(collection, pipeline),
+        policies=(collection.policy, policy),
+        gallery_size=sample.gallery_size,
+        description=(
+            f"own gallery on {datetime.now(UTC):%Y-%m-%d}, {len(sample.vectors):,} faces of {len(sample.owners):,} "
+            f"persons ({scope})"
         ),
     )
-    if wanted.group_by is None:
+    if request.group_by is None:
         return measured, None
     limits = dict.fromkeys([*(one.threshold for one in measured.points), measured.proposed.threshold])
-    labels = [drawn.labels.get(owner) for owner in drawn.owners]
-    return measured, evaluate_groups(wanted.group_by, drawn.vectors, drawn.person, labels, sorted(limits))
+    labels = [sample.labels.get(owner) for owner in sample.owners]
+    return measured, evaluate_groups(request.group_by, sample.vectors, sample.person, labels, sorted(limits))

@@ -1,9 +1,9 @@
-"""Thresholds measured on a gallery's own faces, completed by those its pack was measured with.
+"""Thresholds measured on a gallery's enrolled faces, completed by those of its pack.
 
-What a gallery's own comparisons resolve (at least `RESOLVED_ERRORS` expected false matches) is taken from them, be it
-laxer or stricter than the pack's: these are the faces that will be searched. Stricter rates come from the pack, raised
-by what the own threshold is above the pack's at the strictest rate that is resolved, and never lowered. Thresholds so
-never fall as rates do, and an unmeasured rate is never served by a laxer threshold than the pack's.
+Rates that the gallery's comparisons resolve (at least `RESOLVED_ERRORS` expected false matches) take their thresholds
+from them, laxer or stricter than the pack's: these are the faces that will be searched. Stricter rates take the pack's
+thresholds, raised by the difference of the measured threshold to the pack's at the strictest rate resolved, and never
+lowered. So thresholds never fall as rates do, and an unmeasured rate never has a laxer threshold than the pack's.
 """
 
 from __future__ import annotations
@@ -14,36 +14,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.domain import Calibration, DecisionPolicy, FloatArray
-from vultus.domain.decision import fpir_for_fmr, threshold_for
-from vultus.statistics.all_pairs import Accepted, accepted_by_person, tally_pairs
-from vultus.statistics.intervals import Rate, clustered
-from vultus.statistics.metrics import RESOLVED_ERRORS, Curve, Tally, at_fmr, curve_of, expected_errors
-from vultus.statistics.probability import logistic_of
+from vultus.domain.decision import compute_fpir, compute_threshold
+from vultus.statistics.all_pairs import AcceptedCounts, count_accepted_by_person, count_pair_scores
+from vultus.statistics.intervals import Rate, compute_clustered_rate
+from vultus.statistics.metrics import (
+    RESOLVED_ERRORS,
+    RocCurve,
+    ScoreHistogram,
+    compute_expected_errors,
+    compute_roc_curve,
+    find_position_at_fmr,
+)
+from vultus.statistics.probability import fit_logistic_to_pairs
 
 if TYPE_CHECKING:
     from vultus.statistics.metrics import Indices
 
-DECADES = tuple(10.0**-power for power in range(1, 10))
-LAXEST_FMR = 1e-1
-MOST_SUSPICIOUS = 50
-MOST_ALIKE_PAIRS = 1000
-HIGHEST = 1.0
+FMR_DECADES = tuple(10.0**-power for power in range(1, 10))
+MAX_FMR = 1e-1
+MAX_SUSPICIOUS_PAIRS = 50
+MAX_SIMILAR_PAIRS = 1000
+MAX_COSINE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class OwnPoint:
-    """What a threshold means for a gallery.
+class OperatingPoint:
+    """Error rates of a gallery at a threshold.
 
     Attributes:
         threshold: Cosine.
-        stated_fmr: False match rate the new calibration gives it.
-        origin: `own`, or `pack` where the own comparisons cannot resolve the rate.
-        expected_errors: False matches that rate means among the gallery's comparisons.
-        resolved: Whether they are enough.
-        fmr: False match rate among the gallery's faces.
-        fnmr: False non-match rate among them; None where nobody has two faces.
-        expected_fpir: False positive identification rate a search of the whole gallery should have: 1 − (1 − FMR)^N.
-        measured_fpir: Share of the faces compared to which another person's reaches the threshold.
+        stated_fmr: False match rate of the threshold in the new calibration.
+        origin: `own`, or `pack` where the gallery's comparisons do not resolve the rate.
+        expected_errors: False matches expected among the gallery's comparisons at that rate.
+        resolved: Whether they are at least `RESOLVED_ERRORS`.
+        fmr: False match rate measured on the gallery's faces.
+        fnmr: False non-match rate measured on them; None where no person has two faces.
+        expected_fpir: Expected false positive identification rate of a search of the whole gallery: 1 − (1 − FMR)^N.
+        measured_fpir: Share of the faces compared that a face of another person matches.
     """
 
     threshold: float
@@ -58,29 +65,30 @@ class OwnPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a gallery's comparisons say.
+class GalleryMeasurement:
+    """Result of comparing all faces of a gallery.
 
     Attributes:
-        genuine: Comparisons of one person.
+        genuine: Comparisons of two faces of one person.
         genuine_persons: Persons with several faces.
         impostor: Comparisons of different persons.
-        points: One for each rate of the new calibration, strictest last.
-        current: The threshold that decides now.
-        proposed: The threshold the new calibration gives the wanted error.
-        beyond_measurement: The wanted error is stricter than even the pack's data resolve.
-        alike: Pairs of persons at least as alike as the pack's strictest threshold: person, person, cosine; best first.
-        calibration: The new one; its source says what came from where.
+        points: One per rate of the new calibration, strictest last.
+        current: The threshold in effect now.
+        proposed: The threshold of the new calibration at the target error rate.
+        beyond_measurement: Whether the target is stricter than even the pack's data resolve.
+        similar_pairs: Pairs of persons above the pack's strictest threshold: person, person, cosine; most similar
+            first.
+        calibration: The new one; its `source` states where its figures come from.
     """
 
     genuine: int
     genuine_persons: int
     impostor: int
-    points: tuple[OwnPoint, ...]
-    current: OwnPoint
-    proposed: OwnPoint
+    points: tuple[OperatingPoint, ...]
+    current: OperatingPoint
+    proposed: OperatingPoint
     beyond_measurement: bool
-    alike: tuple[tuple[int, int, float], ...]
+    similar_pairs: tuple[tuple[int, int, float], ...]
     calibration: Calibration
 
 
@@ -92,120 +100,136 @@ def measure_gallery(
     current: Calibration,
     policies: tuple[DecisionPolicy, DecisionPolicy],
     gallery_size: int,
-    described: str,
-) -> Measured:
-    """Compare every face of a gallery with every other.
+    description: str,
+) -> GalleryMeasurement:
+    """Compare every face of a gallery with every other, and derive a calibration and its error rates.
 
     Args:
         vectors: (n, d) float32 unit vectors.
-        person: (n,) whom each shows, from 0 without gaps; never falls.
+        person: (n,) the person of each, numbered from 0 without gaps; never falls.
         pack: The pack's calibration.
-        current: The one that decides now.
-        policies: The one that decides now, and the one with the wanted error.
-        gallery_size: Templates a search compares.
-        described: The data, in words for the new calibration's source.
+        current: The calibration in effect now.
+        policies: The policy in effect now, and the one with the target error rate.
+        gallery_size: Templates that a search compares.
+        description: Description of the data for the new calibration's `source`.
 
     Raises:
-        ValueError: There are too few comparisons of different persons to resolve a false match rate of `LAXEST_FMR`.
+        ValueError: There are too few comparisons of different persons to resolve a false match rate of `MAX_FMR`.
     """
-    tally = tally_pairs(vectors, person)
-    curve, impostors = _curve(tally), tally.impostor_trials
-    own = {
-        rate: float(curve.thresholds[at_fmr(curve, rate, impostors)])
-        for rate in sorted({*DECADES, *(rate for rate, _ in pack.points)}, reverse=True)
-        if expected_errors(rate, impostors) >= RESOLVED_ERRORS
-    }
-    if not own:
-        raise ValueError("too few comparisons of different persons")
-    combined = combine(pack, own)
-    logistic = logistic_of(vectors, person, tally)
+    tally = count_pair_scores(vectors, person)
+    curve, impostors = _compute_curve(tally), tally.impostor_trials
+    combined = combine_thresholds(pack, own := _measure_thresholds(curve, impostors, pack))
+    logistic = fit_logistic_to_pairs(vectors, person, tally)
     calibration = Calibration(
         points=combined,
         margin=pack.margin,
-        source=_source(described, pack, own, combined, fitted=logistic is not None),
+        source=_format_source(description, pack, own, combined, fitted=logistic is not None),
         logistic=logistic or pack.logistic,
     )
-    now = threshold_for(policies[0], current, gallery_size)
-    wanted = threshold_for(policies[1], calibration, gallery_size)
-    stated = [*combined, (calibration.fmr_at(now.cosine), now.cosine), (wanted.fmr, wanted.cosine)]
-    naming = max(pack.points[-1][1], _at(curve, MOST_ALIKE_PAIRS, impostors))
-    accepted = accepted_by_person(
-        vectors, person, np.array([limit for _, limit in stated]), persons=int(person[-1]) + 1, name_from=naming
+    current_threshold = compute_threshold(policies[0], current, gallery_size)
+    target_threshold = compute_threshold(policies[1], calibration, gallery_size)
+    stated = [
+        *combined,
+        (calibration.get_fmr(current_threshold.cosine), current_threshold.cosine),
+        (target_threshold.fmr, target_threshold.cosine),
+    ]
+    report_from = max(pack.points[-1][1], _find_threshold(curve, MAX_SIMILAR_PAIRS, impostors))
+    accepted = count_accepted_by_person(
+        vectors, person, np.array([limit for _, limit in stated]), persons=int(person[-1]) + 1, report_from=report_from
     )
-    points = [_point(at, *both, accepted, person, gallery_size, min(own)) for at, both in enumerate(stated)]
-    return Measured(
+    points = [
+        _build_operating_point(index, *point, accepted, person, gallery_size, min(own))
+        for index, point in enumerate(stated)
+    ]
+    return GalleryMeasurement(
         genuine=tally.genuine_trials,
         genuine_persons=int((accepted.genuine_trials > 0).sum()),
         impostor=impostors,
         points=tuple(points[:-2]),
         current=points[-2],
         proposed=points[-1],
-        beyond_measurement=wanted.beyond_measurement,
-        alike=_persons_alike(accepted, person),
+        beyond_measurement=target_threshold.beyond_measurement,
+        similar_pairs=_list_similar_persons(accepted, person),
         calibration=calibration,
     )
 
 
-def combine(pack: Calibration, own: dict[float, float]) -> tuple[tuple[float, float], ...]:
-    """Return the points of a calibration: own thresholds, then the pack's for rates stricter than all of them.
+def _measure_thresholds(curve: RocCurve, impostors: int, pack: Calibration) -> dict[float, float]:
+    """Return the threshold of each false match rate that the comparisons resolve, highest rate first.
+
+    Raises:
+        ValueError: They resolve none.
+    """
+    own = {
+        rate: float(curve.thresholds[find_position_at_fmr(curve, rate, impostors)])
+        for rate in sorted({*FMR_DECADES, *(rate for rate, _ in pack.points)}, reverse=True)
+        if compute_expected_errors(rate, impostors) >= RESOLVED_ERRORS
+    }
+    if not own:
+        raise ValueError("too few comparisons of different persons")
+    return own
+
+
+def combine_thresholds(pack: Calibration, own: dict[float, float]) -> tuple[tuple[float, float], ...]:
+    """Return the points of a calibration: the measured ones, then the pack's at stricter rates.
 
     Args:
         pack: The pack's calibration.
-        own: Thresholds by false match rate, of every rate that is resolved; at least one.
+        own: Measured thresholds by false match rate, of every rate that is resolved; at least one.
     """
     strictest = min(own)
-    measured = [(rate, min(HIGHEST, own[rate])) for rate in sorted(own, reverse=True)]
-    raised = max(0.0, measured[-1][1] - pack.threshold_at(strictest))
+    measured = [(rate, min(MAX_COSINE, own[rate])) for rate in sorted(own, reverse=True)]
+    raised = max(0.0, measured[-1][1] - pack.get_threshold(strictest))
     return (
         *measured,
-        *((rate, min(HIGHEST, threshold + raised)) for rate, threshold in pack.points if rate < strictest),
+        *((rate, min(MAX_COSINE, threshold + raised)) for rate, threshold in pack.points if rate < strictest),
     )
 
 
-def _curve(tally: Tally) -> Curve:
-    # A gallery with one face a person has no comparison of one person: one that fails stands in, and is not read.
-    return curve_of(tally if tally.genuine_trials else replace(tally, genuine_missed=1))
+def _compute_curve(tally: ScoreHistogram) -> RocCurve:
+    # With one face per person there are no genuine comparisons: a missed one stands in, and its rate is not read.
+    return compute_roc_curve(tally if tally.genuine_trials else replace(tally, genuine_missed=1))
 
 
-def _at(curve: Curve, matches: int, impostors: int) -> float:
-    return float(curve.thresholds[at_fmr(curve, matches / impostors, impostors)])
+def _find_threshold(curve: RocCurve, matches: int, impostors: int) -> float:
+    return float(curve.thresholds[find_position_at_fmr(curve, matches / impostors, impostors)])
 
 
-def _point(
-    at: int,
+def _build_operating_point(
+    index: int,
     stated: float,
     threshold: float,
-    accepted: Accepted,
+    accepted: AcceptedCounts,
     person: Indices,
     gallery_size: int,
     strictest: float,
-) -> OwnPoint:
+) -> OperatingPoint:
     impostors = int(accepted.impostor_trials.sum()) // 2
     own = accepted.genuine_trials
-    found = accepted.nearest >= threshold
-    expected = expected_errors(stated, impostors)
-    return OwnPoint(
+    found = accepted.nearest_cosines >= threshold
+    expected = compute_expected_errors(stated, impostors)
+    return OperatingPoint(
         threshold=threshold,
         stated_fmr=stated,
         origin="own" if stated >= strictest else "pack",
         expected_errors=expected,
         resolved=expected >= RESOLVED_ERRORS,
-        fmr=clustered(accepted.impostor[at], accepted.impostor_trials, order=2),
-        fnmr=clustered(own - accepted.genuine[at], own) if own.any() else None,
-        expected_fpir=fpir_for_fmr(stated, gallery_size),
-        measured_fpir=clustered(np.bincount(person, weights=found), np.bincount(person)),
+        fmr=compute_clustered_rate(accepted.impostor[index], accepted.impostor_trials, order=2),
+        fnmr=compute_clustered_rate(own - accepted.genuine[index], own) if own.any() else None,
+        expected_fpir=compute_fpir(stated, gallery_size),
+        measured_fpir=compute_clustered_rate(np.bincount(person, weights=found), np.bincount(person)),
     )
 
 
-def _persons_alike(accepted: Accepted, person: Indices) -> tuple[tuple[int, int, float], ...]:
+def _list_similar_persons(accepted: AcceptedCounts, person: Indices) -> tuple[tuple[int, int, float], ...]:
     best: dict[tuple[int, int], float] = {}
-    for one, two, cosine in accepted.closest:  # best first
+    for one, two, cosine in accepted.closest_impostors:  # best first
         best.setdefault((int(person[one]), int(person[two])), cosine)
-    return tuple((*pair, cosine) for pair, cosine in list(best.items())[:MOST_SUSPICIOUS])
+    return tuple((*pair, cosine) for pair, cosine in list(best.items())[:MAX_SUSPICIOUS_PAIRS])
 
 
-def _source(
-    described: str,
+def _format_source(
+    description: str,
     pack: Calibration,
     own: dict[float, float],
     combined: tuple[tuple[float, float], ...],
@@ -213,9 +237,9 @@ def _source(
     fitted: bool,
 ) -> str:
     strictest = min(own)
-    parts = [f"{described}; thresholds down to FMR {strictest:g} from there"]
+    parts = [f"{description}; thresholds down to FMR {strictest:g} from there"]
     if combined[-1][0] < strictest:
-        raised = max(0.0, own[strictest] - pack.threshold_at(strictest))
+        raised = max(0.0, own[strictest] - pack.get_threshold(strictest))
         parts.append(f"stricter ones from the pack, raised by {raised:.4f}")
     parts.append("probability " + ("from there" if fitted else "from the pack"))
     return "; ".join(parts) + f". Pack: {pack.source}"

@@ -1,1 +1,1 @@
-"""Enrolment: from photos or vectors to the templates of a person, under a consent."""
+"""Enrolment of persons from photos or vectors, under a consent."""

@@ -1,4 +1,4 @@
-"""Which photos may be enrolled: every photo of a registration judged on its own, with reasons."""
+"""Screening of photos for enrolment: each photo of a registration is accepted, or rejected with reasons."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Analysis, DescribedFace, LivenessMode, LivenessReason, QualityRule
-from vultus.domain.decision import quality_faults
+from vultus.domain.decision import find_quality_faults
 from vultus.errors import ErrorKind, VultusError
-from vultus.services.photo_analysis import Images, Photo, pick_face, rejected, same_face
+from vultus.services.photo_analysis import Photo, PhotoAnalyzer, find_attack, find_matching_face, pick_face
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from vultus.domain import Quality
     from vultus.models.pipeline import FacePipeline
 
-SIDE_BY_SIDE = 8
-"""Photos of one registration in the line at the same time."""
+MAX_CONCURRENT_PHOTOS = 8
+"""Photos of one registration queued concurrently."""
 
-NOT_THE_PHOTOS_FAULT = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
+SERVER_FAULT_KINDS = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
 
-ATTACKS: dict[str, str] = {
+ATTACK_DETAILS: dict[str, str] = {
     LivenessReason.SPOOF: "the face looks like a picture of one; take the photo of the person",
     LivenessReason.FACE_TOO_SMALL: "the face is too small to say whether it is live",
     LivenessReason.CROP_PAST_PHOTO: "too little is seen around the face to say whether it is live; step back",
@@ -30,11 +30,11 @@ ATTACKS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedFace:
+class AcceptedFace:
     """A face good enough to be enrolled, and the photo, counted from 0, it came from.
 
     Attributes:
-        second: The same face as the pipeline of a second contract describes it; None without one, or if it sees none.
+        second: The same face as analyzed for a second embedding space; None without one, or if it was not detected.
     """
 
     photo: int
@@ -46,7 +46,7 @@ class JudgedFace:
 
 @dataclass(frozen=True, slots=True)
 class RejectedPhoto:
-    """Why a photo was not enrolled: stable codes, a sentence for people, facts for machines."""
+    """A rejected photo: stable reason codes, a sentence for people, and facts for programs."""
 
     photo: int
     filename: str | None
@@ -55,88 +55,90 @@ class RejectedPhoto:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-async def judge_photos(
-    images: Images,
+async def screen_photos(
+    analyzer: PhotoAnalyzer,
     photos: Sequence[Photo],
     pipeline: FacePipeline,
     *,
     rule: QualityRule,
     largest: bool,
-    second: FacePipeline | None = None,
+    second_pipeline: FacePipeline | None = None,
     crops: bool = False,
     liveness: LivenessMode = LivenessMode.OFF,
-) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
-    """Analyse photos side by side and keep those that show one face that reaches the rule.
+) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
+    """Analyze photos concurrently; return the accepted faces and the rejected photos, each in the order of the photos.
 
     Args:
-        images: Describes them.
-        photos: To be judged.
-        pipeline: Judges them.
-        rule: What a face must reach.
+        analyzer: Analyzes the photos.
+        photos: The photos to screen.
+        pipeline: The pipeline of the active embedding space.
+        rule: The quality rule that a face must meet.
         largest: Take the largest face of a photo that shows several.
-        second: Another pipeline to describe accepted faces by too.
-        crops: Whether faces are described with a crop.
-        liveness: What is done about presentation attacks.
+        second_pipeline: The pipeline of a second embedding space for accepted faces.
+        crops: Whether to cut crops of the faces.
+        liveness: Liveness mode; if required, attacks are rejected.
 
     Raises:
-        OverloadedError: The networks could not take all photos; nothing was decided about any.
+        OverloadedError: The admission queue could not take all photos; none was screened.
     """
-    # One registration must not fill the line by itself, however short that is.
-    turns = asyncio.Semaphore(SIDE_BY_SIDE)
+    # One registration must not fill the admission queue by itself, however short that is.
+    concurrency_limit = asyncio.Semaphore(MAX_CONCURRENT_PHOTOS)
 
-    async def judge(at: int, photo: Photo) -> JudgedFace | RejectedPhoto:
-        async with turns:
-            return await judged(at, photo)
+    async def run_in_turn(index: int, photo: Photo) -> AcceptedFace | RejectedPhoto:
+        async with concurrency_limit:
+            return await screen_photo(index, photo)
 
-    async def judged(at: int, photo: Photo) -> JudgedFace | RejectedPhoto:
+    async def screen_photo(index: int, photo: Photo) -> AcceptedFace | RejectedPhoto:
         try:
-            analysis: Analysis | VultusError = await images.analyze(photo, pipeline, crops=crops, liveness=liveness)
+            analysis: Analysis | VultusError = await analyzer.analyze_photo(
+                photo, pipeline, crops=crops, liveness=liveness
+            )
         except VultusError as error:
-            if error.kind in NOT_THE_PHOTOS_FAULT:
+            if error.kind in SERVER_FAULT_KINDS:
                 raise
             analysis = error
-        verdict = _judge(at, photo.filename, analysis, rule, liveness, largest=largest)
-        if second is None or isinstance(verdict, RejectedPhoto):
-            return verdict
-        again = await images.analyze(photo, second)
-        return replace(verdict, second=same_face(again.faces, verdict.face.face.box))
+        outcome = _apply_rules(index, photo.filename, analysis, rule, liveness, largest=largest)
+        if second_pipeline is None or isinstance(outcome, RejectedPhoto):
+            return outcome
+        again = await analyzer.analyze_photo(photo, second_pipeline)
+        return replace(outcome, second=find_matching_face(again.faces, outcome.face.face.box))
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(judge(at, photo)) for at, photo in enumerate(photos)]
+            tasks = [group.create_task(run_in_turn(index, photo)) for index, photo in enumerate(photos)]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    verdicts = [task.result() for task in tasks]
+    outcomes = [task.result() for task in tasks]
     return (
-        [verdict for verdict in verdicts if isinstance(verdict, JudgedFace)],
-        [verdict for verdict in verdicts if isinstance(verdict, RejectedPhoto)],
+        [outcome for outcome in outcomes if isinstance(outcome, AcceptedFace)],
+        [outcome for outcome in outcomes if isinstance(outcome, RejectedPhoto)],
     )
 
 
-def _judge(
-    at: int,
+def _apply_rules(
+    index: int,
     filename: str | None,
     outcome: Analysis | VultusError,
     rule: QualityRule,
     liveness: LivenessMode,
     *,
     largest: bool,
-) -> JudgedFace | RejectedPhoto:
+) -> AcceptedFace | RejectedPhoto:
     try:
         if isinstance(outcome, VultusError):
             raise outcome
         face = pick_face(outcome, largest=largest)
     except VultusError as error:
-        return RejectedPhoto(at, filename, (error.code,), error.detail, error.facts)
-    if attack := rejected(face, liveness):
-        return RejectedPhoto(at, filename, ("not_live", attack), ATTACKS[attack])
-    if faults := quality_faults(face.quality, face.face.score, rule):
-        detail = "; ".join(_explain(fault, face.quality, face.face.score, rule) for fault in faults)
-        return RejectedPhoto(at, filename, faults, detail)
-    return JudgedFace(at, filename, outcome.sha256, face)
+        return RejectedPhoto(index, filename, (error.code,), error.detail, error.facts)
+    if attack := find_attack(face, liveness):
+        return RejectedPhoto(index, filename, ("not_live", attack), ATTACK_DETAILS[attack])
+    if faults := find_quality_faults(face.quality, face.face.score, rule):
+        detail = "; ".join(_format_fault(fault, face.quality, face.face.score, rule) for fault in faults)
+        return RejectedPhoto(index, filename, faults, detail)
+    return AcceptedFace(index, filename, outcome.sha256, face)
 
 
-def _explain(fault: str, quality: Quality, score: float, rule: QualityRule) -> str:
+def _format_fault(fault: str, quality: Quality, score: float, rule: QualityRule) -> str:
     return {
         "low_detection_score": f"the detector is only {score:.2f} sure of the face; {rule.min_score:.2f} is needed",
         "too_small": f"the face is {quality.size_px:.0f} px wide; {rule.min_size_px:.0f} px are needed",

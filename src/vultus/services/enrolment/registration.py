@@ -1,4 +1,4 @@
-"""Registering a person: consent first, every photo judged on its own, all of what is accepted or nothing."""
+"""Registration of a person: consent first, each photo screened, all accepted faces stored together or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uuid import UUID
 import numpy as np
 
 from vultus.domain import (
-    Actor,
     Candidate,
     Collection,
     Consent,
@@ -19,9 +18,11 @@ from vultus.domain import (
     Fusion,
     Liveness,
     LivenessMode,
+    Permission,
     Person,
+    Principal,
 )
-from vultus.domain.decision import lookalike_threshold
+from vultus.domain.decision import compute_lookalike_threshold
 from vultus.errors import (
     ConsentRequiredError,
     IdempotencyInFlightError,
@@ -29,39 +30,42 @@ from vultus.errors import (
     InvalidInputError,
     NoPhotoAcceptedError,
 )
-from vultus.services.collections import calibration_of, check_written, find_collection, under_contract
-from vultus.services.enrolment.photo_screening import JudgedFace, RejectedPhoto, judge_photos
-from vultus.services.enrolment.templates import enrol
-from vultus.services.people.consents import ConsentGrant, add_consent, live_consent
-from vultus.services.people.erasure import open_for_writing
+from vultus.services.collections import (
+    ensure_same_write_spaces,
+    get_calibration,
+    retry_if_collection_changed,
+)
+from vultus.services.enrolment.photo_screening import AcceptedFace, RejectedPhoto, screen_photos
+from vultus.services.enrolment.templates import enrol_faces
+from vultus.services.people.consents import ConsentGrant, add_consent, get_live_consent
 from vultus.services.photo_analysis import Photo
-from vultus.services.search.request import Query, ways
+from vultus.services.search.request import SearchQuery, get_search_method
 from vultus.utils import timing
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database, Work
-    from vultus.models.pipelines import Pipelines
+    from vultus.db.database import Database, UnitOfWork
+    from vultus.models.pipelines import PipelineRegistry
     from vultus.services.crop_vault import CropVault
-    from vultus.services.photo_analysis import Images
+    from vultus.services.photo_analysis import PhotoAnalyzer
     from vultus.services.search.search import Searcher
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRequest:
-    """Whom to register, from what, and with which consent.
+    """A person to register, with photos and a consent.
 
     Attributes:
         collection: Id or name.
         photos: At least one.
         person_id: Add to this person; else
-        external_id: finds the person or names a new one; else a new person is made.
-        name: For people to read; need not be unique.
+        external_id: finds the person, or is given to a new one; else a new person is created.
+        name: Display name; need not be unique.
         metadata: Any JSON object; replaces the person's.
         consent: A new consent, or
-        consent_id: a live one the person gave before.
+        consent_id: a live one that the person gave before.
         largest_face: Take the largest face of a photo that shows several.
-        allow_lookalike: Enrol even if somebody else in the collection looks the same (twins, checked by a human).
-        liveness: What is done about presentation attacks, beyond the collection's policy.
+        allow_lookalike: Enrol even if another person in the collection looks the same (twins, checked by a human).
+        liveness: Liveness mode, if stricter than the collection's policy.
     """
 
     collection: str
@@ -78,8 +82,8 @@ class RegistrationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptedFace:
-    """An enrolled face and the photo, counted from 0, it came from."""
+class RegisteredFace:
+    """An enrolled face and its photo, counted from 0."""
 
     photo: int
     filename: str | None
@@ -88,37 +92,37 @@ class AcceptedFace:
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """The outcome of a registration that stored at least one face; `created` when the person is new."""
+class RegistrationResult:
+    """Result of a registration that stored at least one face; `created` if the person is new."""
 
     collection: Collection
     person: Person
     created: bool
     consent: Consent
-    accepted: tuple[AcceptedFace, ...]
+    accepted: tuple[RegisteredFace, ...]
     rejected: tuple[RejectedPhoto, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
-    """Makes a registration happen at most once.
+class IdempotencyContext:
+    """What makes a registration idempotent.
 
     Attributes:
-        api_key_id: Whose key; two callers may use the same word.
+        api_key_id: The caller's API key; different callers may use the same Idempotency-Key.
         key: The Idempotency-Key.
-        request_sha256: Digest of everything that was asked.
-        encode: The answer as it will be replayed.
+        request_sha256: Digest of the whole request.
+        encode: Returns the response body to store for replays.
     """
 
     api_key_id: str
     key: str
     request_sha256: bytes
-    encode: Callable[[Registered], dict[str, Any]]
+    encode: Callable[[RegistrationResult], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """The stored answer to an earlier identical request."""
+class ReplayedResponse:
+    """The stored response to an earlier identical request."""
 
     body: dict[str, Any]
 
@@ -129,173 +133,177 @@ class Registrar:
     def __init__(
         self,
         database: Database,
-        images: Images,
-        pipelines: Pipelines,
+        analyzer: PhotoAnalyzer,
+        pipelines: PipelineRegistry,
         searcher: Searcher,
         vault: CropVault,
         *,
         max_photos: int,
     ) -> None:
         self._database = database
-        self._images = images
+        self._analyzer = analyzer
         self._pipelines = pipelines
         self._searcher = searcher
         self._vault = vault
         self._max_photos = max_photos
 
-    async def register(self, request: RegistrationRequest, *, actor: Actor) -> Registered:
+    async def register(self, principal: Principal, request: RegistrationRequest) -> RegistrationResult:
         """Enrol the usable faces of the photos for one person.
 
-        What can be refused without the networks is refused first; the networks run outside any transaction; then one
-        transaction checks for lookalikes and writes person, consent, faces and audit.
+        Checks that do not need the networks come first; the networks run outside any transaction; then one transaction
+        checks for lookalikes and writes person, consent, faces and audit entry.
 
         Raises:
             ConsentRequiredError: Neither a consent nor a live consent's id was given.
-            NoPhotoAcceptedError: No photo could be enrolled; its `rejected` fact says why for each.
+            NoPhotoAcceptedError: No photo could be enrolled; its `rejected` fact gives the reasons for each.
             NotFoundError: The collection, person or consent does not exist.
         """
 
-        async def attempt(home: Collection) -> Registered:
-            judged, rejected = await self._judge(home, request)
-            async with self._database.work() as work:
-                return await self._write(work, home, request, judged, rejected, actor)
+        async def run_attempt(collection: Collection) -> RegistrationResult:
+            accepted, rejected = await self._screen_photos(collection, request)
+            async with self._database.transaction() as work:
+                return await self._write_registration(principal, work, collection, request, accepted, rejected)
 
-        return await under_contract(await self._home(request), attempt)
+        return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
 
-    async def register_once(self, request: RegistrationRequest, once: Once, *, actor: Actor) -> Registered | Replayed:
-        """Register as `register` does, or replay the answer of an earlier identical request.
+    async def register_once(
+        self, principal: Principal, request: RegistrationRequest, idempotency: IdempotencyContext
+    ) -> RegistrationResult | ReplayedResponse:
+        """Register as `register` does, or return the stored response to an earlier identical request.
 
-        The answer is stored in the transaction that writes the person: there is never one without the other.
+        The response is stored in the transaction that writes the person, so that neither exists without the other.
 
         Raises:
             IdempotencyMismatchError: The key was used with another request.
             IdempotencyInFlightError: The key's first request is still running.
         """
-        async with self._database.work(read_only=True) as work:
-            if stored := await _replay(work, once):
+        async with self._database.transaction(read_only=True) as work:
+            if stored := await _find_replay(work, idempotency):
                 return stored
 
-        async def attempt(home: Collection) -> Registered | Replayed:
-            judged, rejected = await self._judge(home, request)
-            async with self._database.work() as work:
-                if not await work.idempotency.try_lock(once.api_key_id, once.key):
+        async def run_attempt(collection: Collection) -> RegistrationResult | ReplayedResponse:
+            accepted, rejected = await self._screen_photos(collection, request)
+            async with self._database.transaction() as work:
+                if not await work.idempotency.try_lock_key(idempotency.api_key_id, idempotency.key):
                     raise IdempotencyInFlightError("The first request with this Idempotency-Key is still running.")
-                if stored := await _replay(work, once):
+                if stored := await _find_replay(work, idempotency):
                     return stored
-                done = await self._write(work, home, request, judged, rejected, actor)
-                await work.idempotency.add(
-                    api_key_id=once.api_key_id,
-                    key=once.key,
-                    request_sha256=once.request_sha256,
+                result = await self._write_registration(principal, work, collection, request, accepted, rejected)
+                await work.idempotency.add_response(
+                    api_key_id=idempotency.api_key_id,
+                    key=idempotency.key,
+                    request_sha256=idempotency.request_sha256,
                     status=201,
-                    body=once.encode(done),
-                    person_id=done.person.id,
+                    body=idempotency.encode(result),
+                    person_id=result.person.id,
                 )
-            return done
+            return result
 
-        return await under_contract(await self._home(request), attempt)
+        return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
 
-    async def _home(self, request: RegistrationRequest) -> Collection:
-        """Return where to register, having refused what can be refused without the networks."""
-        _check(request, self._max_photos)
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, request.collection)
-            person = await _existing(work, home, request)
+    async def _get_checked_collection(self, principal: Principal, request: RegistrationRequest) -> Collection:
+        """Return the collection of a request, after all checks that do not need the networks."""
+        _check_request(request, self._max_photos)
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(request.collection, principal, Permission.ENROL)
+            person = await _find_person(work, collection, request)
             if request.consent_id:
-                await live_consent(work, home, person, request.consent_id)
-        return home
+                await get_live_consent(work, collection, person, request.consent_id)
+        return collection
 
-    async def _judge(
-        self, home: Collection, request: RegistrationRequest
-    ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
-        return await judge_photos(
-            self._images,
+    async def _screen_photos(
+        self, collection: Collection, request: RegistrationRequest
+    ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
+        return await screen_photos(
+            self._analyzer,
             request.photos,
-            self._pipelines.of(home.contract_id),
-            rule=home.policy.enrol,
+            self._pipelines.get_pipeline_for_space(collection.space_id),
+            rule=collection.policy.enrol,
             largest=request.largest_face,
-            second=self._pipelines.of(home.second_contract_id) if home.second_contract_id else None,
-            crops=home.policy.keep_crops,
-            liveness=home.policy.liveness.at_least(request.liveness),
+            second_pipeline=self._pipelines.get_pipeline_for_space(collection.second_space_id)
+            if collection.second_space_id
+            else None,
+            crops=collection.policy.keep_crops,
+            liveness=collection.policy.liveness.get_stricter_mode(request.liveness),
         )
 
-    async def _write(
+    async def _write_registration(
         self,
-        work: Work,
-        home: Collection,
+        principal: Principal,
+        work: UnitOfWork,
+        collection: Collection,
         request: RegistrationRequest,
-        judged: list[JudgedFace],
+        screened: list[AcceptedFace],
         rejected: list[RejectedPhoto],
-        actor: Actor,
-    ) -> Registered:
-        # One writer a collection at a time: two requests must not both find the same new face unknown.
-        now = await open_for_writing(work, str(home.id))
-        check_written(home, now, home.policy.liveness.at_least(request.liveness))
-        home = now
-        existing = await _existing(work, home, request)
-        judged, doubles = await self._without_doubles(work, home, request, existing, judged)
-        rejected = sorted([*rejected, *doubles], key=lambda photo: photo.photo)
-        if not judged:
-            raise _nothing_accepted(rejected)
-        person = await _write_person(work, home, request, existing)
+    ) -> RegistrationResult:
+        # Writers of one collection are serialized: two requests must not both miss the other as a lookalike.
+        current = await work.open(str(collection.id), principal, Permission.ENROL)
+        ensure_same_write_spaces(collection, current, collection.policy.liveness.get_stricter_mode(request.liveness))
+        collection = current
+        existing = await _find_person(work, collection, request)
+        screened, duplicates = await self._reject_duplicates(work, collection, request, existing, screened)
+        rejected = sorted([*rejected, *duplicates], key=lambda photo: photo.photo)
+        if not screened:
+            raise _build_rejection_error(rejected)
+        person = await _write_person(work, collection, request, existing)
         if request.consent:
-            consent = await add_consent(work, home, person.id, request.consent)
+            consent = await add_consent(work, collection, person.id, request.consent)
         else:
-            consent = await live_consent(work, home, person, request.consent_id)
-        faces = await enrol(work, home, consent, judged, self._vault)
-        await work.audit.add(
-            actor,
+            consent = await get_live_consent(work, collection, person, request.consent_id)
+        faces = await enrol_faces(work, collection, consent, screened, self._vault)
+        await work.audit.add_entry(
+            principal,
             "faces.added" if existing else "person.registered",
-            collection_id=home.id,
+            collection_id=collection.id,
             person_id=person.id,
             object_id=consent.id,
             detail={"faces": len(faces), "rejected": len(rejected)},
         )
         accepted = tuple(
-            AcceptedFace(judgement.photo, judgement.filename, face, judgement.face.liveness)
-            for judgement, face in zip(judged, faces, strict=True)
+            RegisteredFace(source.photo, source.filename, face, source.face.liveness)
+            for source, face in zip(screened, faces, strict=True)
         )
-        return Registered(home, person, existing is None, consent, accepted, tuple(rejected))
+        return RegistrationResult(collection, person, existing is None, consent, accepted, tuple(rejected))
 
-    async def _without_doubles(
+    async def _reject_duplicates(
         self,
-        work: Work,
-        home: Collection,
+        work: UnitOfWork,
+        collection: Collection,
         request: RegistrationRequest,
         person: Person | None,
-        judged: list[JudgedFace],
-    ) -> tuple[list[JudgedFace], list[RejectedPhoto]]:
-        """Part with photos the person already has and with faces that are enrolled as somebody else."""
-        known = await work.faces.sources_of(home.id, person.id) if person else frozenset()
-        once = {face.sha256: face for face in reversed(judged) if face.sha256 not in known}
-        fresh = [face for face in judged if once.get(face.sha256) is face]
-        rejected = [_duplicate(face) for face in judged if once.get(face.sha256) is not face]
+        accepted: list[AcceptedFace],
+    ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
+        """Separate photos that the person already has, and faces that are enrolled as another person."""
+        known = await work.faces.list_photo_digests(collection.id, person.id) if person else frozenset()
+        first = {face.sha256: face for face in reversed(accepted) if face.sha256 not in known}
+        fresh = [face for face in accepted if first.get(face.sha256) is face]
+        rejected = [_build_duplicate_rejection(face) for face in accepted if first.get(face.sha256) is not face]
         if not fresh or request.allow_lookalike:
             return fresh, rejected
-        calibration = calibration_of(home, self._pipelines.of(home.contract_id))
-        query = Query(
-            collection_id=home.id,
-            contract_id=home.contract_id,
-            probes=_vectors(fresh),
+        calibration = get_calibration(collection, self._pipelines.get_pipeline_for_space(collection.space_id))
+        query = SearchQuery(
+            collection_id=collection.id,
+            space_id=collection.space_id,
+            probes=_get_vectors(fresh),
             limit=1,
             fusion=Fusion.BEST,
-            needed=lambda size: (lookalike_threshold(home.policy, calibration, size), 0.0),
-            **ways(home, home.contract_id),
+            get_floor=lambda size: (compute_lookalike_threshold(collection.policy, calibration, size), 0.0),
+            **get_search_method(collection, collection.space_id),
         )
-        with timing.stage("search"):
+        with timing.measure_stage("search"):
             found = await self._searcher.search(work, query)
-        kept: list[JudgedFace] = []
+        kept: list[AcceptedFace] = []
         for face, result in zip(fresh, found, strict=True):
-            limit = lookalike_threshold(home.policy, calibration, result.gallery_size)
+            limit = compute_lookalike_threshold(collection.policy, calibration, result.gallery_size)
             best = next((one for one in result.candidates if one.similarity >= limit), None)
             if best is None or (person is not None and best.person_id == person.id):
                 kept.append(face)
             else:
-                rejected.append(_lookalike(face, best, limit))
+                rejected.append(_build_lookalike_rejection(face, best, limit))
         return kept, rejected
 
 
-def _check(request: RegistrationRequest, max_photos: int) -> None:
+def _check_request(request: RegistrationRequest, max_photos: int) -> None:
     if request.consent is None and request.consent_id is None:
         raise ConsentRequiredError(
             "Registering a face needs the person's consent: give its purpose and who recorded it, or the id of a "
@@ -311,45 +319,47 @@ def _check(request: RegistrationRequest, max_photos: int) -> None:
         raise InvalidInputError(f"Send 1 to {max_photos} photos; {len(request.photos)} were sent.")
 
 
-async def _existing(work: Work, home: Collection, request: RegistrationRequest) -> Person | None:
+async def _find_person(work: UnitOfWork, collection: Collection, request: RegistrationRequest) -> Person | None:
     if request.person_id is not None:
-        return await work.persons.get(home.id, request.person_id)
+        return await work.persons.get_person(collection.id, request.person_id)
     if request.external_id is not None:
-        return await work.persons.by_external_id(home.id, request.external_id)
+        return await work.persons.find_person_by_external_id(collection.id, request.external_id)
     return None
 
 
-async def _write_person(work: Work, home: Collection, request: RegistrationRequest, existing: Person | None) -> Person:
+async def _write_person(
+    work: UnitOfWork, collection: Collection, request: RegistrationRequest, existing: Person | None
+) -> Person:
     if existing is None:
-        return await work.persons.add(
-            home.id, external_id=request.external_id, name=request.name, metadata=request.metadata or {}
+        return await work.persons.add_person(
+            collection.id, external_id=request.external_id, name=request.name, metadata=request.metadata or {}
         )
     given = {"name": request.name, "metadata": request.metadata}
     changes = {field: value for field, value in given.items() if value is not None}
-    return await work.persons.change(home.id, existing.id, **changes) if changes else existing
+    return await work.persons.update_person(collection.id, existing.id, **changes) if changes else existing
 
 
-async def _replay(work: Work, once: Once) -> Replayed | None:
-    stored = await work.idempotency.find(once.api_key_id, once.key)
+async def _find_replay(work: UnitOfWork, idempotency: IdempotencyContext) -> ReplayedResponse | None:
+    stored = await work.idempotency.find_response(idempotency.api_key_id, idempotency.key)
     if stored is None:
         return None
-    if stored.request_sha256 != once.request_sha256:
+    if stored.request_sha256 != idempotency.request_sha256:
         raise IdempotencyMismatchError(
             "This Idempotency-Key was used before with another request; use a new key for a new request."
         )
-    return Replayed(stored.body)
+    return ReplayedResponse(stored.body)
 
 
-def _vectors(judged: list[JudgedFace]) -> FloatArray:
-    return np.stack([face.face.vector for face in judged])
+def _get_vectors(accepted: list[AcceptedFace]) -> FloatArray:
+    return np.stack([face.face.vector for face in accepted])
 
 
-def _duplicate(face: JudgedFace) -> RejectedPhoto:
+def _build_duplicate_rejection(face: AcceptedFace) -> RejectedPhoto:
     detail = "the same photo is already enrolled for this person, or was sent twice"
     return RejectedPhoto(face.photo, face.filename, ("duplicate_photo",), detail)
 
 
-def _lookalike(face: JudgedFace, other: Candidate, limit: float) -> RejectedPhoto:
+def _build_lookalike_rejection(face: AcceptedFace, other: Candidate, limit: float) -> RejectedPhoto:
     return RejectedPhoto(
         face.photo,
         face.filename,
@@ -364,7 +374,7 @@ def _lookalike(face: JudgedFace, other: Candidate, limit: float) -> RejectedPhot
     )
 
 
-def _nothing_accepted(rejected: list[RejectedPhoto]) -> NoPhotoAcceptedError:
+def _build_rejection_error(rejected: list[RejectedPhoto]) -> NoPhotoAcceptedError:
     return NoPhotoAcceptedError(
         "No photo could be enrolled, so nothing was stored: "
         + "; ".join(f"photo {photo.photo + 1}: {photo.detail}" for photo in rejected),

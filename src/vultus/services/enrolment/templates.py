@@ -1,4 +1,4 @@
-"""Writing what a face becomes: a template of every contract its collection has, and a crop if it keeps them."""
+"""Storage of enrolled faces: a template per embedding space of the collection, and a crop if it keeps them."""
 
 from __future__ import annotations
 
@@ -10,57 +10,65 @@ from vultus.domain import NewFace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.db.database import Work
+    from vultus.db.database import UnitOfWork
     from vultus.domain import Collection, Consent, Face
     from vultus.services.crop_vault import CropVault
-    from vultus.services.enrolment.photo_screening import JudgedFace
+    from vultus.services.enrolment.photo_screening import AcceptedFace
 
 
-async def enrol(
-    work: Work, home: Collection, consent: Consent, judged: Sequence[JudgedFace], vault: CropVault
+async def enrol_faces(
+    work: UnitOfWork, collection: Collection, consent: Consent, accepted: Sequence[AcceptedFace], vault: CropVault
 ) -> tuple[Face, ...]:
-    """Enrol faces under a consent; return them in their order.
+    """Enrol faces under a consent; return them in the order given.
 
-    A face that the pipeline of the collection's second contract does not see has no template of it, and is recorded
-    as not carried over.
+    For a face that was not detected for the collection's second embedding space, a backfill failure is recorded in
+    place of the second template.
     """
-    templates = [_template(home, consent, face) for face in judged]
-    faces = await work.faces.add_many(templates)
-    if home.second_contract_id is not None:
-        faces = await _double(work, home.second_contract_id, templates, faces, judged)
-    if home.policy.keep_crops:
-        crops = [(face, one.face.crop) for face, one in zip(faces, judged, strict=True)]
-        await vault.keep(work, [(face, crop) for face, crop in crops if crop is not None], consent)
+    templates = [_build_template(collection, consent, face) for face in accepted]
+    faces = await work.faces.add_faces(templates)
+    if collection.second_space_id is not None:
+        faces = await _add_second_templates(work, collection.second_space_id, templates, faces, accepted)
+    if collection.policy.keep_crops:
+        crops = [(face, one.face.crop) for face, one in zip(faces, accepted, strict=True)]
+        await vault.save_crops(work, [(face, crop) for face, crop in crops if crop is not None], consent)
     return faces
 
 
-async def _double(
-    work: Work, second_id: str, templates: Sequence[NewFace], faces: Sequence[Face], judged: Sequence[JudgedFace]
+async def _add_second_templates(
+    work: UnitOfWork,
+    second_space_id: str,
+    templates: Sequence[NewFace],
+    faces: Sequence[Face],
+    accepted: Sequence[AcceptedFace],
 ) -> tuple[Face, ...]:
-    """Add the templates of the second contract, with the first one's quality, by which the photo was accepted."""
-    seen = [(template, one.second) for template, one in zip(templates, judged, strict=True)]
-    await work.faces.add_many(
-        [replace(template, contract_id=second_id, vector=face.vector) for template, face in seen if face is not None]
+    """Add templates in the second embedding space, with the quality by which the photos were accepted."""
+    pairs = [(template, one.second) for template, one in zip(templates, accepted, strict=True)]
+    await work.faces.add_faces(
+        [
+            replace(template, space_id=second_space_id, vector=face.vector)
+            for template, face in pairs
+            if face is not None
+        ]
     )
-    for template, face in seen:
+    for template, face in pairs:
         if face is None:
-            await work.carrying.fail(template.collection_id, template.id, second_id, "no_face")
-    doubled = {template.id for template, face in seen if face is not None}
+            await work.backfill.add_failure(template.collection_id, template.id, second_space_id, "no_face")
+    dual_written = {template.id for template, face in pairs if face is not None}
     return tuple(
-        replace(face, contracts=tuple(sorted((*face.contracts, second_id)))) if face.id in doubled else face
+        replace(face, contracts=tuple(sorted((*face.contracts, second_space_id)))) if face.id in dual_written else face
         for face in faces
     )
 
 
-def _template(home: Collection, consent: Consent, judged: JudgedFace) -> NewFace:
+def _build_template(collection: Collection, consent: Consent, accepted: AcceptedFace) -> NewFace:
     return NewFace(
-        collection_id=home.id,
+        collection_id=collection.id,
         person_id=consent.person_id,
         consent_id=consent.id,
         consent_expires_at=consent.expires_at,
-        contract_id=home.contract_id,
-        vector=judged.face.vector,
-        quality=judged.face.quality,
-        score=judged.face.face.score,
-        source_sha256=judged.sha256,
+        space_id=collection.space_id,
+        vector=accepted.face.vector,
+        quality=accepted.face.quality,
+        score=accepted.face.face.score,
+        source_sha256=accepted.sha256,
     )

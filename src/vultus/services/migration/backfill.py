@@ -1,7 +1,7 @@
-"""Carries faces to another contract: from retained crops in the background, or from photos supplied again.
+"""Backfill of templates: from retained crops in the background, or from resubmitted photos.
 
-What is left to do follows from the rows alone: a face without a template of a contract and without a recorded failure.
-A process that is killed at any moment leaves nothing half done, and the next one goes on.
+Pending work is derived from the rows alone: a face without a template in an embedding space and without a recorded
+failure. So a process can be killed at any moment, and the next one continues.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from vultus.domain import Permission
 from vultus.errors import (
     CropKeyError,
     InvalidInputError,
@@ -21,45 +22,44 @@ from vultus.errors import (
     PackNotLoadedError,
     VultusError,
 )
-from vultus.services.collections import find_collection
-from vultus.services.crop_vault import CropDamagedError, opened
-from vultus.services.enrolment.photo_screening import NOT_THE_PHOTOS_FAULT
-from vultus.services.migration.migration import under_way
-from vultus.services.photo_analysis import Photo, pick_face, same_face
+from vultus.services.crop_vault import CropDamagedError, open_stored_crop
+from vultus.services.enrolment.photo_screening import SERVER_FAULT_KINDS
+from vultus.services.migration.migration import get_active_migration
+from vultus.services.photo_analysis import Photo, find_matching_face, pick_face
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.db.database import Database
-    from vultus.domain import Collection, FloatArray, SealedCrop, Source
+    from vultus.domain import Collection, FaceSource, FloatArray, Principal, SealedCrop
     from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipelines import PipelineRegistry
     from vultus.models.workers.pool import AnalysisPool
     from vultus.services.crop_vault import CropKey, CropVault
-    from vultus.services.photo_analysis import Images
+    from vultus.services.photo_analysis import PhotoAnalyzer
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 30.0
-"""How long a collection waits for another worker when the one that carried its faces has died."""
+"""Time after which another worker can take over a collection whose worker has died."""
 
-BATCH = 200
-PATIENCE_S = 2.0
-"""Longest wait for an idle analysis thread; beyond it one face goes on among the requests."""
+BATCH_SIZE = 200
+IDLE_TIMEOUT_S = 2.0
+"""Longest wait for an idle analysis pool; after it, one face is analyzed alongside the requests."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """Why a face has no template: a stable word."""
+class BackfillFailure:
+    """Why a face has no template, as a stable code."""
 
     reason: str
 
 
-class Carrier:
-    """Describes retained crops by the network a collection moves to."""
+class BackfillWorker:
+    """Computes embeddings of retained crops in the target embedding space of a migration."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, pipelines: Pipelines, vault: CropVault) -> None:
+    def __init__(self, database: Database, pool: AnalysisPool, pipelines: PipelineRegistry, vault: CropVault) -> None:
         self._database = database
         self._pool = pool
         self._pipelines = pipelines
@@ -67,159 +67,164 @@ class Carrier:
         self._id = new_id()
 
     async def run(self) -> int:
-        """Carry what is left in every collection; return how many faces were.
+        """Backfill the pending faces of all collections; return the number of faces backfilled.
 
-        What fails in one collection is logged and does not keep the others waiting.
+        Errors in one collection are logged and do not delay the others.
         """
-        async with self._database.work(read_only=True) as work:
-            transitions = await work.transitions.all()
-        carried, no_key = 0, None
-        for collection_id in (transition.collection_id for transition in transitions):
+        async with self._database.transaction(read_only=True) as work:
+            migrations = await work.migrations.list_migrations()
+        backfilled, no_key = 0, None
+        for collection_id in (migration.collection_id for migration in migrations):
             try:
-                carried += await self.carry(collection_id)
+                backfilled += await self.backfill_collection(collection_id)
             except CropKeyError as error:
                 no_key = error
             except Exception as error:
-                log.error("faces of collection %s are not carried", collection_id, exc_info=error)
+                log.error("faces of collection %s are not backfilled", collection_id, exc_info=error)
         if no_key is not None:
-            log.error("retained crops wait to be opened: %s", no_key.detail)
-        return carried
+            log.error("retained crops cannot be opened: %s", no_key.detail)
+        return backfilled
 
-    async def carry(self, collection_id: UUID) -> int:
-        """Carry what is left in one collection, unless another worker does; return how many faces were.
+    async def backfill_collection(self, collection_id: UUID) -> int:
+        """Backfill the pending faces of a collection unless another worker does; return the number backfilled.
+
+        Both embedding spaces are completed: the second one for the cutover, the active one for a rollback.
 
         Raises:
-            CropKeyError: There are crops to open, and the key's file is missing or unusable.
+            CropKeyError: There are crops to open, and the key file is missing or unusable.
         """
-        if not await self._lease(collection_id):
+        if not await self._acquire_lease(collection_id):
             return 0
         try:
-            async with self._database.work(read_only=True) as work:
-                home = await work.collections.get(collection_id)
-                _, second = await under_way(work, home)
-            return sum([await self._toward(home, contract_id) for contract_id in (second, home.contract_id)])
+            async with self._database.transaction(read_only=True) as work:
+                collection = await work.collections.get_collection(collection_id)
+                _, second = await get_active_migration(work, collection)
+            return sum([await self._backfill_space(collection, space_id) for space_id in (second, collection.space_id)])
         except NotFoundError:  # finished or deleted meanwhile
             return 0
         finally:
-            async with self._database.work() as work:
-                await work.transitions.release(collection_id, self._id)
+            async with self._database.transaction() as work:
+                await work.migrations.release_lease(collection_id, self._id)
 
-    async def _lease(self, collection_id: UUID) -> bool:
-        async with self._database.work() as work:
-            return await work.transitions.lease(collection_id, self._id, LEASE_S)
+    async def _acquire_lease(self, collection_id: UUID) -> bool:
+        async with self._database.transaction() as work:
+            return await work.migrations.acquire_lease(collection_id, self._id, LEASE_S)
 
-    async def _toward(self, home: Collection, contract_id: str) -> int:
+    async def _backfill_space(self, collection: Collection, space_id: str) -> int:
         try:
-            pipeline = self._pipelines.of(contract_id)
+            pipeline = self._pipelines.get_pipeline_for_space(space_id)
         except PackNotLoadedError as error:
-            log.warning("faces are not carried: %s", error.detail)
+            log.warning("faces are not backfilled: %s", error.detail)
             return 0
-        async with self._database.work() as work:
-            await work.lock_collection(home.id)
-            await work.carrying.fail_without_crop(home.id, contract_id)
-        carried, after = 0, None
+        async with self._database.transaction() as work:
+            await work.lock_collection(collection.id)
+            await work.backfill.add_missing_crop_failures(collection.id, space_id)
+        backfilled, after = 0, None
         key: CropKey | None = None
-        while await self._lease(home.id):
-            async with self._database.work(read_only=True) as work:
-                faces = await work.carrying.pending(home.id, contract_id, after, BATCH)
+        while await self._acquire_lease(collection.id):
+            async with self._database.transaction(read_only=True) as work:
+                faces = await work.backfill.list_pending_faces(collection.id, space_id, after, BATCH_SIZE)
             for face_id in faces:
-                key = key or await self._vault.opening()
-                with contextlib.suppress(NotFoundError):  # the face is gone; a collection that is has no more faces
-                    carried += await self._one(home.id, face_id, pipeline, key)
+                key = key or await self._vault.load_opening_key()
+                with contextlib.suppress(
+                    NotFoundError
+                ):  # the face was deleted; of a deleted collection, no faces are listed
+                    backfilled += await self._backfill_face(collection.id, face_id, pipeline, key)
                 after = face_id
-            if len(faces) < BATCH:
+            if len(faces) < BATCH_SIZE:
                 break
-        return carried
+        return backfilled
 
-    async def _one(self, collection_id: UUID, face_id: UUID, pipeline: FacePipeline, key: CropKey) -> bool:
-        async with self._database.work(read_only=True) as work:
-            stored = await work.crops.get(collection_id, face_id)
+    async def _backfill_face(self, collection_id: UUID, face_id: UUID, pipeline: FacePipeline, key: CropKey) -> bool:
+        async with self._database.transaction(read_only=True) as work:
+            stored = await work.crops.find_crop(collection_id, face_id)
         try:
-            outcome = await self._described(collection_id, face_id, stored, pipeline, key)
+            outcome = await self._embed_crop(collection_id, face_id, stored, pipeline, key)
         except VultusError as error:
-            if error.kind in NOT_THE_PHOTOS_FAULT:
+            if error.kind in SERVER_FAULT_KINDS:
                 raise
-            outcome = Failed("damaged")
-        except Exception as error:  # noqa: BLE001  one face must not keep all others waiting
-            # The message of the error may hold anything; its name does.
+            outcome = BackfillFailure("damaged")
+        except Exception as error:  # noqa: BLE001  one face must not block all others
+            # The error's message may contain personal data; its type is sufficient.
             log.error("face %s of collection %s: %s", face_id, collection_id, type(error).__name__)
-            outcome = Failed("error")
-        return await settle(self._database, collection_id, face_id, pipeline, outcome, worker=self._id)
+            outcome = BackfillFailure("error")
+        return await record_outcome(self._database, collection_id, face_id, pipeline, outcome, worker=self._id)
 
-    async def _described(
+    async def _embed_crop(
         self,
         collection_id: UUID,
         face_id: UUID,
         stored: SealedCrop | None,
         pipeline: FacePipeline,
         key: CropKey,
-    ) -> FloatArray | Failed:
+    ) -> FloatArray | BackfillFailure:
         if stored is None:
-            return Failed("no_crop")
+            return BackfillFailure("no_crop")
         try:
-            crop = opened(key, stored, collection_id=collection_id, face_id=face_id)
+            crop = open_stored_crop(key, stored, collection_id=collection_id, face_id=face_id)
             while True:
-                await self._pool.room(PATIENCE_S)
+                await self._pool.wait_until_idle(IDLE_TIMEOUT_S)
                 with contextlib.suppress(OverloadedError):
-                    analysis = await self._pool.analyze(crop.jpeg, pipeline)
+                    analysis = await self._pool.analyze_photo(crop.jpeg, pipeline)
                     break
         except CropKeyError:
-            return Failed("wrong_key")
+            return BackfillFailure("wrong_key")
         except CropDamagedError:
-            return Failed("damaged")
-        face = same_face(analysis.faces, crop.box)
-        return Failed("no_face") if face is None else face.vector
+            return BackfillFailure("damaged")
+        face = find_matching_face(analysis.faces, crop.box)
+        return BackfillFailure("no_face") if face is None else face.vector
 
 
-async def settle(
+async def record_outcome(
     database: Database,
     collection_id: UUID,
     face_id: UUID,
     pipeline: FacePipeline,
-    outcome: FloatArray | Failed,
+    outcome: FloatArray | BackfillFailure,
     *,
     worker: UUID | None = None,
 ) -> bool:
-    """Write what became of a face, if it still exists and its collection still wants the contract.
+    """Record the outcome of a face's backfill, if its collection still uses the embedding space.
 
     Args:
-        database: Where.
-        collection_id: Of the face.
-        face_id: Which face.
-        pipeline: Described it.
+        database: The database to write to.
+        collection_id: Id of the face's collection.
+        face_id: Id of the face.
+        pipeline: The pipeline that embedded it.
         outcome: Its vector, or why there is none.
-        worker: Whose lease goes on with this; nothing is written if it is another's by now.
+        worker: The worker whose lease this renews; nothing is written if another worker holds the lease by now.
 
     Returns:
         Whether the face has a new template.
 
     Raises:
-        NotFoundError: The collection, the transition or, with a failure, the face is gone.
+        NotFoundError: The collection, its migration or, with a failure, the face no longer exists.
     """
-    contract_id = pipeline.contract.id
-    async with database.work() as work:
+    space_id = pipeline.space.id
+    async with database.transaction() as work:
         await work.lock_collection(collection_id)
-        home = await work.collections.get(collection_id)
-        _, second = await under_way(work, home)
-        if contract_id not in (home.contract_id, second):
+        collection = await work.collections.get_collection(collection_id)
+        _, second = await get_active_migration(work, collection)
+        if space_id not in (collection.space_id, second):
             return False
-        if worker is not None and not await work.transitions.lease(collection_id, worker, LEASE_S):
+        if worker is not None and not await work.migrations.acquire_lease(collection_id, worker, LEASE_S):
             return False
-        if isinstance(outcome, Failed):
-            await work.carrying.fail(collection_id, face_id, contract_id, outcome.reason)
+        if isinstance(outcome, BackfillFailure):
+            await work.backfill.add_failure(collection_id, face_id, space_id, outcome.reason)
             return False
-        return await work.carrying.carry(collection_id, face_id, contract_id, outcome)
+        return await work.backfill.add_template(collection_id, face_id, space_id, outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class Supplied:
-    """What became of a photo that was supplied again.
+class ResubmissionOutcome:
+    """The outcome of a resubmitted photo.
 
     Attributes:
-        photo: Which of the photos, from 0.
+        photo: Position of the photo in the request, from 0.
+        filename: The name it was sent with.
         outcome: `carried`, `already_carried`, `unknown` (no enrolled face came from these bytes), `no_face` (the
-            network sees none where the other one saw it), or the code of what is wrong with the file.
-        faces: Those that came from it.
+            other network detects none at the position of the enrolled one), or the error code of an unusable file.
+        faces: Ids of the faces that were enrolled from it.
     """
 
     photo: int
@@ -228,64 +233,68 @@ class Supplied:
     faces: tuple[UUID, ...]
 
 
-class Supplier:
-    """Carries faces from the photos they were enrolled from, known by their digest."""
+class PhotoResubmission:
+    """Backfills faces from resubmitted photos, which are matched to faces by their digest."""
 
-    def __init__(self, database: Database, images: Images, pipelines: Pipelines, *, max_photos: int) -> None:
+    def __init__(
+        self, database: Database, analyzer: PhotoAnalyzer, pipelines: PipelineRegistry, *, max_photos: int
+    ) -> None:
         self._database = database
-        self._images = images
+        self._analyzer = analyzer
         self._pipelines = pipelines
         self._max_photos = max_photos
 
-    async def supply(self, reference: str, photos: Sequence[Photo]) -> tuple[Supplied, ...]:
-        """Describe photos again by the contract that faces from them lack; return an outcome a photo.
+    async def submit(
+        self, principal: Principal, reference: str, photos: Sequence[Photo]
+    ) -> tuple[ResubmissionOutcome, ...]:
+        """Embed photos in the embedding spaces that their faces lack; return one outcome per photo, in their order.
 
         Raises:
-            NotFoundError: The collection does not exist, or is not changing its network.
-            InvalidInputError: More photos than one request may hold.
-            OverloadedError: The networks are busy; photos before this one were carried.
+            NotFoundError: The collection does not exist or has no active migration.
+            InvalidInputError: The request holds more photos than allowed.
+            OverloadedError: The networks are busy; the faces of earlier photos were backfilled.
         """
         if len(photos) > self._max_photos:
             raise InvalidInputError(f"Send 1 to {self._max_photos} photos; {len(photos)} were sent.")
         digests = [hashlib.sha256(photo.content).hexdigest() for photo in photos]
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, reference)
-            _, second = await under_way(work, home)
-            known = await work.carrying.sources(home.id, digests)
-        contracts = frozenset({home.contract_id, second})
-        supplied = []
-        for at, (photo, digest) in enumerate(zip(photos, digests, strict=True)):
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            _, second = await get_active_migration(work, collection)
+            known = await work.backfill.list_face_sources(collection.id, digests)
+        spaces = frozenset({collection.space_id, second})
+        outcomes = []
+        for index, (photo, digest) in enumerate(zip(photos, digests, strict=True)):
             faces = [source for source in known if source.source_sha256 == digest]
-            outcome = await self._outcome(home.id, photo, faces, contracts)
-            supplied.append(Supplied(at, photo.filename, outcome, tuple(face.face_id for face in faces)))
-        return tuple(supplied)
+            outcome = await self._process_photo(collection.id, photo, faces, spaces)
+            outcomes.append(ResubmissionOutcome(index, photo.filename, outcome, tuple(face.face_id for face in faces)))
+        return tuple(outcomes)
 
-    async def _outcome(
-        self, collection_id: UUID, photo: Photo, faces: Sequence[Source], contracts: frozenset[str]
+    async def _process_photo(
+        self, collection_id: UUID, photo: Photo, faces: Sequence[FaceSource], spaces: frozenset[str]
     ) -> str:
         if not faces:
             return "unknown"
-        lacking = [(face, missing) for face in faces for missing in contracts - face.contracts]
-        carried = False
+        lacking = [(face, missing) for face in faces for missing in spaces - face.space_ids]
+        backfilled = False
         for face, missing in lacking:
-            (known,) = face.contracts & contracts
+            (known,) = face.space_ids & spaces
             try:
-                outcome = await self._described(photo, known, missing)
+                outcome = await self._embed_face(photo, known, missing)
             except VultusError as error:
-                if error.kind in NOT_THE_PHOTOS_FAULT:
+                if error.kind in SERVER_FAULT_KINDS:
                     raise
                 return error.code
             with contextlib.suppress(NotFoundError):
-                pipeline = self._pipelines.of(missing)
-                carried |= await settle(self._database, collection_id, face.face_id, pipeline, outcome)
-            if isinstance(outcome, Failed):
+                pipeline = self._pipelines.get_pipeline_for_space(missing)
+                backfilled |= await record_outcome(self._database, collection_id, face.face_id, pipeline, outcome)
+            if isinstance(outcome, BackfillFailure):
                 return outcome.reason
-        return "carried" if carried else "already_carried"
+        return "carried" if backfilled else "already_carried"
 
-    async def _described(self, photo: Photo, known: str, missing: str) -> FloatArray | Failed:
-        """Describe by one contract the face that another one was enrolled by: the largest, or the only one."""
-        first = await self._images.analyze(photo, self._pipelines.of(known), embed=False)
+    async def _embed_face(self, photo: Photo, known: str, missing: str) -> FloatArray | BackfillFailure:
+        """Embed, in the space `missing`, the face that was enrolled in the space `known`: the largest or only one."""
+        first = await self._analyzer.analyze_photo(photo, self._pipelines.get_pipeline_for_space(known), embed=False)
         box = pick_face(first, largest=True).face.box
-        again = await self._images.analyze(photo, self._pipelines.of(missing))
-        face = same_face(again.faces, box)
-        return Failed("no_face") if face is None else face.vector
+        again = await self._analyzer.analyze_photo(photo, self._pipelines.get_pipeline_for_space(missing))
+        face = find_matching_face(again.faces, box)
+        return BackfillFailure("no_face") if face is None else face.vector

@@ -1,4 +1,4 @@
-"""Where two contracts disagree: enrolled faces searched for under each, and recognitions answered by both."""
+"""Comparison of the two embedding spaces of a migration: leave-one-out searches and shadow recognitions."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.domain import ShadowDisagreement, Verdict
-from vultus.domain.decision import decide
-from vultus.services.collections import calibration_of, find_collection
-from vultus.services.migration.migration import under_way
-from vultus.services.migration.policy_translation import policy_under
+from vultus.domain import Permission, ShadowDisagreement, Verdict
+from vultus.domain.decision import decide_verdict
+from vultus.services.collections import get_calibration
+from vultus.services.migration.migration import get_active_migration
+from vultus.services.migration.policy_translation import convert_policy
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain import Collection, DecisionPolicy, LeftOut
-    from vultus.models.pipelines import Pipelines
+    from vultus.domain import Collection, DecisionPolicy, LeaveOneOutResult, Principal
+    from vultus.models.pipelines import PipelineRegistry
 
-BATCH = 20
-"""Faces searched for in one statement."""
+BATCH_SIZE = 20
+"""Faces searched for per statement."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """What a contract says about a face.
+class SpaceDecision:
+    """The decision about a face in one embedding space.
 
     Attributes:
-        person_id: The closest person's.
-        similarity: Of their closest face; None in a gallery without other faces.
-        threshold: Cosine needed.
-        right: Whether it is the truth: the face's own person if they have another face, else nobody.
+        verdict: The verdict on the nearest person.
+        person_id: Id of the nearest person; None in a gallery without other faces.
+        similarity: Cosine of their nearest face; None likewise.
+        threshold: Cosine from which a person matches.
+        right: Whether it is correct: a match with the face's person if they have another face, else no match.
     """
 
     verdict: Verdict
@@ -39,26 +40,26 @@ class Opinion:
     threshold: float
     right: bool
 
-    def agrees(self, other: Opinion) -> bool:
-        """Say whether both come to the same: the same verdict and, where it names somebody, the same person."""
+    def agrees_with(self, other: SpaceDecision) -> bool:
+        """Return whether both have the same verdict and, if it names a person, the same person."""
         named = self.verdict in (Verdict.MATCH, Verdict.AMBIGUOUS)
         return self.verdict is other.verdict and (not named or self.person_id == other.person_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A face about which the contracts disagree; `kind` is `other_person` or the two verdicts, the active one first."""
+    """A face whose decisions differ; `kind` is `other_person` or the two verdicts, that of the active space first."""
 
     face_id: UUID
     person_id: UUID
     kind: str
-    active: Opinion
-    second: Opinion
+    active: SpaceDecision
+    second: SpaceDecision
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowReport:
-    """Recognitions answered by both contracts so far, and the latest that differed."""
+    """Counts of the recognitions compared in both embedding spaces so far, and the latest that differed."""
 
     share: float
     compared: int
@@ -68,14 +69,14 @@ class ShadowReport:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonReport:
-    """Faces searched for among all others under both contracts.
+    """Result of leave-one-out searches in both embedding spaces.
 
     Attributes:
         compared: Faces searched for.
-        agreed: Of these, same verdict and same person.
-        kinds: Disagreements by kind.
-        active_wrong: Faces about which the contract that is searched is wrong.
-        second_wrong: Faces about which the other one is.
+        agreed: Of these, those with the same verdict and the same person.
+        kinds: Number of disagreements by kind.
+        active_wrong: Faces decided wrongly in the active space.
+        second_wrong: Faces decided wrongly in the second space.
     """
 
     active_contract_id: str
@@ -89,57 +90,65 @@ class ComparisonReport:
     shadow: ShadowReport
 
 
-def kind_of(active: Verdict, second: Verdict) -> str:
-    """Name a disagreement."""
+def get_disagreement_kind(active: Verdict, second: Verdict) -> str:
+    """Return the kind of a disagreement; see `Disagreement`."""
     return "other_person" if active is second else f"{active}_{second}"
 
 
-class Comparer:
-    """Compares the two contracts of a collection."""
+class SpaceComparer:
+    """Compares the two embedding spaces of a collection."""
 
-    def __init__(self, database: Database, pipelines: Pipelines) -> None:
+    def __init__(self, database: Database, pipelines: PipelineRegistry) -> None:
         self._database = database
         self._pipelines = pipelines
 
-    async def compare(self, reference: str, sample: int) -> ComparisonReport:
+    async def compare(self, principal: Principal, reference: str, sample: int) -> ComparisonReport:
         """Search for up to `sample` faces that have both templates, each left out of the gallery.
 
         Raises:
-            NotFoundError: The collection does not exist, or is not changing its network.
+            NotFoundError: The collection does not exist or has no active migration.
         """
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, reference)
-            transition, second = await under_way(work, home)
-            compared, agreed, latest = await work.comparisons.shadow(home.id)
-            faces = await work.comparisons.sample(home.id, sample)
-            sizes = {one: await work.faces.count(home.id, one) for one in (home.contract_id, second)}
-        homes = {
-            home.contract_id: home,
-            second: replace(home, policy=policy_under(home, second, self._pipelines)),
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            migration, second = await get_active_migration(work, collection)
+            compared, agreed, latest = await work.comparisons.get_shadow_statistics(collection.id)
+            faces = await work.comparisons.sample(collection.id, sample)
+            sizes = {one: await work.faces.count_templates(collection.id, one) for one in (collection.space_id, second)}
+        collections_by_space = {
+            collection.space_id: collection,
+            second: replace(collection, policy=convert_policy(collection, second, self._pipelines)),
         }
-        pairs: list[tuple[LeftOut, Opinion, Opinion]] = []
-        for start in range(0, len(faces), BATCH):
-            part = faces[start : start + BATCH]
-            async with self._database.work(read_only=True) as work:
-                ours, theirs = [
-                    await work.comparisons.closest_others(home.id, one, part) for one in (home.contract_id, second)
+        pairs: list[tuple[LeaveOneOutResult, SpaceDecision, SpaceDecision]] = []
+        for start in range(0, len(faces), BATCH_SIZE):
+            part = faces[start : start + BATCH_SIZE]
+            async with self._database.transaction(read_only=True) as work:
+                active_results, second_results = [
+                    await work.comparisons.search_leave_one_out(collection.id, one, part)
+                    for one in (collection.space_id, second)
                 ]
             pairs += [
                 (
-                    ours[face],
-                    self._opinion(homes[home.contract_id], home.contract_id, ours[face], sizes[home.contract_id]),
-                    self._opinion(homes[second], second, theirs[face], sizes[second]),
+                    active_results[face],
+                    self._build_decision(
+                        collections_by_space[collection.space_id],
+                        collection.space_id,
+                        active_results[face],
+                        sizes[collection.space_id],
+                    ),
+                    self._build_decision(collections_by_space[second], second, second_results[face], sizes[second]),
                 )
                 for face in part
-                if face in ours and face in theirs  # unless erased meanwhile
+                if face in active_results and face in second_results  # unless erased meanwhile
             ]
         differing = tuple(
-            Disagreement(face.face_id, face.person_id, kind_of(active.verdict, other.verdict), active, other)
+            Disagreement(
+                face.face_id, face.person_id, get_disagreement_kind(active.verdict, other.verdict), active, other
+            )
             for face, active, other in pairs
-            if not active.agrees(other)
+            if not active.agrees_with(other)
         )
         return ComparisonReport(
-            home.contract_id,
+            collection.space_id,
             second,
             len(pairs),
             len(pairs) - len(differing),
@@ -147,18 +156,20 @@ class Comparer:
             sum(not active.right for _, active, _ in pairs),
             sum(not other.right for _, _, other in pairs),
             differing,
-            ShadowReport(transition.shadow_share, compared, agreed, latest),
+            ShadowReport(migration.shadow_share, compared, agreed, latest),
         )
 
-    def _opinion(self, home: Collection, contract_id: str, face: LeftOut, gallery_size: int) -> Opinion:
-        policy: DecisionPolicy = home.policy
-        decision = decide(
+    def _build_decision(
+        self, collection: Collection, space_id: str, face: LeaveOneOutResult, gallery_size: int
+    ) -> SpaceDecision:
+        policy: DecisionPolicy = collection.policy
+        decision = decide_verdict(
             [similarity for _, similarity in face.candidates],
             policy=policy,
-            calibration=calibration_of(home, self._pipelines.of(contract_id)),
+            calibration=get_calibration(collection, self._pipelines.get_pipeline_for_space(space_id)),
             gallery_size=gallery_size - 1,
         )
         person, similarity = face.candidates[0] if face.candidates else (None, None)
         named = decision.verdict is Verdict.MATCH
         right = (named and person == face.person_id) if face.has_mate else not named
-        return Opinion(decision.verdict, person, similarity, decision.threshold, right)
+        return SpaceDecision(decision.verdict, person, similarity, decision.threshold, right)

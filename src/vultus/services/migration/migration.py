@@ -1,4 +1,4 @@
-"""A living gallery changes its network: two contracts side by side, one switch, and a way back."""
+"""Online model migration of a collection: two embedding spaces in parallel, a cutover, and a rollback."""
 
 from __future__ import annotations
 
@@ -7,240 +7,251 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from vultus.db.repositories.collections import policy_of
-from vultus.domain import Actor, Collection, Side, Transition
-from vultus.errors import ConflictError, NotFoundError, TransitionIncompleteError
-from vultus.services.collections import find_collection
-from vultus.services.migration.policy_translation import check_threshold, policy_under
-from vultus.services.people.erasure import open_for_writing
+from vultus.db.repositories.collections import parse_policy
+from vultus.domain import Collection, Coverage, Migration, Permission, Principal
+from vultus.errors import ConflictError, MigrationIncompleteError, NotFoundError
+from vultus.services.migration.policy_translation import check_threshold_resolved, convert_policy
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from vultus.db.database import Database, Work
-    from vultus.domain import LeftBehind
-    from vultus.models.pipelines import Pipelines
+    from vultus.db.database import Database, UnitOfWork
+    from vultus.domain import UnmigratedPerson
+    from vultus.models.pipelines import PipelineRegistry
 
 
 @dataclass(frozen=True, slots=True)
-class TransitionState:
-    """How far a collection is on its way.
+class MigrationState:
+    """The progress of a collection's migration.
 
     Attributes:
-        active: The contract that is searched.
-        second: The other one.
+        active: Coverage of the embedding space that is searched.
+        second: Coverage of the other one.
         crops: Faces that have a retained crop.
     """
 
     collection: Collection
-    transition: Transition
-    active: Side
-    second: Side
+    migration: Migration
+    active: Coverage
+    second: Coverage
     crops: int
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
-    """A collection after it changed the contract that is searched.
+class CutoverResult:
+    """A collection after a cutover.
 
     Attributes:
-        before: The collection as it was.
-        left_behind: Persons that had faces, but none a search finds now.
+        before: The collection before it.
+        collection: The collection after it.
+        unmigrated_persons: Persons with faces of which none is in the space that is now searched.
         took_ms: From the call to the commit, the wait for other writers included.
     """
 
     before: Collection
     collection: Collection
-    left_behind: int
+    unmigrated_persons: int
     took_ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A collection that has one contract again.
+class FinishedMigration:
+    """A collection with a single embedding space again.
 
     Attributes:
-        removed_contract_id: The contract whose templates were removed.
-        templates: How many.
-        faces_lost: Faces that had no other template, and went with their crops.
-        left_behind: Persons who lost their last face.
+        collection: The collection after the migration.
+        removed_space_id: The embedding space whose templates were removed.
+        templates: Number of templates removed.
+        faces_lost: Faces that had no other template and were deleted with their crops.
+        unmigrated_persons: Persons who lost their last face.
     """
 
     collection: Collection
-    removed_contract_id: str
+    removed_space_id: str
     templates: int
     faces_lost: int
-    left_behind: int
+    unmigrated_persons: int
 
 
-async def under_way(work: Work, home: Collection) -> tuple[Transition, str]:
-    """Return a collection's transition and its second contract.
+async def get_active_migration(work: UnitOfWork, collection: Collection) -> tuple[Migration, str]:
+    """Return a collection's active migration and the id of its second embedding space.
 
     Raises:
-        NotFoundError: It is not changing its network.
+        NotFoundError: It has none.
     """
-    transition = await work.transitions.get(home.id)
-    if transition is None or home.second_contract_id is None:
-        raise NotFoundError(f"Collection '{home.name}' is not changing its network.")
-    return transition, home.second_contract_id
+    migration = await work.migrations.find_migration(collection.id)
+    if migration is None or collection.second_space_id is None:
+        raise NotFoundError(f"Collection '{collection.name}' is not changing its network.")
+    return migration, collection.second_space_id
 
 
-class Transitions:
-    """Begins, watches, switches and ends the change of a collection's network."""
+class MigrationService:
+    """Starts, reports, cuts over and finishes the migration of a collection to another embedding space."""
 
-    def __init__(self, database: Database, pipelines: Pipelines) -> None:
+    def __init__(self, database: Database, pipelines: PipelineRegistry) -> None:
         self._database = database
         self._pipelines = pipelines
 
-    async def set_out(self, reference: str, *, pack: str, shadow_share: float, actor: Actor) -> TransitionState:
-        """Let enrolment write a second contract; again, have faces tried anew that could not be carried over.
+    async def start(self, principal: Principal, reference: str, *, pack: str, shadow_share: float) -> MigrationState:
+        """Start dual writes to a second embedding space; on a repeated call, retry faces whose backfill failed.
 
         Raises:
             NotFoundError: The collection does not exist or the pack is not loaded.
-            ConflictError: The collection uses that contract already, or is on its way to another one.
+            ConflictError: The collection is in that embedding space already, or is being migrated to another one.
         """
-        target = self._pipelines.named(pack).contract.id
-        async with self._database.work() as work:
-            home = await open_for_writing(work, reference)
-            known = await work.transitions.get(home.id)
-            if known is None:
-                if target == home.contract_id:
-                    raise ConflictError(f"Collection '{home.name}' uses contract '{target}' of pack '{pack}' already.")
-                await work.transitions.add(home.id, target, shadow_share)
-                await work.collections.change(home.id, second_contract_id=target)
-            elif known.contract_id != target:
+        target = self._pipelines.get_pipeline_for_pack(pack).space.id
+        async with self._database.transaction() as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            existing = await work.migrations.find_migration(collection.id)
+            if existing is None:
+                if target == collection.space_id:
+                    raise ConflictError(
+                        f"Collection '{collection.name}' uses contract '{target}' of pack '{pack}' already."
+                    )
+                await work.migrations.add_migration(collection.id, target, shadow_share)
+                await work.collections.update_collection(collection.id, second_contract_id=target)
+            elif existing.target_space_id != target:
                 raise ConflictError(
-                    f"Collection '{home.name}' is on its way to contract '{known.contract_id}'; finish that first."
+                    f"Collection '{collection.name}' is on its way to contract '{existing.target_space_id}'; "
+                    "finish that first."
                 )
             else:
-                await work.carrying.forget_failures(home.id)
-                await work.transitions.change(home.id, shadow_share=shadow_share)
-            action = "transition.begun" if known is None else "transition.retried"
-            await work.audit.add(actor, action, collection_id=home.id, detail={"contract_id": target})
-            return await _state(work, await work.collections.get(home.id))
+                await work.backfill.delete_failures(collection.id)
+                await work.migrations.update_migration(collection.id, shadow_share=shadow_share)
+            action = "transition.begun" if existing is None else "transition.retried"
+            await work.audit.add_entry(principal, action, collection_id=collection.id, detail={"contract_id": target})
+            return await _build_state(work, await work.collections.get_collection(collection.id))
 
-    async def state(self, reference: str) -> TransitionState:
-        """Return how far a collection is.
+    async def get_state(self, principal: Principal, reference: str) -> MigrationState:
+        """Return the progress of a collection's migration.
 
         Raises:
-            NotFoundError: It does not exist, or is not changing its network.
+            NotFoundError: The collection does not exist or has no active migration.
         """
-        async with self._database.work(read_only=True) as work:
-            return await _state(work, await find_collection(work, reference))
+        async with self._database.transaction(read_only=True) as work:
+            return await _build_state(work, await work.open(reference, principal, Permission.CONFIGURE))
 
-    async def left_behind(self, reference: str, *, after: UUID | None, limit: int) -> tuple[LeftBehind, ...]:
-        """Return the persons that the contract a collection goes to does not find; after the end, its only contract."""
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, reference)
-            transition = await work.transitions.get(home.id)
-            contract = transition.contract_id if transition else home.contract_id
-            return await work.transitions.left_behind(home.id, contract, after=after, limit=limit)
-
-    async def switch(self, reference: str, *, leave_behind: bool, actor: Actor) -> Switched:
-        """Search the second contract from the next request on, and keep the first as second: the way back is the same.
+    async def list_unmigrated_persons(
+        self, principal: Principal, reference: str, *, after: UUID | None, limit: int
+    ) -> tuple[UnmigratedPerson, ...]:
+        """Return the persons without a face in the target embedding space; without a migration, in the only one.
 
         Raises:
-            NotFoundError: The collection does not exist, or is not changing its network.
-            TransitionIncompleteError: Faces are still to be carried, or persons would not be found any more and
-                `leave_behind` is not set.
-            InvalidInputError: The other network's calibration does not resolve the policy's fixed threshold.
+            NotFoundError: The collection does not exist.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            migration = await work.migrations.find_migration(collection.id)
+            space_id = migration.target_space_id if migration else collection.space_id
+            return await work.migrations.list_unmigrated_persons(collection.id, space_id, after=after, limit=limit)
+
+    async def cut_over(self, principal: Principal, reference: str, *, allow_unmigrated: bool) -> CutoverResult:
+        """Exchange the active and the second embedding space; a rollback is a cutover in the other direction.
+
+        Raises:
+            NotFoundError: The collection does not exist or has no active migration.
+            MigrationIncompleteError: Faces are pending or persons would no longer be found, and `allow_unmigrated` is
+                not set.
+            InvalidInputError: One of the calibrations does not resolve the policy's fixed threshold.
         """
         started = time.perf_counter()
-        async with self._database.work() as work:
-            home = await open_for_writing(work, reference)
-            transition, second = await under_way(work, home)
-            side = await work.transitions.side(home.id, second)
-            _check_complete(home, side, "switch", leave_behind=leave_behind)
-            last = transition.policies
-            # On the way back the very policy that was left, unless it was changed since.
-            returning = last is not None and last["came"] == asdict(home.policy)
-            if last and returning:
-                policy = policy_of(last["left"])
+        async with self._database.transaction() as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            migration, second = await get_active_migration(work, collection)
+            coverage = await work.migrations.compute_coverage(collection.id, second)
+            _check_complete(collection, coverage, "switch", allow_unmigrated=allow_unmigrated)
+            last = migration.policies
+            # A rollback restores the earlier policy, unless the policy was changed since the cutover.
+            unchanged = last is not None and last["came"] == asdict(collection.policy)
+            if last and unchanged:
+                policy = parse_policy(last["left"])
             else:
-                check_threshold(home, second, self._pipelines)
-                policy = policy_under(home, second, self._pipelines)
-            changed = await work.collections.change(
-                home.id, contract_id=second, second_contract_id=home.contract_id, policy=policy
+                check_threshold_resolved(collection, second, self._pipelines)
+                policy = convert_policy(collection, second, self._pipelines)
+            changed = await work.collections.update_collection(
+                collection.id, contract_id=second, second_contract_id=collection.space_id, policy=policy
             )
-            await work.transitions.change(
-                home.id,
+            await work.migrations.update_migration(
+                collection.id,
                 switched_at=datetime.now(UTC),
-                policies={"left": asdict(home.policy), "came": asdict(policy)},
+                policies={"left": asdict(collection.policy), "came": asdict(policy)},
             )
-            await work.audit.add(
-                actor,
+            await work.audit.add_entry(
+                principal,
                 "transition.switched",
-                collection_id=home.id,
-                detail={"from": home.contract_id, "to": second, "persons_left_behind": side.persons_missing},
+                collection_id=collection.id,
+                detail={"from": collection.space_id, "to": second, "persons_left_behind": coverage.persons_missing},
             )
-        return Switched(home, changed, side.persons_missing, (time.perf_counter() - started) * 1e3)
+        return CutoverResult(collection, changed, coverage.persons_missing, (time.perf_counter() - started) * 1e3)
 
-    async def finish(self, reference: str, *, leave_behind: bool, actor: Actor) -> Finished:
-        """Remove the templates of the second contract: the end after a switch, the way out before one.
+    async def finish(self, principal: Principal, reference: str, *, allow_unmigrated: bool) -> FinishedMigration:
+        """Remove the templates of the second embedding space: the end of a migration, or its abort before a cutover.
 
         Raises:
-            NotFoundError: The collection does not exist, or is not changing its network.
-            TransitionIncompleteError: Faces have no template of the contract that stays and `leave_behind` is not set.
+            NotFoundError: The collection does not exist or has no active migration.
+            MigrationIncompleteError: Faces have no template in the active space, and `allow_unmigrated` is not set.
         """
-        async with self._database.work() as work:
-            home = await open_for_writing(work, reference)
-            _, second = await under_way(work, home)
-            side = await work.transitions.side(home.id, home.contract_id)
-            _check_complete(home, side, "finish", leave_behind=leave_behind)
-            _check_none_lost(home, side, leave_behind=leave_behind)
-            templates = await work.transitions.end(home.id, second)
-            changed = await work.collections.change(home.id, second_contract_id=None)
-            await work.audit.add(
-                actor,
+        async with self._database.transaction() as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            _, second = await get_active_migration(work, collection)
+            coverage = await work.migrations.compute_coverage(collection.id, collection.space_id)
+            _check_complete(collection, coverage, "finish", allow_unmigrated=allow_unmigrated)
+            _check_none_lost(collection, coverage, allow_unmigrated=allow_unmigrated)
+            templates = await work.migrations.delete_migration(collection.id, second)
+            changed = await work.collections.update_collection(collection.id, second_contract_id=None)
+            await work.audit.add_entry(
+                principal,
                 "transition.finished",
-                collection_id=home.id,
+                collection_id=collection.id,
                 detail={
-                    "kept": home.contract_id,
+                    "kept": collection.space_id,
                     "removed": second,
                     "templates": templates,
-                    "faces_lost": side.missing,
-                    "persons_left_behind": side.persons_missing,
+                    "faces_lost": coverage.missing,
+                    "persons_left_behind": coverage.persons_missing,
                 },
             )
-        return Finished(changed, second, templates, side.missing, side.persons_missing)
+        return FinishedMigration(changed, second, templates, coverage.missing, coverage.persons_missing)
 
 
-def _check_complete(home: Collection, side: Side, act: str, *, leave_behind: bool) -> None:
-    if leave_behind:
+def _check_complete(collection: Collection, coverage: Coverage, action: str, *, allow_unmigrated: bool) -> None:
+    if allow_unmigrated:
         return
-    if side.pending:
-        raise TransitionIncompleteError(
-            f"{side.pending} faces of '{home.name}' are still to be carried to contract '{side.contract_id}'. "
-            "Wait for the server to do it, run 'vultus transition run', or set leave_behind.",
-            pending=side.pending,
-            persons=side.persons_missing,
-        )
-    if side.persons_missing:
-        raise TransitionIncompleteError(
-            f"{side.persons_missing} persons of '{home.name}' have no face of contract '{side.contract_id}' and "
-            f"would not be found after the {act}. See who they are in 'left-behind', supply their photos again, or set "
+    if coverage.pending:
+        raise MigrationIncompleteError(
+            f"{coverage.pending} faces of '{collection.name}' are still to be carried to contract "
+            f"'{coverage.contract_id}'. Wait for the server to do it, run 'vultus transition run', or set "
             "leave_behind.",
+            pending=coverage.pending,
+            persons=coverage.persons_missing,
+        )
+    if coverage.persons_missing:
+        raise MigrationIncompleteError(
+            f"{coverage.persons_missing} persons of '{collection.name}' have no face of contract "
+            f"'{coverage.contract_id}' and would not be found after the {action}. See who they are in 'left-behind', "
+            "supply their photos again, or set leave_behind.",
             pending=0,
-            persons=side.persons_missing,
+            persons=coverage.persons_missing,
         )
 
 
-def _check_none_lost(home: Collection, side: Side, *, leave_behind: bool) -> None:
-    if side.missing and not leave_behind:
-        raise TransitionIncompleteError(
-            f"{side.missing} faces of '{home.name}' have no template of contract '{side.contract_id}' and would be "
-            "erased with their crops; their persons keep other faces. Supply their photos again, or set leave_behind.",
+def _check_none_lost(collection: Collection, coverage: Coverage, *, allow_unmigrated: bool) -> None:
+    if coverage.missing and not allow_unmigrated:
+        raise MigrationIncompleteError(
+            f"{coverage.missing} faces of '{collection.name}' have no template of contract '{coverage.contract_id}' "
+            "and would be erased with their crops; their persons keep other faces. Supply their photos again, or set "
+            "leave_behind.",
             pending=0,
             persons=0,
         )
 
 
-async def _state(work: Work, home: Collection) -> TransitionState:
-    transition, second = await under_way(work, home)
-    return TransitionState(
-        home,
-        transition,
-        await work.transitions.side(home.id, home.contract_id),
-        await work.transitions.side(home.id, second),
-        await work.crops.count(home.id),
+async def _build_state(work: UnitOfWork, collection: Collection) -> MigrationState:
+    migration, second = await get_active_migration(work, collection)
+    return MigrationState(
+        collection,
+        migration,
+        await work.migrations.compute_coverage(collection.id, collection.space_id),
+        await work.migrations.compute_coverage(collection.id, second),
+        await work.crops.count_crops(collection.id),
     )

@@ -1,4 +1,4 @@
-"""One policy under two contracts: cosines, margins and quality rules that mean the same."""
+"""Conversion of a policy between embedding spaces: equivalent thresholds, margins and quality rules."""
 
 from __future__ import annotations
 
@@ -6,58 +6,69 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vultus.errors import InvalidInputError
-from vultus.services.collections import calibration_of
+from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
     from vultus.domain import Collection, DecisionPolicy
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipelines import PipelineRegistry
 
-ROUNDING = 1e-6
-"""Of a rate that was taken to its logarithm and back."""
+RATE_TOLERANCE = 1e-6
+"""Relative rounding error of a rate converted to its logarithm and back."""
 
 
-def policy_under(home: Collection, contract_id: str, pipelines: Pipelines) -> DecisionPolicy:
-    """Return what a collection's policy means under another contract.
+def convert_policy(collection: Collection, space_id: str, pipelines: PipelineRegistry) -> DecisionPolicy:
+    """Return a collection's policy converted to another embedding space.
 
     A fixed threshold becomes the one with the same false match rate, a fixed margin the same multiple of the measured
-    one, and a quality rule that is its pack's own becomes the other pack's: the detector's score has another scale
-    there. What the policy leaves to the calibration stays as it is. Where a calibration does not resolve the rate of a
-    fixed threshold its strictest point stands in: enough to compare by, see `check_threshold` before deciding by it.
+    one, and a quality rule that is its pack's default becomes the other pack's, because detector scores differ in
+    scale. What the policy leaves to the calibration stays. Where a calibration does not resolve the rate of a fixed
+    threshold, its strictest point stands in: sufficient for comparisons; before a cutover, call
+    `check_threshold_resolved`.
     """
-    policy = home.policy
-    here, there = pipelines.of(home.contract_id), pipelines.of(contract_id)
-    ours, theirs = calibration_of(home, here), calibration_of(home, there)
+    policy = collection.policy
+    current_pipeline, target_pipeline = (
+        pipelines.get_pipeline_for_space(collection.space_id),
+        pipelines.get_pipeline_for_space(space_id),
+    )
+    current_calibration, target_calibration = (
+        get_calibration(collection, current_pipeline),
+        get_calibration(collection, target_pipeline),
+    )
     threshold, margin = policy.threshold, policy.margin
     if threshold is not None:
-        threshold = theirs.threshold_at(ours.fmr_at(threshold))
-    if margin is not None and ours.margin:
-        margin = margin * theirs.margin / ours.margin
+        threshold = target_calibration.get_threshold(current_calibration.get_fmr(threshold))
+    if margin is not None and current_calibration.margin:
+        margin = margin * target_calibration.margin / current_calibration.margin
     return replace(
         policy,
         threshold=threshold,
         margin=margin,
-        enrol=there.enrol_rule if policy.enrol == here.enrol_rule else policy.enrol,
-        recognize=there.recognize_rule if policy.recognize == here.recognize_rule else policy.recognize,
+        enrol=target_pipeline.enrol_rule if policy.enrol == current_pipeline.enrol_rule else policy.enrol,
+        recognize=target_pipeline.recognize_rule
+        if policy.recognize == current_pipeline.recognize_rule
+        else policy.recognize,
     )
 
 
-def check_threshold(home: Collection, contract_id: str, pipelines: Pipelines) -> None:
-    """Refuse to carry a fixed threshold to a contract whose calibration would silently loosen it.
+def check_threshold_resolved(collection: Collection, space_id: str, pipelines: PipelineRegistry) -> None:
+    """Raise unless a fixed threshold can be converted to another embedding space without loosening it silently.
 
     Raises:
         InvalidInputError: One of the two calibrations does not resolve the threshold's false match rate.
     """
-    threshold = home.policy.threshold
+    threshold = collection.policy.threshold
     if threshold is None:
         return
-    ours, theirs = (calibration_of(home, pipelines.of(one)) for one in (home.contract_id, contract_id))
-    rate, strictest = ours.fmr_at(threshold), ours.points[-1][1]
-    if threshold <= strictest and rate >= theirs.strictest_fmr * (1 - ROUNDING):
+    current_calibration, target_calibration = (
+        get_calibration(collection, pipelines.get_pipeline_for_space(one)) for one in (collection.space_id, space_id)
+    )
+    rate, strictest = current_calibration.get_fmr(threshold), current_calibration.points[-1][1]
+    if threshold <= strictest and rate >= target_calibration.strictest_fmr * (1 - RATE_TOLERANCE):
         return
-    below = f"below {ours.strictest_fmr:.0e}" if threshold > strictest else f"of {rate:.0e}"
+    below = f"below {current_calibration.strictest_fmr:.0e}" if threshold > strictest else f"of {rate:.0e}"
     raise InvalidInputError(
-        f"The fixed threshold {threshold} of '{home.name}' means a false match rate {below}: contract "
-        f"'{home.contract_id}' was measured down to {ours.strictest_fmr:.0e}, '{contract_id}' down to "
-        f"{theirs.strictest_fmr:.0e}. Change the policy first, to a target_fmr or target_fpir, which hold under both, "
-        "or to a threshold with a rate that both resolve."
+        f"The fixed threshold {threshold} of '{collection.name}' means a false match rate {below}: contract "
+        f"'{collection.space_id}' was measured down to {current_calibration.strictest_fmr:.0e}, '{space_id}' down to "
+        f"{target_calibration.strictest_fmr:.0e}. Change the policy first, to a target_fmr or target_fpir, which hold "
+        "under both, or to a threshold with a rate that both resolve."
     )

@@ -1,4 +1,4 @@
-"""The second contract answers a share of the recognitions too, behind the caller's back and when there is room."""
+"""Shadow comparison: a share of the recognitions is repeated in the second embedding space, in the background."""
 
 from __future__ import annotations
 
@@ -13,114 +13,120 @@ import numpy as np
 
 from vultus.domain import Verdict
 from vultus.errors import NotFoundError, VultusError
-from vultus.services.migration.comparison import kind_of
-from vultus.services.migration.policy_translation import policy_under
-from vultus.services.photo_analysis import Photo, same_face
-from vultus.services.recognition.verdicts import Recognition, name_faces
-from vultus.services.search.request import query_of
+from vultus.services.migration.comparison import get_disagreement_kind
+from vultus.services.migration.policy_translation import convert_policy
+from vultus.services.photo_analysis import Photo, find_matching_face
+from vultus.services.recognition.verdicts import Recognition, decide_faces
+from vultus.services.search.request import build_query
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipelines import PipelineRegistry
     from vultus.models.workers.pool import AnalysisPool
-    from vultus.services.recognition.verdicts import NamedFace
+    from vultus.services.recognition.verdicts import RecognizedFace
     from vultus.services.search.search import Searcher
 
 log = logging.getLogger(__name__)
 
-WAITING = 4
-"""Photos held in memory for their second answer; further ones are not compared."""
+QUEUE_SIZE = 4
+"""Photos held in memory for comparison; further ones are dropped."""
 
-PATIENCE_S = 10.0
-CANDIDATES = 2
+IDLE_TIMEOUT_S = 10.0
+MAX_CANDIDATES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class _ShadowJob:
     photo: Photo
     recognition: Recognition
 
 
-class Shadow:
-    """Compares answers that were given with those the second contract would have given."""
+class ShadowComparer:
+    """Compares recognitions with their repetition in the second embedding space."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, pipelines: Pipelines, searcher: Searcher) -> None:
+    def __init__(self, database: Database, pool: AnalysisPool, pipelines: PipelineRegistry, searcher: Searcher) -> None:
         self._database = database
         self._pool = pool
         self._pipelines = pipelines
         self._searcher = searcher
-        self._waiting: asyncio.Queue[_Answered] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[_ShadowJob] = asyncio.Queue(QUEUE_SIZE)
 
-    def offer(self, photo: Photo, recognition: Recognition, share: float) -> None:
-        """Have a recognition compared, if chance and room allow; returns at once."""
+    def offer_recognition(self, photo: Photo, recognition: Recognition, share: float) -> None:
+        """Queue a recognition for comparison, subject to the share and queue capacity; return immediately."""
         if recognition.faces and random.random() < share:  # noqa: S311  a sample, not a secret
             with contextlib.suppress(asyncio.QueueFull):
-                self._waiting.put_nowait(_Answered(photo, recognition))
+                self._queue.put_nowait(_ShadowJob(photo, recognition))
 
-    async def forever(self) -> None:
-        """Compare what was offered, for ever."""
-        while True:
-            answered = await self._waiting.get()
-            try:
-                await self.compare(answered.photo, answered.recognition)
-            except VultusError as error:
-                log.debug("a recognition was not compared: %s", error.code)
-            except Exception as error:
-                log.error("a recognition was not compared", exc_info=error)
+    async def compare_next(self) -> None:
+        """Wait for a recognition that was offered, and compare it; one that cannot be compared is left out."""
+        answered = await self._queue.get()
+        try:
+            await self.compare_recognition(answered.photo, answered.recognition)
+        except VultusError as error:
+            log.debug("a recognition was not compared: %s", error.code)
 
-    async def compare(self, photo: Photo, recognition: Recognition) -> None:
-        """Answer a photo by the second contract, and keep where that differs: ids and scores, no picture.
+    async def compare_recognition(self, photo: Photo, recognition: Recognition) -> None:
+        """Repeat a recognition in the second embedding space and store differences: ids and scores, no image.
 
         Raises:
-            OverloadedError: The analysis threads are busy after all.
+            OverloadedError: The admission queue is full.
         """
-        home = recognition.collection
-        if home.second_contract_id is None:
+        collection = recognition.collection
+        if collection.second_space_id is None:
             return
-        pipeline = self._pipelines.of(home.second_contract_id)
-        await self._pool.room(PATIENCE_S)
-        analysis = await self._pool.analyze(photo.content, pipeline)
-        named: tuple[NamedFace, ...] = ()
+        pipeline = self._pipelines.get_pipeline_for_space(collection.second_space_id)
+        await self._pool.wait_until_idle(IDLE_TIMEOUT_S)
+        analysis = await self._pool.analyze_photo(photo.content, pipeline)
+        named: tuple[RecognizedFace, ...] = ()
         if analysis.faces:
             probes = np.stack([face.vector for face in analysis.faces])
-            there = replace(home, policy=policy_under(home, pipeline.contract.id, self._pipelines))
-            async with self._database.work(read_only=True) as work:
-                found = await self._searcher.search(work, query_of(there, pipeline, probes, CANDIDATES))
-            named = name_faces(there, pipeline, analysis, found, CANDIDATES)
+            shadow_collection = replace(
+                collection, policy=convert_policy(collection, pipeline.space.id, self._pipelines)
+            )
+            async with self._database.transaction(read_only=True) as work:
+                found = await self._searcher.search(
+                    work, build_query(shadow_collection, pipeline, probes, MAX_CANDIDATES)
+                )
+            named = decide_faces(shadow_collection, pipeline, analysis, found, MAX_CANDIDATES)
         by_face = {id(one.described): one for one in named}
-        for ours in recognition.faces:
-            seen = same_face(analysis.faces, ours.described.face.box)
-            await self._count(recognition, ours, by_face[id(seen)] if seen else None)
+        for active_face in recognition.faces:
+            matching = find_matching_face(analysis.faces, active_face.described.face.box)
+            await self._count_agreement(recognition, active_face, by_face[id(matching)] if matching else None)
 
-    async def _count(self, recognition: Recognition, ours: NamedFace, theirs: NamedFace | None) -> None:
-        """Count one face; the second contract may not have seen it."""
-        home = recognition.collection
-        persons = (_named(ours), _named(theirs))
-        verdicts = (ours.decision.verdict, theirs.decision.verdict if theirs else None)
+    async def _count_agreement(
+        self, recognition: Recognition, active_face: RecognizedFace, shadow_face: RecognizedFace | None
+    ) -> None:
+        """Count the comparison of one face; `shadow_face` is None if the second network did not detect it."""
+        collection = recognition.collection
+        persons = (_get_person_id(active_face), _get_person_id(shadow_face))
+        verdicts = (active_face.decision.verdict, shadow_face.decision.verdict if shadow_face else None)
         agreed = verdicts[0] is verdicts[1] and persons[0] == persons[1]
         if not agreed:
-            kind = f"{verdicts[0]}_no_face" if verdicts[1] is None else kind_of(verdicts[0], verdicts[1])
-            answers = {home.contract_id: _answer(ours), str(home.second_contract_id): _answer(theirs)}
-            with contextlib.suppress(NotFoundError):  # somebody it names was erased, or the transition ended
-                async with self._database.work() as work:
-                    await work.comparisons.add_disagreement(home.id, kind, persons, answers)
-        async with self._database.work() as work:
-            await work.comparisons.count_shadow(home.id, agreed=agreed)
+            kind = f"{verdicts[0]}_no_face" if verdicts[1] is None else get_disagreement_kind(verdicts[0], verdicts[1])
+            answers = {
+                collection.space_id: _format_answer(active_face),
+                str(collection.second_space_id): _format_answer(shadow_face),
+            }
+            with contextlib.suppress(NotFoundError):  # a person was erased, or the migration has ended
+                async with self._database.transaction() as work:
+                    await work.comparisons.add_shadow_disagreement(collection.id, kind, persons, answers)
+        async with self._database.transaction() as work:
+            await work.comparisons.add_shadow_comparison(collection.id, agreed=agreed)
 
 
-def _named(face: NamedFace | None) -> UUID | None:
-    """Return who a face was said to be."""
+def _get_person_id(face: RecognizedFace | None) -> UUID | None:
+    """Return the id of the person that the verdict names; None if it names none."""
     if face is None or face.decision.verdict not in (Verdict.MATCH, Verdict.AMBIGUOUS):
         return None
     return face.candidates[0].person_id
 
 
-def _answer(face: NamedFace | None) -> dict[str, Any] | None:
+def _format_answer(face: RecognizedFace | None) -> dict[str, Any] | None:
     if face is None:
         return None
-    person = _named(face)
+    person = _get_person_id(face)
     return {
         "verdict": face.decision.verdict,
         "person_id": str(person) if person else None,

@@ -1,4 +1,4 @@
-"""Consents: recorded, extended, withdrawn. Withdrawing erases what rested on the consent."""
+"""Consents: recorded, extended, withdrawn. Withdrawal erases the faces under the consent."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from vultus.domain import Permission
 from vultus.errors import InvalidInputError, NotFoundError
-from vultus.services.collections import find_collection
-from vultus.services.people.erasure import Erased, open_for_writing, withdraw
+from vultus.services.people.erasure import ErasureResult, withdraw_consent
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from vultus.db.database import Database, Work
-    from vultus.domain import Actor, Collection, Consent, Person
+    from vultus.db.database import Database, UnitOfWork
+    from vultus.domain import Collection, Consent, Person, Principal
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentGrant:
-    """A person's agreement as it was recorded.
+    """A consent to be recorded.
 
     Attributes:
-        purpose: What the person agreed to.
-        recorded_by: Who took the agreement.
-        granted_at: When; now unless given.
-        expires_at: Until when; None until withdrawn, or as long as the collection's retention rule allows.
-        evidence_ref: Where the proof is kept, such as a document's number.
+        purpose: The purpose that the person agreed to.
+        recorded_by: Who obtained the consent.
+        granted_at: When it was given; by default now.
+        expires_at: When it ends; None means on withdrawal, or when the collection's retention ends.
+        evidence_ref: Reference to the proof, such as a document number.
     """
 
     purpose: str
@@ -36,15 +36,15 @@ class ConsentGrant:
     evidence_ref: str | None = None
 
 
-async def add_consent(work: Work, home: Collection, person_id: UUID, grant: ConsentGrant) -> Consent:
-    """Record a consent; the collection's retention rule shortens one that would last longer.
+async def add_consent(work: UnitOfWork, collection: Collection, person_id: UUID, grant: ConsentGrant) -> Consent:
+    """Record a consent; the collection's retention limits its duration.
 
     Raises:
         InvalidInputError: It has expired already, or was granted in the future.
     """
-    granted_at, expires_at = terms(home, grant)
-    return await work.consents.add(
-        home.id,
+    granted_at, expires_at = compute_consent_period(collection, grant)
+    return await work.consents.add_consent(
+        collection.id,
         person_id,
         purpose=grant.purpose,
         recorded_by=grant.recorded_by,
@@ -54,31 +54,39 @@ async def add_consent(work: Work, home: Collection, person_id: UUID, grant: Cons
     )
 
 
-def terms(home: Collection, grant: ConsentGrant) -> tuple[datetime, datetime | None]:
-    """Return when a consent was granted and when it ends; see `add_consent`."""
+def compute_consent_period(collection: Collection, grant: ConsentGrant) -> tuple[datetime, datetime | None]:
+    """Return when a consent was granted and when it ends (None: on withdrawal).
+
+    Raises:
+        InvalidInputError: It has expired already, or was granted in the future.
+    """
     now = datetime.now(UTC)
     granted_at = grant.granted_at or now
-    if granted_at > now + timedelta(minutes=5):  # clocks of two machines may differ a little
+    if granted_at > now + timedelta(minutes=5):  # clocks of two machines may differ
         raise InvalidInputError("The consent's granted_at lies in the future.")
-    return granted_at, _expiry(home, grant.expires_at, granted_at, now)
+    return granted_at, _compute_expiry(collection, grant.expires_at, granted_at, now)
 
 
-async def live_consent(work: Work, home: Collection, person: Person | None, consent_id: UUID | None) -> Consent:
+async def get_live_consent(
+    work: UnitOfWork, collection: Collection, person: Person | None, consent_id: UUID | None
+) -> Consent:
     """Return a consent of the person that is neither withdrawn nor expired.
 
     Raises:
         NotFoundError: The person has no such live consent.
     """
-    for consent in await work.consents.live_for(home.id, person.id) if person else ():
+    for consent in await work.consents.list_live_consents(collection.id, person.id) if person else ():
         if consent.id == consent_id:
             return consent
     raise NotFoundError("The person has no live consent with this id; record a new consent.")
 
 
-def _expiry(home: Collection, wanted: datetime | None, granted_at: datetime, now: datetime) -> datetime | None:
-    ends = [wanted] if wanted else []
-    if home.retention_days is not None:
-        ends.append(granted_at + timedelta(days=home.retention_days))
+def _compute_expiry(
+    collection: Collection, requested: datetime | None, granted_at: datetime, now: datetime
+) -> datetime | None:
+    ends = [requested] if requested else []
+    if collection.retention_days is not None:
+        ends.append(granted_at + timedelta(days=collection.retention_days))
     expires_at = min(ends, default=None)
     if expires_at is not None and expires_at <= now:
         raise InvalidInputError(
@@ -88,67 +96,75 @@ def _expiry(home: Collection, wanted: datetime | None, granted_at: datetime, now
     return expires_at
 
 
-class Consents:
-    """The consents of a person."""
+class ConsentService:
+    """Records, reads, changes and withdraws the consents of persons."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def record(self, collection: str, person_id: UUID, grant: ConsentGrant, *, actor: Actor) -> Consent:
+    async def record_consent(
+        self, principal: Principal, reference: str, person_id: UUID, grant: ConsentGrant
+    ) -> Consent:
         """Record a further consent of a person."""
-        async with self._database.work() as work:
-            home = await open_for_writing(work, collection)
-            await work.persons.get(home.id, person_id)
-            consent = await add_consent(work, home, person_id, grant)
-            await work.audit.add(
-                actor, "consent.recorded", collection_id=home.id, person_id=person_id, object_id=consent.id
+        async with self._database.transaction() as work:
+            collection = await work.open(reference, principal, Permission.ENROL)
+            await work.persons.get_person(collection.id, person_id)
+            consent = await add_consent(work, collection, person_id, grant)
+            await work.audit.add_entry(
+                principal, "consent.recorded", collection_id=collection.id, person_id=person_id, object_id=consent.id
             )
         return consent
 
-    async def get(self, collection: str, person_id: UUID, consent_id: UUID) -> Consent:
+    async def get_consent(self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID) -> Consent:
         """Return one consent of a person."""
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, collection)
-            return await work.consents.get(home.id, person_id, consent_id)
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.READ)
+            return await work.consents.get_consent(collection.id, person_id, consent_id)
 
-    async def page(self, collection: str, person_id: UUID, *, after: UUID | None, limit: int) -> tuple[Consent, ...]:
+    async def list_consents(
+        self, principal: Principal, reference: str, person_id: UUID, *, after: UUID | None, limit: int
+    ) -> tuple[Consent, ...]:
         """Return a person's consents in order of recording."""
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, collection)
-            await work.persons.get(home.id, person_id)
-            return await work.consents.page(home.id, person_id, after=after, limit=limit)
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.READ)
+            await work.persons.get_person(collection.id, person_id)
+            return await work.consents.list_consents(collection.id, person_id, after=after, limit=limit)
 
-    async def change(
-        self, collection: str, person_id: UUID, consent_id: UUID, *, actor: Actor, **changes: Any
+    async def update_consent(
+        self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID, **changes: Any
     ) -> Consent:
         """Change a live consent's expiry or evidence; the faces under it follow its expiry.
 
         Raises:
             InvalidInputError: The new expiry lies in the past, or the consent is no longer live.
         """
-        async with self._database.work() as work:
-            home = await open_for_writing(work, collection)
-            consent = await work.consents.get(home.id, person_id, consent_id)
-            if consent not in await work.consents.live_for(home.id, person_id):
+        async with self._database.transaction() as work:
+            collection = await work.open(reference, principal, Permission.ENROL)
+            consent = await work.consents.get_consent(collection.id, person_id, consent_id)
+            if consent not in await work.consents.list_live_consents(collection.id, person_id):
                 raise InvalidInputError(
                     "A consent that was withdrawn or has expired cannot be changed; record a new one."
                 )
             if "expires_at" in changes:
-                changes["expires_at"] = _expiry(home, changes["expires_at"], consent.granted_at, datetime.now(UTC))
-            changed = await work.consents.change(home.id, consent_id, **changes)
-            await work.audit.add(
-                actor,
+                changes["expires_at"] = _compute_expiry(
+                    collection, changes["expires_at"], consent.granted_at, datetime.now(UTC)
+                )
+            changed = await work.consents.update_consent(collection.id, consent_id, **changes)
+            await work.audit.add_entry(
+                principal,
                 "consent.changed",
-                collection_id=home.id,
+                collection_id=collection.id,
                 person_id=person_id,
                 object_id=consent_id,
                 detail={"fields": sorted(changes)},
             )
         return changed
 
-    async def withdraw(self, collection: str, person_id: UUID, consent_id: UUID, *, actor: Actor) -> Erased:
-        """Withdraw a consent: erase the faces under it, and the person when no live consent remains."""
-        async with self._database.work() as work:
-            home = await open_for_writing(work, collection)
-            consent = await work.consents.get(home.id, person_id, consent_id)
-            return await withdraw(work, consent, "consent.withdrawn", actor=actor)
+    async def withdraw_consent(
+        self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID
+    ) -> ErasureResult:
+        """Withdraw a consent: erase the faces under it, and the person if no live consent remains."""
+        async with self._database.transaction() as work:
+            collection = await work.open(reference, principal, Permission.ERASE)
+            consent = await work.consents.get_consent(collection.id, person_id, consent_id)
+            return await withdraw_consent(work, consent, "consent.withdrawn", principal=principal)

@@ -1,1 +1,1 @@
-"""Recognition: who is in a photo (1:N), whether it is a given person (1:1), and how a verdict is put together."""
+"""Recognition: identification (1:N), verification (1:1), and their verdicts."""

@@ -1,4 +1,4 @@
-"""Who is in this photo? Searches a collection for every face and decides about each."""
+"""Identification: searches a collection for every face of a photo, or for a vector, and decides about each."""
 
 from __future__ import annotations
 
@@ -7,110 +7,121 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.domain import LivenessMode
-from vultus.domain.decision import decide
-from vultus.errors import ContractMismatchError, InvalidInputError, NotFoundError, SetupError
-from vultus.services.collections import calibration_of, check_contract, check_searched, find_collection, under_contract
-from vultus.services.recognition.verdicts import Recognition, name_faces, with_probability
-from vultus.services.search.request import query_of
+from vultus.domain import LivenessMode, Permission
+from vultus.domain.decision import decide_verdict
+from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, SetupError
+from vultus.services.collections import (
+    check_same_space,
+    ensure_same_search_space,
+    get_calibration,
+    retry_if_collection_changed,
+)
+from vultus.services.recognition.verdicts import Recognition, add_probabilities, decide_faces
+from vultus.services.search.request import build_query
 from vultus.utils import timing
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database, Look
-    from vultus.domain import Analysis, Candidate, Collection, Decision, FloatArray, SearchResult, Transition
+    from vultus.db.database import Database, HotQueries
+    from vultus.domain import Analysis, Candidate, Collection, Decision, FloatArray, Migration, Principal, SearchResult
     from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import Pipelines
-    from vultus.services.photo_analysis import Images, Photo
+    from vultus.models.pipelines import PipelineRegistry
+    from vultus.services.photo_analysis import Photo, PhotoAnalyzer
     from vultus.services.search.search import Searcher
 
 
-REMEMBERED = 1024
-"""Names and ids of collections."""
+MAX_CACHED_COLLECTIONS = 1024
+"""Names and ids under which collections are cached."""
 
 
 class RecognitionObserver(Protocol):
-    """Is offered recognitions after they were made, for another network to answer too."""
+    """Receives finished recognitions, to repeat them in another embedding space."""
 
-    def offer(self, photo: Photo, recognition: Recognition, share: float) -> None:
-        """Take a recognition, or leave it; returns immediately and never raises.
+    def offer_recognition(self, photo: Photo, recognition: Recognition, share: float) -> None:
+        """Accept or drop a recognition; return immediately and never raise.
 
         Args:
-            photo: What was recognised.
-            recognition: The answer that was given.
-            share: Probability with which it is to be taken, 0..1.
+            photo: The photo.
+            recognition: The result that was returned.
+            share: Probability of accepting it, 0..1.
         """
         ...
 
 
 class Recognizer:
-    """Search a collection for faces and vectors.
+    """Searches a collection for faces and vectors.
 
-    A collection is remembered as it was when it was last read. A photo is looked at on that trust, and the search
-    itself says whether the collection still is the same: that spares a question before every photo.
+    Collections are cached as last read. A photo is analyzed on the assumption that the cached state is current, and the
+    search returns when the collection last changed: this saves a query before every photo.
     """
 
     def __init__(
         self,
         database: Database,
-        images: Images,
-        pipelines: Pipelines,
+        analyzer: PhotoAnalyzer,
+        pipelines: PipelineRegistry,
         searcher: Searcher,
         observer: RecognitionObserver,
     ) -> None:
         self._database = database
-        self._images = images
+        self._analyzer = analyzer
         self._pipelines = pipelines
         self._searcher = searcher
         self._observer = observer
-        self._remembered: dict[str, Collection] = {}
+        self._cache: dict[str, Collection] = {}
 
     async def recognize(
         self,
+        principal: Principal,
         photo: Photo,
         *,
-        collection: str,
+        reference: str,
         limit: int,
         unique_per_image: bool = False,
         liveness: LivenessMode | None = None,
     ) -> Recognition:
         """Return every face of a photo with its verdict; a photo without a face gives an empty tuple.
 
-        The networks run before the transaction opens: a pooled connection must never wait for them.
+        The networks run before the transaction opens, because a pooled connection must never wait for them.
 
         Args:
-            photo: Any number of people.
-            collection: Id or name.
-            limit: Candidates a face.
-            unique_per_image: Give every person to at most one face.
-            liveness: What is done about presentation attacks, beyond the collection's policy.
+            principal: The caller.
+            photo: A photo of any number of people.
+            reference: Id or name of the collection.
+            limit: Maximum number of candidates per face.
+            unique_per_image: Assign every person to at most one face.
+            liveness: Liveness mode, if stricter than the collection's policy.
         """
 
-        async def attempt(home: Collection) -> Recognition:
-            mode = home.policy.liveness.at_least(liveness)
-            analysis = await self._images.analyze(photo, self._pipelines.of(home.contract_id), liveness=mode)
-            if not analysis.faces:  # nothing is searched that would say whether the collection still is the same
-                now = await self._collection(collection)
-                check_searched(home, now, mode)
-                return Recognition(now, analysis, ())
-            return await self._named(
-                collection, home, photo, analysis, limit, liveness, unique_per_image=unique_per_image
+        async def run_attempt(collection: Collection) -> Recognition:
+            mode = collection.policy.liveness.get_stricter_mode(liveness)
+            analysis = await self._analyzer.analyze_photo(
+                photo, self._pipelines.get_pipeline_for_space(collection.space_id), liveness=mode
+            )
+            if not analysis.faces:  # no search, which would show whether the collection has changed
+                current = await self._get_collection(principal, reference)
+                ensure_same_search_space(collection, current, mode)
+                return Recognition(current, analysis, ())
+            return await self._recognize_faces(
+                principal, reference, collection, photo, analysis, limit, liveness, unique_per_image=unique_per_image
             )
 
-        known = self._remembered.pop(collection, None)
-        if known is None:
-            return await under_contract(await self._collection(collection), attempt)
-        self._remembered[collection] = known  # last in line to be forgotten
+        principal.require(Permission.RECOGNIZE)
+        cached = self._cache.pop(reference, None)
+        if cached is None or not principal.can_reach(cached.id):
+            return await retry_if_collection_changed(await self._get_collection(principal, reference), run_attempt)
+        self._cache[reference] = cached  # now the last to be evicted
         try:
-            return await under_contract(known, attempt)
-        except SetupError:  # it asks, or asked, for what is not here
-            if (now := await self._collection(collection)) == known:
+            return await retry_if_collection_changed(cached, run_attempt)
+        except SetupError:  # the cached state may require a pack that the current one does not
+            if (current := await self._get_collection(principal, reference)) == cached:
                 raise
-        return await under_contract(now, attempt)
+        return await retry_if_collection_changed(current, run_attempt)
 
-    async def _named(
+    async def _recognize_faces(
         self,
+        principal: Principal,
         reference: str,
-        home: Collection,
+        collection: Collection,
         photo: Photo,
         analysis: Analysis,
         limit: int,
@@ -119,101 +130,113 @@ class Recognizer:
         unique_per_image: bool,
     ) -> Recognition:
         """Search for the faces of a photo and decide about each."""
-        mode = home.policy.liveness.at_least(liveness)
-        pipeline = self._pipelines.of(home.contract_id)
+        mode = collection.policy.liveness.get_stricter_mode(liveness)
+        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
         probes = np.stack([face.vector for face in analysis.faces])
         # The verdict needs the runner-up, and a unique assignment as many persons as there are faces.
         depth = max(limit, 2, len(analysis.faces) + 1 if unique_per_image else 0)
-        now, found, transition = await self._found(reference, home, pipeline, probes, depth, mode)
-        mode = now.policy.liveness.at_least(liveness)  # the policy may ask for less by now
-        named = name_faces(now, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
-        recognition = Recognition(now, analysis, named)
-        # The other network is not asked about attacks: their comparison would say nothing about it.
-        if transition is not None and mode is not LivenessMode.REQUIRED:
-            self._observer.offer(photo, recognition, transition.shadow_share)
+        current, found, migration = await self._search_collection(
+            principal, reference, collection, pipeline, probes, depth, mode
+        )
+        mode = current.policy.liveness.get_stricter_mode(liveness)  # the policy may require less by now
+        named = decide_faces(
+            current, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode
+        )
+        recognition = Recognition(current, analysis, named)
+        # The second network does not check liveness, so a comparison under required liveness would be meaningless.
+        if migration is not None and mode is not LivenessMode.REQUIRED:
+            self._observer.offer_recognition(photo, recognition, migration.shadow_share)
         return recognition
 
-    async def _found(
+    async def _search_collection(
         self,
+        principal: Principal,
         reference: str,
-        home: Collection,
+        collection: Collection,
         pipeline: FacePipeline,
         probes: FloatArray,
         depth: int,
         mode: LivenessMode,
-    ) -> tuple[Collection, tuple[SearchResult, ...], Transition | None]:
-        """Return the collection as it is now, what a search of it found, and how it changes its network if it does.
+    ) -> tuple[Collection, tuple[SearchResult, ...], Migration | None]:
+        """Return the current collection, one result per probe in probe order, and the active migration if any.
 
-        The collection may have been changed or dropped since it was remembered, and another one have its name.
+        Since it was cached, the collection may have been changed, or deleted and its name given to another one.
+
+        Raises:
+            CollectionChangedError: The photo must be analyzed again.
         """
-        query = query_of(home, pipeline, probes, depth)
-        if home.second_contract_id is None and query.graph is None:
-            # The search says whether the collection still is what it was: three messages fewer than a transaction.
+        query = build_query(collection, pipeline, probes, depth)
+        if collection.second_space_id is None and query.graph is None:
+            # The result shows whether the collection has changed: three round trips fewer than a transaction.
             with suppress(NotFoundError):
-                async with self._database.look() as work:
-                    with timing.stage("search"):
+                async with self._database.hot_queries() as work:
+                    with timing.measure_stage("search"):
                         found = await self._searcher.search(work, query)
-                if found[0].changed_at == home.updated_at:
-                    return home, found, None
-        async with self._database.work(read_only=True) as work:
-            now = await self._read(work, reference)
-            check_searched(home, now, mode)
-            with timing.stage("search"):
-                found = await self._searcher.search(work, query_of(now, pipeline, probes, depth))
-            return now, found, await work.transitions.get(now.id) if now.second_contract_id else None
+                if found[0].changed_at == collection.updated_at:
+                    return collection, found, None
+        async with self._database.transaction(read_only=True) as work:
+            current = await self._load_collection(work, principal, reference)
+            ensure_same_search_space(collection, current, mode)
+            with timing.measure_stage("search"):
+                found = await self._searcher.search(work, build_query(current, pipeline, probes, depth))
+            return current, found, await work.migrations.find_migration(current.id) if current.second_space_id else None
 
     async def search(
-        self, vector: FloatArray, *, contract_id: str, collection: str, limit: int
+        self, principal: Principal, vector: FloatArray, *, space_id: str, reference: str, limit: int
     ) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
-        """Return the persons closest to a vector made earlier by the same contract.
+        """Return the current collection, the decision and the persons nearest to a vector in its embedding space.
 
         Args:
+            principal: The caller.
             vector: (d,) finite, any length but zero; it is normalised.
-            contract_id: Of the vector; must be the collection's.
-            collection: Id or name.
-            limit: Most candidates returned.
+            space_id: Embedding space of the vector; must be the collection's.
+            reference: Id or name of the collection.
+            limit: Maximum number of candidates returned.
 
         Raises:
             InvalidInputError: The vector has no direction.
-            ContractMismatchError: It is another network's than the collection's, or of another length.
+            EmbeddingSpaceMismatchError: It is in another embedding space, or has another dimension.
             NotFoundError: There is no such collection.
             OverloadedError: The collection keeps changing.
         """
+        principal.require(Permission.SEARCH)
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if not np.isfinite(length) or length == 0:
             raise InvalidInputError("The vector has no direction: its length is zero or not finite.")
 
-        async def attempt(home: Collection) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
-            check_contract(home, contract_id)
-            pipeline = self._pipelines.of(contract_id)
-            if vector.shape != (pipeline.contract.dimension,):
-                raise ContractMismatchError(
-                    f"The vector has {vector.size} numbers; contract '{contract_id}' has {pipeline.contract.dimension}."
+        async def run_attempt(collection: Collection) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
+            check_same_space(collection, space_id)
+            pipeline = self._pipelines.get_pipeline_for_space(space_id)
+            if vector.shape != (pipeline.space.dimension,):
+                raise EmbeddingSpaceMismatchError(
+                    f"The vector has {vector.size} numbers; contract '{space_id}' has {pipeline.space.dimension}."
                 )
             probes = (vector.astype(np.float64) / length).astype(np.float32)[None, :]
-            # No policy asks for more than this, and a vector cannot be asked whether it lives.
+            # No policy requires more candidates. Liveness cannot be checked, so that no stricter mode causes a retry.
             depth = max(limit, 2)
-            now, (found,), _ = await self._found(collection, home, pipeline, probes, depth, LivenessMode.REQUIRED)
-            calibration = calibration_of(now, pipeline)
-            decision = decide(
+            current, (found,), _ = await self._search_collection(
+                principal, reference, collection, pipeline, probes, depth, LivenessMode.REQUIRED
+            )
+            calibration = get_calibration(current, pipeline)
+            decision = decide_verdict(
                 [candidate.similarity for candidate in found.candidates],
-                policy=now.policy,
+                policy=current.policy,
                 calibration=calibration,
                 gallery_size=found.gallery_size,
             )
-            return now, decision, with_probability(found.candidates[:limit], calibration)
+            return current, decision, add_probabilities(found.candidates[:limit], calibration)
 
-        return await under_contract(await self._collection(collection), attempt)
+        return await retry_if_collection_changed(await self._get_collection(principal, reference), run_attempt)
 
-    async def _collection(self, reference: str) -> Collection:
-        async with self._database.look() as work:
-            return await self._read(work, reference)
+    async def _get_collection(self, principal: Principal, reference: str) -> Collection:
+        async with self._database.hot_queries() as work:
+            return await self._load_collection(work, principal, reference)
 
-    async def _read(self, work: Look, reference: str) -> Collection:
-        """Return a collection as it is now, and remember it so; forget it if it is gone."""
-        self._remembered.pop(reference, None)
-        found = await find_collection(work, reference)
-        if len(self._remembered) >= REMEMBERED:
-            self._remembered.pop(next(iter(self._remembered)))
-        self._remembered[reference] = found
+    async def _load_collection(self, work: HotQueries, principal: Principal, reference: str) -> Collection:
+        """Read and cache a collection; if it no longer exists, remove it from the cache."""
+        self._cache.pop(reference, None)
+        found = await work.open(reference, principal, Permission.RECOGNIZE)
+        if len(self._cache) >= MAX_CACHED_COLLECTIONS:
+            self._cache.pop(next(iter(self._cache)))
+        self._cache[reference] = found
         return found

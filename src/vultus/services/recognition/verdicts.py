@@ -1,4 +1,4 @@
-"""From the candidates of every face of a photo to verdicts."""
+"""Verdicts for the faces of a photo, from their candidates."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, LivenessMode
-from vultus.domain.decision import assign_unique, decide, quality_faults, threshold_for
-from vultus.services.collections import calibration_of
-from vultus.services.photo_analysis import rejected
+from vultus.domain.decision import assign_persons_to_faces, compute_threshold, decide_verdict, find_quality_faults
+from vultus.services.collections import get_calibration
+from vultus.services.photo_analysis import find_attack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class NamedFace:
-    """A face of a photo with its verdict and candidates, best first, one entry a person."""
+class RecognizedFace:
+    """A face of a photo with its verdict and its candidates, best first, one per person."""
 
     described: DescribedFace
     decision: Decision
@@ -28,61 +28,63 @@ class NamedFace:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was recognised in a photo, faces left to right."""
+    """The recognized faces of a photo, left to right."""
 
     collection: Collection
     analysis: Analysis
-    faces: tuple[NamedFace, ...]
+    faces: tuple[RecognizedFace, ...]
 
 
-def name_faces(
-    home: Collection,
+def decide_faces(
+    collection: Collection,
     pipeline: FacePipeline,
     analysis: Analysis,
-    found: Sequence[SearchResult],
+    results: Sequence[SearchResult],
     limit: int,
     *,
     unique_per_image: bool = False,
     liveness: LivenessMode = LivenessMode.OFF,
-) -> tuple[NamedFace, ...]:
-    """Decide about every face of a photo.
+) -> tuple[RecognizedFace, ...]:
+    """Return the verdict for every face of a photo, in the order of the faces.
 
     Args:
-        home: Its policy decides.
-        pipeline: Described the faces.
-        analysis: The photo.
-        found: One result a face, deep enough for the runner-up.
-        limit: Candidates kept a face.
-        unique_per_image: Give every person to at most one face.
+        collection: The collection whose policy decides.
+        pipeline: The pipeline that embedded the faces.
+        analysis: The analysis of the photo.
+        results: One result per face, in the same order, deep enough to include the runner-up.
+        limit: Maximum number of candidates returned per face.
+        unique_per_image: Assign every person to at most one face.
         liveness: Whether a face must be live to have candidates.
     """
-    calibration = calibration_of(home, pipeline)
-    faults = [quality_faults(face.quality, face.face.score, home.policy.recognize) for face in analysis.faces]
-    attacks = [rejected(face, liveness) for face in analysis.faces]
-    lists = [() if attack else result.candidates for attack, result in zip(attacks, found, strict=True)]
-    if unique_per_image and found:
-        limit_cosine = threshold_for(home.policy, calibration, found[0].gallery_size).cosine
-        # A face that cannot be trusted must not take a person from one that can.
+    calibration = get_calibration(collection, pipeline)
+    faults = [
+        find_quality_faults(face.quality, face.face.score, collection.policy.recognize) for face in analysis.faces
+    ]
+    attacks = [find_attack(face, liveness) for face in analysis.faces]
+    lists = [() if attack else result.candidates for attack, result in zip(attacks, results, strict=True)]
+    if unique_per_image and results:
+        limit_cosine = compute_threshold(collection.policy, calibration, results[0].gallery_size).cosine
+        # A face of insufficient quality must not take a person from one of sufficient quality.
         contenders = [() if fault else candidates for fault, candidates in zip(faults, lists, strict=True)]
-        unique = assign_unique(contenders, limit_cosine)
-        lists = [full if fault else mine for fault, full, mine in zip(faults, lists, unique, strict=True)]
+        unique = assign_persons_to_faces(contenders, limit_cosine)
+        lists = [full if fault else assigned for fault, full, assigned in zip(faults, lists, unique, strict=True)]
     return tuple(
-        NamedFace(
+        RecognizedFace(
             face,
-            decide(
+            decide_verdict(
                 [candidate.similarity for candidate in candidates],
-                policy=home.policy,
+                policy=collection.policy,
                 calibration=calibration,
                 gallery_size=result.gallery_size,
                 faults=fault,
-                not_live=attack,
+                attack_reason=attack,
             ),
-            with_probability(candidates[:limit], calibration),
+            add_probabilities(candidates[:limit], calibration),
         )
-        for face, fault, attack, candidates, result in zip(analysis.faces, faults, attacks, lists, found, strict=True)
+        for face, fault, attack, candidates, result in zip(analysis.faces, faults, attacks, lists, results, strict=True)
     )
 
 
-def with_probability(candidates: tuple[Candidate, ...], calibration: Calibration) -> tuple[Candidate, ...]:
-    """Return candidates with the probability that their cosine stands for."""
-    return tuple(replace(one, probability=calibration.probability(one.similarity)) for one in candidates)
+def add_probabilities(candidates: tuple[Candidate, ...], calibration: Calibration) -> tuple[Candidate, ...]:
+    """Return candidates with the probability of a match that corresponds to their cosine."""
+    return tuple(replace(one, probability=calibration.compute_probability(one.similarity)) for one in candidates)

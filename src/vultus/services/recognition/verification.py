@@ -1,4 +1,4 @@
-"""Is this the person? One-to-one comparisons: two photos, or a photo against an enrolled person."""
+"""Verification: one-to-one comparison of two photos, or of a photo with an enrolled person."""
 
 from __future__ import annotations
 
@@ -8,23 +8,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Calibration, Collection, Decision, DecisionPolicy, DescribedFace, LivenessMode, Person
-from vultus.domain.decision import decide, quality_faults
-from vultus.services.collections import calibration_of, check_searched, find_collection, under_contract
-from vultus.services.photo_analysis import rejected
+from vultus.domain import (
+    Calibration,
+    Collection,
+    Decision,
+    DecisionPolicy,
+    DescribedFace,
+    LivenessMode,
+    Permission,
+    Person,
+)
+from vultus.domain.decision import decide_verdict, find_quality_faults
+from vultus.services.collections import (
+    ensure_same_search_space,
+    get_calibration,
+    retry_if_collection_changed,
+)
+from vultus.services.photo_analysis import find_attack
 from vultus.utils import timing
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.models.pipelines import Pipelines
-    from vultus.services.photo_analysis import Images, Photo
+    from vultus.domain import Principal
+    from vultus.models.pipelines import PipelineRegistry
+    from vultus.services.photo_analysis import Photo, PhotoAnalyzer
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two photos' faces, their cosine and the verdict; no cosine where a face that must be live is not."""
+class PhotoComparison:
+    """The faces of two photos, their cosine and verdict; no cosine if a face must be live and is not."""
 
     first: DescribedFace
     second: DescribedFace
@@ -35,9 +49,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A photo's face against one enrolled person; similarity is None when the person has no face.
+    """The face of a photo compared with an enrolled person.
 
-    `probability` is that of `Calibration`.
+    Attributes:
+        similarity: Cosine; None if the person has no face, or the photo's must be live and is not.
+        probability: Probability of a match by `Calibration.compute_probability`; None without a cosine.
     """
 
     person: Person
@@ -48,104 +64,115 @@ class Verification:
 
 
 class Verifier:
-    """One-to-one comparisons under a collection's policy."""
+    """Makes one-to-one comparisons under a collection's policy."""
 
-    def __init__(self, database: Database, images: Images, pipelines: Pipelines) -> None:
+    def __init__(self, database: Database, analyzer: PhotoAnalyzer, pipelines: PipelineRegistry) -> None:
         self._database = database
-        self._images = images
+        self._analyzer = analyzer
         self._pipelines = pipelines
 
     async def compare(
         self,
+        principal: Principal,
         first: Photo,
         second: Photo,
         *,
-        collection: str,
+        reference: str,
         largest: bool = False,
         liveness: LivenessMode | None = None,
-    ) -> Comparison:
-        """Say whether two photos show the same person; nothing is stored.
+    ) -> PhotoComparison:
+        """Decide whether two photos show the same person; nothing is stored.
 
         Raises:
             NoFaceFoundError: A photo shows no face.
             SeveralFacesError: A photo shows several and `largest` is not set.
         """
-        async with self._database.look() as work:
-            home = await find_collection(work, collection)
-        pipeline = self._pipelines.of(home.contract_id)
-        mode = home.policy.liveness.at_least(liveness)
-        one, other = await asyncio.gather(
-            self._images.one_face(first, pipeline, largest=largest, liveness=mode),
-            self._images.one_face(second, pipeline, largest=largest, liveness=mode),
+        async with self._database.hot_queries() as work:
+            collection = await work.open(reference, principal, Permission.RECOGNIZE)
+        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        mode = collection.policy.liveness.get_stricter_mode(liveness)
+        first_face, second_face = await asyncio.gather(
+            self._analyzer.get_single_face(first, pipeline, largest=largest, liveness=mode),
+            self._analyzer.get_single_face(second, pipeline, largest=largest, liveness=mode),
         )
-        attack = rejected(one, mode) or rejected(other, mode)
-        similarity = float(np.dot(one.vector, other.vector))
-        faults = tuple(dict.fromkeys(self._faults(one, home.policy) + self._faults(other, home.policy)))
-        calibration = calibration_of(home, pipeline)
-        decision = self._decide([] if attack else [similarity], home.policy, calibration, faults, attack)
+        attack = find_attack(first_face, mode) or find_attack(second_face, mode)
+        similarity = float(np.dot(first_face.vector, second_face.vector))
+        faults = tuple(
+            dict.fromkeys(
+                self._find_quality_faults(first_face, collection.policy)
+                + self._find_quality_faults(second_face, collection.policy)
+            )
+        )
+        calibration = get_calibration(collection, pipeline)
+        decision = self._build_decision([] if attack else [similarity], collection.policy, calibration, faults, attack)
         if attack:
-            return Comparison(one, other, None, None, decision)
-        return Comparison(one, other, similarity, calibration.probability(similarity), decision)
+            return PhotoComparison(first_face, second_face, None, None, decision)
+        return PhotoComparison(
+            first_face, second_face, similarity, calibration.compute_probability(similarity), decision
+        )
 
     async def verify(
         self,
+        principal: Principal,
         photo: Photo,
         *,
-        collection: str,
+        reference: str,
         person_id: UUID,
         largest: bool = False,
         liveness: LivenessMode | None = None,
     ) -> Verification:
-        """Say whether a photo shows an enrolled person.
+        """Decide whether a photo shows an enrolled person.
 
         Raises:
-            NotFoundError: No such person in the collection.
+            NotFoundError: There is no such collection or person.
             NoFaceFoundError: The photo shows no face.
             SeveralFacesError: It shows several and `largest` is not set.
         """
-        async with self._database.work(read_only=True) as work:
-            home = await find_collection(work, collection)
-            await work.persons.get(home.id, person_id)
+        async with self._database.transaction(read_only=True) as work:
+            found = await work.open(reference, principal, Permission.RECOGNIZE)
+            await work.persons.get_person(found.id, person_id)
 
-        async def attempt(home: Collection) -> Verification:
-            pipeline = self._pipelines.of(home.contract_id)
-            mode = home.policy.liveness.at_least(liveness)
-            face = await self._images.one_face(photo, pipeline, largest=largest, liveness=mode)
-            attack = rejected(face, mode)
-            async with self._database.work(read_only=True) as work:
-                now = await work.collections.get(home.id)
-                check_searched(home, now, mode)
-                person = await work.persons.get(home.id, person_id)
-                with timing.stage("search"):
-                    best = await work.faces.best_of_person(
-                        home.id, person_id, now.contract_id, face.vector, now.policy.fusion
+        async def run_attempt(collection: Collection) -> Verification:
+            pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+            mode = collection.policy.liveness.get_stricter_mode(liveness)
+            face = await self._analyzer.get_single_face(photo, pipeline, largest=largest, liveness=mode)
+            attack = find_attack(face, mode)
+            async with self._database.transaction(read_only=True) as work:
+                current = await work.collections.get_collection(collection.id)
+                ensure_same_search_space(collection, current, mode)
+                person = await work.persons.get_person(collection.id, person_id)
+                with timing.measure_stage("search"):
+                    best = await work.faces.find_person_similarity(
+                        collection.id, person_id, current.space_id, face.vector, current.policy.fusion
                     )
             similarity = None if best is None or attack else best[0]
             scores = [] if similarity is None else [similarity]
-            calibration = calibration_of(now, pipeline)
-            decision = self._decide(scores, now.policy, calibration, self._faults(face, now.policy), attack)
-            likely = None if similarity is None else calibration.probability(similarity)
-            return Verification(person, face, similarity, likely, decision)
+            calibration = get_calibration(current, pipeline)
+            decision = self._build_decision(
+                scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
+            )
+            probability = None if similarity is None else calibration.compute_probability(similarity)
+            return Verification(person, face, similarity, probability, decision)
 
-        return await under_contract(home, attempt)
+        return await retry_if_collection_changed(found, run_attempt)
 
     @staticmethod
-    def _decide(
+    def _build_decision(
         similarities: list[float],
         policy: DecisionPolicy,
         calibration: Calibration,
         faults: tuple[str, ...],
-        not_live: str | None = None,
+        attack: str | None = None,
     ) -> Decision:
-        return decide(
+        return decide_verdict(
             similarities,
             policy=policy,
             calibration=calibration,
             gallery_size=len(similarities),
             faults=faults,
-            not_live=not_live,
+            attack_reason=attack,
         )
 
     @staticmethod
-    def _faults(face: DescribedFace, policy: DecisionPolicy) -> tuple[str, ...]:
-        return quality_faults(face.quality, face.face.score, policy.recognize)
+    def _find_quality_faults(face: DescribedFace, policy: DecisionPolicy) -> tuple[str, ...]:
+        return find_quality_faults(face.quality, face.face.score, policy.recognize)

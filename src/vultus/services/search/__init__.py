@@ -1,1 +1,1 @@
-"""Search of a collection: what is asked, the candidate index beside PostgreSQL, and the watch over what it loses."""
+"""Search of a collection: queries, the candidate index, the HNSW graph, and the recall monitor."""

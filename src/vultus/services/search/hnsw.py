@@ -1,4 +1,4 @@
-"""An HNSW graph for a living collection, searched only after what it loses was measured on the faces enrolled there."""
+"""HNSW graphs of collections; a graph is searched only after its recall loss was measured on the enrolled faces."""
 
 from __future__ import annotations
 
@@ -9,156 +9,171 @@ from statistics import median
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.domain import Actor, Collection, Enrolled, Graph, GraphLoss
-from vultus.domain.decision import threshold_for
+from vultus.domain import Collection, EnrolledFace, HnswGraph, HnswRecallLoss, Permission, Principal
+from vultus.domain.decision import compute_threshold
 from vultus.errors import ConflictError, InvalidInputError
-from vultus.services.collections import Collections, calibration_of, find_collection
-from vultus.statistics.intervals import wilson
+from vultus.services.collections import CollectionService, get_calibration
+from vultus.statistics.intervals import compute_wilson_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.db.database import Database
-    from vultus.models.pipelines import Pipelines
+    from vultus.models.pipelines import PipelineRegistry
 
-ACCEPTED_LOSS = 0.001
-DEFAULT_SAMPLE, MOST_SAMPLE = 1_000, 20_000
-IN_ONE_VIEW = 20
-"""Faces searched for in one view of the database: one held for long keeps VACUUM from what was erased meanwhile."""
+DEFAULT_ACCEPTED_LOSS = 0.001
+DEFAULT_SAMPLE, MAX_SAMPLE = 1_000, 20_000
+BATCH_SIZE = 20
+"""Probes per snapshot of the database: a snapshot held for long keeps VACUUM from removing erased rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class GraphWanted:
-    """What a graph is asked for.
+class GraphRequest:
+    """Parameters of a graph and of its measurement.
 
     Attributes:
-        m: Most neighbours of a face in a layer, 2..100.
-        ef_construction: Candidates for them while it is built, 2 m..1000.
+        m: Maximum number of neighbours of a face per layer, 2..100.
+        ef_construction: Candidates for neighbours while the graph is built, 2 m..1000.
         ef_search: Candidates of a search, 1..1000.
-        accept_loss: Share of mates that may be lost, 0..1.
-        sample: Most persons searched for.
+        accept_loss: Accepted recall loss against exact search, as a share of the probes, 0..1.
+        sample: Maximum number of persons searched for.
     """
 
     m: int = 16
     ef_construction: int = 64
     ef_search: int = 100
-    accept_loss: float = ACCEPTED_LOSS
+    accept_loss: float = DEFAULT_ACCEPTED_LOSS
     sample: int = DEFAULT_SAMPLE
 
 
 @dataclass(frozen=True, slots=True)
-class _Searched:
-    """The persons closest to an enrolled face, with their cosines, and how long it took to find them."""
+class _GraphProbe:
+    """The persons nearest to an enrolled face by exact and by graph search, with cosines and search times."""
 
-    face: Enrolled
+    face: EnrolledFace
     exact: tuple[UUID, float] | None
-    along: tuple[UUID, float] | None
+    approximate: tuple[UUID, float] | None
     exact_ms: float
-    along_ms: float
+    approximate_ms: float
 
 
-class OwnGraph:
-    """Builds graphs, measures them and has collections searched along them."""
+class HnswBuilder:
+    """Builds HNSW graphs, measures their recall loss and enables them."""
 
-    def __init__(self, database: Database, pipelines: Pipelines, collections: Collections) -> None:
+    def __init__(self, database: Database, pipelines: PipelineRegistry, collections: CollectionService) -> None:
         self._database = database
         self._pipelines = pipelines
         self._collections = collections
 
-    async def turn_on(self, reference: str, wanted: GraphWanted, *, actor: Actor) -> Collection:
-        """Build a collection's graph, measure what it loses and, if that is accepted, search along it from then on.
+    async def enable(self, principal: Principal, reference: str, request: GraphRequest) -> Collection:
+        """Build a collection's graph, measure its recall loss and, if that is accepted, enable it.
 
-        Again, with another `ef_search`, the graph that is there is measured and searched so.
+        Repeated with another `ef_search`, this measures the existing graph with that value and enables it.
 
         Raises:
             NotFoundError: There is no such collection.
-            PackNotLoadedError: The pack that makes its vectors is not loaded.
-            InvalidInputError: The parameters do not fit each other, too much was lost, or nothing can be measured; the
-                collection is searched as before.
-            ConflictError: The collection has another graph, or another process is at it.
+            PackNotLoadedError: The pack that produces its vectors is not loaded.
+            InvalidInputError: The parameters contradict each other, the recall loss is too high, or nothing can be
+                measured; the collection is searched as before.
+            ConflictError: The collection has another graph, or another process is working on it.
         """
-        if wanted.ef_construction < 2 * wanted.m:
-            raise InvalidInputError(f"ef_construction must be at least 2 m, {2 * wanted.m} here.")
-        home = await self._home(reference)
-        async with self._database.graph_work(home.id) as graphs:
-            home = await self._home(str(home.id))
-            there = _is_there(home, wanted)
+        if request.ef_construction < 2 * request.m:
+            raise InvalidInputError(f"ef_construction must be at least 2 m, {2 * request.m} here.")
+        collection = await self._get_collection(principal, reference)
+        async with self._database.open_hnsw_maintenance(collection.id) as graphs:
+            collection = await self._get_collection(principal, str(collection.id))
+            already_built = _is_graph_built(collection, request)
             try:
-                if not there:
-                    dimension = self._pipelines.of(home.contract_id).contract.dimension
-                    await graphs.build(home.contract_id, dimension, wanted.m, wanted.ef_construction)
-                loss = await self._measure(home, wanted)
-                _check_loss(home, loss, wanted)
-                graph = Graph(
-                    home.contract_id, wanted.m, wanted.ef_construction, wanted.ef_search, datetime.now(UTC), loss
+                if not already_built:
+                    dimension = self._pipelines.get_pipeline_for_space(collection.space_id).space.dimension
+                    await graphs.build_index(collection.space_id, dimension, request.m, request.ef_construction)
+                loss = await self._measure_loss(collection, request)
+                _check_loss(collection, loss, request)
+                graph = HnswGraph(
+                    collection.space_id, request.m, request.ef_construction, request.ef_search, datetime.now(UTC), loss
                 )
-                return await self._collections.search_along(home.id, graph, actor=actor)
+                return await self._collections.set_search_graph(principal, collection.id, graph)
             except BaseException:
-                if not there:
-                    await graphs.drop()
+                if not already_built:
+                    await graphs.drop_index()
                 raise
 
-    async def _home(self, reference: str) -> Collection:
-        async with self._database.work(read_only=True) as work:
-            return await find_collection(work, reference)
+    async def _get_collection(self, principal: Principal, reference: str) -> Collection:
+        async with self._database.transaction(read_only=True) as work:
+            return await work.open(reference, principal, Permission.CONFIGURE)
 
-    async def _measure(self, home: Collection, wanted: GraphWanted) -> GraphLoss:
-        """Search for a face each of persons with two, or, if no mate is found so, of any."""
-        pipeline = self._pipelines.of(home.contract_id)
-        for least, of in ((2, "mates"), (1, "neighbours")):
-            async with self._database.work(read_only=True) as work:
-                size = await work.faces.count(home.id, home.contract_id)
-                faces = await work.graphs.sample(home.id, home.contract_id, least_faces=least, count=wanted.sample)
-            threshold = threshold_for(home.policy, calibration_of(home, pipeline), size).cosine
-            searched = await self._search(home, faces, wanted.ef_search)
-            had = [one for one in searched if one.exact and (least == 1 or _is_mate(one, threshold))]
-            if had:
-                lost = sum(one.along is None or one.along[0] != one.exact[0] for one in had if one.exact)
-                rate = wilson(lost, len(had))
-                medians = median(one.exact_ms for one in searched), median(one.along_ms for one in searched)
-                return GraphLoss(of, len(had), lost, rate.low, rate.high, *medians)
+    async def _measure_loss(self, collection: Collection, request: GraphRequest) -> HnswRecallLoss:
+        """Search for one face per person with at least two faces; if that finds no mate, one face of any person."""
+        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        for min_faces, measured_on in ((2, "mates"), (1, "neighbours")):
+            async with self._database.transaction(read_only=True) as work:
+                size = await work.faces.count_templates(collection.id, collection.space_id)
+                faces = await work.graphs.sample_faces(
+                    collection.id, collection.space_id, min_faces=min_faces, count=request.sample
+                )
+            threshold = compute_threshold(collection.policy, get_calibration(collection, pipeline), size).cosine
+            searched = await self._search_faces(collection, faces, request.ef_search)
+            counted = [one for one in searched if one.exact and (min_faces == 1 or _is_mate(one, threshold))]
+            if counted:
+                lost = sum(
+                    one.approximate is None or one.approximate[0] != one.exact[0] for one in counted if one.exact
+                )
+                rate = compute_wilson_rate(lost, len(counted))
+                medians = median(one.exact_ms for one in searched), median(one.approximate_ms for one in searched)
+                return HnswRecallLoss(measured_on, len(counted), lost, rate.low, rate.high, *medians)
         raise InvalidInputError(
-            f"What a graph would lose cannot be measured: collection '{home.name}' has no two faces under live consent."
+            f"What a graph would lose cannot be measured: collection '{collection.name}' has no two faces under live "
+            "consent."
         )
 
-    async def _search(self, home: Collection, faces: Sequence[Enrolled], ef_search: int) -> list[_Searched]:
+    async def _search_faces(
+        self, collection: Collection, faces: Sequence[EnrolledFace], ef_search: int
+    ) -> list[_GraphProbe]:
         searched = []
-        for start in range(0, len(faces), IN_ONE_VIEW):
-            async with self._database.work(read_only=True) as work:
-                for face in faces[start : start + IN_ONE_VIEW]:
+        for start in range(0, len(faces), BATCH_SIZE):
+            async with self._database.transaction(read_only=True) as work:
+                for face in faces[start : start + BATCH_SIZE]:
                     began = time.perf_counter()
-                    exact = await work.graphs.closest_other(home.id, home.contract_id, face)
+                    exact = await work.graphs.find_closest_other_face(collection.id, collection.space_id, face)
                     between = time.perf_counter()
-                    along = await work.graphs.closest_other(home.id, home.contract_id, face, ef_search=ef_search)
+                    approximate = await work.graphs.find_closest_other_face(
+                        collection.id, collection.space_id, face, ef_search=ef_search
+                    )
                     ended = time.perf_counter()
-                    searched.append(_Searched(face, exact, along, (between - began) * 1e3, (ended - between) * 1e3))
+                    searched.append(
+                        _GraphProbe(face, exact, approximate, (between - began) * 1e3, (ended - between) * 1e3)
+                    )
         return searched
 
 
-def _is_there(home: Collection, wanted: GraphWanted) -> bool:
-    """Say whether the graph is built, and refuse to replace another one."""
-    graph = home.graph
+def _is_graph_built(collection: Collection, request: GraphRequest) -> bool:
+    """Return whether the requested graph exists.
+
+    Raises:
+        ConflictError: The collection has another one.
+    """
+    graph = collection.graph
     if graph is None:
         return False
-    if (graph.contract_id, graph.m, graph.ef_construction) == (home.contract_id, wanted.m, wanted.ef_construction):
+    if (graph.contract_id, graph.m, graph.ef_construction) == (collection.space_id, request.m, request.ef_construction):
         return True
     raise ConflictError(
-        f"Collection '{home.name}' has a graph of contract '{graph.contract_id}' with m {graph.m} and ef_construction "
-        f"{graph.ef_construction}. Set search to auto first: that drops it."
+        f"Collection '{collection.name}' has a graph of contract '{graph.contract_id}' with m {graph.m} and "
+        f"ef_construction {graph.ef_construction}. Set search to auto first: that drops it."
     )
 
 
-def _is_mate(searched: _Searched, threshold: float) -> bool:
+def _is_mate(searched: _GraphProbe, threshold: float) -> bool:
     exact = searched.exact
     return exact is not None and exact[0] == searched.face.person_id and exact[1] >= threshold
 
 
-def _check_loss(home: Collection, loss: GraphLoss, wanted: GraphWanted) -> None:
-    if loss.share > wanted.accept_loss:
+def _check_loss(collection: Collection, loss: HnswRecallLoss, request: GraphRequest) -> None:
+    if loss.share > request.accept_loss:
         raise InvalidInputError(
-            f"Along this graph {loss.lost} of {loss.probes} {loss.of} that an exact search of '{home.name}' has first "
-            f"were lost: {100 * loss.share:.2f} % ({100 * loss.low:.2f} % to {100 * loss.high:.2f} %), and "
-            f"{100 * wanted.accept_loss:.2f} % are accepted. Nothing was changed. Raise ef_search, then m and "
+            f"Along this graph {loss.lost} of {loss.probes} {loss.of} that an exact search of '{collection.name}' has "
+            f"first were lost: {100 * loss.share:.2f} % ({100 * loss.low:.2f} % to {100 * loss.high:.2f} %), and "
+            f"{100 * request.accept_loss:.2f} % are accepted. Nothing was changed. Raise ef_search, then m and "
             "ef_construction, or accept the loss; or stay without a graph.",
             of=loss.of,
             probes=loss.probes,

@@ -1,4 +1,4 @@
-"""The candidate indexes of this process: made for large collections, kept up with the database, doubted and dropped."""
+"""The candidate indexes of this process, synchronized with the database and removed when small or degraded."""
 
 from __future__ import annotations
 
@@ -9,169 +9,162 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.domain import Coding
+from vultus.domain import QuantizerParameters
 from vultus.errors import VultusError
 from vultus.index.candidates import CandidateIndex
-from vultus.index.coding import BITS, Coder
-from vultus.services.search.recall_monitor import Watch
+from vultus.index.coding import CODE_BITS, Quantizer
+from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain import Size
+    from vultus.domain import SpaceStatistics
     from vultus.settings import IndexSettings
 
 log = logging.getLogger(__name__)
 
-Key = tuple[UUID, str]
+IndexKey = tuple[UUID, str]
 
 CENTRE_SAMPLE = 20_000
-"""Vectors whose mean becomes the centre: it is then known to a hundredth of what they vary by."""
+"""Vectors whose mean becomes the centre; its error is below a hundredth of their standard deviation."""
 
-LEAST_SAMPLE = 500
-CODED_AT_ONCE = 5_000
-SPARE_ROOM = 1.1
-DROPPED = 0.5
+MIN_SAMPLE = 500
+ENCODE_BATCH_SIZE = 5_000
+CAPACITY_FACTOR = 1.1
+DROP_RATIO = 0.5
 """Share of the limit below which a collection is searched in SQL again."""
 
 
 @dataclass(slots=True, eq=False)
-class _Held:
-    """An index, and the database's count of deletions when it was last compared with what is there."""
+class _IndexEntry:
+    """An index, and the database's count of deletions when erased faces were last removed from it."""
 
     index: CandidateIndex
     deleted: int
 
 
-class Indexes:
-    """Indexes by collection and contract.
+class IndexRegistry:
+    """Candidate indexes by collection and embedding space.
 
     Args:
-        database: The truth.
-        settings: From which size on there is one, and how much is risked.
+        database: The authoritative templates.
+        settings: Size from which a collection is indexed; sampling rate and limit of the recall monitor.
     """
 
     def __init__(self, database: Database, settings: IndexSettings) -> None:
         self._database = database
         self._settings = settings
-        self._held: dict[Key, _Held] = {}
-        self.watch = Watch(settings.watch_share, settings.watch_limit)
+        self._entries: dict[IndexKey, _IndexEntry] = {}
+        self.recall_monitor = RecallMonitor(settings.watch_share, settings.watch_limit)
 
-    def of(self, collection_id: UUID, contract_id: str) -> CandidateIndex | None:
-        """Return the index to search a collection by, or None: then every face must be compared."""
-        key = (collection_id, contract_id)
-        held = self._held.get(key)
-        return None if held is None or self.watch.doubted((*key, None)) else held.index
+    def find_index(self, collection_id: UUID, space_id: str) -> CandidateIndex | None:
+        """Return the index of a collection; None if it has none or a degraded one: then every face must be compared."""
+        key = (collection_id, space_id)
+        entry = self._entries.get(key)
+        return None if entry is None or self.recall_monitor.is_degraded((*key, None)) else entry.index
 
-    def sizes(self) -> dict[Key, int]:
-        """Return how many faces every index has."""
-        return {key: len(held.index) for key, held in self._held.items()}
+    def get_sizes(self) -> dict[IndexKey, int]:
+        """Return the number of faces in each index."""
+        return {key: len(entry.index) for key, entry in self._entries.items()}
 
-    async def forever(self, interval_s: float) -> None:
-        """Keep up with the database, for ever."""
-        while True:
-            try:
-                await self.follow()
-            except VultusError as error:
-                log.warning("the candidate indexes are behind: %s", error.detail)
-            except Exception as error:
-                log.error("the candidate indexes are behind", exc_info=error)
-            await asyncio.sleep(interval_s)
-
-    async def follow(self) -> None:
-        """Bring every index up to date, make those that are missing and drop those of small or vanished collections."""
-        async with self._database.work(read_only=True) as work:
-            sizes = {(size.collection_id, size.contract_id): size for size in await work.codes.sizes()}
-        for key in self._held.keys() - sizes.keys():
-            self._drop(key)
+    async def update_indexes(self) -> None:
+        """Bring all indexes up to date, create missing ones and remove those of small or deleted collections."""
+        async with self._database.transaction(read_only=True) as work:
+            sizes = {(size.collection_id, size.space_id): size for size in await work.codes.list_space_statistics()}
+        for key in self._entries.keys() - sizes.keys():
+            self._remove_index(key)
         for key, size in sizes.items():
-            if size.rows < self._settings.exact_limit * (DROPPED if key in self._held else 1):
-                self._drop(key)
+            if size.rows < self._settings.exact_limit * (DROP_RATIO if key in self._entries else 1):
+                self._remove_index(key)
                 continue
             try:
-                await self._follow(key, size)
-            except VultusError as error:  # of this one: the others go on
+                await self._update_index(key, size)
+            except VultusError as error:  # of this index only; the others are updated
                 log.warning("a candidate index is behind: %s", error.detail, extra={"collection": str(key[0])})
             except Exception as error:
                 log.error("a candidate index is behind", extra={"collection": str(key[0])}, exc_info=error)
-        self.watch.keep({collection_id for collection_id, _ in sizes})
-        metrics.INDEX_FACES.set(sum(self.sizes().values()))
-        metrics.INDEX_BYTES.set(sum(held.index.bytes for held in self._held.values()))
+        self.recall_monitor.retain_collections({collection_id for collection_id, _ in sizes})
+        metrics.INDEX_FACES.set(sum(self.get_sizes().values()))
+        metrics.INDEX_BYTES.set(sum(entry.index.size_bytes for entry in self._entries.values()))
 
-    async def _follow(self, key: Key, size: Size) -> None:
-        """Bring an index up to date; a new one is searched by once it is."""
-        held = self._held.get(key)
-        if held is None:
-            coder = await self._coder(key)
-            if coder is None:
+    async def _update_index(self, key: IndexKey, size: SpaceStatistics) -> None:
+        """Bring an index up to date; a new one is published once it is."""
+        entry = self._entries.get(key)
+        if entry is None:
+            quantizer = await self._get_quantizer(key)
+            if quantizer is None:
                 return
-            held = _Held(CandidateIndex(coder, int(SPARE_ROOM * size.rows)), size.deleted)
-        last = await self._last(key)
-        if last > held.index.last:
-            await self._code(key, held.index, last)
-            await self._take_in(key, held.index, last)
-        if size.deleted != held.deleted:
-            async with self._database.work(read_only=True) as work:
-                there = await work.codes.numbers(*key)
-            gone = await asyncio.to_thread(held.index.retain, there)
-            held.deleted = size.deleted
-            log.debug("erased faces left a candidate index", extra={"collection": str(key[0]), "faces": gone})
-        await asyncio.to_thread(held.index.tidy)
-        if key not in self._held:
-            log.info("candidate index ready", extra={"collection": str(key[0]), "faces": len(held.index)})
-        self._held[key] = held
+            entry = _IndexEntry(CandidateIndex(quantizer, int(CAPACITY_FACTOR * size.rows)), size.deleted)
+        last = await self._get_last_number(key)
+        if last > entry.index.last_number:
+            await self._encode_faces(key, entry.index, last)
+            await self._load_faces(key, entry.index, last)
+        if size.deleted != entry.deleted:
+            async with self._database.transaction(read_only=True) as work:
+                existing_numbers = await work.codes.list_template_numbers(*key)
+            removed = await asyncio.to_thread(entry.index.retain_faces, existing_numbers)
+            entry.deleted = size.deleted
+            log.debug("erased faces left a candidate index", extra={"collection": str(key[0]), "faces": removed})
+        await asyncio.to_thread(entry.index.compact_rows)
+        if key not in self._entries:
+            log.info("candidate index ready", extra={"collection": str(key[0]), "faces": len(entry.index)})
+        self._entries[key] = entry
 
-    async def _last(self, key: Key) -> int:
-        """Return the greatest number up to which every face there will ever be is committed.
+    async def _get_last_number(self, key: IndexKey) -> int:
+        """Return the greatest sequence number below which no further face can be committed.
 
-        Who adds faces holds the collection from before their numbers are drawn until they are committed.
+        A writer holds the collection's lock from before it draws numbers until its faces are committed.
         """
-        async with self._database.work() as work:
+        async with self._database.transaction() as work:
             await work.lock_collection(key[0])
-            return await work.codes.last_number(key[0])
+            return await work.codes.get_last_template_number(key[0])
 
-    async def _coder(self, key: Key) -> Coder | None:
-        """Return what makes a collection's codes, deciding it the first time; None while it has too few faces.
+    async def _get_quantizer(self, key: IndexKey) -> Quantizer | None:
+        """Return a collection's quantizer, created on first use; None while it has too few faces.
 
-        PostgreSQL counts the faces of all contracts together: a network that a collection moves to begins with none.
+        PostgreSQL's statistics count the templates of all embedding spaces together, so that at the start of a
+        migration the target space has none.
         """
-        async with self._database.work() as work:
-            coding = await work.codes.coding(*key)
-            if coding is None:
-                sample = await work.codes.sample(*key, CENTRE_SAMPLE)
-                if len(sample) < LEAST_SAMPLE:
+        async with self._database.transaction() as work:
+            parameters = await work.codes.find_quantizer(*key)
+            if parameters is None:
+                sample = await work.codes.sample_vectors(*key, CENTRE_SAMPLE)
+                if len(sample) < MIN_SAMPLE:
                     return None
-                coding = await work.codes.add_coding(Coding(*key, sample.mean(axis=0), BITS))
-        return Coder(coding.centre, coding.bits)
+                parameters = await work.codes.add_quantizer(QuantizerParameters(*key, sample.mean(axis=0), CODE_BITS))
+        return Quantizer(parameters.centre, parameters.bits)
 
-    async def _code(self, key: Key, index: CandidateIndex, last: int) -> None:
-        """Give every face up to a number its code."""
-        after = index.last
+    async def _encode_faces(self, key: IndexKey, index: CandidateIndex, last: int) -> None:
+        """Encode all faces up to a sequence number."""
+        after = index.last_number
         while True:
-            async with self._database.work() as work:
-                numbers, vectors = await work.codes.uncoded(*key, after, CODED_AT_ONCE)
+            async with self._database.transaction() as work:
+                numbers, vectors = await work.codes.list_uncoded_templates(*key, after, ENCODE_BATCH_SIZE)
                 numbers = numbers[numbers <= last]
                 if not len(numbers):
                     return
-                codes = await asyncio.to_thread(index.coder.encode, vectors[: len(numbers)])
-                await work.codes.set_codes(*key, numbers, codes)
+                codes = await asyncio.to_thread(index.quantizer.encode_vectors, vectors[: len(numbers)])
+                await work.codes.update_codes(*key, numbers, codes)
             after = int(numbers[-1])
 
-    async def _take_in(self, key: Key, index: CandidateIndex, last: int) -> None:
-        """Take in every face up to a number."""
-        after = index.last
+    async def _load_faces(self, key: IndexKey, index: CandidateIndex, last: int) -> None:
+        """Load the codes of all faces up to a sequence number into the index."""
+        after = index.last_number
         try:
-            async with self._database.work(read_only=True) as work, aclosing(work.codes.load(*key, after)) as blocks:
+            async with (
+                self._database.transaction(read_only=True) as work,
+                aclosing(work.codes.load_codes(*key, after)) as blocks,
+            ):
                 async for coded in blocks:
-                    settled = coded.numbers <= last
-                    codes = coded.codes[settled]
-                    await asyncio.to_thread(index.append, coded.numbers[settled], codes, after)
+                    committed = coded.numbers <= last
+                    codes = coded.codes[committed]
+                    await asyncio.to_thread(index.add_faces, coded.numbers[committed], codes, after)
         except BaseException:
-            self._held.pop(key, None)  # it has some of the faces by now, and would take them in again
+            self._entries.pop(key, None)  # it holds some of the faces, and would load them twice
             raise
-        index.last = last
+        index.last_number = last
 
-    def _drop(self, key: Key) -> None:
-        if self._held.pop(key, None) is not None:
+    def _remove_index(self, key: IndexKey) -> None:
+        if self._entries.pop(key, None) is not None:
             log.info("candidate index dropped", extra={"collection": str(key[0])})
-        self.watch.forget((*key, None))
+        self.recall_monitor.remove_statistics((*key, None))

@@ -1,4 +1,4 @@
-"""A share of the searches by index or graph is repeated exactly; what loses people is not believed any more."""
+"""Recall of indexes and graphs, measured on a sample of searches; one that loses persons is taken out of use."""
 
 from __future__ import annotations
 
@@ -19,124 +19,132 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.domain import SearchResult
-    from vultus.services.search.request import Key, Query
+    from vultus.services.search.request import SearchKey, SearchQuery
 
 log = logging.getLogger(__name__)
 
-WAITING = 4
-"""Searches held in memory for their repetition; further ones are not repeated."""
+QUEUE_SIZE = 4
+"""Searches held in memory to be repeated; further ones are dropped."""
 
-REMEMBERED = 10_000
-"""Probes of a collection that its share of losses is taken of."""
+WINDOW_SIZE = 10_000
+"""Latest probes of a collection over which its share of losses is computed."""
 
-LEAST_LOST = 2
-"""One loss is within the risk that an index is allowed."""
+MIN_LOSSES = 2
+"""Losses below which an index is not degraded: a single one is within its accepted risk."""
 
-TIE = 1e-6
+TIE_TOLERANCE = 1e-6
 """Persons whose cosines differ by less share a rank."""
 
 
 @dataclass(slots=True)
-class Watched:
-    """What the repetitions of a collection's searches said.
+class RecallStatistics:
+    """Results of the repeated searches of one index or graph.
 
     Attributes:
-        probes: Searched for again.
-        disagreed: Of them, those whose closest person is another one in an exact search.
-        wanted: Persons above the threshold that exact searches listed.
-        found: Of them, those that the index listed.
-        doubted: Whether the index is not to be searched any more.
+        probes: Probes searched for again.
+        disagreed: Of these, those with a closer person in the exact search.
+        expected: Persons above the threshold that exact searches listed.
+        returned: Of these, those that the index or graph listed.
+        degraded: Whether the index or graph has been taken out of use.
+        recent: Whether each of the latest probes lost its nearest person above the threshold.
     """
 
     probes: int = 0
     disagreed: int = 0
-    wanted: int = 0
-    found: int = 0
-    doubted: bool = False
-    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    expected: int = 0
+    returned: int = 0
+    degraded: bool = False
+    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW_SIZE))
 
     @property
     def recall(self) -> float:
-        """Return the share of the persons above the threshold that the index listed."""
-        return self.found / self.wanted if self.wanted else 1.0
+        """Return the share of the expected persons that were returned."""
+        return self.returned / self.expected if self.expected else 1.0
 
 
-class Watch:
-    """Repeats searches behind the caller's back.
+class RecallMonitor:
+    """Samples searches to be repeated exactly in the background, and keeps the recall statistics.
 
     Args:
-        share: Of the searches, 0..1.
-        limit: Share of the probes whose person above the threshold was lost, beyond which an index is doubted.
+        share: Share of the searches to repeat, 0..1.
+        limit: Share of recent probes that may lose their nearest person above the threshold; an index that loses more
+            is degraded.
     """
 
     def __init__(self, share: float, limit: float) -> None:
         self._share = share
         self._limit = limit
-        self._waiting: asyncio.Queue[Query] = asyncio.Queue(WAITING)
-        self.seen: dict[Key, Watched] = {}
+        self._queue: asyncio.Queue[SearchQuery] = asyncio.Queue(QUEUE_SIZE)
+        self.statistics: dict[SearchKey, RecallStatistics] = {}
 
-    def doubted(self, key: Key) -> bool:
-        """Say whether an index or a graph has lost too many."""
-        return key in self.seen and self.seen[key].doubted
+    def is_degraded(self, key: SearchKey) -> bool:
+        """Return whether an index or graph is degraded."""
+        return key in self.statistics and self.statistics[key].degraded
 
-    def forget(self, key: Key) -> None:
-        """Begin anew with an index."""
-        seen = self.seen.pop(key, None)
-        if seen is not None and seen.doubted:
-            metrics.INDEX_DOUBTED.dec()
+    def remove_statistics(self, key: SearchKey) -> None:
+        """Remove the statistics of an index or graph."""
+        statistics = self.statistics.pop(key, None)
+        if statistics is not None and statistics.degraded:
+            metrics.INDEX_DEGRADED.dec()
 
-    def keep(self, collections: Set[UUID]) -> None:
-        """Forget what was seen of other collections."""
-        for key in [key for key in self.seen if key[0] not in collections]:
-            self.forget(key)
+    def retain_collections(self, collection_ids: Set[UUID]) -> None:
+        """Remove the statistics of all other collections."""
+        for key in [key for key in self.statistics if key[0] not in collection_ids]:
+            self.remove_statistics(key)
 
-    def offer(self, query: Query) -> None:
-        """Have a search repeated, if chance and room allow; returns at once."""
+    def offer_query(self, query: SearchQuery) -> None:
+        """Queue a search for repetition, subject to the sampling rate and queue capacity; return immediately."""
         if random.random() < self._share:  # noqa: S311  a sample, not a secret
             with contextlib.suppress(asyncio.QueueFull):
-                self._waiting.put_nowait(query)
+                self._queue.put_nowait(query)
 
-    async def next(self) -> Query:
-        """Wait for a search to repeat."""
-        return await self._waiting.get()
+    async def get_next_query(self) -> SearchQuery:
+        """Wait for and return the next search to repeat."""
+        return await self._queue.get()
 
-    def count(self, query: Query, ours: Sequence[SearchResult], exact: Sequence[SearchResult]) -> None:
-        """Count what a search by index or graph and an exact one say about the same probes."""
-        seen = self.seen.setdefault(query.key, Watched())
-        for mine, truth in zip(ours, exact, strict=True):
-            threshold, _ = query.needed(truth.gallery_size)
-            best = truth.candidates[0].similarity if truth.candidates else -1.0
-            mine_best = mine.candidates[0].similarity if mine.candidates else -1.0
-            disagreed = best - mine_best > TIE
-            listed = {candidate.person_id for candidate in mine.candidates}
-            wanted = [candidate for candidate in truth.candidates if candidate.similarity >= threshold]
-            hits = sum(candidate.person_id in listed for candidate in wanted)
-            seen.probes += 1
-            seen.disagreed += disagreed
-            seen.wanted += len(wanted)
-            seen.found += hits
-            metrics.WATCH_PROBES.inc()
-            metrics.WATCH_DISAGREED.inc(disagreed)
-            metrics.WATCH_WANTED.inc(len(wanted))
-            metrics.WATCH_FOUND.inc(hits)
+    def update_statistics(
+        self, query: SearchQuery, approximate: Sequence[SearchResult], exact: Sequence[SearchResult]
+    ) -> None:
+        """Compare the results of both searches, one per probe and in probe order, and degrade what loses too many."""
+        statistics = self.statistics.setdefault(query.key, RecallStatistics())
+        for approximate_result, exact_result in zip(approximate, exact, strict=True):
+            threshold, _ = query.get_floor(exact_result.gallery_size)
+            exact_best = exact_result.candidates[0].similarity if exact_result.candidates else -1.0
+            approximate_best = approximate_result.candidates[0].similarity if approximate_result.candidates else -1.0
+            disagreed = exact_best - approximate_best > TIE_TOLERANCE
+            listed = {candidate.person_id for candidate in approximate_result.candidates}
+            expected = [candidate for candidate in exact_result.candidates if candidate.similarity >= threshold]
+            hits = sum(candidate.person_id in listed for candidate in expected)
+            statistics.probes += 1
+            statistics.disagreed += disagreed
+            statistics.expected += len(expected)
+            statistics.returned += hits
+            metrics.RECALL_PROBES.inc()
+            metrics.RECALL_DISAGREEMENTS.inc(disagreed)
+            metrics.RECALL_EXPECTED.inc(len(expected))
+            metrics.RECALL_RETURNED.inc(hits)
             if query.fusion is Fusion.MEAN:
-                continue  # who is shortlisted differs between the two: no loss of the index
-            seen.recent.append(disagreed and best >= threshold)
-        lost = sum(seen.recent)
-        if not seen.doubted and lost >= LEAST_LOST and lost > self._allowed(query, len(seen.recent)):
-            seen.doubted = True
-            metrics.INDEX_DOUBTED.inc()
+                continue  # the two shortlist different persons: that is no loss of the index
+            statistics.recent.append(disagreed and exact_best >= threshold)
+        lost = sum(statistics.recent)
+        if (
+            not statistics.degraded
+            and lost >= MIN_LOSSES
+            and lost > self._compute_allowed_losses(query, len(statistics.recent))
+        ):
+            statistics.degraded = True
+            metrics.INDEX_DEGRADED.inc()
             log.error(
                 "%s lost %d of the last %d persons it was checked for; the collection is searched exactly from now on",
                 "an HNSW graph" if query.graph else "a candidate index",
                 lost,
-                len(seen.recent),
+                len(statistics.recent),
                 extra={"collection": str(query.collection_id)},
             )
 
-    def _allowed(self, query: Query, probes: int) -> float:
-        """Return how many of some probes may be lost: of a graph what was measured on it, and what chance adds."""
+    def _compute_allowed_losses(self, query: SearchQuery, probes: int) -> float:
+        """Return how many of `probes` may be lost; for a graph, its measured loss plus three standard deviations."""
         if query.graph is None:
             return self._limit * probes
         expected = max(self._limit, query.graph.loss.high) * probes
-        return expected + 3 * math.sqrt(expected)  # three standard deviations of a Poisson number
+        return expected + 3 * math.sqrt(expected)  # Poisson distribution: variance equals mean

@@ -1,4 +1,4 @@
-"""What a search is asked for, and how exact its answer must be."""
+"""Search queries, and how exact their results must be."""
 
 from __future__ import annotations
 
@@ -7,75 +7,75 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 from uuid import UUID
 
-from vultus.domain import FloatArray, Fusion, Graph, SearchMode
-from vultus.domain.decision import threshold_for
-from vultus.services.collections import calibration_of
+from vultus.domain import FloatArray, Fusion, HnswGraph, SearchMode
+from vultus.domain.decision import compute_threshold
+from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
     from vultus.domain import Collection
     from vultus.models.pipeline import FacePipeline
 
-Key = tuple[UUID, str, Graph | None]
+SearchKey = tuple[UUID, str, HnswGraph | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Query:
-    """What is searched, where, and how exact the answer must be.
+class SearchQuery:
+    """A search of a collection.
 
     Attributes:
         probes: (k, d) float32, each row of length 1.
-        limit: Candidates a probe.
-        needed: Given the gallery's size, the cosine at which somebody counts as found, and the margin that the next
-            person must be behind: what is below both decides nothing.
-        exact: Whether it is searched in SQL, whatever the collection's size.
-        graph: What it is searched along instead.
+        limit: Maximum number of candidates per probe.
+        get_floor: Maps the gallery's size to the cosine from which a person is a match, and the margin by which the
+            runner-up must be behind; candidates below both do not affect the decision.
+        exact: Whether to search in SQL, whatever the collection's size.
+        graph: The HNSW graph to search through; None without one.
     """
 
     collection_id: UUID
-    contract_id: str
+    space_id: str
     probes: FloatArray
     limit: int
     fusion: Fusion
-    needed: Callable[[int], tuple[float, float]]
+    get_floor: Callable[[int], tuple[float, float]]
     exact: bool = False
-    graph: Graph | None = None
+    graph: HnswGraph | None = None
 
     @property
-    def key(self) -> Key:
-        """Return what searches it: the graph, or the index of the contract's templates."""
-        return self.collection_id, self.contract_id, self.graph
+    def key(self) -> SearchKey:
+        """Return the key of the graph, or of the index of the embedding space, that serves the query."""
+        return self.collection_id, self.space_id, self.graph
 
 
-def query_of(home: Collection, pipeline: FacePipeline, probes: FloatArray, limit: int) -> Query:
-    """Return the search of a collection whose answer its policy decides by.
+def build_query(collection: Collection, pipeline: FacePipeline, probes: FloatArray, limit: int) -> SearchQuery:
+    """Return the query whose results a collection's policy decides on.
 
     Args:
-        home: Its policy as it is under the pipeline's contract.
-        pipeline: Made the probes.
+        collection: The collection, its policy converted to the pipeline's embedding space.
+        pipeline: The pipeline that produced the probes.
         probes: (k, d) float32, each row of length 1.
-        limit: Candidates a probe.
+        limit: Maximum number of candidates per probe.
     """
-    policy, calibration = home.policy, calibration_of(home, pipeline)
+    policy, calibration = collection.policy, get_calibration(collection, pipeline)
     margin = policy.margin if policy.margin is not None else calibration.margin
-    return Query(
-        collection_id=home.id,
-        contract_id=pipeline.contract.id,
+    return SearchQuery(
+        collection_id=collection.id,
+        space_id=pipeline.space.id,
         probes=probes,
         limit=limit,
         fusion=policy.fusion,
-        needed=lambda size: (threshold_for(policy, calibration, size).cosine, margin),
-        **ways(home, pipeline.contract.id),
+        get_floor=lambda size: (compute_threshold(policy, calibration, size).cosine, margin),
+        **get_search_method(collection, pipeline.space.id),
     )
 
 
-class Ways(TypedDict):
-    """How a query is searched."""
+class SearchMethod(TypedDict):
+    """The fields of a `SearchQuery` that select how it is searched."""
 
     exact: bool
-    graph: Graph | None
+    graph: HnswGraph | None
 
 
-def ways(home: Collection, contract_id: str) -> Ways:
-    """Return how a collection is searched for vectors of a contract; a graph holds those of one contract only."""
-    graph = home.graph if home.graph and home.graph.contract_id == contract_id else None
-    return {"exact": home.search is SearchMode.EXACT, "graph": graph}
+def get_search_method(collection: Collection, space_id: str) -> SearchMethod:
+    """Return how a collection is searched in an embedding space; a graph holds the vectors of one space only."""
+    graph = collection.graph if collection.graph and collection.graph.contract_id == space_id else None
+    return {"exact": collection.search is SearchMode.EXACT, "graph": graph}

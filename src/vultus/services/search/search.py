@@ -1,6 +1,6 @@
-"""Who is closest? In SQL among few faces, through the candidate index among many; the same answer either way.
+"""Nearest-person search: in SQL among few faces, through the candidate index among many, with the same decisions.
 
-Along a graph, if the collection is set so: then not quite the same.
+Through an HNSW graph, if the collection has one enabled: then results are approximate.
 """
 
 from __future__ import annotations
@@ -14,142 +14,154 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vultus.db.repositories.ranking import SHORTLIST
+from vultus.db.database import UnitOfWork
+from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Fusion
 from vultus.errors import VultusError
-from vultus.index.codes import one_thread
+from vultus.index.codes import set_single_thread
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from vultus.db.database import Database, Look
+    from vultus.db.database import Database, HotQueries
     from vultus.domain import Candidate, NumberArray, SearchResult
-    from vultus.index.candidates import CandidateIndex, Hunt
-    from vultus.services.search.index_sync import Indexes
-    from vultus.services.search.request import Query
+    from vultus.index.candidates import CandidateIndex, ProbeSearch
+    from vultus.services.search.index_sync import IndexRegistry
+    from vultus.services.search.request import SearchQuery
     from vultus.settings import IndexSettings
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-WIDENED = 4
-"""How many times more faces are proposed when those so far belong to too few persons."""
+WIDENING_FACTOR = 4
+"""Factor by which the number of index candidates grows while they belong to too few persons."""
 
-WISHED_RISK = 1e-3
-"""That the person next to the best one is missing, who could only have turned a match into an ambiguous one."""
+PREFERRED_RISK = 1e-3
+"""Risk that the runner-up is missing, who could only have turned a match into an ambiguous one."""
 
-MOST_COMPARED = 0.1
-"""Share of a gallery beyond which comparing all of it takes no longer than comparing what is proposed."""
+MAX_COMPARED_SHARE = 0.1
+"""Share of a gallery beyond which comparing all of it takes no longer than comparing the index candidates."""
 
-LEAST_SPARED = 5_000
+MIN_COMPARED_LIMIT = 5_000
+"""Index candidates that are always compared, however small the gallery."""
 
-MOST_FOR_STRANGERS = 1_000
-"""Faces compared in order to know who is closest to somebody who is not found: it decides nothing."""
+MAX_UNMATCHED_CANDIDATES = 1_000
+"""Faces compared to find the nearest person of an unmatched probe, who does not affect the decision."""
 
 
 class Searcher:
-    """Finds the closest persons.
+    """Finds the nearest persons.
 
     Args:
-        indexes: Those there are; a collection without one is searched in SQL.
-        settings: How many faces are proposed before anything is known, and at what risk the rest is left out.
+        indexes: The candidate indexes; a collection without one is searched in SQL.
+        settings: Initial number of index candidates, and the risk of missing a deciding face.
     """
 
-    def __init__(self, indexes: Indexes, settings: IndexSettings) -> None:
+    def __init__(self, indexes: IndexRegistry, settings: IndexSettings) -> None:
         self._indexes = indexes
         self._settings = settings
-        # One: a scan is as fast as the memory is, and the networks have the other cores.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=one_thread)
+        # One thread: a scan is bound by memory bandwidth, and the networks use the other cores.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=set_single_thread)
 
-    async def search(self, work: Look, query: Query) -> tuple[SearchResult, ...]:
-        """Return one result a probe, in their order, as `Faces.search` does.
+    def close(self) -> None:
+        """End the thread that scans indexes, after the scan it is at."""
+        self._thread.shutdown()
 
-        With an index, the persons that a decision needs are exact but for its risk; who else is listed is so nearly.
-        For a mean of a person's faces the persons with the closest faces are compared. Along a graph nothing is exact
-        but what is found.
+    async def search(self, work: HotQueries, query: SearchQuery) -> tuple[SearchResult, ...]:
+        """Return one result per probe, in probe order.
+
+        With an index, the persons that affect the decision are exact up to its risk, further ones approximate. With
+        mean fusion, only the persons with the nearest faces are compared. Through a graph the cosines are exact, but
+        persons may be missing.
         """
-        found = await self.inexactly_if_so(work, query)
-        metrics.of(metrics.SEARCHES, "sql" if found is None else "graph" if query.graph else "index").inc(
+        found = await self.search_index_or_none(work, query)
+        metrics.get_labelled(metrics.SEARCHES, "sql" if found is None else "graph" if query.graph else "index").inc(
             len(query.probes)
         )
         if found is None:
-            return await self.exactly(work, query)
-        self._indexes.watch.offer(query)
+            return await self.search_exact(work, query)
+        self._indexes.recall_monitor.offer_query(query)
         return found
 
-    async def repeat_forever(self, database: Database) -> None:
-        """Repeat, exactly, a share of the searches by index or graph; for ever."""
-        while True:
-            query = await self._indexes.watch.next()
-            try:
-                await self.repeat(query, database)
-            except VultusError as error:
-                log.debug("a search was not repeated: %s", error.code)
-            except Exception as error:
-                log.error("a search was not repeated", exc_info=error)
+    async def check_next_recall(self, database: Database) -> None:
+        """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out."""
+        query = await self._indexes.recall_monitor.get_next_query()
+        try:
+            await self.check_recall(query, database)
+        except VultusError as error:
+            log.debug("a search was not repeated: %s", error.code)
 
-    async def repeat(self, query: Query, database: Database) -> None:
-        """Search both ways in one view of the database, and have counted where they differ."""
-        async with database.work(read_only=True) as work:
-            exact = await self.exactly(work, query)
-            ours = await self.inexactly_if_so(work, query)
-        if ours is not None:
-            self._indexes.watch.count(query, ours, exact)
+    async def check_recall(self, query: SearchQuery, database: Database) -> None:
+        """Search exactly and approximately in one snapshot, and update the recall statistics."""
+        async with database.transaction(read_only=True) as work:
+            exact = await self.search_exact(work, query)
+            approximate = await self.search_index_or_none(work, query)
+        if approximate is not None:
+            self._indexes.recall_monitor.update_statistics(query, approximate, exact)
 
-    async def exactly(self, work: Look, query: Query) -> tuple[SearchResult, ...]:
-        """Compare every face, in SQL."""
-        return await work.faces.search(query.collection_id, query.contract_id, query.probes, query.limit, query.fusion)
+    async def search_exact(self, work: HotQueries, query: SearchQuery) -> tuple[SearchResult, ...]:
+        """Return the results of comparing every face, in SQL."""
+        return await work.faces.search_exact(
+            query.collection_id, query.space_id, query.probes, query.limit, query.fusion
+        )
 
-    async def inexactly_if_so(self, work: Look, query: Query) -> tuple[SearchResult, ...] | None:
-        """Search along the collection's graph or by its index; None if SQL should do it."""
+    async def search_index_or_none(self, work: HotQueries, query: SearchQuery) -> tuple[SearchResult, ...] | None:
+        """Return the results of a search through the graph or the index; None if SQL should search instead."""
         if query.graph is not None:
-            if self._indexes.watch.doubted(query.key):
+            if self._indexes.recall_monitor.is_degraded(query.key):
                 return None
-            return await work.faces.search_along(
+            if not isinstance(work, UnitOfWork):
+                raise TypeError("a graph is searched in a transaction, which holds its parameters")
+            return await work.faces.search_graph(
                 query.collection_id, query.graph, query.probes, query.limit, query.fusion
             )
         if query.exact:
             return None
-        index = self._indexes.of(query.collection_id, query.contract_id)
-        return None if index is None else await self._by_index(work, query, index)
+        index = self._indexes.find_index(query.collection_id, query.space_id)
+        return None if index is None else await self._search_index(work, query, index)
 
-    async def _by_index(self, work: Look, query: Query, index: CandidateIndex) -> tuple[SearchResult, ...] | None:
-        """Compare what an index proposes, and what is newer than it; None if it proposes so much that SQL is faster."""
-        # In this order: what is newer than this is added by the database, and what is not is in the index by now.
-        after, size = index.last, len(index)
-        hunts = [index.hunt(probe) for probe in query.probes]
+    async def _search_index(
+        self, work: HotQueries, query: SearchQuery, index: CandidateIndex
+    ) -> tuple[SearchResult, ...] | None:
+        """Rescore index candidates and faces not yet indexed; None if they are so many that SQL is faster."""
+        # In this order: SQL compares the faces after this number, and all others are in the index by now.
+        after, size = index.last_number, len(index)
+        probe_searches = [index.start_search(probe) for probe in query.probes]
         count = self._settings.candidates
-        if query.fusion is Fusion.MEAN:  # persons are shortlisted by their faces, of which some have several here
-            count = max(count, 2 * (query.limit + SHORTLIST))
+        if query.fusion is Fusion.MEAN:  # persons are shortlisted by face, and some have several
+            count = max(count, 2 * (query.limit + MEAN_SHORTLIST_SIZE))
         while True:
-            proposed = await self._run(partial(_closest, hunts, count))
-            found = await self._rescore(work, query, range(len(hunts)), proposed, after)
+            proposed = await self._run_in_thread(partial(_find_nearest, probe_searches, count))
+            found = await self._rescore_candidates(work, query, range(len(probe_searches)), proposed, after)
             if count >= size or all(len(one.candidates) >= query.limit for one in found):
                 break
-            count *= WIDENED
-            if count > MOST_COMPARED * size:
+            count *= WIDENING_FACTOR
+            if count > MAX_COMPARED_SHARE * size:
                 return None
-        floors = [_floors(one, query, size) for one in found]
-        left = await self._run(partial(_left, hunts, floors, self._settings.risk))
-        if any(len(numbers) > max(LEAST_SPARED, MOST_COMPARED * size) for numbers in left.values()):
+        floors = [_compute_floors(one, query, size) for one in found]
+        remaining = await self._run_in_thread(partial(_find_remaining, probe_searches, floors, self._settings.risk))
+        if any(len(numbers) > max(MIN_COMPARED_LIMIT, MAX_COMPARED_SHARE * size) for numbers in remaining.values()):
             return None
-        if left:
-            more = await self._rescore(work, query, list(left), list(left.values()), after)
-            for at, one in zip(left, more, strict=True):
-                found[at] = _merged(found[at], one, query.limit)
+        if remaining:
+            more = await self._rescore_candidates(work, query, list(remaining), list(remaining.values()), after)
+            for position, result in zip(remaining, more, strict=True):
+                found[position] = _merge_results(found[position], result, query.limit)
         return tuple(replace(one, gallery_size=size + one.gallery_size) for one in found)
 
-    async def _rescore(
-        self, work: Look, query: Query, which: Sequence[int], proposed: Sequence[NumberArray], after: int
+    async def _rescore_candidates(
+        self, work: HotQueries, query: SearchQuery, which: Sequence[int], proposed: Sequence[NumberArray], after: int
     ) -> list[SearchResult]:
-        """Return the results of some probes among proposed and newer faces; their size is that of the newer ones."""
+        """Return the results of the probes `which` among index candidates and faces not yet indexed.
+
+        Their `gallery_size` counts only the latter.
+        """
         return list(
-            await work.faces.rescore(
+            await work.faces.rescore_proposals(
                 query.collection_id,
-                query.contract_id,
+                query.space_id,
                 query.probes[list(which)],
                 proposed,
                 after,
@@ -158,58 +170,61 @@ class Searcher:
             )
         )
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _run_in_thread(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 @dataclass(frozen=True, slots=True)
-class _Floors:
+class SimilarityFloors:
     """Cosines above which faces are compared.
 
     Attributes:
-        needed: Nobody above it may be missing.
-        wished: Of those above it one in a thousand may be,
-        most: or all of them, if they are more than this.
+        required: All faces above it are compared, up to the configured risk.
+        preferred: Faces above it are compared too, up to `PREFERRED_RISK`, unless
+        max_candidates: they are more than this.
     """
 
-    needed: float
-    wished: float
-    most: float
+    required: float
+    preferred: float
+    max_candidates: float
 
 
-def _floors(found: SearchResult, query: Query, size: int) -> _Floors:
-    """Return how far to go, given what was found.
+def _compute_floors(found: SearchResult, query: SearchQuery, size: int) -> SimilarityFloors:
+    """Return the floors of a probe, given its result so far.
 
-    Of a person found, nobody better may be missing, and the next one, within the margin, should not. Of a person not
-    found, nobody who would be found may be missing; it is well to know who is closest, but not at any price.
+    Of a matched probe, no better person may be missing: the best cosine is required, and the runner-up within the
+    margin preferred. Of an unmatched probe, no match may be missing: the threshold is required, and the nearest person
+    preferred, bounded by `max_candidates`.
     """
-    threshold, margin = query.needed(size + found.gallery_size)
+    threshold, margin = query.get_floor(size + found.gallery_size)
     best, *others = [candidate.similarity for candidate in found.candidates[:2]] or [-1.0]
     if best < threshold:
-        return _Floors(threshold, best, MOST_FOR_STRANGERS)
-    return _Floors(best, max([best - margin, *others]), np.inf)
+        return SimilarityFloors(threshold, best, MAX_UNMATCHED_CANDIDATES)
+    return SimilarityFloors(best, max([best - margin, *others]), np.inf)
 
 
-def _closest(hunts: Sequence[Hunt], count: int) -> list[NumberArray]:
-    return [hunt.closest(count) for hunt in hunts]
+def _find_nearest(probe_searches: Sequence[ProbeSearch], count: int) -> list[NumberArray]:
+    return [probe_search.nearest(count) for probe_search in probe_searches]
 
 
-def _left(hunts: Sequence[Hunt], floors: Sequence[_Floors], risk: float) -> dict[int, NumberArray]:
-    """Return, by probe, the faces above its floors that were not proposed yet; probes without any are absent."""
-    left = {}
-    for at, (hunt, floor) in enumerate(zip(hunts, floors, strict=True)):
-        numbers, wished = hunt.above((floor.needed, risk), (floor.wished, WISHED_RISK))
-        if len(wished) <= floor.most:
-            numbers = np.union1d(numbers, wished)
+def _find_remaining(
+    probe_searches: Sequence[ProbeSearch], floors: Sequence[SimilarityFloors], risk: float
+) -> dict[int, NumberArray]:
+    """Return, by probe, the faces above its floors that are not candidates yet; probes without any are absent."""
+    remaining = {}
+    for index, (probe_search, floor) in enumerate(zip(probe_searches, floors, strict=True)):
+        numbers, preferred = probe_search.above_similarity((floor.required, risk), (floor.preferred, PREFERRED_RISK))
+        if len(preferred) <= floor.max_candidates:
+            numbers = np.union1d(numbers, preferred)
         if len(numbers):
-            left[at] = numbers
-    return left
+            remaining[index] = numbers
+    return remaining
 
 
-def _merged(one: SearchResult, other: SearchResult, limit: int) -> SearchResult:
-    """Return the best of two results for the same probe, each person once."""
+def _merge_results(first: SearchResult, second: SearchResult, limit: int) -> SearchResult:
+    """Return the best of two results for one probe, each person once, best first."""
     best: dict[UUID, Candidate] = {}
-    for candidate in sorted((*one.candidates, *other.candidates), key=lambda each: -each.similarity):
+    for candidate in sorted((*first.candidates, *second.candidates), key=lambda each: -each.similarity):
         best.setdefault(candidate.person_id, candidate)
     ranked = sorted(best.values(), key=lambda each: (-each.similarity, each.person_id))
-    return replace(one, candidates=tuple(ranked[:limit]))
+    return replace(first, candidates=tuple(ranked[:limit]))

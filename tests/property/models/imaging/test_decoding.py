@@ -1,4 +1,4 @@
-"""Whatever the bytes, a photo is decoded or refused in words."""
+"""Any bytes are decoded or refused with a reason."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.faces import astronaut, encoded
 
 from vultus.errors import VultusError
-from vultus.models.imaging.decoding import Photo
-from vultus.models.imaging.headers import exif_orientation
+from vultus.models.imaging.decoding import EncodedPhoto
+from vultus.models.imaging.headers import read_exif_orientation
 from vultus.settings import PhotoSettings
 
-# A damaged header may claim any size; what it claims is checked, and small limits keep the test quick.
+# A damaged header may claim any size; that is checked, and small limits keep the test quick.
 LIMITS = PhotoSettings(max_pixels=1_000_000)
 STARTS = (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"RIFF\0\0\0\0WEBPVP8 ", b"RIFF\0\0\0\0WEBPVP8X")
 
@@ -26,13 +26,13 @@ def sound(form: str) -> bytes:
 
 def attempt(content: bytes) -> np.ndarray | None:
     try:
-        return Photo.open(content, LIMITS).decode(1600).pixels
+        return EncodedPhoto.open(content, LIMITS).decode(1600).pixels
     except VultusError:
         return None
 
 
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=400))
-def test_random_bytes_are_refused_in_words(start: bytes, rest: bytes) -> None:
+def test_random_bytes_are_refused_with_a_reason(start: bytes, rest: bytes) -> None:
     assert attempt(start + rest) is None
 
 
@@ -61,4 +61,4 @@ def test_damaged_bytes_never_break_the_decoder(form: str, data: st.DataObject) -
 
 @given(exif=st.binary(max_size=200), order=st.sampled_from([b"", b"II*\0", b"MM\0*"]))
 def test_any_exif_block_has_an_orientation(exif: bytes, order: bytes) -> None:
-    assert 1 <= exif_orientation(order + exif) <= 8
+    assert 1 <= read_exif_orientation(order + exif) <= 8

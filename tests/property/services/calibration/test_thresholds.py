@@ -1,4 +1,4 @@
-"""Own thresholds completed by the pack's: never out of order, and never laxer where nothing was measured."""
+"""A collection's thresholds completed by the pack's: always ordered, and no laxer where nothing was measured."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vultus.domain import Calibration, DecisionPolicy, FloatArray, QualityRule
-from vultus.domain.decision import fpir_for_fmr
-from vultus.services.calibration.thresholds import combine, measure_gallery
+from vultus.domain.decision import compute_fpir
+from vultus.services.calibration.thresholds import combine_thresholds, measure_gallery
 
 PACK = Calibration(((1e-1, 0.3), (1e-2, 0.5), (1e-3, 0.6), (1e-4, 0.7)), margin=0.02, source="the pack's data")
 RULE = QualityRule(0.5, 10, 1, 90, 90)
@@ -21,7 +21,7 @@ resolved = st.lists(st.floats(-1, 1), min_size=1, max_size=7).map(
 
 @given(resolved)
 def test_thresholds_never_fall_as_rates_do(own: dict[float, float]) -> None:
-    rates, thresholds = zip(*combine(PACK, own), strict=True)
+    rates, thresholds = zip(*combine_thresholds(PACK, own), strict=True)
 
     assert list(rates) == sorted(set(rates), reverse=True)
     assert list(thresholds) == sorted(thresholds)
@@ -29,8 +29,8 @@ def test_thresholds_never_fall_as_rates_do(own: dict[float, float]) -> None:
 
 
 @given(resolved)
-def test_own_rates_are_the_own_and_unmeasured_ones_no_laxer_than_anything(own: dict[float, float]) -> None:
-    made = dict(combine(PACK, own))
+def test_measured_rates_keep_their_thresholds_and_unmeasured_ones_are_no_laxer(own: dict[float, float]) -> None:
+    made = dict(combine_thresholds(PACK, own))
     strictest = min(own)
 
     for rate, threshold in made.items():
@@ -53,20 +53,20 @@ def test_figures_are_those_of_every_comparison(seed: int, persons: int, noise: f
     size = len(person)
 
     found = measure_gallery(
-        vectors, person, pack=PACK, current=PACK, policies=(POLICY, POLICY), gallery_size=size, described="made up"
+        vectors, person, pack=PACK, current=PACK, policies=(POLICY, POLICY), gallery_size=size, description="made up"
     )
 
     scores = vectors @ vectors.T
     other = person[:, None] != person[None]
     twins = ~other & np.triu(np.ones_like(other), 1)
     for point in (*found.points, found.current, found.proposed):
-        # A bin's width around the threshold is decided either way.
+        # Scores within a bin's width of the threshold may be decided either way.
         low, high = (((scores >= point.threshold + reach) & other).any(axis=1).sum() for reach in (4e-6, -4e-6))
         assert low <= point.measured_fpir.hits <= high
         low, high = (((scores >= point.threshold + reach) & other).sum() // 2 for reach in (4e-6, -4e-6))
         assert low <= point.fmr.hits <= high
         assert point.fnmr is None or abs(point.fnmr.hits - (twins & (scores < point.threshold)).sum()) <= 1
-        assert point.expected_fpir == fpir_for_fmr(point.stated_fmr, size)
+        assert point.expected_fpir == compute_fpir(point.stated_fmr, size)
         assert point.resolved == (point.stated_fmr * found.impostor >= 10)
         if point in found.points and point.origin == "own":
             assert point.fmr.value <= point.stated_fmr

@@ -1,4 +1,4 @@
-"""CenterFace's answers are read as its publisher's code does: y before x, sizes as logarithms of quarters."""
+"""CenterFace's outputs are decoded as by its publisher: y before x, sizes as logarithms of quarters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_bright_cell_is_the_face_its_answers_describe() -> None:
     image = np.zeros((64, 96, 3), np.uint8)
     image[12:16, 40:44] = 255  # row 3, column 10
 
-    boxes, points, scores = load_centerface(network()).look(image)
+    boxes, points, scores = load_centerface(network()).compute_detections(image)
 
     x, y, width, height = (10 + 0.5 - 0.125) * 4, (3 + 0.5 + 0.25) * 4, 20, 40
     np.testing.assert_allclose(boxes, [[x - width / 2, y - height / 2, x + width / 2, y + height / 2]], atol=1e-4)

@@ -13,7 +13,7 @@ from tests.faces import astronaut, drawn
 
 from vultus.errors import WeightsError
 from vultus.models.catalog.embedders import DLIB_RESNET
-from vultus.models.detection.dlib_landmarks import DlibLandmarks, decode_predictor
+from vultus.models.detection.dlib_landmarks import DlibLandmarkPredictor, decode_predictor
 from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -29,25 +29,25 @@ SQUARE = (10, 20, 120)
 
 @pytest.fixture(scope="module")
 def weights(graph_cache: Path) -> bytes:
-    return WeightsStore(graph_cache).read(FILE)
+    return WeightsStore(graph_cache).read_weights(FILE)
 
 
 @pytest.fixture(scope="module")
-def landmarks(weights: bytes) -> DlibLandmarks:
-    return DlibLandmarks(decode_predictor(weights), SQUARE)
+def landmarks(weights: bytes) -> DlibLandmarkPredictor:
+    return DlibLandmarkPredictor(decode_predictor(weights), SQUARE)
 
 
 def crops() -> list[Pixels]:
     """Return faces, darker, mirrored, turned and upside-down ones, and a drawing.
 
-    On noise a pixel one further decides the way through a tree, and rounding decides about the pixel.
+    On noise, rounding to a neighbouring pixel changes the path through a tree.
     """
     face = cv2.resize(FACE, (150, 150)).astype(np.uint8)
     drawing = drawn(3, side=150)
     return [face, face // 2, face[:, ::-1].copy(), np.rot90(face).copy(), face[::-1].copy(), drawing]
 
 
-def test_points_agree_with_dlib(landmarks: DlibLandmarks) -> None:
+def test_points_agree_with_dlib(landmarks: DlibLandmarkPredictor) -> None:
     original = dlib.shape_predictor(str(distribution(FILE.package).locate_file(FILE.path)))
     left, top, side = SQUARE
     square = dlib.rectangle(left, top, left + side - 1, top + side - 1)
@@ -55,19 +55,21 @@ def test_points_agree_with_dlib(landmarks: DlibLandmarks) -> None:
     theirs = [[(point.x + 0.5, point.y + 0.5) for point in original(chip, square).parts()] for chip in crops()]
 
     # dlib rounds to whole pixels.
-    np.testing.assert_allclose(landmarks.find(np.stack(crops())), theirs, atol=0.6)
+    np.testing.assert_allclose(landmarks.find_landmarks(np.stack(crops())), theirs, atol=0.6)
 
 
-def test_a_crop_has_the_same_points_alone_and_among_others(landmarks: DlibLandmarks) -> None:
+def test_a_crop_has_the_same_points_alone_and_among_others(landmarks: DlibLandmarkPredictor) -> None:
     together = np.stack(crops())
 
-    alone = np.concatenate([landmarks.find(chip[None]) for chip in together])
+    alone = np.concatenate([landmarks.find_landmarks(chip[None]) for chip in together])
 
-    np.testing.assert_array_equal(landmarks.find(together), alone)
+    np.testing.assert_array_equal(landmarks.find_landmarks(together), alone)
 
 
 def test_points_outside_the_crop_are_bearable(weights: bytes) -> None:
-    found = DlibLandmarks(decode_predictor(weights), (-500, 700, 90)).find(np.zeros((1, 150, 150, 3), np.uint8))
+    found = DlibLandmarkPredictor(decode_predictor(weights), (-500, 700, 90)).find_landmarks(
+        np.zeros((1, 150, 150, 3), np.uint8)
+    )
 
     assert np.isfinite(found).all()
 
@@ -79,7 +81,7 @@ def test_a_file_cut_short_is_refused(weights: bytes, end: int) -> None:
 
 
 def test_another_file_is_refused(weights: bytes, graph_cache: Path) -> None:
-    network = WeightsStore(graph_cache).read(DLIB_RESNET.files["weights"])
+    network = WeightsStore(graph_cache).read_weights(DLIB_RESNET.files["weights"])
     for other in (network[:100_000], weights + b"\x01\x00", bytes(5000), b"\xff" * 5000):
         with pytest.raises(WeightsError, match="cannot be read"):
             decode_predictor(other)

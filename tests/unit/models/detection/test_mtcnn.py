@@ -13,7 +13,7 @@ from tests.faces import astronaut
 from vultus.domain import Box, DetectedFace, Pixels
 from vultus.errors import WeightsError
 from vultus.models.catalog.packs import BUILTIN
-from vultus.models.detection.mtcnn import Halvings, distinct
+from vultus.models.detection.mtcnn import ImagePyramid, find_distinct_faces
 from vultus.models.detection.mtcnn_graph import build_pnet
 from vultus.models.weights.store import WeightsStore
 
@@ -127,13 +127,13 @@ def test_faces_that_share_landmarks_are_one() -> None:
     points = EYES_NOSE_MOUTH + np.array([[[0.0, 0]], [[4, 4]], [[60, 0]]])
     boxes = np.array([[180.0, 60, 270, 175], [186, 90, 270, 190], [240, 60, 330, 175]])
 
-    assert distinct(points, boxes, 0.25).tolist() == [0, 2]
+    assert find_distinct_faces(points, boxes, 0.25).tolist() == [0, 2]
 
 
 def test_crops_past_the_border_are_black_there_and_keep_their_scale() -> None:
     white = np.full((100, 80, 3), 255, np.uint8)
 
-    boxes, crops = Halvings(white).cut(np.array([[-20.0, -20, 20, 20], [300, 300, 340, 340]]), 40)
+    boxes, crops = ImagePyramid(white).crop_squares(np.array([[-20.0, -20, 20, 20], [300, 300, 340, 340]]), 40)
 
     np.testing.assert_array_equal(boxes, [[-20, -20, 20, 20]])
     assert crops[0, :20].max() == 0 and crops[0, :, :20].max() == 0
@@ -141,7 +141,7 @@ def test_crops_past_the_border_are_black_there_and_keep_their_scale() -> None:
 
 
 def test_weights_of_another_network_are_refused(graph_cache: Path) -> None:
-    weights = WeightsStore(graph_cache).read(BUILTIN.detector.files["rnet"])
+    weights = WeightsStore(graph_cache).read_weights(BUILTIN.detector.files["rnet"])
 
     with pytest.raises(WeightsError, match="cannot be read"):
         build_pnet(weights)

@@ -1,4 +1,4 @@
-"""The search finds what a network sees at any size and place, once, in the image's own coordinates."""
+"""The search finds faces of any size and position, once, in the image's own coordinates."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.faces import astronaut, nobody
 from tests.weights import real_weights
 
 from vultus.domain import DetectedFace, Pixels
-from vultus.models.detection.oneshot import Candidates, OneShotDetector, SearchParameters
+from vultus.models.detection.oneshot import DetectionParameters, Detections, SingleShotDetector
 from vultus.models.detection.retinaface import load_retinaface
 from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.detection.yunet import load_yunet
-from vultus.models.runtime import Session
+from vultus.models.runtime import NetworkSession
 
 # Marked by hand on scikit-image's astronaut: eyes, nose, mouth corners.
 EYES_NOSE_MOUTH = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245, 142]])
@@ -27,17 +27,17 @@ EYES_NOSE_MOUTH = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245
 IN_SQUARE = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.75, 0.75]])
 
 
-class Squares(OneShotDetector):
-    """Takes bright squares for faces, if it can see all of them at a size it knows."""
+class Squares(SingleShotDetector):
+    """Detects bright squares as faces, if they are complete and of a detectable size."""
 
-    looks = 0
-    seen_px = 0
-    doubtful_px = 0
+    passes = 0
+    input_px = 0
+    uncertain_px = 0
 
-    def look(self, image: Pixels) -> Candidates:
+    def compute_detections(self, image: Pixels) -> Detections:
         assert image.shape[0] % 32 == 0 and image.shape[1] % 32 == 0 and max(image.shape) <= 1312
-        self.looks += 1
-        self.seen_px += image.shape[0] * image.shape[1]
+        self.passes += 1
+        self.input_px += image.shape[0] * image.shape[1]
         boxes = []
         _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 0] > 127).astype(np.uint8))
         for left, top, width, height, _ in stats[1:].tolist():
@@ -47,14 +47,16 @@ class Squares(OneShotDetector):
                 boxes.append([left, top, right, bottom])
         corners = np.array(boxes, np.float64).reshape(-1, 4)
         points = corners[:, None, :2] + IN_SQUARE * (corners[:, None, 2:] - corners[:, None, :2])
-        # As with real networks, what is seen very small is in doubt.
-        scores = np.where(corners[:, 2] - corners[:, 0] < self.doubtful_px, 0.3, 0.9)
-        return Candidates(corners, points, scores)
+        # As with real networks, very small detections have low confidence.
+        scores = np.where(corners[:, 2] - corners[:, 0] < self.uncertain_px, 0.3, 0.9)
+        return Detections(corners, points, scores)
 
 
 def squares() -> Squares:
-    session: Session = None  # type: ignore[assignment]
-    parameters = SearchParameters(threshold=0.5, overlap=0.4, smallest_px=12, largest_px=200, closer_px=64)
+    session: NetworkSession = None  # type: ignore[assignment]
+    parameters = DetectionParameters(
+        threshold=0.5, max_overlap=0.4, min_detectable_px=12, max_detectable_px=200, refinement_px=64
+    )
     return Squares(session, parameters)
 
 
@@ -63,7 +65,7 @@ def squares() -> Squares:
 def test_a_square_of_any_size_and_place_is_found_there(
     width: int, height: int, size: float, across: float, down: float
 ) -> None:
-    # Not at the very border, where a large image loses a row of odd number.
+    # Not at the border, where a large image loses an odd row.
     room = min(width, height) - 8
     side = round(40 * (room / 40) ** size)
     left, top = 4 + round(across * (width - 8 - side)), 4 + round(down * (height - 8 - side))
@@ -85,7 +87,7 @@ def test_a_face_that_fills_the_image_is_found(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose([face.box.right, face.box.bottom], shape[::-1], atol=8)
 
 
-def test_large_and_small_faces_of_one_photo_are_found_down_to_the_smallest_wanted() -> None:
+def test_large_and_small_faces_of_one_photo_are_found_down_to_the_smallest_requested() -> None:
     image = np.zeros((900, 1400, 3), np.uint8)
     for left, top, side in ((100, 100, 700), (1000, 300, 45), (1200, 600, 25)):
         image[top : top + side, left : left + side] = 255
@@ -95,31 +97,31 @@ def test_large_and_small_faces_of_one_photo_are_found_down_to_the_smallest_wante
     np.testing.assert_allclose(sorted(face.box.width for face in faces), [45, 700], rtol=0.05)
 
 
-def test_all_pixels_are_looked_at_only_where_half_of_them_leave_a_doubt() -> None:
+def test_full_resolution_is_used_only_where_half_the_pixels_leave_low_confidence() -> None:
     image = np.zeros((900, 1400, 3), np.uint8)
     image[100:400, 100:400] = 255
     sure, unsure = squares(), squares()
-    unsure.doubtful_px = 11
+    unsure.uncertain_px = 11
 
     assert len(sure.detect(image, 38)) == 1
     image[300:338, 1000:1038] = 255
     assert len(unsure.detect(image, 38)) == 2
-    assert unsure.seen_px > 2 * sure.seen_px
+    assert unsure.input_px > 2 * sure.input_px
 
 
-def test_what_the_network_is_shown_is_bounded() -> None:
+def test_the_network_input_is_bounded() -> None:
     assert squares().detect(np.zeros((3000, 5000, 3), np.uint8), 5) == []
 
 
-def test_what_is_not_seen_again_is_no_face() -> None:
+def test_an_unconfirmed_detection_is_dropped() -> None:
     class Once(Squares):
-        def look(self, image: Pixels) -> Candidates:
-            found = super().look(image)
-            return found if self.looks == 1 else found.take(np.arange(0))
+        def compute_detections(self, image: Pixels) -> Detections:
+            found = super().compute_detections(image)
+            return found if self.passes == 1 else found.select(np.arange(0))
 
     image = np.zeros((200, 200, 3), np.uint8)
     image[50:100, 50:100] = 255
-    session: Session = None  # type: ignore[assignment]
+    session: NetworkSession = None  # type: ignore[assignment]
 
     assert Once(session, squares()._parameters).detect(image, 40) == []
 
@@ -128,10 +130,10 @@ def test_agreeing_candidates_are_averaged_and_impossible_ones_dropped() -> None:
     boxes = np.array([[0.0, 0, 100, 100], [10, 0, 110, 100], [200, 0, 300, 100], [50, 50, 40, 40], [0, 0, np.inf, 9]])
     points = boxes[:, None, :2] + np.zeros((1, 5, 2))
 
-    found = squares()._vote(Candidates(boxes, points, np.array([0.9, 0.6, 0.5, 0.9, 0.9])))
+    found = squares()._merge_by_voting(Detections(boxes, points, np.array([0.9, 0.6, 0.5, 0.9, 0.9])))
 
     np.testing.assert_allclose(found.boxes, [[4, 0, 104, 100], [200, 0, 300, 100]])
-    np.testing.assert_allclose(found.points[:, 0, 0], [4, 200])
+    np.testing.assert_allclose(found.landmarks[:, 0, 0], [4, 200])
     np.testing.assert_allclose(found.scores, [0.9, 0.5])
 
 
@@ -203,7 +205,7 @@ def test_tiny_and_narrow_images_have_no_face(detect: Detect, shape: tuple[int, i
 def test_forty_faces_of_30_to_100_pixels_are_all_found_once(detect: Detect) -> None:
     chance = np.random.default_rng(5)
     canvas = np.full((1000, 1600, 3), 128, np.uint8)
-    wanted = []
+    expected = []
     for at in range(40):
         side = int(chance.integers(70, 200))
         picture = cv2.resize(astronaut()[0:256, 96:352], (side, side), interpolation=cv2.INTER_AREA)
@@ -213,11 +215,11 @@ def test_forty_faces_of_30_to_100_pixels_are_all_found_once(detect: Detect) -> N
             picture, points = picture[:, ::-1], np.array([side, 0]) + points[[1, 0, 2, 4, 3]] * [-1, 1]
         left, top = 200 * (at % 8), 200 * (at // 8)
         canvas[top : top + side, left : left + side] = picture
-        wanted.append((side, points + np.array([left, top])))
+        expected.append((side, points + np.array([left, top])))
 
     faces = detect(canvas, 20)
 
     assert len(faces) == 40
-    for side, points in wanted:
+    for side, points in expected:
         nearest = min(np.abs(face.landmarks - points).max() for face in faces)
         assert nearest < max(3, 6 * side / 256 * 1.3)

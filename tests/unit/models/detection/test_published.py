@@ -8,9 +8,9 @@ from onnx import TensorProto
 from tests.heads import Heads
 
 from vultus.errors import WeightsError
-from vultus.models.detection.published import from_pixels
+from vultus.models.detection.published import convert_to_pixel_input
 from vultus.models.runtime import OnnxSession
-from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.graph_builder import GraphBuilder
 
 
 @pytest.mark.parametrize("side", [None, 640])
@@ -19,18 +19,18 @@ def test_pixels_are_prepared_as_the_publisher_does(side: int | None) -> None:
     heads.answer("input")
     image = np.random.default_rng(1).integers(0, 256, (1, 6, 8, 3)).astype(np.uint8)
 
-    graph = from_pixels(heads.build(side), bgr=True, mean=[104, 117, 123], divisor=128)
+    graph = convert_to_pixel_input(heads.build(side), bgr=True, mean=[104, 117, 123], divisor=128)
     (found,) = OnnxSession(graph).run(image)
 
-    wanted = (image[..., ::-1] - np.array([104.0, 117, 123])) / 128
-    np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2), atol=1e-6)
+    expected = (image[..., ::-1] - np.array([104.0, 117, 123])) / 128
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=1e-6)
 
 
 def test_what_is_no_network_over_images_is_refused() -> None:
     graph = GraphBuilder()
-    vectors = graph.build("v", {"x": (TensorProto.FLOAT, (1, 4))}, {"y": (graph.node("Relu", "x"), (1, 4))})
+    vectors = graph.build_graph("v", {"x": (TensorProto.FLOAT, (1, 4))}, {"y": (graph.add_node("Relu", "x"), (1, 4))})
 
     with pytest.raises(WeightsError, match="no ONNX graph"):
-        from_pixels(b"<html>")
+        convert_to_pixel_input(b"<html>")
     with pytest.raises(WeightsError, match="does not take"):
-        from_pixels(vectors)
+        convert_to_pixel_input(vectors)

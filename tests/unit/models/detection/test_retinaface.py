@@ -1,4 +1,4 @@
-"""RetinaFace's graph computes what PyTorch computed with the same weights, and its answers are read as published."""
+"""RetinaFace's graph computes what PyTorch computed with the same weights, and its outputs are decoded as published."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.statedicts import saved
 from tests.weights import real_weights
 
 from vultus.errors import WeightsError
-from vultus.models.detection.retinaface import adapted, load_retinaface
+from vultus.models.detection.retinaface import convert_published_graph, load_retinaface
 from vultus.models.detection.retinaface_graph import build_retinaface
 from vultus.models.runtime import OnnxSession
 
@@ -23,7 +23,7 @@ POINTS = [-1.0, -0.5, 1, -0.5, 0, 0.25, -0.75, 1, 0.75, 1]
 
 
 class Chance:
-    """Draws the tensors of layers."""
+    """Draws random tensors of layers."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Array] = {}
@@ -77,10 +77,10 @@ def answers(weights: bytes) -> list[Array]:
     return [output[0] for output in OnnxSession(build_retinaface(weights)).run(astronaut()[None, 48:208, 128:320])]
 
 
-def test_mobilenet_answers_as_in_pytorch() -> None:
+def test_mobilenet_outputs_equal_pytorchs() -> None:
     loc, conf, landm = answers(real_weights("retinaface_mobilenet0.25_Final.pth"))
 
-    # PyTorch's numbers, of the best answer and of the last.
+    # PyTorch's numbers, of the best detection and of the last.
     assert conf[:, 1].argmax() == 1069
     np.testing.assert_allclose(conf[[1069, 1259], 1], [0.99968, 6e-5], atol=1e-5)
     np.testing.assert_allclose(loc[1069], [-0.6698, -0.1658, -1.5888, -0.3917], atol=1e-3)
@@ -89,7 +89,7 @@ def test_mobilenet_answers_as_in_pytorch() -> None:
     np.testing.assert_allclose([np.abs(loc).mean(), np.abs(landm).mean()], [0.8545, 1.74027], atol=1e-3)
 
 
-def test_resnet_answers_as_in_pytorch() -> None:
+def test_resnet_outputs_equal_pytorchs() -> None:
     loc, conf, landm = answers(saved(narrow_resnet()))
 
     # PyTorch's numbers, of the same random weights.
@@ -115,11 +115,11 @@ def published(*, grids: tuple[int, ...] = (8, 16, 32)) -> bytes:
     return heads.build(640)
 
 
-def test_a_file_of_others_is_read_as_ours() -> None:
+def test_a_file_of_another_publisher_is_read_alike() -> None:
     image = np.zeros((64, 96, 3), np.uint8)
     image[24:32, 40:48] = 255  # row 3, column 5 of stride 8
 
-    boxes, points, scores = load_retinaface(adapted(published())).look(image)
+    boxes, points, scores = load_retinaface(convert_published_graph(published())).compute_detections(image)
 
     np.testing.assert_allclose(boxes, [[44 + 8 - 16, 28 - 4 - 24, 44 + 8 + 16, 28 - 4 + 24]], atol=1e-3)
     np.testing.assert_allclose(points, [np.array([44, 28]) + 16 * np.reshape(POINTS, (5, 2))], atol=1e-3)
@@ -130,4 +130,4 @@ def test_other_weights_and_networks_are_refused() -> None:
     with pytest.raises(WeightsError, match=r"no fpn\.output1"):
         build_retinaface(saved({"conv.weight": np.zeros((1, 1), np.float32)}))
     with pytest.raises(WeightsError, match="RetinaFace"):
-        load_retinaface(adapted(published(grids=(8, 16))))
+        load_retinaface(convert_published_graph(published(grids=(8, 16))))

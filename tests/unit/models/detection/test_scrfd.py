@@ -1,4 +1,4 @@
-"""SCRFD's answers are read as its publisher's code does: distances and offsets from a cell's corner, in strides."""
+"""SCRFD's outputs are decoded as by its publisher: distances and offsets from a cell's corner, in strides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POINTS = [0.1, 0.2, 1.1, 0.3, 0.6, 0.7, 0.2, 1.2, 1.0, 1.3]
 
 
 def network(*, batch: bool) -> bytes:
-    """Two answers a cell; only the second of stride 16 can be a face."""
+    """Two outputs per cell; only the second of stride 16 can be a face."""
     heads = Heads()
     shape = [1, -1] if batch else [-1]
     for kind in range(3):
@@ -31,7 +31,7 @@ def test_a_bright_cell_is_the_face_its_answers_describe(batch: bool) -> None:
     image = np.zeros((64, 96, 3), np.uint8)
     image[16:32, 32:48] = 255  # row 1, column 2 of stride 16
 
-    boxes, points, scores = load_scrfd(network(batch=batch)).look(image)
+    boxes, points, scores = load_scrfd(network(batch=batch)).compute_detections(image)
 
     np.testing.assert_allclose(boxes, [[32 - 8, 16 - 4, 32 + 24, 16 + 32]], atol=1e-4)
     np.testing.assert_allclose(points, [np.array([32, 16]) + 16 * np.reshape(POINTS, (5, 2))], atol=1e-4)

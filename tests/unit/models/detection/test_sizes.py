@@ -1,4 +1,4 @@
-"""Faces of all sizes in one photo, and faces that fill it, whichever detector looks."""
+"""Faces of all sizes in one photo, and faces that fill it, with every detector."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def detect(request: pytest.FixtureRequest, pipeline: FacePipeline) -> Detect:
 
 
 def clutter(width: int, height: int) -> Pixels:
-    """Return blotches of all colours with grain, as behind people."""
+    """Return blurred patches of all colours with grain, like the background of a photo."""
     chance = np.random.default_rng(1)
     blotches = chance.integers(60, 200, (height // 100, width // 100, 3)).astype(np.uint8)
     smooth = cv2.resize(blotches, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -1,4 +1,4 @@
-"""YuNet's answers are read as its authors' code does, whatever size its file says it takes."""
+"""YuNet's outputs are decoded as by its authors, whatever input size its file declares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POINTS = [0.1, 0.2, 1.1, 0.3, 0.6, 0.7, 0.2, 1.2, 1.0, 1.3]
 
 
 def network(side: int | None) -> bytes:
-    """One answer a cell; only those of stride 8 can be faces."""
+    """One output per cell; only those of stride 8 can be faces."""
     heads = Heads()
     for kind in range(4):
         for stride in (8, 16, 32):
@@ -30,7 +30,7 @@ def test_a_bright_cell_is_the_face_its_answers_describe(side: int | None) -> Non
     image = np.zeros((64, 96, 3), np.uint8)
     image[24:32, 40:48] = 255  # row 3, column 5 of stride 8
 
-    boxes, points, scores = load_yunet(network(side)).look(image)
+    boxes, points, scores = load_yunet(network(side)).compute_detections(image)
 
     np.testing.assert_allclose(boxes, [[42 - 16, 28 - 24, 42 + 16, 28 + 24]], atol=1e-4)
     np.testing.assert_allclose(points, [np.array([40, 24]) + 8 * np.reshape(POINTS, (5, 2))], atol=1e-4)

@@ -1,4 +1,4 @@
-"""DeepFace's networks, by its own code where it is installed."""
+"""DeepFace's networks, run by DeepFace itself where it is installed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.dlib_resnet_graph import build_resnet
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.embedding.network import NetworkEmbedder
-from vultus.models.imaging.alignment import align
+from vultus.models.imaging.alignment import align_face
 from vultus.models.runtime import OnnxSession
-from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.graph_builder import GraphBuilder
 from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def chips() -> Pixels:
     """One face, its mirror image, a darker and a turned one, (4, 150, 150, 3)."""
-    face = align(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
+    face = align_face(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
     return np.stack([face, face[:, ::-1], face // 2, np.rot90(face)])
 
 
@@ -60,14 +60,16 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
 
 
 @installed
-def test_dlib_of_deepface_gives_the_vectors_of_our_own(folder: Path, chips: Pixels, graph_cache: Path) -> None:
+def test_dlib_of_deepface_gives_the_vectors_of_the_built_in_network(
+    folder: Path, chips: Pixels, graph_cache: Path
+) -> None:
     (folder / Path(FILE.path).name).symlink_to(str(distribution(FILE.package).locate_file(FILE.path)))
 
     model = load_deepface("Dlib")
 
-    ours = NetworkEmbedder(OnnxSession(WeightsStore(graph_cache).graph(FILE, build_resnet, version=1)), DLIB)
-    np.testing.assert_allclose(model.embedder.embed(chips[:, None]), ours.embed(chips[:, None]), atol=1e-5)
-    assert (model.weights_sha256, model.spec.side) == (FILE.sha256, 150)
+    built_in = NetworkEmbedder(OnnxSession(WeightsStore(graph_cache).load_graph(FILE, build_resnet, version=1)), DLIB)
+    np.testing.assert_allclose(model.embedder.embed(chips[:, None]), built_in.embed(chips[:, None]), atol=1e-5)
+    assert (model.weights_sha256, model.crop_input.side) == (FILE.sha256, 150)
 
 
 @installed
@@ -83,7 +85,7 @@ def test_missing_weights_are_named_and_not_downloaded(folder: Path, monkeypatch:
 
 
 @installed
-def test_an_unknown_network_is_answered_with_those_there_are() -> None:
+def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
     with pytest.raises(WeightsError, match=r"no recognition network 'Dlip', only ArcFace, "):
         load_deepface("Dlip")
 
@@ -99,10 +101,10 @@ def test_damaged_weights_are_a_set_up_error(folder: Path) -> None:
 @installed
 def test_a_network_that_takes_no_squares_gets_the_middle_of_the_crop(folder: Path) -> None:
     graph = GraphBuilder()
-    middle = graph.node("ReduceMean", "images", axes=[1, 2], keepdims=0)
-    vectors = graph.node("Pad", middle, graph.constant(np.array([0, 0, 0, 157], np.int64)))
+    middle = graph.add_node("ReduceMean", "images", axes=[1, 2], keepdims=0)
+    vectors = graph.add_node("Pad", middle, graph.add_constant(np.array([0, 0, 0, 157], np.int64)))
     shape = ("n", 55, 47, 3)
-    model = graph.build("id", {"images": (TensorProto.FLOAT, shape)}, {"vectors": (vectors, ("n", 160))})
+    model = graph.build_graph("id", {"images": (TensorProto.FLOAT, shape)}, {"vectors": (vectors, ("n", 160))})
     (folder / "deepid_weights.onnx").write_bytes(model)
     chips = np.full((2, 55, 55, 3), (51, 102, 204), np.uint8)
     chips[:, :, [*range(4), *range(51, 55)]] = (255, 0, 0)

@@ -16,7 +16,7 @@ from vultus.models.catalog.packs import BUILTIN
 from vultus.models.embedding.dlib_resnet_graph import build_resnet
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.embedding.network import NetworkEmbedder
-from vultus.models.imaging.alignment import align
+from vultus.models.imaging.alignment import align_face
 from vultus.models.runtime import OnnxSession
 from vultus.models.weights.store import WeightsStore
 
@@ -32,13 +32,13 @@ LANDMARKS = np.array([[204, 101], [247, 103], [225, 128], [202, 140], [245, 142]
 
 @pytest.fixture(scope="module")
 def session(graph_cache: Path) -> OnnxSession:
-    return OnnxSession(WeightsStore(graph_cache).graph(FILE, build_resnet, version=1))
+    return OnnxSession(WeightsStore(graph_cache).load_graph(FILE, build_resnet, version=1))
 
 
 @pytest.fixture(scope="module")
 def chips() -> Pixels:
     """One face, its mirror image, darker and turned ones, and noise: (6, 150, 150, 3)."""
-    face = align(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
+    face = align_face(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
     noise = np.random.default_rng(0).integers(0, 256, face.shape)
     return np.stack([face, face[:, ::-1], face // 2, np.rot90(face), 255 - face, noise]).astype(np.uint8)
 
@@ -46,10 +46,10 @@ def chips() -> Pixels:
 def test_vectors_agree_with_dlib_on_the_same_crops(session: OnnxSession, chips: Pixels) -> None:
     original = dlib.face_recognition_model_v1(str(distribution(FILE.package).locate_file(FILE.path)))
 
-    (ours,) = session.run(chips)
+    (vectors,) = session.run(chips)
 
-    theirs = np.array([original.compute_face_descriptor(np.ascontiguousarray(chip)) for chip in chips])
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    expected = np.array([original.compute_face_descriptor(np.ascontiguousarray(chip)) for chip in chips])
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 def test_vectors_have_length_one_and_do_not_depend_on_the_batch(session: OnnxSession, chips: Pixels) -> None:
@@ -67,7 +67,7 @@ def test_no_crops_give_no_vectors(session: OnnxSession) -> None:
 
 
 def test_weights_of_another_network_are_refused(graph_cache: Path) -> None:
-    weights = WeightsStore(graph_cache).read(FILE)
+    weights = WeightsStore(graph_cache).read_weights(FILE)
 
     with pytest.raises(WeightsError, match="cannot be read"):
         build_resnet(weights[: len(weights) // 2])

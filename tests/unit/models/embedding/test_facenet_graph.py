@@ -66,7 +66,7 @@ def layers() -> Iterator[Layer]:
 
 
 def weights() -> dict[str, NDArray[Any]]:
-    """Return made-up tensors that keep the signal about as strong from layer to layer."""
+    """Return random tensors that keep the signal's magnitude from layer to layer."""
     tensors: dict[str, NDArray[Any]] = {}
 
     def add(name: str, shape: tuple[int, ...], middle: float, spread: float) -> None:

@@ -1,4 +1,4 @@
-"""Crops reach a network as it was trained, and its answers become unit vectors."""
+"""Crops are preprocessed as in training, and outputs become unit vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vultus.domain import FloatArray
 from vultus.models.embedding.inputs import DLIB
 from vultus.models.embedding.network import MAX_BATCH, CropInput, NetworkEmbedder
 from vultus.models.runtime import OnnxSession
-from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.weights.graph_builder import GraphBuilder
 
 SIDE = 4
 COLOUR = (10, 60, 200)
@@ -22,18 +22,20 @@ def means(layout: str = "NCHW") -> OnnxSession:
     """A network whose vector is the mean of each channel, in the order in which they arrive."""
     graph = GraphBuilder()
     nchw = layout == "NCHW"
-    tensor = "crops" if nchw else graph.node("Transpose", "crops", perm=[0, 3, 1, 2])
-    vectors = graph.node("Flatten", graph.node("GlobalAveragePool", tensor), axis=1)
+    tensor = "crops" if nchw else graph.add_node("Transpose", "crops", perm=[0, 3, 1, 2])
+    vectors = graph.add_node("Flatten", graph.add_node("GlobalAveragePool", tensor), axis=1)
     shape = ("n", 3, SIDE, SIDE) if nchw else ("n", SIDE, SIDE, 3)
-    return OnnxSession(graph.build("means", {"crops": (TensorProto.FLOAT, shape)}, {"v": (vectors, ("n", 3))}))
+    return OnnxSession(graph.build_graph("means", {"crops": (TensorProto.FLOAT, shape)}, {"v": (vectors, ("n", 3))}))
 
 
 def columns() -> OnnxSession:
     """A network whose vector is the mean of each column, from left to right."""
     graph = GraphBuilder()
-    vectors = graph.node("ReduceMean", "crops", axes=[1, 2], keepdims=0)
+    vectors = graph.add_node("ReduceMean", "crops", axes=[1, 2], keepdims=0)
     shape = ("n", 3, SIDE, SIDE)
-    return OnnxSession(graph.build("columns", {"crops": (TensorProto.FLOAT, shape)}, {"v": (vectors, ("n", SIDE))}))
+    return OnnxSession(
+        graph.build_graph("columns", {"crops": (TensorProto.FLOAT, shape)}, {"v": (vectors, ("n", SIDE))})
+    )
 
 
 def unit(values: Any) -> FloatArray:
@@ -89,7 +91,7 @@ def test_no_crops_give_no_vectors() -> None:
     assert vectors.shape == (0, SIDE)
 
 
-def test_the_words_for_a_contract_name_all_that_moves_a_vector() -> None:
-    assert DLIB.steps == "RGB; Umeyama, bilinear"
+def test_the_input_description_names_everything_that_changes_a_vector() -> None:
+    assert DLIB.description == "RGB; Umeyama, bilinear"
     plain = CropInput(SIDE, 3, mean=(9, 58, 197), deviation=2, order="BGR")
-    assert plain.steps == "BGR minus (9, 58, 197) over 2; Umeyama, bilinear"
+    assert plain.description == "BGR minus (9, 58, 197) over 2; Umeyama, bilinear"

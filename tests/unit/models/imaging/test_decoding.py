@@ -1,4 +1,4 @@
-"""Every kind of photo becomes upright RGB, or is refused with the right word."""
+"""Every kind of photo becomes upright RGB, or is refused with the right reason."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vultus.errors import (
     ImageTruncatedError,
     NotAnImageError,
 )
-from vultus.models.imaging.decoding import Photo, Picture
+from vultus.models.imaging.decoding import DecodedPhoto, EncodedPhoto
 from vultus.settings import PhotoSettings
 
 LIMITS = PhotoSettings()
 PICTURE = astronaut()[0:240, 96:256]
 
 
-def decode(content: bytes, longer_side: int = 1600, limits: PhotoSettings = LIMITS) -> Picture:
-    return Photo.open(content, limits).decode(longer_side)
+def decode(content: bytes, longer_side: int = 1600, limits: PhotoSettings = LIMITS) -> DecodedPhoto:
+    return EncodedPhoto.open(content, limits).decode(longer_side)
 
 
-def difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    assert found.shape == wanted.shape
-    return float(np.abs(found.astype(int) - wanted).mean())
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found.astype(int) - expected).mean())
 
 
 def grey() -> np.ndarray:
@@ -94,7 +94,7 @@ def png(width: int, height: int, *, depth: int, kind: int, data: bytes) -> bytes
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def test_what_is_transparent_becomes_white() -> None:
+def test_transparent_pixels_are_composited_on_white() -> None:
     image = Image.fromarray(PICTURE).convert("RGBA")
     image.putalpha(0)
     palette = Image.fromarray(PICTURE).convert("P")
@@ -105,7 +105,7 @@ def test_what_is_transparent_becomes_white() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_every_orientation_is_turned_upright(form: str, orientation: int) -> None:
+def test_every_exif_orientation_is_applied(form: str, orientation: int) -> None:
     # How a camera stores the picture so that showing it by this orientation is right (CIPA DC-008, 4.6.5.1).
     stored = {
         1: PICTURE,
@@ -224,11 +224,11 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(
     assert (picture.width, picture.height) == size
 
 
-def test_the_weight_of_a_photo_is_what_its_decoder_holds() -> None:
+def test_the_weight_of_a_photo_is_the_memory_of_its_decoder() -> None:
     small, progressive = (
         encoded(Image.new("RGB", (1600, 1200))),
         encoded(Image.new("RGB", (1600, 1200)), progressive=True),
     )
 
-    assert Photo.open(small, LIMITS).weight(400) == 400 * 300
-    assert Photo.open(progressive, LIMITS).weight(400) == 1600 * 1200
+    assert EncodedPhoto.open(small, LIMITS).count_decoded_pixels(400) == 400 * 300
+    assert EncodedPhoto.open(progressive, LIMITS).count_decoded_pixels(400) == 1600 * 1200

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.faces import astronaut, encoded
 
 from vultus.errors import ImageTruncatedError, NotAnImageError, UnsupportedImageError
-from vultus.models.imaging.headers import JPEG_MAX_SCANS, exif_orientation, read_header
+from vultus.models.imaging.headers import JPEG_MAX_SCANS, read_exif_orientation, read_header
 
 PICTURE = astronaut()[:96, :64]
 
@@ -29,7 +29,7 @@ def test_size_and_orientation_are_read_from_every_format(form: str, orientation:
     header = read_header(encoded(PICTURE, form, exif=exif(orientation)))
 
     assert (header.width, header.height, header.orientation) == (64, 96, orientation)
-    assert header.turned == (orientation >= 5)
+    assert header.is_transposed == (orientation >= 5)
 
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": False}, {"lossless": True, "exif": exif(1)}])
@@ -37,9 +37,9 @@ def test_every_kind_of_webp_states_its_size(options: dict[str, Any]) -> None:
     assert read_header(encoded(PICTURE, "WEBP", **options)).width == 64
 
 
-def test_a_progressive_jpeg_is_known_as_one() -> None:
-    assert read_header(encoded(PICTURE, progressive=True)).progressive
-    assert not read_header(encoded(PICTURE)).progressive
+def test_a_progressive_jpeg_is_identified() -> None:
+    assert read_header(encoded(PICTURE, progressive=True)).is_progressive
+    assert not read_header(encoded(PICTURE)).is_progressive
 
 
 def test_a_jpeg_with_endless_scans_is_refused() -> None:
@@ -90,10 +90,10 @@ def test_kinds_of_jpeg_no_camera_writes_are_refused(marker: int, depth: int, wor
 def test_a_damaged_exif_block_counts_as_upright() -> None:
     sound = exif(6).tobytes().removeprefix(b"Exif\0\0")
 
-    assert exif_orientation(sound) == 6
-    assert exif_orientation(sound[:12]) == 1
-    assert exif_orientation(b"II*\0" + struct.pack("<I", 10**9)) == 1
-    assert exif_orientation(b"") == 1
+    assert read_exif_orientation(sound) == 6
+    assert read_exif_orientation(sound[:12]) == 1
+    assert read_exif_orientation(b"II*\0" + struct.pack("<I", 10**9)) == 1
+    assert read_exif_orientation(b"") == 1
 
 
 def test_the_header_alone_is_enough() -> None:

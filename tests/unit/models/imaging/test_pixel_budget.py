@@ -1,4 +1,4 @@
-"""The pixel budget is never exceeded and forgets nobody."""
+"""The pixel budget is never exceeded and starves nobody."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import pytest
 from vultus.models.imaging.pixel_budget import PixelBudget
 
 
-def test_what_was_held_is_given_back_also_after_a_failure() -> None:
+def test_pixels_are_released_also_after_a_failure() -> None:
     budget = PixelBudget(10)
 
-    with pytest.raises(KeyError), budget.hold(7):
-        assert budget.free == 3
+    with pytest.raises(KeyError), budget.reserve_pixels(7):
+        assert budget.available == 3
         raise KeyError
 
-    assert budget.free == 10
+    assert budget.available == 10
 
 
 def test_a_photo_larger_than_the_budget_waits_until_it_is_alone() -> None:
     budget = PixelBudget(10)
 
-    with budget.hold(99):
-        assert budget.free == 0
+    with budget.reserve_pixels(99):
+        assert budget.available == 0
 
-    assert budget.free == 10
+    assert budget.available == 10
 
 
 def test_many_threads_never_hold_more_than_the_budget() -> None:
@@ -35,7 +35,7 @@ def test_many_threads_never_hold_more_than_the_budget() -> None:
     def work(weight: int) -> None:
         nonlocal held, most
         for _ in range(20):
-            with budget.hold(weight):
+            with budget.reserve_pixels(weight):
                 with lock:
                     held += weight
                     most = max(most, held)
@@ -50,7 +50,7 @@ def test_many_threads_never_hold_more_than_the_budget() -> None:
         thread.join(10)
 
     assert 0 < most <= 10
-    assert budget.free == 10
+    assert budget.available == 10
 
 
 def test_a_large_photo_is_not_overtaken_by_small_ones() -> None:
@@ -59,11 +59,11 @@ def test_a_large_photo_is_not_overtaken_by_small_ones() -> None:
 
     def work(name: str, weight: int) -> None:
         started.set()
-        with budget.hold(weight):
+        with budget.reserve_pixels(weight):
             order.append(name)
 
     large, small = (threading.Thread(target=work, args=args) for args in (("large", 10), ("small", 1)))
-    with budget.hold(5):
+    with budget.reserve_pixels(5):
         large.start()
         started.wait(5)
         while not budget._waiting:

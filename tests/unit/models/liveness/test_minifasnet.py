@@ -1,4 +1,4 @@
-"""What the networks are shown, and how their answers become a decision."""
+"""Inputs of the networks, and the decision from their outputs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tests.weights import real_weights
 from vultus.domain import Box, DetectedFace, LivenessReason, Pixels
 from vultus.errors import WeightsError
 from vultus.models.liveness import load_minifasnet
-from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet, cut_square, face_square
+from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet, compute_face_square, crop_square
 from vultus.models.pipeline import FacePipeline
 
 coordinates = st.floats(-300, 600)
 
 
 class Fixed:
-    """A network with one answer, which remembers what it saw."""
+    """A network with a fixed output, which records its inputs."""
 
     def __init__(self, *shares: float) -> None:
         self.logits = np.log(np.array([shares], np.float32))
-        self.seen: list[Any] = []
+        self.inputs: list[Any] = []
 
     def run(self, values: Any) -> tuple[Any, ...]:
-        self.seen.append(values)
+        self.inputs.append(values)
         return (self.logits,)
 
 
@@ -37,7 +37,7 @@ def face(left: float, top: float, width: float, height: float) -> DetectedFace:
     return DetectedFace(Box(left, top, left + width, top + height), np.zeros((5, 2), np.float32), 0.9)
 
 
-def watching(*networks: Fixed, **rule: float) -> MiniFasnet:
+def build_minifasnet(*networks: Fixed, **rule: float) -> MiniFasnet:
     return MiniFasnet(
         [CropNetwork(scale, network) for scale, network in zip((2, 4), networks, strict=False)], LivenessRule(**rule)
     )
@@ -60,18 +60,20 @@ def ramp(width: int, height: int) -> Pixels:
 )
 def test_the_mean_of_both_networks_decides(shares: tuple[tuple[float, ...], ...], reason: LivenessReason) -> None:
     with np.errstate(divide="ignore"):
-        judged = watching(*(Fixed(*one) for one in shares)).assess(ramp(250, 250), face(75, 75, 100, 100))
+        liveness = build_minifasnet(*(Fixed(*one) for one in shares)).assess_liveness(
+            ramp(250, 250), face(75, 75, 100, 100)
+        )
 
-    assert judged.score == pytest.approx(np.mean([one[1] for one in shares]), abs=1e-6)
-    assert judged.reason is reason
-    assert judged.live is (reason is LivenessReason.LIVE)
-    assert judged.judged
+    assert liveness.score == pytest.approx(np.mean([one[1] for one in shares]), abs=1e-6)
+    assert liveness.reason is reason
+    assert liveness.live is (reason is LivenessReason.LIVE)
+    assert liveness.is_conclusive
 
 
 def test_a_score_at_the_threshold_is_live() -> None:
-    half = watching(Fixed(1, 2, 1))
+    half = build_minifasnet(Fixed(1, 2, 1))
 
-    assert half.assess(ramp(250, 250), face(75, 75, 100, 100)).live
+    assert half.assess_liveness(ramp(250, 250), face(75, 75, 100, 100)).live
 
 
 @pytest.mark.parametrize(
@@ -83,22 +85,22 @@ def test_a_score_at_the_threshold_is_live() -> None:
         ((20, 20, 160, 160), LivenessReason.LIVE),
     ],
 )
-def test_a_face_that_cannot_be_judged_never_passes(box: tuple[float, ...], reason: LivenessReason) -> None:
-    sure = watching(Fixed(0.01, 0.98, 0.01))
+def test_a_face_that_cannot_be_assessed_never_passes(box: tuple[float, ...], reason: LivenessReason) -> None:
+    sure = build_minifasnet(Fixed(0.01, 0.98, 0.01))
 
-    judged = sure.assess(ramp(250, 250), face(*box))
+    liveness = sure.assess_liveness(ramp(250, 250), face(*box))
 
-    assert judged.score > 0.9
-    assert judged.reason is reason
-    assert judged.live is judged.judged is (reason is LivenessReason.LIVE)
+    assert liveness.score > 0.9
+    assert liveness.reason is reason
+    assert liveness.live is liveness.is_conclusive is (reason is LivenessReason.LIVE)
 
 
-def test_networks_see_blue_green_red_from_0_to_255_of_their_own_square() -> None:
+def test_network_inputs_are_blue_green_red_from_0_to_255_of_their_own_square() -> None:
     near, far = Fixed(1, 1, 1), Fixed(1, 1, 1)
 
-    watching(near, far).assess(ramp(250, 250), face(100, 93, 50, 50))
+    build_minifasnet(near, far).assess_liveness(ramp(250, 250), face(100, 93, 50, 50))
 
-    (close,), (wide,) = near.seen, far.seen
+    (close,), (wide,) = near.inputs, far.inputs
     assert close.shape == wide.shape == (1, 3, 80, 80)
     assert close.dtype == np.float32
     blue, green, red = close[0]
@@ -110,7 +112,7 @@ def test_networks_see_blue_green_red_from_0_to_255_of_their_own_square() -> None
 
 
 def test_the_square_has_the_area_of_the_box() -> None:
-    middle, side = face_square(Box(10, 20, 58, 95))
+    middle, side = compute_face_square(Box(10, 20, 58, 95))
 
     assert middle == pytest.approx((34, 57.5 + 0.07 * 75))
     assert side == 60
@@ -120,14 +122,14 @@ def test_the_square_has_the_area_of_the_box() -> None:
 def test_a_square_stays_inside_the_photo_and_as_near_as_it_can(
     x: float, y: float, side: float, width: int, height: int
 ) -> None:
-    crop = cut_square(ramp(width, height), (x, y), side).astype(int)
+    crop = crop_square(ramp(width, height), (x, y), side).astype(int)
 
     assert crop.shape == (80, 80, 3)
     used = min(side, width - 1, height - 1)
     for colour, middle, length in ((0, x, width), (1, y, height)):
         low, high = crop[:, :, colour].min(), crop[:, :, colour].max()
-        wanted = min(max(middle - used / 2, 0), length - 1 - used)
-        assert (low, high) == pytest.approx((wanted, wanted + used), abs=3 + used / 80)
+        expected = min(max(middle - used / 2, 0), length - 1 - used)
+        assert (low, high) == pytest.approx((expected, expected + used), abs=3 + used / 80)
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +141,12 @@ def minifasnet() -> MiniFasnet:
 def test_faces_on_screens_and_paper_score_lower_than_the_photo(
     photo: Pixels, minifasnet: MiniFasnet, pipeline: FacePipeline
 ) -> None:
-    def judged(pixels: Pixels) -> float:
-        (found,) = pipeline.describe(encoded(pixels, "PNG"), embed=False).faces
-        return minifasnet.assess(pixels, found.face).score
+    def score(pixels: Pixels) -> float:
+        (found,) = pipeline.analyze_photo(encoded(pixels, "PNG"), embed=False).faces
+        return minifasnet.assess_liveness(pixels, found.face).score
 
-    assert judged(photo) > 0.5
-    assert max(judged(show(photo, seed)) for show in (on_screen, on_paper) for seed in (1, 2)) < 0.3
+    assert score(photo) > 0.5
+    assert max(score(show(photo, seed)) for show in (on_screen, on_paper) for seed in (1, 2)) < 0.3
 
 
 def test_weights_of_something_else_are_refused() -> None:

@@ -11,8 +11,8 @@ from tests.faces import astronaut
 
 from vultus.domain import Box, DetectedFace, FloatArray, Pixels
 from vultus.models.catalog.measured import DLIB_CHIPS
-from vultus.models.imaging.alignment import align
-from vultus.models.quality import NOSE_HEIGHT, measure, pose_deg
+from vultus.models.imaging.alignment import align_face
+from vultus.models.quality import NOSE_HEIGHT, estimate_pose_deg, measure_quality
 
 TEMPLATE = DLIB_CHIPS["mtcnn"].array
 LANDMARKS = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245, 142]], np.float32)
@@ -20,7 +20,7 @@ FACE = DetectedFace(Box(180, 60, 267, 174), LANDMARKS, 0.99)
 
 
 def chip() -> Pixels:
-    return align(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
+    return align_face(astronaut(), LANDMARKS, DLIB_CHIPS["mtcnn"])
 
 
 def blurred(sigma: float) -> Pixels:
@@ -41,7 +41,9 @@ def turned(yaw_deg: float = 0, pitch_deg: float = 0, roll_deg: float = 0) -> Flo
 
 
 def test_blur_lowers_sharpness_at_every_step() -> None:
-    sharpness = [measure(FACE, blurred(sigma) if sigma else chip(), TEMPLATE).sharpness for sigma in (0, 1, 2, 4)]
+    sharpness = [
+        measure_quality(FACE, blurred(sigma) if sigma else chip(), TEMPLATE).sharpness for sigma in (0, 1, 2, 4)
+    ]
 
     assert sharpness == sorted(sharpness, reverse=True)
     assert sharpness[0] > 20 * sharpness[-1]
@@ -50,37 +52,37 @@ def test_blur_lowers_sharpness_at_every_step() -> None:
 def test_brightness_is_the_mean_grey_of_the_face() -> None:
     grey = np.full((150, 150, 3), 51, np.uint8)
 
-    assert measure(FACE, grey, TEMPLATE).brightness == pytest.approx(0.2)
-    assert measure(FACE, grey, TEMPLATE).sharpness == 0
+    assert measure_quality(FACE, grey, TEMPLATE).brightness == pytest.approx(0.2)
+    assert measure_quality(FACE, grey, TEMPLATE).sharpness == 0
 
 
 def test_size_is_the_shorter_side_of_the_box() -> None:
-    assert measure(FACE, chip(), TEMPLATE).size_px == 87
+    assert measure_quality(FACE, chip(), TEMPLATE).size_px == 87
 
 
 @pytest.mark.parametrize("roll", [-90, -40, 0, 40, 170])
 @pytest.mark.parametrize("yaw", [-60, -30, 0, 30, 60])
 def test_yaw_is_recovered_at_any_roll(yaw: float, roll: float) -> None:
-    measured, _ = pose_deg(turned(yaw, 0, roll), TEMPLATE)
+    measured, _ = estimate_pose_deg(turned(yaw, 0, roll), TEMPLATE)
 
     assert measured == pytest.approx(yaw, abs=3)
 
 
 @pytest.mark.parametrize("pitch", [-40, -20, 0, 20, 40])
 def test_pitch_is_recovered(pitch: float) -> None:
-    _, measured = pose_deg(turned(0, pitch), TEMPLATE)
+    _, measured = estimate_pose_deg(turned(0, pitch), TEMPLATE)
 
     assert measured == pytest.approx(pitch, abs=6)
 
 
 def test_a_frontal_portrait_is_frontal() -> None:
-    quality = measure(FACE, chip(), TEMPLATE)
+    quality = measure_quality(FACE, chip(), TEMPLATE)
 
     assert abs(quality.yaw_deg) < 12
     assert abs(quality.roll_deg) < 8
 
 
 def test_landmarks_in_one_point_give_finite_figures() -> None:
-    yaw, pitch = pose_deg(np.full((5, 2), 3, np.float32), TEMPLATE)
+    yaw, pitch = estimate_pose_deg(np.full((5, 2), 3, np.float32), TEMPLATE)
 
     assert -90 <= yaw <= 90 and -90 <= pitch <= 90

@@ -1,4 +1,4 @@
-"""Sessions run graphs on one thread a call, on all cores where that is allowed, and say what they cannot do."""
+"""Sessions run graphs on one thread per call, on all cores where permitted, and refuse what they cannot do."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from vultus.errors import SetupError, WeightsError
-from vultus.models.runtime import OnnxSession, all_cores, onnx_session, session, usable_cores
-from vultus.models.runtime.onnx_session import CPU, DeviceSession
+from vultus.models.runtime import OnnxSession, count_usable_cores, onnx_session, session, use_all_cores
+from vultus.models.runtime.onnx_session import CPU_PROVIDER, DeviceSession
 from vultus.models.runtime.openvino_session import OpenVinoSession, has_bf16
-from vultus.models.runtime.session import Compiled, GraphSession
-from vultus.models.weights.graph_cache import GraphBuilder
+from vultus.models.runtime.session import CompiledGraph, GraphSession
+from vultus.models.weights.graph_builder import GraphBuilder
 
 SIDE = 32
 
@@ -46,10 +46,10 @@ def load(request: pytest.FixtureRequest) -> Callable[[bytes], GraphSession]:
 
 
 def doubling(batch: int | str = "n") -> bytes:
-    """Return a graph that answers three numbers an image doubled, and their sum."""
+    """Return a graph that outputs the three numbers of each image doubled, and their sum."""
     graph = GraphBuilder()
-    double, sums = graph.node("Add", "x", "x"), graph.node("ReduceSum", "x", graph.constant(np.array([1])))
-    return graph.build(
+    double, sums = graph.add_node("Add", "x", "x"), graph.add_node("ReduceSum", "x", graph.add_constant(np.array([1])))
+    return graph.build_graph(
         "two", {"x": (TensorProto.FLOAT, (batch, 3))}, {"double": (double, (batch, 3)), "sums": (sums, (batch, 1))}
     )
 
@@ -58,9 +58,11 @@ def convolving() -> bytes:
     """Return a graph with enough work for several threads."""
     graph = GraphBuilder()
     kernel = np.random.default_rng(1).normal(size=(32, 3, 3, 3)).astype(np.float32)
-    found = graph.node("Conv", "images", graph.constant(kernel), pads=[1, 1, 1, 1])
+    found = graph.add_node("Conv", "images", graph.add_constant(kernel), pads=[1, 1, 1, 1])
     shape = ("n", 3, SIDE, SIDE)
-    return graph.build("convolution", {"images": (TensorProto.FLOAT, shape)}, {"y": (found, ("n", 32, SIDE, SIDE))})
+    return graph.build_graph(
+        "convolution", {"images": (TensorProto.FLOAT, shape)}, {"y": (found, ("n", 32, SIDE, SIDE))}
+    )
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 2, 5, 8])
@@ -80,7 +82,7 @@ def test_bytes_that_are_no_graph_are_a_set_up_error(load: Callable[[bytes], Grap
         load(b"no graph")
 
 
-def test_several_threads_at_once_get_what_one_gets(load: Callable[[bytes], GraphSession]) -> None:
+def test_concurrent_threads_get_the_outputs_of_one_thread(load: Callable[[bytes], GraphSession]) -> None:
     network = load(convolving())
     images = np.random.default_rng(2).normal(size=(24, 1, 3, SIDE, SIDE)).astype(np.float32)
     alone = [network.run(image)[0] for image in images]
@@ -94,35 +96,35 @@ def test_several_threads_at_once_get_what_one_gets(load: Callable[[bytes], Graph
 def test_all_cores_are_used_inside_the_block_only_and_while_alone(
     load: Callable[[bytes], GraphSession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "usable_cores", lambda: 3)
+    monkeypatch.setattr(session, "count_usable_cores", lambda: 3)
     network = load(convolving())
     compiled: list[int] = []
-    compile_ = network._compile
+    compile_ = network._compile_graph
 
-    def watched(graph: bytes, threads: int) -> Compiled:
+    def compile_counted(graph: bytes, threads: int) -> CompiledGraph:
         compiled.append(threads)
         return compile_(graph, threads)
 
-    monkeypatch.setattr(network, "_compile", watched)
+    monkeypatch.setattr(network, "_compile_graph", compile_counted)
     image = np.random.default_rng(3).normal(size=(1, 3, SIDE, SIDE)).astype(np.float32)
     (narrow,) = network.run(image)
 
-    with all_cores(alone=lambda: False):
+    with use_all_cores(is_alone=lambda: False):
         network.run(image)
     before = list(compiled)
-    with all_cores():
+    with use_all_cores():
         (wide,) = network.run(image)
         network.run(image)
         with ThreadPoolExecutor(1) as elsewhere:
-            assert elsewhere.submit(network._chosen, 1).result() is network._one_core
-    assert network._chosen(1) is network._one_core
+            assert elsewhere.submit(network._get_compiled_graph, 1).result() is network._single_core_graph
+    assert network._get_compiled_graph(1) is network._single_core_graph
 
     assert (before, compiled) == ([], [] if isinstance(network, DeviceSession) else [3])
     np.testing.assert_allclose(wide, narrow, atol=1e-4)
 
 
-def test_onnx_runtime_is_told_how_many_threads_and_not_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "usable_cores", lambda: 3)
+def test_onnx_runtime_is_configured_with_a_thread_count_and_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "count_usable_cores", lambda: 3)
     made: list[tuple[int, str]] = []
 
     def load(graph: bytes, options: Any, providers: list[Any]) -> Any:
@@ -130,25 +132,25 @@ def test_onnx_runtime_is_told_how_many_threads_and_not_to_spin(monkeypatch: pyte
         made.append((options.intra_op_num_threads, spinning))
         return ort.InferenceSession(graph, options, providers=providers)
 
-    monkeypatch.setattr(onnx_session, "_load", load)
-    with all_cores():
+    monkeypatch.setattr(onnx_session, "_load_session", load)
+    with use_all_cores():
         OnnxSession(doubling()).run(np.zeros((1, 3), np.float32))
 
     assert made == [(1, "0"), (3, "0")]
 
 
-def test_a_device_the_installed_onnx_runtime_has_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
+def test_a_device_the_installed_onnx_runtime_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU_PROVIDER])
 
     with pytest.raises(SetupError, match=r"has no CUDAExecutionProvider: .*onnxruntime-gpu"):
         DeviceSession(doubling(), "cuda")
 
 
 def test_a_session_that_silently_took_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ONNX Runtime does where the package has CUDA and the machine has not: it warns and takes the CPU."""
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
-    cpu_only = ort.InferenceSession(doubling(), providers=[CPU])
-    monkeypatch.setattr(onnx_session, "_load", lambda *_: cpu_only)
+    """What ONNX Runtime does where the package has CUDA and the machine has not: it warns and uses the CPU."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU_PROVIDER])
+    cpu_only = ort.InferenceSession(doubling(), providers=[CPU_PROVIDER])
+    monkeypatch.setattr(onnx_session, "_load_session", lambda *_: cpu_only)
     monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed to load libcudart.so\n"))
     monkeypatch.setattr(onnx_session, "_load_cuda", onnx_session._load_cuda.__wrapped__)
 
@@ -157,38 +159,40 @@ def test_a_session_that_silently_took_the_cpu_is_refused(monkeypatch: pytest.Mon
 
 
 def test_a_device_sees_only_numbers_of_images_it_is_prepared_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here without one: on another number it would plan every layer anew."""
-    seen: list[tuple[Any, int]] = []
-    compiled = onnx_session._compiled
+    """On another number of images a device would plan every layer again."""
+    runs: list[tuple[Any, int]] = []
+    compiled = onnx_session._build_compiled_graph
 
-    def watched(loaded: Any) -> Compiled:
+    def build_counted(loaded: Any) -> CompiledGraph:
         whole = compiled(loaded)
 
         def infer(values: NDArray[Any]) -> list[NDArray[np.float32]]:
-            seen.append((loaded, len(values)))
+            runs.append((loaded, len(values)))
             return whole.infer(values)
 
         return replace(whole, infer=infer)
 
-    monkeypatch.setattr(onnx_session, "provider_of", lambda _: CPU)
-    monkeypatch.setattr(onnx_session, "_load", lambda graph, *_: ort.InferenceSession(graph, providers=[CPU]))
-    monkeypatch.setattr(onnx_session, "_compiled", watched)
+    monkeypatch.setattr(onnx_session, "get_provider", lambda _: CPU_PROVIDER)
+    monkeypatch.setattr(
+        onnx_session, "_load_session", lambda graph, *_: ort.InferenceSession(graph, providers=[CPU_PROVIDER])
+    )
+    monkeypatch.setattr(onnx_session, "_build_compiled_graph", build_counted)
     session = DeviceSession(doubling(), "coreml")
-    prepared = list(seen)
+    prepared = list(runs)
     images = np.arange(3 * 37, dtype=np.float32).reshape(37, 3)
     doubled, summed = session.run(images)
     session.run(images[:1])
     session.run(images[:3])
 
     assert [count for _, count in prepared] == [1, 2, 4, 8, 16]
-    assert [count for _, count in seen[5:]] == [16, 16, 8, 1, 4]
-    assert len(set(seen)) == len({loaded for loaded, _ in seen}) == 5  # each of them sees one number
+    assert [count for _, count in runs[5:]] == [16, 16, 8, 1, 4]
+    assert len(set(runs)) == len({loaded for loaded, _ in runs}) == 5  # each of them receives one number
     np.testing.assert_array_equal(doubled, 2 * images)
     np.testing.assert_array_equal(summed, images.sum(axis=1, keepdims=True))
 
 
 def test_convolutions_are_of_single_precision(load: Callable[[bytes], GraphSession]) -> None:
-    """CUDA would compute them in TF32 unless told not to: thousandths off."""
+    """CUDA computes them in TF32 by default, with errors of thousandths."""
     images = np.random.default_rng(0).normal(size=(4, 3, SIDE, SIDE)).astype(np.float32)
 
     (found,) = load(convolving()).run(images)
@@ -196,7 +200,7 @@ def test_convolutions_are_of_single_precision(load: Callable[[bytes], GraphSessi
     np.testing.assert_allclose(found, OnnxSession(convolving()).run(images)[0], atol=1e-4)
 
 
-def test_openvino_is_not_believed_to_compute_in_bf16_where_it_does_not() -> None:
+def test_openvino_without_bf16_is_not_assumed_to_compute_in_bf16() -> None:
     pytest.importorskip("openvino")
     if has_bf16():
         pytest.skip("this processor computes in bf16")
@@ -206,7 +210,7 @@ def test_openvino_is_not_believed_to_compute_in_bf16_where_it_does_not() -> None
 
 
 def test_numpy_and_opencv_work_on_the_thread_that_calls_them() -> None:
-    """In a process of its own: another test may have made threads already."""
+    """In a process of its own: another test may have started threads already."""
     code = (
         "import vultus.models.pipeline, numpy, cv2, psutil, os\n"
         "vultus.models.pipeline.limit_threads()\n"
@@ -223,7 +227,7 @@ def test_numpy_and_opencv_work_on_the_thread_that_calls_them() -> None:
 def test_cores_are_counted_by_affinity_and_quota(tmp_path: Path, quota: str, most: int | None) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(quota)
-    unlimited = usable_cores(tmp_path / "missing")
+    unlimited = count_usable_cores(tmp_path / "missing")
 
-    assert usable_cores(file) == min(unlimited, most or unlimited)
+    assert count_usable_cores(file) == min(unlimited, most or unlimited)
     assert unlimited == len(os.sched_getaffinity(0))

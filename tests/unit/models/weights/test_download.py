@@ -1,4 +1,4 @@
-"""Downloads arrive whole or not at all, over connections that break and servers that differ."""
+"""Downloads are complete or absent, over connections that break and servers that differ."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests import loopback
 from vultus.errors import DownloadError, WeightsError
 from vultus.models.catalog.entries import Archive, PublishedFile
 from vultus.models.weights import download
-from vultus.models.weights.download import Downloader, unpacked
-from vultus.models.weights.store import State, WeightsStore
+from vultus.models.weights.download import Downloader, open_archive_member
+from vultus.models.weights.store import FileState, WeightsStore
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -40,7 +40,7 @@ def at(site: loopback.Site, path: str = "/w.onnx", sha256: str | None = SHA256) 
 
 
 def pull(store: WeightsStore, file: PublishedFile, **settings: Any) -> str:
-    (digest,) = Downloader(store, timeout_s=5, **settings).pull(file)
+    (digest,) = Downloader(store, timeout_s=5, **settings).fetch_weights(file)
     return digest
 
 
@@ -51,43 +51,44 @@ def cut_off(store: WeightsStore, site: loopback.Site, sha256: str | None = SHA25
 
 
 def left_in(store: WeightsStore) -> list[str]:
-    assert store.folder is not None
-    return sorted(path.name for path in store.folder.iterdir() if path.suffix != ".lock")
+    assert store.models_dir is not None
+    return sorted(path.name for path in store.models_dir.iterdir() if path.suffix != ".lock")
 
 
-def test_a_file_is_placed_and_its_progress_told(store: WeightsStore) -> None:
-    told: list[tuple[str, int, int | None]] = []
+def test_a_file_is_placed_and_its_progress_reported(store: WeightsStore) -> None:
+    reports: list[tuple[str, int, int | None]] = []
     with loopback.serve(files={"/w.onnx": CONTENT}) as site:
-        assert pull(store, at(site), progress=lambda *now: told.append(now)) == SHA256
+        assert pull(store, at(site), progress=lambda *report: reports.append(report)) == SHA256
 
-        assert store.read(at(site)) == CONTENT
-        assert store.state(at(site)) is State.PRESENT
-    assert told[-1] == ("w.onnx", len(CONTENT), len(CONTENT))
+        assert store.read_weights(at(site)) == CONTENT
+        assert store.get_file_state(at(site)) is FileState.PRESENT
+    assert reports[-1] == ("w.onnx", len(CONTENT), len(CONTENT))
     assert left_in(store) == ["w.onnx"]
 
 
-def test_the_next_pull_goes_on_where_a_connection_was_cut(store: WeightsStore) -> None:
+def test_the_next_pull_resumes_where_a_connection_was_cut(store: WeightsStore) -> None:
     with loopback.serve(files={"/w.onnx": CONTENT}) as site:
         cut_off(store, site)
         pull(store, at(site))
 
-        assert store.read(at(site)) == CONTENT
-    assert site.asked == [("/w.onnx", None), ("/w.onnx", f"bytes={HALF}-")]
+        assert store.read_weights(at(site)) == CONTENT
+    assert site.requests == [("/w.onnx", None), ("/w.onnx", f"bytes={HALF}-")]
     assert left_in(store) == ["w.onnx"]
 
 
 @pytest.mark.parametrize(
-    ("site_has", "asked"), [({"ranges": False}, f"bytes={HALF}-"), ({"etag": None}, None), ({"etag": 'W/"weak"'}, None)]
+    ("site_has", "sent_range"),
+    [({"ranges": False}, f"bytes={HALF}-"), ({"etag": None}, None), ({"etag": 'W/"weak"'}, None)],
 )
-def test_without_ranges_or_a_strong_tag_the_file_is_fetched_anew(
-    store: WeightsStore, site_has: dict[str, Any], asked: str | None
+def test_without_ranges_or_a_strong_tag_the_file_is_downloaded_again(
+    store: WeightsStore, site_has: dict[str, Any], sent_range: str | None
 ) -> None:
     with loopback.serve(files={"/w.onnx": CONTENT}, **site_has) as site:
         cut_off(store, site)
         pull(store, at(site))
 
-        assert store.read(at(site)) == CONTENT
-    assert site.asked[1] == ("/w.onnx", asked)
+        assert store.read_weights(at(site)) == CONTENT
+    assert site.requests[1] == ("/w.onnx", sent_range)
 
 
 def test_a_file_that_changed_meanwhile_is_not_patched_together(store: WeightsStore) -> None:
@@ -96,10 +97,10 @@ def test_a_file_that_changed_meanwhile_is_not_patched_together(store: WeightsSto
         site.files["/w.onnx"], site.etag = CONTENT, '"two"'
         pull(store, at(site))
 
-        assert store.read(at(site)) == CONTENT
+        assert store.read_weights(at(site)) == CONTENT
 
 
-def test_a_tag_of_an_earlier_file_is_forgotten_with_it(store: WeightsStore) -> None:
+def test_a_tag_of_an_earlier_file_is_deleted_with_it(store: WeightsStore) -> None:
     with loopback.serve(files={"/w.onnx": CONTENT}) as site:
         cut_off(store, site)
         site.etag = None
@@ -107,22 +108,22 @@ def test_a_tag_of_an_earlier_file_is_forgotten_with_it(store: WeightsStore) -> N
         site.etag = '"one"'
         pull(store, at(site))
 
-    assert site.asked[-1] == ("/w.onnx", None)
+    assert site.requests[-1] == ("/w.onnx", None)
 
 
-def test_a_part_that_is_whole_already_does_not_stand_in_the_way(store: WeightsStore) -> None:
-    """The process was killed after the last byte: the server has no range behind it, and says 416."""
+def test_a_part_that_is_already_complete_is_accepted(store: WeightsStore) -> None:
+    """The process was killed after the last byte: the server has no range after it and returns 416."""
     with loopback.serve(files={"/w.onnx": CONTENT}) as site:
         cut_off(store, site)
-        assert store.folder is not None
-        (store.folder / ".w.onnx.part").write_bytes(CONTENT)
+        assert store.models_dir is not None
+        (store.models_dir / ".w.onnx.part").write_bytes(CONTENT)
         pull(store, at(site))
 
-        assert store.read(at(site)) == CONTENT
-    assert site.asked[1:] == [("/w.onnx", f"bytes={len(CONTENT)}-"), ("/w.onnx", None)]
+        assert store.read_weights(at(site)) == CONTENT
+    assert site.requests[1:] == [("/w.onnx", f"bytes={len(CONTENT)}-"), ("/w.onnx", None)]
 
 
-def test_a_part_nobody_asked_for_is_refused_and_the_next_pull_begins_anew(store: WeightsStore) -> None:
+def test_a_part_that_was_not_requested_is_refused_and_the_next_pull_restarts(store: WeightsStore) -> None:
     with loopback.serve(files={"/w.onnx": CONTENT}) as site:
         cut_off(store, site)
         site.shift = 7
@@ -130,10 +131,10 @@ def test_a_part_nobody_asked_for_is_refused_and_the_next_pull_begins_anew(store:
             pull(store, at(site))
         pull(store, at(site))
 
-        assert store.read(at(site)) == CONTENT
+        assert store.read_weights(at(site)) == CONTENT
 
 
-def test_a_wrong_digest_is_refused_and_not_kept(store: WeightsStore) -> None:
+def test_a_wrong_digest_is_refused_and_the_file_deleted(store: WeightsStore) -> None:
     found = hashlib.sha256(b"something else").hexdigest()
     with loopback.serve(files={"/w.onnx": b"something else"}) as site:
         with pytest.raises(WeightsError, match=f"SHA-256 is {found}, not {SHA256}.*nothing was placed"):
@@ -142,7 +143,7 @@ def test_a_wrong_digest_is_refused_and_not_kept(store: WeightsStore) -> None:
         assert left_in(store) == []
         site.files["/w.onnx"] = CONTENT
         pull(store, at(site))
-    assert [asked for _, asked in site.asked] == [None, None]
+    assert [sent for _, sent in site.requests] == [None, None]
 
 
 def test_redirects_are_followed_but_only_to_web_addresses(store: WeightsStore, tmp_path: Path) -> None:
@@ -157,12 +158,14 @@ def test_redirects_are_followed_but_only_to_web_addresses(store: WeightsStore, t
         assert left_in(store) == []
 
         pull(store, at(site, "/moved"))
-        assert store.read(at(site)) == CONTENT
+        assert store.read_weights(at(site)) == CONTENT
 
 
 def test_an_encrypted_address_never_leads_to_a_plain_one() -> None:
     def led(source: str, target: str) -> Request | None:
-        return download._Redirects().redirect_request(Request(f"{source}://here/w"), None, 302, "", {}, target)
+        return download._SafeRedirectHandler().redirect_request(
+            Request(f"{source}://here/w"), None, 302, "", {}, target
+        )
 
     with pytest.raises(OSError, match="leads from https to http"):
         led("https", "http://there/w")
@@ -175,7 +178,7 @@ def test_an_encrypted_address_never_leads_to_a_plain_one() -> None:
 
 
 def test_more_than_any_weights_have_is_not_read(store: WeightsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MOST_BYTES", 100)
+    monkeypatch.setattr(download, "MAX_WEIGHTS_BYTES", 100)
     with (
         loopback.serve(files={"/w.onnx": CONTENT}) as site,
         pytest.raises(DownloadError, match="more than 100 bytes"),
@@ -188,21 +191,21 @@ def test_more_than_any_weights_have_is_not_read(store: WeightsStore, monkeypatch
 def test_the_proxy_of_the_environment_is_used_except_for_named_hosts(
     store: WeightsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with loopback.serve(files={"/w.onnx": CONTENT}) as site, loopback.proxy() as (address, asked):
+    with loopback.serve(files={"/w.onnx": CONTENT}) as site, loopback.proxy() as (address, proxied):
         monkeypatch.setenv("HTTP_PROXY", address)
         monkeypatch.setenv("NO_PROXY", "")
         pull(store, at(site))
-        assert asked == [f"{site.url}/w.onnx"]
+        assert proxied == [f"{site.url}/w.onnx"]
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert store.folder is not None
-        (store.folder / "w.onnx").unlink()
+        assert store.models_dir is not None
+        (store.models_dir / "w.onnx").unlink()
         pull(store, at(site))
 
-    assert len(asked) == 1
-    assert len(site.asked) == 2
+    assert len(proxied) == 1
+    assert len(site.requests) == 2
 
 
-def test_a_mirror_is_asked_for_the_publishers_names(store: WeightsStore, tmp_path: Path) -> None:
+def test_a_mirror_is_requested_with_the_publishers_names(store: WeightsStore, tmp_path: Path) -> None:
     archive = zipped(tmp_path / "a.zip", {"v.onnx": CONTENT * 2}, member="v.onnx")
     plain = PublishedFile("w.onnx", SHA256, "https://publisher.invalid/deep/w.onnx")
     packed = PublishedFile("v.onnx", hashlib.sha256(CONTENT * 2).hexdigest(), archive=archive)
@@ -211,29 +214,29 @@ def test_a_mirror_is_asked_for_the_publishers_names(store: WeightsStore, tmp_pat
         for file in (plain, packed):
             pull(store, file, mirror=f"{site.url}/m/")
 
-    assert [path for path, _ in site.asked] == ["/m/w.onnx", "/m/a.zip"]
+    assert [path for path, _ in site.requests] == ["/m/w.onnx", "/m/a.zip"]
     assert left_in(store) == ["v.onnx", "w.onnx"]
 
 
 @pytest.mark.parametrize("mirror", ["file:///somewhere", "weights"])
-def test_a_mirror_that_is_no_web_address_is_told(store: WeightsStore, mirror: str) -> None:
+def test_a_mirror_that_is_no_web_address_is_refused(store: WeightsStore, mirror: str) -> None:
     with pytest.raises(DownloadError, match="no http or https address; check VULTUS_MODELS__MIRROR"):
         pull(store, PublishedFile("w.onnx", SHA256, "https://publisher.invalid/w.onnx"), mirror=mirror)
 
 
-def test_servers_that_refuse_or_do_not_answer_are_told(store: WeightsStore) -> None:
+def test_servers_that_refuse_or_do_not_respond_are_reported(store: WeightsStore) -> None:
     with loopback.serve(status=404) as site, pytest.raises(DownloadError, match=r"/w\.onnx answered 404"):
         pull(store, at(site))
     with pytest.raises(DownloadError, match=r"could not be fetched: .*HTTPS_PROXY.*vultus models import"):
-        pull(store, at(site))  # closed by now
+        pull(store, at(site))  # closed already
 
 
-def test_what_nobody_publishes_says_how_to_import_it(store: WeightsStore) -> None:
+def test_an_unpublished_file_is_refused_with_how_to_import_it(store: WeightsStore) -> None:
     with pytest.raises(DownloadError, match=r"vultus models import FILE --as w\.onnx"):
         pull(store, PublishedFile("w.onnx", None))
 
 
-def test_a_models_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_models_folder_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     file = PublishedFile("w.onnx", SHA256, "https://publisher.invalid/w.onnx")
 
@@ -243,7 +246,7 @@ def test_a_models_folder_that_is_none_is_told(tmp_path: Path) -> None:
         pull(WeightsStore(tmp_path / "cache"), file)
 
 
-def test_pulls_at_the_same_time_take_turns(tmp_path: Path) -> None:
+def test_concurrent_pulls_are_serialized(tmp_path: Path) -> None:
     content = os.urandom(2**21)
     with loopback.serve(files={"/w.onnx": content}) as site:
         file = at(site, sha256=hashlib.sha256(content).hexdigest())
@@ -252,13 +255,13 @@ def test_pulls_at_the_same_time_take_turns(tmp_path: Path) -> None:
             digests = set(threads.map(lambda store: pull(store, file), stores))
 
     assert digests == {file.sha256}
-    assert stores[0].read(file) == content
-    assert len(site.asked) == 1
+    assert stores[0].read_weights(file) == content
+    assert len(site.requests) == 1
     assert left_in(stores[0]) == ["w.onnx"]
 
 
 def zipped(path: Path, members: dict[str, bytes], *, member: str = "w.onnx") -> Archive:
-    """Write an archive and return what a catalogue says of it."""
+    """Write an archive and return its catalogue entry."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -281,7 +284,7 @@ def test_weights_are_taken_out_of_an_archive_by_the_last_part_of_their_name(
 ) -> None:
     file = pull_archive(store, tmp_path, {"pack/": b"", "pack/w.onnx": CONTENT, "pack/other.onnx": b"other"})
 
-    assert store.read(file) == CONTENT
+    assert store.read_weights(file) == CONTENT
     assert left_in(store) == ["w.onnx"]
 
 
@@ -306,7 +309,7 @@ def test_an_archive_that_is_not_the_expected_one_leaves_nothing(
 def test_an_archive_never_decides_where_anything_is_written(store: WeightsStore, tmp_path: Path) -> None:
     file = pull_archive(store, tmp_path, {"../../w.onnx": CONTENT, "../../evil": b"evil", "/tmp/evil": b"evil"})
 
-    assert store.read(file) == CONTENT
+    assert store.read_weights(file) == CONTENT
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"a.zip", ".a.zip.lock", "w.onnx"}
 
 
@@ -314,9 +317,9 @@ def test_a_member_larger_than_any_weights_and_what_is_no_archive_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zipped(tmp_path / "a.zip", {"w.onnx": bytes(1000)})
-    monkeypatch.setattr(download, "MOST_BYTES", 999)
+    monkeypatch.setattr(download, "MAX_WEIGHTS_BYTES", 999)
 
     for path, words in ((tmp_path / "a.zip", "believable size"), (Path(__file__), "no zip file")):
-        with pytest.raises(WeightsError, match=words), unpacked(path, "w.onnx", tmp_path):
+        with pytest.raises(WeightsError, match=words), open_archive_member(path, "w.onnx", tmp_path):
             pytest.fail("it was unpacked")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

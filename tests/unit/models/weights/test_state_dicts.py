@@ -51,7 +51,7 @@ def test_wrapping_and_the_prefix_of_parallel_training_are_taken_off() -> None:
 
 
 @pytest.mark.parametrize("layout", ["zip", "stream"])
-def test_a_file_that_wants_code_to_run_is_refused_and_nothing_runs(layout: str, tmp_path: Path) -> None:
+def test_a_file_that_would_execute_code_is_refused_and_nothing_runs(layout: str, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     attack = pickle.dumps(Attack(marker), protocol=2)
     content = attack

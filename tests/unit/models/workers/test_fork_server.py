@@ -1,4 +1,4 @@
-"""Workers that are processes: real networks, loaded once, in processes that may die."""
+"""Worker processes: real networks, loaded once, in processes that may die."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vultus.errors import (
     WeightsError,
     WorkerLostError,
 )
-from vultus.models.pipelines import Pipelines
+from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
-from vultus.models.workers.fork_server import Processes, ProcessWorker, _read_answers
+from vultus.models.workers.fork_server import ProcessWorker, ProcessWorkerGroup, _read_results
 from vultus.models.workers.pool import AnalysisPool
 from vultus.settings import InferenceSettings, PhotoSettings
 
@@ -39,143 +39,153 @@ SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["common networks", "networks of their own"])
-async def crew(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncIterator[Processes]:
+async def group(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncIterator[ProcessWorkerGroup]:
     """Two workers."""
-    load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    crew = Processes(load, pixel_budget=PhotoSettings().pixel_budget, patience_s=60, shared=request.param)
-    crew.known = await crew.ready()  # type: ignore[attr-defined]
-    await crew.start(2)
-    yield crew
-    for worker in crew.workers:
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    group = ProcessWorkerGroup(load, pixel_budget=PhotoSettings().pixel_budget, timeout_s=60, shared=request.param)
+    group.pipelines = await group.wait_until_loaded()  # type: ignore[attr-defined]
+    await group.start_workers(2)
+    yield group
+    for worker in group.workers:
         await worker.close()
-    await crew.close()
-    assert not any(psutil.pid_exists(worker.pid) for worker in crew.workers)
+    await group.close()
+    assert not any(psutil.pid_exists(worker.pid) for worker in group.workers)
 
 
 @pytest.fixture
-def known(crew: Processes) -> FacePipeline:
-    """What this process knows of the pipeline that the others run."""
-    pipelines: Pipelines = crew.known  # type: ignore[attr-defined]
+def remote_pipeline(group: ProcessWorkerGroup) -> FacePipeline:
+    """The copy, without networks, of the pipeline that the workers run."""
+    pipelines: PipelineRegistry = group.pipelines  # type: ignore[attr-defined]
     return pipelines.default
 
 
-async def test_processes_describe_as_this_one_does(
-    crew: Processes, known: FacePipeline, pipeline: FacePipeline
+async def test_processes_return_the_analyses_of_this_one(
+    group: ProcessWorkerGroup, remote_pipeline: FacePipeline, pipeline: FacePipeline
 ) -> None:
     photos = [portrait(angle=angle) for angle in range(0, 40, 5)]
-    pool = AnalysisPool(SETTINGS, crew)
-    answers = await asyncio.gather(*(pool.analyze(photo, known, crops=True) for photo in [*photos, nobody()]))
+    pool = AnalysisPool(SETTINGS, group)
+    answers = await asyncio.gather(
+        *(pool.analyze_photo(photo, remote_pipeline, crops=True) for photo in [*photos, nobody()])
+    )
 
     for photo, answer in zip(photos, answers[:-1], strict=True):
-        (ours,), (theirs,) = answer.faces, pipeline.describe(photo, crops=True).faces
-        assert ours.vector @ theirs.vector == pytest.approx(1, abs=1e-5)
-        assert (ours.face.box, ours.quality, ours.crop) == (theirs.face.box, theirs.quality, theirs.crop)
+        (returned,), (expected,) = answer.faces, pipeline.analyze_photo(photo, crops=True).faces
+        assert returned.vector @ expected.vector == pytest.approx(1, abs=1e-5)
+        assert (returned.face.box, returned.quality, returned.crop) == (
+            expected.face.box,
+            expected.quality,
+            expected.crop,
+        )
     assert answers[-1].faces == ()
-    assert (known.contract, known.calibration) == (pipeline.contract, pipeline.calibration)
+    assert (remote_pipeline.space, remote_pipeline.calibration) == (pipeline.space, pipeline.calibration)
 
 
-async def test_errors_come_back_as_what_they_are(crew: Processes, known: FacePipeline) -> None:
-    pool = AnalysisPool(SETTINGS, crew)
+async def test_errors_keep_their_type(group: ProcessWorkerGroup, remote_pipeline: FacePipeline) -> None:
+    pool = AnalysisPool(SETTINGS, group)
     with pytest.raises(NotAnImageError, match="not an image"):
-        await pool.analyze(b"no photo", known)
+        await pool.analyze_photo(b"no photo", remote_pipeline)
     with pytest.raises(ImageError):
-        await pool.analyze(portrait()[:2000], known)
+        await pool.analyze_photo(portrait()[:2000], remote_pipeline)
 
 
-async def test_a_killed_worker_is_replaced_and_its_photo_answered(crew: Processes, known: FacePipeline) -> None:
-    pool = AnalysisPool(SETTINGS, crew)
-    before = {worker.pid for worker in crew.workers}
-    victim = crew.workers[-1].pid  # the free one that is taken first
+async def test_a_killed_worker_is_replaced_and_its_photo_answered(
+    group: ProcessWorkerGroup, remote_pipeline: FacePipeline
+) -> None:
+    pool = AnalysisPool(SETTINGS, group)
+    before = {worker.pid for worker in group.workers}
+    victim = group.workers[-1].pid  # the free one that is taken first
     os.kill(victim, signal.SIGSTOP)
-    asked = asyncio.create_task(pool.analyze(portrait(), known))
+    analysis = asyncio.create_task(pool.analyze_photo(portrait(), remote_pipeline))
     await asyncio.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
 
     with pytest.raises(WorkerLostError, match="do not send it again"):
-        await asked
-    answers = await asyncio.gather(*(pool.analyze(portrait(), known) for _ in range(6)))
-    await asyncio.gather(*pool._batches)
+        await analysis
+    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), remote_pipeline) for _ in range(6)))
+    await asyncio.gather(*pool._batch_tasks)
 
     assert [len(answer.faces) for answer in answers] == [1] * 6
-    assert len({worker.pid for worker in crew.workers} - before) == 1
+    assert len({worker.pid for worker in group.workers} - before) == 1
 
 
 async def test_a_worker_that_hangs_is_replaced(
-    crew: Processes, known: FacePipeline, monkeypatch: pytest.MonkeyPatch
+    group: ProcessWorkerGroup, remote_pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = AnalysisPool(SETTINGS, crew)
-    victim = crew.workers[-1].pid
+    pool = AnalysisPool(SETTINGS, group)
+    victim = group.workers[-1].pid
     os.kill(victim, signal.SIGSTOP)
-    monkeypatch.setattr(crew, "patience_s", 0.2)
+    monkeypatch.setattr(group, "timeout_s", 0.2)
     with pytest.raises(WorkerLostError):
-        await pool.analyze(portrait(), known)
+        await pool.analyze_photo(portrait(), remote_pipeline)
     monkeypatch.undo()
 
-    await asyncio.gather(*pool._batches)
-    assert victim not in {worker.pid for worker in crew.workers}
-    answers = await asyncio.gather(*(pool.analyze(portrait(), known) for _ in range(6)))
+    await asyncio.gather(*pool._batch_tasks)
+    assert victim not in {worker.pid for worker in group.workers}
+    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), remote_pipeline) for _ in range(6)))
     assert [len(answer.faces) for answer in answers] == [1] * 6
 
 
 @dataclass(frozen=True)
-class OneOf:
-    """A crew of one."""
+class SingleWorkerGroup:
+    """A worker group of one."""
 
     workers: tuple[ProcessWorker, ...]
-    crowd: mmap
+    in_flight: mmap
 
 
-async def test_photos_of_a_batch_whose_worker_died_are_tried_again_one_by_one(
-    crew: Processes, known: FacePipeline
+async def test_photos_of_a_batch_whose_worker_died_are_retried_one_by_one(
+    group: ProcessWorkerGroup, remote_pipeline: FacePipeline
 ) -> None:
-    worker = crew.workers[0]
-    pool = AnalysisPool(SETTINGS, OneOf((worker,), crew.crowd))
-    first = asyncio.create_task(pool.analyze(portrait(), known))
-    others = [asyncio.create_task(pool.analyze(portrait(angle=angle), known)) for angle in (5, 10, 15, 20)]
+    worker = group.workers[0]
+    pool = AnalysisPool(SETTINGS, SingleWorkerGroup((worker,), group.in_flight))
+    first = asyncio.create_task(pool.analyze_photo(portrait(), remote_pipeline))
+    others = [
+        asyncio.create_task(pool.analyze_photo(portrait(angle=angle), remote_pipeline)) for angle in (5, 10, 15, 20)
+    ]
     await first
     os.kill(worker.pid, signal.SIGSTOP)
-    assert (len(pool._line), pool.waiting) == (0, 4)
+    assert (len(pool._queue), pool.in_flight) == (0, 4)
     os.kill(worker.pid, signal.SIGKILL)
 
     assert [len((await other).faces) for other in others] == [1, 1, 1, 1]
 
 
-async def test_without_a_process_that_forks_the_pool_says_that_it_cannot_go_on(graph_cache: Path) -> None:
-    load = partial(Pipelines.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    crew = Processes(load, pixel_budget=1000, patience_s=60)
-    known = (await crew.ready()).default
-    await crew.start(1)
-    async with AnalysisPool(SETTINGS, crew) as pool:
-        os.kill(crew._pid, signal.SIGKILL)
-        await asyncio.to_thread(os.waitpid, crew._pid, 0)
-        assert (await pool.analyze(portrait(), known)).faces
-        os.kill(crew.workers[0].pid, signal.SIGKILL)
+async def test_without_its_fork_server_the_pool_reports_that_it_must_be_restarted(graph_cache: Path) -> None:
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60)
+    remote_pipeline = (await group.wait_until_loaded()).default
+    await group.start_workers(1)
+    async with AnalysisPool(SETTINGS, group) as pool:
+        os.kill(group._pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitpid, group._pid, 0)
+        assert (await pool.analyze_photo(portrait(), remote_pipeline)).faces
+        os.kill(group.workers[0].pid, signal.SIGKILL)
         with pytest.raises(WorkerLostError):
-            await pool.analyze(portrait(), known)
+            await pool.analyze_photo(portrait(), remote_pipeline)
         with pytest.raises(UnavailableError, match="must be started again"):
-            await pool.analyze(portrait(), known)
+            await pool.analyze_photo(portrait(), remote_pipeline)
         with pytest.raises(UnavailableError, match="must be started again"):
-            pool.check_workers()
-    await crew.close()
+            pool.ensure_workers()
+    await group.close()
 
 
 async def test_a_process_that_ends_while_it_loads_is_reported_here() -> None:
-    """Killed for want of memory, say."""
+    """For example, killed when memory runs out."""
     for shared in (True, False):
-        crew = Processes(lambda: os.abort(), pixel_budget=1000, patience_s=60, shared=shared)
+        group = ProcessWorkerGroup(lambda: os.abort(), pixel_budget=1000, timeout_s=60, shared=shared)
         with pytest.raises(SetupError, match="enough memory"):
-            await crew.ready()
-        await crew.close()
+            await group.wait_until_loaded()
+        await group.close()
 
 
 @pytest.mark.parametrize("shared", [True, False])
 async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, shared: bool) -> None:
     settings = InferenceSettings(pack="opencv")
-    load = partial(Pipelines.load, settings, PhotoSettings(), WeightsStore(tmp_path))
-    crew = Processes(load, pixel_budget=1000, patience_s=60, shared=shared)
+    load = partial(PipelineRegistry.load, settings, PhotoSettings(), WeightsStore(tmp_path))
+    group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60, shared=shared)
     with pytest.raises(WeightsError):
-        await crew.ready()
-    await crew.close()
+        await group.wait_until_loaded()
+    await group.close()
 
 
 @pytest.mark.parametrize(
@@ -193,13 +203,13 @@ async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, 
 )
 def test_a_worker_cannot_have_code_run_here(named: str) -> None:
     with pytest.raises(pickle.UnpicklingError, match="a worker sent"):
-        _read_answers(b"c" + named.encode() + b"\n.")
+        _read_results(b"c" + named.encode() + b"\n.")
 
 
 def test_what_a_worker_sends_must_be_analyses() -> None:
     wrong: list[object] = [[1], {}, "text"]
     for sent in wrong:
         with pytest.raises(pickle.UnpicklingError):
-            _read_answers(pickle.dumps(sent))
-    (answer,) = _read_answers(pickle.dumps([WeightsError("missing")]))
+            _read_results(pickle.dumps(sent))
+    (answer,) = _read_results(pickle.dumps([WeightsError("missing")]))
     assert isinstance(answer, WeightsError)

@@ -1,4 +1,4 @@
-"""The pool answers everyone: with an analysis, with a refusal, or with the news that it closes."""
+"""Every photo gets an analysis, a refusal, or the error that the pool closes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from vultus.settings import InferenceSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vultus.models.pipeline import Asked, FacePipeline
+    from vultus.models.pipeline import AnalysisRequest, FacePipeline
 
 
 class SlowPipeline:
-    """Answers a batch when its gate opens, and remembers which photos came together."""
+    """Returns a batch when its gate opens, and records the batches."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.batches: list[list[bytes]] = []
 
-    def describe_all(self, asked: Sequence[Asked]) -> list[Analysis]:
-        self.batches.append([one.photo for one in asked])
+    def analyze_photos(self, requests: Sequence[AnalysisRequest]) -> list[Analysis]:
+        self.batches.append([one.photo for one in requests])
         self.entered.set()
         self.gate.wait(10)
-        return [Analysis(1, 1, one.photo.decode(), (), {"embed": float(one.embed)}) for one in asked]
+        return [Analysis(1, 1, one.photo.decode(), (), {"embed": float(one.embed)}) for one in requests]
 
 
 @pytest.fixture
@@ -50,23 +50,23 @@ class SlowPool(AnalysisPool):
         super().__init__(InferenceSettings(workers=workers, max_queue=max_queue, max_batch=max_batch))
         self.slow = cast("FacePipeline", slow)
 
-    async def take(self, photo: bytes, *, embed: bool = True) -> Analysis:
-        return await self.analyze(photo, self.slow, embed=embed)
+    async def submit(self, photo: bytes, *, embed: bool = True) -> Analysis:
+        return await self.analyze_photo(photo, self.slow, embed=embed)
 
-    async def take_all(self, count: int) -> list[asyncio.Task[Analysis]]:
-        """Send photos named by their numbers, in this order."""
-        tasks = [asyncio.create_task(self.take(b"%d" % i)) for i in range(count)]
+    async def submit_all(self, count: int) -> list[asyncio.Task[Analysis]]:
+        """Submit photos named by their numbers, in this order."""
+        tasks = [asyncio.create_task(self.submit(b"%d" % i)) for i in range(count)]
         await asyncio.sleep(0)
         return tasks
 
 
-async def running(slow: SlowPipeline) -> None:
+async def wait_until_entered(slow: SlowPipeline) -> None:
     await asyncio.to_thread(slow.entered.wait, 5)
 
 
-async def test_a_photo_is_described_with_the_time_it_waited(pipeline: FacePipeline) -> None:
+async def test_an_analysis_reports_the_time_it_waited(pipeline: FacePipeline) -> None:
     async with AnalysisPool(InferenceSettings(workers=2)) as pool:
-        analysis = await pool.analyze(portrait(), pipeline)
+        analysis = await pool.analyze_photo(portrait(), pipeline)
 
     assert len(analysis.faces) == 1
     assert set(analysis.timings_ms) == {"queue", "decode", "detect", "align", "embed"}
@@ -75,17 +75,19 @@ async def test_a_photo_is_described_with_the_time_it_waited(pipeline: FacePipeli
 async def test_failures_of_the_pipeline_reach_the_caller(pipeline: FacePipeline) -> None:
     async with AnalysisPool(InferenceSettings(workers=1)) as pool:
         with pytest.raises(NotAnImageError):
-            await pool.analyze(b"no photo", pipeline)
+            await pool.analyze_photo(b"no photo", pipeline)
 
-        assert pool.waiting == 0
+        assert pool.in_flight == 0
 
 
-async def test_photos_of_a_batch_get_the_answers_they_get_alone(pipeline: FacePipeline) -> None:
+async def test_photos_of_a_batch_get_the_results_they_get_alone(pipeline: FacePipeline) -> None:
     photos = [portrait(), b"no photo", nobody(), portrait(mirror=True)]
-    alone = [pipeline.describe(photo) if at != 1 else None for at, photo in enumerate(photos)]
+    alone = [pipeline.analyze_photo(photo) if at != 1 else None for at, photo in enumerate(photos)]
     async with AnalysisPool(InferenceSettings(workers=1, max_batch=4)) as pool:
-        busy = asyncio.create_task(pool.analyze(portrait(), pipeline))
-        answers = await asyncio.gather(*(pool.analyze(photo, pipeline) for photo in photos), return_exceptions=True)
+        busy = asyncio.create_task(pool.analyze_photo(portrait(), pipeline))
+        answers = await asyncio.gather(
+            *(pool.analyze_photo(photo, pipeline) for photo in photos), return_exceptions=True
+        )
         await busy
 
     assert isinstance(answers[1], NotAnImageError)
@@ -93,24 +95,24 @@ async def test_photos_of_a_batch_get_the_answers_they_get_alone(pipeline: FacePi
         if expected is not None:
             assert isinstance(answer, Analysis)
             assert answer.sha256 == expected.sha256
-            for ours, theirs in zip(answer.faces, expected.faces, strict=True):
-                assert ours.vector @ theirs.vector == pytest.approx(1, abs=1e-5)
+            for face, expected_face in zip(answer.faces, expected.faces, strict=True):
+                assert face.vector @ expected_face.vector == pytest.approx(1, abs=1e-5)
 
 
-async def test_what_waits_is_taken_together_and_in_order(slow: SlowPipeline) -> None:
+async def test_waiting_photos_are_batched_in_order(slow: SlowPipeline) -> None:
     async with SlowPool(slow, max_queue=9, max_batch=3) as pool:
-        tasks = await pool.take_all(6)
-        await running(slow)
+        tasks = await pool.submit_all(6)
+        await wait_until_entered(slow)
         slow.gate.set()
         await asyncio.gather(*tasks)
 
     assert slow.batches == [[b"0"], [b"1", b"2", b"3"], [b"4", b"5"]]
 
 
-async def test_no_worker_hoards_what_another_could_begin(slow: SlowPipeline) -> None:
+async def test_a_batch_leaves_photos_for_a_free_worker(slow: SlowPipeline) -> None:
     async with SlowPool(slow, workers=2, max_queue=9, max_batch=8) as pool:
-        tasks = await pool.take_all(8)
-        await running(slow)
+        tasks = await pool.submit_all(8)
+        await wait_until_entered(slow)
         slow.gate.set()
         await asyncio.gather(*tasks)
 
@@ -121,89 +123,89 @@ async def test_two_pipelines_do_not_share_a_batch(slow: SlowPipeline) -> None:
     other = SlowPipeline()
     other.gate.set()
     async with SlowPool(slow, max_queue=9, max_batch=8) as pool:
-        tasks = await pool.take_all(2)
-        tasks.append(asyncio.create_task(pool.analyze(b"2", cast("FacePipeline", other))))
-        await running(slow)
+        tasks = await pool.submit_all(2)
+        tasks.append(asyncio.create_task(pool.analyze_photo(b"2", cast("FacePipeline", other))))
+        await wait_until_entered(slow)
         slow.gate.set()
         assert [(await task).sha256 for task in tasks] == ["0", "1", "2"]
 
     assert (slow.batches, other.batches) == ([[b"0"], [b"1"]], [[b"2"]])
 
 
-async def test_a_full_pool_refuses_at_once_and_has_room_again_later(slow: SlowPipeline) -> None:
+async def test_a_full_pool_refuses_immediately_and_accepts_again_later(slow: SlowPipeline) -> None:
     async with SlowPool(slow, workers=1, max_queue=2) as pool:
-        waiting = await pool.take_all(3)
-        await running(slow)
+        waiting = await pool.submit_all(3)
+        await wait_until_entered(slow)
 
         with pytest.raises(OverloadedError, match="All 3 places") as refused:
-            await pool.take(b"one too many")
+            await pool.submit(b"one too many")
         slow.gate.set()
 
         assert refused.value.facts["retry_after_s"] >= 1
         assert [(await task).sha256 for task in waiting] == ["0", "1", "2"]
-        assert (await pool.take(b"later")).sha256 == "later"
+        assert (await pool.submit(b"later")).sha256 == "later"
 
 
-async def test_a_place_is_kept_for_a_photo_that_is_still_being_read(slow: SlowPipeline) -> None:
+async def test_a_slot_is_reserved_for_a_photo_that_is_still_being_read(slow: SlowPipeline) -> None:
     async with SlowPool(slow, workers=1, max_queue=1) as pool:
-        first = await pool.take_all(1)
-        await running(slow)
+        first = await pool.submit_all(1)
+        await wait_until_entered(slow)
 
-        with pool.place():
-            with pytest.raises(OverloadedError), pool.place():
+        with pool.reserve_slot():
+            with pytest.raises(OverloadedError), pool.reserve_slot():
                 pass
-            mine = asyncio.create_task(pool.take(b"mine"))
+            reserved = asyncio.create_task(pool.submit(b"mine"))
             await asyncio.sleep(0)
         slow.gate.set()
 
-        assert [(await task).sha256 for task in (*first, mine)] == ["0", "mine"]
-        with pool.place():
+        assert [(await task).sha256 for task in (*first, reserved)] == ["0", "mine"]
+        with pool.reserve_slot():
             pass
 
 
-async def test_no_place_is_kept_for_a_photo_that_does_not_come(
+async def test_a_reservation_expires_when_the_photo_does_not_arrive(
     slow: SlowPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vultus.models.workers.pool.KEPT_S", 0)
+    monkeypatch.setattr("vultus.models.workers.pool.RESERVATION_TTL_S", 0)
     async with SlowPool(slow, workers=1, max_queue=1) as pool:
-        first = await pool.take_all(1)
-        await running(slow)
-        with pool.place():
-            other = asyncio.create_task(pool.take(b"other"), context=contextvars.Context())
+        first = await pool.submit_all(1)
+        await wait_until_entered(slow)
+        with pool.reserve_slot():
+            other = asyncio.create_task(pool.submit(b"other"), context=contextvars.Context())
             await asyncio.sleep(0)
             slow.gate.set()
             assert [(await task).sha256 for task in (*first, other)] == ["0", "other"]
 
 
-async def test_when_to_try_again_follows_from_how_fast_photos_are_analysed(slow: SlowPipeline) -> None:
+async def test_retry_after_follows_from_how_fast_photos_are_analysed(slow: SlowPipeline) -> None:
     async with SlowPool(slow, workers=1, max_queue=2) as pool:
-        first = await pool.take_all(1)
-        await running(slow)
+        first = await pool.submit_all(1)
+        await wait_until_entered(slow)
         await asyncio.sleep(1.1)
         slow.gate.set()
         await asyncio.gather(*first)
         slow.gate.clear()
-        waiting = await pool.take_all(3)
+        waiting = await pool.submit_all(3)
 
         with pytest.raises(OverloadedError) as refused:
-            await pool.take(b"one too many")
+            await pool.submit(b"one too many")
         slow.gate.set()
         await asyncio.gather(*waiting)
 
     assert refused.value.facts["retry_after_s"] == 4  # three photos of a little more than a second
 
 
-async def test_whoever_hangs_up_while_waiting_never_reaches_the_networks(slow: SlowPipeline) -> None:
+async def test_a_photo_whose_caller_hangs_up_never_reaches_the_networks(slow: SlowPipeline) -> None:
     async with SlowPool(slow, workers=1, max_queue=1) as pool:
-        first = asyncio.create_task(pool.take(b"first"))
-        await running(slow)
-        second = asyncio.create_task(pool.take(b"second"))
+        first = asyncio.create_task(pool.submit(b"first"))
+        await wait_until_entered(slow)
+        second = asyncio.create_task(pool.submit(b"second"))
         await asyncio.sleep(0)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
 
-        third = asyncio.create_task(pool.take(b"third"))
+        third = asyncio.create_task(pool.submit(b"third"))
         await asyncio.sleep(0)
         slow.gate.set()
         await asyncio.gather(first, third)
@@ -211,15 +213,15 @@ async def test_whoever_hangs_up_while_waiting_never_reaches_the_networks(slow: S
     assert slow.batches == [[b"first"], [b"third"]]
 
 
-async def test_closing_finishes_what_runs_and_answers_who_waits(slow: SlowPipeline) -> None:
+async def test_closing_finishes_running_photos_and_refuses_waiting_ones(slow: SlowPipeline) -> None:
     pool = SlowPool(slow, workers=1, max_queue=2)
-    tasks = await pool.take_all(3)
-    await running(slow)
+    tasks = await pool.submit_all(3)
+    await wait_until_entered(slow)
 
     closing = asyncio.create_task(pool.close())
     await asyncio.sleep(0)
     with pytest.raises(UnavailableError):
-        await pool.take(b"too late")
+        await pool.submit(b"too late")
     slow.gate.set()
     await closing
 
@@ -229,17 +231,17 @@ async def test_closing_finishes_what_runs_and_answers_who_waits(slow: SlowPipeli
     assert slow.batches == [[b"0"]]
 
 
-async def test_a_defect_is_told_to_everybody_in_the_batch_and_the_next_is_served(slow: SlowPipeline) -> None:
+async def test_a_defect_fails_every_photo_of_the_batch_and_the_next_is_served(slow: SlowPipeline) -> None:
     slow.gate.set()
     async with SlowPool(slow, max_queue=9, max_batch=9) as pool:
-        tasks = [asyncio.create_task(pool.take(photo)) for photo in (b"0", b"\xff", b"2")]  # the second is no text
+        tasks = [asyncio.create_task(pool.submit(photo)) for photo in (b"0", b"\xff", b"2")]  # the second is no text
         answers = await asyncio.gather(*tasks, return_exceptions=True)
 
         assert [type(answer) for answer in answers] == [Analysis, UnicodeDecodeError, UnicodeDecodeError]
-        assert (await pool.take(b"later")).sha256 == "later"
+        assert (await pool.submit(b"later")).sha256 == "later"
 
 
-async def test_whether_vectors_are_wanted_reaches_the_pipeline(slow: SlowPipeline) -> None:
+async def test_whether_to_embed_reaches_the_pipeline(slow: SlowPipeline) -> None:
     slow.gate.set()
     async with SlowPool(slow) as pool:
-        assert (await pool.take(b"a", embed=False)).timings_ms["embed"] == 0
+        assert (await pool.submit(b"a", embed=False)).timings_ms["embed"] == 0

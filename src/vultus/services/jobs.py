@@ -1,0 +1,120 @@
+"""Background jobs: one supervisor runs them all, and knows when each last succeeded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from vultus.errors import VultusError
+from vultus.utils import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAY_S = 1.0
+"""Pause after a failure of a job without an interval, so that a lasting failure fills neither processor nor log."""
+
+OVERDUE_INTERVALS = 10
+MIN_OVERDUE_S = 300.0
+"""A job is overdue when it has not succeeded for ten intervals, and for five minutes at least: a run may take long."""
+
+
+@dataclass(slots=True)
+class JobStatus:
+    """How a job is doing.
+
+    Attributes:
+        name: Words joined by hyphens.
+        interval_s: Pause between two runs; None for a job that waits for work.
+        last_success_at: End of the last run that did not fail; None before the first.
+        consecutive_failures: Runs that failed since then.
+    """
+
+    name: str
+    interval_s: float | None
+    last_success_at: datetime | None = None
+    consecutive_failures: int = 0
+    _ok_since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a job that runs at an interval has not succeeded for much longer than that."""
+        if self.interval_s is None:
+            return False
+        return time.monotonic() - self._ok_since > max(MIN_OVERDUE_S, OVERDUE_INTERVALS * self.interval_s)
+
+    def record_success(self) -> None:
+        """Note that a run succeeded."""
+        self.last_success_at = datetime.now(UTC)
+        self.consecutive_failures = 0
+        self._ok_since = time.monotonic()
+        metrics.JOB_RUNS.labels(self.name, "succeeded").inc()
+        metrics.JOB_LAST_SUCCESS.labels(self.name).set(self.last_success_at.timestamp())
+
+    def record_failure(self) -> None:
+        """Note that a run failed."""
+        self.consecutive_failures += 1
+        metrics.JOB_RUNS.labels(self.name, "failed").inc()
+
+
+class JobSupervisor:
+    """Runs jobs again and again, whatever becomes of a single run."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, JobStatus] = {}
+
+    def list_statuses(self) -> tuple[JobStatus, ...]:
+        """Return the jobs that run, in the order they were started."""
+        return tuple(self._statuses.values())
+
+    @asynccontextmanager
+    async def run(
+        self, name: str, action: Callable[[], Awaitable[object]], *, interval_s: float | None
+    ) -> AsyncIterator[JobStatus]:
+        """Run a job in the background for the length of the block.
+
+        A run that fails is logged and counted, and the next one comes after the usual pause.
+
+        Args:
+            name: Of the job; unique.
+            action: One run. A number it returns, if it is not zero, is logged as what was done.
+            interval_s: Pause between two runs; None if the action itself waits for work.
+
+        Raises:
+            ValueError: A job of this name runs already.
+        """
+        if name in self._statuses:
+            raise ValueError(f"a job named {name} runs already")
+        status = self._statuses[name] = JobStatus(name, interval_s)
+        task = asyncio.create_task(self._repeat(status, action), name=f"job {name}")
+        try:
+            yield status
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            del self._statuses[name]
+
+    async def _repeat(self, status: JobStatus, action: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            pause_s = status.interval_s or 0.0
+            try:
+                if done := await action():
+                    log.info("job done", extra={"job": status.name, "count": done})
+                status.record_success()
+            except Exception as error:
+                status.record_failure()
+                pause_s = pause_s or RETRY_DELAY_S
+                if isinstance(error, VultusError):
+                    log.warning("job failed; it runs again: %s", error.detail, extra={"job": status.name})
+                else:
+                    log.error("job failed; it runs again", extra={"job": status.name}, exc_info=error)
+            await asyncio.sleep(pause_s)

@@ -1,0 +1,59 @@
+"""Readiness says how the background jobs are doing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from vultus.main import run_jobs
+from vultus.services import jobs
+
+if TYPE_CHECKING:
+    import pytest
+    from tests.api.conftest import Api
+
+NOBODY = {"Authorization": ""}
+
+
+async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -> None:
+    async with run_jobs(api.services):
+        await asyncio.sleep(0.2)
+        ready = await api.client.get("/v1/health/ready", headers=NOBODY)
+
+    assert ready.status_code == 200
+    assert ready.json()["status"] == "ok"
+    assert all(job["last_success_at"] for job in ready.json()["jobs"] if job["interval_s"])
+    assert [(job["name"], job["interval_s"], job["is_overdue"]) for job in ready.json()["jobs"]] == [
+        ("expiry-sweep", 60, False),
+        ("backfill", 5, False),
+        ("shadow-comparison", None, False),
+        ("index-sync", 1, False),
+        ("recall-monitor", None, False),
+    ]
+
+
+async def test_an_overdue_job_degrades_the_service_and_does_not_close_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(api.services.eraser, "sweep_expired", fail)
+    monkeypatch.setattr(jobs, "MIN_OVERDUE_S", 0)
+    monkeypatch.setattr(jobs, "OVERDUE_INTERVALS", 0)
+    async with run_jobs(api.services):
+        await asyncio.sleep(0.05)
+        ready = await api.client.get("/v1/health/ready", headers=NOBODY)
+
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    (sweep,) = [job for job in ready.json()["jobs"] if job["name"] == "expiry-sweep"]
+    assert (sweep["last_success_at"], sweep["consecutive_failures"], sweep["is_overdue"]) == (None, 1, True)
+
+
+async def test_metrics_count_the_runs_of_every_job(api: Api) -> None:
+    async with run_jobs(api.services):
+        await asyncio.sleep(0.05)
+        text = (await api.client.get("/metrics", headers=NOBODY)).text
+
+    assert 'vultus_job_runs_total{job="expiry-sweep",outcome="succeeded"}' in text
+    assert 'vultus_job_last_success_timestamp_seconds{job="expiry-sweep"}' in text

@@ -1,0 +1,82 @@
+"""Helpers for tests of migrations, backfill and crops over HTTP, on a server with a second pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from tests.packs import zoomed
+from vultus.models.pipeline import FacePipeline
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Api
+    from vultus.domain import Analysis
+
+COLLECTION = "/v1/collections/default"
+MIGRATION = f"{COLLECTION}/transition"
+
+
+@pytest.fixture(scope="session")
+def second(pipeline: FacePipeline) -> FacePipeline:
+    return zoomed(pipeline)
+
+
+@pytest.fixture
+def others(second: FacePipeline) -> tuple[FacePipeline, ...]:
+    return (second,)
+
+
+async def call_api(api: Api, method: str, path: str = MIGRATION, status: int = 200, **options: Any) -> Any:
+    answer = await api.client.request(method, path, **options)
+    assert answer.status_code == status, answer.text
+    return answer.json() if answer.content else None
+
+
+async def set_keep_crops(api: Api, *, enabled: bool = True, status: int = 200) -> Any:
+    return await call_api(api, "PATCH", COLLECTION, status, json={"policy": {"keep_crops": enabled}})
+
+
+async def start_migration(api: Api, **fields: Any) -> Any:
+    return await call_api(api, "POST", json={"pack": "zoomed", **fields})
+
+
+async def resubmit_photos(api: Api, *photos: bytes) -> list[str]:
+    files = [("photo", (f"{at}.jpg", photo)) for at, photo in enumerate(photos)]
+    return [one["outcome"] for one in (await call_api(api, "POST", f"{MIGRATION}/photos", files=files))["photos"]]
+
+
+async def recognize_best(api: Api, photo: bytes) -> tuple[str, str, str | None]:
+    found = await api.recognize(photo)
+    (face,) = found["faces"]
+    return found["contract_id"], face["verdict"], face["candidates"][0]["name"] if face["candidates"] else None
+
+
+def run_after_analysis(
+    api: Api, monkeypatch: pytest.MonkeyPatch, pipeline: FacePipeline, act: Callable[[], Any]
+) -> None:
+    """Run an action once, after a pipeline analyzed the next photo and before the caller gets the result."""
+    pool = api.services.backfill_worker._pool
+    analyze = pool.analyze_photo
+    done: list[bool] = []
+
+    async def analyze_then_act(photo: bytes, by: FacePipeline, **options: Any) -> Analysis:
+        analysis = await analyze(photo, by, **options)
+        if by is pipeline and not done:
+            done.append(True)
+            await act()
+        return analysis
+
+    monkeypatch.setattr(pool, "analyze_photo", analyze_then_act)
+
+
+async def fetch_scalar(api: Api, sql: str) -> Any:
+    async with api.services.database._engine.connect() as connection:
+        return (await connection.exec_driver_sql(sql)).scalar_one()
+
+
+async def fetch_ids(api: Api, sql: str) -> list[UUID]:
+    async with api.services.database._engine.connect() as connection:
+        return list((await connection.exec_driver_sql(sql)).scalars())
