@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,3 +78,32 @@ def test_links_between_documents_resolve() -> None:
     ]
 
     assert broken == []
+
+
+def drawn_floors() -> list[list[set[str]]]:
+    """Return, for every drawing of floors in the architecture, the names on each floor, the highest first."""
+    drawings = []
+    for drawing in re.findall(r"```mermaid\nflowchart TD\n(.*?)```", (DOCS / "architecture.md").read_text(), re.DOTALL):
+        labels = {node: label.partition("<br/>")[0] for node, label in re.findall(r'(\w+)\["([^"]+)"\]', drawing)}
+        arrows = re.findall(r'(\w+)(?:\["[^"]+"\])? --> (\w+)', drawing)
+        floor = dict.fromkeys(labels, 0)
+        for _ in labels:  # as many rounds as the longest path may have arrows
+            floor |= {below: max(floor[below], floor[above] + 1) for above, below in arrows}
+        names = {node: set(re.split(r" [|:] ", label)) for node, label in labels.items()}
+        floors: list[set[str]] = [set() for _ in range(max(floor.values()) + 1)]
+        for node, level in floor.items():
+            floors[level] |= names[node]
+        drawings.append(floors)
+    return drawings
+
+
+def test_the_architecture_draws_the_layers_that_are_held() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = [
+        [set(re.split(r" [|:] ", layer.strip("()"))) for layer in contract["layers"]]
+        for contract in contracts
+        if contract["type"] == "layers"
+    ]
+
+    assert len(held) == 3
+    assert drawn_floors() == held
