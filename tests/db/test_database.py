@@ -87,6 +87,43 @@ async def test_a_full_pool_refuses(database_url: str) -> None:
     await database.close()
 
 
+async def test_reads_are_answered_while_writers_wait_for_a_collection(
+    database_url: str, collection: Collection, towards: Callable[..., FloatArray]
+) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=4, pool_wait_s=5))
+    probe = towards(0)[None]
+
+    async def write() -> None:
+        async with database.transaction() as work:
+            await work.lock_collection(collection.id)
+
+    async with asyncio.timeout(3), database.transaction() as holder:
+        await holder.lock_collection(collection.id)
+        writers = [asyncio.create_task(write()) for _ in range(12)]
+        await asyncio.sleep(0.1)
+        async with database.hot_queries() as first, database.hot_queries() as second:
+            for queries in (first, second):
+                await queries.faces.search_exact(collection.id, collection.space_id, probe, 1)
+        async with database.transaction(read_only=True) as work:
+            await work.collections.get_collection(collection.id)
+        await database.ping()
+        assert not any(writer.done() for writer in writers)
+    await asyncio.gather(*writers)
+    await database.close()
+
+
+async def test_writers_beyond_their_share_of_the_pool_are_refused(database_url: str) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=3, pool_wait_s=0.05))
+    async with database.transaction() as work:
+        with pytest.raises(OverloadedError, match="in use"):
+            async with database.transaction():
+                pass
+        await work.keys.count_active_keys()
+    async with database.transaction() as work:  # the place is free again, after the refusal too
+        await work.keys.count_active_keys()
+    await database.close()
+
+
 async def test_a_long_statement_is_cancelled(database_url: str) -> None:
     database = await Database.connect(database_url, DatabaseSettings(statement_timeout_ms=50))
 
@@ -153,7 +190,7 @@ async def test_a_connection_that_cannot_be_opened_raises_unavailable(
     async def refuse(*_: Any, **__: Any) -> None:
         raise refusal
 
-    async with database.transaction():  # has the one that is open
+    async with database.transaction(read_only=True):  # has the one that is open
         monkeypatch.setattr(asyncpg, "connect", refuse)
         for opened in (database.hot_queries, database.transaction):
             with pytest.raises(meant):

@@ -1,10 +1,14 @@
-"""The connection pool and the unit of work, the only place that commits."""
+"""The connection pool and the unit of work, the only place that commits.
+
+Readers never wait for writers: a writing transaction may wait for a collection's lock while it holds a connection, so
+writing transactions together have only a part of the pool.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -34,7 +38,7 @@ from vultus.db.repositories.transitions import MigrationRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
-from vultus.errors import DatabaseUnavailableError, NotFoundError
+from vultus.errors import DatabaseUnavailableError, NotFoundError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 2.0
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
+WRITER_SHARE = 0.5
+"""Share of the pool that writing transactions have together; at least one connection."""
 
 
 class HotQueries:
@@ -139,8 +145,10 @@ class UnitOfWork(HotQueries):
 class Database:
     """A PostgreSQL database with the current schema."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
         self._engine = engine
+        self._pool_wait_s = settings.pool_wait_s
+        self._writers = asyncio.Semaphore(max(1, int(WRITER_SHARE * settings.pool_size)))
 
     @classmethod
     async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
@@ -160,13 +168,14 @@ class Database:
         except BaseException:
             await engine.dispose()
             raise
-        return cls(engine)
+        return cls(engine, settings)
 
     @asynccontextmanager
     async def transaction(self, *, read_only: bool = False) -> AsyncIterator[UnitOfWork]:
         """Open a transaction: committed when the block ends, rolled back when it raises.
 
-        A read-only transaction sees the database as of its first statement.
+        A read-only transaction sees the database as of its first statement. Writing transactions beyond their share of
+        the pool wait without a connection.
 
         Raises:
             DatabaseUnavailableError: The database cannot be reached, or the connection broke; nothing was committed
@@ -175,13 +184,26 @@ class Database:
             UnavailableError: A statement took too long.
         """
         with translate_errors():
-            async with self._engine.connect() as connection:
+            async with nullcontext() if read_only else self._admit_writer(), self._engine.connect() as connection:
                 await set_plan_cache_mode(await connection.get_raw_connection(), CUSTOM_PLAN)
                 if read_only:
                     # One snapshot for all statements: a collection must not be cut over between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
                     yield UnitOfWork(session, read_only=read_only)
+
+    @asynccontextmanager
+    async def _admit_writer(self) -> AsyncIterator[None]:
+        """Wait for one of the connections that writing transactions may hold, and hold it."""
+        try:
+            async with asyncio.timeout(self._pool_wait_s):
+                await self._writers.acquire()
+        except TimeoutError as error:
+            raise OverloadedError("Every database connection for writing is in use; try again.") from error
+        try:
+            yield
+        finally:
+            self._writers.release()
 
     @asynccontextmanager
     async def hot_queries(self) -> AsyncIterator[HotQueries]:
