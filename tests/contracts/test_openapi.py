@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 
 from vultus.api.app import create_app
 from vultus.api.guard import REQUIRED_ROLE_KEY, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
 from vultus.schemas import calibration, faces, galleries, recognition, system, transitions, vectors
-from vultus.schemas.base import Page
+from vultus.schemas.base import ApiModel, Page
 
 APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # the description of the API needs no services
 SCHEMA = APP.openapi()
@@ -85,6 +85,15 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
 
 
 def test_every_route_is_guarded() -> None:
-    routes = [route for route in APP.routes if isinstance(route, APIRoute) and route.path.startswith("/v1")]
+    contexts = [context for context in iter_route_contexts(APP.routes) if (context.path or "").startswith("/v1")]
 
-    assert all(isinstance(route, GuardedRoute) for route in routes)
+    assert len(contexts) == len(OPERATIONS)
+    assert all(isinstance(context.original_route, GuardedRoute) for context in contexts)
+
+
+def test_a_field_without_an_example_is_refused() -> None:
+    class Undescribed(ApiModel):
+        note: str
+
+    with pytest.raises(TypeError, match="no example"):
+        Undescribed.build_example()

@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 from starlette.staticfiles import StaticFiles
 
@@ -133,6 +134,7 @@ def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
+    routes = {route.name: route for route in iter_route_contexts(app.routes) if getattr(route, "response_model", None)}
     for methods in schema["paths"].values():
         for operation in methods.values():
             if REQUIRED_ROLE_KEY in operation:
@@ -140,5 +142,6 @@ def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
                 operation["description"] += f"\n\nNeeds a key with role `{operation[REQUIRED_ROLE_KEY]}` or higher."
             else:
                 operation["responses"].pop("422", None)
-            add_example(operation["operationId"], operation)
+            if route := routes.get(operation["operationId"]):
+                add_example(operation, route.status_code or 200, route.response_model)
     return schema

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +17,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
 )
+from pydantic.fields import FieldInfo
 
 MAX_METADATA_DEPTH = 8
 MAX_METADATA_VALUES = 500
@@ -30,6 +33,39 @@ class ApiModel(BaseModel):
     def from_attributes(cls, value: object) -> Self:
         """Build the model from a domain value or service result whose attributes have the same names."""
         return cls.model_validate(value, from_attributes=True)
+
+    @classmethod
+    def build_example(cls, **changes: Any) -> dict[str, Any]:
+        """Compose an example in JSON of the examples and defaults of the fields.
+
+        Args:
+            **changes: Values of fields to show instead.
+
+        Raises:
+            TypeError: A field has neither.
+        """
+        return {name: _build_field_example(field) for name, field in cls.model_fields.items()} | changes
+
+
+def _build_field_example(field: FieldInfo) -> Any:
+    if field.examples:
+        return field.examples[0]
+    return _build_value_example(field.annotation) if field.is_required() else field.default
+
+
+def _build_value_example(annotation: Any) -> Any:
+    """Return the example of a model, a list, or a named type such as `PersonId`; null where that is allowed."""
+    arguments = get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        return annotation.build_example()
+    if get_origin(annotation) is list:
+        return [_build_value_example(arguments[0])]
+    for part in arguments:
+        if isinstance(part, FieldInfo) and part.examples:
+            return part.examples[0]
+    if NoneType in arguments:
+        return _build_value_example(arguments[0]) if get_origin(arguments[0]) is Annotated else None
+    raise TypeError(f"no example for {annotation}")
 
 
 def _validate_storable_text(text: str) -> str:
@@ -109,6 +145,18 @@ def _validate_timestamp(timestamp: datetime) -> datetime:
 
 
 Timestamp = Annotated[AwareDatetime, AfterValidator(_validate_timestamp)]
+
+TIMESTAMP = "2026-11-24T09:30:00Z"
+SPACE_ID, NEW_SPACE_ID = "dlib-resnet-3f0a9b1c", "sface-0c2d91aa"
+RecordedAt = Annotated[datetime, Field(examples=[TIMESTAMP])]
+PersonId = Annotated[UUID, Field(examples=["019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"])]
+CollectionId = Annotated[UUID, Field(examples=["019f0c2d-1111-7aaa-8bbb-123456789abc"])]
+FaceId = Annotated[UUID, Field(examples=["019f0c2e-6a90-7d11-9e22-aabbccddeeff"])]
+ConsentId = Annotated[UUID, Field(examples=["019f0c2e-6a8f-7b01-8c02-0123456789ab"])]
+KeyId = Annotated[UUID, Field(examples=["019f0c2d-2222-7bbb-8ccc-abcdefabcdef"])]
+SpaceId = Annotated[str, Field(examples=[SPACE_ID])]
+NewSpaceId = Annotated[str, Field(examples=[NEW_SPACE_ID])]
+Digest = Annotated[str, Field(examples=["3b6a3c5e0f1d2a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3"])]
 
 Item = TypeVar("Item")
 

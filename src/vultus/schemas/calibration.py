@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from vultus.schemas.base import ApiModel, Cosine, Name, Number, Rate, WholeNumber
+from vultus.schemas.base import ApiModel, CollectionId, Cosine, Name, Number, PersonId, Rate, SpaceId, WholeNumber
 from vultus.schemas.galleries import PolicyWire
 
 
@@ -36,34 +36,53 @@ class CalibrationIn(ApiModel):
 class RateOut(ApiModel):
     """A share of trials with its two-sided 95 % interval."""
 
-    value: Rate
-    low: Rate
-    high: Rate
-    hits: int
-    trials: int
-    interval: str = Field(description="Method of the interval.")
+    value: Rate = Field(examples=[0.0001])
+    low: Rate = Field(examples=[8.1e-05])
+    high: Rate = Field(examples=[0.000124])
+    hits: int = Field(examples=[1249])
+    trials: int = Field(examples=[12_490_000])
+    interval: str = Field(description="Method of the interval.", examples=["jackknife over persons"])
 
 
 class OwnPointOut(ApiModel):
     """What a threshold means for the gallery."""
 
-    threshold: Cosine
-    stated_fmr: Rate = Field(description="False match rate the new calibration gives the threshold.")
-    origin: str = Field(description="`own`, or `pack` where the own faces cannot resolve the rate.")
-    expected_errors: Rate = Field(description="False matches that rate means among the comparisons made.")
-    resolved: bool = Field(description="Whether they are at least 10.")
+    threshold: Cosine = Field(examples=[0.9451])
+    stated_fmr: Rate = Field(description="False match rate the new calibration gives the threshold.", examples=[0.0001])
+    origin: str = Field(description="`own`, or `pack` where the own faces cannot resolve the rate.", examples=["own"])
+    expected_errors: Rate = Field(
+        description="False matches that rate means among the comparisons made.", examples=[1249]
+    )
+    resolved: bool = Field(description="Whether they are at least 10.", examples=[True])
     fmr: RateOut = Field(description="False match rate among the enrolled faces.")
-    fnmr: RateOut | None = Field(description="False non-match rate among them; null where nobody has two faces.")
-    expected_fpir: Rate = Field(description="Of a search of the whole gallery: 1 − (1 − FMR)^N.")
-    measured_fpir: RateOut = Field(description="Share of the faces that reach the threshold with another person.")
+    fnmr: RateOut | None = Field(
+        description="False non-match rate among them; null where nobody has two faces.",
+        examples=[RateOut.build_example(value=0.152, low=0.131, high=0.176, hits=1140, trials=7500)],
+    )
+    expected_fpir: Rate = Field(description="Of a search of the whole gallery: 1 − (1 − FMR)^N.", examples=[0.393])
+    measured_fpir: RateOut = Field(
+        description="Share of the faces that reach the threshold with another person.",
+        examples=[RateOut.build_example(value=0.311, low=0.29, high=0.333, hits=1555, trials=5000)],
+    )
+
+
+_PROPOSED = OwnPointOut.build_example(
+    threshold=0.9634,
+    stated_fmr=2.01e-06,
+    expected_errors=25.1,
+    fmr=RateOut.build_example(value=2e-06, low=1.1e-06, high=3.7e-06, hits=25),
+    fnmr=RateOut.build_example(value=0.681, low=0.65, high=0.711, hits=5108, trials=7500),
+    expected_fpir=0.01,
+    measured_fpir=RateOut.build_example(value=0.0086, low=0.005, high=0.015, hits=43, trials=5000),
+)
 
 
 class SuspiciousOut(ApiModel):
     """Two persons who may be one, enrolled twice."""
 
-    first_person_id: UUID
-    second_person_id: UUID
-    similarity: Cosine
+    first_person_id: PersonId
+    second_person_id: UUID = Field(examples=["019f0c2e-6b00-7cc2-b3c4-d5e6f7081920"])
+    similarity: Cosine = Field(examples=[0.9921])
 
 
 class GroupRatesOut(ApiModel):
@@ -110,28 +129,38 @@ class GroupsOut(ApiModel):
 class MeasuredOut(ApiModel):
     """Error rates among the gallery's own comparisons."""
 
-    genuine: int = Field(description="Comparisons of one person.")
-    genuine_persons: int = Field(description="Persons with several faces.")
-    impostor: int = Field(description="Comparisons of different persons.")
-    points: list[OwnPointOut] = Field(description="The new calibration, strictest rate last.")
+    genuine: int = Field(description="Comparisons of one person.", examples=[7500])
+    genuine_persons: int = Field(description="Persons with several faces.", examples=[1200])
+    impostor: int = Field(description="Comparisons of different persons.", examples=[12_490_000])
+    points: list[OwnPointOut] = Field(
+        description="The new calibration, strictest rate last.", examples=[[OwnPointOut.build_example(), _PROPOSED]]
+    )
     current: OwnPointOut = Field(description="The threshold that decided before.")
-    proposed: OwnPointOut = Field(description="The threshold for the target.")
-    beyond_measurement: bool = Field(description="The target is stricter than even the pack's data resolve.")
+    proposed: OwnPointOut = Field(description="The threshold for the target.", examples=[_PROPOSED])
+    beyond_measurement: bool = Field(
+        description="The target is stricter than even the pack's data resolve.", examples=[False]
+    )
 
 
 class CalibrationOut(ApiModel):
     """A collection measured on its own faces."""
 
-    collection_id: UUID
-    contract_id: str
-    applied: bool = Field(description="Whether the calibration was stored.")
+    collection_id: CollectionId
+    contract_id: SpaceId
+    applied: bool = Field(description="Whether the calibration was stored.", examples=[False])
     policy: PolicyWire = Field(description="As it is now.")
-    gallery_size: int = Field(description="Templates a search compares.")
-    persons: int = Field(description="Persons compared.")
-    faces: int = Field(description="Their faces.")
-    sampled: bool = Field(description="Whether they were drawn from more.")
-    seed: int
+    gallery_size: int = Field(description="Templates a search compares.", examples=[5000])
+    persons: int = Field(description="Persons compared.", examples=[2500])
+    faces: int = Field(description="Their faces.", examples=[5000])
+    sampled: bool = Field(description="Whether they were drawn from more.", examples=[False])
+    seed: int = Field(examples=[0])
     measured: MeasuredOut
     suspicious: list[SuspiciousOut] = Field(description="As alike as the pack's strictest threshold; best first.")
     groups: GroupsOut | None
-    source: str = Field(description="What came from where.")
+    source: str = Field(
+        description="What came from where.",
+        examples=[
+            "own gallery on 2026-11-24, 5,000 faces of 2,500 persons (all under live consent); thresholds down to "
+            "FMR 1e-06 from there; probability from there. Pack: LFW, all impostor pairs"
+        ],
+    )

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Self
-from uuid import UUID
 
 from pydantic import Field
 
 from vultus import domain
-from vultus.schemas.base import ApiModel, Cosine, Measure, Probability, Rate
+from vultus.schemas.base import (
+    ApiModel,
+    ConsentId,
+    Cosine,
+    Digest,
+    FaceId,
+    Measure,
+    PersonId,
+    Probability,
+    Rate,
+    RecordedAt,
+    SpaceId,
+)
 
 
 class BoxOut(ApiModel):
     """Pixels of the upright photo; a box may reach past its edge."""
 
-    left: Measure
-    top: Measure
-    right: Measure
-    bottom: Measure
+    left: Measure = Field(examples=[176.4])
+    top: Measure = Field(examples=[62.1])
+    right: Measure = Field(examples=[272.9])
+    bottom: Measure = Field(examples=[188.6])
 
 
 class PointOut(ApiModel):
@@ -31,22 +41,24 @@ class PointOut(ApiModel):
 class LandmarksOut(ApiModel):
     """Five points; left and right are the image's, not the person's."""
 
-    left_eye: PointOut
-    right_eye: PointOut
-    nose: PointOut
-    left_mouth: PointOut
-    right_mouth: PointOut
+    left_eye: PointOut = Field(examples=[{"x": 203.2, "y": 112.4}])
+    right_eye: PointOut = Field(examples=[{"x": 247.6, "y": 111.8}])
+    nose: PointOut = Field(examples=[{"x": 226.9, "y": 139.0}])
+    left_mouth: PointOut = Field(examples=[{"x": 207.3, "y": 158.7}])
+    right_mouth: PointOut = Field(examples=[{"x": 245.1, "y": 158.1}])
 
 
 class QualityOut(ApiModel):
     """How usable the face is."""
 
-    size_px: Measure = Field(description="Shorter side of the box, pixels of the original photo.")
-    sharpness: Measure = Field(description="Variance of the Laplacian of the aligned crop; blurred faces are low.")
-    brightness: Measure = Field(description="Mean grey level of the aligned crop, 0 to 1.")
-    yaw_deg: Measure = Field(description="Estimated turn to the side, degrees.")
-    pitch_deg: Measure = Field(description="Estimated nod, degrees.")
-    roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.")
+    size_px: Measure = Field(description="Shorter side of the box, pixels of the original photo.", examples=[96.5])
+    sharpness: Measure = Field(
+        description="Variance of the Laplacian of the aligned crop; blurred faces are low.", examples=[412.7]
+    )
+    brightness: Measure = Field(description="Mean grey level of the aligned crop, 0 to 1.", examples=[0.54])
+    yaw_deg: Measure = Field(description="Estimated turn to the side, degrees.", examples=[2.1])
+    pitch_deg: Measure = Field(description="Estimated nod, degrees.", examples=[-3.4])
+    roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.", examples=[-0.8])
     network_score: Measure | None = Field(None, description="Of the quality network, 0 to 1; null without one.")
 
 
@@ -63,7 +75,7 @@ class DetectedFaceOut(ApiModel):
 
     box: BoxOut
     landmarks: LandmarksOut
-    score: Cosine = Field(description="The detector's confidence, 0 to 1.")
+    score: Cosine = Field(description="The detector's confidence, 0 to 1.", examples=[0.9998])
     quality: QualityOut
     liveness: LivenessOut | None = Field(None, description="Null unless liveness was requested.")
 
@@ -90,26 +102,29 @@ def build_face_fields(face: domain.DescribedFace) -> dict[str, object]:
 class CandidateOut(ApiModel):
     """A person with their similarity to the probe."""
 
-    person_id: UUID
-    external_id: str | None
-    name: str | None
-    face_id: UUID = Field(description="The person's face that is closest to the probe.")
-    similarity: Cosine
-    probability: Probability
+    person_id: PersonId
+    external_id: str | None = Field(examples=["E-1017"])
+    name: str | None = Field(examples=["Ada"])
+    face_id: FaceId = Field(description="The person's face that is closest to the probe.")
+    similarity: Cosine = Field(examples=[0.9731])
+    probability: Probability = Field(examples=[0.9999])
 
 
 class DecisionOut(ApiModel):
     """A verdict with everything needed to understand it."""
 
-    verdict: domain.Verdict
-    threshold: Cosine = Field(description="Cosine a candidate had to reach.")
-    false_match_rate: Rate = Field(description="Share of comparisons of two strangers that reach the threshold.")
-    false_positive_identification_rate: Rate = Field(
-        description="Chance that a stranger reaches the threshold in a gallery of this size: 1 − (1 − FMR)^N."
+    verdict: domain.Verdict = Field(examples=["match"])
+    threshold: Cosine = Field(description="Cosine a candidate had to reach.", examples=[0.9412])
+    false_match_rate: Rate = Field(
+        description="Share of comparisons of two strangers that reach the threshold.", examples=[0.0001]
     )
-    gallery_size: int = Field(description="Templates compared, N.")
-    margin: Cosine | None = Field(description="Cosine ahead of the next person; null without one.")
-    reasons: list[str] = Field(description="Stable reason codes.")
+    false_positive_identification_rate: Rate = Field(
+        description="Chance that a stranger reaches the threshold in a gallery of this size: 1 − (1 − FMR)^N.",
+        examples=[0.0488],
+    )
+    gallery_size: int = Field(description="Templates compared, N.", examples=[500])
+    margin: Cosine | None = Field(description="Cosine ahead of the next person; null without one.", examples=[0.0731])
+    reasons: list[str] = Field(description="Stable reason codes.", examples=[["above_threshold"]])
 
     @classmethod
     def from_decision(cls, decision: domain.Decision) -> Self:
@@ -128,14 +143,14 @@ class DecisionOut(ApiModel):
 class FaceOut(ApiModel):
     """An enrolled template of a person, without its vector."""
 
-    id: UUID
-    person_id: UUID
-    consent_id: UUID
-    contract_id: str = Field(
+    id: FaceId
+    person_id: PersonId
+    consent_id: ConsentId
+    contract_id: SpaceId = Field(
         description="Embedding space of the template described: the searched one, if the face has a template in it."
     )
-    contracts: list[str] = Field(description="Embedding spaces it has templates in; two during a migration.")
+    contracts: list[SpaceId] = Field(description="Embedding spaces it has templates in; two during a migration.")
     quality: QualityOut = Field(description="Measured when the photo was enrolled.")
-    score: Cosine
-    source_sha256: str = Field(description="Digest of the photo it came from; the photo itself is not kept.")
-    created_at: datetime
+    score: Cosine = Field(examples=[0.9998])
+    source_sha256: Digest = Field(description="Digest of the photo it came from; the photo itself is not kept.")
+    created_at: RecordedAt

@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, Self
-from uuid import UUID
 
 from pydantic import Field, model_validator
 
 from vultus import domain
 from vultus.schemas.base import (
     ApiModel,
+    CollectionId,
+    ConsentId,
+    KeyId,
     Measure,
     Metadata,
     Name,
     Number,
+    PersonId,
     Rate,
+    RecordedAt,
     Reference,
     Slug,
+    SpaceId,
     Text,
     Timestamp,
     WholeNumber,
@@ -29,13 +34,13 @@ from vultus.services.people.consents import ConsentGrant
 class QualityRuleWire(ApiModel):
     """Minimum quality of a face."""
 
-    min_score: Number = Field(ge=0, le=1, description="Detector's confidence.")
-    min_size_px: Number = Field(ge=0, le=10_000, description="Shorter side of the box, pixels.")
-    min_sharpness: Number = Field(ge=0, le=1e6, description="Variance of the Laplacian.")
-    max_yaw_deg: Number = Field(ge=0, le=90, description="Turn to either side, degrees.")
-    max_pitch_deg: Number = Field(ge=0, le=90, description="Nod up or down, degrees.")
-    min_brightness: Number = Field(0, ge=0, le=1, description="Mean grey level of the face.")
-    max_brightness: Number = Field(1, ge=0, le=1, description="Mean grey level of the face.")
+    min_score: Number = Field(ge=0, le=1, description="Detector's confidence.", examples=[0.9])
+    min_size_px: Number = Field(ge=0, le=10_000, description="Shorter side of the box, pixels.", examples=[40])
+    min_sharpness: Number = Field(ge=0, le=1e6, description="Variance of the Laplacian.", examples=[30])
+    max_yaw_deg: Number = Field(ge=0, le=90, description="Turn to either side, degrees.", examples=[50])
+    max_pitch_deg: Number = Field(ge=0, le=90, description="Nod up or down, degrees.", examples=[50])
+    min_brightness: Number = Field(0, ge=0, le=1, description="Mean grey level of the face.", examples=[0.12])
+    max_brightness: Number = Field(1, ge=0, le=1, description="Mean grey level of the face.", examples=[0.85])
     min_network_score: Number = Field(0, ge=0, le=1, description="Of the quality network, where one is loaded.")
 
 
@@ -43,7 +48,9 @@ class PolicyWire(ApiModel):
     """How a collection decides; at most one of threshold, target_fmr and target_fpir."""
 
     threshold: Number | None = Field(None, ge=-1, le=1, description="Fixed cosine threshold.")
-    target_fmr: Number | None = Field(None, gt=0, lt=1, description="False match rate of one comparison.")
+    target_fmr: Number | None = Field(
+        None, gt=0, lt=1, description="False match rate of one comparison.", examples=[0.0001]
+    )
     target_fpir: Number | None = Field(
         None, gt=0, lt=1, description="False positive identification rate; the threshold follows the gallery's size."
     )
@@ -54,19 +61,26 @@ class PolicyWire(ApiModel):
         None,
         description="Keep an encrypted crop of every face enrolled from now on, for a later migration to another "
         "network; setting it to false deletes the existing crops. Left out or null, it stays as it is; false at first.",
+        examples=[False],
     )
     fusion: domain.Fusion | None = Field(
         None,
         description="How a person with several faces is compared: with their closest face (`best`) or with the mean of "
         "their faces (`mean`); null for the default.",
+        examples=["best"],
     )
     liveness: domain.LivenessMode | None = Field(
         None,
         description="Minimum check for presentation attacks: `off`, `report` or `required`; a request may "
         "require more. Left out or null, it stays as it is; `off` at first.",
+        examples=["off"],
     )
-    enrol: QualityRuleWire | None = Field(None, description="For photos to be enrolled; null for the default.")
-    recognize: QualityRuleWire | None = Field(None, description="For probes; null for the default.")
+    enrol: QualityRuleWire | None = Field(
+        None, description="For photos to be enrolled; null for the default.", examples=[QualityRuleWire.build_example()]
+    )
+    recognize: QualityRuleWire | None = Field(
+        None, description="For probes; null for the default.", examples=[QualityRuleWire.build_example()]
+    )
 
     @model_validator(mode="after")
     def validate_single_threshold(self) -> Self:
@@ -149,18 +163,18 @@ class GraphOut(ApiModel):
 class CollectionOut(ApiModel):
     """An isolated gallery."""
 
-    id: UUID
-    name: str
-    contract_id: str = Field(description="Embedding space that is searched.")
+    id: CollectionId
+    name: str = Field(examples=["default"])
+    contract_id: SpaceId = Field(description="Embedding space that is searched.")
     second_contract_id: str | None = Field(description="Another one that enrolment writes too, during a migration.")
     policy: PolicyWire
-    retention_days: int | None
-    search: domain.SearchMode = Field(description="How it is searched.")
+    retention_days: int | None = Field(examples=[365])
+    search: domain.SearchMode = Field(description="How it is searched.", examples=["auto"])
     graph: GraphOut | None = Field(description="Its HNSW graph, if `search` is `hnsw`.")
-    persons: int | None = Field(None, description="Only where one collection is read.")
-    faces: int | None = Field(None, description="Only where one collection is read.")
-    created_at: datetime
-    updated_at: datetime
+    persons: int | None = Field(None, description="Only where one collection is read.", examples=[420])
+    faces: int | None = Field(None, description="Only where one collection is read.", examples=[500])
+    created_at: RecordedAt
+    updated_at: RecordedAt
 
     @classmethod
     def from_domain(cls, collection: domain.Collection, persons: int | None = None, faces: int | None = None) -> Self:
@@ -211,13 +225,13 @@ class ConsentPatch(ApiModel):
 class ConsentOut(ApiModel):
     """A record that a person agreed."""
 
-    id: UUID
-    person_id: UUID
-    purpose: str
-    recorded_by: str
-    evidence_ref: str | None
-    granted_at: datetime
-    expires_at: datetime | None
+    id: ConsentId
+    person_id: PersonId
+    purpose: str = Field(examples=["Entry to building A"])
+    recorded_by: str = Field(examples=["reception@example.org"])
+    evidence_ref: str | None = Field(examples=["form-2026-0117"])
+    granted_at: RecordedAt
+    expires_at: datetime | None = Field(examples=["2027-11-24T09:30:00Z"])
     withdrawn_at: datetime | None
 
 
@@ -248,22 +262,22 @@ class PersonPatch(ApiModel):
 class PersonOut(ApiModel):
     """An identity in a collection."""
 
-    id: UUID
-    collection_id: UUID
-    external_id: str | None
-    name: str | None
-    metadata: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
+    id: PersonId
+    collection_id: CollectionId
+    external_id: str | None = Field(examples=["E-1017"])
+    name: str | None = Field(examples=["Ada"])
+    metadata: dict[str, Any] = Field(examples=[{"department": "Engines"}])
+    created_at: RecordedAt
+    updated_at: RecordedAt
 
 
 class ErasedOut(ApiModel):
     """What an erasure removed."""
 
-    person_id: UUID
-    person_erased: bool = Field(description="False when another live consent keeps the person.")
-    faces: int
-    consents: int
+    person_id: PersonId
+    person_erased: bool = Field(description="False when another live consent keeps the person.", examples=[True])
+    faces: int = Field(examples=[3])
+    consents: int = Field(examples=[1])
 
 
 class KeyIn(ApiModel):
@@ -276,14 +290,14 @@ class KeyIn(ApiModel):
 class KeyOut(ApiModel):
     """An API key without its secret."""
 
-    id: UUID
-    name: str
-    role: domain.Role
-    created_at: datetime
+    id: KeyId
+    name: str = Field(examples=["turnstile"])
+    role: domain.Role = Field(examples=["recognize"])
+    created_at: RecordedAt
     revoked_at: datetime | None
 
 
 class NewKeyOut(KeyOut):
     """An API key with its secret, shown this once."""
 
-    secret: str = Field(description="Keep it; only its digest is stored.")
+    secret: str = Field(description="Keep it; only its digest is stored.", examples=["vultus_N2Qx...shown once"])

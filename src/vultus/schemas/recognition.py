@@ -9,7 +9,18 @@ import numpy as np
 from pydantic import Field
 
 from vultus import domain
-from vultus.schemas.base import ApiModel, Cosine, Name, Number, Probability, WholeNumber
+from vultus.schemas.base import (
+    ApiModel,
+    CollectionId,
+    Cosine,
+    Digest,
+    Name,
+    Number,
+    PersonId,
+    Probability,
+    SpaceId,
+    WholeNumber,
+)
 from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, LivenessOut, build_face_fields
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.enrolment.photo_screening import RejectedPhoto
@@ -23,9 +34,9 @@ MAX_CANDIDATES = 50
 class PhotoOut(ApiModel):
     """Size of the upright photo, after its EXIF orientation was applied, and digest of its bytes."""
 
-    width: int
-    height: int
-    sha256: str = Field(description="Digest of the bytes sent.")
+    width: int = Field(examples=[512])
+    height: int = Field(examples=[512])
+    sha256: Digest = Field(description="Digest of the bytes sent.")
 
 
 class DetectionOut(ApiModel):
@@ -60,8 +71,8 @@ class RecognizedFaceOut(DetectedFaceOut, DecisionOut):
 class RecognitionOut(ApiModel):
     """Every face of a photo, left to right; no face is an empty list."""
 
-    collection_id: UUID
-    contract_id: str
+    collection_id: CollectionId
+    contract_id: SpaceId
     photo: PhotoOut
     faces: list[RecognizedFaceOut]
 
@@ -79,8 +90,8 @@ class RecognitionOut(ApiModel):
 class AcceptedOut(ApiModel):
     """A photo that was enrolled."""
 
-    photo: int = Field(description="Which of the photos, from 0.")
-    filename: str | None
+    photo: int = Field(description="Which of the photos, from 0.", examples=[0])
+    filename: str | None = Field(examples=["ada-1.jpg"])
     face: FaceOut
     liveness: LivenessOut | None = Field(None, description="Null unless liveness was requested.")
 
@@ -88,10 +99,10 @@ class AcceptedOut(ApiModel):
 class RejectedOut(ApiModel):
     """A photo that was not enrolled, and why."""
 
-    photo: int = Field(description="Which of the photos, from 0.")
-    filename: str | None
+    photo: int = Field(description="Which of the photos, from 0.", examples=[1])
+    filename: str | None = Field(examples=["ada-2.jpg"])
     reasons: list[str] = Field(description="Stable reason codes.", examples=[["too_blurred"]])
-    detail: str
+    detail: str = Field(examples=["the face's sharpness is 11; 30 is needed"])
     person_id: UUID | None = Field(None, description="Who has this face already.")
     similarity: Cosine | None = None
     threshold: Cosine | None = None
@@ -113,9 +124,9 @@ class RejectedOut(ApiModel):
 class RegistrationOut(ApiModel):
     """The outcome of a registration."""
 
-    collection_id: UUID
+    collection_id: CollectionId
     person: PersonOut
-    created: bool = Field(description="Whether the person is new.")
+    created: bool = Field(description="Whether the person is new.", examples=[True])
     consent: ConsentOut
     accepted: list[AcceptedOut]
     rejected: list[RejectedOut]
@@ -144,8 +155,10 @@ class RegistrationOut(ApiModel):
 class ComparisonOut(DecisionOut):
     """Whether two photos show the same person."""
 
-    similarity: Cosine | None = Field(description="Null where liveness is required and a face is not live.")
-    probability: Probability
+    similarity: Cosine | None = Field(
+        description="Null where liveness is required and a face is not live.", examples=[0.9731]
+    )
+    probability: Probability = Field(examples=[0.9999])
     first: DetectedFaceOut
     second: DetectedFaceOut
 
@@ -164,9 +177,11 @@ class ComparisonOut(DecisionOut):
 class VerificationOut(DecisionOut):
     """Whether a photo shows an enrolled person."""
 
-    person_id: UUID
-    similarity: Cosine | None = Field(description="Of the person's closest face; null when they have none.")
-    probability: Probability
+    person_id: PersonId
+    similarity: Cosine | None = Field(
+        description="Of the person's closest face; null when they have none.", examples=[0.9731]
+    )
+    probability: Probability = Field(examples=[0.9999])
     face: DetectedFaceOut
 
     @classmethod
@@ -184,7 +199,7 @@ class VerificationOut(DecisionOut):
 class EmbeddedFaceOut(DetectedFaceOut):
     """A face with its vector."""
 
-    vector: list[float] = Field(description="Unit length, float32.")
+    vector: list[float] = Field(description="Unit length, float32.", examples=[[-0.0613, 0.0542, 0.0471]])
 
     @classmethod
     def from_face(cls, face: domain.DescribedFace) -> Self:
@@ -195,8 +210,8 @@ class EmbeddedFaceOut(DetectedFaceOut):
 class EmbeddingsOut(ApiModel):
     """The vectors of a photo's faces, left to right; nothing is stored."""
 
-    contract_id: str = Field(description="Embedding space; vectors of two spaces must not be compared.")
-    dimension: int
+    contract_id: SpaceId = Field(description="Embedding space; vectors of two spaces must not be compared.")
+    dimension: int = Field(examples=[128])
     photo: PhotoOut
     faces: list[EmbeddedFaceOut]
 
@@ -231,5 +246,5 @@ class SearchIn(ApiModel):
 class SearchOut(DecisionOut):
     """The closest persons to a vector."""
 
-    collection_id: UUID
+    collection_id: CollectionId
     candidates: list[CandidateOut]

@@ -10,7 +10,17 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from vultus.models.pipeline import FacePipeline
-from vultus.schemas.base import ApiModel, Cosine, Rate
+from vultus.schemas.base import (
+    TIMESTAMP,
+    ApiModel,
+    CollectionId,
+    ConsentId,
+    Cosine,
+    PersonId,
+    Rate,
+    RecordedAt,
+    SpaceId,
+)
 from vultus.services.jobs import JobStatus
 
 
@@ -23,17 +33,21 @@ class HealthOut(ApiModel):
 class JobOut(ApiModel):
     """A background job of the server."""
 
-    name: str
-    interval_s: float | None = Field(description="Pause between two runs; null for a job that waits for work.")
-    last_success_at: datetime | None
-    consecutive_failures: int
-    is_overdue: bool = Field(description="Whether it has not succeeded for much longer than its interval.")
+    name: str = Field(examples=["expiry-sweep"])
+    interval_s: float | None = Field(
+        description="Pause between two runs; null for a job that waits for work.", examples=[60]
+    )
+    last_success_at: datetime | None = Field(examples=[TIMESTAMP])
+    consecutive_failures: int = Field(examples=[0])
+    is_overdue: bool = Field(
+        description="Whether it has not succeeded for much longer than its interval.", examples=[False]
+    )
 
 
 class ReadinessOut(ApiModel):
     """Requests can be served; `degraded` when a background job is overdue."""
 
-    status: Literal["ok", "degraded"]
+    status: Literal["ok", "degraded"] = Field(examples=["ok"])
     jobs: list[JobOut]
 
     @classmethod
@@ -47,33 +61,38 @@ class VersionOut(ApiModel):
     """What is running."""
 
     name: str = "vultus"
-    version: str
+    version: str = Field(examples=["0.1.0"])
     api: str = "v1"
 
 
 class OperatingPointOut(ApiModel):
     """The cosine threshold measured for a false match rate."""
 
-    false_match_rate: Rate
-    threshold: Cosine
+    false_match_rate: Rate = Field(examples=[0.0001])
+    threshold: Cosine = Field(examples=[0.9412])
 
 
 class ModelOut(ApiModel):
     """The networks in use and their licences."""
 
-    pack: str
-    detector: str
-    embedder: str
-    contract_id: str
-    dimension: int
-    preprocessing: str
-    licences: dict[str, str] = Field(description="By network.")
-    papers: dict[str, str] = Field(description="By network.")
-    commercial_use: bool
-    runtime: dict[str, str] = Field(description="What runs the detector and the embedder, and in which precision.")
+    pack: str = Field(examples=["builtin"])
+    detector: str = Field(examples=["mtcnn"])
+    embedder: str = Field(examples=["dlib-resnet"])
+    contract_id: SpaceId
+    dimension: int = Field(examples=[128])
+    preprocessing: str = Field(examples=["MTCNN five points, least squares to 150x150, mirrored average"])
+    licences: dict[str, str] = Field(description="By network.", examples=[{"mtcnn": "MIT", "dlib-resnet": "CC0-1.0"}])
+    papers: dict[str, str] = Field(
+        description="By network.", examples=[{"mtcnn": "Zhang, Zhang, Li, Qiao (2016)", "dlib-resnet": "King (2017)"}]
+    )
+    commercial_use: bool = Field(examples=[True])
+    runtime: dict[str, str] = Field(
+        description="What runs the detector and the embedder, and in which precision.",
+        examples=[{"detector": "ONNX Runtime 1.32.0, fp32", "embedder": "OpenVINO, bf16, cosine 0.999983 to fp32"}],
+    )
     operating_points: list[OperatingPointOut]
-    calibration_source: str
-    margin: Cosine
+    calibration_source: str = Field(examples=["LFW, all impostor pairs"])
+    margin: Cosine = Field(examples=[0.01])
 
     @classmethod
     def from_pipeline(cls, pipeline: FacePipeline) -> Self:
@@ -102,15 +121,15 @@ class ModelOut(ApiModel):
 class AuditOut(ApiModel):
     """Something that was written: who, what, when; ids and counts only."""
 
-    id: UUID
-    at: datetime
-    actor: str
-    action: str
-    request_id: str | None
-    collection_id: UUID | None
-    person_id: UUID | None
-    object_id: UUID | None
-    detail: dict[str, Any]
+    id: UUID = Field(examples=["019f0c2e-7000-7abc-8def-001122334455"])
+    at: RecordedAt
+    actor: str = Field(examples=["key:019f0c2d-2222-7bbb-8ccc-abcdefabcdef"])
+    action: str = Field(examples=["person.registered"])
+    request_id: str | None = Field(examples=["0d9f4c2a"])
+    collection_id: CollectionId | None
+    person_id: PersonId | None
+    object_id: ConsentId | None
+    detail: dict[str, Any] = Field(examples=[{"faces": 1, "rejected": 1}])
 
 
 class FieldProblem(ApiModel):

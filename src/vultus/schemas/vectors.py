@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import Annotated, Any, Self
-from uuid import UUID
 
 import numpy as np
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from vultus.schemas.base import ApiModel, Name, Reference, WholeNumber
+from vultus.schemas.base import ApiModel, CollectionId, Name, Reference, WholeNumber
 from vultus.schemas.galleries import ConsentIn
 from vultus.services.enrolment.bulk import MAX_ROWS, ImportResult, VectorBatch
 
@@ -70,8 +69,8 @@ class VectorsIn(ApiModel):
 class VectorsOut(ApiModel):
     """How many persons were registered: all of them."""
 
-    collection_id: UUID
-    registered: WholeNumber
+    collection_id: CollectionId
+    registered: WholeNumber = Field(examples=[5000])
 
     @classmethod
     def from_domain(cls, outcome: ImportResult) -> Self:
