@@ -9,46 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import logging
 import os
 import pickle
 import signal
 import socket
-import struct
 from contextlib import suppress
-from dataclasses import is_dataclass
-from enum import Enum
 from functools import partial
 from mmap import mmap
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from vultus.domain import Analysis
+import msgspec
+
 from vultus.errors import SetupError, VultusError
 from vultus.models.imaging.pixel_budget import SharedPixelBudget
 from vultus.models.runtime import use_all_cores
+from vultus.models.workers.messages import (
+    LENGTH_HEADER,
+    Hello,
+    PhotoBatch,
+    decode_batch,
+    decode_hello,
+    decode_results,
+    encode_message,
+    encode_results,
+)
 from vultus.models.workers.worker import WorkerEndedError, run_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vultus.domain import Analysis
     from vultus.models.pipeline import AnalysisRequest, FacePipeline
     from vultus.models.pipelines import PipelineRegistry
 
 log = logging.getLogger(__name__)
 
-LENGTH_HEADER = struct.Struct("<Q")
-NUMPY_GLOBALS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
-"""Globals in the pickles of NumPy's arrays and numbers."""
-
-ALLOWED_BUILTINS = {"bytearray", "frozenset", "set", "RuntimeError"}
-VALUE_MODULES = {"vultus.domain.policies", "vultus.domain.faces", "vultus.domain.galleries", "vultus.errors"}
 WORKER_START_TIMEOUT_S = 60.0
 """Longest time until a worker has started, including loading its own networks."""
 
@@ -164,9 +160,12 @@ class ProcessWorker:
         self._socket = self._group.fork_worker()
         try:
             async with asyncio.timeout(WORKER_START_TIMEOUT_S):
-                self.pid = pickle.loads(await _receive_message(self._socket))  # noqa: S301  before any photo
+                self.pid = decode_hello(await _receive_message(self._socket)).pid
         except (EOFError, TimeoutError) as error:
             raise WorkerEndedError("A worker ended before it began.") from error
+        except msgspec.MsgspecError as error:
+            self._socket.close()  # which ends the process
+            raise WorkerEndedError(f"A worker began with an unknown message: {error}.") from error
 
     async def analyze_batch(
         self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
@@ -180,8 +179,8 @@ class ProcessWorker:
             raise WorkerEndedError("The worker was not started.")
         try:
             async with asyncio.timeout(self._group.timeout_s * len(requests)):
-                await _send_message(self._socket, (pipeline.space.id, requests))
-                results = _read_results(await _receive_message(self._socket))
+                await _send_message(self._socket, PhotoBatch(pipeline.space.id, list(requests)))
+                results = decode_results(await _receive_message(self._socket))
         except TimeoutError as error:
             self._kill_process()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: it took too long.") from error
@@ -209,37 +208,12 @@ class ProcessWorker:
         self._socket.close()
 
 
-class _ResultUnpickler(pickle.Unpickler):
-    """Reads results of a worker: domain values, errors and arrays, nothing that could run code in this process.
-
-    A worker decodes untrusted photos; a compromised worker must not compromise this process.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a class or function by name if it is allowed; raise `UnpicklingError` otherwise."""
-        if (module, name) in NUMPY_GLOBALS or (module == "builtins" and name in ALLOWED_BUILTINS):
-            return super().find_class(module, name)
-        if module in VALUE_MODULES and "." not in name:
-            found = super().find_class(module, name)
-            is_own_type = isinstance(found, type) and found.__module__ == module
-            if is_own_type and (is_dataclass(found) or issubclass(found, Enum | VultusError)):
-                return found
-        raise pickle.UnpicklingError(f"a worker sent {module}.{name}")
-
-
-def _read_results(received: bytes) -> list[Analysis | Exception]:
-    results = _ResultUnpickler(io.BytesIO(received)).load()
-    if not isinstance(results, list) or not all(isinstance(one, Analysis | Exception) for one in results):
-        raise pickle.UnpicklingError("a worker sent something else than analyses")
-    return results
-
-
-async def _receive_message(source: socket.socket) -> bytes:
+async def _receive_message(source: socket.socket) -> bytearray:
     loop = asyncio.get_running_loop()
     (length,) = LENGTH_HEADER.unpack(await _receive_exactly(loop, source, LENGTH_HEADER.size))
     if length > MAX_MESSAGE_BYTES:
         raise EOFError(f"a message of {length} bytes is not a message of this protocol")
-    return bytes(await _receive_exactly(loop, source, length))
+    return await _receive_exactly(loop, source, length)
 
 
 async def _receive_exactly(loop: asyncio.AbstractEventLoop, source: socket.socket, length: int) -> bytearray:
@@ -253,11 +227,11 @@ async def _receive_exactly(loop: asyncio.AbstractEventLoop, source: socket.socke
     return received
 
 
-async def _send_message(target: socket.socket, value: Any) -> None:
-    await asyncio.get_running_loop().sock_sendall(target, _encode_message(value))
+async def _send_message(target: socket.socket, message: PhotoBatch) -> None:
+    await asyncio.get_running_loop().sock_sendall(target, encode_message(message))
 
 
-def _encode_message(value: Any) -> bytes:
+def _encode_metadata(value: PipelineRegistry | VultusError) -> bytes:
     packed = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     return LENGTH_HEADER.pack(len(packed)) + packed
 
@@ -325,9 +299,9 @@ def _load_and_report(parent: socket.socket, load_pipelines: Callable[[], Pipelin
     try:
         pipelines = load_pipelines()
     except VultusError as error:
-        parent.sendall(_encode_message(error))
+        parent.sendall(_encode_metadata(error))
         return None
-    parent.sendall(_encode_message(pipelines.strip_networks()))
+    parent.sendall(_encode_metadata(pipelines.strip_networks()))
     return pipelines
 
 
@@ -345,20 +319,20 @@ def _run_in_child(work: Callable[[], object]) -> bool:
 def _run_worker(pool_socket: socket.socket, pipelines: PipelineRegistry, in_flight: mmap) -> None:
     """Analyse batches until the pool closes the socket."""
     stream = pool_socket.makefile("rwb")
-    stream.write(_encode_message(os.getpid()))
+    stream.write(encode_message(Hello(os.getpid())))
     stream.flush()
     while head := stream.read(LENGTH_HEADER.size):
-        space_id, requests = pickle.loads(stream.read(LENGTH_HEADER.unpack(head)[0]))  # noqa: S301  from the parent
+        batch = decode_batch(stream.read(LENGTH_HEADER.unpack(head)[0]))
         with use_all_cores(lambda: in_flight[0] <= 1):  # the only photo in flight
-            results = run_batch(pipelines.get_pipeline_for_space(space_id), requests)
-        stream.write(_encode_message([_sanitize_result(result) for result in results]))
+            results = run_batch(pipelines.get_pipeline_for_space(batch.space_id), batch.requests)
+        _log_defects(results)
+        stream.write(encode_results(results))
         stream.flush()
-        del requests, results
+        del batch, results
 
 
-def _sanitize_result(result: Analysis | Exception) -> Analysis | Exception:
-    """Return the result sent to the parent; details of a defect stay in this process's log."""
-    if not isinstance(result, Exception) or isinstance(result, VultusError):
-        return result
-    log.error("an analysis failed", exc_info=result)
-    return RuntimeError(f"An analysis failed with {type(result).__name__}; the worker's log has the trace.")
+def _log_defects(results: list[Analysis | Exception]) -> None:
+    """Log what the parent is not sent: the traces of defects."""
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, VultusError):
+            log.error("an analysis failed", exc_info=result)

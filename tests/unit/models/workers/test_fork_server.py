@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import signal
+import socket
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,10 +23,13 @@ from vultus.errors import (
     WeightsError,
     WorkerLostError,
 )
+from vultus.models.pipeline import AnalysisRequest
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
-from vultus.models.workers.fork_server import ProcessWorker, ProcessWorkerGroup, _read_results
+from vultus.models.workers.fork_server import ProcessWorker, ProcessWorkerGroup
+from vultus.models.workers.messages import LENGTH_HEADER, Hello, encode_message
 from vultus.models.workers.pool import AnalysisPool
+from vultus.models.workers.worker import WorkerEndedError
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
@@ -188,28 +192,36 @@ async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, 
     await group.close()
 
 
-@pytest.mark.parametrize(
-    "named",
-    [
-        "posix\nsystem",
-        "numpy.testing\nrunstring",
-        "numpy\nmemmap",
-        "numpy\nload",
-        "vultus.domain.faces\nnp",
-        "vultus.domain\nfaces.np.load",
-        "vultus.errors\nStrEnum",
-        "builtins\neval",
-    ],
-)
-def test_a_worker_cannot_have_code_run_here(named: str) -> None:
-    with pytest.raises(pickle.UnpicklingError, match="a worker sent"):
-        _read_results(b"c" + named.encode() + b"\n.")
+@pytest.mark.parametrize("sent", [b"", b"\xc1", encode_message(Hello(1))[8:], pickle.dumps([NotAnImageError("")])])
+async def test_a_worker_that_sends_anything_but_analyses_is_killed(
+    group: ProcessWorkerGroup, remote_pipeline: FacePipeline, sent: bytes
+) -> None:
+    worker = group.workers[0]
+    os.kill(worker.pid, signal.SIGSTOP)
+    connection = worker._socket
+    assert connection is not None
+    worker._socket, far = socket.socketpair()
+    worker._socket.setblocking(False)
+    far.sendall(LENGTH_HEADER.pack(len(sent)) + sent)
+
+    with pytest.raises(WorkerEndedError, match="was stopped"):
+        await worker.analyze_batch(remote_pipeline, [AnalysisRequest(b"photo")])
+    far.close()
+    connection.settimeout(5)
+    assert connection.recv(1) == b""  # its process has ended
+    connection.close()
+    await worker.restart()
 
 
-def test_what_a_worker_sends_must_be_analyses() -> None:
-    wrong: list[object] = [[1], {}, "text"]
-    for sent in wrong:
-        with pytest.raises(pickle.UnpicklingError):
-            _read_results(pickle.dumps(sent))
-    (answer,) = _read_results(pickle.dumps([WeightsError("missing")]))
-    assert isinstance(answer, WeightsError)
+async def test_a_worker_of_another_version_is_not_used(
+    group: ProcessWorkerGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.sendall(encode_message(Hello(1, version=2)))  # type: ignore[arg-type]
+    monkeypatch.setattr(group, "fork_worker", lambda: near)
+
+    with pytest.raises(WorkerEndedError, match="unknown message"):
+        await ProcessWorker(group).restart()
+    assert far.recv(1) == b""
+    far.close()
