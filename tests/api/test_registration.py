@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image, ImageFilter
+from tests.callers import CALLER
 from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
 
-from vultus.domain import Role
+from vultus.domain import Permission, Role
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.api.conftest import Api
 
 
@@ -100,6 +103,78 @@ async def test_the_same_face_sent_twice_concurrently_is_enrolled_once(api: Api) 
 
     assert sorted(statuses) == [201, 422]
     assert len(await persons(api)) == 1
+
+
+def run_after_search(api: Api, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[Any]]) -> list[int]:
+    """Run an action once, after the next search and before the caller gets its results; return the probes searched."""
+    search, probes = api.services.searcher.search, list[int]()
+
+    async def search_then_act(*values: Any) -> Any:
+        found = await search(*values)
+        probes.append(len(found))
+        if len(probes) == 1:
+            await act()
+        return found
+
+    monkeypatch.setattr(api.services.searcher, "search", search_then_act)
+    return probes
+
+
+async def test_lookalikes_are_searched_for_before_the_collection_is_locked(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = asyncio.Event()
+
+    async def note() -> None:
+        searched.set()
+
+    probes = run_after_search(api, monkeypatch, note)
+    async with api.services.database.transaction() as work:
+        await work.open("default", CALLER, Permission.ENROL)
+        registration = asyncio.create_task(api.register(portrait(), name="Ada"))
+        async with asyncio.timeout(20):
+            await searched.wait()
+        assert not registration.done()
+
+    assert (await registration)["created"] is True
+    assert probes == [1], "nothing was searched under the lock"
+
+
+async def test_a_lookalike_enrolled_between_search_and_lock_is_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = []
+
+    async def register_first() -> None:
+        first.append(await api.register(portrait(mirror=True), name="Ada"))
+
+    run_after_search(api, monkeypatch, register_first)
+
+    refused = await api.register(portrait(), encoded(drawn(STRANGER)), name="Eve")
+
+    (photo,) = refused["rejected"]
+    assert (photo["photo"], photo["reasons"]) == (0, ["enrolled_as_other_person"])
+    assert photo["person_id"] == first[0]["person"]["id"]
+
+
+async def test_a_lookalike_erased_between_search_and_lock_is_not_named(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = (await api.register(portrait(), name="Ada"))["person"]
+    run_after_search(api, monkeypatch, lambda: api.client.delete(f"/v1/collections/default/persons/{ada['id']}"))
+
+    assert (await api.register(portrait(mirror=True), name="Eve"))["rejected"] == []
+
+
+async def test_a_policy_changed_between_search_and_lock_decides_who_is_a_lookalike(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.register(portrait(), name="Ada")
+    policy = {"policy": {"threshold": 0.9999}}
+    probes = run_after_search(api, monkeypatch, lambda: api.client.patch("/v1/collections/default", json=policy))
+
+    assert (await api.register(portrait(mirror=True), name="Eve"))["rejected"] == []
+    assert probes == [1, 1], "searched again under the lock"
 
 
 async def test_an_external_id_finds_the_person_again(api: Api) -> None:

@@ -10,19 +10,16 @@ from uuid import UUID
 import numpy as np
 
 from vultus.domain import (
-    Candidate,
     Collection,
     Consent,
     Face,
     FloatArray,
-    Fusion,
     Liveness,
     LivenessMode,
     Permission,
     Person,
     Principal,
 )
-from vultus.domain.decision import compute_lookalike_threshold
 from vultus.errors import (
     ConsentRequiredError,
     IdempotencyInFlightError,
@@ -32,15 +29,13 @@ from vultus.errors import (
 )
 from vultus.services.collections import (
     ensure_same_write_spaces,
-    get_calibration,
     retry_if_collection_changed,
 )
+from vultus.services.enrolment.lookalikes import Lookalike, LookalikeFinder, LookalikeSearch
 from vultus.services.enrolment.photo_screening import AcceptedFace, RejectedPhoto, screen_photos
 from vultus.services.enrolment.templates import enrol_faces
 from vultus.services.people.consents import ConsentGrant, add_consent, get_live_consent
 from vultus.services.photo_analysis import Photo
-from vultus.services.search.request import SearchQuery, get_search_method
-from vultus.utils import timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
@@ -127,6 +122,15 @@ class ReplayedResponse:
     body: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _ScreenedPhotos:
+    """The photos of a registration before its collection is locked; `lookalikes` of `accepted`, None if allowed."""
+
+    accepted: list[AcceptedFace]
+    rejected: list[RejectedPhoto]
+    lookalikes: LookalikeSearch | None = None
+
+
 class Registrar:
     """Registers persons and adds faces to them."""
 
@@ -143,15 +147,16 @@ class Registrar:
         self._database = database
         self._analyzer = analyzer
         self._pipelines = pipelines
-        self._searcher = searcher
+        self._lookalikes = LookalikeFinder(database, pipelines, searcher)
         self._vault = vault
         self._max_photos = max_photos
 
     async def register(self, principal: Principal, request: RegistrationRequest) -> RegistrationResult:
         """Enrol the usable faces of the photos for one person.
 
-        Checks that do not need the networks come first; the networks run outside any transaction; then one transaction
-        checks for lookalikes and writes person, consent, faces and audit entry.
+        Checks that do not need the networks come first; the networks and the search for lookalikes run outside any
+        writing transaction; then one compares with what was enrolled since, and writes person, consent, faces and audit
+        entry.
 
         Raises:
             ConsentRequiredError: Neither a consent nor a live consent's id was given.
@@ -160,9 +165,9 @@ class Registrar:
         """
 
         async def run_attempt(collection: Collection) -> RegistrationResult:
-            accepted, rejected = await self._screen_photos(collection, request)
+            screened = await self._screen_photos(collection, request)
             async with self._database.transaction() as work:
-                return await self._write_registration(principal, work, collection, request, accepted, rejected)
+                return await self._write_registration(principal, work, collection, request, screened)
 
         return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
 
@@ -182,13 +187,13 @@ class Registrar:
                 return stored
 
         async def run_attempt(collection: Collection) -> RegistrationResult | ReplayedResponse:
-            accepted, rejected = await self._screen_photos(collection, request)
+            screened = await self._screen_photos(collection, request)
             async with self._database.transaction() as work:
                 if not await work.idempotency.try_lock_key(idempotency.api_key_id, idempotency.key):
                     raise IdempotencyInFlightError("The first request with this Idempotency-Key is still running.")
                 if stored := await _find_replay(work, idempotency):
                     return stored
-                result = await self._write_registration(principal, work, collection, request, accepted, rejected)
+                result = await self._write_registration(principal, work, collection, request, screened)
                 await work.idempotency.add_response(
                     api_key_id=idempotency.api_key_id,
                     key=idempotency.key,
@@ -211,10 +216,9 @@ class Registrar:
                 await get_live_consent(work, collection, person, request.consent_id)
         return collection
 
-    async def _screen_photos(
-        self, collection: Collection, request: RegistrationRequest
-    ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
-        return await screen_photos(
+    async def _screen_photos(self, collection: Collection, request: RegistrationRequest) -> _ScreenedPhotos:
+        """Analyze the photos, and search for lookalikes of the accepted faces, unless they are allowed."""
+        accepted, rejected = await screen_photos(
             self._analyzer,
             request.photos,
             self._pipelines.get_pipeline_for_space(collection.space_id),
@@ -226,6 +230,9 @@ class Registrar:
             crops=collection.policy.keep_crops,
             liveness=collection.policy.liveness.get_stricter_mode(request.liveness),
         )
+        if not accepted or request.allow_lookalike:
+            return _ScreenedPhotos(accepted, rejected)
+        return _ScreenedPhotos(accepted, rejected, await self._lookalikes.search(collection, _get_vectors(accepted)))
 
     async def _write_registration(
         self,
@@ -233,24 +240,23 @@ class Registrar:
         work: UnitOfWork,
         collection: Collection,
         request: RegistrationRequest,
-        screened: list[AcceptedFace],
-        rejected: list[RejectedPhoto],
+        screened: _ScreenedPhotos,
     ) -> RegistrationResult:
         # Writers of one collection are serialized: two requests must not both miss the other as a lookalike.
         current = await work.open(str(collection.id), principal, Permission.ENROL)
         ensure_same_write_spaces(collection, current, collection.policy.liveness.get_stricter_mode(request.liveness))
         collection = current
         existing = await _find_person(work, collection, request)
-        screened, duplicates = await self._reject_duplicates(work, collection, request, existing, screened)
-        rejected = sorted([*rejected, *duplicates], key=lambda photo: photo.photo)
-        if not screened:
+        new_faces, duplicates = await self._reject_duplicates(work, collection, existing, screened)
+        rejected = sorted([*screened.rejected, *duplicates], key=lambda photo: photo.photo)
+        if not new_faces:
             raise _build_rejection_error(rejected)
         person = await _write_person(work, collection, request, existing)
         if request.consent:
             consent = await add_consent(work, collection, person.id, request.consent)
         else:
             consent = await get_live_consent(work, collection, person, request.consent_id)
-        faces = await enrol_faces(work, collection, consent, screened, self._vault)
+        faces = await enrol_faces(work, collection, consent, new_faces, self._vault)
         await work.audit.add_entry(
             principal,
             "faces.added" if existing else "person.registered",
@@ -261,45 +267,30 @@ class Registrar:
         )
         accepted = tuple(
             RegisteredFace(source.photo, source.filename, face, source.face.liveness)
-            for source, face in zip(screened, faces, strict=True)
+            for source, face in zip(new_faces, faces, strict=True)
         )
         return RegistrationResult(collection, person, existing is None, consent, accepted, tuple(rejected))
 
     async def _reject_duplicates(
-        self,
-        work: UnitOfWork,
-        collection: Collection,
-        request: RegistrationRequest,
-        person: Person | None,
-        accepted: list[AcceptedFace],
+        self, work: UnitOfWork, collection: Collection, person: Person | None, screened: _ScreenedPhotos
     ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
         """Separate photos that the person already has, and faces that are enrolled as another person."""
-        known = await work.faces.list_photo_digests(collection.id, person.id) if person else frozenset()
-        first = {face.sha256: face for face in reversed(accepted) if face.sha256 not in known}
-        fresh = [face for face in accepted if first.get(face.sha256) is face]
-        rejected = [_build_duplicate_rejection(face) for face in accepted if first.get(face.sha256) is not face]
-        if not fresh or request.allow_lookalike:
-            return fresh, rejected
-        calibration = get_calibration(collection, self._pipelines.get_pipeline_for_space(collection.space_id))
-        query = SearchQuery(
-            collection_id=collection.id,
-            space_id=collection.space_id,
-            probes=_get_vectors(fresh),
-            limit=1,
-            fusion=Fusion.BEST,
-            get_floor=lambda size: (compute_lookalike_threshold(collection.policy, calibration, size), 0.0),
-            **get_search_method(collection, collection.space_id),
-        )
-        with timing.measure_stage("search"):
-            found = await self._searcher.search(work, query)
+        known = await work.faces.list_photo_digests(collection.id, person.id) if person else set()
+        lookalikes: list[Lookalike | None] = [None] * len(screened.accepted)
+        if screened.lookalikes:
+            lookalikes = await self._lookalikes.complete_search(
+                work, collection, screened.lookalikes, person.id if person else None
+            )
         kept: list[AcceptedFace] = []
-        for face, result in zip(fresh, found, strict=True):
-            limit = compute_lookalike_threshold(collection.policy, calibration, result.gallery_size)
-            best = next((one for one in result.candidates if one.similarity >= limit), None)
-            if best is None or (person is not None and best.person_id == person.id):
-                kept.append(face)
+        rejected: list[RejectedPhoto] = []
+        for face, lookalike in zip(screened.accepted, lookalikes, strict=True):
+            if face.sha256 in known:
+                rejected.append(_build_duplicate_rejection(face))
+            elif lookalike:
+                rejected.append(_build_lookalike_rejection(face, lookalike))
             else:
-                rejected.append(_build_lookalike_rejection(face, best, limit))
+                kept.append(face)
+            known.add(face.sha256)
         return kept, rejected
 
 
@@ -359,7 +350,8 @@ def _build_duplicate_rejection(face: AcceptedFace) -> RejectedPhoto:
     return RejectedPhoto(face.photo, face.filename, ("duplicate_photo",), detail)
 
 
-def _build_lookalike_rejection(face: AcceptedFace, other: Candidate, limit: float) -> RejectedPhoto:
+def _build_lookalike_rejection(face: AcceptedFace, lookalike: Lookalike) -> RejectedPhoto:
+    other = lookalike.candidate
     return RejectedPhoto(
         face.photo,
         face.filename,
@@ -369,7 +361,7 @@ def _build_lookalike_rejection(face: AcceptedFace, other: Candidate, limit: floa
         {
             "person_id": str(other.person_id),
             "similarity": round(other.similarity, 4),
-            "threshold": round(limit, 4),
+            "threshold": round(lookalike.threshold, 4),
         },
     )
 
