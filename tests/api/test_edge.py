@@ -414,7 +414,7 @@ async def test_a_full_server_refuses_immediately(serve: Callable[..., Any]) -> N
 async def test_a_photo_that_is_being_read_has_its_slot(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vultus.models.workers.pool.RESERVATION_TTL_S", 60.0)
+    monkeypatch.setattr("vultus.models.workers.admission_queue.RESERVATION_TTL_S", 60.0)
     api = await serve(inference={"workers": 1, "max_queue": 1})
     both_begun, go_on = asyncio.Barrier(3), asyncio.Event()
 

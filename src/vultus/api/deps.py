@@ -13,6 +13,7 @@ from fastapi import Depends, Path, Query, Request, UploadFile
 
 from vultus.api.problems import InvalidRequestError
 from vultus.domain import Principal
+from vultus.models.workers.admission_queue import SlotReservation
 from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services
 
@@ -66,15 +67,15 @@ class _HasId(Protocol):
     def id(self) -> UUID: ...
 
 
-async def _read_photo(upload: UploadFile) -> Photo:
+async def _read_photo(upload: UploadFile, reservation: SlotReservation | None) -> Photo:
     # The name is only echoed in the response, which it must not be able to break.
     name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in upload.filename or "")
-    return Photo(await upload.read(), name[:MAX_FILENAME_LENGTH] or None)
+    return Photo(await upload.read(), name[:MAX_FILENAME_LENGTH] or None, reservation)
 
 
-async def read_photos(uploads: Sequence[UploadFile]) -> tuple[Photo, ...]:
-    """Return the uploads' bytes and names."""
-    return tuple([await _read_photo(upload) for upload in uploads])
+async def read_photos(request: Request, uploads: Sequence[UploadFile]) -> tuple[Photo, ...]:
+    """Return the uploads' bytes and names; the slot that the guard reserved serves the one that is analysed first."""
+    return tuple([await _read_photo(upload, request.state.reservation) for upload in uploads])
 
 
 def build_next_cursor(items: Sequence[_HasId], limit: int) -> str | None:

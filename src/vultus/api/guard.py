@@ -143,8 +143,9 @@ class GuardedRoute(APIRoute):
                 )
             limits = services.settings.server
             body = _LimitedBody(request, limits.max_body_bytes if long_body else limits.max_json_bytes)
+            request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if is_form else None
             try:
-                with services.photo_analyzer.reserve_slot() if is_form else nullcontext():
+                with reservation or nullcontext():
                     return await handle(_StrictRequest(request.scope, body.receive))
             except _BodyReadError as error:
                 raise error.original_error from None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vultus.domain import LivenessMode
 from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
+from vultus.models.workers.admission_queue import SlotReservation
 from vultus.utils import timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from vultus.domain import Analysis, Box, DescribedFace
     from vultus.models.pipeline import FacePipeline
@@ -24,10 +24,17 @@ MIN_OVERLAP = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An uploaded file: its bytes, and the name it was sent with, used only in the response."""
+    """An uploaded file.
+
+    Attributes:
+        content: Its bytes.
+        filename: The name it was sent with, used only in the response.
+        reservation: The slot of the admission queue that was reserved for it, or for one of the photos sent with it.
+    """
 
     content: bytes
     filename: str | None = None
+    reservation: SlotReservation | None = field(default=None, compare=False, repr=False)
 
 
 class PhotoAnalyzer:
@@ -58,7 +65,12 @@ class PhotoAnalyzer:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
         liveness_needed = liveness is not LivenessMode.OFF
         analysis = await self._pool.analyze_photo(
-            photo.content, pipeline, embed=embed, crops=crops, liveness=liveness_needed
+            photo.content,
+            pipeline,
+            embed=embed,
+            crops=crops,
+            liveness=liveness_needed,
+            reservation=photo.reservation,
         )
         timing.record_stages(analysis.timings_ms)
         return analysis
@@ -79,8 +91,8 @@ class PhotoAnalyzer:
         """
         self._pool.ensure_capacity()
 
-    def reserve_slot(self) -> AbstractContextManager[None]:
-        """Reserve a slot of the admission queue, for a short time, while the block reads the photo of a request.
+    def reserve_slot(self) -> SlotReservation:
+        """Reserve a slot of the admission queue for a photo that is still being received; the `Photo` takes it along.
 
         Raises:
             OverloadedError: Too many photos are waiting.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File
+from fastapi import APIRouter, File, Request
 
 from vultus import errors
 from vultus.api.deps import PrincipalDep, ServicesDep, read_photos
@@ -41,13 +41,13 @@ PHOTO_PROBLEMS = (
     openapi_extra=require_permission(Permission.RECOGNIZE),
 )
 async def recognize(
-    form: Annotated[RecognizeForm, File()], services: ServicesDep, principal: PrincipalDep
+    form: Annotated[RecognizeForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
 ) -> RecognitionOut:
     """Find every face, decide about each, and list the closest enrolled people.
 
     No face is an empty list, not an error.
     """
-    (photo,) = await read_photos([form.photo])
+    (photo,) = await read_photos(request, [form.photo])
     return RecognitionOut.from_domain(
         await services.recognizer.recognize(
             principal,
@@ -66,9 +66,9 @@ async def recognize(
     responses=declare_body_problems(*PHOTO_PROBLEMS),
     openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def detect(form: Annotated[DetectForm, File()], services: ServicesDep) -> DetectionOut:
+async def detect(form: Annotated[DetectForm, File()], request: Request, services: ServicesDep) -> DetectionOut:
     """Return box, landmarks, score and quality of every face; nothing is searched or stored."""
-    (photo,) = await read_photos([form.photo])
+    (photo,) = await read_photos(request, [form.photo])
     return DetectionOut.from_domain(
         await services.photo_analyzer.analyze_photo(photo, services.pipelines.default, embed=False)
     )
@@ -83,10 +83,10 @@ async def detect(form: Annotated[DetectForm, File()], services: ServicesDep) -> 
     openapi_extra=require_permission(Permission.RECOGNIZE),
 )
 async def compare(
-    form: Annotated[CompareForm, File()], services: ServicesDep, principal: PrincipalDep
+    form: Annotated[CompareForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
 ) -> ComparisonOut:
     """Say whether two photos show the same person; nothing is stored."""
-    first, second = await read_photos([form.first, form.second])
+    first, second = await read_photos(request, [form.first, form.second])
     return ComparisonOut.from_domain(
         await services.verifier.compare(
             principal, first, second, reference=form.collection, largest=form.largest_face, liveness=form.liveness
@@ -103,10 +103,10 @@ async def compare(
     openapi_extra=require_permission(Permission.RECOGNIZE),
 )
 async def verify(
-    form: Annotated[VerifyForm, File()], services: ServicesDep, principal: PrincipalDep
+    form: Annotated[VerifyForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
 ) -> VerificationOut:
     """Say whether a photo shows the person."""
-    (photo,) = await read_photos([form.photo])
+    (photo,) = await read_photos(request, [form.photo])
     return VerificationOut.from_domain(
         await services.verifier.verify(
             principal,
@@ -126,10 +126,10 @@ async def verify(
     openapi_extra=require_permission(Permission.READ),
 )
 async def embeddings(
-    form: Annotated[EmbeddingsForm, File()], services: ServicesDep, principal: PrincipalDep
+    form: Annotated[EmbeddingsForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
 ) -> EmbeddingsOut:
     """Return the vector of every face; nothing is stored. A vector is biometric data: keep it as carefully."""
-    (photo,) = await read_photos([form.photo])
+    (photo,) = await read_photos(request, [form.photo])
     pipeline = await services.collections.get_pipeline(principal, form.collection)
     return EmbeddingsOut.from_domain(await services.photo_analyzer.analyze_photo(photo, pipeline), pipeline.space)
 

@@ -85,7 +85,7 @@ async def register(
     Every photo is screened on its own: usable ones are enrolled, the others come back with reasons. The person is the
     one with `person_id`, or with `external_id`, or a new one.
     """
-    photos = await read_photos(form.photo)
+    photos = await read_photos(request, form.photo)
     registration_request = build_registration_request(
         form, photos, collection=form.collection, person_id=form.person_id
     )
@@ -116,7 +116,7 @@ async def add_faces(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Enrol further faces of a person under a new or a live consent."""
-    photos = await read_photos(form.photo)
+    photos = await read_photos(request, form.photo)
     registration_request = build_registration_request(form, photos, collection=collection, person_id=person_id)
     return await _run_registration(
         services,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Query
+from fastapi import APIRouter, File, Query, Request
 
 from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor, read_photos
@@ -95,11 +95,15 @@ async def finish_transition(
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def supply_photos(
-    collection: CollectionRef, form: Annotated[SupplyForm, File()], services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    form: Annotated[SupplyForm, File()],
+    request: Request,
+    services: ServicesDep,
+    principal: PrincipalDep,
 ) -> SuppliesOut:
     """Backfill faces from the same files they were enrolled from; nothing but templates is stored."""
     return SuppliesOut.from_domain(
-        await services.photo_resubmission.submit(principal, collection, await read_photos(form.photo))
+        await services.photo_resubmission.submit(principal, collection, await read_photos(request, form.photo))
     )
 
 

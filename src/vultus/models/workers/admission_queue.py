@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vultus.errors import OverloadedError
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SMOOTHING_FACTOR = 0.1
 """Weight of the newest batch in the moving average of the time per photo."""
+
+RESERVATION_TTL_S = 0.2
+"""For how long a slot is reserved for a photo that is still being received: less than the queued photos take, so that
+slots reserved for slow senders never leave the workers idle."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +43,33 @@ class AnalysisJob:
     enqueued_at: float = field(default_factory=time.perf_counter)
 
 
+class SlotReservation:
+    """A slot of the admission queue, reserved for a photo that is still being received.
+
+    Any edge may reserve one as soon as it knows that a photo will come, whatever contains it (a form, a JSON body, a
+    message of a socket), and passes it on in the `Photo`, whose analysis releases it when it takes its place in the
+    queue. It expires after `RESERVATION_TTL_S`. As a context manager it is released at the end of the block, in case
+    no photo came.
+    """
+
+    def __init__(self, reservations: set[SlotReservation]) -> None:
+        self.expires_at = time.monotonic() + RESERVATION_TTL_S
+        self._reservations = reservations
+        reservations.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Release the slot; one that is released or expired stays so."""
+        self._reservations.discard(self)
+
+
 class AdmissionQueue:
-    """Waiting jobs, and the count of running ones.
+    """Waiting jobs, the count of running ones, and the reserved slots.
 
     Args:
         workers: How many batches run concurrently.
@@ -54,6 +83,7 @@ class AdmissionQueue:
         self._capacity = workers + max_queue
         self._max_batch = max_batch
         self._waiting: deque[AnalysisJob] = deque()
+        self._reservations: set[SlotReservation] = set()
         self._mean_photo_s = 0.0
 
     def __len__(self) -> int:
@@ -65,15 +95,23 @@ class AdmissionQueue:
         """Slots occupied by waiting and running jobs."""
         return len(self._waiting) + self.running
 
-    def ensure_capacity(self, *, reserved: int = 0) -> None:
-        """Raise unless there is a free slot beyond the reserved ones.
+    def reserve_slot(self) -> SlotReservation:
+        """Reserve a slot for a photo that is still being received.
 
-        Args:
-            reserved: Slots reserved for photos that are still being read.
+        Raises:
+            OverloadedError: As from `ensure_capacity`.
+        """
+        self.ensure_capacity()
+        return SlotReservation(self._reservations)
+
+    def ensure_capacity(self) -> None:
+        """Raise unless there is a free slot beyond the reserved ones.
 
         Raises:
             OverloadedError: There is none; `retry_after_s` estimates when the jobs queued now will have completed.
         """
+        now = time.monotonic()
+        reserved = sum(reservation.expires_at > now for reservation in self._reservations)
         if self.occupied_slots + reserved >= self._capacity:
             wait_s = max(1, math.ceil(self.occupied_slots * self._mean_photo_s / self._workers))
             raise OverloadedError(f"All {self._capacity} places for photos are taken.", retry_after_s=wait_s)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -17,23 +15,17 @@ from vultus.models.workers.worker import ThreadWorkerGroup, WorkerEndedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from vultus.domain import Analysis
     from vultus.models.pipeline import FacePipeline
+    from vultus.models.workers.admission_queue import SlotReservation
     from vultus.models.workers.worker import Worker, WorkerGroup
     from vultus.settings import InferenceSettings
 
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.01
-
-RESERVATION_TTL_S = 0.2
-"""For how long a slot is reserved for a photo that is still being received: less than the queued photos take, so that
-slots reserved for slow senders never leave the workers idle."""
-
-_reserved_slot: ContextVar[object] = ContextVar("_reserved_slot", default=None)
 
 STAGES = ("decode", "detect", "align", "liveness", "embed")
 CLOSING_DETAIL = "The server is shutting down."
@@ -59,7 +51,6 @@ class AnalysisPool:
             workers=self._worker_count, max_queue=settings.max_queue, max_batch=settings.max_batch
         )
         self._batch_tasks: set[asyncio.Task[None]] = set()
-        self._reservations: dict[object, float] = {}
         self._is_closing = False
 
     async def __aenter__(self) -> Self:
@@ -107,13 +98,11 @@ class AnalysisPool:
             UnavailableError: As from `ensure_workers`.
         """
         self.ensure_workers()
-        now = time.monotonic()
         with metrics.get_labelled(metrics.REFUSALS, "photos").count_exceptions():
-            self._queue.ensure_capacity(reserved=sum(expires_at > now for expires_at in self._reservations.values()))
+            self._queue.ensure_capacity()
 
-    @contextmanager
-    def reserve_slot(self) -> Iterator[None]:
-        """Reserve a slot while the photo of a request is read within the block, for `RESERVATION_TTL_S` at most.
+    def reserve_slot(self) -> SlotReservation:
+        """Reserve a slot for a photo that is still being received.
 
         Otherwise all requests that arrive while one is read would be accepted, and most rejected once they are read.
 
@@ -121,15 +110,9 @@ class AnalysisPool:
             OverloadedError: As from `ensure_capacity`.
             UnavailableError: As from `ensure_workers`.
         """
-        self.ensure_capacity()
-        slot = object()
-        token = _reserved_slot.set(slot)
-        self._reservations[slot] = time.monotonic() + RESERVATION_TTL_S
-        try:
-            yield
-        finally:
-            self._reservations.pop(slot, None)
-            _reserved_slot.reset(token)
+        self.ensure_workers()
+        with metrics.get_labelled(metrics.REFUSALS, "photos").count_exceptions():
+            return self._queue.reserve_slot()
 
     async def analyze_photo(
         self,
@@ -139,11 +122,20 @@ class AnalysisPool:
         embed: bool = True,
         crops: bool = False,
         liveness: bool = False,
+        reservation: SlotReservation | None = None,
     ) -> Analysis:
         """Return every face of a photo, left to right, as `FacePipeline.analyze_photo` does.
 
         A job whose caller is cancelled while it waits is removed from the queue, so that no inference runs without a
         recipient.
+
+        Args:
+            photo: A JPEG, PNG or WebP file.
+            pipeline: Analyses it.
+            embed: As for the pipeline.
+            crops: As for the pipeline.
+            liveness: As for the pipeline.
+            reservation: The slot reserved for the photo, if any; it is released.
 
         Raises:
             OverloadedError: All slots are occupied; nothing was enqueued.
@@ -153,7 +145,8 @@ class AnalysisPool:
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
-        self._reservations.pop(_reserved_slot.get(), None)
+        if reservation is not None:
+            reservation.release()
         self.ensure_capacity()
         job = AnalysisJob(
             AnalysisRequest(photo, embed, crops, liveness), pipeline, asyncio.get_running_loop().create_future()

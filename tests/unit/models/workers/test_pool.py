@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vultus.models.pipeline import AnalysisRequest, FacePipeline
+    from vultus.models.workers.admission_queue import SlotReservation
 
 
 class SlowPipeline:
@@ -50,8 +50,8 @@ class SlowPool(AnalysisPool):
         super().__init__(InferenceSettings(workers=workers, max_queue=max_queue, max_batch=max_batch))
         self.slow = cast("FacePipeline", slow)
 
-    async def submit(self, photo: bytes, *, embed: bool = True) -> Analysis:
-        return await self.analyze_photo(photo, self.slow, embed=embed)
+    async def submit(self, photo: bytes, *, embed: bool = True, reservation: SlotReservation | None = None) -> Analysis:
+        return await self.analyze_photo(photo, self.slow, embed=embed, reservation=reservation)
 
     async def submit_all(self, count: int) -> list[asyncio.Task[Analysis]]:
         """Submit photos named by their numbers, in this order."""
@@ -151,10 +151,12 @@ async def test_a_slot_is_reserved_for_a_photo_that_is_still_being_read(slow: Slo
         first = await pool.submit_all(1)
         await wait_until_entered(slow)
 
-        with pool.reserve_slot():
-            with pytest.raises(OverloadedError), pool.reserve_slot():
-                pass
-            reserved = asyncio.create_task(pool.submit(b"mine"))
+        with pool.reserve_slot() as reservation:
+            with pytest.raises(OverloadedError):
+                pool.reserve_slot()
+            with pytest.raises(OverloadedError):
+                await pool.submit(b"without a reservation")
+            reserved = asyncio.create_task(pool.submit(b"mine", reservation=reservation))
             await asyncio.sleep(0)
         slow.gate.set()
 
@@ -166,12 +168,12 @@ async def test_a_slot_is_reserved_for_a_photo_that_is_still_being_read(slow: Slo
 async def test_a_reservation_expires_when_the_photo_does_not_arrive(
     slow: SlowPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vultus.models.workers.pool.RESERVATION_TTL_S", 0)
+    monkeypatch.setattr("vultus.models.workers.admission_queue.RESERVATION_TTL_S", 0)
     async with SlowPool(slow, workers=1, max_queue=1) as pool:
         first = await pool.submit_all(1)
         await wait_until_entered(slow)
         with pool.reserve_slot():
-            other = asyncio.create_task(pool.submit(b"other"), context=contextvars.Context())
+            other = asyncio.create_task(pool.submit(b"other"))
             await asyncio.sleep(0)
             slow.gate.set()
             assert [(await task).sha256 for task in (*first, other)] == ["0", "other"]
