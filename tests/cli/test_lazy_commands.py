@@ -10,7 +10,10 @@ import typer
 
 from vultus.cli.app import COMMANDS, app
 
-HEAVY = {"asyncpg", "cv2", "faiss", "fastapi", "numpy", "onnxruntime", "pydantic", "scipy", "sqlalchemy", "uvicorn"}
+HEAVY = {
+    *("asyncpg", "cv2", "faiss", "fastapi", "jinja2", "numpy", "onnxruntime", "pydantic", "scipy", "sqlalchemy"),
+    *("structlog", "uvicorn"),
+}
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])

@@ -1,58 +1,84 @@
 """Log lines as text or JSON, each with the id of its request.
 
-Nothing biometric is ever logged: no image, no vector, no name; ids only.
+Nothing biometric is ever logged: no image, no vector, no name; ids only. Of what this program or a library passes as
+`extra`, a line has the keys of `EXTRA_KEYS` alone.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from numbers import Real
+from traceback import format_exception
+from typing import TYPE_CHECKING, Literal
+
+from structlog.processors import JSONRenderer
+from structlog.stdlib import ExtraAdder, ProcessorFormatter
+
+from vultus.errors import VultusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from structlog.typing import EventDict
+
+EXTRA_KEYS = ("method", "route", "status", "ms", "job", "count", "collection", "faces")
+"""Keys of `extra` that a line may have, in its order: ids, counts, durations, codes, routes, names of jobs."""
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="-")
-
-_STANDARD_ATTRIBUTES = set(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
-    "message",
-    "asctime",
-    "taskName",
-    "color_message",
-}
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, object] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "request_id": request_id_var.get(),
-            "message": record.getMessage(),
-        }
-        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES})
-        if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
-
-
-class _TextFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        extra = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES)
-        record.extra = f" {extra}" if extra else ""
-        record.request_id = request_id_var.get()
-        return super().format(record)
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     """Write records at or above `level` to standard error."""
+    is_json = style == "json"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        _JsonFormatter()
-        if style == "json"
-        else _TextFormatter("%(asctime)s %(levelname)-7s %(name)s %(request_id)s %(message)s%(extra)s")
+        ProcessorFormatter(
+            processors=[ExtraAdder(EXTRA_KEYS), _build_entry, JSONRenderer() if is_json else _render_text],
+            fmt="%(message)s" if is_json else "%(asctime)s %(levelname)-7s %(name)s %(message)s",
+        )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("uvicorn.access", "sqlalchemy", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _build_entry(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Return the members of a line; of the extra, words and numbers only: a list could be a vector."""
+    record: logging.LogRecord = event["_record"]
+    entry = {
+        "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "request_id": request_id_var.get(),
+        "message": event["event"],
+    }
+    entry |= {key: event[key] for key in EXTRA_KEYS if isinstance(event.get(key), (str, Real))}
+    _, error, _ = event.get("exc_info", (None, None, None))
+    if error:
+        entry["trace"] = _format_trace(error)
+    return entry
+
+
+def _render_text(_logger: object, _method: str, entry: EventDict) -> str:
+    extra = "".join(f" {key}={entry[key]}" for key in EXTRA_KEYS if key in entry)
+    trace = f"\n{entry['trace']}" if "trace" in entry else ""
+    return f"{entry['request_id']} {entry['message']}{extra}{trace}"
+
+
+def _format_trace(error: BaseException) -> str:
+    """Format an exception with its causes; of errors of our own, whose details are for the caller, only the code."""
+    trace = "".join(format_exception(error)).rstrip("\n")
+    for cause in _walk_causes(error):
+        if isinstance(cause, VultusError) and cause.detail:
+            trace = trace.replace(cause.detail, cause.code)
+    return trace
+
+
+def _walk_causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    for cause in (error.__cause__ or error.__context__, *getattr(error, "exceptions", ())):
+        if cause is not None:
+            yield from _walk_causes(cause)
