@@ -17,7 +17,7 @@ import os
 import tempfile
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +80,7 @@ async def _measure(settings: Settings, faces: int, pack: str | None, seconds: fl
     people = _list_people_photos()
     async with _start_service(settings, pack) as (services, port, key):
         other = pack or "zoomed"
-        default = services.collections.get_default_policy()
-        await services.collections.update_collection(CALLER, COLLECTION, policy=replace(default, keep_crops=True))
+        await services.collections.update_collection(CALLER, COLLECTION, policy={"keep_crops": True})
         began = time.perf_counter()
         enrolled = await _enrol_people(services, people, faces)
         enrol_s = time.perf_counter() - began

@@ -112,7 +112,7 @@ async def test_crops_are_ciphertext_and_deleted_when_the_policy_no_longer_keeps_
     assert await fetch_scalar(api, "SELECT count(*) FROM faces") == 2
 
 
-@pytest.mark.parametrize("policy", [{"threshold": 0.95}, None])
+@pytest.mark.parametrize("policy", [{"threshold": 0.95}, {"threshold": None, "fusion": None}])
 async def test_a_policy_that_does_not_name_crops_and_liveness_keeps_them(api: Api, policy: Any) -> None:
     created = await call_api(api, "POST", "/v1/collections", 201, json={"name": "new", "policy": {}})
     assert (created["policy"]["keep_crops"], created["policy"]["liveness"]) == (False, "off")
@@ -123,7 +123,7 @@ async def test_a_policy_that_does_not_name_crops_and_liveness_keeps_them(api: Ap
     changed = (await call_api(api, "PATCH", COLLECTION, json={"policy": policy}))["policy"]
 
     assert (changed["keep_crops"], changed["liveness"]) == (True, "required")
-    assert changed["threshold"] == (policy or {}).get("threshold")
+    assert changed["threshold"] == policy["threshold"]
     assert await fetch_scalar(api, "SELECT count(*) FROM crops") == 1
     named = (await call_api(api, "PATCH", COLLECTION, json={"policy": {"keep_crops": False, "liveness": "off"}}))[
         "policy"

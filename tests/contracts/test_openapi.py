@@ -84,6 +84,15 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
             assert response["content"][MEDIA_TYPE]["examples"]
 
 
+def test_every_patch_accepts_merge_patches() -> None:
+    patches = [methods["patch"] for methods in SCHEMA["paths"].values() if "patch" in methods]
+
+    accepted = [patch["requestBody"]["content"] for patch in patches]
+    assert len(accepted) == 3
+    assert all({"application/json", "application/merge-patch+json"} == content.keys() for content in accepted)
+    assert all("RFC 7396" in patch["description"] for patch in patches)
+
+
 def test_every_route_is_guarded() -> None:
     contexts = [context for context in iter_route_contexts(APP.routes) if (context.path or "").startswith("/v1")]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
 
 DOCS_ASSETS_PATH = "/docs-assets"
+MERGE_PATCH_MEDIA_TYPE = "application/merge-patch+json"
 DESCRIPTION = """Register people with their consent, recognise them in photos, forget them completely.
 
 Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are problem details (RFC 9457) with a stable
@@ -136,6 +137,9 @@ def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
     }
     routes = {route.name: route for route in iter_route_contexts(app.routes) if getattr(route, "response_model", None)}
     for methods in schema["paths"].values():
+        if "patch" in methods:
+            content = methods["patch"]["requestBody"]["content"]
+            content[MERGE_PATCH_MEDIA_TYPE] = content["application/json"]
         for operation in methods.values():
             if REQUIRED_ROLE_KEY in operation:
                 operation["security"] = [{"bearer": []}, {"header": []}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
@@ -14,14 +15,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     StringConstraints,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
-MAX_METADATA_DEPTH = 8
-MAX_METADATA_VALUES = 500
-MAX_NUMBER = 1e300
+from vultus.domain.metadata import validate_metadata, validate_storable_text
 
 
 class ApiModel(BaseModel):
@@ -68,45 +70,46 @@ def _build_value_example(annotation: Any) -> Any:
     raise TypeError(f"no example for {annotation}")
 
 
-def _validate_storable_text(text: str) -> str:
-    if any(ord(char) < 32 and char not in "\t\n\r" for char in text) or "\x7f" in text:
-        raise ValueError("must not contain control characters")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError("must be valid Unicode; it contains a lone surrogate") from error
-    return text
+class MergePatch(ApiModel):
+    """Base of the bodies of PATCH: a JSON merge patch (RFC 7396)."""
+
+    def to_patch(self) -> dict[str, Any]:
+        """Return the members that were sent, null for those to remove."""
+        return self.model_dump(exclude_unset=True)
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_validate_storable_text)]
+@dataclass(frozen=True, slots=True)
+class NotRemovable:
+    """Marks an optional member of a patch that cannot be null.
+
+    Attributes:
+        reason: Why not.
+    """
+
+    reason: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Refuse null, which would remove the member, with the reason."""
+        return core_schema.no_info_before_validator_function(self._validate_present, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe the member without null."""
+        (described,) = [one for one in handler(schema)["anyOf"] if one != {"type": "null"}]
+        return dict(described)
+
+    def _validate_present(self, value: Any) -> Any:
+        if value is None:
+            raise ValueError(f"must not be null: {self.reason}; leave it out to keep it")
+        return value
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(validate_storable_text)]
 Name = Annotated[Text, Field(max_length=200)]
 Reference = Annotated[Text, Field(max_length=200)]
 Slug = Annotated[Text, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-def _validate_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    """Reject what PostgreSQL's jsonb cannot hold, and objects that are too deep or too large."""
-    stack: list[tuple[Any, int]] = [(value, 1)]
-    visited = 0
-    while stack:
-        item, depth = stack.pop()
-        visited += 1
-        if depth > MAX_METADATA_DEPTH:
-            raise ValueError(f"must not be nested deeper than {MAX_METADATA_DEPTH} levels")
-        if visited > MAX_METADATA_VALUES:
-            raise ValueError(f"must not hold more than {MAX_METADATA_VALUES} values")
-        if isinstance(item, dict):
-            stack += [(key, depth + 1) for key in item] + [(inner, depth + 1) for inner in item.values()]
-        elif isinstance(item, list):
-            stack += [(inner, depth + 1) for inner in item]
-        elif isinstance(item, str):
-            _validate_storable_text(item)
-        elif isinstance(item, (int, float)) and not abs(item) < MAX_NUMBER:
-            raise ValueError("must hold finite numbers only")
-    return value
-
-
-Metadata = Annotated[dict[str, Any], AfterValidator(_validate_metadata)]
+Metadata = Annotated[dict[str, Any], AfterValidator(validate_metadata)]
 
 
 def _validate_number_type(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,8 +15,10 @@ from vultus.schemas.base import (
     ConsentId,
     KeyId,
     Measure,
+    MergePatch,
     Metadata,
     Name,
+    NotRemovable,
     Number,
     PersonId,
     Rate,
@@ -30,23 +32,53 @@ from vultus.schemas.base import (
 )
 from vultus.services.people.consents import ConsentGrant
 
+_Share = Annotated[Number, Field(ge=0, le=1)]
+_Pixels = Annotated[Number, Field(ge=0, le=10_000)]
+_Variance = Annotated[Number, Field(ge=0, le=1e6)]
+_Degrees = Annotated[Number, Field(ge=0, le=90)]
+
 
 class QualityRuleWire(ApiModel):
     """Minimum quality of a face."""
 
-    min_score: Number = Field(ge=0, le=1, description="Detector's confidence.", examples=[0.9])
-    min_size_px: Number = Field(ge=0, le=10_000, description="Shorter side of the box, pixels.", examples=[40])
-    min_sharpness: Number = Field(ge=0, le=1e6, description="Variance of the Laplacian.", examples=[30])
-    max_yaw_deg: Number = Field(ge=0, le=90, description="Turn to either side, degrees.", examples=[50])
-    max_pitch_deg: Number = Field(ge=0, le=90, description="Nod up or down, degrees.", examples=[50])
-    min_brightness: Number = Field(0, ge=0, le=1, description="Mean grey level of the face.", examples=[0.12])
-    max_brightness: Number = Field(1, ge=0, le=1, description="Mean grey level of the face.", examples=[0.85])
-    min_network_score: Number = Field(0, ge=0, le=1, description="Of the quality network, where one is loaded.")
+    min_score: _Share = Field(description="Detector's confidence.", examples=[0.9])
+    min_size_px: _Pixels = Field(description="Shorter side of the box, pixels.", examples=[40])
+    min_sharpness: _Variance = Field(description="Variance of the Laplacian.", examples=[30])
+    max_yaw_deg: _Degrees = Field(description="Turn to either side, degrees.", examples=[50])
+    max_pitch_deg: _Degrees = Field(description="Nod up or down, degrees.", examples=[50])
+    min_brightness: _Share = Field(0, description="Mean grey level of the face.", examples=[0.12])
+    max_brightness: _Share = Field(1, description="Mean grey level of the face.", examples=[0.85])
+    min_network_score: _Share = Field(0, description="Of the quality network, where one is loaded.")
 
 
-class PolicyWire(ApiModel):
-    """How a collection decides; at most one of threshold, target_fmr and target_fpir."""
+class QualityRulePatch(ApiModel):
+    """Changes to a quality rule; what is left out stays, null takes the default."""
 
+    min_score: _Share | None = None
+    min_size_px: _Pixels | None = None
+    min_sharpness: _Variance | None = None
+    max_yaw_deg: _Degrees | None = None
+    max_pitch_deg: _Degrees | None = None
+    min_brightness: _Share | None = None
+    max_brightness: _Share | None = None
+    min_network_score: _Share | None = None
+
+
+_KEEP_CROPS = Field(
+    None,
+    description="Keep an encrypted crop of every face enrolled from now on, for a later migration to another "
+    "network; setting it to false deletes the existing crops. False at first.",
+    examples=[False],
+)
+_LIVENESS = Field(
+    None,
+    description="Minimum check for presentation attacks: `off`, `report` or `required`; a request may "
+    "require more. `off` at first.",
+    examples=["off"],
+)
+
+
+class _BasePolicy(ApiModel):
     threshold: Number | None = Field(None, ge=-1, le=1, description="Fixed cosine threshold.")
     target_fmr: Number | None = Field(
         None, gt=0, lt=1, description="False match rate of one comparison.", examples=[0.0001]
@@ -57,29 +89,11 @@ class PolicyWire(ApiModel):
     margin: Number | None = Field(
         None, ge=0, le=2, description="Cosine ahead of the runner-up below which a match is ambiguous."
     )
-    keep_crops: bool | None = Field(
-        None,
-        description="Keep an encrypted crop of every face enrolled from now on, for a later migration to another "
-        "network; setting it to false deletes the existing crops. Left out or null, it stays as it is; false at first.",
-        examples=[False],
-    )
     fusion: domain.Fusion | None = Field(
         None,
         description="How a person with several faces is compared: with their closest face (`best`) or with the mean of "
         "their faces (`mean`); null for the default.",
         examples=["best"],
-    )
-    liveness: domain.LivenessMode | None = Field(
-        None,
-        description="Minimum check for presentation attacks: `off`, `report` or `required`; a request may "
-        "require more. Left out or null, it stays as it is; `off` at first.",
-        examples=["off"],
-    )
-    enrol: QualityRuleWire | None = Field(
-        None, description="For photos to be enrolled; null for the default.", examples=[QualityRuleWire.build_example()]
-    )
-    recognize: QualityRuleWire | None = Field(
-        None, description="For probes; null for the default.", examples=[QualityRuleWire.build_example()]
     )
 
     @model_validator(mode="after")
@@ -89,24 +103,30 @@ class PolicyWire(ApiModel):
             raise ValueError("give at most one of threshold, target_fmr and target_fpir")
         return self
 
-    def get_unchanged_fields(self) -> frozenset[str]:
-        """Return the omitted fields that a change keeps: omitted crops and liveness settings stay as they are."""
-        return frozenset(name for name in ("keep_crops", "liveness") if getattr(self, name) is None)
 
-    def resolve_policy(self, default: domain.DecisionPolicy) -> domain.DecisionPolicy:
-        """Return the complete policy, omitted fields taken from the default; see `get_unchanged_fields`."""
-        has_threshold = any(value is not None for value in (self.threshold, self.target_fmr, self.target_fpir))
-        return domain.DecisionPolicy(
-            threshold=self.threshold,
-            target_fmr=self.target_fmr if has_threshold else default.target_fmr,
-            target_fpir=self.target_fpir,
-            margin=self.margin,
-            keep_crops=default.keep_crops if self.keep_crops is None else self.keep_crops,
-            fusion=self.fusion or default.fusion,
-            liveness=self.liveness or default.liveness,
-            enrol=domain.QualityRule(**self.enrol.model_dump()) if self.enrol else default.enrol,
-            recognize=domain.QualityRule(**self.recognize.model_dump()) if self.recognize else default.recognize,
-        )
+class PolicyWire(_BasePolicy):
+    """How a collection decides; at most one of threshold, target_fmr and target_fpir."""
+
+    keep_crops: bool | None = _KEEP_CROPS
+    liveness: domain.LivenessMode | None = _LIVENESS
+    enrol: QualityRuleWire | None = Field(
+        None, description="For photos to be enrolled; null for the default.", examples=[QualityRuleWire.build_example()]
+    )
+    recognize: QualityRuleWire | None = Field(
+        None, description="For probes; null for the default.", examples=[QualityRuleWire.build_example()]
+    )
+
+
+class PolicyPatch(_BasePolicy):
+    """Changes to a policy; what is left out stays, null takes the default.
+
+    One of threshold, target_fmr and target_fpir replaces the other two.
+    """
+
+    keep_crops: Annotated[bool | None, NotRemovable("crops are deleted by false only")] = _KEEP_CROPS
+    liveness: Annotated[domain.LivenessMode | None, NotRemovable("liveness is switched off by 'off' only")] = _LIVENESS
+    enrol: QualityRulePatch | None = Field(None, description="For photos to be enrolled.")
+    recognize: QualityRulePatch | None = Field(None, description="For probes.")
 
 
 class CollectionIn(ApiModel):
@@ -118,18 +138,20 @@ class CollectionIn(ApiModel):
     retention_days: WholeNumber | None = Field(None, ge=1, le=36_500, description="Longest life of a consent, days.")
 
 
-class CollectionPatch(ApiModel):
+class CollectionPatch(MergePatch):
     """Changes to a collection; what is left out stays."""
 
-    name: Slug | None = None
-    policy: PolicyWire | None = Field(
-        None,
-        description="Replaces the whole policy; gaps take the default, but keep_crops and liveness stay as they are.",
-    )
+    name: Annotated[Slug | None, NotRemovable("a collection always has a name")] = None
+    policy: Annotated[
+        PolicyPatch | None, NotRemovable("a collection always has a policy, whose members can be null")
+    ] = Field(None, description="Merged member by member.")
     retention_days: WholeNumber | None = Field(
         None, ge=1, le=36_500, description="For consents from now on; null for none."
     )
-    search: Literal[domain.SearchMode.AUTO, domain.SearchMode.EXACT] | None = Field(
+    search: Annotated[
+        Literal[domain.SearchMode.AUTO, domain.SearchMode.EXACT] | None,
+        NotRemovable("a collection is always searched somehow"),
+    ] = Field(
         None,
         description="`auto`: in SQL, or from a size on by the candidate index; `exact`: in SQL, whatever the size. "
         "Either drops the collection's HNSW graph. Only `vultus search-by` builds one: it takes minutes, and measures.",
@@ -215,7 +237,7 @@ class ConsentIn(ApiModel):
         )
 
 
-class ConsentPatch(ApiModel):
+class ConsentPatch(MergePatch):
     """Changes to a live consent; what is left out stays."""
 
     expires_at: Timestamp | None = Field(None, description="Faces under the consent follow; null until withdrawn.")
@@ -251,12 +273,12 @@ class PersonIn(ApiModel):
         return self
 
 
-class PersonPatch(ApiModel):
+class PersonPatch(MergePatch):
     """Changes to a person; what is left out stays."""
 
     external_id: Reference | None = None
     name: Name | None = None
-    metadata: Metadata = Field(default_factory=dict, description="Replaces the whole object.")
+    metadata: Metadata | None = Field(None, description="Merged member by member; null removes all of it.")
 
 
 class PersonOut(ApiModel):

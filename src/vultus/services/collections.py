@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from vultus.db.repositories.collections import parse_policy
 from vultus.domain import Calibration, Collection, DecisionPolicy, HnswGraph, Permission, Principal
 from vultus.domain.decision import DEFAULT_FMR
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.utils.merge_patch import merge_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from vultus.db.database import Database, UnitOfWork
     from vultus.domain import LivenessMode
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from vultus.services.crop_vault import CropVault
 
 DEFAULT_COLLECTION = "default"
+
+THRESHOLD_FIELDS = ("threshold", "target_fmr", "target_fpir")
 
 MAX_ATTEMPTS = 4
 """Attempts before a request gives up; administrative changes are rare."""
@@ -117,6 +121,24 @@ def _build_default_policy(pipeline: FacePipeline) -> DecisionPolicy:
     return DecisionPolicy(enrol=pipeline.enrol_rule, recognize=pipeline.recognize_rule, target_fmr=DEFAULT_FMR)
 
 
+def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: DecisionPolicy) -> DecisionPolicy:
+    """Return a policy with a JSON merge patch applied; what it removes takes the default.
+
+    The threshold and the two target rates are alternatives: one that is set removes the others.
+    """
+    merged = merge_patch(_build_document(current), _remove_alternatives(patch))
+    return parse_policy(merge_patch(_build_document(default), _remove_alternatives(merged)))
+
+
+def _build_document(policy: DecisionPolicy) -> dict[str, Any]:
+    return {name: value for name, value in asdict(policy).items() if value is not None}
+
+
+def _remove_alternatives(patch: Mapping[str, Any]) -> dict[str, Any]:
+    is_set = any(patch.get(name) is not None for name in THRESHOLD_FIELDS)
+    return {**(dict.fromkeys(THRESHOLD_FIELDS) if is_set else {}), **patch}
+
+
 class CollectionService:
     """Creates, reads, updates and deletes collections, by id or name."""
 
@@ -124,23 +146,6 @@ class CollectionService:
         self._database = database
         self._pipelines = pipelines
         self._vault = vault
-
-    def get_default_policy(self, pack: str | None = None) -> DecisionPolicy:
-        """Return the policy of a collection with default settings.
-
-        Raises:
-            NotFoundError: The pack is not loaded.
-        """
-        return _build_default_policy(self._get_pack_pipeline(pack))
-
-    async def get_collection_default_policy(self, principal: Principal, reference: str) -> DecisionPolicy:
-        """Return the policy that an existing collection would have with default settings.
-
-        Raises:
-            NotFoundError: There is no such collection.
-            PackNotLoadedError: The pack that produces its vectors is not loaded.
-        """
-        return _build_default_policy(await self.get_pipeline(principal, reference))
 
     async def get_pipeline(self, principal: Principal, reference: str) -> FacePipeline:
         """Return the pipeline that produces a collection's vectors.
@@ -159,10 +164,17 @@ class CollectionService:
         name: str,
         *,
         pack: str | None = None,
-        policy: DecisionPolicy | None = None,
+        policy: Mapping[str, Any] | None = None,
         retention_days: int | None = None,
     ) -> Collection:
         """Create an empty collection in the embedding space of a loaded pack, by default the default one.
+
+        Args:
+            principal: For the audit record.
+            name: Not yet used.
+            pack: Of the embedding space.
+            policy: Members that differ from the default policy.
+            retention_days: Longest life of a consent.
 
         Raises:
             AlreadyExistsError: The name is taken.
@@ -171,11 +183,12 @@ class CollectionService:
         principal.require(Permission.CONFIGURE)
         _check_name(name)
         pipeline = self._get_pack_pipeline(pack)
+        default = _build_default_policy(pipeline)
         async with self._database.transaction() as work:
             created = await work.collections.add_collection(
                 name=name,
                 space_id=pipeline.space.id,
-                policy=policy or _build_default_policy(pipeline),
+                policy=merge_policy(default, policy or {}, default=default),
                 retention_days=retention_days,
             )
             await self._apply_crop_policy(work, created)
@@ -203,40 +216,36 @@ class CollectionService:
         async with self._database.transaction(read_only=True) as work:
             return await work.collections.list_collections(after=after, limit=limit, among=principal.collections)
 
-    async def update_collection(
-        self, principal: Principal, reference: str, *, preserved_fields: frozenset[str] = frozenset(), **changes: Any
-    ) -> Collection:
+    async def update_collection(self, principal: Principal, reference: str, **patch: Any) -> Collection:
         """Update a collection; faces stay, crops as long as the policy keeps them, a graph until `search` is set.
 
         Args:
             reference: Id or name.
             principal: For the audit record.
-            preserved_fields: Fields that a new policy takes from the current one.
-            changes: New values by field: name, policy, retention_days, search.
+            patch: Of name, retention_days and search the new value, of policy a JSON merge patch.
 
         Raises:
             CropKeyError: The new policy keeps crops, but their key is not available.
             ConflictError: The collection's graph is being built.
+            PackNotLoadedError: The policy is changed, and the pack with its defaults is not loaded.
         """
-        if "search" not in changes:
-            return await self._apply_changes(principal, reference, preserved_fields, changes)
+        if "search" not in patch:
+            return await self._apply_patch(principal, reference, patch)
         found, _, _ = await self.get_collection_with_counts(principal, reference)
         async with self._database.open_hnsw_maintenance(found.id) as graph:
-            changed = await self._apply_changes(principal, str(found.id), preserved_fields, changes)
+            changed = await self._apply_patch(principal, str(found.id), patch)
             await graph.drop_index()
         return changed
 
-    async def _apply_changes(
-        self, principal: Principal, reference: str, preserved_fields: frozenset[str], changes: dict[str, Any]
-    ) -> Collection:
+    async def _apply_patch(self, principal: Principal, reference: str, patch: Mapping[str, Any]) -> Collection:
         async with self._database.transaction() as work:
+            # Locked, so that of two patches the second is merged into the result of the first.
             found = await work.open(reference, principal, Permission.CONFIGURE)
+            changes = dict(patch)
             _check_name(changes.get("name", found.name))
-            if preserved_fields:
-                current_policy = (await work.collections.get_collection(found.id)).policy
-                changes["policy"] = replace(
-                    changes["policy"], **{name: getattr(current_policy, name) for name in preserved_fields}
-                )
+            if "policy" in patch:
+                default = _build_default_policy(self._pipelines.get_pipeline_for_space(found.space_id))
+                changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
             await work.audit.add_entry(

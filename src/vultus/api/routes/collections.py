@@ -11,7 +11,7 @@ from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Permission
 from vultus.schemas.base import Page
 from vultus.schemas.calibration import CalibrationIn, CalibrationOut
-from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch, PolicyWire
+from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
 from vultus.services.calibration.calibration import CalibrationRequest, CollectionCalibrator
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
@@ -26,10 +26,13 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["colle
 )
 async def create_collection(body: CollectionIn, services: ServicesDep, principal: PrincipalDep) -> CollectionOut:
     """Create an empty gallery that pins a pack's network, a decision policy and a retention rule."""
-    policy = body.policy.resolve_policy(services.collections.get_default_policy(body.pack))
     return CollectionOut.from_domain(
         await services.collections.create_collection(
-            principal, body.name, pack=body.pack, policy=policy, retention_days=body.retention_days
+            principal,
+            body.name,
+            pack=body.pack,
+            policy=body.policy.model_dump(exclude_none=True),
+            retention_days=body.retention_days,
         )
     )
 
@@ -61,23 +64,24 @@ async def read_collection(collection: CollectionRef, services: ServicesDep, prin
     "/{collection}",
     summary="Change a collection",
     responses=declare_body_problems(
-        errors.NotFoundError, errors.AlreadyExistsError, errors.ConflictError, errors.CropKeyError
+        errors.NotFoundError,
+        errors.AlreadyExistsError,
+        errors.ConflictError,
+        errors.CropKeyError,
+        errors.PackNotLoadedError,
     ),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def change_collection(
     collection: CollectionRef, body: CollectionPatch, services: ServicesDep, principal: PrincipalDep
 ) -> CollectionOut:
-    """Change name, policy, retention or how it is searched; faces stay, and it holds from the next request on."""
-    changes = {field: getattr(body, field) for field in body.model_fields_set}
-    if "policy" in changes:
-        default = await services.collections.get_collection_default_policy(principal, collection)
-        requested = body.policy or PolicyWire()
-        changes |= {"policy": requested.resolve_policy(default), "preserved_fields": requested.get_unchanged_fields()}
-    for field in ("name", "search"):
-        if changes.get(field, ...) is None:
-            del changes[field]
-    return CollectionOut.from_domain(await services.collections.update_collection(principal, collection, **changes))
+    """Change name, policy, retention or how it is searched; faces stay, and it holds from the next request on.
+
+    A JSON merge patch (RFC 7396): what is left out stays, null removes or takes the default, a policy is merged.
+    """
+    return CollectionOut.from_domain(
+        await services.collections.update_collection(principal, collection, **body.to_patch())
+    )
 
 
 @router.delete(

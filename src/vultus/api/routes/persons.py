@@ -92,9 +92,13 @@ async def read_person(
 async def change_person(
     collection: CollectionRef, person_id: UUID, body: PersonPatch, services: ServicesDep, principal: PrincipalDep
 ) -> PersonOut:
-    """Change external id, name or metadata."""
-    changes = {field: getattr(body, field) for field in body.model_fields_set}
-    return PersonOut.from_attributes(await services.persons.update_person(principal, collection, person_id, **changes))
+    """Change external id, name or metadata.
+
+    A JSON merge patch (RFC 7396): what is left out stays, null removes, metadata are merged.
+    """
+    return PersonOut.from_attributes(
+        await services.persons.update_person(principal, collection, person_id, **body.to_patch())
+    )
 
 
 @persons.delete(
@@ -196,10 +200,12 @@ async def change_consent(
     services: ServicesDep,
     principal: PrincipalDep,
 ) -> ConsentOut:
-    """Change a live consent's expiry or evidence; the faces under it follow its expiry."""
-    changes = {field: getattr(body, field) for field in body.model_fields_set}
+    """Change a live consent's expiry or evidence; the faces under it follow its expiry.
+
+    A JSON merge patch (RFC 7396): what is left out stays, null removes.
+    """
     return ConsentOut.from_attributes(
-        await services.consents.update_consent(principal, collection, person_id, consent_id, **changes)
+        await services.consents.update_consent(principal, collection, person_id, consent_id, **body.to_patch())
     )
 
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission
+from vultus.domain.metadata import validate_metadata
 from vultus.errors import InvalidInputError
 from vultus.services.people.consents import ConsentGrant, add_consent
+from vultus.utils.merge_patch import merge_patch
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.domain import Consent, Face, Person, Principal
+
+
+def _merge_metadata(current: dict[str, Any], patch: dict[str, Any] | None) -> dict[str, Any]:
+    try:
+        return validate_metadata(merge_patch(current, patch) or {})
+    except ValueError as error:
+        raise InvalidInputError(f"The person's metadata {error}.") from None
 
 
 class PersonService:
@@ -59,14 +68,25 @@ class PersonService:
             collection = await work.open(reference, principal, Permission.READ)
             return await work.persons.list_persons(collection.id, after=after, limit=limit, external_id=external_id)
 
-    async def update_person(self, principal: Principal, reference: str, person_id: UUID, **changes: Any) -> Person:
+    async def update_person(self, principal: Principal, reference: str, person_id: UUID, **patch: Any) -> Person:
         """Change a person's external id, name or metadata.
 
+        Args:
+            principal: For the audit record.
+            reference: Id or name of the collection.
+            person_id: Of the person.
+            patch: Of external_id and name the new value, None to remove it; of metadata a JSON merge patch.
+
         Raises:
-            InvalidInputError: The person would have neither a name nor an external id.
+            InvalidInputError: The person would have neither a name nor an external id, or too many metadata.
         """
         async with self._database.transaction() as work:
+            # Locked, so that of two patches the second is merged into the result of the first.
             collection = await work.open(reference, principal, Permission.ENROL)
+            changes = dict(patch)
+            if "metadata" in patch:
+                current = await work.persons.get_person(collection.id, person_id)
+                changes["metadata"] = _merge_metadata(current.metadata, patch["metadata"])
             person = await work.persons.update_person(collection.id, person_id, **changes)
             if person.name is None and person.external_id is None:
                 raise InvalidInputError("A person needs a name or an external_id.")
