@@ -10,14 +10,7 @@ from vultus.evaluation.liveness import LIVE
 from vultus.evaluation.page import (
     format_interval,
     format_percent,
-    format_share,
-    render_chart_row,
-    render_document,
-    render_failures,
-    render_provenance,
-    render_section,
-    render_table,
-    render_tiles,
+    render_page,
 )
 from vultus.evaluation.pairs_page import render_score_histogram
 
@@ -30,25 +23,18 @@ MIN_RATE = 1e-3
 
 def render_liveness_page(report: LivenessReport) -> str:
     """Return the HTML page of a report on presentation attack detection."""
-    result, source = report.result, report.provenance
     counted = ", ".join(f"{count:,} {kind}" for kind, count in report.photos.items())
-    body = [
-        render_tiles(_build_tiles(result)),
-        render_chart_row(*_render_charts(result)),
-        *_render_errors(result),
-        *_render_non_responses(report),
-        render_failures(report.failures),
-        render_provenance(
-            source,
-            f"{report.data}: {counted}",
-            [(f"SHA-256 of {name}", digest) for name, digest in report.networks.items()],
-            "Terms follow ISO/IEC 30107-3:2023; ACER, the mean of the worst APCER and the BPCER, is common in "
-            f"publications but not in the standard. {report.photos_per_s:.1f} photos per second with {report.workers} "
-            "at a time, reading files and finding faces included.",
-        ),
-    ]
-    lead = f"{counted}, pack {source.pack}, {source.created_at[:10]}"
-    return render_document(f"Presentation attack detection on {report.data}", lead, body)
+    return render_page(
+        "liveness.html",
+        f"Presentation attack detection on {report.data}",
+        f"{counted}, pack {report.provenance.pack}, {report.provenance.created_at[:10]}",
+        _build_tiles(report.result),
+        _render_charts(report.result),
+        report=report,
+        counted=counted,
+        not_judged={LIVE: report.result.bpnrr, **report.result.apnrr},
+        networks=[(f"SHA-256 of {name}", digest) for name, digest in report.networks.items()],
+    )
 
 
 def _build_tiles(result: LivenessResult) -> list[tuple[str, str, str]]:
@@ -85,43 +71,4 @@ def _render_charts(result: LivenessResult) -> list[str]:
         render_score_histogram(
             "Scores", result.drawing, marks, "live", "attacks", "probability of a live presentation"
         ),
-    ]
-
-
-def _render_errors(result: LivenessResult) -> list[str]:
-    points = (result.default, result.equal_error)
-    rows = [
-        ("threshold", *(f"{point.threshold:.4f}" for point in points)),
-        *(
-            (f"APCER, {kind}", *(format_share(point.apcer[kind]) for point in points))
-            for kind in sorted(result.default.apcer, key=lambda kind: -result.default.apcer[kind].value)
-        ),
-        ("BPCER", *(format_share(point.bpcer) for point in points)),
-        ("ACER", *(format_share(point.acer) for point in points)),
-    ]
-    return [
-        render_section(
-            "Errors",
-            "The second column's threshold was chosen on the photos it is reported for: expect more errors elsewhere. "
-            "Each photo counts as independent: with several of one person or one sheet of paper the "
-            "intervals are too narrow.",
-        ),
-        render_table(("", "threshold in use", "equal error"), rows),
-    ]
-
-
-def _render_non_responses(report: LivenessReport) -> list[str]:
-    result = report.result
-    rows = [
-        (kind, f"{report.photos[kind]:,}", format_share(rate))
-        for kind, rate in ((LIVE, result.bpnrr), *result.apnrr.items())
-    ]
-    return [
-        render_section(
-            "Photos not judged",
-            "Photos without a face, or whose face is too small or fills the photo, are in no error "
-            "rate. A live face that is not judged is refused all the same, and an attack that is not judged does not "
-            "pass.",
-        ),
-        render_table(("", "photos", "not judged (BPNRR, APNRR)"), rows),
     ]

@@ -1,79 +1,24 @@
-"""Parts of a report's page, and the formats of its figures."""
+"""A report's page, rendered from a template, and the formats of its figures."""
 
 from __future__ import annotations
 
 import math
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from vultus.evaluation.charts import format_power_of_ten
+from vultus.statistics.groups import MIN_GROUP_PERSONS
+from vultus.statistics.metrics import RESOLVED_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.evaluation.liveness import MeanRate
-    from vultus.evaluation.provenance import Provenance
-    from vultus.evaluation.record import EvaluationContext
-    from vultus.evaluation.runner import PhotoFailure, Timing
     from vultus.statistics.intervals import Mean, Rate
 
 NO_VALUE = "–"
-
-
-class Markup(str):
-    """Text that is HTML already and must not be escaped again."""
-
-    __slots__ = ()
-
-
-def render_document(title: str, lead: str, body: Sequence[str]) -> str:
-    """Return a self-contained HTML document."""
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
-        f"<header><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>\n"
-        + "\n".join(body)
-        + "\n</main></body></html>\n"
-    )
-
-
-def render_section(title: str, *notes: str) -> str:
-    """Return a heading and its explanatory notes."""
-    return f"<h2>{escape(title)}</h2>" + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
-
-
-def render_tiles(facts: Sequence[tuple[str, str, str]]) -> str:
-    """Return the headline figures: name, figure, small print, one line per part between dots."""
-    parts = []
-    for name, figure, small in facts:
-        lines = "<br>".join(escape(line) for line in small.split(" · "))
-        parts.append(
-            f'<div class="tile"><span>{escape(name)}</span><b>{escape(figure)}</b><small>{lines}</small></div>'
-        )
-    return f'<div class="tiles">{"".join(parts)}</div>'
-
-
-def render_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the first cell of a row is its heading."""
-    heading = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(
-        f"<tr><th>{_escape_cell(row[0])}</th>" + "".join(f"<td>{_escape_cell(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
-    heading = f"<thead><tr>{heading}</tr></thead>" if any(columns) else ""
-    return f'<div class="table"><table>{heading}<tbody>{body}</tbody></table></div>'
-
-
-def render_chart_row(*figures: str) -> str:
-    """Return charts side by side."""
-    return f'<div class="charts">{"".join(figures)}</div>'
-
-
-def _escape_cell(text: str) -> str:
-    return text if isinstance(text, Markup) else escape(text)
 
 
 def format_percent(value: float, digits: int = 2) -> str:
@@ -93,7 +38,7 @@ def format_share(value: Rate | Mean | MeanRate | None) -> str:
     """Format a share with its interval, for a cell."""
     if value is None:
         return NO_VALUE
-    return Markup(f"{format_percent(value.value)} <small>{format_interval(value)}</small>")
+    return Markup("{} <small>{}</small>").format(format_percent(value.value), format_interval(value))
 
 
 def format_small_rate(value: Rate | None) -> str:
@@ -101,7 +46,8 @@ def format_small_rate(value: Rate | None) -> str:
     if value is None:
         return NO_VALUE
     bounds = f"{format_scientific(value.low)}–{format_scientific(value.high)}"
-    return Markup(f"{format_scientific(value.value)} <small>{bounds} · {value.hits:,} of {value.trials:,}</small>")
+    counts = f"{value.hits:,} of {value.trials:,}"
+    return Markup("{} <small>{} · {}</small>").format(format_scientific(value.value), bounds, counts)
 
 
 def format_scientific(value: float) -> str:
@@ -124,58 +70,46 @@ def format_cosine(value: float | None) -> str:
     return NO_VALUE if value is None else f"{value:.4f}"
 
 
-def render_failures(failed_photos: Sequence[PhotoFailure]) -> str:
-    """Return the photos that could not be used, collapsed."""
-    if not failed_photos:
-        return "<p>Every photo could be used.</p>"
-    rows = [(failure.photo, failure.code) for failure in failed_photos]
-    photos = "1 photo" if len(failed_photos) == 1 else f"{len(failed_photos):,} photos"
-    return f"<details><summary>{photos} by name</summary>{render_table(('photo', 'reason'), rows)}</details>"
+TEMPLATES = Environment(
+    loader=PackageLoader("vultus.evaluation"),
+    autoescape=True,  # names of folders and photos are whatever their owner chose
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {
+    "cosine": format_cosine,
+    "interval": format_interval,
+    "number": "{:,}".format,
+    "percent": format_percent,
+    "scientific": format_scientific,
+    "share": format_share,
+    "small_rate": format_small_rate,
+}
+TEMPLATES.globals |= {
+    "MIN_GROUP_PERSONS": MIN_GROUP_PERSONS,
+    "NO_VALUE": NO_VALUE,
+    "RESOLVED_ERRORS": RESOLVED_ERRORS,
+}
 
 
-def render_timing(measured: Timing) -> str:
-    """Return the table of stage times and the throughput."""
-    rows = [
-        (stage.stage, f"{stage.mean_ms:.1f}", f"{stage.median_ms:.1f}", f"{stage.p95_ms:.1f}")
-        for stage in measured.stages
-    ]
-    return render_section(
-        "Time",
-        f"Milliseconds a photo spent in each stage, with {measured.workers} photos at a time; "
-        f"{measured.photos_per_s:.1f} photos per second in all, reading files included.",
-    ) + render_table(("stage", "mean ms", "median ms", "95th percentile ms"), rows)
-
-
-def render_evaluation_provenance(evaluated: EvaluationContext) -> str:
-    """Return what is needed to reproduce the figures, and whose definitions they follow."""
-    source = evaluated.provenance
-    return render_provenance(
-        source,
-        f"{evaluated.data}: {evaluated.photos:,} photos of {evaluated.persons:,} persons",
-        [("embedding space", Markup(f"<code>{escape(source.contract_id)}</code>"))],
-        "Terms follow ISO/IEC 19795-1:2021 and NIST's Face Recognition Technology Evaluation. A comparison is accepted "
-        "when its cosine reaches the threshold.",
-    )
-
-
-def render_provenance(provenance: Provenance, data: str, networks: Sequence[tuple[str, str]], terms: str) -> str:
-    """Return how the figures were measured.
+def render_page(
+    template: str, title: str, lead: str, tiles: Sequence[tuple[str, str, str]], charts: Sequence[str], **values: Any
+) -> str:
+    """Return a self-contained HTML document.
 
     Args:
-        provenance: Program and machine.
-        data: Description of the data set.
-        networks: Names and values that describe what was measured, in addition to the pack.
-        terms: Whose definitions the figures follow.
+        template: Name of the sections' template.
+        title: Of the page.
+        lead: What the page is about, in a line.
+        tiles: The headline figures: name, figure, small print, one line per part between dots.
+        charts: SVG.
+        **values: For the template.
     """
-    rows = [
-        ("made", provenance.created_at),
-        ("command", Markup(f"<code>{escape(provenance.command)}</code>")),
-        ("data", data),
-        ("program", f"Vultus {provenance.version}" + (f", commit {provenance.commit}" if provenance.commit else "")),
-        ("pack", provenance.pack),
-        *networks,
-        ("machine", f"{provenance.cpu}, {provenance.cores} cores, {provenance.system}"),
-    ]
-    return render_section("How this was measured", f"{terms} Intervals are two-sided, 95 %.") + render_table(
-        ("", ""), rows
+    return TEMPLATES.get_template(template).render(
+        title=title,
+        lead=lead,
+        tiles=tiles,
+        charts=charts,
+        **values,
     )

@@ -237,3 +237,27 @@ def test_a_pack_without_thresholds_is_measured_and_its_groups_are_reported_later
 
     assert measured.exit_code == 0, measured.output
     assert (refused.exit_code, "--keep first" in " ".join(refused.output.split())) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["pairs", "gallery"])
+def test_hostile_names_are_text_on_the_page(command: str, folder: Path, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror='alert(1)'>{{ 7 * 7 }}"
+    escaped = "&lt;img src=x onerror=&#39;alert(1)&#39;&gt;{{ 7 * 7 }}"
+    root = folder.rename(tmp_path / f"{hostile} data")
+    (root / "pairs.txt").unlink()
+    for name in ("person_0", "person_1"):
+        (root / name).rename(root / f"{name} {hostile}")
+    groups = table(tmp_path, f"person,{hostile}", *(f"person_{at},<s>{at % 2}" for at in range(2, 7)))
+
+    options = ("--groups", groups) if command == "pairs" else ()
+    result = call(command, root, "--out", tmp_path / "report", *options)
+
+    assert result.exit_code == 0, result.output
+    text = page(tmp_path / "report")
+    assert "<img" not in text
+    assert "<s>" not in text
+    assert f"{escaped} data</h1>" in text
+    assert f"<th>person_0 {escaped}/person_0_0003.jpg</th>" in text
+    if command == "pairs":
+        assert f"<h2>By {escaped}</h2>" in text
+        assert "<th>&lt;s&gt;0</th>" in text

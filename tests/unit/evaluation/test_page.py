@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+from hatchling.builders.wheel import WheelBuilder
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
 from vultus.evaluation.page import (
-    Markup,
+    TEMPLATES,
     format_cosine,
     format_interval,
     format_percent,
     format_scientific,
     format_share,
     format_small_rate,
-    render_document,
-    render_failures,
-    render_table,
+    render_page,
 )
 from vultus.evaluation.runner import PhotoFailure
 from vultus.statistics.intervals import Mean, Rate
 
+PARTS: Any = TEMPLATES.get_template("parts.html").module
 RATE = Rate(0.5, 0.25, 0.75, 2, 4, "made up")
 
 
@@ -57,7 +62,7 @@ def test_small_rates_name_their_counts() -> None:
 
 
 def test_cells_are_escaped_unless_they_are_markup() -> None:
-    made = render_table(("<a>",), [("<b>", Markup("<i>c</i>"))])
+    made = PARTS.table(("<a>",), [("<b>", Markup("<i>c</i>"))])
 
     assert "&lt;a&gt;" in made
     assert "&lt;b&gt;" in made
@@ -65,12 +70,31 @@ def test_cells_are_escaped_unless_they_are_markup() -> None:
 
 
 def test_names_of_photos_are_escaped() -> None:
-    assert "&lt;script&gt;" in render_failures([PhotoFailure("<script>/1.jpg", "no_face")])
-    assert "Every photo" in render_failures([])
+    assert "&lt;script&gt;" in PARTS.failures([PhotoFailure("<script>/1.jpg", "no_face")])
+    assert "Every photo" in PARTS.failures([])
 
 
 def test_a_page_is_self_contained() -> None:
-    made = render_document("a & b", "lead", ["<p>body</p>"])
+    made = render_page("page.html", "a & b", "lead", [("<tile>", "1 %", "<small> · print")], ["<svg></svg>"])
 
     assert "<title>a &amp; b</title>" in made
+    assert "<h1>a &amp; b</h1>" in made
+    assert "<span>&lt;tile&gt;</span><b>1 %</b><small>&lt;small&gt;<br>print</small>" in made
+    assert "<svg></svg>" in made
+    assert "--page: #f6f7f9" in made
     assert not any(word in made for word in ("http:", "https:", "<script", "<link", "src=", "@import", "url("))
+
+
+def test_a_value_that_a_template_lacks_is_refused() -> None:
+    with pytest.raises(UndefinedError, match="report"):
+        render_page("pairs.html", "title", "lead", [], [])
+
+
+def test_the_wheel_contains_the_templates() -> None:
+    root = Path(__file__).parents[3]
+
+    packed = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
+
+    templates = TEMPLATES.list_templates()
+    assert "pairs.html" in templates
+    assert {f"vultus/evaluation/templates/{name}" for name in templates} <= packed

@@ -73,5 +73,5 @@ def test_the_headline_figures_are_the_resolved_ones(report: PairsReport) -> None
 def test_a_pack_without_thresholds_has_none_to_evaluate(report: PairsReport) -> None:
     without = replace(report, all=replace(report.all, calibration=()))
 
-    assert "The pack&#x27;s thresholds" in render_pairs_page(report)
-    assert "The pack&#x27;s thresholds" not in render_pairs_page(without)
+    assert "The pack's thresholds" in render_pairs_page(report)
+    assert "The pack's thresholds" not in render_pairs_page(without)
