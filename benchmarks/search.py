@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -141,7 +142,7 @@ async def _measure_gallery(
         "follow_s": round(loaded_s, 2),
         "rss_growth": psutil.Process().memory_info().rss - memory,
     }
-    searcher = Searcher(indexes, IndexSettings())
+    searcher = Searcher(gallery.database, indexes, IndexSettings())
     persons, probes = gallery.draw_probes(4_000)
     others, persons, probes = probes[1::2], persons[::2], probes[::2]
     lines = []
@@ -205,8 +206,7 @@ def _make_vultus_search(
     gallery: SyntheticGallery, searcher: Searcher, kind: GallerySpec
 ) -> Callable[[FloatArray], Awaitable[Any]]:
     async def search(probes: FloatArray) -> Any:
-        async with gallery.database.hot_queries() as work:
-            return await searcher.search(work, _build_query(gallery, kind, probes))
+        return await searcher.search(_build_query(gallery, kind, probes))
 
     return search
 
@@ -285,12 +285,15 @@ async def _measure_hnsw(
 
 
 class _NumpyRescorer:
-    """Replaces a transaction: compares proposed faces in memory, as PostgreSQL does."""
+    """Replaces the database: compares proposed faces in memory, as PostgreSQL does."""
 
     def __init__(self, enrolled: NDArray[np.float16], first: int) -> None:
         self.faces = self
         self._enrolled = enrolled
         self._first = first
+
+    def hot_queries(self) -> Any:
+        return nullcontext(self)
 
     async def rescore_proposals(
         self,
@@ -336,15 +339,15 @@ def _count_lost_mates(persons: NDArray[np.int64], probes: FloatArray) -> tuple[i
     assert _shared is not None
     kind, gallery, indexes = _shared
     set_single_thread()
-    searcher = Searcher(indexes, IndexSettings())
-    work: Any = _NumpyRescorer(gallery.enrolled, gallery.first_face_number)
+    rescorer: Any = _NumpyRescorer(gallery.enrolled, gallery.first_face_number)
+    searcher = Searcher(rescorer, indexes, IndexSettings())
     nearest, cosines = gallery.find_closest(probes)
     expected = np.flatnonzero((nearest == persons) & (cosines >= kind.threshold))
 
     async def search() -> int:
         lost = 0
         for at in expected:
-            (result,) = await searcher.search(work, _build_query(gallery, kind, probes[at][None]))
+            (result,) = await searcher.search(_build_query(gallery, kind, probes[at][None]))
             lost += result.candidates[0].person_id.int != persons[at]
         return lost
 

@@ -199,13 +199,12 @@ class _ApiServer(uvicorn.Server):
 async def run_jobs(services: Services) -> AsyncIterator[None]:
     """Run the server's background jobs for the length of the block."""
     settings, run = services.settings, services.jobs.run
-    check_next_recall = partial(services.searcher.check_next_recall, services.database)
     async with (
         run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
         run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
         run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
-        run("recall-monitor", check_next_recall, interval_s=None),
+        run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
     ):
         yield
 

@@ -216,13 +216,13 @@ async def test_a_vector_is_decided_by_the_collection_as_its_search_sees_it(
     lax = (await api.client.post("/v1/search", json=body)).json()
     search = Searcher.search
 
-    async def change_then_search(self: Searcher, work: Any, query: Any) -> Any:
+    async def change_then_search(self: Searcher, query: Any) -> Any:
         monkeypatch.setattr(Searcher, "search", search)
         if change == "patch":
             await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.9999}})
         else:
             assert (await api.client.delete("/v1/collections/default")).is_success
-        return await search(self, work, query)
+        return await search(self, query)
 
     monkeypatch.setattr(Searcher, "search", change_then_search)
     found = await api.client.post("/v1/search", json=body)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -79,10 +80,12 @@ def query(collection: Collection, probes: Any, limit: int = 2) -> SearchQuery:
     )
 
 
+def make_searcher(database: Database) -> Searcher:
+    return Searcher(database, IndexRegistry(database, SETTINGS), SETTINGS)
+
+
 async def search(database: Database, collection: Collection, probes: Any, limit: int = 2) -> list[list[str | None]]:
-    searcher = Searcher(IndexRegistry(database, SETTINGS), SETTINGS)
-    async with database.transaction(read_only=True) as work:
-        found = await searcher.search(work, query(collection, probes, limit))
+    found = await make_searcher(database).search(query(collection, probes, limit))
     return [[candidate.external_id for candidate in one.candidates] for one in found]
 
 
@@ -168,10 +171,10 @@ async def test_other_modes_and_other_networks_do_not_use_it(database: Database, 
     assert get_search_method(hnsw_collection, "another") == {"exact": False, "graph": None}
     exact = replace(hnsw_collection, search=SearchMode.EXACT, graph=None)
     assert get_search_method(exact, "contract") == {"exact": True, "graph": None}
-    searcher = Searcher(IndexRegistry(database, SETTINGS), SETTINGS)
-    async with database.transaction(read_only=True) as work:
-        assert await searcher.search_index_or_none(work, query(exact, VECTORS[:1, 0])) is None
-        assert await searcher.search_index_or_none(work, query(hnsw_collection, VECTORS[:1, 0])) is not None
+    searcher = make_searcher(database)
+    queries = partial(database.transaction, read_only=True)
+    assert await searcher.search_index_or_none(queries, query(exact, VECTORS[:1, 0])) is None
+    assert await searcher.search_index_or_none(queries, query(hnsw_collection, VECTORS[:1, 0])) is not None
 
 
 async def test_only_collections_that_may_have_a_candidate_index_get_one(
@@ -191,19 +194,18 @@ async def test_a_graph_that_loses_more_than_measured_is_degraded(
     database: Database, hnsw_collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An index without its rows, as after a defect: the recall check detects it, and SQL searches from then on."""
-    searcher = Searcher(IndexRegistry(database, SETTINGS), SETTINGS)
+    searcher = make_searcher(database)
     search_query = query(hnsw_collection, VECTORS[:20, 0])
-    await searcher.check_recall(search_query, database)
+    await searcher.check_recall(search_query)
     statistics = searcher._indexes.recall_monitor.statistics[search_query.key]
     assert (statistics.probes, statistics.disagreed, statistics.degraded) == (20, 0, False)
 
     unindexed_query = replace(search_query, graph=replace(GRAPH, contract_id="nobody"))
     for degraded in (True, True):
-        await searcher.check_recall(unindexed_query, database)
+        await searcher.check_recall(unindexed_query)
         assert searcher._indexes.recall_monitor.statistics[unindexed_query.key].degraded is degraded
     assert "an HNSW graph lost 20" in caplog.text
-    async with database.transaction(read_only=True) as work:
-        assert await searcher.search_index_or_none(work, unindexed_query) is None
+    assert await searcher.search_index_or_none(partial(database.transaction, read_only=True), unindexed_query) is None
 
 
 async def test_random_variation_of_a_measured_loss_does_not_degrade(database: Database) -> None:

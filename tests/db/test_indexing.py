@@ -48,15 +48,13 @@ class Large:
         )
 
     async def search(self, probes: FloatArray, limit: int = 3, fusion: Fusion = Fusion.BEST) -> Any:
-        async with self.database.transaction(read_only=True) as work:
-            return await self.searcher.search(work, self.query(probes, limit, fusion))
+        return await self.searcher.search(self.query(probes, limit, fusion))
 
     async def search_both(self, probes: FloatArray, limit: int = 3, fusion: Fusion = Fusion.BEST) -> tuple[Any, Any]:
-        query = self.query(probes, limit, fusion)
-        async with self.database.transaction(read_only=True) as work:
-            found = await self.searcher.search_index_or_none(work, query)
-            assert found is not None, "there is no index"
-            return found, await self.searcher.search_exact(work, query)
+        query, queries = self.query(probes, limit, fusion), self.database.hot_queries
+        found = await self.searcher.search_index_or_none(queries, query)
+        assert found is not None, "there is no index"
+        return found, await self.searcher.search_exact(queries, query)
 
     async def update_indexes(self) -> None:
         async with self.database.transaction() as work:
@@ -86,7 +84,7 @@ async def large(database: Database, collection: Collection) -> Large:
             )
     persons = [UUID(bytes=one.tobytes()) for one in ids]
     indexes = IndexRegistry(database, SETTINGS)
-    made = Large(database, collection, vectors, persons, indexes, Searcher(indexes, SETTINGS))
+    made = Large(database, collection, vectors, persons, indexes, Searcher(database, indexes, SETTINGS))
     await made.update_indexes()
     return made
 
@@ -122,9 +120,8 @@ async def test_results_equal_those_of_an_exact_search(large: Large) -> None:
 async def test_a_collection_set_to_exact_does_not_use_its_index(large: Large) -> None:
     """From the next request on, before the index is removed."""
     query = replace(large.query(large.vectors[:2, 0]), exact=True)
-    async with large.database.transaction(read_only=True) as work:
-        assert await large.searcher.search_index_or_none(work, query) is None
-        assert len(await large.searcher.search(work, query)) == 2
+    assert await large.searcher.search_index_or_none(large.database.hot_queries, query) is None
+    assert len(await large.searcher.search(query)) == 2
 
 
 async def test_a_mean_is_searched_too(large: Large) -> None:
@@ -191,23 +188,57 @@ async def test_the_next_start_loads_codes_instead_of_computing_them(
     )
 
 
-async def test_a_face_committed_late_is_not_skipped(large: Large, enrol: Callable[..., Awaitable[Any]]) -> None:
-    """A number drawn before another and committed after it: the index waits for it before advancing."""
+async def test_a_face_committed_late_is_neither_waited_for_nor_skipped(
+    large: Large, enrol: Callable[..., Awaitable[Any]]
+) -> None:
+    """Its number is drawn and not committed: the index does not advance past it, whatever others commit meanwhile."""
     (late, other) = people(2, seed=11)[:, 0]
+    index = large.indexes.find_index(large.collection.id, large.collection.space_id)
+    assert index is not None
+    before = index.last_number
+    async with large.database.transaction() as work:
+        elsewhere = await work.collections.add_collection("elsewhere", "contract", large.collection.policy)
     async with large.database.transaction() as work:
         await enrol(work, large.collection, "late", late)
-        following = asyncio.create_task(large.update_indexes())
-        await asyncio.sleep(0.3)
-        assert not following.done()
-    await following
+        async with large.database.transaction() as meanwhile:  # draws a greater number and commits it first
+            await enrol(meanwhile, elsewhere, "elsewhere", other)
+        async with asyncio.timeout(5):
+            await large.update_indexes()
+        assert index.last_number == before
+    (found,) = await large.search(late[None])
+    assert found.candidates[0].external_id == "late", "before the index is updated"
     async with large.database.transaction() as work:
         await enrol(work, large.collection, "other", other)
     await large.update_indexes()
-    index = large.indexes.find_index(large.collection.id, large.collection.space_id)
-    assert index is not None
     assert len(index) == 2 * PERSONS + 2
     found = await large.search(np.stack([late, other]))
     assert [one.candidates[0].external_id for one in found] == ["late", "other"]
+
+
+async def test_an_acknowledged_face_is_found_at_once_while_others_enrol_and_the_index_follows(
+    large: Large, enrol: Callable[..., Awaitable[Any]]
+) -> None:
+    """Whichever of three writers commits last and wherever the index is at that moment."""
+    vectors = people(45, seed=17)[:, 0]
+
+    async def follow() -> None:
+        while True:
+            await large.indexes.update_indexes()
+
+    async def write(which: range) -> None:
+        for at in which:
+            async with large.database.transaction() as work:
+                await work.lock_collection(large.collection.id)
+                await enrol(work, large.collection, f"new {at}", vectors[at])
+            (found,) = await large.search(vectors[at][None])
+            assert found.candidates[0].external_id == f"new {at}"
+
+    following = asyncio.create_task(follow())
+    await asyncio.gather(*(write(range(start, 45, 3)) for start in range(3)))
+    following.cancel()
+    await asyncio.wait([following])
+    await large.update_indexes()
+    assert large.indexes.get_sizes() == {(large.collection.id, large.collection.space_id): 2 * PERSONS + 45}
 
 
 async def test_few_persons_with_many_faces_are_all_listed(
@@ -218,10 +249,9 @@ async def test_few_persons_with_many_faces_are_all_listed(
     async with large.database.transaction() as work:
         await enrol(work, large.collection, "often", *probe_of(np.repeat(vector[None], 60, axis=0), noise=0.005))
     await large.update_indexes()
-    async with large.database.transaction(read_only=True) as work:
-        (exact,) = await large.searcher.search_exact(work, large.query(vector[None]))
-        monkeypatch.setattr(large.searcher, "search_exact", None)
-        (found,) = await large.search(vector[None])
+    (exact,) = await large.searcher.search_exact(large.database.hot_queries, large.query(vector[None]))
+    monkeypatch.setattr(large.searcher, "search_exact", None)
+    (found,) = await large.search(vector[None])
     assert [candidate.person_id for candidate in found.candidates] == [c.person_id for c in exact.candidates]
     assert len(found.candidates) == 3
 
@@ -231,11 +261,11 @@ async def test_an_index_that_loses_persons_is_degraded(large: Large, caplog: pyt
     index = large.indexes.find_index(large.collection.id, large.collection.space_id)
     assert index is not None
     probes = large.vectors[:10, 0]
-    await large.searcher.check_recall(large.query(probes), large.database)
+    await large.searcher.check_recall(large.query(probes))
     statistics = large.indexes.recall_monitor.statistics[large.collection.id, large.collection.space_id, None]
     assert (statistics.probes, statistics.disagreed, statistics.recall, statistics.degraded) == (10, 0, 1.0, False)
     index.retain_faces(np.array([index.last_number]))
-    await large.searcher.check_recall(large.query(probes), large.database)
+    await large.searcher.check_recall(large.query(probes))
     assert (statistics.probes, statistics.disagreed, statistics.degraded) == (20, 10, True)
     assert 0.4 < statistics.recall < 0.6
     assert "is searched exactly from now on" in caplog.text
@@ -267,8 +297,25 @@ async def test_a_space_without_backfilled_faces_needs_no_index_and_blocks_no_oth
 async def test_a_search_that_would_compare_most_of_the_gallery_is_left_to_sql(large: Large) -> None:
     """For nearly everybody, the index returns nothing, and SQL returns everybody."""
     probes = large.vectors[:1, 0]
-    async with large.database.transaction(read_only=True) as work:
-        assert await large.searcher.search_index_or_none(work, large.query(probes, limit=10)) is not None
-        assert await large.searcher.search_index_or_none(work, large.query(probes, limit=600)) is None
+    queries = large.database.hot_queries
+    assert await large.searcher.search_index_or_none(queries, large.query(probes, limit=10)) is not None
+    assert await large.searcher.search_index_or_none(queries, large.query(probes, limit=600)) is None
     (found,) = await large.search(probes, limit=600)
     assert len(found.candidates) == 600
+
+
+async def test_no_connection_is_held_while_an_index_is_scanned(large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the first scan nor for the second, whatever the collection's fusion."""
+    held = []
+    pool: Any = large.database._engine.pool
+    for name in ("nearest", "above_similarity"):
+        scan = getattr(ProbeSearch, name)
+
+        def watched(self: ProbeSearch, *values: Any, scan: Any = scan) -> Any:
+            held.append(pool.checkedout())
+            return scan(self, *values)
+
+        monkeypatch.setattr(ProbeSearch, name, watched)
+    await large.search(probe_of(large.vectors[:3, 0]))
+
+    assert held == [0] * 6

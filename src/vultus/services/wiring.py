@@ -71,7 +71,7 @@ def build_services(
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
     indexes = IndexRegistry(database, settings.index)
-    searcher = Searcher(indexes, settings.index)
+    searcher = Searcher(database, indexes, settings.index)
     shadow_comparer = ShadowComparer(database, pool, pipelines, searcher)
     return Services(
         settings=settings,

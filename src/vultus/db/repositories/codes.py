@@ -127,9 +127,10 @@ class CodeRepository:
     async def get_last_template_number(self, collection_id: UUID) -> int:
         """Return the greatest template number of a collection, in any embedding space; 0 if it has none.
 
-        Templates added later get greater numbers. An index that has loaded one embedding space in the same transaction
-        is complete up to this number: during a migration the templates of the other space may be the newest, and a
-        search should not compare all of them.
+        It needs no lock: a template that is not visible yet has, or will get, a greater number than every visible one.
+        Its writer draws it under the collection's lock, which the writers before held until theirs were visible. So an
+        index that loads an embedding space after this is complete up to it: during a migration the templates of the
+        other space may be the newest, and a search should not compare all of them.
         """
         query = text(f"SELECT coalesce(max(number), 0) FROM {get_partition_name(collection_id)}")  # noqa: S608  made of the id
         return int((await self._session.execute(query)).scalar_one())

@@ -70,7 +70,7 @@ class LookalikeFinder:
         with timing.measure_stage("search"):
             async with self._database.transaction(read_only=True) as work:
                 last_number = await work.codes.get_last_template_number(collection.id)
-                found = await self._searcher.search(work, self._build_query(collection, probes))
+            found = await self._searcher.search(self._build_query(collection, probes))
         return LookalikeSearch(collection, probes, found, last_number)
 
     async def complete_search(

@@ -85,10 +85,7 @@ class ShadowComparer:
             shadow_collection = replace(
                 collection, policy=convert_policy(collection, pipeline.space.id, self._pipelines)
             )
-            async with self._database.transaction(read_only=True) as work:
-                found = await self._searcher.search(
-                    work, build_query(shadow_collection, pipeline, probes, MAX_CANDIDATES)
-                )
+            found = await self._searcher.search(build_query(shadow_collection, pipeline, probes, MAX_CANDIDATES))
             named = decide_faces(shadow_collection, pipeline, analysis, found, MAX_CANDIDATES)
         by_face = {id(one.described): one for one in named}
         for active_face in recognition.faces:

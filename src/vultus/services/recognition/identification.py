@@ -11,6 +11,8 @@ from vultus.domain import LivenessMode, Permission
 from vultus.domain.decision import decide_verdict
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, SetupError
 from vultus.services.collections import (
+    MAX_ATTEMPTS,
+    CollectionChangedError,
     check_same_space,
     ensure_same_search_space,
     get_calibration,
@@ -160,26 +162,28 @@ class Recognizer:
     ) -> tuple[Collection, tuple[SearchResult, ...], Migration | None]:
         """Return the current collection, one result per probe in probe order, and the active migration if any.
 
-        Since it was cached, the collection may have been changed, or deleted and its name given to another one.
+        Since it was cached, the collection may have been changed, or deleted and its name given to another one: the
+        results show when it was last changed, which saves a query before them, and a transaction around both.
 
         Raises:
-            CollectionChangedError: The photo must be analyzed again.
+            CollectionChangedError: The photo must be analyzed again, or the collection keeps changing.
         """
-        query = build_query(collection, pipeline, probes, depth)
-        if collection.second_space_id is None and query.graph is None:
-            # The result shows whether the collection has changed: three round trips fewer than a transaction.
+        for _ in range(MAX_ATTEMPTS):
             with suppress(NotFoundError):
-                async with self._database.hot_queries() as work:
-                    with timing.measure_stage("search"):
-                        found = await self._searcher.search(work, query)
+                with timing.measure_stage("search"):
+                    found = await self._searcher.search(build_query(collection, pipeline, probes, depth))
                 if found[0].changed_at == collection.updated_at:
-                    return collection, found, None
-        async with self._database.transaction(read_only=True) as work:
-            current = await self._load_collection(work, principal, reference)
+                    return collection, found, await self._find_migration(collection)
+            current = await self._get_collection(principal, reference)
             ensure_same_search_space(collection, current, mode)
-            with timing.measure_stage("search"):
-                found = await self._searcher.search(work, build_query(current, pipeline, probes, depth))
-            return current, found, await work.migrations.find_migration(current.id) if current.second_space_id else None
+            collection = current
+        raise CollectionChangedError(collection)
+
+    async def _find_migration(self, collection: Collection) -> Migration | None:
+        if collection.second_space_id is None:
+            return None
+        async with self._database.transaction(read_only=True) as work:
+            return await work.migrations.find_migration(collection.id)
 
     async def search(
         self, principal: Principal, vector: FloatArray, *, space_id: str, reference: str, limit: int

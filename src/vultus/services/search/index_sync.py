@@ -95,7 +95,8 @@ class IndexRegistry:
             if quantizer is None:
                 return
             entry = _IndexEntry(CandidateIndex(quantizer, int(CAPACITY_FACTOR * size.rows)), size.deleted)
-        last = await self._get_last_number(key)
+        async with self._database.transaction(read_only=True) as work:
+            last = await work.codes.get_last_template_number(key[0])
         if last > entry.index.last_number:
             await self._encode_faces(key, entry.index, last)
             await self._load_faces(key, entry.index, last)
@@ -109,15 +110,6 @@ class IndexRegistry:
         if key not in self._entries:
             log.info("candidate index ready", extra={"collection": str(key[0]), "faces": len(entry.index)})
         self._entries[key] = entry
-
-    async def _get_last_number(self, key: IndexKey) -> int:
-        """Return the greatest sequence number below which no further face can be committed.
-
-        A writer holds the collection's lock from before it draws numbers until its faces are committed.
-        """
-        async with self._database.transaction() as work:
-            await work.lock_collection(key[0])
-            return await work.codes.get_last_template_number(key[0])
 
     async def _get_quantizer(self, key: IndexKey) -> Quantizer | None:
         """Return a collection's quantizer, created on first use; None while it has too few faces.

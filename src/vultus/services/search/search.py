@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from vultus.db.database import UnitOfWork
+from vultus.db.database import HotQueries, UnitOfWork
 from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Fusion
 from vultus.errors import VultusError
@@ -22,10 +24,10 @@ from vultus.index.codes import set_single_thread
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
-    from vultus.db.database import Database, HotQueries
+    from vultus.db.database import Database
     from vultus.domain import Candidate, NumberArray, SearchResult
     from vultus.index.candidates import CandidateIndex, ProbeSearch
     from vultus.services.search.index_sync import IndexRegistry
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+QueryOpener = Callable[[], AbstractAsyncContextManager[HotQueries]]
 
 WIDENING_FACTOR = 4
 """Factor by which the number of index candidates grows while they belong to too few persons."""
@@ -53,14 +56,16 @@ MAX_UNMATCHED_CANDIDATES = 1_000
 
 
 class Searcher:
-    """Finds the nearest persons.
+    """Finds the nearest persons. A connection is taken per statement: none is held while an index is scanned.
 
     Args:
+        database: Compares faces exactly.
         indexes: The candidate indexes; a collection without one is searched in SQL.
         settings: Initial number of index candidates, and the risk of missing a deciding face.
     """
 
-    def __init__(self, indexes: IndexRegistry, settings: IndexSettings) -> None:
+    def __init__(self, database: Database, indexes: IndexRegistry, settings: IndexSettings) -> None:
+        self._database = database
         self._indexes = indexes
         self._settings = settings
         # One thread: a scan is bound by memory bandwidth, and the networks use the other cores.
@@ -70,61 +75,76 @@ class Searcher:
         """End the thread that scans indexes, after the scan it is at."""
         self._thread.shutdown()
 
-    async def search(self, work: HotQueries, query: SearchQuery) -> tuple[SearchResult, ...]:
+    async def search(self, query: SearchQuery) -> tuple[SearchResult, ...]:
         """Return one result per probe, in probe order.
 
         With an index, the persons that affect the decision are exact up to its risk, further ones approximate. With
         mean fusion, only the persons with the nearest faces are compared. Through a graph the cosines are exact, but
         persons may be missing.
+
+        Raises:
+            NotFoundError: The collection has been deleted; a search in SQL returns nobody and no time of change then.
         """
-        found = await self.search_index_or_none(work, query)
+        queries: QueryOpener = self._database.hot_queries
+        if query.graph is not None:  # whose parameters a transaction holds
+            queries = partial(self._database.transaction, read_only=True)
+        found = await self.search_index_or_none(queries, query)
         metrics.get_labelled(metrics.SEARCHES, "sql" if found is None else "graph" if query.graph else "index").inc(
             len(query.probes)
         )
         if found is None:
-            return await self.search_exact(work, query)
+            return await self.search_exact(queries, query)
         self._indexes.recall_monitor.offer_query(query)
         return found
 
-    async def check_next_recall(self, database: Database) -> None:
+    async def check_next_recall(self) -> None:
         """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out."""
         query = await self._indexes.recall_monitor.get_next_query()
         try:
-            await self.check_recall(query, database)
+            await self.check_recall(query)
         except VultusError as error:
             log.debug("a search was not repeated: %s", error.code)
 
-    async def check_recall(self, query: SearchQuery, database: Database) -> None:
-        """Search exactly and approximately in one snapshot, and update the recall statistics."""
-        async with database.transaction(read_only=True) as work:
-            exact = await self.search_exact(work, query)
-            approximate = await self.search_index_or_none(work, query)
+    async def check_recall(self, query: SearchQuery) -> None:
+        """Search exactly and approximately in one snapshot, and update the recall statistics.
+
+        The snapshot is what holds a connection during the scans here: of one search at a time, in the background.
+        """
+        async with self._database.transaction(read_only=True) as work:
+
+            def use_snapshot() -> AbstractAsyncContextManager[HotQueries]:
+                return nullcontext(work)
+
+            exact = await self.search_exact(use_snapshot, query)
+            approximate = await self.search_index_or_none(use_snapshot, query)
         if approximate is not None:
             self._indexes.recall_monitor.update_statistics(query, approximate, exact)
 
-    async def search_exact(self, work: HotQueries, query: SearchQuery) -> tuple[SearchResult, ...]:
+    async def search_exact(self, queries: QueryOpener, query: SearchQuery) -> tuple[SearchResult, ...]:
         """Return the results of comparing every face, in SQL."""
-        return await work.faces.search_exact(
-            query.collection_id, query.space_id, query.probes, query.limit, query.fusion
-        )
+        async with queries() as work:
+            return await work.faces.search_exact(
+                query.collection_id, query.space_id, query.probes, query.limit, query.fusion
+            )
 
-    async def search_index_or_none(self, work: HotQueries, query: SearchQuery) -> tuple[SearchResult, ...] | None:
+    async def search_index_or_none(self, queries: QueryOpener, query: SearchQuery) -> tuple[SearchResult, ...] | None:
         """Return the results of a search through the graph or the index; None if SQL should search instead."""
         if query.graph is not None:
             if self._indexes.recall_monitor.is_degraded(query.key):
                 return None
-            if not isinstance(work, UnitOfWork):
-                raise TypeError("a graph is searched in a transaction, which holds its parameters")
-            return await work.faces.search_graph(
-                query.collection_id, query.graph, query.probes, query.limit, query.fusion
-            )
+            async with queries() as work:
+                if not isinstance(work, UnitOfWork):
+                    raise TypeError("a graph is searched in a transaction, which holds its parameters")
+                return await work.faces.search_graph(
+                    query.collection_id, query.graph, query.probes, query.limit, query.fusion
+                )
         if query.exact:
             return None
         index = self._indexes.find_index(query.collection_id, query.space_id)
-        return None if index is None else await self._search_index(work, query, index)
+        return None if index is None else await self._search_index(queries, query, index)
 
     async def _search_index(
-        self, work: HotQueries, query: SearchQuery, index: CandidateIndex
+        self, queries: QueryOpener, query: SearchQuery, index: CandidateIndex
     ) -> tuple[SearchResult, ...] | None:
         """Rescore index candidates and faces not yet indexed; None if they are so many that SQL is faster."""
         # In this order: SQL compares the faces after this number, and all others are in the index by now.
@@ -135,7 +155,7 @@ class Searcher:
             count = max(count, 2 * (query.limit + MEAN_SHORTLIST_SIZE))
         while True:
             proposed = await self._run_in_thread(partial(_find_nearest, probe_searches, count))
-            found = await self._rescore_candidates(work, query, range(len(probe_searches)), proposed, after)
+            found = await self._rescore_candidates(queries, query, range(len(probe_searches)), proposed, after)
             if count >= size or all(len(one.candidates) >= query.limit for one in found):
                 break
             count *= WIDENING_FACTOR
@@ -146,20 +166,25 @@ class Searcher:
         if any(len(numbers) > max(MIN_COMPARED_LIMIT, MAX_COMPARED_SHARE * size) for numbers in remaining.values()):
             return None
         if remaining:
-            more = await self._rescore_candidates(work, query, list(remaining), list(remaining.values()), after)
+            more = await self._rescore_candidates(queries, query, list(remaining), list(remaining.values()), after)
             for position, result in zip(remaining, more, strict=True):
                 found[position] = _merge_results(found[position], result, query.limit)
         return tuple(replace(one, gallery_size=size + one.gallery_size) for one in found)
 
     async def _rescore_candidates(
-        self, work: HotQueries, query: SearchQuery, which: Sequence[int], proposed: Sequence[NumberArray], after: int
+        self,
+        queries: QueryOpener,
+        query: SearchQuery,
+        which: Sequence[int],
+        proposed: Sequence[NumberArray],
+        after: int,
     ) -> list[SearchResult]:
         """Return the results of the probes `which` among index candidates and faces not yet indexed.
 
         Their `gallery_size` counts only the latter.
         """
-        return list(
-            await work.faces.rescore_proposals(
+        async with queries() as work:
+            found = await work.faces.rescore_proposals(
                 query.collection_id,
                 query.space_id,
                 query.probes[list(which)],
@@ -168,7 +193,7 @@ class Searcher:
                 query.limit,
                 query.fusion,
             )
-        )
+        return list(found)
 
     async def _run_in_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
