@@ -31,6 +31,7 @@ DO $$ DECLARE partition text; BEGIN
         EXECUTE 'DROP TABLE ' || partition;
     END LOOP;
     DELETE FROM collections; DELETE FROM api_keys; DELETE FROM idempotency; DELETE FROM audit;
+    DELETE FROM outbox; DELETE FROM tombstones;
 END $$
 """
 _numbers = count(1)

@@ -158,6 +158,9 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
     sweep_interval_s: float = Field(60.0, gt=0, description="Pause between sweeps that erase what has expired.")
     carry_interval_s: float = Field(5.0, gt=0, description="Pause between checks for faces to backfill.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long an Idempotency-Key is remembered.")
+    outbox_hours: float = Field(
+        168.0, gt=0, description="How long events and numbers of erased templates are kept for those that follow them."
+    )
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from tests.galleries import people
 
 from vultus.db.database import Database
+from vultus.db.repositories.codes import CodeRepository
 from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Collection, FloatArray, Fusion
 from vultus.index.candidates import ProbeSearch
@@ -167,6 +168,85 @@ async def test_new_faces_are_found_and_deleted_ones_are_not_before_the_index_is_
     assert new.candidates[0].person_id == added.person.id
     assert large.persons[3] not in {candidate.person_id for candidate in erased.candidates}
     assert "soon gone" not in {candidate.external_id for candidate in shared.candidates}
+
+
+@pytest.fixture
+def numbers_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Return a list that gets the query and number of rows whenever an index reads numbers of erased or all faces."""
+    calls: list[tuple[str, int]] = []
+    list_erased, list_all = CodeRepository.list_erased_numbers, CodeRepository.list_template_numbers
+
+    async def count_erased(self: CodeRepository, *arguments: Any) -> Any:
+        found = await list_erased(self, *arguments)
+        calls.append(("erased", len(found[1])))
+        return found
+
+    async def count_all(self: CodeRepository, *arguments: Any) -> Any:
+        found = await list_all(self, *arguments)
+        calls.append(("all", len(found)))
+        return found
+
+    monkeypatch.setattr(CodeRepository, "list_erased_numbers", count_erased)
+    monkeypatch.setattr(CodeRepository, "list_template_numbers", count_all)
+    return calls
+
+
+async def erase_persons(large: Large, *persons: UUID) -> None:
+    for person in persons:
+        async with large.database.transaction() as work:
+            await work.persons.delete_person(large.collection.id, person)
+
+
+async def test_an_erasure_reads_as_many_numbers_as_were_erased(
+    large: Large, numbers_read: list[tuple[str, int]]
+) -> None:
+    """Two persons with two faces each: four numbers, once; their codes are overwritten."""
+    (first, *_), key = large.persons, (large.collection.id, large.collection.space_id)
+    index = large.indexes.find_index(*key)
+    assert index is not None
+    await large.update_indexes()
+    assert numbers_read == []
+    await erase_persons(large, first, large.persons[7])
+    await large.update_indexes()
+    await large.update_indexes()
+    assert numbers_read == [("erased", 4)]
+    assert large.indexes.get_sizes()[key] == 2 * PERSONS - 4
+    stored = index._codes.segments[0][: index._codes.count]
+    codes = index.quantizer.encode_vectors(large.vectors[[0, 7]].reshape(4, -1))[:, : stored.shape[1]]
+    assert not (stored[:, None] == codes).all(axis=2).any()
+
+
+async def test_two_servers_follow_erasures_independently(large: Large, numbers_read: list[tuple[str, int]]) -> None:
+    """Each remembers how far it has come, and one that starts later does not read what was erased before."""
+    key = (large.collection.id, large.collection.space_id)
+    await erase_persons(large, large.persons[0])
+    other = IndexRegistry(large.database, SETTINGS)
+    await other.update_indexes()
+    assert numbers_read == []
+    await erase_persons(large, large.persons[1], large.persons[2])
+    await other.update_indexes()
+    assert numbers_read == [("erased", 4)]
+    assert large.indexes.get_sizes()[key] == 2 * PERSONS
+    await large.indexes.update_indexes()
+    assert numbers_read == [("erased", 4), ("erased", 6)]
+    assert other.get_sizes()[key] == large.indexes.get_sizes()[key] == 2 * PERSONS - 6
+
+
+async def test_an_index_that_missed_deleted_tombstones_reads_all_numbers_once(
+    large: Large, numbers_read: list[tuple[str, int]]
+) -> None:
+    """A server that was cut off from the database for longer than tombstones are kept."""
+    key = (large.collection.id, large.collection.space_id)
+    await erase_persons(large, *large.persons[:3])
+    async with large.database.transaction() as work:
+        await work.codes.delete_old_tombstones(datetime.now(UTC) + timedelta(minutes=1))
+    await large.update_indexes()
+    assert numbers_read == [("erased", 2), ("all", 2 * PERSONS - 6)]
+    assert large.indexes.get_sizes()[key] == 2 * PERSONS - 6
+    await erase_persons(large, large.persons[3])
+    await large.update_indexes()
+    assert numbers_read[2:] == [("erased", 2)]
+    assert large.indexes.get_sizes()[key] == 2 * PERSONS - 8
 
 
 async def test_the_next_start_loads_codes_instead_of_computing_them(

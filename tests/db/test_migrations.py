@@ -261,3 +261,20 @@ async def test_codes_of_another_quantizer_are_deleted_and_nothing_else(bare_data
         assert await connection.fetchval("SELECT count(*) FROM codings") == 0
         assert [row["number"] for row in await connection.fetch("SELECT number FROM faces ORDER BY 1")] == [1, 2, 3]
     await connection.close()
+
+
+async def test_templates_enrolled_before_leave_tombstones_when_the_schema_grows(bare_database_url: str) -> None:
+    """In a partition that exists already, whichever table a statement names; and going back keeps the others."""
+    connection = await _with_three_faces(bare_database_url, "0006")
+    (partition,) = await connection.fetchrow("SELECT tableoid::regclass::text FROM faces LIMIT 1")
+
+    await migrate.upgrade_schema(bare_database_url, "0007")
+    await connection.execute("DELETE FROM faces WHERE number = 2")
+    await connection.execute(f"DELETE FROM {partition} WHERE number = 3")
+    rows = await connection.fetch("SELECT number, numbers FROM tombstones ORDER BY number")
+    await migrate.downgrade_schema(bare_database_url, "0006")
+    await connection.execute("DELETE FROM faces WHERE number = 9")
+
+    assert [tuple(row) for row in rows] == [(1, [2]), (2, [3])]
+    assert await connection.fetchval("SELECT array_agg(number) FROM faces") == [1]
+    await connection.close()

@@ -15,6 +15,7 @@ from tests.callers import CALLER
 
 from vultus.db.repositories.collections import get_partition_name
 from vultus.domain import Principal, Role
+from vultus.domain.events import KeyCreated, PersonRegistered
 from vultus.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -291,8 +292,13 @@ async def test_audit_outlives_what_it_describes(
     actor = Principal("key", frozenset(), request_id="request-1")
     async with database.transaction() as work:
         ada = await enrol(work, collection, "ada", towards(0))
-        await work.audit.add_entry(actor, "person.registered", collection_id=collection.id, person_id=ada.person.id)
-        await work.audit.add_entry(CALLER, "key.created", object_id=uuid4(), detail={"role": "admin"})
+        await work.record(
+            actor,
+            PersonRegistered(
+                collection_id=collection.id, person_id=ada.person.id, object_id=ada.consent.id, faces=1, rejected=0
+            ),
+        )
+        await work.record(CALLER, KeyCreated(object_id=uuid4(), role=Role.ADMIN))
         await work.collections.delete_collection(collection.id)
 
     async with database.transaction(read_only=True) as work:

@@ -33,6 +33,7 @@ from vultus.db.repositories.faces import FaceRepository, FaceSearches
 from vultus.db.repositories.graphs import HnswEvaluationRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
+from vultus.db.repositories.outbox import OutboxRepository, add_event
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.transitions import MigrationRepository
 from vultus.db.requirements import check_pgvector, check_server
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from vultus.db.driver_session import StatementSession
     from vultus.db.graphs import HnswMaintenance
     from vultus.domain import Collection, Permission, Principal
+    from vultus.domain.events import Event
     from vultus.settings import DatabaseSettings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -112,6 +114,7 @@ class UnitOfWork(HotQueries):
         self.persons = PersonRepository(session)
         self.consents = ConsentRepository(session)
         self.audit = AuditRepository(session)
+        self.outbox = OutboxRepository(session)
         self.idempotency = IdempotencyRepository(session)
         self.crops = CropRepository(session)
         self.migrations = MigrationRepository(session)
@@ -140,6 +143,10 @@ class UnitOfWork(HotQueries):
     async def lock_collection(self, collection_id: UUID) -> None:
         """Wait for the exclusive lock on a collection and hold it until the transaction ends."""
         await lock_collection(self._session, collection_id)
+
+    async def record(self, principal: Principal, event: Event) -> None:
+        """Record an event in the audit record and the outbox: best last, since who reads the outbox waits from here."""
+        await add_event(self._session, principal, event)
 
 
 class Database:

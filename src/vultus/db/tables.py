@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     MetaData,
     Sequence,
@@ -311,3 +313,32 @@ class AuditRow(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
     __table_args__ = (Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),)
+
+
+class OutboxRow(Base):
+    """A recent event, as in the audit record, numbered for those that follow what happens."""
+
+    __tablename__ = "outbox"
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    action: Mapped[str]
+    collection_id: Mapped[UUID | None]
+    person_id: Mapped[UUID | None]
+    object_id: Mapped[UUID | None]
+    detail: Mapped[dict[str, Any]]
+
+
+class TombstoneRow(Base):
+    """The numbers of templates that one statement erased, written by a trigger of `faces`.
+
+    Its own number is consecutive in commit order within the collection and embedding space.
+    """
+
+    __tablename__ = "tombstones"
+
+    collection_id: Mapped[UUID] = mapped_column(primary_key=True)
+    contract_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    numbers: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,6 +1,6 @@
 """Domain values of every layer: frozen, free of I/O, with units and orders stated."""
 
-from vultus.domain.events import AuditEntry
+from vultus.domain.events import AuditEntry, OutboxEntry
 from vultus.domain.faces import (
     Analysis,
     Box,
@@ -93,6 +93,7 @@ __all__ = [
     "NewCrop",
     "NewFace",
     "NumberArray",
+    "OutboxEntry",
     "Permission",
     "Person",
     "Pixels",

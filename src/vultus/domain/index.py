@@ -99,19 +99,18 @@ class CodeBlock:
 
 @dataclass(frozen=True, slots=True)
 class SpaceStatistics:
-    """Size of a collection in an embedding space, from PostgreSQL's statistics.
+    """Size of a collection in an embedding space, from PostgreSQL's statistics, and how far erasures have come.
 
     Attributes:
         rows: Estimated number of templates in all its embedding spaces together, seconds behind; after a crash of the
             server the count of the last ANALYZE or VACUUM, or the minimum for the file's size.
-        deleted: Counter of deleted rows, seconds behind, reset by a crash: a changed value means that templates may
-            have been erased.
+        last_tombstone: Number of its last tombstone; 0 without any.
     """
 
     collection_id: UUID
     space_id: str
     rows: int
-    deleted: int
+    last_tombstone: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

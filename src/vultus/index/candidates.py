@@ -78,18 +78,21 @@ class CandidateIndex:
             self._codes, self._erased, self._in_order = store, 0, in_order
         self.last_number = max(self.last_number, int(numbers.max(initial=0)) if last_number is None else last_number)
 
+    def erase_faces(self, numbers: FaceNumbers) -> int:
+        """Erase the faces with the given numbers, as far as they are indexed; return how many were erased."""
+        return self._erase_rows(np.isin(self._codes.numbers[: self._codes.count], numbers))
+
     def retain_faces(self, numbers: FaceNumbers) -> int:
         """Erase every face that is not among the given numbers; return how many were erased.
 
         Args:
             numbers: Numbers of all existing faces, at least up to `last_number`.
         """
-        live_numbers = np.sort(numbers)
         stored_numbers = self._codes.numbers[: self._codes.count]
-        places = np.searchsorted(live_numbers, stored_numbers)
-        known = places < len(live_numbers)
-        known[known] = live_numbers[places[known]] == stored_numbers[known]
-        rows = np.flatnonzero(~known & (stored_numbers != ERASED_NUMBER))
+        return self._erase_rows(~np.isin(stored_numbers, numbers) & (stored_numbers != ERASED_NUMBER))
+
+    def _erase_rows(self, erased: NDArray[np.bool]) -> int:
+        rows = np.flatnonzero(erased)
         self._codes.erase_rows(rows)
         self._erased += len(rows)
         return len(rows)

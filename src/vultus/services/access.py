@@ -7,6 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from vultus.domain import ApiKey, Permission, Principal, Role
+from vultus.domain.events import KeyCreated, KeyRevoked
 from vultus.errors import UnauthenticatedError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class AccessService:
         secret = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         async with self._database.transaction() as work:
             key = await work.keys.add_key(name=name, role=role, secret_sha256=compute_digest(secret))
-            await work.audit.add_entry(principal, "key.created", object_id=key.id, detail={"role": role.value})
+            await work.record(principal, KeyCreated(object_id=key.id, role=role))
         return key, secret
 
     async def bootstrap_admin_key(self) -> str | None:
@@ -78,5 +79,5 @@ class AccessService:
         principal.require(Permission.KEYS)
         async with self._database.transaction() as work:
             key = await work.keys.revoke_key(key_id)
-            await work.audit.add_entry(principal, "key.revoked", object_id=key_id)
+            await work.record(principal, KeyRevoked(object_id=key_id))
         return key

@@ -10,6 +10,14 @@ from uuid import UUID
 from vultus.db.repositories.collections import parse_policy
 from vultus.domain import Calibration, Collection, DecisionPolicy, HnswGraph, Permission, Principal
 from vultus.domain.decision import DEFAULT_FMR
+from vultus.domain.events import (
+    CollectionCalibrated,
+    CollectionChanged,
+    CollectionCreated,
+    CollectionDeleted,
+    CollectionUncalibrated,
+    SearchGraphSet,
+)
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
 from vultus.utils.merge_patch import merge_patch
 
@@ -192,7 +200,7 @@ class CollectionService:
                 retention_days=retention_days,
             )
             await self._apply_crop_policy(work, created)
-            await work.audit.add_entry(principal, "collection.created", collection_id=created.id)
+            await work.record(principal, CollectionCreated(collection_id=created.id))
         return created
 
     async def ensure_default_collection(self) -> Collection:
@@ -248,12 +256,8 @@ class CollectionService:
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
-            await work.audit.add_entry(
-                principal,
-                "collection.changed",
-                collection_id=found.id,
-                detail={"fields": sorted(changes), **({"crops_deleted": crops} if crops else {})},
-            )
+            fields = tuple(sorted(changes))
+            await work.record(principal, CollectionChanged(collection_id=found.id, fields=fields, crops_deleted=crops))
         return changed
 
     async def set_calibration(
@@ -277,16 +281,15 @@ class CollectionService:
             if target_fmr is not None or target_fpir is not None:
                 aimed = replace(found.policy, threshold=None, target_fmr=target_fmr, target_fpir=target_fpir)
                 await work.collections.update_collection(found.id, policy=aimed)
-            await work.audit.add_entry(
+            await work.record(
                 principal,
-                "collection.calibrated",
-                collection_id=found.id,
-                detail={
-                    "contract_id": space_id,
-                    "points": [list(point) for point in calibration.points],
-                    "target_fmr": target_fmr,
-                    "target_fpir": target_fpir,
-                },
+                CollectionCalibrated(
+                    collection_id=found.id,
+                    contract_id=space_id,
+                    points=calibration.points,
+                    target_fmr=target_fmr,
+                    target_fpir=target_fpir,
+                ),
             )
             return await work.collections.get_collection(found.id)
 
@@ -299,18 +302,16 @@ class CollectionService:
         async with self._database.transaction() as work:
             await work.open(str(collection_id), principal, Permission.CONFIGURE)
             await work.collections.set_hnsw_graph(collection_id, graph)
-            await work.audit.add_entry(
+            await work.record(
                 principal,
-                "collection.changed",
-                collection_id=collection_id,
-                detail={
-                    "fields": ["search"],
-                    "m": graph.m,
-                    "ef_construction": graph.ef_construction,
-                    "ef_search": graph.ef_search,
-                    "probes": graph.loss.probes,
-                    "lost": graph.loss.lost,
-                },
+                SearchGraphSet(
+                    collection_id=collection_id,
+                    m=graph.m,
+                    ef_construction=graph.ef_construction,
+                    ef_search=graph.ef_search,
+                    probes=graph.loss.probes,
+                    lost=graph.loss.lost,
+                ),
             )
             return await work.collections.get_collection(collection_id)
 
@@ -325,21 +326,14 @@ class CollectionService:
             if found.space_id not in found.calibrations:
                 raise NotFoundError(f"Collection '{found.name}' has no calibration of its own; its pack's holds.")
             await work.collections.set_calibration(found.id, found.space_id, None)
-            await work.audit.add_entry(
-                principal,
-                "collection.uncalibrated",
-                collection_id=found.id,
-                detail={"contract_id": found.space_id},
-            )
+            await work.record(principal, CollectionUncalibrated(collection_id=found.id, contract_id=found.space_id))
 
     async def delete_collection(self, principal: Principal, reference: str) -> None:
         """Delete a collection with its persons and faces."""
         async with self._database.transaction() as work:
             found = await work.open(reference, principal, Permission.CONFIGURE)
             persons, faces = await work.collections.delete_collection(found.id)
-            await work.audit.add_entry(
-                principal, "collection.deleted", collection_id=found.id, detail={"persons": persons, "faces": faces}
-            )
+            await work.record(principal, CollectionDeleted(collection_id=found.id, persons=persons, faces=faces))
 
     async def _apply_crop_policy(self, work: UnitOfWork, collection: Collection) -> int:
         """Ensure that a key exists if the policy keeps crops, else delete them; return the number of crops deleted."""

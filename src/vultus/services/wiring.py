@@ -84,7 +84,9 @@ def build_services(
         collections=CollectionService(database, pipelines, vault),
         space_comparer=SpaceComparer(database, pipelines),
         consents=ConsentService(database),
-        eraser=Eraser(database, idempotency_hours=settings.jobs.idempotency_hours),
+        eraser=Eraser(
+            database, idempotency_hours=settings.jobs.idempotency_hours, outbox_hours=settings.jobs.outbox_hours
+        ),
         photo_analyzer=analyzer,
         indexes=indexes,
         jobs=jobs or JobSupervisor(),

@@ -104,6 +104,17 @@ def test_what_was_erased_is_neither_proposed_nor_kept(gallery: np.ndarray) -> No
     assert 2 in index.start_search(gallery[1]).nearest(10)
 
 
+def test_erased_numbers_leave_the_index_and_others_change_nothing(gallery: np.ndarray) -> None:
+    """Numbers that were never indexed, or are erased already, count as nothing."""
+    index = indexed(gallery[:100])
+    assert index.erase_faces(np.array([3, 7, 7, 5_000])) == 2
+    assert index.erase_faces(np.array([3])) == 0
+    assert len(index) == 98
+    assert 3 not in index.start_search(gallery[2]).nearest(100)
+    assert 4 in index.start_search(gallery[3]).nearest(10)
+    assert not index._codes.segments[0][2].any(), "the code is overwritten"
+
+
 def test_it_grows_and_reports_its_last_number(gallery: np.ndarray) -> None:
     """Capacity grows with the rows; `last_number` is the greatest number, or the one passed."""
     index = indexed(gallery[:40_000])

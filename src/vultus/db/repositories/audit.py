@@ -1,10 +1,10 @@
-"""Stores audit entries."""
+"""Reads the audit record; `UnitOfWork.record` writes it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from vultus.db.tables import AuditRow
 from vultus.domain import AuditEntry
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
-
-    from vultus.domain import Principal
 
 _COLUMNS = (
     AuditRow.id,
@@ -30,33 +28,10 @@ _COLUMNS = (
 
 
 class AuditRepository:
-    """Stores audit entries, append-only."""
+    """Lists audit entries."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-
-    async def add_entry(
-        self,
-        actor: Principal,
-        action: str,
-        *,
-        collection_id: UUID | None = None,
-        person_id: UUID | None = None,
-        object_id: UUID | None = None,
-        detail: dict[str, Any] | None = None,
-    ) -> None:
-        """Add an entry, kept only if the transaction commits."""
-        await self._session.execute(
-            insert(AuditRow).values(
-                actor=actor.id,
-                request_id=actor.request_id,
-                action=action,
-                collection_id=collection_id,
-                person_id=person_id,
-                object_id=object_id,
-                detail=detail or {},
-            )
-        )
 
     async def list_entries(
         self, after: UUID | None, limit: int, person_id: UUID | None = None

@@ -6,16 +6,18 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import Uuid, bindparam, select, text
+from sqlalchemy import Uuid, bindparam, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from vultus.db.copying import convert_to_integers, convert_to_vectors, read_column_blocks, read_columns
 from vultus.db.repositories.collections import get_partition_name
-from vultus.db.tables import CodingRow
+from vultus.db.tables import CodingRow, TombstoneRow
 from vultus.domain import CodeArray, CodeBlock, FloatArray, NumberArray, QuantizerParameters, SpaceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -124,6 +126,45 @@ class CodeRepository:
         columns = await read_columns(self._session, query, space_id)
         return convert_to_integers(columns[0]) if columns else np.empty(0, np.int64)
 
+    async def list_erased_numbers(
+        self, collection_id: UUID, space_id: str, after: int
+    ) -> tuple[NumberArray, NumberArray]:
+        """Return the templates that were erased since a tombstone.
+
+        Args:
+            collection_id: Collection of the templates.
+            space_id: Embedding space of the templates.
+            after: Number of the last tombstone whose templates are known.
+
+        Returns:
+            Of each template, the number of its tombstone, ascending, and its own: both (n,). If the first tombstone is
+            not `after` + 1, the ones between have been deleted.
+        """
+        query = (
+            "SELECT number, erased FROM tombstones, unnest(numbers) AS erased"
+            " WHERE collection_id = $1 AND contract_id = $2 AND number > $3 ORDER BY number"
+        )
+        columns = await read_columns(self._session, query, collection_id, space_id, after)
+        if not columns:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return convert_to_integers(columns[0]), convert_to_integers(columns[1])
+
+    async def delete_old_tombstones(self, older_than: datetime) -> None:
+        """Delete tombstones made before `older_than`, except each embedding space's last, which numbers the next."""
+        later = aliased(TombstoneRow)
+        await self._session.execute(
+            delete(TombstoneRow).where(
+                TombstoneRow.created_at < older_than,
+                select(later)
+                .where(
+                    later.collection_id == TombstoneRow.collection_id,
+                    later.contract_id == TombstoneRow.contract_id,
+                    later.number > TombstoneRow.number,
+                )
+                .exists(),
+            )
+        )
+
     async def get_last_template_number(self, collection_id: UUID) -> int:
         """Return the greatest template number of a collection, in any embedding space; 0 if it has none.
 
@@ -174,7 +215,10 @@ _ESTIMATE_ROWS = text(
 ).bindparams(bindparam("collection", type_=Uuid))
 _LIST_SPACE_STATISTICS = text(
     f"""
-    SELECT collections.id, contract, {ROW_COUNT_ESTIMATE}, pg_stat_get_tuples_deleted(partition.oid)
+    SELECT collections.id, contract, {ROW_COUNT_ESTIMATE}, coalesce(
+        (SELECT max(number) FROM tombstones WHERE collection_id = collections.id AND tombstones.contract_id = contract),
+        0
+    )
     FROM {_PARTITIONS} JOIN collections ON relname = 'faces_' || replace(collections.id::text, '-', '')
     CROSS JOIN unnest(ARRAY[contract_id, second_contract_id]) AS contract
     WHERE contract IS NOT NULL AND (search = 'auto' OR graph ->> 'contract_id' <> contract) ORDER BY collections.id

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, column, delete, func, insert, literal, select,
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
-from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow
+from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow, TombstoneRow
 from vultus.domain import (
     Calibration,
     Collection,
@@ -190,6 +190,7 @@ class CollectionRepository(CollectionQueries):
         await lock_collection(self._session, collection_id)
         counts = await self.count_persons_and_faces(collection_id)
         await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
+        await self._session.execute(delete(TombstoneRow).where(TombstoneRow.collection_id == collection_id))
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
         return counts
 
@@ -222,6 +223,9 @@ class CollectionRepository(CollectionQueries):
         statements = [
             f"CREATE TABLE {partition} (LIKE faces INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)",
             *(f"ALTER TABLE {partition} ALTER {name} SET STATISTICS 0" for name in UNSAMPLED_COLUMNS["faces"]),
+            # A statement that names the partition does not fire the parent's trigger.
+            f"CREATE TRIGGER tg_template_erased AFTER DELETE ON {partition} REFERENCING OLD TABLE AS erased"
+            " FOR EACH STATEMENT EXECUTE FUNCTION vultus_template_erased()",
             f"ALTER TABLE faces ATTACH PARTITION {partition} FOR VALUES IN ('{collection_id}')",
         ]
         for statement in statements:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vultus.domain import CodeArray, Collection, FloatArray, Permission, Principal, QuantizerParameters
+from vultus.domain.events import VectorsRegistered
 from vultus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -108,8 +109,8 @@ class BulkRegistrar:
             new_rows = await _find_new_rows(work, collection, batch)
             if len(new_rows):
                 await _write_rows(work, collection, batch, batch.consent, new_rows, (vectors, sources, codes))
-                counts = {"persons": len(new_rows), "faces": len(new_rows)}
-                await work.audit.add_entry(principal, "vectors.registered", collection_id=collection.id, detail=counts)
+                count = len(new_rows)
+                await work.record(principal, VectorsRegistered(collection_id=collection.id, persons=count, faces=count))
         return ImportResult(collection, len(new_rows), len(vectors) - len(new_rows))
 
     async def _encode_vectors(self, collection: Collection, space_id: str, vectors: FloatArray) -> CodeArray | None:

@@ -20,6 +20,7 @@ from vultus.domain import (
     Person,
     Principal,
 )
+from vultus.domain.events import FacesAdded, PersonRegistered
 from vultus.errors import (
     ConsentRequiredError,
     IdempotencyInFlightError,
@@ -257,13 +258,16 @@ class Registrar:
         else:
             consent = await get_live_consent(work, collection, person, request.consent_id)
         faces = await enrol_faces(work, collection, consent, new_faces, self._vault)
-        await work.audit.add_entry(
+        event = FacesAdded if existing else PersonRegistered
+        await work.record(
             principal,
-            "faces.added" if existing else "person.registered",
-            collection_id=collection.id,
-            person_id=person.id,
-            object_id=consent.id,
-            detail={"faces": len(faces), "rejected": len(rejected)},
+            event(
+                collection_id=collection.id,
+                person_id=person.id,
+                object_id=consent.id,
+                faces=len(faces),
+                rejected=len(rejected),
+            ),
         )
         accepted = tuple(
             RegisteredFace(source.photo, source.filename, face, source.face.liveness)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vultus.db.repositories.collections import parse_policy
 from vultus.domain import Collection, Coverage, Migration, Permission, Principal
+from vultus.domain.events import MigrationCutOver, MigrationFinished, MigrationRetried, MigrationStarted
 from vultus.errors import ConflictError, MigrationIncompleteError, NotFoundError
 from vultus.services.migration.policy_translation import check_threshold_resolved, convert_policy
 
@@ -118,9 +119,10 @@ class MigrationService:
             else:
                 await work.backfill.delete_failures(collection.id)
                 await work.migrations.update_migration(collection.id, shadow_share=shadow_share)
-            action = "transition.begun" if existing is None else "transition.retried"
-            await work.audit.add_entry(principal, action, collection_id=collection.id, detail={"contract_id": target})
-            return await _build_state(work, await work.collections.get_collection(collection.id))
+            event = MigrationStarted if existing is None else MigrationRetried
+            state = await _build_state(work, await work.collections.get_collection(collection.id))
+            await work.record(principal, event(collection_id=collection.id, contract_id=target))
+        return state
 
     async def get_state(self, principal: Principal, reference: str) -> MigrationState:
         """Return the progress of a collection's migration.
@@ -176,11 +178,14 @@ class MigrationService:
                 switched_at=datetime.now(UTC),
                 policies={"left": asdict(collection.policy), "came": asdict(policy)},
             )
-            await work.audit.add_entry(
+            await work.record(
                 principal,
-                "transition.switched",
-                collection_id=collection.id,
-                detail={"from": collection.space_id, "to": second, "persons_left_behind": coverage.persons_missing},
+                MigrationCutOver(
+                    collection_id=collection.id,
+                    from_contract_id=collection.space_id,
+                    to_contract_id=second,
+                    persons_left_behind=coverage.persons_missing,
+                ),
             )
         return CutoverResult(collection, changed, coverage.persons_missing, (time.perf_counter() - started) * 1e3)
 
@@ -199,17 +204,16 @@ class MigrationService:
             _check_none_lost(collection, coverage, allow_unmigrated=allow_unmigrated)
             templates = await work.migrations.delete_migration(collection.id, second)
             changed = await work.collections.update_collection(collection.id, second_contract_id=None)
-            await work.audit.add_entry(
+            await work.record(
                 principal,
-                "transition.finished",
-                collection_id=collection.id,
-                detail={
-                    "kept": collection.space_id,
-                    "removed": second,
-                    "templates": templates,
-                    "faces_lost": coverage.missing,
-                    "persons_left_behind": coverage.persons_missing,
-                },
+                MigrationFinished(
+                    collection_id=collection.id,
+                    kept=collection.space_id,
+                    removed=second,
+                    templates=templates,
+                    faces_lost=coverage.missing,
+                    persons_left_behind=coverage.persons_missing,
+                ),
             )
         return FinishedMigration(changed, second, templates, coverage.missing, coverage.persons_missing)
 

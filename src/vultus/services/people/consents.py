@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission
+from vultus.domain.events import ConsentChanged, ConsentRecorded, ConsentWithdrawn
 from vultus.errors import InvalidInputError, NotFoundError
 from vultus.services.people.erasure import ErasureResult, withdraw_consent
 
@@ -110,8 +111,8 @@ class ConsentService:
             collection = await work.open(reference, principal, Permission.ENROL)
             await work.persons.get_person(collection.id, person_id)
             consent = await add_consent(work, collection, person_id, grant)
-            await work.audit.add_entry(
-                principal, "consent.recorded", collection_id=collection.id, person_id=person_id, object_id=consent.id
+            await work.record(
+                principal, ConsentRecorded(collection_id=collection.id, person_id=person_id, object_id=consent.id)
             )
         return consent
 
@@ -150,13 +151,14 @@ class ConsentService:
                     collection, changes["expires_at"], consent.granted_at, datetime.now(UTC)
                 )
             changed = await work.consents.update_consent(collection.id, consent_id, **changes)
-            await work.audit.add_entry(
+            await work.record(
                 principal,
-                "consent.changed",
-                collection_id=collection.id,
-                person_id=person_id,
-                object_id=consent_id,
-                detail={"fields": sorted(changes)},
+                ConsentChanged(
+                    collection_id=collection.id,
+                    person_id=person_id,
+                    object_id=consent_id,
+                    fields=tuple(sorted(changes)),
+                ),
             )
         return changed
 
@@ -167,4 +169,4 @@ class ConsentService:
         async with self._database.transaction() as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)
-            return await withdraw_consent(work, consent, "consent.withdrawn", principal=principal)
+            return await withdraw_consent(work, consent, ConsentWithdrawn, principal=principal)

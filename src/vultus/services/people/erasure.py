@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vultus.domain import Permission, Principal
+from vultus.domain.events import ConsentExpired, ConsentWithdrawn, PersonErased
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ErasureResult:
 
 
 async def erase_person(
-    work: UnitOfWork, collection_id: UUID, person_id: UUID, action: str, *, principal: Principal
+    work: UnitOfWork, collection_id: UUID, person_id: UUID, *, principal: Principal
 ) -> ErasureResult:
     """Delete a person with faces, consents and stored responses; the audit record keeps only ids and counts.
 
@@ -37,17 +38,16 @@ async def erase_person(
         NotFoundError: No such person.
     """
     deleted = await work.persons.delete_person(collection_id, person_id)
-    await work.audit.add_entry(
+    await work.record(
         principal,
-        action,
-        collection_id=collection_id,
-        person_id=person_id,
-        detail={"faces": deleted.faces, "consents": deleted.consents},
+        PersonErased(collection_id=collection_id, person_id=person_id, faces=deleted.faces, consents=deleted.consents),
     )
     return ErasureResult(person_id, True, deleted.faces, deleted.consents)
 
 
-async def withdraw_consent(work: UnitOfWork, consent: Consent, action: str, *, principal: Principal) -> ErasureResult:
+async def withdraw_consent(
+    work: UnitOfWork, consent: Consent, event: type[ConsentWithdrawn], *, principal: Principal
+) -> ErasureResult:
     """End a consent: delete its faces and, if it was the last live consent, the person.
 
     The audit record keeps the ids, the number of faces, and when the consent was granted and ended.
@@ -55,26 +55,30 @@ async def withdraw_consent(work: UnitOfWork, consent: Consent, action: str, *, p
     faces = await work.faces.delete_faces_by_consent(consent.collection_id, consent.id)
     now = datetime.now(UTC)
     await work.consents.withdraw_consent(consent.collection_id, consent.id, now)
-    await work.audit.add_entry(
+    await work.record(
         principal,
-        action,
-        collection_id=consent.collection_id,
-        person_id=consent.person_id,
-        object_id=consent.id,
-        detail={"faces": faces, "granted_at": consent.granted_at.isoformat(), "ended_at": now.isoformat()},
+        event(
+            collection_id=consent.collection_id,
+            person_id=consent.person_id,
+            object_id=consent.id,
+            faces=faces,
+            granted_at=consent.granted_at,
+            ended_at=now,
+        ),
     )
     if await work.consents.list_live_consents(consent.collection_id, consent.person_id):
         return ErasureResult(consent.person_id, False, faces, 0)
-    rest = await erase_person(work, consent.collection_id, consent.person_id, "person.erased", principal=principal)
+    rest = await erase_person(work, consent.collection_id, consent.person_id, principal=principal)
     return ErasureResult(consent.person_id, True, faces + rest.faces, rest.consents)
 
 
 class Eraser:
     """Erases persons on request, and what rests on expired consents."""
 
-    def __init__(self, database: Database, *, idempotency_hours: float) -> None:
+    def __init__(self, database: Database, *, idempotency_hours: float, outbox_hours: float) -> None:
         self._database = database
         self._idempotency_hours = idempotency_hours
+        self._outbox_hours = outbox_hours
 
     async def erase(self, principal: Principal, reference: str, person_id: UUID) -> ErasureResult:
         """Delete a person and everything derived from them.
@@ -84,11 +88,12 @@ class Eraser:
         """
         async with self._database.transaction() as work:
             collection = await work.open(reference, principal, Permission.ERASE)
-            return await erase_person(work, collection.id, person_id, "person.erased", principal=principal)
+            return await erase_person(work, collection.id, person_id, principal=principal)
 
     async def sweep_expired(self) -> int:
-        """Erase what rests on expired consents and delete expired idempotency keys; return the consents ended.
+        """Erase what rests on expired consents and delete expired records; return the consents ended.
 
+        Expired records are the answers of old idempotency keys, old events of the outbox and old tombstones.
         A search never returns an expired face, whether or not the sweep has run.
         """
         ended = 0
@@ -100,8 +105,11 @@ class Eraser:
             # None ended: another sweep ended them, or this clock is behind the database's. The next sweep retries.
             if len(expired) < SWEEP_BATCH_SIZE or not ended_in_batch:
                 break
+        now = datetime.now(UTC)
         async with self._database.transaction() as work:
-            await work.idempotency.delete_old_responses(datetime.now(UTC) - timedelta(hours=self._idempotency_hours))
+            await work.idempotency.delete_old_responses(now - timedelta(hours=self._idempotency_hours))
+            await work.outbox.delete_old_events(now - timedelta(hours=self._outbox_hours))
+            await work.codes.delete_old_tombstones(now - timedelta(hours=self._outbox_hours))
         return ended
 
     async def _withdraw_if_expired(self, consent: Consent) -> bool:
@@ -114,5 +122,5 @@ class Eraser:
                 return False
             if current.withdrawn_at is not None or current.expires_at is None or current.expires_at > datetime.now(UTC):
                 return False
-            await withdraw_consent(work, current, "consent.expired", principal=SWEEPER)
+            await withdraw_consent(work, current, ConsentExpired, principal=SWEEPER)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission
+from vultus.domain.events import FaceDeleted, PersonChanged, PersonCreated
 from vultus.domain.metadata import validate_metadata
 from vultus.errors import InvalidInputError
 from vultus.services.people.consents import ConsentGrant, add_consent
@@ -49,8 +50,8 @@ class PersonService:
             collection = await work.open(reference, principal, Permission.ENROL)
             person = await work.persons.add_person(collection.id, external_id=external_id, name=name, metadata=metadata)
             granted = await add_consent(work, collection, person.id, consent)
-            await work.audit.add_entry(
-                principal, "person.created", collection_id=collection.id, person_id=person.id, object_id=granted.id
+            await work.record(
+                principal, PersonCreated(collection_id=collection.id, person_id=person.id, object_id=granted.id)
             )
         return person, granted
 
@@ -90,12 +91,9 @@ class PersonService:
             person = await work.persons.update_person(collection.id, person_id, **changes)
             if person.name is None and person.external_id is None:
                 raise InvalidInputError("A person needs a name or an external_id.")
-            await work.audit.add_entry(
+            await work.record(
                 principal,
-                "person.changed",
-                collection_id=collection.id,
-                person_id=person_id,
-                detail={"fields": sorted(changes)},
+                PersonChanged(collection_id=collection.id, person_id=person_id, fields=tuple(sorted(changes))),
             )
         return person
 
@@ -119,6 +117,6 @@ class PersonService:
         async with self._database.transaction() as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             await work.faces.delete_face(collection.id, person_id, face_id)
-            await work.audit.add_entry(
-                principal, "face.deleted", collection_id=collection.id, person_id=person_id, object_id=face_id
+            await work.record(
+                principal, FaceDeleted(collection_id=collection.id, person_id=person_id, object_id=face_id)
             )

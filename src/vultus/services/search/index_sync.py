@@ -37,10 +37,10 @@ DROP_RATIO = 0.5
 
 @dataclass(slots=True, eq=False)
 class _IndexEntry:
-    """An index, and the database's count of deletions when erased faces were last removed from it."""
+    """An index, and the number of the last tombstone whose faces were erased from it."""
 
     index: CandidateIndex
-    deleted: int
+    last_tombstone: int
 
 
 class IndexRegistry:
@@ -94,18 +94,14 @@ class IndexRegistry:
             quantizer = await self._get_quantizer(key)
             if quantizer is None:
                 return
-            entry = _IndexEntry(CandidateIndex(quantizer, int(CAPACITY_FACTOR * size.rows)), size.deleted)
+            entry = _IndexEntry(CandidateIndex(quantizer, int(CAPACITY_FACTOR * size.rows)), size.last_tombstone)
         async with self._database.transaction(read_only=True) as work:
             last = await work.codes.get_last_template_number(key[0])
         if last > entry.index.last_number:
             await self._encode_faces(key, entry.index, last)
             await self._load_faces(key, entry.index, last)
-        if size.deleted != entry.deleted:
-            async with self._database.transaction(read_only=True) as work:
-                existing_numbers = await work.codes.list_template_numbers(*key)
-            removed = await asyncio.to_thread(entry.index.retain_faces, existing_numbers)
-            entry.deleted = size.deleted
-            log.debug("erased faces left a candidate index", extra={"collection": str(key[0]), "faces": removed})
+        if size.last_tombstone != entry.last_tombstone:
+            await self._erase_faces(key, entry, size.last_tombstone)
         await asyncio.to_thread(entry.index.compact_rows)
         if key not in self._entries:
             log.info("candidate index ready", extra={"collection": str(key[0]), "faces": len(entry.index)})
@@ -155,6 +151,25 @@ class IndexRegistry:
             self._entries.pop(key, None)  # it holds some of the faces, and would load them twice
             raise
         index.last_number = last
+
+    async def _erase_faces(self, key: IndexKey, entry: _IndexEntry, last_tombstone: int) -> None:
+        """Erase the faces of all tombstones since the last one applied, or, if some were deleted, those that are gone.
+
+        Args:
+            key: Key of the index.
+            entry: The index.
+            last_tombstone: Number of the last tombstone, or of an earlier one.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            tombstones, erased = await work.codes.list_erased_numbers(*key, entry.last_tombstone)
+            is_complete = len(tombstones) > 0 and tombstones[0] == entry.last_tombstone + 1
+            existing = None if is_complete else await work.codes.list_template_numbers(*key)
+        if existing is None:
+            removed = await asyncio.to_thread(entry.index.erase_faces, erased)
+        else:
+            removed = await asyncio.to_thread(entry.index.retain_faces, existing)
+        entry.last_tombstone = int(tombstones[-1]) if len(tombstones) else last_tombstone
+        log.debug("erased faces left a candidate index", extra={"collection": str(key[0]), "faces": removed})
 
     def _remove_index(self, key: IndexKey) -> None:
         if self._entries.pop(key, None) is not None:

@@ -1,0 +1,144 @@
+"""Events are stored as they always were: the audit record is what users read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from vultus.domain import Role, events
+from vultus.domain.events import Event
+
+COLLECTION, PERSON, OBJECT = uuid4(), uuid4(), uuid4()
+IN_COLLECTION = {"collection_id": COLLECTION}
+OF_PERSON = IN_COLLECTION | {"person_id": PERSON}
+OF_OBJECT = OF_PERSON | {"object_id": OBJECT}
+THEN, NOW = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
+CONSENT_TIME = {"granted_at": "2026-01-02T00:00:00+00:00", "ended_at": "2026-03-04T05:06:07.000008+00:00"}
+
+EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str, Any]]] = [
+    (events.KeyCreated, "key.created", {"object_id": OBJECT}, {"role": Role.ADMIN}, {"role": "admin"}),
+    (events.KeyRevoked, "key.revoked", {"object_id": OBJECT}, {}, {}),
+    (events.CollectionCreated, "collection.created", IN_COLLECTION, {}, {}),
+    (events.CollectionChanged, "collection.changed", IN_COLLECTION, {"fields": ("name",)}, {"fields": ["name"]}),
+    (
+        events.CollectionChanged,
+        "collection.changed",
+        IN_COLLECTION,
+        {"fields": ("name", "policy"), "crops_deleted": 3},
+        {"fields": ["name", "policy"], "crops_deleted": 3},
+    ),
+    (
+        events.SearchGraphSet,
+        "collection.changed",
+        IN_COLLECTION,
+        {"m": 16, "ef_construction": 64, "ef_search": 200, "probes": 956, "lost": 1},
+        {"fields": ["search"], "m": 16, "ef_construction": 64, "ef_search": 200, "probes": 956, "lost": 1},
+    ),
+    (
+        events.CollectionCalibrated,
+        "collection.calibrated",
+        IN_COLLECTION,
+        {"contract_id": "a", "points": ((1e-3, 0.5), (1e-4, 0.6)), "target_fmr": 1e-4, "target_fpir": None},
+        {"contract_id": "a", "points": [[1e-3, 0.5], [1e-4, 0.6]], "target_fmr": 1e-4, "target_fpir": None},
+    ),
+    (
+        events.CollectionUncalibrated,
+        "collection.uncalibrated",
+        IN_COLLECTION,
+        {"contract_id": "a"},
+        {"contract_id": "a"},
+    ),
+    (
+        events.CollectionDeleted,
+        "collection.deleted",
+        IN_COLLECTION,
+        {"persons": 2, "faces": 3},
+        {"persons": 2, "faces": 3},
+    ),
+    (events.MigrationStarted, "transition.begun", IN_COLLECTION, {"contract_id": "b"}, {"contract_id": "b"}),
+    (events.MigrationRetried, "transition.retried", IN_COLLECTION, {"contract_id": "b"}, {"contract_id": "b"}),
+    (
+        events.MigrationCutOver,
+        "transition.switched",
+        IN_COLLECTION,
+        {"from_contract_id": "a", "to_contract_id": "b", "persons_left_behind": 1},
+        {"from": "a", "to": "b", "persons_left_behind": 1},
+    ),
+    (
+        events.MigrationFinished,
+        "transition.finished",
+        IN_COLLECTION,
+        {"kept": "b", "removed": "a", "templates": 9, "faces_lost": 2, "persons_left_behind": 1},
+        {"kept": "b", "removed": "a", "templates": 9, "faces_lost": 2, "persons_left_behind": 1},
+    ),
+    (events.PersonCreated, "person.created", OF_OBJECT, {}, {}),
+    (events.PersonRegistered, "person.registered", OF_OBJECT, {"faces": 2, "rejected": 1}, {"faces": 2, "rejected": 1}),
+    (events.FacesAdded, "faces.added", OF_OBJECT, {"faces": 2, "rejected": 0}, {"faces": 2, "rejected": 0}),
+    (
+        events.VectorsRegistered,
+        "vectors.registered",
+        IN_COLLECTION,
+        {"persons": 5, "faces": 5},
+        {"persons": 5, "faces": 5},
+    ),
+    (events.PersonChanged, "person.changed", OF_PERSON, {"fields": ("name",)}, {"fields": ["name"]}),
+    (events.PersonErased, "person.erased", OF_PERSON, {"faces": 2, "consents": 1}, {"faces": 2, "consents": 1}),
+    (events.FaceDeleted, "face.deleted", OF_OBJECT, {}, {}),
+    (events.ConsentRecorded, "consent.recorded", OF_OBJECT, {}, {}),
+    (events.ConsentChanged, "consent.changed", OF_OBJECT, {"fields": ("expires_at",)}, {"fields": ["expires_at"]}),
+    (
+        events.ConsentWithdrawn,
+        "consent.withdrawn",
+        OF_OBJECT,
+        {"faces": 1, "granted_at": THEN, "ended_at": NOW},
+        {"faces": 1} | CONSENT_TIME,
+    ),
+    (
+        events.ConsentExpired,
+        "consent.expired",
+        OF_OBJECT,
+        {"faces": 1, "granted_at": THEN, "ended_at": NOW},
+        {"faces": 1} | CONSENT_TIME,
+    ),
+]
+KINDS = {kind for _, kind in inspect.getmembers(events, inspect.isclass) if issubclass(kind, Event) and kind != Event}
+
+
+@pytest.mark.parametrize(("kind", "action", "ids", "fields", "detail"), EXAMPLES)
+def test_an_event_is_stored_under_its_action_with_its_ids_and_detail(
+    kind: type[Event], action: str, ids: dict[str, UUID], fields: dict[str, Any], detail: dict[str, Any]
+) -> None:
+    event = kind(**ids, **fields)
+
+    assert event.action == action
+    assert {name: getattr(event, name) for name in ("collection_id", "person_id", "object_id")} == {
+        "collection_id": None,
+        "person_id": None,
+        "object_id": None,
+    } | ids
+    assert json.loads(json.dumps(event.detail)) == detail
+
+
+def test_every_event_has_an_example() -> None:
+    assert {kind for kind, *_ in EXAMPLES} == KINDS
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS, key=str))
+def test_an_event_cannot_hold_a_name_a_vector_or_an_image(kind: type[Event]) -> None:
+    """Its texts are names of settings and of embedding spaces; everything else is an id, a count or a time."""
+    texts = {"contract_id", "from_contract_id", "to_contract_id", "kept", "removed", "fields"}
+    types = {"UUID", "UUID | None", "int", "float | None", "datetime", "Role", "tuple[tuple[float, float], ...]"}
+
+    fields = {name: field.type for name, field in kind.__dataclass_fields__.items() if name != "action"}
+
+    assert {name: kind for name, kind in fields.items() if kind not in types and name not in texts} == {}
+
+
+def test_an_event_without_its_ids_is_refused() -> None:
+    with pytest.raises(TypeError, match="person_id"):
+        events.PersonErased(collection_id=COLLECTION, faces=1, consents=1)  # type: ignore[call-arg]
