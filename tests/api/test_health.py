@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 NOBODY = {"Authorization": ""}
 
 
+async def wait_for_runs(api: Api) -> None:
+    """Wait until every job that has an interval has run, and has ended that run."""
+    async with asyncio.timeout(20):
+        for job in api.services.jobs.list_statuses():
+            while job.interval_s and not (job.last_success_at or job.consecutive_failures):  # noqa: ASYNC110  no event
+                await asyncio.sleep(0.01)
+
+
 async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -> None:
     async with run_jobs(api.services):
-        await asyncio.sleep(0.2)
+        await wait_for_runs(api)
         ready = await api.client.get("/v1/health/ready", headers=NOBODY)
 
     assert ready.status_code == 200
@@ -42,7 +50,7 @@ async def test_an_overdue_job_degrades_the_service_and_does_not_close_it(
     monkeypatch.setattr(jobs, "MIN_OVERDUE_S", 0)
     monkeypatch.setattr(jobs, "OVERDUE_INTERVALS", 0)
     async with run_jobs(api.services):
-        await asyncio.sleep(0.05)
+        await wait_for_runs(api)
         ready = await api.client.get("/v1/health/ready", headers=NOBODY)
 
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
@@ -52,7 +60,7 @@ async def test_an_overdue_job_degrades_the_service_and_does_not_close_it(
 
 async def test_metrics_count_the_runs_of_every_job(api: Api) -> None:
     async with run_jobs(api.services):
-        await asyncio.sleep(0.5)  # the sweep takes some statements
+        await wait_for_runs(api)
         text = (await api.client.get("/metrics", headers=NOBODY)).text
 
     assert 'vultus_job_runs_total{job="expiry-sweep",outcome="succeeded"}' in text

@@ -13,6 +13,7 @@ from uuid import uuid4
 import asyncpg
 import numpy as np
 import pytest
+from sqlalchemy import text
 from tests.db.test_indexing import SETTINGS, THRESHOLD
 from tests.galleries import people
 
@@ -61,6 +62,8 @@ async def hnsw_collection(database: Database, collection: Collection) -> Collect
             vectors=VECTORS.reshape(2 * PERSONS, -1),
             sources=np.tile(new_ids(2 * PERSONS), 2),
         )
+        # What PostgreSQL counts after its ANALYZE it would count twice.
+        await work._session.execute(text("SELECT pg_stat_force_next_flush()"))
     async with database.open_hnsw_maintenance(collection.id) as graph:
         await graph.build_index("contract", 128, GRAPH.m, GRAPH.ef_construction)
     async with database.transaction() as work:
