@@ -31,6 +31,7 @@ from vultus.db.types import encode_halfvec
 from vultus.domain import Candidate, Fusion, SearchResult
 from vultus.index.codes import set_single_thread
 from vultus.services.search.index_sync import IndexRegistry
+from vultus.services.search.local_engine import LocalCandidateEngine
 from vultus.services.search.request import SearchQuery
 from vultus.services.search.search import Searcher
 from vultus.settings import DatabaseSettings, IndexSettings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vultus.db.database import Database
     from vultus.domain import FloatArray
     from vultus.index.candidates import CandidateIndex
 
@@ -142,7 +144,7 @@ async def _measure_gallery(
         "follow_s": round(loaded_s, 2),
         "rss_growth": psutil.Process().memory_info().rss - memory,
     }
-    searcher = Searcher(gallery.database, indexes, IndexSettings())
+    searcher = _make_searcher(gallery.database, indexes)
     persons, probes = gallery.draw_probes(4_000)
     others, persons, probes = probes[1::2], persons[::2], probes[::2]
     lines = []
@@ -200,6 +202,10 @@ def _build_query(gallery: SyntheticGallery, kind: GallerySpec, probes: FloatArra
     return SearchQuery(
         gallery.collection.id, SPACE_ID, probes, LIMIT, Fusion.BEST, lambda _: (kind.threshold, kind.margin)
     )
+
+
+def _make_searcher(database: Database, indexes: IndexRegistry) -> Searcher:
+    return Searcher(database, LocalCandidateEngine(indexes), indexes.recall_monitor, IndexSettings())
 
 
 def _make_vultus_search(
@@ -340,7 +346,7 @@ def _count_lost_mates(persons: NDArray[np.int64], probes: FloatArray) -> tuple[i
     kind, gallery, indexes = _shared
     set_single_thread()
     rescorer: Any = _NumpyRescorer(gallery.enrolled, gallery.first_face_number)
-    searcher = Searcher(rescorer, indexes, IndexSettings())
+    searcher = _make_searcher(rescorer, indexes)
     nearest, cosines = gallery.find_closest(probes)
     expected = np.flatnonzero((nearest == persons) & (cosines >= kind.threshold))
 

@@ -128,7 +128,7 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
             await worker_processes.start_workers(settings.inference.workers)
         pool = await stack.enter_async_context(AnalysisPool(settings.inference, worker_processes))
         services = build_services(settings, database, pool, pipelines, jobs)
-        stack.callback(services.searcher.close)
+        stack.callback(services.candidate_engine.close)
         await services.collections.ensure_default_collection()
         yield services
 

@@ -24,6 +24,7 @@ from vultus.db.repositories.collections import get_partition_name
 from vultus.domain import Collection, Fusion, HnswGraph, HnswRecallLoss, SearchMode
 from vultus.errors import ConflictError
 from vultus.services.search.index_sync import IndexRegistry
+from vultus.services.search.local_engine import LocalCandidateEngine
 from vultus.services.search.request import SearchQuery, get_search_method
 from vultus.services.search.search import Searcher
 from vultus.utils.ids import new_ids
@@ -84,7 +85,8 @@ def query(collection: Collection, probes: Any, limit: int = 2) -> SearchQuery:
 
 
 def make_searcher(database: Database) -> Searcher:
-    return Searcher(database, IndexRegistry(database, SETTINGS), SETTINGS)
+    indexes = IndexRegistry(database, SETTINGS)
+    return Searcher(database, LocalCandidateEngine(indexes), indexes.recall_monitor, SETTINGS)
 
 
 async def search(database: Database, collection: Collection, probes: Any, limit: int = 2) -> list[list[str | None]]:
@@ -200,13 +202,13 @@ async def test_a_graph_that_loses_more_than_measured_is_degraded(
     searcher = make_searcher(database)
     search_query = query(hnsw_collection, VECTORS[:20, 0])
     await searcher.check_recall(search_query)
-    statistics = searcher._indexes.recall_monitor.statistics[search_query.key]
+    statistics = searcher._recall_monitor.statistics[search_query.key]
     assert (statistics.probes, statistics.disagreed, statistics.degraded) == (20, 0, False)
 
     unindexed_query = replace(search_query, graph=replace(GRAPH, contract_id="nobody"))
     for degraded in (True, True):
         await searcher.check_recall(unindexed_query)
-        assert searcher._indexes.recall_monitor.statistics[unindexed_query.key].degraded is degraded
+        assert searcher._recall_monitor.statistics[unindexed_query.key].degraded is degraded
     assert "an HNSW graph lost 20" in caplog.text
     assert await searcher.search_index_or_none(partial(database.transaction, read_only=True), unindexed_query) is None
 

@@ -20,7 +20,9 @@ from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Collection, FloatArray, Fusion
 from vultus.index.candidates import ProbeSearch
 from vultus.index.coding import Quantizer
+from vultus.services.search.engine import SimilarityFloor
 from vultus.services.search.index_sync import IndexRegistry
+from vultus.services.search.local_engine import LocalCandidateEngine
 from vultus.services.search.request import SearchQuery
 from vultus.services.search.search import Searcher
 from vultus.settings import IndexSettings
@@ -85,7 +87,8 @@ async def large(database: Database, collection: Collection) -> Large:
             )
     persons = [UUID(bytes=one.tobytes()) for one in ids]
     indexes = IndexRegistry(database, SETTINGS)
-    made = Large(database, collection, vectors, persons, indexes, Searcher(database, indexes, SETTINGS))
+    searcher = Searcher(database, LocalCandidateEngine(indexes), indexes.recall_monitor, SETTINGS)
+    made = Large(database, collection, vectors, persons, indexes, searcher)
     await made.update_indexes()
     return made
 
@@ -349,7 +352,7 @@ async def test_an_index_that_loses_persons_is_degraded(large: Large, caplog: pyt
     assert (statistics.probes, statistics.disagreed, statistics.degraded) == (20, 10, True)
     assert 0.4 < statistics.recall < 0.6
     assert "is searched exactly from now on" in caplog.text
-    assert large.indexes.find_index(large.collection.id, large.collection.space_id) is None
+    assert await large.searcher.search_index_or_none(large.database.hot_queries, large.query(probes)) is None
     found = await large.search(probes)
     assert [one.candidates[0].person_id for one in found] == large.persons[:10]
 
@@ -399,3 +402,37 @@ async def test_no_connection_is_held_while_an_index_is_scanned(large: Large, mon
     await large.search(probe_of(large.vectors[:3, 0]))
 
     assert held == [0] * 6
+
+
+async def test_calls_of_the_engine_do_not_depend_on_each_other(large: Large) -> None:
+    """The scan of `nearest` is continued if it is there, and repeated if not; none is kept after a search."""
+    engine, key = LocalCandidateEngine(large.indexes), (large.collection.id, large.collection.space_id)
+    probes = probe_of(large.vectors[:3, 0])
+    floors = [(SimilarityFloor(0.85, 1e-5), SimilarityFloor(0.5, 1e-3, max_candidates=10))] * 3
+    proposed = await engine.nearest(key, probes, 40)
+    assert proposed is not None
+    (kept,) = engine._scans.values()
+    continued = await engine.above(key, probes, floors, proposed)
+    assert engine._scans == {}
+    repeated = await engine.above(key, probes, floors, proposed)
+    assert continued is not None
+    assert repeated is not None
+    assert len(kept) == 3
+    for some, same, known in zip(continued, repeated, proposed, strict=True):
+        assert len(some) > 20
+        assert set(some) == set(same)
+        assert not set(some) & set(known)
+    assert await engine.nearest((large.collection.id, "another"), probes, 40) is None
+    assert await engine.above((large.collection.id, "another"), probes, floors, proposed) is None
+
+
+async def test_scans_that_are_not_continued_are_dropped(large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They refer to codes, which may be those of persons erased since."""
+    monkeypatch.setattr("vultus.services.search.local_engine.MAX_SCANS", 2)
+    monkeypatch.setattr("vultus.services.search.local_engine.SCAN_TTL_S", 0.1)
+    engine, key = LocalCandidateEngine(large.indexes), (large.collection.id, large.collection.space_id)
+    for probe in large.vectors[:3, 0]:
+        await engine.nearest(key, probe[None], 40)
+    assert len(engine._scans) == 2
+    await asyncio.sleep(0.3)
+    assert engine._scans == {}

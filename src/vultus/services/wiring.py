@@ -25,6 +25,7 @@ from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.identification import Recognizer
 from vultus.services.recognition.verification import Verifier
 from vultus.services.search.index_sync import IndexRegistry
+from vultus.services.search.local_engine import LocalCandidateEngine
 from vultus.services.search.search import Searcher
 from vultus.settings import Settings
 
@@ -42,6 +43,7 @@ class Services:
     access: AccessService
     audit: AuditService
     bulk_registrar: BulkRegistrar
+    candidate_engine: LocalCandidateEngine
     backfill_worker: BackfillWorker
     collections: CollectionService
     space_comparer: SpaceComparer
@@ -71,7 +73,8 @@ def build_services(
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
     indexes = IndexRegistry(database, settings.index)
-    searcher = Searcher(database, indexes, settings.index)
+    engine = LocalCandidateEngine(indexes)
+    searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, pipelines, searcher)
     return Services(
         settings=settings,
@@ -80,6 +83,7 @@ def build_services(
         access=AccessService(database),
         audit=AuditService(database),
         bulk_registrar=BulkRegistrar(database, pipelines),
+        candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, pipelines, vault),
         collections=CollectionService(database, pipelines, vault),
         space_comparer=SpaceComparer(database, pipelines),

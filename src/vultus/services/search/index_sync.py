@@ -7,7 +7,6 @@ import logging
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from vultus.domain import QuantizerParameters
 from vultus.errors import VultusError
@@ -17,13 +16,14 @@ from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from vultus.db.database import Database
     from vultus.domain import SpaceStatistics
+    from vultus.services.search.engine import IndexKey
     from vultus.settings import IndexSettings
 
 log = logging.getLogger(__name__)
-
-IndexKey = tuple[UUID, str]
 
 CENTRE_SAMPLE = 20_000
 """Vectors whose mean becomes the centre; its error is below a hundredth of their standard deviation."""
@@ -58,10 +58,9 @@ class IndexRegistry:
         self.recall_monitor = RecallMonitor(settings.watch_share, settings.watch_limit)
 
     def find_index(self, collection_id: UUID, space_id: str) -> CandidateIndex | None:
-        """Return the index of a collection; None if it has none or a degraded one: then every face must be compared."""
-        key = (collection_id, space_id)
-        entry = self._entries.get(key)
-        return None if entry is None or self.recall_monitor.is_degraded((*key, None)) else entry.index
+        """Return the index of a collection; None if it has none: then every face must be compared."""
+        entry = self._entries.get((collection_id, space_id))
+        return None if entry is None else entry.index
 
     def get_sizes(self) -> dict[IndexKey, int]:
         """Return the number of faces in each index."""

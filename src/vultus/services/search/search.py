@@ -5,22 +5,18 @@ Through an HNSW graph, if the collection has one enabled: then results are appro
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vultus.db.database import HotQueries, UnitOfWork
 from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Fusion
 from vultus.errors import VultusError
-from vultus.index.codes import set_single_thread
+from vultus.services.search.engine import SimilarityFloor
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
@@ -29,14 +25,13 @@ if TYPE_CHECKING:
 
     from vultus.db.database import Database
     from vultus.domain import Candidate, NumberArray, SearchResult
-    from vultus.index.candidates import CandidateIndex, ProbeSearch
-    from vultus.services.search.index_sync import IndexRegistry
+    from vultus.services.search.engine import CandidateEngine
+    from vultus.services.search.recall_monitor import RecallMonitor
     from vultus.services.search.request import SearchQuery
     from vultus.settings import IndexSettings
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 QueryOpener = Callable[[], AbstractAsyncContextManager[HotQueries]]
 
 WIDENING_FACTOR = 4
@@ -60,20 +55,18 @@ class Searcher:
 
     Args:
         database: Compares faces exactly.
-        indexes: The candidate indexes; a collection without one is searched in SQL.
+        engine: Proposes candidates; a collection that it does not hold is searched in SQL.
+        recall_monitor: Receives searches to repeat exactly, and knows what must not be searched.
         settings: Initial number of index candidates, and the risk of missing a deciding face.
     """
 
-    def __init__(self, database: Database, indexes: IndexRegistry, settings: IndexSettings) -> None:
+    def __init__(
+        self, database: Database, engine: CandidateEngine, recall_monitor: RecallMonitor, settings: IndexSettings
+    ) -> None:
         self._database = database
-        self._indexes = indexes
+        self._engine = engine
+        self._recall_monitor = recall_monitor
         self._settings = settings
-        # One thread: a scan is bound by memory bandwidth, and the networks use the other cores.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=set_single_thread)
-
-    def close(self) -> None:
-        """End the thread that scans indexes, after the scan it is at."""
-        self._thread.shutdown()
 
     async def search(self, query: SearchQuery) -> tuple[SearchResult, ...]:
         """Return one result per probe, in probe order.
@@ -94,12 +87,12 @@ class Searcher:
         )
         if found is None:
             return await self.search_exact(queries, query)
-        self._indexes.recall_monitor.offer_query(query)
+        self._recall_monitor.offer_query(query)
         return found
 
     async def check_next_recall(self) -> None:
         """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out."""
-        query = await self._indexes.recall_monitor.get_next_query()
+        query = await self._recall_monitor.get_next_query()
         try:
             await self.check_recall(query)
         except VultusError as error:
@@ -118,7 +111,7 @@ class Searcher:
             exact = await self.search_exact(use_snapshot, query)
             approximate = await self.search_index_or_none(use_snapshot, query)
         if approximate is not None:
-            self._indexes.recall_monitor.update_statistics(query, approximate, exact)
+            self._recall_monitor.update_statistics(query, approximate, exact)
 
     async def search_exact(self, queries: QueryOpener, query: SearchQuery) -> tuple[SearchResult, ...]:
         """Return the results of comparing every face, in SQL."""
@@ -129,42 +122,43 @@ class Searcher:
 
     async def search_index_or_none(self, queries: QueryOpener, query: SearchQuery) -> tuple[SearchResult, ...] | None:
         """Return the results of a search through the graph or the index; None if SQL should search instead."""
-        if query.graph is not None:
-            if self._indexes.recall_monitor.is_degraded(query.key):
-                return None
-            async with queries() as work:
-                if not isinstance(work, UnitOfWork):
-                    raise TypeError("a graph is searched in a transaction, which holds its parameters")
-                return await work.faces.search_graph(
-                    query.collection_id, query.graph, query.probes, query.limit, query.fusion
-                )
-        if query.exact:
+        if query.exact or self._recall_monitor.is_degraded(query.key):
             return None
-        index = self._indexes.find_index(query.collection_id, query.space_id)
-        return None if index is None else await self._search_index(queries, query, index)
+        if query.graph is None:
+            return await self._search_index(queries, query)
+        async with queries() as work:
+            if not isinstance(work, UnitOfWork):
+                raise TypeError("a graph is searched in a transaction, which holds its parameters")
+            return await work.faces.search_graph(
+                query.collection_id, query.graph, query.probes, query.limit, query.fusion
+            )
 
-    async def _search_index(
-        self, queries: QueryOpener, query: SearchQuery, index: CandidateIndex
-    ) -> tuple[SearchResult, ...] | None:
+    async def _search_index(self, queries: QueryOpener, query: SearchQuery) -> tuple[SearchResult, ...] | None:
         """Rescore index candidates and faces not yet indexed; None if they are so many that SQL is faster."""
-        # In this order: SQL compares the faces after this number, and all others are in the index by now.
-        after, size = index.last_number, len(index)
-        probe_searches = [index.start_search(probe) for probe in query.probes]
+        key, probes = (query.collection_id, query.space_id), query.probes
+        # First: SQL compares the faces after this number, and all others are in the index by now.
+        watermark = await self._engine.watermark(key)
+        if watermark is None:
+            return None
+        after, size = watermark.last_number, watermark.faces
         count = self._settings.candidates
         if query.fusion is Fusion.MEAN:  # persons are shortlisted by face, and some have several
             count = max(count, 2 * (query.limit + MEAN_SHORTLIST_SIZE))
         while True:
-            proposed = await self._run_in_thread(partial(_find_nearest, probe_searches, count))
-            found = await self._rescore_candidates(queries, query, range(len(probe_searches)), proposed, after)
+            proposed = await self._engine.nearest(key, probes, count)
+            if proposed is None:
+                return None
+            found = await self._rescore_candidates(queries, query, range(len(probes)), proposed, after)
             if count >= size or all(len(one.candidates) >= query.limit for one in found):
                 break
             count *= WIDENING_FACTOR
             if count > MAX_COMPARED_SHARE * size:
                 return None
-        floors = [_compute_floors(one, query, size) for one in found]
-        remaining = await self._run_in_thread(partial(_find_remaining, probe_searches, floors, self._settings.risk))
-        if any(len(numbers) > max(MIN_COMPARED_LIMIT, MAX_COMPARED_SHARE * size) for numbers in remaining.values()):
+        floors = [self._compute_floors(one, query, size) for one in found]
+        above = await self._engine.above(key, probes, floors, proposed)
+        if above is None or any(len(numbers) > max(MIN_COMPARED_LIMIT, MAX_COMPARED_SHARE * size) for numbers in above):
             return None
+        remaining = {position: numbers for position, numbers in enumerate(above) if len(numbers)}
         if remaining:
             more = await self._rescore_candidates(queries, query, list(remaining), list(remaining.values()), after)
             for position, result in zip(remaining, more, strict=True):
@@ -195,55 +189,19 @@ class Searcher:
             )
         return list(found)
 
-    async def _run_in_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+    def _compute_floors(self, found: SearchResult, query: SearchQuery, size: int) -> tuple[SimilarityFloor, ...]:
+        """Return the floors of a probe, given its result so far: a required one, and a preferred one at a higher risk.
 
-
-@dataclass(frozen=True, slots=True)
-class SimilarityFloors:
-    """Cosines above which faces are compared.
-
-    Attributes:
-        required: All faces above it are compared, up to the configured risk.
-        preferred: Faces above it are compared too, up to `PREFERRED_RISK`, unless
-        max_candidates: they are more than this.
-    """
-
-    required: float
-    preferred: float
-    max_candidates: float
-
-
-def _compute_floors(found: SearchResult, query: SearchQuery, size: int) -> SimilarityFloors:
-    """Return the floors of a probe, given its result so far.
-
-    Of a matched probe, no better person may be missing: the best cosine is required, and the runner-up within the
-    margin preferred. Of an unmatched probe, no match may be missing: the threshold is required, and the nearest person
-    preferred, bounded by `max_candidates`.
-    """
-    threshold, margin = query.get_floor(size + found.gallery_size)
-    best, *others = [candidate.similarity for candidate in found.candidates[:2]] or [-1.0]
-    if best < threshold:
-        return SimilarityFloors(threshold, best, MAX_UNMATCHED_CANDIDATES)
-    return SimilarityFloors(best, max([best - margin, *others]), np.inf)
-
-
-def _find_nearest(probe_searches: Sequence[ProbeSearch], count: int) -> list[NumberArray]:
-    return [probe_search.nearest(count) for probe_search in probe_searches]
-
-
-def _find_remaining(
-    probe_searches: Sequence[ProbeSearch], floors: Sequence[SimilarityFloors], risk: float
-) -> dict[int, NumberArray]:
-    """Return, by probe, the faces above its floors that are not candidates yet; probes without any are absent."""
-    remaining = {}
-    for index, (probe_search, floor) in enumerate(zip(probe_searches, floors, strict=True)):
-        numbers, preferred = probe_search.above_similarity((floor.required, risk), (floor.preferred, PREFERRED_RISK))
-        if len(preferred) <= floor.max_candidates:
-            numbers = np.union1d(numbers, preferred)
-        if len(numbers):
-            remaining[index] = numbers
-    return remaining
+        Of a matched probe, no better person may be missing: the best cosine is required, and the runner-up within the
+        margin preferred. Of an unmatched probe, no match may be missing: the threshold is required, and the nearest
+        person preferred, unless too many faces would be compared for that.
+        """
+        risk = self._settings.risk
+        threshold, margin = query.get_floor(size + found.gallery_size)
+        best, *others = [candidate.similarity for candidate in found.candidates[:2]] or [-1.0]
+        if best < threshold:
+            return SimilarityFloor(threshold, risk), SimilarityFloor(best, PREFERRED_RISK, MAX_UNMATCHED_CANDIDATES)
+        return SimilarityFloor(best, risk), SimilarityFloor(max([best - margin, *others]), PREFERRED_RISK)
 
 
 def _merge_results(first: SearchResult, second: SearchResult, limit: int) -> SearchResult:
