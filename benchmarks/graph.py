@@ -23,9 +23,8 @@ from benchmarks.record import Origin
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.migrate import upgrade_schema
-from vultus.domain import DecisionPolicy
+from vultus.domain import DecisionPolicy, SpaceRegistry
 from vultus.models.pipeline import FacePipeline
-from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
 from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
@@ -45,15 +44,15 @@ async def measure(persons: int, sample: int, folder: Path) -> None:
     """Print one line per setting."""
     settings = Settings(data_dir=folder)
     pipeline = FacePipeline.load(settings.inference, settings.photos, WeightsStore(folder / "cache"))
-    pipelines = PipelineRegistry(pipeline)
+    spaces = SpaceRegistry(pipeline.describe_space())
     with EmbeddedPostgres(folder) as server:
         url = server.start()
         await upgrade_schema(url)
         database = await Database.connect(url, DatabaseSettings())
-        collections = CollectionService(database, pipelines, CropVault(settings.crop_key_file))
+        collections = CollectionService(database, spaces, CropVault(settings.crop_key_file))
         collection = await fill_collection(database, pipeline, persons)
         origin = asdict(Origin.from_this_machine())
-        job = HnswBuilder(database, pipelines, collections)
+        job = HnswBuilder(database, spaces, collections)
         for m, ef_search in SETTINGS:
             request = GraphRequest(m, 64, ef_search, accept_loss=1, sample=sample)
             started = time.perf_counter()

@@ -65,15 +65,15 @@ async def _measure(url: str, faces: int) -> list[Measurement]:
     faces = max(faces // BATCH, 1) * BATCH
     vectors = draw_unit_vectors(faces, DIMENSION, seed=0)
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        pipelines = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache)))
+        spaces = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache))).spaces
         async with connect_migrated_database(url) as database:
             vault = CropVault(Path(cache) / "crops.key")
-            collection = await CollectionService(database, pipelines, vault).ensure_default_collection()
+            collection = await CollectionService(database, spaces, vault).ensure_default_collection()
             lines = [
                 await _time_ingest("ceiling", faces, _copy_bare_vectors(url, vectors)),
                 await _time_ingest("one at a time", SINGLE_FACES, _register_one_by_one(database, collection)),
                 await _time_ingest(
-                    "persons", faces, _register_persons(BulkRegistrar(database, pipelines), collection, vectors)
+                    "persons", faces, _register_persons(BulkRegistrar(database, spaces), collection, vectors)
                 ),
                 await _time_ingest("faces", faces, _add_faces(database, collection, vectors)),
                 await _time_ingest("ceiling again", faces, _copy_bare_vectors(url, vectors)),

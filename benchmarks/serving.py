@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from benchmarks.photos import Sample
-    from vultus.models.pipeline import FacePipeline
 
 SECONDS, ROUNDS = 18.0, 3
 """Per setting, without warm-up, in rounds; the ceiling is measured for half a round before and after each."""
@@ -79,11 +78,11 @@ def measure(seconds: float = SECONDS) -> list[Measurement]:
 
 
 async def _measure(server: Server, networks: ProcessWorkerGroup, seconds: float) -> list[Measurement]:
-    async with _start_workers(networks) as pipeline:
+    async with _start_workers(networks) as space_id:
         about = {"seconds": seconds, "gallery": await _register_persons(server), "workers": InferenceSettings().workers}
         lines: list[Measurement] = []
         for sample in (photos.build_portrait_sample(), photos.build_megapixel_sample()):
-            lines += await _measure_served(server, networks, pipeline, sample, seconds)
+            lines += await _measure_served(server, networks, space_id, sample, seconds)
         many = next(line for line in lines if line["clients"] == BUSY_CLIENTS)
         lines.append(await _measure_overload(server, photos.build_portrait_sample(), many["per_s"], seconds))
         lines.append(
@@ -95,17 +94,17 @@ async def _measure(server: Server, networks: ProcessWorkerGroup, seconds: float)
 
 
 @asynccontextmanager
-async def _start_workers(networks: ProcessWorkerGroup) -> AsyncIterator[FacePipeline]:
-    pipelines = await networks.wait_until_loaded()
+async def _start_workers(networks: ProcessWorkerGroup) -> AsyncIterator[str]:
+    spaces = await networks.wait_until_loaded()
     await networks.start_workers(InferenceSettings().workers)
-    yield pipelines.default
+    yield spaces.default.id
     for worker in networks.workers:
         await worker.close()
     await networks.close()
 
 
 async def _measure_served(
-    server: Server, networks: ProcessWorkerGroup, pipeline: FacePipeline, sample: Sample, seconds: float
+    server: Server, networks: ProcessWorkerGroup, space_id: str, sample: Sample, seconds: float
 ) -> list[Measurement]:
     request = build_photo_request("/v1/recognize", server.key, sample.content)
     await _ensure_match(server, request)
@@ -117,11 +116,11 @@ async def _measure_served(
         workers = 1 if clients == 1 else len(networks.workers)
         rounds, ceilings = (
             [],
-            [await _measure_ceiling(networks, pipeline, sample.content, workers, seconds / ROUNDS / 2)],
+            [await _measure_ceiling(networks, space_id, sample.content, workers, seconds / ROUNDS / 2)],
         )
         for _ in range(ROUNDS):
             rounds.append(await _measure_clients(server, request, clients, seconds / ROUNDS))
-            ceilings.append(await _measure_ceiling(networks, pipeline, sample.content, workers, seconds / ROUNDS / 2))
+            ceilings.append(await _measure_ceiling(networks, space_id, sample.content, workers, seconds / ROUNDS / 2))
         lines.append(about | {"clients": clients} | _merge_rounds(rounds, ceilings))
     return lines
 
@@ -220,7 +219,7 @@ async def _measure_cpu_usage(server: Server, wait_s: float, seconds: float) -> d
 
 
 async def _measure_ceiling(
-    networks: ProcessWorkerGroup, pipeline: FacePipeline, photo: bytes, workers: int, seconds: float
+    networks: ProcessWorkerGroup, space_id: str, photo: bytes, workers: int, seconds: float
 ) -> float:
     """Return photos per second of the networks alone: one at a time on all cores, or with so many busy processes.
 
@@ -231,7 +230,7 @@ async def _measure_ceiling(
 
     def make_caller(at: int) -> Callable[[], Awaitable[Response]]:
         async def analyze() -> Response:
-            await networks.workers[at].analyze_batch(pipeline, [AnalysisRequest(photo)])
+            await networks.workers[at].analyze_batch(space_id, [AnalysisRequest(photo)])
             return Response(time.perf_counter(), 0, 200, b"")
 
         return analyze

@@ -34,6 +34,7 @@ from vultus.errors import NoPhotoAcceptedError
 from vultus.main import bind_socket, open_database, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.workers.pool import AnalysisPool
+from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
 from vultus.services.photo_analysis import Photo
@@ -103,8 +104,9 @@ async def _start_service(settings: Settings, pack: str | None) -> AsyncIterator[
     )
     if pack is None:
         pipelines = PipelineRegistry(pipelines.default, zoomed(pipelines.default))
-    async with open_database(settings) as database, AnalysisPool(settings.inference) as pool:
-        services = build_services(settings, database, pool, pipelines)
+    group = ThreadWorkerGroup(pipelines, settings.inference.workers)
+    async with open_database(settings) as database, AnalysisPool(settings.inference, group) as pool:
+        services = build_services(settings, database, pool, pipelines.spaces)
         await services.collections.ensure_default_collection()
         _, key = await services.access.create_key(CALLER, "benchmark", Role.ADMIN)
         with bind_socket("127.0.0.1", 0) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from vultus.models.pipeline import FacePipeline
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api
-    from vultus.domain import Analysis
+    from vultus.domain import Analysis, Calibration
 
 COLLECTION = "/v1/collections/default"
 MIGRATION = f"{COLLECTION}/transition"
@@ -62,14 +63,22 @@ def run_after_analysis(
     analyze = pool.analyze_photo
     done: list[bool] = []
 
-    async def analyze_then_act(photo: bytes, by: FacePipeline, **options: Any) -> Analysis:
-        analysis = await analyze(photo, by, **options)
-        if by is pipeline and not done:
+    async def analyze_then_act(photo: bytes, space_id: str, *arguments: Any, **options: Any) -> Analysis:
+        analysis = await analyze(photo, space_id, *arguments, **options)
+        if space_id == pipeline.space.id and not done:
             done.append(True)
             await act()
         return analysis
 
     monkeypatch.setattr(pool, "analyze_photo", analyze_then_act)
+
+
+def set_calibration(
+    api: Api, monkeypatch: pytest.MonkeyPatch, pipeline: FacePipeline, calibration: Calibration
+) -> None:
+    """Replace the pack's calibration of a pipeline's embedding space."""
+    space = replace(api.services.spaces.get_space(pipeline.space.id), calibration=calibration)
+    monkeypatch.setitem(api.services.spaces._by_id, space.id, space)
 
 
 async def fetch_scalar(api: Api, sql: str) -> Any:

@@ -10,7 +10,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -24,12 +24,15 @@ from vultus.models.runtime.choice import is_fork_safe
 from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.fork_server import ProcessWorkerGroup
 from vultus.models.workers.pool import AnalysisPool
+from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.jobs import JobSupervisor
 from vultus.services.wiring import Services, build_services
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from vultus.domain import SpaceRegistry
+    from vultus.models.workers.worker import WorkerGroup
     from vultus.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -118,16 +121,14 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
         )
         if worker_processes:
             stack.push_async_callback(worker_processes.close)
-        loading = asyncio.create_task(
-            worker_processes.wait_until_loaded() if worker_processes else asyncio.to_thread(load)
-        )
+        loading = asyncio.create_task(_load_networks(load, settings.inference.workers, worker_processes))
         stack.push_async_callback(_wait_until_loaded, loading)
         database = await stack.enter_async_context(open_database(settings, jobs))
-        pipelines = await loading
+        workers, spaces = await loading
         if worker_processes:
             await worker_processes.start_workers(settings.inference.workers)
-        pool = await stack.enter_async_context(AnalysisPool(settings.inference, worker_processes))
-        services = build_services(settings, database, pool, pipelines, jobs)
+        pool = await stack.enter_async_context(AnalysisPool(settings.inference, workers))
+        services = build_services(settings, database, pool, spaces, jobs)
         stack.callback(services.candidate_engine.close)
         await services.collections.ensure_default_collection()
         yield services
@@ -143,7 +144,17 @@ def _build_worker_processes(settings: Settings, load: Callable[[], PipelineRegis
     )
 
 
-async def _wait_until_loaded(task: asyncio.Task[PipelineRegistry]) -> None:
+async def _load_networks(
+    load: Callable[[], PipelineRegistry], threads: int, processes: ProcessWorkerGroup | None
+) -> tuple[WorkerGroup, SpaceRegistry]:
+    """Wait until the processes have loaded the networks, or load them for threads of this one."""
+    if processes:
+        return processes, await processes.wait_until_loaded()
+    pipelines = await asyncio.to_thread(load)
+    return ThreadWorkerGroup(pipelines, threads), pipelines.spaces
+
+
+async def _wait_until_loaded(task: asyncio.Task[Any]) -> None:
     with contextlib.suppress(VultusError):
         await task
 

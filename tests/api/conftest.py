@@ -15,6 +15,7 @@ from vultus.models.pipeline import FacePipeline
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.pool import AnalysisPool
+from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.wiring import Services, build_services
 from vultus.settings import Settings
 
@@ -81,9 +82,10 @@ async def serve(
 
     async def start(**settings: Any) -> Api:
         chosen = Settings(**{"data_dir": tmp_path, **settings})
-        pool = AnalysisPool(chosen.inference)
+        pipelines = PipelineRegistry(pipeline, *others)
+        pool = AnalysisPool(chosen.inference, ThreadWorkerGroup(pipelines, chosen.inference.workers))
         open_pools.append(pool)
-        services = build_services(chosen, database, pool, PipelineRegistry(pipeline, *others))
+        services = build_services(chosen, database, pool, pipelines.spaces)
         await services.collections.ensure_default_collection()
         app = create_app(services, max_requests=chosen.server.max_requests, metrics=chosen.server.metrics)
         _, secret = await services.access.create_key(CALLER, "administrator", Role.ADMIN)

@@ -92,7 +92,7 @@ async def test_an_erasure_that_is_not_committed_yet_takes_precedence_too(api: Ap
         await work.lock_collection(collection.id)
         await work.faces.delete_face(collection.id, person, face)
         vector = np.eye(128, dtype=np.float32)[0]
-        recorded = asyncio.create_task(record_outcome(database, collection.id, face, second, vector))
+        recorded = asyncio.create_task(record_outcome(database, collection.id, face, second.space.id, vector))
         await asyncio.sleep(0.3)
 
     assert not await recorded
@@ -123,7 +123,7 @@ async def test_a_killed_job_resumes_where_it_was(
     assert await worker.run() == 0
     async with api.services.database.transaction() as work:
         await work.migrations.acquire_lease(migration.collection_id, UUID(int=1), 0)
-    next_process = BackfillWorker(worker._database, worker._pool, worker._pipelines, worker._vault)
+    next_process = BackfillWorker(worker._database, worker._pool, worker._spaces, worker._vault)
     assert await next_process.run() == 3
     assert (await call_api(api, "GET"))["second"]["faces"] == 3
 
@@ -133,13 +133,14 @@ async def test_the_job_yields_to_requests(api: Api, second: FacePipeline) -> Non
     await api.register(portrait(), name="Ada")
     await start_migration(api)
     pool = api.services.backfill_worker._pool
-    pool._queue.running += pool._worker_count
+    pool._free_workers, workers = [], pool._free_workers
     job = asyncio.create_task(api.services.backfill_worker.run())
     await asyncio.sleep(0.5)
     assert not job.done()
     assert (await call_api(api, "GET"))["second"]["pending"] == 1
 
-    pool._queue.running = 0
+    pool._free_workers = workers
+    pool._start_batches()
     assert await job == 1
 
 

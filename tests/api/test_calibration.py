@@ -66,7 +66,7 @@ async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) ->
     own = collection.calibrations[collection.space_id]
     assert own.logistic is not None
     assert own.points[0][1] == pytest.approx(report["measured"]["points"][0]["threshold"], abs=1e-4)
-    pack = api.services.pipelines.default.calibration
+    pack = api.services.spaces.default.calibration
     assert all(cosine >= pack.get_threshold(rate) for rate, cosine in own.points if rate < 1e-3)
     assert applied["candidates"][0]["probability"] == round(own.compute_probability(1.0) or 0, 4)
     assert (forgotten.status_code, again.status_code) == (204, 404)
@@ -115,8 +115,8 @@ async def test_one_face_per_person_still_gives_thresholds(api: Api) -> None:
     assert report["measured"]["genuine"] == 0
     assert all(point["fnmr"] is None for point in report["measured"]["points"])
     collection = await get_default_collection(api)
-    assert get_calibration(collection, api.services.pipelines.default).logistic == (
-        api.services.pipelines.default.calibration.logistic
+    assert get_calibration(collection, api.services.spaces.default).logistic == (
+        api.services.spaces.default.calibration.logistic
     )
 
 

@@ -20,7 +20,7 @@ ACTOR = CALLER
 
 async def enable_graph(api: Api, **request: Any) -> Collection:
     services = api.services
-    job = HnswBuilder(services.database, services.pipelines, services.collections)
+    job = HnswBuilder(services.database, services.spaces, services.collections)
     return await job.enable(CALLER, "default", GraphRequest(**request))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.api.conftest import Api
 
     from vultus.domain import DetectedFace, Pixels
+    from vultus.models.pipeline import FacePipeline
 
 HOME = "/v1/collections/default"
 
@@ -34,9 +35,9 @@ class FixedLiveness:
 
 
 @pytest.fixture
-def use_liveness(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
+def use_liveness(pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch) -> Any:
     def set_detector(detector: Any) -> None:
-        monkeypatch.setattr(api.services.pipelines.default, "liveness", detector)
+        monkeypatch.setattr(pipeline, "liveness", detector)
 
     return set_detector
 
@@ -83,14 +84,14 @@ async def test_two_photos_are_not_compared_when_one_is_a_picture_of_a_person(api
 
 
 async def test_a_face_with_a_low_network_score_is_refused_if_the_policy_requires_one(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Scorer:
         def score_chips(self, chips: Pixels) -> Any:
             assert chips.shape == (1, 112, 112, 3)
             return np.array([0.3], np.float32)
 
-    monkeypatch.setattr(api.services.pipelines.default, "scorer", Scorer())
+    monkeypatch.setattr(pipeline, "scorer", Scorer())
     taken = await api.register(portrait(), external_id="ada")
     rule = (await api.client.get(HOME)).json()["policy"]["recognize"] | {"min_network_score": 0.4}
     await api.client.patch(HOME, json={"policy": {"recognize": rule}})
@@ -135,8 +136,10 @@ async def test_real_networks_distinguish_a_person_from_a_screen(api: Api, use_li
     assert (screen["verdict"], screen["liveness"]["reason"]) == ("not_live", "spoof")
 
 
-async def test_a_policy_that_was_relaxed_meanwhile_decides(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.services.pipelines.default, "liveness", FixedLiveness(0.1, LivenessReason.SPOOF))
+async def test_a_policy_that_was_relaxed_meanwhile_decides(
+    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "liveness", FixedLiveness(0.1, LivenessReason.SPOOF))
     await api.register(portrait(), name="Ada")
 
     async def verdict(mode: str) -> str:

@@ -20,6 +20,7 @@ from tests.migrations import (
     resubmit_photos,
     run_after_analysis,
     second,
+    set_calibration,
     set_keep_crops,
     start_migration,
 )
@@ -248,7 +249,7 @@ async def test_a_fixed_threshold_keeps_its_error_rate_and_is_restored_by_a_rollb
     api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lower = replace(second.calibration, points=tuple((rate, at - 0.5) for rate, at in second.calibration.points))
-    monkeypatch.setattr(second, "calibration", lower)
+    set_calibration(api, monkeypatch, second, lower)
     await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9641, "margin": 0.03}})
     await start_migration(api)
 
@@ -269,14 +270,14 @@ async def test_a_fixed_threshold_the_other_network_cannot_keep_is_refused(
         api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.97}}
     )  # beyond the measured range of the first network
     assert (await call_api(api, "POST", f"{MIGRATION}/switch", 422))["code"] == "invalid_input"
-    monkeypatch.setattr(second, "calibration", coarse)
+    set_calibration(api, monkeypatch, second, coarse)
     await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9437}})
     refused = await call_api(api, "POST", f"{MIGRATION}/switch", 422, params={"leave_behind": True})
     assert ("1e-04" in refused["detail"], "1e-03" in refused["detail"]) == (True, True)
 
     await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9293}})
     await call_api(api, "POST", f"{MIGRATION}/switch")
-    monkeypatch.setattr(second, "calibration", replace(coarse, points=coarse.points[:2]))
+    set_calibration(api, monkeypatch, second, replace(coarse, points=coarse.points[:2]))
     rolled_back = await call_api(
         api, "POST", f"{MIGRATION}/switch"
     )  # restores the previous threshold, whatever is resolved now

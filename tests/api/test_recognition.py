@@ -144,7 +144,7 @@ async def test_an_index_of_a_deleted_collection_is_not_searched(api: Api) -> Non
     gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
     await api.register(portrait(), name="Ada", collection="gate")
     await api.recognize(portrait(), collection="gate")
-    space = api.services.pipelines.default.space
+    space = api.services.spaces.default
     index = CandidateIndex(Quantizer(np.zeros(space.dimension, np.float32)))
     held = api.services.indexes._entries
     held[UUID(gate), space.id] = _IndexEntry(index, 0)
@@ -185,7 +185,7 @@ async def test_a_photo_is_verified_against_a_person(api: Api) -> None:
 
     found = await verify(portrait(angle=5), ada)
     assert found["verdict"] == "match"
-    likely = api.services.pipelines.default.calibration.compute_probability(found["similarity"])
+    likely = api.services.spaces.default.calibration.compute_probability(found["similarity"])
     assert found["probability"] == pytest.approx(likely, abs=1e-3)
     assert (await verify(encoded(drawn(STRANGER)), ada))["verdict"] == "no_match"
     assert (await verify(portrait(), "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"))["code"] == "not_found"
@@ -246,7 +246,7 @@ async def test_a_vector_is_decided_by_the_collection_as_its_search_sees_it(
     ],
 )
 async def test_a_vector_that_cannot_be_searched_is_refused(api: Api, body: dict[str, Any], code: str) -> None:
-    space_id = api.services.pipelines.default.space.id
+    space_id = api.services.spaces.default.id
     answer = await api.client.post(
         "/v1/search", json={**body, "contract_id": body["contract_id"].replace("ACTIVE", space_id)}
     )

@@ -47,7 +47,7 @@ def calibrate(
 
     async def measure_collection(settings: Settings) -> CalibrationResult:
         async with open_services(settings) as services:
-            job = CollectionCalibrator(services.database, services.pipelines, services.collections)
+            job = CollectionCalibrator(services.database, services.spaces, services.collections)
             return await job.calibrate(COMMAND_LINE, collection, request)
 
     done = run_command(measure_collection(load_settings()), as_json=as_json)

@@ -40,7 +40,7 @@ def search_by(
         async with open_services(settings) as services:
             if mode is not SearchMode.HNSW:
                 return await services.collections.update_collection(COMMAND_LINE, collection, search=mode)
-            job = HnswBuilder(services.database, services.pipelines, services.collections)
+            job = HnswBuilder(services.database, services.spaces, services.collections)
             return await job.enable(COMMAND_LINE, collection, request)
 
     done = run_command(set_search_mode(load_settings()), as_json=as_json)

@@ -2,6 +2,8 @@
 
 from vultus.domain.events import AuditEntry, OutboxEntry
 from vultus.domain.faces import (
+    DETECTION,
+    EMBEDDINGS,
     Analysis,
     Box,
     Crop,
@@ -9,10 +11,13 @@ from vultus.domain.faces import (
     DetectedFace,
     Embedding,
     FloatArray,
+    Lane,
     Liveness,
     LivenessReason,
     Pixels,
     Quality,
+    Want,
+    find_matching_box,
 )
 from vultus.domain.galleries import (
     ApiKey,
@@ -56,9 +61,12 @@ from vultus.domain.policies import (
 )
 from vultus.domain.principal import Permission, Principal
 from vultus.domain.search import SearchResult
+from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 
 __all__ = [
+    "DETECTION",
+    "EMBEDDINGS",
     "Analysis",
     "ApiKey",
     "AuditEntry",
@@ -85,11 +93,14 @@ __all__ = [
     "Fusion",
     "HnswGraph",
     "HnswRecallLoss",
+    "Lane",
     "LeaveOneOutResult",
     "Liveness",
     "LivenessMode",
     "LivenessReason",
+    "LoadedSpace",
     "Migration",
+    "NetworkOrigin",
     "NewCrop",
     "NewFace",
     "NumberArray",
@@ -106,8 +117,11 @@ __all__ = [
     "SearchMode",
     "SearchResult",
     "ShadowDisagreement",
+    "SpaceRegistry",
     "SpaceStatistics",
     "StoredResponse",
     "UnmigratedPerson",
     "Verdict",
+    "Want",
+    "find_matching_box",
 ]

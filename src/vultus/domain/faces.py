@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB, upright
+
+MIN_OVERLAP = 0.3
+"""IoU of two detectors' boxes of one face; one may box the whole head, the other only brow to chin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,21 @@ class Box:
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         shared = max(width, 0.0) * max(height, 0.0)
         return shared / (self.width * self.height + other.width * other.height - shared) if shared else 0.0
+
+
+def find_matching_box(boxes: Sequence[Box], box: Box) -> int | None:
+    """Return the position of the box that is of the same face as another: it overlaps enough, or contains its centre.
+
+    Args:
+        boxes: Boxes of the faces of a photo.
+        box: Box of a face, in the same pixels, by another detector or in an earlier frame.
+    """
+    best = max(range(len(boxes)), key=lambda at: boxes[at].compute_iou(box), default=None)
+    if best is None:
+        return None
+    found, (x, y) = boxes[best], box.centre
+    contains_centre = found.left <= x <= found.right and found.top <= y <= found.bottom
+    return best if contains_centre or found.compute_iou(box) >= MIN_OVERLAP else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,3 +202,37 @@ class Analysis:
     sha256: str
     faces: tuple[DescribedFace, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What is wanted of a photo besides its faces and their quality.
+
+    Attributes:
+        embed: An embedding of every face, except of the known ones.
+        crops: A crop of every face, which can be embedded again later.
+        liveness: The liveness of every face.
+        known_boxes: Of faces that need no embedding, in pixels of the upright photo: a tracker knows who they are.
+    """
+
+    embed: bool = True
+    crops: bool = False
+    liveness: bool = False
+    known_boxes: tuple[Box, ...] = ()
+
+
+DETECTION = Want(embed=False)
+EMBEDDINGS = Want()
+
+
+class Lane(StrEnum):
+    """Urgency of an analysis.
+
+    Photos of requests wait in a bounded queue, and are refused when it is full. Frames of a live source never queue
+    behind photos: a newer frame replaces the one that waits, and a frame that would have to wait for photos is dropped.
+    Photos in batch are analysed while nothing else waits; they are not refused, and wait for a bounded time.
+    """
+
+    INTERACTIVE = "interactive"
+    LIVE = "live"
+    BATCH = "batch"

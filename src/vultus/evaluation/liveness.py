@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Liveness
+from vultus.domain import DETECTION, Liveness
 from vultus.errors import InvalidInputError, VultusError
 from vultus.evaluation.datasets import DataSet, list_photos
 from vultus.evaluation.pairs import PlotData, build_plot_data
@@ -152,7 +152,7 @@ def build_liveness_assessor(
     """
 
     def assess_photo(content: bytes) -> Liveness | None:
-        analysis = analyzer.analyze_photo(content, embed=False)
+        analysis = analyzer.analyze_photo(content, DETECTION)
         found = find_central_face(analysis)
         if found is None:
             return None

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from vultus.domain import DescribedFace, FloatArray
+from vultus.domain import EMBEDDINGS, DescribedFace, FloatArray
 from vultus.errors import InvalidInputError, VultusError
 from vultus.statistics.metrics import Flags
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vultus.domain import Analysis
+    from vultus.domain import Analysis, Want
     from vultus.evaluation.datasets import DataSet
 
 Outcome = TypeVar("Outcome")
@@ -30,7 +30,7 @@ ProgressCallback = Callable[[int, int], None]
 class FaceAnalyzer(Protocol):
     """Pipeline under evaluation: detects and embeds the faces of a photo; called from several threads."""
 
-    def analyze_photo(self, photo: bytes, *, embed: bool = True) -> Analysis:
+    def analyze_photo(self, photo: bytes, want: Want = EMBEDDINGS) -> Analysis:
         """Return every face of a photo."""
         ...
 

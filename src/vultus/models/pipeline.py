@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vultus.domain import (
+    EMBEDDINGS,
     Analysis,
     Box,
     Calibration,
     DescribedFace,
     DetectedFace,
     Embedding,
+    EmbeddingSpace,
+    LoadedSpace,
+    NetworkOrigin,
     Pixels,
+    Want,
+    find_matching_box,
 )
 from vultus.errors import LivenessNotLoadedError, WeightsError
 from vultus.models.catalog.measured import get_quality_rules
@@ -52,18 +57,13 @@ TOLERATED_ENLARGEMENT = 0.8
 QUALITY_TEMPLATE = build_arcface_template(112)
 """Crop that quality networks take."""
 
-PROCESS_LOCAL_ATTRIBUTES = {"liveness", "scorer", "budget", "_view_cropper", "_detector", "_embedder"}
-"""Attributes that are not sent to other processes."""
-
 
 @dataclass(frozen=True, slots=True)
 class AnalysisRequest:
-    """A photo and the analyses requested, as for `FacePipeline.analyze_photo`."""
+    """A photo, a JPEG, PNG or WebP file, and what is wanted of it."""
 
     photo: bytes
-    embed: bool = True
-    crops: bool = False
-    liveness: bool = False
+    want: Want = EMBEDDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ class _AlignedPhoto:
 
     Attributes:
         analysis: Everything but the vectors.
-        chips: (n, views, side, side, 3) for the embedder; empty if no embeddings are requested.
-        embed: Whether embeddings are requested.
+        chips: (n, views, side, side, 3) of the faces to embed, in their order.
+        embedded: Positions of these faces; None if no embeddings are wanted.
     """
 
     analysis: Analysis
     chips: Pixels
-    embed: bool
+    embedded: list[int] | None
 
 
 class FacePipeline:
@@ -139,23 +139,30 @@ class FacePipeline:
         calibration = loaded.calibration or Calibration((), 0.0, "not measured")
         return cls(loaded, inference=inference, photos=photos, calibration=calibration)
 
-    def strip_networks(self) -> FacePipeline:
-        """Return a copy without the networks, for another process."""
-        stripped = copy.copy(self)
-        for name in PROCESS_LOCAL_ATTRIBUTES:
-            vars(stripped).pop(name)
-        return stripped
+    def describe_space(self) -> LoadedSpace:
+        """Return what services know of the pipeline."""
+        detector, embedder = (
+            NetworkOrigin(network.name, network.licence.name, network.paper)
+            for network in (self.pack.detector, self.pack.embedder)
+        )
+        return LoadedSpace(
+            **{field.name: getattr(self.space, field.name) for field in fields(EmbeddingSpace)},
+            calibration=self.calibration,
+            enrol_rule=self.enrol_rule,
+            recognize_rule=self.recognize_rule,
+            pack=self.pack.name,
+            detector=detector,
+            embedder=embedder,
+            is_commercial_use_allowed=self.pack.is_commercial_use_allowed,
+            runtime=self.runtime,
+        )
 
-    def analyze_photo(
-        self, photo: bytes, *, embed: bool = True, crops: bool = False, liveness: bool = False
-    ) -> Analysis:
+    def analyze_photo(self, photo: bytes, want: Want = EMBEDDINGS) -> Analysis:
         """Return every face of a photo, left to right; blocks.
 
         Args:
             photo: A JPEG, PNG or WebP file.
-            embed: Whether to compute embeddings.
-            crops: Whether to return a crop of every face, which can be embedded again later.
-            liveness: Whether to assess the liveness of every face.
+            want: What is wanted of it.
 
         Raises:
             LivenessNotLoadedError: Liveness is requested and no liveness network is loaded.
@@ -163,7 +170,7 @@ class FacePipeline:
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
-        (answer,) = self.analyze_photos([AnalysisRequest(photo, embed, crops, liveness)])
+        (answer,) = self.analyze_photos([AnalysisRequest(photo, want)])
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -191,12 +198,13 @@ class FacePipeline:
     ) -> Analysis:
         """Return the analysis of a photo with embeddings, its faces' vectors taken from the iterator over all."""
         faces = aligned.analysis.faces
-        if not aligned.embed:
+        if aligned.embedded is None:
             return aligned.analysis
+        embeddings = {at: Embedding(next(vectors), self.space.id) for at in aligned.embedded}
         return replace(
             aligned.analysis,
-            faces=tuple(replace(face, embedding=Embedding(next(vectors), self.space.id)) for face in faces),
-            timings_ms=aligned.analysis.timings_ms | {"embed": embed_ms_per_face * len(faces)},
+            faces=tuple(replace(face, embedding=embeddings.get(at)) for at, face in enumerate(faces)),
+            timings_ms=aligned.analysis.timings_ms | {"embed": embed_ms_per_face * len(embeddings)},
         )
 
     def _prepare_photo_or_error(self, request: AnalysisRequest) -> _AlignedPhoto | Exception:
@@ -207,8 +215,8 @@ class FacePipeline:
 
     def _prepare_photo(self, request: AnalysisRequest) -> _AlignedPhoto:
         """Decode a photo, detect its faces and align them."""
-        embed, crops = request.embed, request.crops
-        liveness_detector = self._get_liveness_detector() if request.liveness else None
+        want = request.want
+        liveness_detector = self._get_liveness_detector() if want.liveness else None
         clock = _StageTimer()
         opened = EncodedPhoto.open(request.photo, self._photos)
         side = self._inference.max_side_px
@@ -217,20 +225,25 @@ class FacePipeline:
                 picture = opened.decode(side)
             with clock.measure_stage("detect"):
                 found = self._detect_faces(picture)
-            decoding_side = self._compute_decoding_side(found, max(picture.width, picture.height), crops=crops)
+            embedded = _list_unknown_faces(found, want.known_boxes) if want.embed else None
+            decoding_side = self._compute_decoding_side(found, max(picture.width, picture.height), crops=want.crops)
             sharp = opened.compute_divisor(decoding_side) >= opened.compute_divisor(side)
             if sharp:
-                chips, faces = self._align_faces(picture, found, clock, liveness_detector, embed=embed, crops=crops)
+                chips, faces = self._align_faces(
+                    picture, found, embedded or (), clock, liveness_detector, crops=want.crops
+                )
         if not sharp:
             # Outside the first reservation: photos that wait for more pixels while holding some could deadlock.
             del picture
             with self.budget.reserve_pixels(opened.count_decoded_pixels(decoding_side)):
                 with clock.measure_stage("decode"):
                     picture = opened.decode(decoding_side)
-                chips, faces = self._align_faces(picture, found, clock, liveness_detector, embed=embed, crops=crops)
+                chips, faces = self._align_faces(
+                    picture, found, embedded or (), clock, liveness_detector, crops=want.crops
+                )
         sha256 = hashlib.sha256(request.photo).hexdigest()
         return _AlignedPhoto(
-            Analysis(picture.width, picture.height, sha256, tuple(faces), clock.durations_ms), chips, embed
+            Analysis(picture.width, picture.height, sha256, tuple(faces), clock.durations_ms), chips, embedded
         )
 
     def _get_liveness_detector(self) -> LivenessDetector:
@@ -272,10 +285,10 @@ class FacePipeline:
         self,
         picture: DecodedPhoto,
         detected: list[DetectedFace],
+        embedded: Sequence[int],
         clock: _StageTimer,
         liveness_detector: LivenessDetector | None,
         *,
-        embed: bool,
         crops: bool,
     ) -> tuple[Pixels, list[DescribedFace]]:
         """Return the chips, (n, views, side, side, 3), and the faces with everything requested but their vectors."""
@@ -292,13 +305,13 @@ class FacePipeline:
                     (score,) = self.scorer.score_chips(align_face(picture.pixels, points[at], QUALITY_TEMPLATE)[None])
                     quality = replace(quality, network_score=float(score))
                 faces.append(DescribedFace(face, quality, None, crop))
-                if embed:
+                if at in embedded:
                     same = self._template == self._frontal
                     chips.append(chip if same else align_face(picture.pixels, points[at], self._template))
             side = self._template.side
             views = np.empty((0, 1, side, side, 3), np.uint8)
             if chips:
-                views = self._view_cropper.crop_views(picture.pixels, points, np.stack(chips))
+                views = self._view_cropper.crop_views(picture.pixels, points[list(embedded)], np.stack(chips))
         if liveness_detector is not None:
             with clock.measure_stage("liveness"):
                 faces = [
@@ -330,6 +343,13 @@ def _scale_face(face: DetectedFace, factor: np.ndarray) -> DetectedFace:
     x, y = map(float, factor)
     box = Box(face.box.left * x, face.box.top * y, face.box.right * x, face.box.bottom * y)
     return replace(face, box=box, landmarks=(face.landmarks * factor).astype(np.float32))
+
+
+def _list_unknown_faces(detected: list[DetectedFace], known_boxes: Sequence[Box]) -> list[int]:
+    """Return the positions of the faces that no known box matches; a known box matches one face at most."""
+    boxes = [face.box for face in detected]
+    known = {find_matching_box(boxes, box) for box in known_boxes}
+    return [at for at in range(len(detected)) if at not in known]
 
 
 def get_default_pack(store: WeightsStore) -> str:

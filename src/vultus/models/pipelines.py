@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from vultus.errors import NotFoundError, PackNotLoadedError, WeightsError
+from vultus.domain import SpaceRegistry
+from vultus.errors import WeightsError
 from vultus.models.catalog.entries import NetworkKind
 from vultus.models.catalog.packs import get_network
 from vultus.models.loading import load_liveness, load_quality
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 class PipelineRegistry:
     """Loaded pipelines by embedding space.
 
+    Attributes:
+        spaces: What services know of them.
+
     Args:
         default: Used by new collections that request no other.
         others: Used by the collections that hold vectors of their embedding spaces.
@@ -32,6 +36,7 @@ class PipelineRegistry:
 
     def __init__(self, default: FacePipeline, *others: FacePipeline) -> None:
         self.default = default
+        self.spaces = SpaceRegistry(*(pipeline.describe_space() for pipeline in (default, *others)))
         self._by_space = {pipeline.space.id: pipeline for pipeline in (*others, default)}
 
     @classmethod
@@ -70,36 +75,10 @@ class PipelineRegistry:
         yield self.default
         yield from (one for one in self._by_space.values() if one is not self.default)
 
-    def strip_networks(self) -> PipelineRegistry:
-        """Return a copy without the networks, for another process."""
-        return PipelineRegistry(*(one.strip_networks() for one in self))
-
     def get_pipeline_for_space(self, space_id: str) -> FacePipeline:
         """Return the pipeline that computes vectors of an embedding space.
 
         Raises:
             PackNotLoadedError: No loaded pack does.
         """
-        found = self._by_space.get(space_id)
-        if found is None:
-            raise PackNotLoadedError(
-                f"The collection holds vectors of contract '{space_id}', which none of the loaded packs makes "
-                f"({', '.join(one.pack.name for one in self)}). If its pack was chosen after the server was started, "
-                "start that again; else name it in VULTUS_INFERENCE__EXTRA_PACKS.",
-                contract_id=space_id,
-            )
-        return found
-
-    def get_pipeline_for_pack(self, pack: str) -> FacePipeline:
-        """Return the pipeline of a pack.
-
-        Raises:
-            NotFoundError: The pack is not loaded.
-        """
-        for one in self:
-            if one.pack.name == pack:
-                return one
-        raise NotFoundError(
-            f"Pack '{pack}' is not loaded; loaded are {', '.join(one.pack.name for one in self)}. Name it in "
-            "VULTUS_INFERENCE__EXTRA_PACKS and start again."
-        )
+        return self._by_space[self.spaces.get_space(space_id).id]

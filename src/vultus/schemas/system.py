@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vultus.models.pipeline import FacePipeline
+from vultus.domain import LoadedSpace
 from vultus.schemas.base import (
     TIMESTAMP,
     ApiModel,
@@ -95,26 +95,26 @@ class ModelOut(ApiModel):
     margin: Cosine = Field(examples=[0.01])
 
     @classmethod
-    def from_pipeline(cls, pipeline: FacePipeline) -> Self:
-        """Build the response from a loaded pack."""
-        networks = (pipeline.pack.detector, pipeline.pack.embedder)
+    def from_space(cls, space: LoadedSpace) -> Self:
+        """Build the response from a loaded embedding space."""
+        networks = (space.detector, space.embedder)
         return cls(
-            pack=pipeline.pack.name,
+            pack=space.pack,
             detector=networks[0].name,
             embedder=networks[1].name,
-            contract_id=pipeline.space.id,
-            dimension=pipeline.space.dimension,
-            preprocessing=pipeline.space.preprocessing,
-            licences={part.name: part.licence.name for part in networks},
+            contract_id=space.id,
+            dimension=space.dimension,
+            preprocessing=space.preprocessing,
+            licences={part.name: part.licence for part in networks},
             papers={part.name: part.paper for part in networks},
-            commercial_use=pipeline.pack.is_commercial_use_allowed,
-            runtime=pipeline.runtime,
+            commercial_use=space.is_commercial_use_allowed,
+            runtime=space.runtime,
             operating_points=[
                 OperatingPointOut(false_match_rate=rate, threshold=threshold)
-                for rate, threshold in pipeline.calibration.points
+                for rate, threshold in space.calibration.points
             ],
-            calibration_source=pipeline.calibration.source,
-            margin=pipeline.calibration.margin,
+            calibration_source=space.calibration.source,
+            margin=space.calibration.margin,
         )
 
 

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import LivenessMode
-    from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import LivenessMode, LoadedSpace, SpaceRegistry
     from vultus.services.crop_vault import CropVault
 
 DEFAULT_COLLECTION = "default"
@@ -40,9 +38,9 @@ MAX_ATTEMPTS = 4
 Result = TypeVar("Result")
 
 
-def get_calibration(collection: Collection, pipeline: FacePipeline) -> Calibration:
+def get_calibration(collection: Collection, space: LoadedSpace) -> Calibration:
     """Return the calibration in effect for a collection: its own, or that of its pack."""
-    return collection.calibrations.get(pipeline.space.id, pipeline.calibration)
+    return collection.calibrations.get(space.id, space.calibration)
 
 
 def check_same_space(collection: Collection, space_id: str) -> None:
@@ -125,8 +123,8 @@ def _check_name(name: str) -> None:
         raise InvalidInputError("A collection's name must not look like an id; choose a word.")
 
 
-def _build_default_policy(pipeline: FacePipeline) -> DecisionPolicy:
-    return DecisionPolicy(enrol=pipeline.enrol_rule, recognize=pipeline.recognize_rule, target_fmr=DEFAULT_FMR)
+def _build_default_policy(space: LoadedSpace) -> DecisionPolicy:
+    return DecisionPolicy(enrol=space.enrol_rule, recognize=space.recognize_rule, target_fmr=DEFAULT_FMR)
 
 
 def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: DecisionPolicy) -> DecisionPolicy:
@@ -150,13 +148,13 @@ def _remove_alternatives(patch: Mapping[str, Any]) -> dict[str, Any]:
 class CollectionService:
     """Creates, reads, updates and deletes collections, by id or name."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry, vault: CropVault) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry, vault: CropVault) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._vault = vault
 
-    async def get_pipeline(self, principal: Principal, reference: str) -> FacePipeline:
-        """Return the pipeline that produces a collection's vectors.
+    async def get_space(self, principal: Principal, reference: str) -> LoadedSpace:
+        """Return the embedding space of a collection's vectors.
 
         Raises:
             NotFoundError: There is no such collection.
@@ -164,7 +162,7 @@ class CollectionService:
         """
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-        return self._pipelines.get_pipeline_for_space(collection.space_id)
+        return self._spaces.get_space(collection.space_id)
 
     async def create_collection(
         self,
@@ -190,12 +188,12 @@ class CollectionService:
         """
         principal.require(Permission.CONFIGURE)
         _check_name(name)
-        pipeline = self._get_pack_pipeline(pack)
-        default = _build_default_policy(pipeline)
+        space = self._get_pack_space(pack)
+        default = _build_default_policy(space)
         async with self._database.transaction() as work:
             created = await work.collections.add_collection(
                 name=name,
-                space_id=pipeline.space.id,
+                space_id=space.id,
                 policy=merge_policy(default, policy or {}, default=default),
                 retention_days=retention_days,
             )
@@ -206,9 +204,9 @@ class CollectionService:
     async def ensure_default_collection(self) -> Collection:
         """Return the collection `default`; create it if the installation does not have it."""
         async with self._database.transaction() as work:
-            pipeline = self._pipelines.default
+            space = self._spaces.default
             return await work.collections.ensure_collection(
-                name=DEFAULT_COLLECTION, space_id=pipeline.space.id, policy=_build_default_policy(pipeline)
+                name=DEFAULT_COLLECTION, space_id=space.id, policy=_build_default_policy(space)
             )
 
     async def get_collection_with_counts(self, principal: Principal, reference: str) -> tuple[Collection, int, int]:
@@ -252,7 +250,7 @@ class CollectionService:
             changes = dict(patch)
             _check_name(changes.get("name", found.name))
             if "policy" in patch:
-                default = _build_default_policy(self._pipelines.get_pipeline_for_space(found.space_id))
+                default = _build_default_policy(self._spaces.get_space(found.space_id))
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
@@ -342,5 +340,5 @@ class CollectionService:
             return 0
         return await work.crops.delete_crops(collection.id)
 
-    def _get_pack_pipeline(self, pack: str | None) -> FacePipeline:
-        return self._pipelines.default if pack is None else self._pipelines.get_pipeline_for_pack(pack)
+    def _get_pack_space(self, pack: str | None) -> LoadedSpace:
+        return self._spaces.default if pack is None else self._spaces.get_space_of_pack(pack)

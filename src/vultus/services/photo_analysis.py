@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vultus.domain import LivenessMode
+from vultus.domain import EMBEDDINGS, Lane, LivenessMode, Want, find_matching_box
 from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
 from vultus.models.workers.admission_queue import SlotReservation
 from vultus.utils import timing
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.domain import Analysis, Box, DescribedFace
-    from vultus.models.pipeline import FacePipeline
     from vultus.models.workers.pool import AnalysisPool
-
-
-MIN_OVERLAP = 0.3
-"""IoU of two detectors' boxes of one face; one may box the whole head, the other only brow to chin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +42,28 @@ class PhotoAnalyzer:
     async def analyze_photo(
         self,
         photo: Photo,
-        pipeline: FacePipeline,
-        *,
-        embed: bool = True,
-        crops: bool = False,
-        liveness: LivenessMode = LivenessMode.OFF,
+        space_id: str,
+        want: Want = EMBEDDINGS,
+        lane: Lane = Lane.INTERACTIVE,
     ) -> Analysis:
-        """Return every face of a photo, left to right, with a crop and a liveness result for each if requested.
+        """Return every face of a photo, left to right, with what is wanted of it.
+
+        Args:
+            photo: The photo; the slot reserved for it is released.
+            space_id: Embedding space whose networks analyse it.
+            want: What is wanted of it.
+            lane: How urgent it is.
 
         Raises:
             ImageError: The bytes are no usable image.
             UnsupportedImageError: The format is not supported.
             ImageTooLargeError: Too many bytes or pixels.
             OverloadedError: Too many photos are waiting.
+            PackNotLoadedError: No loaded pack computes vectors in the embedding space.
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        liveness_needed = liveness is not LivenessMode.OFF
-        analysis = await self._pool.analyze_photo(
-            photo.content,
-            pipeline,
-            embed=embed,
-            crops=crops,
-            liveness=liveness_needed,
-            reservation=photo.reservation,
-        )
+        analysis = await self._pool.analyze_photo(photo.content, space_id, want, lane, reservation=photo.reservation)
         timing.record_stages(analysis.timings_ms)
         return analysis
 
@@ -100,7 +92,7 @@ class PhotoAnalyzer:
         return self._pool.reserve_slot()
 
     async def get_single_face(
-        self, photo: Photo, pipeline: FacePipeline, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF
+        self, photo: Photo, space_id: str, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF
     ) -> DescribedFace:
         """Return the face of a photo that shows one person.
 
@@ -108,7 +100,8 @@ class PhotoAnalyzer:
             NoFaceFoundError: There is none.
             SeveralFacesError: There are several and `largest` is not set.
         """
-        return pick_face(await self.analyze_photo(photo, pipeline, liveness=liveness), largest=largest)
+        want = Want(liveness=liveness is not LivenessMode.OFF)
+        return pick_face(await self.analyze_photo(photo, space_id, want), largest=largest)
 
 
 def find_attack(face: DescribedFace, mode: LivenessMode) -> str | None:
@@ -125,12 +118,8 @@ def find_matching_face(faces: Sequence[DescribedFace], box: Box) -> DescribedFac
         faces: Faces of the same photo.
         box: Box of a face, in the same pixels.
     """
-    best = max(faces, key=lambda face: face.face.box.compute_iou(box), default=None)
-    if best is None:
-        return None
-    found, (x, y) = best.face.box, box.centre
-    contains_centre = found.left <= x <= found.right and found.top <= y <= found.bottom
-    return best if contains_centre or found.compute_iou(box) >= MIN_OVERLAP else None
+    at = find_matching_box([face.face.box for face in faces], box)
+    return None if at is None else faces[at]
 
 
 def pick_face(analysis: Analysis, *, largest: bool) -> DescribedFace:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.db.database import Database
-from vultus.models.pipelines import PipelineRegistry
+from vultus.domain import SpaceRegistry
 from vultus.services.access import AccessService
 from vultus.services.audit import AuditService
 from vultus.services.collections import CollectionService
@@ -39,7 +39,7 @@ class Services:
 
     settings: Settings
     database: Database
-    pipelines: PipelineRegistry
+    spaces: SpaceRegistry
     access: AccessService
     audit: AuditService
     bulk_registrar: BulkRegistrar
@@ -66,7 +66,7 @@ def build_services(
     settings: Settings,
     database: Database,
     pool: AnalysisPool,
-    pipelines: PipelineRegistry,
+    spaces: SpaceRegistry,
     jobs: JobSupervisor | None = None,
 ) -> Services:
     """Build the services and their dependencies."""
@@ -75,18 +75,18 @@ def build_services(
     indexes = IndexRegistry(database, settings.index)
     engine = LocalCandidateEngine(indexes)
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
-    shadow_comparer = ShadowComparer(database, pool, pipelines, searcher)
+    shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
     return Services(
         settings=settings,
         database=database,
-        pipelines=pipelines,
+        spaces=spaces,
         access=AccessService(database),
         audit=AuditService(database),
-        bulk_registrar=BulkRegistrar(database, pipelines),
+        bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
-        backfill_worker=BackfillWorker(database, pool, pipelines, vault),
-        collections=CollectionService(database, pipelines, vault),
-        space_comparer=SpaceComparer(database, pipelines),
+        backfill_worker=BackfillWorker(database, pool, spaces, vault),
+        collections=CollectionService(database, spaces, vault),
+        space_comparer=SpaceComparer(database, spaces),
         consents=ConsentService(database),
         eraser=Eraser(
             database, idempotency_hours=settings.jobs.idempotency_hours, outbox_hours=settings.jobs.outbox_hours
@@ -95,11 +95,11 @@ def build_services(
         indexes=indexes,
         jobs=jobs or JobSupervisor(),
         persons=PersonService(database),
-        recognizer=Recognizer(database, analyzer, pipelines, searcher, shadow_comparer),
-        registrar=Registrar(database, analyzer, pipelines, searcher, vault, max_photos=settings.photos.max_photos),
+        recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer),
+        registrar=Registrar(database, analyzer, spaces, searcher, vault, max_photos=settings.photos.max_photos),
         searcher=searcher,
         shadow_comparer=shadow_comparer,
-        photo_resubmission=PhotoResubmission(database, analyzer, pipelines, max_photos=settings.photos.max_photos),
-        migrations=MigrationService(database, pipelines),
-        verifier=Verifier(database, analyzer, pipelines),
+        photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
+        migrations=MigrationService(database, spaces),
+        verifier=Verifier(database, analyzer, spaces),
     )

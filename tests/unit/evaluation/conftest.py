@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vultus.domain import (
+    EMBEDDINGS,
     Analysis,
     Box,
     Calibration,
@@ -20,6 +21,7 @@ from vultus.domain import (
     Embedding,
     Quality,
     QualityRule,
+    Want,
 )
 from vultus.errors import NotAnImageError
 
@@ -43,8 +45,8 @@ class FakePipeline:
     calibration = Calibration(((1e-2, 0.7), (1e-4, 0.8)), margin=0.02, source="made up")
     enrol_rule = recognize_rule = RULE
 
-    def analyze_photo(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
-        assert embed
+    def analyze_photo(self, photo: bytes, want: Want = EMBEDDINGS) -> Analysis:
+        assert want.embed
         words = photo.decode().split()
         if not words:
             raise NotAnImageError("empty")

@@ -13,7 +13,7 @@ from tests.unit.evaluation.conftest import FakePipeline, face
 from tests.unit.evaluation.test_commands import call, page
 
 from vultus.cli import evaluate
-from vultus.domain import Analysis, Box, DetectedFace, Liveness, LivenessReason, Pixels
+from vultus.domain import DETECTION, EMBEDDINGS, Analysis, Box, DetectedFace, Liveness, LivenessReason, Pixels, Want
 from vultus.models.imaging.decoding import EncodedPhoto
 from vultus.settings import PhotoSettings
 
@@ -24,8 +24,8 @@ FACE = Box(10, 10, 30, 30)
 class Finder(FakePipeline):
     """Finds one face in every photo that is not black."""
 
-    def analyze_photo(self, photo: bytes, *, embed: bool = True, crops: bool = False) -> Analysis:
-        assert not embed and not crops
+    def analyze_photo(self, photo: bytes, want: Want = EMBEDDINGS) -> Analysis:
+        assert want == DETECTION
         pixels = EncodedPhoto.open(photo, PhotoSettings()).decode(WIDTH).pixels
         return Analysis(WIDTH, HEIGHT, "", (face([1], FACE),) if pixels.max() > 9 else ())
 

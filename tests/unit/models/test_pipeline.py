@@ -12,17 +12,18 @@ import pytest
 from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
 
+from vultus.domain import DETECTION, Analysis, Box, Want
 from vultus.errors import ImageTooLargeError
 from vultus.models.catalog.measured import CALIBRATIONS, get_quality_rules
 from vultus.models.imaging.pixel_budget import PixelBudget
-from vultus.models.pipeline import FacePipeline
+from vultus.models.pipeline import AnalysisRequest, FacePipeline
 from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vultus.domain import Analysis, FloatArray, Pixels
+    from vultus.domain import FloatArray, Pixels
 
 EYE = (204, 100)
 
@@ -53,7 +54,7 @@ def test_a_portrait_is_analyzed(pipeline: FacePipeline) -> None:
 
 
 def test_without_embedding_there_is_everything_else(pipeline: FacePipeline) -> None:
-    analysis = pipeline.analyze_photo(portrait(), embed=False)
+    analysis = pipeline.analyze_photo(portrait(), DETECTION)
 
     assert analysis.faces[0].embedding is None
     assert analysis.faces[0].quality.sharpness > 0
@@ -115,6 +116,44 @@ def test_faces_come_from_left_to_right(pipeline: FacePipeline) -> None:
 
     assert len(lefts) == 4
     assert lefts == sorted(lefts)
+
+
+def test_known_faces_are_not_embedded_again(pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = encoded(np.concatenate([astronaut()[:256, 96:352]] * 3, axis=1))
+    expected = pipeline.analyze_photo(row).faces
+    embedded: list[int] = []
+    embed = pipeline._embedder.embed
+
+    def count_and_embed(chips: Pixels) -> FloatArray:
+        embedded.append(len(chips))
+        return embed(chips)
+
+    monkeypatch.setattr(pipeline._embedder, "embed", count_and_embed)
+    box = expected[1].face.box
+    moved = Box(box.left + 0.2 * box.width, box.top, box.right + 0.2 * box.width, box.bottom)
+    elsewhere = Box(0, 250, 10, 256)
+
+    analysis = pipeline.analyze_photo(row, Want(crops=True, known_boxes=(moved, elsewhere)))
+
+    assert [face.embedding is None for face in analysis.faces] == [False, True, False]
+    assert [face.quality for face in analysis.faces] == [face.quality for face in expected]
+    assert all(face.crop is not None for face in analysis.faces)
+    for at in (0, 2):
+        np.testing.assert_allclose(analysis.faces[at].vector, expected[at].vector, atol=1e-5)
+    assert embedded == [2]
+
+
+def test_a_photo_of_known_faces_only_is_not_embedded(pipeline: FacePipeline) -> None:
+    (face,) = pipeline.analyze_photo(portrait()).faces
+    known, new = pipeline.analyze_photos(
+        [AnalysisRequest(portrait(), Want(known_boxes=(face.face.box,))), AnalysisRequest(portrait(angle=5))]
+    )
+
+    assert isinstance(known, Analysis)
+    assert isinstance(new, Analysis)
+    assert [one.embedding for one in known.faces] == [None]
+    assert known.timings_ms["embed"] == 0
+    assert vector_of(new) @ face.vector > 0.9
 
 
 def test_other_photos_of_a_face_are_closer_than_another_face(pipeline: FacePipeline) -> None:

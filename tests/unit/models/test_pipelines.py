@@ -21,7 +21,7 @@ def test_a_pipeline_is_found_by_its_space_and_by_its_pack(pipeline: FacePipeline
     loaded = PipelineRegistry(pipeline)
 
     assert loaded.get_pipeline_for_space(pipeline.space.id) is pipeline
-    assert loaded.get_pipeline_for_pack("builtin") is pipeline
+    assert loaded.spaces.get_space_of_pack("builtin") == pipeline.describe_space()
     assert list(loaded) == [pipeline]
 
 
@@ -31,7 +31,7 @@ def test_what_is_not_loaded_is_refused_with_what_is(pipeline: FacePipeline) -> N
     with pytest.raises(PackNotLoadedError, match=r"arcface-12345678.*\(builtin\).*VULTUS_INFERENCE__EXTRA_PACKS"):
         loaded.get_pipeline_for_space("arcface-12345678")
     with pytest.raises(NotFoundError, match="loaded are builtin"):
-        loaded.get_pipeline_for_pack("buffalo_l")
+        loaded.spaces.get_space_of_pack("buffalo_l")
 
 
 def test_a_pack_chosen_once_that_cannot_be_loaded_any_more_does_not_stop_the_start(

@@ -109,7 +109,7 @@ async def calibrate_collection(
 
     With `apply` the thresholds are stored and decide from the next request on. 5,000 faces take a few seconds.
     """
-    job = CollectionCalibrator(services.database, services.pipelines, services.collections)
+    job = CollectionCalibrator(services.database, services.spaces, services.collections)
     return CalibrationOut.from_attributes(
         await job.calibrate(principal, collection, CalibrationRequest(**body.model_dump()))
     )

@@ -11,7 +11,7 @@ from vultus.api.deps import PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import CompareForm, DetectForm, EmbeddingsForm, RecognizeForm, VerifyForm
 from vultus.api.guard import GuardedRoute, require_permission
 from vultus.api.problems import declare_body_problems
-from vultus.domain import Permission
+from vultus.domain import DETECTION, Permission
 from vultus.schemas.faces import CandidateOut, DecisionOut
 from vultus.schemas.recognition import (
     ComparisonOut,
@@ -70,7 +70,7 @@ async def detect(form: Annotated[DetectForm, File()], request: Request, services
     """Return box, landmarks, score and quality of every face; nothing is searched or stored."""
     (photo,) = await read_photos(request, [form.photo])
     return DetectionOut.from_domain(
-        await services.photo_analyzer.analyze_photo(photo, services.pipelines.default, embed=False)
+        await services.photo_analyzer.analyze_photo(photo, services.spaces.default.id, DETECTION)
     )
 
 
@@ -130,8 +130,8 @@ async def embeddings(
 ) -> EmbeddingsOut:
     """Return the vector of every face; nothing is stored. A vector is biometric data: keep it as carefully."""
     (photo,) = await read_photos(request, [form.photo])
-    pipeline = await services.collections.get_pipeline(principal, form.collection)
-    return EmbeddingsOut.from_domain(await services.photo_analyzer.analyze_photo(photo, pipeline), pipeline.space)
+    space = await services.collections.get_space(principal, form.collection)
+    return EmbeddingsOut.from_domain(await services.photo_analyzer.analyze_photo(photo, space.id), space)
 
 
 @router.post(

@@ -65,7 +65,7 @@ async def version() -> VersionOut:
 )
 async def models(services: ServicesDep) -> Page[ModelOut]:
     """Return the networks in use, their licences, their vector space and their measured thresholds."""
-    return Page(items=[ModelOut.from_pipeline(one) for one in services.pipelines], next_cursor=None)
+    return Page(items=[ModelOut.from_space(space) for space in services.spaces], next_cursor=None)
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""Admission queue: bounded, first in first out, cancellable, drained in batches."""
+"""Admission queue: bounded, in lanes by urgency, cancellable, drained in batches."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from vultus.domain import Lane
 from vultus.errors import OverloadedError
 
 if TYPE_CHECKING:
     import asyncio  # noqa: TC004  annotations are not evaluated
 
     from vultus.domain import Analysis  # noqa: TC004
-    from vultus.models.pipeline import AnalysisRequest, FacePipeline  # noqa: TC004
+    from vultus.models.pipeline import AnalysisRequest  # noqa: TC004
 
 SMOOTHING_FACTOR = 0.1
 """Weight of the newest batch in the moving average of the time per photo."""
@@ -24,23 +25,36 @@ RESERVATION_TTL_S = 0.2
 slots reserved for slow senders never leave the workers idle."""
 
 
+MAX_BATCH_LANE_WAIT_S = 2.0
+"""Longest wait of the batch lane while other photos wait too; after it, one of its photos is analysed before them."""
+
+
 @dataclass(slots=True, eq=False)
 class AnalysisJob:
     """A photo to be analysed by a worker.
 
     Attributes:
-        request: The photo and the analyses requested.
-        pipeline: Analyses it.
+        request: The photo and what is wanted of it.
+        space_id: Embedding space whose networks analyse it.
         result: Future that resolves to its analysis.
+        lane: How urgent it is.
+        source: Of a frame in the live lane, where newer frames replace older ones of the same source.
         must_run_alone: Whether it must not share a batch: a worker ended while analysing it together with others.
         enqueued_at: When it was enqueued, seconds of `time.perf_counter`.
     """
 
     request: AnalysisRequest
-    pipeline: FacePipeline
+    space_id: str
     result: asyncio.Future[Analysis]
+    lane: Lane = Lane.INTERACTIVE
+    source: str = ""
     must_run_alone: bool = False
     enqueued_at: float = field(default_factory=time.perf_counter)
+
+    def drop(self, reason: str) -> None:
+        """Refuse a job that waits, unless its caller has gone."""
+        if not self.result.done():
+            self.result.set_exception(OverloadedError(reason))
 
 
 class SlotReservation:
@@ -69,11 +83,14 @@ class SlotReservation:
 
 
 class AdmissionQueue:
-    """Waiting jobs, the count of running ones, and the reserved slots.
+    """Waiting jobs in their lanes, the count of running ones, and the reserved slots.
+
+    The interactive lane is first in, first out. A frame in the live lane waits at most for frames of other sources and
+    running photos. The batch lane is served while nothing else waits, or at intervals of `MAX_BATCH_LANE_WAIT_S`.
 
     Args:
         workers: How many batches run concurrently.
-        max_queue: Most jobs that wait while every worker is busy.
+        max_queue: Most jobs that wait while every worker is busy, not counting those of the batch lane.
         max_batch: Most jobs per batch.
     """
 
@@ -82,18 +99,14 @@ class AdmissionQueue:
         self._workers = workers
         self._capacity = workers + max_queue
         self._max_batch = max_batch
-        self._waiting: deque[AnalysisJob] = deque()
+        self._lanes: dict[Lane, deque[AnalysisJob]] = {lane: deque() for lane in Lane}
         self._reservations: set[SlotReservation] = set()
         self._mean_photo_s = 0.0
+        self._batch_lane_served_at = -math.inf
 
     def __len__(self) -> int:
         """Return the number of waiting jobs."""
-        return len(self._waiting)
-
-    @property
-    def occupied_slots(self) -> int:
-        """Slots occupied by waiting and running jobs."""
-        return len(self._waiting) + self.running
+        return sum(map(len, self._lanes.values()))
 
     def reserve_slot(self) -> SlotReservation:
         """Reserve a slot for a photo that is still being received.
@@ -105,44 +118,56 @@ class AdmissionQueue:
         return SlotReservation(self._reservations)
 
     def ensure_capacity(self) -> None:
-        """Raise unless there is a free slot beyond the reserved ones.
+        """Raise unless there is a slot for a photo beyond the reserved ones; frames give way to photos.
 
         Raises:
-            OverloadedError: There is none; `retry_after_s` estimates when the jobs queued now will have completed.
+            OverloadedError: There is none; `retry_after_s` estimates when the photos queued now will have completed.
         """
         now = time.monotonic()
+        occupied = self.running + len(self._lanes[Lane.INTERACTIVE])
         reserved = sum(reservation.expires_at > now for reservation in self._reservations)
-        if self.occupied_slots + reserved >= self._capacity:
-            wait_s = max(1, math.ceil(self.occupied_slots * self._mean_photo_s / self._workers))
+        if occupied + reserved >= self._capacity:
+            wait_s = max(1, math.ceil(occupied * self._mean_photo_s / self._workers))
             raise OverloadedError(f"All {self._capacity} places for photos are taken.", retry_after_s=wait_s)
 
     def enqueue(self, job: AnalysisJob) -> None:
-        """Append a job; a job that is retried goes to the front."""
-        if job.must_run_alone:
-            self._waiting.appendleft(job)
-        else:
-            self._waiting.append(job)
+        """Append a job to its lane.
+
+        Raises:
+            OverloadedError: Its lane takes no further one now.
+        """
+        if job.lane is Lane.LIVE:
+            self._enqueue_frame(job)
+            return
+        if job.lane is Lane.INTERACTIVE:
+            self.ensure_capacity()
+        self._lanes[job.lane].append(job)
+        frames = self._lanes[Lane.LIVE]
+        while frames and self._count_occupied_slots() > self._capacity:
+            frames.popleft().drop("Photos came first.")
+
+    def enqueue_again(self, job: AnalysisJob) -> None:
+        """Put a job whose worker ended at the front of its lane, to run alone."""
+        job.must_run_alone = True
+        self._lanes[job.lane].appendleft(job)
 
     def cancel(self, job: AnalysisJob) -> None:
         """Remove a job from the queue if it is still waiting."""
-        if job in self._waiting:
-            self._waiting.remove(job)
+        if job in self._lanes[job.lane]:
+            self._lanes[job.lane].remove(job)
 
     def next_batch(self) -> list[AnalysisJob]:
-        """Return the next batch of at least one job, all of one pipeline, and count its jobs as running.
+        """Return the next batch of at least one job, all of one embedding space, and count its jobs as running.
 
-        A batch is at most each worker's share of the queue: a larger one would delay photos that another free worker
-        could start.
+        A batch is at most each worker's share of its lane: a larger one would delay photos that another free worker
+        could start. In the batch lane it is one job, for which a photo that comes meanwhile does not wait long.
         """
-        max_size = max(1, min(self._max_batch, len(self._waiting) // self._workers))
-        batch = [self._waiting.popleft()]
-        while (
-            len(batch) < max_size
-            and self._waiting
-            and not batch[0].must_run_alone
-            and self._is_next_compatible(batch[0])
-        ):
-            batch.append(self._waiting.popleft())
+        if self._is_batch_lane_next():
+            self._batch_lane_served_at = time.perf_counter()
+            batch = [self._lanes[Lane.BATCH].popleft()]
+        else:
+            # Frames that wait came before the photos that wait.
+            batch = self._take_compatible_jobs(self._lanes[Lane.LIVE] or self._lanes[Lane.INTERACTIVE])
         self.running += len(batch)
         return batch
 
@@ -154,9 +179,42 @@ class AdmissionQueue:
 
     def remove_all(self) -> list[AnalysisJob]:
         """Remove and return all waiting jobs."""
-        cancelled = list(self._waiting)
-        self._waiting.clear()
+        cancelled = [job for lane in self._lanes.values() for job in lane]
+        for lane in self._lanes.values():
+            lane.clear()
         return cancelled
 
-    def _is_next_compatible(self, first: AnalysisJob) -> bool:
-        return self._waiting[0].pipeline is first.pipeline and not self._waiting[0].must_run_alone
+    def _count_occupied_slots(self) -> int:
+        return self.running + len(self._lanes[Lane.INTERACTIVE]) + len(self._lanes[Lane.LIVE])
+
+    def _enqueue_frame(self, job: AnalysisJob) -> None:
+        """Let a frame take the place of an older one of its source, or append it if it would not wait for photos."""
+        frames = self._lanes[Lane.LIVE]
+        for at, older in enumerate(frames):
+            if older.source == job.source:
+                frames[at] = job
+                older.drop("A newer frame of the same source came.")
+                return
+        if self._lanes[Lane.INTERACTIVE] or self._count_occupied_slots() >= self._capacity:
+            raise OverloadedError("Photos come first.")
+        frames.append(job)
+
+    def _is_batch_lane_next(self) -> bool:
+        waiting = self._lanes[Lane.BATCH]
+        if not waiting:
+            return False
+        since = max(waiting[0].enqueued_at, self._batch_lane_served_at)
+        return len(waiting) == len(self) or time.perf_counter() - since >= MAX_BATCH_LANE_WAIT_S
+
+    def _take_compatible_jobs(self, waiting: deque[AnalysisJob]) -> list[AnalysisJob]:
+        max_size = max(1, min(self._max_batch, len(waiting) // self._workers))
+        batch = [waiting.popleft()]
+        while (
+            len(batch) < max_size
+            and waiting
+            and not batch[0].must_run_alone
+            and not waiting[0].must_run_alone
+            and waiting[0].space_id == batch[0].space_id
+        ):
+            batch.append(waiting.popleft())
+        return batch

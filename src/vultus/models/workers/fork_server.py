@@ -11,7 +11,6 @@ import asyncio
 import gc
 import logging
 import os
-import pickle
 import signal
 import socket
 from contextlib import suppress
@@ -30,7 +29,9 @@ from vultus.models.workers.messages import (
     PhotoBatch,
     decode_batch,
     decode_hello,
+    decode_loaded,
     decode_results,
+    encode_loaded,
     encode_message,
     encode_results,
 )
@@ -39,8 +40,8 @@ from vultus.models.workers.worker import WorkerEndedError, run_batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vultus.domain import Analysis
-    from vultus.models.pipeline import AnalysisRequest, FacePipeline
+    from vultus.domain import Analysis, SpaceRegistry
+    from vultus.models.pipeline import AnalysisRequest
     from vultus.models.pipelines import PipelineRegistry
 
 log = logging.getLogger(__name__)
@@ -85,21 +86,17 @@ class ProcessWorkerGroup:
         child_socket.close()
         self._socket.setblocking(False)
 
-    async def wait_until_loaded(self) -> PipelineRegistry:
-        """Wait until the networks are loaded; return their pipelines without the networks.
+    async def wait_until_loaded(self) -> SpaceRegistry:
+        """Wait until the networks are loaded; return what services know of them.
 
         Raises:
             WeightsError: A file is missing or not the published one.
             SetupError: The fork server ended.
         """
         try:
-            loaded = pickle.loads(await _receive_message(self._socket))  # noqa: S301  sent before any photo
+            return decode_loaded(await _receive_message(self._socket))
         except EOFError:
             raise SetupError("The process that loads the networks ended; is there enough memory?") from None
-        if isinstance(loaded, Exception):
-            raise loaded
-        pipelines: PipelineRegistry = loaded
-        return pipelines
 
     async def start_workers(self, count: int) -> None:
         """Fork `count` workers.
@@ -167,9 +164,7 @@ class ProcessWorker:
             self._socket.close()  # which ends the process
             raise WorkerEndedError(f"A worker began with an unknown message: {error}.") from error
 
-    async def analyze_batch(
-        self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
-    ) -> list[Analysis | Exception]:
+    async def analyze_batch(self, space_id: str, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
         """Send photos to the process and return its analyses.
 
         Raises:
@@ -179,7 +174,7 @@ class ProcessWorker:
             raise WorkerEndedError("The worker was not started.")
         try:
             async with asyncio.timeout(self._group.timeout_s * len(requests)):
-                await _send_message(self._socket, PhotoBatch(pipeline.space.id, list(requests)))
+                await _send_message(self._socket, PhotoBatch(space_id, list(requests)))
                 results = decode_results(await _receive_message(self._socket))
         except TimeoutError as error:
             self._kill_process()
@@ -229,11 +224,6 @@ async def _receive_exactly(loop: asyncio.AbstractEventLoop, source: socket.socke
 
 async def _send_message(target: socket.socket, message: PhotoBatch) -> None:
     await asyncio.get_running_loop().sock_sendall(target, encode_message(message))
-
-
-def _encode_metadata(value: PipelineRegistry | VultusError) -> bytes:
-    packed = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return LENGTH_HEADER.pack(len(packed)) + packed
 
 
 def _reset_inherited_state(keep: socket.socket) -> None:
@@ -299,9 +289,9 @@ def _load_and_report(parent: socket.socket, load_pipelines: Callable[[], Pipelin
     try:
         pipelines = load_pipelines()
     except VultusError as error:
-        parent.sendall(_encode_metadata(error))
+        parent.sendall(encode_loaded(error))
         return None
-    parent.sendall(_encode_metadata(pipelines.strip_networks()))
+    parent.sendall(encode_loaded(pipelines.spaces))
     return pipelines
 
 
@@ -324,7 +314,7 @@ def _run_worker(pool_socket: socket.socket, pipelines: PipelineRegistry, in_flig
     while head := stream.read(LENGTH_HEADER.size):
         batch = decode_batch(stream.read(LENGTH_HEADER.unpack(head)[0]))
         with use_all_cores(lambda: in_flight[0] <= 1):  # the only photo in flight
-            results = run_batch(pipelines.get_pipeline_for_space(batch.space_id), batch.requests)
+            results = run_batch(pipelines, batch.space_id, batch.requests)
         _log_defects(results)
         stream.write(encode_results(results))
         stream.flush()

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from vultus import errors
-from vultus.domain import Analysis
+from vultus.domain import Analysis, LoadedSpace, SpaceRegistry
 from vultus.errors import VultusError
 from vultus.models.pipeline import AnalysisRequest
 
@@ -45,6 +45,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
     version: Literal[1] = SCHEMA_VERSION
 
 
+class NetworksLoaded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What is loaded, the default first."""
+
+    spaces: list[LoadedSpace]
+
+
 class PhotoBatch(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Photos for a worker, all for one embedding space."""
 
@@ -58,8 +64,8 @@ class PhotoAnalyzed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     analysis: Analysis
 
 
-class PhotoFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The error that prevented a photo's analysis.
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The error that prevented the analysis of a photo, or the loading of the networks.
 
     Attributes:
         code: Stable code of a `VultusError`, or `DEFECT_CODE`.
@@ -75,7 +81,7 @@ class PhotoFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class BatchAnswer(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One result per photo of a batch, in its order."""
 
-    results: list[PhotoAnalyzed | PhotoFailed]
+    results: list[PhotoAnalyzed | Failure]
 
 
 class _Array(msgspec.Struct, frozen=True, array_like=True):
@@ -103,6 +109,24 @@ def decode_hello(received: bytes | bytearray) -> Hello:
     return _HELLO_DECODER.decode(received)
 
 
+def encode_loaded(loaded: SpaceRegistry | VultusError) -> bytearray:
+    """Return the message that the networks are loaded, or why they are not."""
+    return encode_message(_wrap_error(loaded) if isinstance(loaded, VultusError) else NetworksLoaded(list(loaded)))
+
+
+def decode_loaded(received: bytes | bytearray) -> SpaceRegistry:
+    """Return what is loaded.
+
+    Raises:
+        VultusError: The error that prevented it.
+        msgspec.MsgspecError: The message is another one.
+    """
+    message = _LOADED_DECODER.decode(received)
+    if isinstance(message, Failure):
+        raise _unwrap_error(message)
+    return SpaceRegistry(*message.spaces)
+
+
 def decode_batch(received: bytes | bytearray) -> PhotoBatch:
     """Return photos for this worker.
 
@@ -127,23 +151,28 @@ def decode_results(received: bytes | bytearray) -> list[Analysis | Exception]:
     return [_unwrap_result(result) for result in _ANSWER_DECODER.decode(received).results]
 
 
-def _wrap_result(result: Analysis | Exception) -> PhotoAnalyzed | PhotoFailed:
-    if isinstance(result, VultusError):
-        return PhotoFailed(result.code, result.detail, result.facts)
-    if isinstance(result, Exception):  # its own message may contain personal data
-        detail = f"An analysis failed with {type(result).__name__}; the worker's log has the trace."
-        return PhotoFailed(DEFECT_CODE, detail)
-    return PhotoAnalyzed(result)
+def _wrap_result(result: Analysis | Exception) -> PhotoAnalyzed | Failure:
+    return _wrap_error(result) if isinstance(result, Exception) else PhotoAnalyzed(result)
 
 
-def _unwrap_result(result: PhotoAnalyzed | PhotoFailed) -> Analysis | Exception:
-    if isinstance(result, PhotoAnalyzed):
-        return result.analysis
-    if result.code == DEFECT_CODE:
-        return RuntimeError(result.detail)
-    if result.code not in ERRORS_BY_CODE or {"self", "detail"} & result.facts.keys():
-        raise ValueError(f"there is no error {result.code!r} with such facts")
-    return ERRORS_BY_CODE[result.code](result.detail, **result.facts)
+def _wrap_error(error: Exception) -> Failure:
+    if isinstance(error, VultusError):
+        return Failure(error.code, error.detail, error.facts)
+    # Its own message may contain personal data.
+    detail = f"An analysis failed with {type(error).__name__}; the worker's log has the trace."
+    return Failure(DEFECT_CODE, detail)
+
+
+def _unwrap_result(result: PhotoAnalyzed | Failure) -> Analysis | Exception:
+    return _unwrap_error(result) if isinstance(result, Failure) else result.analysis
+
+
+def _unwrap_error(failure: Failure) -> Exception:
+    if failure.code == DEFECT_CODE:
+        return RuntimeError(failure.detail)
+    if failure.code not in ERRORS_BY_CODE or {"self", "detail"} & failure.facts.keys():
+        raise ValueError(f"there is no error {failure.code!r} with such facts")
+    return ERRORS_BY_CODE[failure.code](failure.detail, **failure.facts)
 
 
 def _encode_numpy(value: Any) -> Any:
@@ -164,5 +193,6 @@ def _decode_array(expected: Any, value: Any) -> np.ndarray:
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_numpy)
 _HELLO_DECODER = msgspec.msgpack.Decoder(Hello)
+_LOADED_DECODER = msgspec.msgpack.Decoder(NetworksLoaded | Failure)
 _BATCH_DECODER = msgspec.msgpack.Decoder(PhotoBatch)
 _ANSWER_DECODER = msgspec.msgpack.Decoder(BatchAnswer, dec_hook=_decode_array)

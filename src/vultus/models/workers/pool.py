@@ -8,24 +8,24 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from vultus.errors import UnavailableError, WorkerLostError
+from vultus.domain import EMBEDDINGS, Lane
+from vultus.errors import OverloadedError, UnavailableError, WorkerLostError
 from vultus.models.pipeline import AnalysisRequest
 from vultus.models.workers.admission_queue import AdmissionQueue, AnalysisJob
-from vultus.models.workers.worker import ThreadWorkerGroup, WorkerEndedError
+from vultus.models.workers.worker import WorkerEndedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from vultus.domain import Analysis
-    from vultus.models.pipeline import FacePipeline
+    from prometheus_client.context_managers import ExceptionCounter
+
+    from vultus.domain import Analysis, Want
     from vultus.models.workers.admission_queue import SlotReservation
     from vultus.models.workers.worker import Worker, WorkerGroup
     from vultus.settings import InferenceSettings
 
 log = logging.getLogger(__name__)
-
-POLL_INTERVAL_S = 0.01
 
 STAGES = ("decode", "detect", "align", "liveness", "embed")
 CLOSING_DETAIL = "The server is shutting down."
@@ -40,11 +40,11 @@ class AnalysisPool:
 
     Args:
         settings: Numbers of workers, of waiting photos and of photos per batch.
-        group: The workers; threads of this process unless given.
+        group: The workers.
     """
 
-    def __init__(self, settings: InferenceSettings, group: WorkerGroup | None = None) -> None:
-        self._group = group or ThreadWorkerGroup(settings.workers)
+    def __init__(self, settings: InferenceSettings, group: WorkerGroup) -> None:
+        self._group = group
         self._free_workers = list(self._group.workers)
         self._worker_count = len(self._free_workers)
         self._queue = AdmissionQueue(
@@ -64,20 +64,7 @@ class AnalysisPool:
     @property
     def in_flight(self) -> int:
         """Photos in the pool, waiting or running."""
-        return self._queue.occupied_slots
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether a photo would be analysed immediately."""
-        return self._queue.occupied_slots < self._worker_count
-
-    async def wait_until_idle(self, timeout_s: float) -> None:
-        """Yield to requests: return when a worker is idle, or after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            await asyncio.sleep(POLL_INTERVAL_S)
-            if self.is_idle or time.monotonic() > deadline:
-                return
+        return self._queue.running + len(self._queue)
 
     def ensure_workers(self) -> None:
         """Raise unless there is a worker.
@@ -98,7 +85,7 @@ class AnalysisPool:
             UnavailableError: As from `ensure_workers`.
         """
         self.ensure_workers()
-        with metrics.get_labelled(metrics.REFUSALS, "photos").count_exceptions():
+        with _count_refusals():
             self._queue.ensure_capacity()
 
     def reserve_slot(self) -> SlotReservation:
@@ -111,17 +98,17 @@ class AnalysisPool:
             UnavailableError: As from `ensure_workers`.
         """
         self.ensure_workers()
-        with metrics.get_labelled(metrics.REFUSALS, "photos").count_exceptions():
+        with _count_refusals():
             return self._queue.reserve_slot()
 
     async def analyze_photo(
         self,
         photo: bytes,
-        pipeline: FacePipeline,
+        space_id: str,
+        want: Want = EMBEDDINGS,
+        lane: Lane = Lane.INTERACTIVE,
         *,
-        embed: bool = True,
-        crops: bool = False,
-        liveness: bool = False,
+        source: str = "",
         reservation: SlotReservation | None = None,
     ) -> Analysis:
         """Return every face of a photo, left to right, as `FacePipeline.analyze_photo` does.
@@ -131,14 +118,14 @@ class AnalysisPool:
 
         Args:
             photo: A JPEG, PNG or WebP file.
-            pipeline: Analyses it.
-            embed: As for the pipeline.
-            crops: As for the pipeline.
-            liveness: As for the pipeline.
+            space_id: Embedding space whose networks analyse it.
+            want: What is wanted of it.
+            lane: How urgent it is.
+            source: Of a frame in the live lane.
             reservation: The slot reserved for the photo, if any; it is released.
 
         Raises:
-            OverloadedError: All slots are occupied; nothing was enqueued.
+            OverloadedError: All slots are occupied; or the frame was dropped.
             UnavailableError: The pool is closing.
             WorkerLostError: The process that analysed the photo ended.
             ImageError: The bytes are no usable image.
@@ -147,11 +134,11 @@ class AnalysisPool:
         """
         if reservation is not None:
             reservation.release()
-        self.ensure_capacity()
-        job = AnalysisJob(
-            AnalysisRequest(photo, embed, crops, liveness), pipeline, asyncio.get_running_loop().create_future()
-        )
-        self._queue.enqueue(job)
+        self.ensure_workers()
+        result = asyncio.get_running_loop().create_future()
+        job = AnalysisJob(AnalysisRequest(photo, want), space_id, result, lane, source)
+        with _count_refusals(lane):
+            self._queue.enqueue(job)
         self._start_batches()
         try:
             return await job.result
@@ -179,7 +166,7 @@ class AnalysisPool:
         started = time.perf_counter()
         metrics.BATCH_PHOTOS.observe(len(batch))
         try:
-            results = await worker.analyze_batch(batch[0].pipeline, [job.request for job in batch])
+            results = await worker.analyze_batch(batch[0].space_id, [job.request for job in batch])
         except WorkerEndedError as error:
             log.error("%s It had %d photos.", error, len(batch))
             self._queue.complete(batch, time.perf_counter() - started)
@@ -193,13 +180,12 @@ class AnalysisPool:
             _set_result(job, result)
 
     def _handle_lost_batch(self, batch: list[AnalysisJob]) -> None:
-        """Fail the photo of a worker that ended; each of several photos is retried alone."""
+        """Fail the photo of a worker that ended; each of several photos is retried alone, unless they are frames."""
         for job in reversed(batch):
-            if len(batch) == 1 or self._is_closing:
+            if len(batch) == 1 or self._is_closing or job.lane is Lane.LIVE:
                 _set_result(job, WorkerLostError(WORKER_LOST_DETAIL))
             elif not job.result.done():
-                job.must_run_alone = True
-                self._queue.enqueue(job)
+                self._queue.enqueue_again(job)
 
     async def _replace_worker(self, worker: Worker) -> None:
         metrics.WORKERS_LOST.inc()
@@ -222,9 +208,15 @@ class AnalysisPool:
 
     def _update_metrics(self) -> None:
         """Publish the number of photos to the workers and the metrics."""
-        self._group.in_flight[0] = min(255, self._queue.occupied_slots)
+        self._group.in_flight[0] = min(255, self.in_flight)
         metrics.PHOTOS_WAITING.set(len(self._queue))
         metrics.WORKERS_BUSY.set(self._worker_count - len(self._free_workers))
+
+
+def _count_refusals(lane: Lane = Lane.INTERACTIVE) -> ExceptionCounter:
+    full = "frames" if lane is Lane.LIVE else "photos"
+    refusals: ExceptionCounter = metrics.get_labelled(metrics.REFUSALS, full).count_exceptions(OverloadedError)
+    return refusals
 
 
 def _set_result(job: AnalysisJob, result: Analysis | Exception) -> None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mmap import mmap
 
     from vultus.domain import Analysis
-    from vultus.models.pipeline import AnalysisRequest, FacePipeline
+    from vultus.models.pipeline import AnalysisRequest
+    from vultus.models.pipelines import PipelineRegistry
 
 
 class WorkerEndedError(Exception):
@@ -21,10 +22,12 @@ class WorkerEndedError(Exception):
 class Worker(Protocol):
     """Analyses one batch of photos at a time."""
 
-    async def analyze_batch(
-        self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
-    ) -> list[Analysis | Exception]:
+    async def analyze_batch(self, space_id: str, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
         """Return an analysis, or the error that prevented it, for every photo, in order.
+
+        Args:
+            space_id: Embedding space whose networks analyse the photos.
+            requests: The photos.
 
         Raises:
             WorkerEndedError: The worker ended; it must be restarted before its next batch.
@@ -62,25 +65,26 @@ class ThreadWorkerGroup:
     """Worker threads, which neither fork nor copy data: for commands and for tests that inspect the pool.
 
     Args:
+        pipelines: Analyse the photos.
         workers: Number of threads.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, pipelines: PipelineRegistry, workers: int) -> None:
         self.in_flight = bytearray(1)
-        self.workers = [ThreadWorker() for _ in range(workers)]
+        self.workers = [ThreadWorker(pipelines) for _ in range(workers)]
 
 
 class ThreadWorker:
     """A worker thread. Graphs are not compiled for all cores: a command ends before that would save time."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipelines: PipelineRegistry) -> None:
+        self._pipelines = pipelines
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
 
-    async def analyze_batch(
-        self, pipeline: FacePipeline, requests: Sequence[AnalysisRequest]
-    ) -> list[Analysis | Exception]:
+    async def analyze_batch(self, space_id: str, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
         """Analyse a batch in the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run_batch, pipeline, requests)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, run_batch, self._pipelines, space_id, requests)
 
     async def restart(self) -> None:
         """Do nothing: a thread ends only with its process."""
@@ -90,9 +94,11 @@ class ThreadWorker:
         await asyncio.to_thread(self._thread.shutdown)
 
 
-def run_batch(pipeline: FacePipeline, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
+def run_batch(
+    pipelines: PipelineRegistry, space_id: str, requests: Sequence[AnalysisRequest]
+) -> list[Analysis | Exception]:
     """Return an analysis or an error for every photo; a defect is the result of all of them; blocks."""
     try:
-        return pipeline.analyze_photos(requests)
+        return pipelines.get_pipeline_for_space(space_id).analyze_photos(requests)
     except Exception as error:  # noqa: BLE001  a defect; every caller needs a result
         return [error for _ in requests]

@@ -19,8 +19,7 @@ from vultus.statistics.metrics import RESOLVED_ERRORS, Indices
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import LoadedSpace, SpaceRegistry
 
 DEFAULT_SAMPLE = 5_000
 MIN_SAMPLE, MAX_SAMPLE = 100, 20_000
@@ -137,9 +136,9 @@ class _FaceSample:
 class CollectionCalibrator:
     """Measures collections on their enrolled faces and stores the calibrations."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry, collections: CollectionService) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry, collections: CollectionService) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._collections = collections
 
     async def calibrate(self, principal: Principal, reference: str, request: CalibrationRequest) -> CalibrationResult:
@@ -155,11 +154,11 @@ class CollectionCalibrator:
         """
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.CALIBRATE)
-        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        space = self._spaces.get_space(collection.space_id)
         policy = request.build_policy(collection.policy)
         sample = await self._load_sample(collection, request)
         _check_sample_size(sample)
-        measured, groups = await asyncio.to_thread(_measure_sample, sample, collection, policy, pipeline, request)
+        measured, groups = await asyncio.to_thread(_measure_sample, sample, collection, policy, space, request)
         if request.apply:
             collection = await self._collections.set_calibration(
                 principal,
@@ -171,7 +170,7 @@ class CollectionCalibrator:
             )
         return CalibrationResult(
             collection=collection,
-            contract_id=pipeline.space.id,
+            contract_id=space.id,
             gallery_size=sample.gallery_size,
             persons=len(sample.owners),
             faces=len(sample.vectors),
@@ -243,15 +242,15 @@ def _measure_sample(
     sample: _FaceSample,
     collection: Collection,
     policy: DecisionPolicy,
-    pipeline: FacePipeline,
+    space: LoadedSpace,
     request: CalibrationRequest,
 ) -> tuple[GalleryMeasurement, GroupsResult | None]:
     scope = f"a sample drawn with seed {request.seed}" if sample.sampled else "all under live consent"
     measured = measure_gallery(
         sample.vectors,
         sample.person,
-        pack=pipeline.calibration,
-        current=get_calibration(collection, pipeline),
+        pack=space.calibration,
+        current=get_calibration(collection, space),
         policies=(collection.policy, policy),
         gallery_size=sample.gallery_size,
         description=(

@@ -26,7 +26,7 @@ from vultus.services.people.consents import ConsentGrant, compute_consent_period
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import SpaceRegistry
 
 MAX_ROWS = 5_000
 """Persons per transaction, which blocks other writers of the collection for about a third of a second."""
@@ -74,9 +74,9 @@ class ImportResult:
 class BulkRegistrar:
     """Registers persons from vectors, without quality, liveness and lookalike checks, which need photos."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
 
     async def register(self, principal: Principal, batch: VectorBatch) -> ImportResult:
         """Register all persons of a batch, or none.
@@ -127,7 +127,7 @@ class BulkRegistrar:
 
     def _check_space(self, collection: Collection, batch: VectorBatch) -> None:
         check_same_space(collection, batch.space_id)
-        dimension = self._pipelines.get_pipeline_for_space(batch.space_id).space.dimension
+        dimension = self._spaces.get_space(batch.space_id).dimension
         if batch.vectors.shape[1] != dimension:
             raise EmbeddingSpaceMismatchError(
                 f"The vectors have {batch.vectors.shape[1]} numbers; contract '{batch.space_id}' has {dimension}."

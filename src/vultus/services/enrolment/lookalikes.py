@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import SpaceRegistry
     from vultus.services.search.search import Searcher
 
 NOTHING_PROPOSED = np.empty(0, np.int64)
@@ -56,9 +56,9 @@ class LookalikeSearch:
 class LookalikeFinder:
     """Finds enrolled persons who look like new faces."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry, searcher: Searcher) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry, searcher: Searcher) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._searcher = searcher
 
     async def search(self, collection: Collection, probes: FloatArray) -> LookalikeSearch:
@@ -109,7 +109,7 @@ class LookalikeFinder:
         self, collection: Collection, results: Sequence[tuple[Sequence[Candidate], int]], person_id: UUID | None
     ) -> list[Lookalike | None]:
         """Return the best candidate of each (candidates, gallery size), if it is a lookalike."""
-        calibration = get_calibration(collection, self._pipelines.get_pipeline_for_space(collection.space_id))
+        calibration = get_calibration(collection, self._spaces.get_space(collection.space_id))
         lookalikes: list[Lookalike | None] = []
         for candidates, size in results:
             threshold = compute_lookalike_threshold(collection.policy, calibration, size)
@@ -130,7 +130,7 @@ class LookalikeFinder:
         return False
 
     def _build_query(self, collection: Collection, probes: FloatArray) -> SearchQuery:
-        calibration = get_calibration(collection, self._pipelines.get_pipeline_for_space(collection.space_id))
+        calibration = get_calibration(collection, self._spaces.get_space(collection.space_id))
         return SearchQuery(
             collection_id=collection.id,
             space_id=collection.space_id,

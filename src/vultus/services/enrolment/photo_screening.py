@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vultus.domain import Analysis, DescribedFace, LivenessMode, LivenessReason, QualityRule
+from vultus.domain import Analysis, DescribedFace, LivenessMode, LivenessReason, QualityRule, Want
 from vultus.domain.decision import find_quality_faults
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer, find_attack, find_matching_face, pick_face
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.domain import Quality
-    from vultus.models.pipeline import FacePipeline
 
 MAX_CONCURRENT_PHOTOS = 8
 """Photos of one registration queued concurrently."""
@@ -58,11 +57,11 @@ class RejectedPhoto:
 async def screen_photos(
     analyzer: PhotoAnalyzer,
     photos: Sequence[Photo],
-    pipeline: FacePipeline,
+    space_id: str,
     *,
     rule: QualityRule,
     largest: bool,
-    second_pipeline: FacePipeline | None = None,
+    second_space_id: str | None = None,
     crops: bool = False,
     liveness: LivenessMode = LivenessMode.OFF,
 ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
@@ -71,10 +70,10 @@ async def screen_photos(
     Args:
         analyzer: Analyzes the photos.
         photos: The photos to screen.
-        pipeline: The pipeline of the active embedding space.
+        space_id: The active embedding space.
         rule: The quality rule that a face must meet.
         largest: Take the largest face of a photo that shows several.
-        second_pipeline: The pipeline of a second embedding space for accepted faces.
+        second_space_id: A second embedding space for accepted faces.
         crops: Whether to cut crops of the faces.
         liveness: Liveness mode; if required, attacks are rejected.
 
@@ -82,6 +81,7 @@ async def screen_photos(
         OverloadedError: The admission queue could not take all photos; none was screened.
     """
     # One registration must not fill the admission queue by itself, however short that is.
+    want = Want(crops=crops, liveness=liveness is not LivenessMode.OFF)
     concurrency_limit = asyncio.Semaphore(MAX_CONCURRENT_PHOTOS)
 
     async def run_in_turn(index: int, photo: Photo) -> AcceptedFace | RejectedPhoto:
@@ -90,17 +90,15 @@ async def screen_photos(
 
     async def screen_photo(index: int, photo: Photo) -> AcceptedFace | RejectedPhoto:
         try:
-            analysis: Analysis | VultusError = await analyzer.analyze_photo(
-                photo, pipeline, crops=crops, liveness=liveness
-            )
+            analysis: Analysis | VultusError = await analyzer.analyze_photo(photo, space_id, want)
         except VultusError as error:
             if error.kind in SERVER_FAULT_KINDS:
                 raise
             analysis = error
         outcome = _apply_rules(index, photo.filename, analysis, rule, liveness, largest=largest)
-        if second_pipeline is None or isinstance(outcome, RejectedPhoto):
+        if second_space_id is None or isinstance(outcome, RejectedPhoto):
             return outcome
-        again = await analyzer.analyze_photo(photo, second_pipeline)
+        again = await analyzer.analyze_photo(photo, second_space_id)
         return replace(outcome, second=find_matching_face(again.faces, outcome.face.face.box))
 
     try:

@@ -40,7 +40,7 @@ from vultus.services.photo_analysis import Photo
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import SpaceRegistry
     from vultus.services.crop_vault import CropVault
     from vultus.services.photo_analysis import PhotoAnalyzer
     from vultus.services.search.search import Searcher
@@ -139,7 +139,7 @@ class Registrar:
         self,
         database: Database,
         analyzer: PhotoAnalyzer,
-        pipelines: PipelineRegistry,
+        spaces: SpaceRegistry,
         searcher: Searcher,
         vault: CropVault,
         *,
@@ -147,8 +147,7 @@ class Registrar:
     ) -> None:
         self._database = database
         self._analyzer = analyzer
-        self._pipelines = pipelines
-        self._lookalikes = LookalikeFinder(database, pipelines, searcher)
+        self._lookalikes = LookalikeFinder(database, spaces, searcher)
         self._vault = vault
         self._max_photos = max_photos
 
@@ -222,12 +221,10 @@ class Registrar:
         accepted, rejected = await screen_photos(
             self._analyzer,
             request.photos,
-            self._pipelines.get_pipeline_for_space(collection.space_id),
+            collection.space_id,
             rule=collection.policy.enrol,
             largest=request.largest_face,
-            second_pipeline=self._pipelines.get_pipeline_for_space(collection.second_space_id)
-            if collection.second_space_id
-            else None,
+            second_space_id=collection.second_space_id,
             crops=collection.policy.keep_crops,
             liveness=collection.policy.liveness.get_stricter_mode(request.liveness),
         )

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.domain import Permission
+from vultus.domain import DETECTION, Lane, Permission
 from vultus.errors import (
     CropKeyError,
     InvalidInputError,
     NotFoundError,
-    OverloadedError,
     PackNotLoadedError,
     VultusError,
 )
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.db.database import Database
-    from vultus.domain import Collection, FaceSource, FloatArray, Principal, SealedCrop
-    from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import Collection, FaceSource, FloatArray, Principal, SealedCrop, SpaceRegistry
     from vultus.models.workers.pool import AnalysisPool
     from vultus.services.crop_vault import CropKey, CropVault
     from vultus.services.photo_analysis import PhotoAnalyzer
@@ -45,8 +42,6 @@ LEASE_S = 30.0
 """Time after which another worker can take over a collection whose worker has died."""
 
 BATCH_SIZE = 200
-IDLE_TIMEOUT_S = 2.0
-"""Longest wait for an idle analysis pool; after it, one face is analyzed alongside the requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +54,10 @@ class BackfillFailure:
 class BackfillWorker:
     """Computes embeddings of retained crops in the target embedding space of a migration."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, pipelines: PipelineRegistry, vault: CropVault) -> None:
+    def __init__(self, database: Database, pool: AnalysisPool, spaces: SpaceRegistry, vault: CropVault) -> None:
         self._database = database
         self._pool = pool
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._vault = vault
         self._id = new_id()
 
@@ -112,7 +107,7 @@ class BackfillWorker:
 
     async def _backfill_space(self, collection: Collection, space_id: str) -> int:
         try:
-            pipeline = self._pipelines.get_pipeline_for_space(space_id)
+            self._spaces.get_space(space_id)
         except PackNotLoadedError as error:
             log.warning("faces are not backfilled: %s", error.detail)
             return 0
@@ -129,17 +124,17 @@ class BackfillWorker:
                 with contextlib.suppress(
                     NotFoundError
                 ):  # the face was deleted; of a deleted collection, no faces are listed
-                    backfilled += await self._backfill_face(collection.id, face_id, pipeline, key)
+                    backfilled += await self._backfill_face(collection.id, face_id, space_id, key)
                 after = face_id
             if len(faces) < BATCH_SIZE:
                 break
         return backfilled
 
-    async def _backfill_face(self, collection_id: UUID, face_id: UUID, pipeline: FacePipeline, key: CropKey) -> bool:
+    async def _backfill_face(self, collection_id: UUID, face_id: UUID, space_id: str, key: CropKey) -> bool:
         async with self._database.transaction(read_only=True) as work:
             stored = await work.crops.find_crop(collection_id, face_id)
         try:
-            outcome = await self._embed_crop(collection_id, face_id, stored, pipeline, key)
+            outcome = await self._embed_crop(collection_id, face_id, stored, space_id, key)
         except VultusError as error:
             if error.kind in SERVER_FAULT_KINDS:
                 raise
@@ -148,25 +143,21 @@ class BackfillWorker:
             # The error's message may contain personal data; its type is sufficient.
             log.error("face %s of collection %s: %s", face_id, collection_id, type(error).__name__)
             outcome = BackfillFailure("error")
-        return await record_outcome(self._database, collection_id, face_id, pipeline, outcome, worker=self._id)
+        return await record_outcome(self._database, collection_id, face_id, space_id, outcome, worker=self._id)
 
     async def _embed_crop(
         self,
         collection_id: UUID,
         face_id: UUID,
         stored: SealedCrop | None,
-        pipeline: FacePipeline,
+        space_id: str,
         key: CropKey,
     ) -> FloatArray | BackfillFailure:
         if stored is None:
             return BackfillFailure("no_crop")
         try:
             crop = open_stored_crop(key, stored, collection_id=collection_id, face_id=face_id)
-            while True:
-                await self._pool.wait_until_idle(IDLE_TIMEOUT_S)
-                with contextlib.suppress(OverloadedError):
-                    analysis = await self._pool.analyze_photo(crop.jpeg, pipeline)
-                    break
+            analysis = await self._pool.analyze_photo(crop.jpeg, space_id, lane=Lane.BATCH)
         except CropKeyError:
             return BackfillFailure("wrong_key")
         except CropDamagedError:
@@ -179,7 +170,7 @@ async def record_outcome(
     database: Database,
     collection_id: UUID,
     face_id: UUID,
-    pipeline: FacePipeline,
+    space_id: str,
     outcome: FloatArray | BackfillFailure,
     *,
     worker: UUID | None = None,
@@ -190,7 +181,7 @@ async def record_outcome(
         database: The database to write to.
         collection_id: Id of the face's collection.
         face_id: Id of the face.
-        pipeline: The pipeline that embedded it.
+        space_id: The embedding space of the vector.
         outcome: Its vector, or why there is none.
         worker: The worker whose lease this renews; nothing is written if another worker holds the lease by now.
 
@@ -200,7 +191,6 @@ async def record_outcome(
     Raises:
         NotFoundError: The collection, its migration or, with a failure, the face no longer exists.
     """
-    space_id = pipeline.space.id
     async with database.transaction() as work:
         await work.lock_collection(collection_id)
         collection = await work.collections.get_collection(collection_id)
@@ -236,12 +226,9 @@ class ResubmissionOutcome:
 class PhotoResubmission:
     """Backfills faces from resubmitted photos, which are matched to faces by their digest."""
 
-    def __init__(
-        self, database: Database, analyzer: PhotoAnalyzer, pipelines: PipelineRegistry, *, max_photos: int
-    ) -> None:
+    def __init__(self, database: Database, analyzer: PhotoAnalyzer, *, max_photos: int) -> None:
         self._database = database
         self._analyzer = analyzer
-        self._pipelines = pipelines
         self._max_photos = max_photos
 
     async def submit(
@@ -285,16 +272,15 @@ class PhotoResubmission:
                     raise
                 return error.code
             with contextlib.suppress(NotFoundError):
-                pipeline = self._pipelines.get_pipeline_for_space(missing)
-                backfilled |= await record_outcome(self._database, collection_id, face.face_id, pipeline, outcome)
+                backfilled |= await record_outcome(self._database, collection_id, face.face_id, missing, outcome)
             if isinstance(outcome, BackfillFailure):
                 return outcome.reason
         return "carried" if backfilled else "already_carried"
 
     async def _embed_face(self, photo: Photo, known: str, missing: str) -> FloatArray | BackfillFailure:
         """Embed, in the space `missing`, the face that was enrolled in the space `known`: the largest or only one."""
-        first = await self._analyzer.analyze_photo(photo, self._pipelines.get_pipeline_for_space(known), embed=False)
+        first = await self._analyzer.analyze_photo(photo, known, DETECTION)
         box = pick_face(first, largest=True).face.box
-        again = await self._analyzer.analyze_photo(photo, self._pipelines.get_pipeline_for_space(missing))
+        again = await self._analyzer.analyze_photo(photo, missing)
         face = find_matching_face(again.faces, box)
         return BackfillFailure("no_face") if face is None else face.vector

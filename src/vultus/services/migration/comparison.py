@@ -15,8 +15,7 @@ from vultus.services.migration.policy_translation import convert_policy
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain import Collection, DecisionPolicy, LeaveOneOutResult, Principal
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import Collection, DecisionPolicy, LeaveOneOutResult, Principal, SpaceRegistry
 
 BATCH_SIZE = 20
 """Faces searched for per statement."""
@@ -98,9 +97,9 @@ def get_disagreement_kind(active: Verdict, second: Verdict) -> str:
 class SpaceComparer:
     """Compares the two embedding spaces of a collection."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
 
     async def compare(self, principal: Principal, reference: str, sample: int) -> ComparisonReport:
         """Search for up to `sample` faces that have both templates, each left out of the gallery.
@@ -116,7 +115,7 @@ class SpaceComparer:
             sizes = {one: await work.faces.count_templates(collection.id, one) for one in (collection.space_id, second)}
         collections_by_space = {
             collection.space_id: collection,
-            second: replace(collection, policy=convert_policy(collection, second, self._pipelines)),
+            second: replace(collection, policy=convert_policy(collection, second, self._spaces)),
         }
         pairs: list[tuple[LeaveOneOutResult, SpaceDecision, SpaceDecision]] = []
         for start in range(0, len(faces), BATCH_SIZE):
@@ -166,7 +165,7 @@ class SpaceComparer:
         decision = decide_verdict(
             [similarity for _, similarity in face.candidates],
             policy=policy,
-            calibration=get_calibration(collection, self._pipelines.get_pipeline_for_space(space_id)),
+            calibration=get_calibration(collection, self._spaces.get_space(space_id)),
             gallery_size=gallery_size - 1,
         )
         person, similarity = face.candidates[0] if face.candidates else (None, None)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import UnmigratedPerson
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import SpaceRegistry, UnmigratedPerson
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +88,9 @@ async def get_active_migration(work: UnitOfWork, collection: Collection) -> tupl
 class MigrationService:
     """Starts, reports, cuts over and finishes the migration of a collection to another embedding space."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
 
     async def start(self, principal: Principal, reference: str, *, pack: str, shadow_share: float) -> MigrationState:
         """Start dual writes to a second embedding space; on a repeated call, retry faces whose backfill failed.
@@ -100,7 +99,7 @@ class MigrationService:
             NotFoundError: The collection does not exist or the pack is not loaded.
             ConflictError: The collection is in that embedding space already, or is being migrated to another one.
         """
-        target = self._pipelines.get_pipeline_for_pack(pack).space.id
+        target = self._spaces.get_space_of_pack(pack).id
         async with self._database.transaction() as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             existing = await work.migrations.find_migration(collection.id)
@@ -168,8 +167,8 @@ class MigrationService:
             if last and unchanged:
                 policy = parse_policy(last["left"])
             else:
-                check_threshold_resolved(collection, second, self._pipelines)
-                policy = convert_policy(collection, second, self._pipelines)
+                check_threshold_resolved(collection, second, self._spaces)
+                policy = convert_policy(collection, second, self._spaces)
             changed = await work.collections.update_collection(
                 collection.id, contract_id=second, second_contract_id=collection.space_id, policy=policy
             )

@@ -9,14 +9,13 @@ from vultus.errors import InvalidInputError
 from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
-    from vultus.domain import Collection, DecisionPolicy
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import Collection, DecisionPolicy, SpaceRegistry
 
 RATE_TOLERANCE = 1e-6
 """Relative rounding error of a rate converted to its logarithm and back."""
 
 
-def convert_policy(collection: Collection, space_id: str, pipelines: PipelineRegistry) -> DecisionPolicy:
+def convert_policy(collection: Collection, space_id: str, spaces: SpaceRegistry) -> DecisionPolicy:
     """Return a collection's policy converted to another embedding space.
 
     A fixed threshold becomes the one with the same false match rate, a fixed margin the same multiple of the measured
@@ -26,13 +25,13 @@ def convert_policy(collection: Collection, space_id: str, pipelines: PipelineReg
     `check_threshold_resolved`.
     """
     policy = collection.policy
-    current_pipeline, target_pipeline = (
-        pipelines.get_pipeline_for_space(collection.space_id),
-        pipelines.get_pipeline_for_space(space_id),
+    current_space, target_space = (
+        spaces.get_space(collection.space_id),
+        spaces.get_space(space_id),
     )
     current_calibration, target_calibration = (
-        get_calibration(collection, current_pipeline),
-        get_calibration(collection, target_pipeline),
+        get_calibration(collection, current_space),
+        get_calibration(collection, target_space),
     )
     threshold, margin = policy.threshold, policy.margin
     if threshold is not None:
@@ -43,14 +42,12 @@ def convert_policy(collection: Collection, space_id: str, pipelines: PipelineReg
         policy,
         threshold=threshold,
         margin=margin,
-        enrol=target_pipeline.enrol_rule if policy.enrol == current_pipeline.enrol_rule else policy.enrol,
-        recognize=target_pipeline.recognize_rule
-        if policy.recognize == current_pipeline.recognize_rule
-        else policy.recognize,
+        enrol=target_space.enrol_rule if policy.enrol == current_space.enrol_rule else policy.enrol,
+        recognize=target_space.recognize_rule if policy.recognize == current_space.recognize_rule else policy.recognize,
     )
 
 
-def check_threshold_resolved(collection: Collection, space_id: str, pipelines: PipelineRegistry) -> None:
+def check_threshold_resolved(collection: Collection, space_id: str, spaces: SpaceRegistry) -> None:
     """Raise unless a fixed threshold can be converted to another embedding space without loosening it silently.
 
     Raises:
@@ -60,7 +57,7 @@ def check_threshold_resolved(collection: Collection, space_id: str, pipelines: P
     if threshold is None:
         return
     current_calibration, target_calibration = (
-        get_calibration(collection, pipelines.get_pipeline_for_space(one)) for one in (collection.space_id, space_id)
+        get_calibration(collection, spaces.get_space(one)) for one in (collection.space_id, space_id)
     )
     rate, strictest = current_calibration.get_fmr(threshold), current_calibration.points[-1][1]
     if threshold <= strictest and rate >= target_calibration.strictest_fmr * (1 - RATE_TOLERANCE):

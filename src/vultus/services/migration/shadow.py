@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vultus.domain import Verdict
+from vultus.domain import Lane, Verdict
 from vultus.errors import NotFoundError, VultusError
 from vultus.services.migration.comparison import get_disagreement_kind
 from vultus.services.migration.policy_translation import convert_policy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import SpaceRegistry
     from vultus.models.workers.pool import AnalysisPool
     from vultus.services.recognition.verdicts import RecognizedFace
     from vultus.services.search.search import Searcher
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 QUEUE_SIZE = 4
 """Photos held in memory for comparison; further ones are dropped."""
 
-IDLE_TIMEOUT_S = 10.0
 MAX_CANDIDATES = 2
 
 
@@ -46,10 +45,10 @@ class _ShadowJob:
 class ShadowComparer:
     """Compares recognitions with their repetition in the second embedding space."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, pipelines: PipelineRegistry, searcher: Searcher) -> None:
+    def __init__(self, database: Database, pool: AnalysisPool, spaces: SpaceRegistry, searcher: Searcher) -> None:
         self._database = database
         self._pool = pool
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._searcher = searcher
         self._queue: asyncio.Queue[_ShadowJob] = asyncio.Queue(QUEUE_SIZE)
 
@@ -71,22 +70,19 @@ class ShadowComparer:
         """Repeat a recognition in the second embedding space and store differences: ids and scores, no image.
 
         Raises:
-            OverloadedError: The admission queue is full.
+            WorkerLostError: The process that analysed the photo ended.
         """
         collection = recognition.collection
         if collection.second_space_id is None:
             return
-        pipeline = self._pipelines.get_pipeline_for_space(collection.second_space_id)
-        await self._pool.wait_until_idle(IDLE_TIMEOUT_S)
-        analysis = await self._pool.analyze_photo(photo.content, pipeline)
+        space = self._spaces.get_space(collection.second_space_id)
+        analysis = await self._pool.analyze_photo(photo.content, space.id, lane=Lane.BATCH)
         named: tuple[RecognizedFace, ...] = ()
         if analysis.faces:
             probes = np.stack([face.vector for face in analysis.faces])
-            shadow_collection = replace(
-                collection, policy=convert_policy(collection, pipeline.space.id, self._pipelines)
-            )
-            found = await self._searcher.search(build_query(shadow_collection, pipeline, probes, MAX_CANDIDATES))
-            named = decide_faces(shadow_collection, pipeline, analysis, found, MAX_CANDIDATES)
+            shadow_collection = replace(collection, policy=convert_policy(collection, space.id, self._spaces))
+            found = await self._searcher.search(build_query(shadow_collection, space, probes, MAX_CANDIDATES))
+            named = decide_faces(shadow_collection, space, analysis, found, MAX_CANDIDATES)
         by_face = {id(one.described): one for one in named}
         for active_face in recognition.faces:
             matching = find_matching_face(analysis.faces, active_face.described.face.box)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.domain import LivenessMode, Permission
+from vultus.domain import LivenessMode, Permission, Want
 from vultus.domain.decision import decide_verdict
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, SetupError
 from vultus.services.collections import (
@@ -24,9 +24,18 @@ from vultus.utils import timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, HotQueries
-    from vultus.domain import Analysis, Candidate, Collection, Decision, FloatArray, Migration, Principal, SearchResult
-    from vultus.models.pipeline import FacePipeline
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import (
+        Analysis,
+        Candidate,
+        Collection,
+        Decision,
+        FloatArray,
+        LoadedSpace,
+        Migration,
+        Principal,
+        SearchResult,
+        SpaceRegistry,
+    )
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
     from vultus.services.search.search import Searcher
 
@@ -60,13 +69,13 @@ class Recognizer:
         self,
         database: Database,
         analyzer: PhotoAnalyzer,
-        pipelines: PipelineRegistry,
+        spaces: SpaceRegistry,
         searcher: Searcher,
         observer: RecognitionObserver,
     ) -> None:
         self._database = database
         self._analyzer = analyzer
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._searcher = searcher
         self._observer = observer
         self._cache: dict[str, Collection] = {}
@@ -97,7 +106,7 @@ class Recognizer:
         async def run_attempt(collection: Collection) -> Recognition:
             mode = collection.policy.liveness.get_stricter_mode(liveness)
             analysis = await self._analyzer.analyze_photo(
-                photo, self._pipelines.get_pipeline_for_space(collection.space_id), liveness=mode
+                photo, collection.space_id, Want(liveness=mode is not LivenessMode.OFF)
             )
             if not analysis.faces:  # no search, which would show whether the collection has changed
                 current = await self._get_collection(principal, reference)
@@ -133,17 +142,15 @@ class Recognizer:
     ) -> Recognition:
         """Search for the faces of a photo and decide about each."""
         mode = collection.policy.liveness.get_stricter_mode(liveness)
-        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        space = self._spaces.get_space(collection.space_id)
         probes = np.stack([face.vector for face in analysis.faces])
         # The verdict needs the runner-up, and a unique assignment as many persons as there are faces.
         depth = max(limit, 2, len(analysis.faces) + 1 if unique_per_image else 0)
         current, found, migration = await self._search_collection(
-            principal, reference, collection, pipeline, probes, depth, mode
+            principal, reference, collection, space, probes, depth, mode
         )
         mode = current.policy.liveness.get_stricter_mode(liveness)  # the policy may require less by now
-        named = decide_faces(
-            current, pipeline, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode
-        )
+        named = decide_faces(current, space, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         recognition = Recognition(current, analysis, named)
         # The second network does not check liveness, so a comparison under required liveness would be meaningless.
         if migration is not None and mode is not LivenessMode.REQUIRED:
@@ -155,7 +162,7 @@ class Recognizer:
         principal: Principal,
         reference: str,
         collection: Collection,
-        pipeline: FacePipeline,
+        space: LoadedSpace,
         probes: FloatArray,
         depth: int,
         mode: LivenessMode,
@@ -171,7 +178,7 @@ class Recognizer:
         for _ in range(MAX_ATTEMPTS):
             with suppress(NotFoundError):
                 with timing.measure_stage("search"):
-                    found = await self._searcher.search(build_query(collection, pipeline, probes, depth))
+                    found = await self._searcher.search(build_query(collection, space, probes, depth))
                 if found[0].changed_at == collection.updated_at:
                     return collection, found, await self._find_migration(collection)
             current = await self._get_collection(principal, reference)
@@ -210,18 +217,18 @@ class Recognizer:
 
         async def run_attempt(collection: Collection) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
             check_same_space(collection, space_id)
-            pipeline = self._pipelines.get_pipeline_for_space(space_id)
-            if vector.shape != (pipeline.space.dimension,):
+            space = self._spaces.get_space(space_id)
+            if vector.shape != (space.dimension,):
                 raise EmbeddingSpaceMismatchError(
-                    f"The vector has {vector.size} numbers; contract '{space_id}' has {pipeline.space.dimension}."
+                    f"The vector has {vector.size} numbers; contract '{space_id}' has {space.dimension}."
                 )
             probes = (vector.astype(np.float64) / length).astype(np.float32)[None, :]
             # No policy requires more candidates. Liveness cannot be checked, so that no stricter mode causes a retry.
             depth = max(limit, 2)
             current, (found,), _ = await self._search_collection(
-                principal, reference, collection, pipeline, probes, depth, LivenessMode.REQUIRED
+                principal, reference, collection, space, probes, depth, LivenessMode.REQUIRED
             )
-            calibration = get_calibration(current, pipeline)
+            calibration = get_calibration(current, space)
             decision = decide_verdict(
                 [candidate.similarity for candidate in found.candidates],
                 policy=current.policy,

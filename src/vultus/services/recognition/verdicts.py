@@ -13,8 +13,7 @@ from vultus.services.photo_analysis import find_attack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.domain import SearchResult
-    from vultus.models.pipeline import FacePipeline
+    from vultus.domain import LoadedSpace, SearchResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Recognition:
 
 def decide_faces(
     collection: Collection,
-    pipeline: FacePipeline,
+    space: LoadedSpace,
     analysis: Analysis,
     results: Sequence[SearchResult],
     limit: int,
@@ -49,14 +48,14 @@ def decide_faces(
 
     Args:
         collection: The collection whose policy decides.
-        pipeline: The pipeline that embedded the faces.
+        space: The embedding space of the faces.
         analysis: The analysis of the photo.
         results: One result per face, in the same order, deep enough to include the runner-up.
         limit: Maximum number of candidates returned per face.
         unique_per_image: Assign every person to at most one face.
         liveness: Whether a face must be live to have candidates.
     """
-    calibration = get_calibration(collection, pipeline)
+    calibration = get_calibration(collection, space)
     faults = [
         find_quality_faults(face.quality, face.face.score, collection.policy.recognize) for face in analysis.faces
     ]

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.domain import Principal
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import Principal, SpaceRegistry
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
 
 
@@ -66,10 +65,10 @@ class Verification:
 class Verifier:
     """Makes one-to-one comparisons under a collection's policy."""
 
-    def __init__(self, database: Database, analyzer: PhotoAnalyzer, pipelines: PipelineRegistry) -> None:
+    def __init__(self, database: Database, analyzer: PhotoAnalyzer, spaces: SpaceRegistry) -> None:
         self._database = database
         self._analyzer = analyzer
-        self._pipelines = pipelines
+        self._spaces = spaces
 
     async def compare(
         self,
@@ -89,11 +88,11 @@ class Verifier:
         """
         async with self._database.hot_queries() as work:
             collection = await work.open(reference, principal, Permission.RECOGNIZE)
-        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        space = self._spaces.get_space(collection.space_id)
         mode = collection.policy.liveness.get_stricter_mode(liveness)
         first_face, second_face = await asyncio.gather(
-            self._analyzer.get_single_face(first, pipeline, largest=largest, liveness=mode),
-            self._analyzer.get_single_face(second, pipeline, largest=largest, liveness=mode),
+            self._analyzer.get_single_face(first, collection.space_id, largest=largest, liveness=mode),
+            self._analyzer.get_single_face(second, collection.space_id, largest=largest, liveness=mode),
         )
         attack = find_attack(first_face, mode) or find_attack(second_face, mode)
         similarity = float(np.dot(first_face.vector, second_face.vector))
@@ -103,7 +102,7 @@ class Verifier:
                 + self._find_quality_faults(second_face, collection.policy)
             )
         )
-        calibration = get_calibration(collection, pipeline)
+        calibration = get_calibration(collection, space)
         decision = self._build_decision([] if attack else [similarity], collection.policy, calibration, faults, attack)
         if attack:
             return PhotoComparison(first_face, second_face, None, None, decision)
@@ -133,9 +132,9 @@ class Verifier:
             await work.persons.get_person(found.id, person_id)
 
         async def run_attempt(collection: Collection) -> Verification:
-            pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+            space = self._spaces.get_space(collection.space_id)
             mode = collection.policy.liveness.get_stricter_mode(liveness)
-            face = await self._analyzer.get_single_face(photo, pipeline, largest=largest, liveness=mode)
+            face = await self._analyzer.get_single_face(photo, collection.space_id, largest=largest, liveness=mode)
             attack = find_attack(face, mode)
             async with self._database.transaction(read_only=True) as work:
                 current = await work.collections.get_collection(collection.id)
@@ -147,7 +146,7 @@ class Verifier:
                     )
             similarity = None if best is None or attack else best[0]
             scores = [] if similarity is None else [similarity]
-            calibration = get_calibration(current, pipeline)
+            calibration = get_calibration(current, space)
             decision = self._build_decision(
                 scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
             )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.db.database import Database
-    from vultus.models.pipelines import PipelineRegistry
+    from vultus.domain import SpaceRegistry
 
 DEFAULT_ACCEPTED_LOSS = 0.001
 DEFAULT_SAMPLE, MAX_SAMPLE = 1_000, 20_000
@@ -60,9 +60,9 @@ class _GraphProbe:
 class HnswBuilder:
     """Builds HNSW graphs, measures their recall loss and enables them."""
 
-    def __init__(self, database: Database, pipelines: PipelineRegistry, collections: CollectionService) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry, collections: CollectionService) -> None:
         self._database = database
-        self._pipelines = pipelines
+        self._spaces = spaces
         self._collections = collections
 
     async def enable(self, principal: Principal, reference: str, request: GraphRequest) -> Collection:
@@ -85,7 +85,7 @@ class HnswBuilder:
             already_built = _is_graph_built(collection, request)
             try:
                 if not already_built:
-                    dimension = self._pipelines.get_pipeline_for_space(collection.space_id).space.dimension
+                    dimension = self._spaces.get_space(collection.space_id).dimension
                     await graphs.build_index(collection.space_id, dimension, request.m, request.ef_construction)
                 loss = await self._measure_loss(collection, request)
                 _check_loss(collection, loss, request)
@@ -104,14 +104,14 @@ class HnswBuilder:
 
     async def _measure_loss(self, collection: Collection, request: GraphRequest) -> HnswRecallLoss:
         """Search for one face per person with at least two faces; if that finds no mate, one face of any person."""
-        pipeline = self._pipelines.get_pipeline_for_space(collection.space_id)
+        space = self._spaces.get_space(collection.space_id)
         for min_faces, measured_on in ((2, "mates"), (1, "neighbours")):
             async with self._database.transaction(read_only=True) as work:
                 size = await work.faces.count_templates(collection.id, collection.space_id)
                 faces = await work.graphs.sample_faces(
                     collection.id, collection.space_id, min_faces=min_faces, count=request.sample
                 )
-            threshold = compute_threshold(collection.policy, get_calibration(collection, pipeline), size).cosine
+            threshold = compute_threshold(collection.policy, get_calibration(collection, space), size).cosine
             searched = await self._search_faces(collection, faces, request.ef_search)
             counted = [one for one in searched if one.exact and (min_faces == 1 or _is_mate(one, threshold))]
             if counted:

@@ -12,8 +12,7 @@ from vultus.domain.decision import compute_threshold
 from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
-    from vultus.domain import Collection
-    from vultus.models.pipeline import FacePipeline
+    from vultus.domain import Collection, LoadedSpace
 
 SearchKey = tuple[UUID, str, HnswGraph | None]
 
@@ -46,25 +45,25 @@ class SearchQuery:
         return self.collection_id, self.space_id, self.graph
 
 
-def build_query(collection: Collection, pipeline: FacePipeline, probes: FloatArray, limit: int) -> SearchQuery:
+def build_query(collection: Collection, space: LoadedSpace, probes: FloatArray, limit: int) -> SearchQuery:
     """Return the query whose results a collection's policy decides on.
 
     Args:
-        collection: The collection, its policy converted to the pipeline's embedding space.
-        pipeline: The pipeline that produced the probes.
+        collection: The collection, its policy converted to the embedding space.
+        space: The embedding space of the probes.
         probes: (k, d) float32, each row of length 1.
         limit: Maximum number of candidates per probe.
     """
-    policy, calibration = collection.policy, get_calibration(collection, pipeline)
+    policy, calibration = collection.policy, get_calibration(collection, space)
     margin = policy.margin if policy.margin is not None else calibration.margin
     return SearchQuery(
         collection_id=collection.id,
-        space_id=pipeline.space.id,
+        space_id=space.id,
         probes=probes,
         limit=limit,
         fusion=policy.fusion,
         get_floor=lambda size: (compute_threshold(policy, calibration, size).cosine, margin),
-        **get_search_method(collection, pipeline.space.id),
+        **get_search_method(collection, space.id),
     )
 
 

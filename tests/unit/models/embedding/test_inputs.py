@@ -10,6 +10,7 @@ import pytest
 from tests.faces import drawn, encoded, portrait
 from tests.weights import real_weights
 
+from vultus.domain import DETECTION
 from vultus.models.embedding.inputs import ARCFACE_POINTS, FACENET_TEMPLATE, MOBILE_FACE_NET, build_arcface_template
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
 from vultus.models.imaging.alignment import align_face
@@ -41,7 +42,7 @@ def cosines(session: OnnxSession, spec: CropInput, pipeline: FacePipeline) -> tu
     ]
     chips = []
     for photo in photos:
-        (face,) = pipeline.analyze_photo(photo, embed=False).faces
+        (face,) = pipeline.analyze_photo(photo, DETECTION).faces
         pixels = EncodedPhoto.open(photo, PhotoSettings()).decode(1024).pixels
         chip = align_face(pixels, face.face.landmarks, TEMPLATE)
         chips.append(MirrorCropper().crop_views(pixels, face.face.landmarks[None], chip[None]))

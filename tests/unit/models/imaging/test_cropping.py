@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.faces import STRANGER, astronaut, drawn, encoded, portrait
 
-from vultus.domain import Box
+from vultus.domain import Box, Want
 from vultus.models.imaging.cropping import MAX_CROP_SIDE_PX, crop_face
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
 def test_a_face_embedded_again_from_its_crop_has_its_vector(pipeline: FacePipeline, scale: float) -> None:
-    (face,) = pipeline.analyze_photo(portrait(scale=scale), crops=True).faces
+    (face,) = pipeline.analyze_photo(portrait(scale=scale), Want(crops=True)).faces
     assert face.crop is not None
 
     (again,) = pipeline.analyze_photo(face.crop.jpeg).faces
@@ -32,7 +32,7 @@ def test_a_face_embedded_again_from_its_crop_has_its_vector(pipeline: FacePipeli
 def test_faces_of_others_are_covered(pipeline: FacePipeline) -> None:
     two_faces = np.hstack([astronaut()[20:220, 140:300], drawn(STRANGER, side=200)[:, 30:]])
     alone = pipeline.analyze_photo(encoded(two_faces)).faces
-    both = pipeline.analyze_photo(encoded(two_faces), crops=True).faces
+    both = pipeline.analyze_photo(encoded(two_faces), Want(crops=True)).faces
     assert (len(alone), len(both)) == (2, 2)
 
     for face in both:
@@ -62,7 +62,7 @@ def test_a_distant_face_is_cropped_from_the_photo_at_full_size(pipeline: FacePip
     scene = Image.new("RGB", (3600, 2400), (90, 110, 130))
     scene.paste(Image.fromarray(astronaut()), (1500, 900))
 
-    (face,) = pipeline.analyze_photo(encoded(scene), crops=True).faces
+    (face,) = pipeline.analyze_photo(encoded(scene), Want(crops=True)).faces
 
     assert face.crop is not None
     assert face.crop.box.width == pytest.approx(face.face.box.width, rel=0.02)  # no pixel of it was lost

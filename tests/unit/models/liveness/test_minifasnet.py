@@ -12,7 +12,7 @@ from tests.faces import astronaut, drawn, encoded
 from tests.recapture import on_paper, on_screen
 from tests.weights import real_weights
 
-from vultus.domain import Box, DetectedFace, LivenessReason, Pixels
+from vultus.domain import DETECTION, Box, DetectedFace, LivenessReason, Pixels
 from vultus.errors import WeightsError
 from vultus.models.liveness import load_minifasnet
 from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet, compute_face_square, crop_square
@@ -142,7 +142,7 @@ def test_faces_on_screens_and_paper_score_lower_than_the_photo(
     photo: Pixels, minifasnet: MiniFasnet, pipeline: FacePipeline
 ) -> None:
     def score(pixels: Pixels) -> float:
-        (found,) = pipeline.analyze_photo(encoded(pixels, "PNG"), embed=False).faces
+        (found,) = pipeline.analyze_photo(encoded(pixels, "PNG"), DETECTION).faces
         return minifasnet.assess_liveness(pixels, found.face).score
 
     assert score(photo) > 0.5

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from tests.faces import nobody, portrait
 
+from vultus.domain import SpaceRegistry, Want
 from vultus.errors import (
     ImageError,
     NotAnImageError,
@@ -47,7 +48,7 @@ async def group(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncItera
     """Two workers."""
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
     group = ProcessWorkerGroup(load, pixel_budget=PhotoSettings().pixel_budget, timeout_s=60, shared=request.param)
-    group.pipelines = await group.wait_until_loaded()  # type: ignore[attr-defined]
+    group.spaces = await group.wait_until_loaded()  # type: ignore[attr-defined]
     await group.start_workers(2)
     yield group
     for worker in group.workers:
@@ -57,23 +58,23 @@ async def group(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncItera
 
 
 @pytest.fixture
-def remote_pipeline(group: ProcessWorkerGroup) -> FacePipeline:
-    """The copy, without networks, of the pipeline that the workers run."""
-    pipelines: PipelineRegistry = group.pipelines  # type: ignore[attr-defined]
-    return pipelines.default
+def space_id(group: ProcessWorkerGroup) -> str:
+    """The embedding space that the workers know."""
+    spaces: SpaceRegistry = group.spaces  # type: ignore[attr-defined]
+    return spaces.default.id
 
 
 async def test_processes_return_the_analyses_of_this_one(
-    group: ProcessWorkerGroup, remote_pipeline: FacePipeline, pipeline: FacePipeline
+    group: ProcessWorkerGroup, space_id: str, pipeline: FacePipeline
 ) -> None:
     photos = [portrait(angle=angle) for angle in range(0, 40, 5)]
     pool = AnalysisPool(SETTINGS, group)
     answers = await asyncio.gather(
-        *(pool.analyze_photo(photo, remote_pipeline, crops=True) for photo in [*photos, nobody()])
+        *(pool.analyze_photo(photo, space_id, Want(crops=True)) for photo in [*photos, nobody()])
     )
 
     for photo, answer in zip(photos, answers[:-1], strict=True):
-        (returned,), (expected,) = answer.faces, pipeline.analyze_photo(photo, crops=True).faces
+        (returned,), (expected,) = answer.faces, pipeline.analyze_photo(photo, Want(crops=True)).faces
         assert returned.vector @ expected.vector == pytest.approx(1, abs=1e-5)
         assert (returned.face.box, returned.quality, returned.crop) == (
             expected.face.box,
@@ -81,31 +82,29 @@ async def test_processes_return_the_analyses_of_this_one(
             expected.crop,
         )
     assert answers[-1].faces == ()
-    assert (remote_pipeline.space, remote_pipeline.calibration) == (pipeline.space, pipeline.calibration)
+    assert list(group.spaces) == [pipeline.describe_space()]  # type: ignore[attr-defined]
 
 
-async def test_errors_keep_their_type(group: ProcessWorkerGroup, remote_pipeline: FacePipeline) -> None:
+async def test_errors_keep_their_type(group: ProcessWorkerGroup, space_id: str) -> None:
     pool = AnalysisPool(SETTINGS, group)
     with pytest.raises(NotAnImageError, match="not an image"):
-        await pool.analyze_photo(b"no photo", remote_pipeline)
+        await pool.analyze_photo(b"no photo", space_id)
     with pytest.raises(ImageError):
-        await pool.analyze_photo(portrait()[:2000], remote_pipeline)
+        await pool.analyze_photo(portrait()[:2000], space_id)
 
 
-async def test_a_killed_worker_is_replaced_and_its_photo_answered(
-    group: ProcessWorkerGroup, remote_pipeline: FacePipeline
-) -> None:
+async def test_a_killed_worker_is_replaced_and_its_photo_answered(group: ProcessWorkerGroup, space_id: str) -> None:
     pool = AnalysisPool(SETTINGS, group)
     before = {worker.pid for worker in group.workers}
     victim = group.workers[-1].pid  # the free one that is taken first
     os.kill(victim, signal.SIGSTOP)
-    analysis = asyncio.create_task(pool.analyze_photo(portrait(), remote_pipeline))
+    analysis = asyncio.create_task(pool.analyze_photo(portrait(), space_id))
     await asyncio.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
 
     with pytest.raises(WorkerLostError, match="do not send it again"):
         await analysis
-    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), remote_pipeline) for _ in range(6)))
+    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), space_id) for _ in range(6)))
     await asyncio.gather(*pool._batch_tasks)
 
     assert [len(answer.faces) for answer in answers] == [1] * 6
@@ -113,19 +112,19 @@ async def test_a_killed_worker_is_replaced_and_its_photo_answered(
 
 
 async def test_a_worker_that_hangs_is_replaced(
-    group: ProcessWorkerGroup, remote_pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+    group: ProcessWorkerGroup, space_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = AnalysisPool(SETTINGS, group)
     victim = group.workers[-1].pid
     os.kill(victim, signal.SIGSTOP)
     monkeypatch.setattr(group, "timeout_s", 0.2)
     with pytest.raises(WorkerLostError):
-        await pool.analyze_photo(portrait(), remote_pipeline)
+        await pool.analyze_photo(portrait(), space_id)
     monkeypatch.undo()
 
     await asyncio.gather(*pool._batch_tasks)
     assert victim not in {worker.pid for worker in group.workers}
-    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), remote_pipeline) for _ in range(6)))
+    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), space_id) for _ in range(6)))
     assert [len(answer.faces) for answer in answers] == [1] * 6
 
 
@@ -138,14 +137,12 @@ class SingleWorkerGroup:
 
 
 async def test_photos_of_a_batch_whose_worker_died_are_retried_one_by_one(
-    group: ProcessWorkerGroup, remote_pipeline: FacePipeline
+    group: ProcessWorkerGroup, space_id: str
 ) -> None:
     worker = group.workers[0]
     pool = AnalysisPool(SETTINGS, SingleWorkerGroup((worker,), group.in_flight))
-    first = asyncio.create_task(pool.analyze_photo(portrait(), remote_pipeline))
-    others = [
-        asyncio.create_task(pool.analyze_photo(portrait(angle=angle), remote_pipeline)) for angle in (5, 10, 15, 20)
-    ]
+    first = asyncio.create_task(pool.analyze_photo(portrait(), space_id))
+    others = [asyncio.create_task(pool.analyze_photo(portrait(angle=angle), space_id)) for angle in (5, 10, 15, 20)]
     await first
     os.kill(worker.pid, signal.SIGSTOP)
     assert (len(pool._queue), pool.in_flight) == (0, 4)
@@ -157,17 +154,17 @@ async def test_photos_of_a_batch_whose_worker_died_are_retried_one_by_one(
 async def test_without_its_fork_server_the_pool_reports_that_it_must_be_restarted(graph_cache: Path) -> None:
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
     group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60)
-    remote_pipeline = (await group.wait_until_loaded()).default
+    space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     async with AnalysisPool(SETTINGS, group) as pool:
         os.kill(group._pid, signal.SIGKILL)
         await asyncio.to_thread(os.waitpid, group._pid, 0)
-        assert (await pool.analyze_photo(portrait(), remote_pipeline)).faces
+        assert (await pool.analyze_photo(portrait(), space_id)).faces
         os.kill(group.workers[0].pid, signal.SIGKILL)
         with pytest.raises(WorkerLostError):
-            await pool.analyze_photo(portrait(), remote_pipeline)
+            await pool.analyze_photo(portrait(), space_id)
         with pytest.raises(UnavailableError, match="must be started again"):
-            await pool.analyze_photo(portrait(), remote_pipeline)
+            await pool.analyze_photo(portrait(), space_id)
         with pytest.raises(UnavailableError, match="must be started again"):
             pool.ensure_workers()
     await group.close()
@@ -194,7 +191,7 @@ async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, 
 
 @pytest.mark.parametrize("sent", [b"", b"\xc1", encode_message(Hello(1))[8:], pickle.dumps([NotAnImageError("")])])
 async def test_a_worker_that_sends_anything_but_analyses_is_killed(
-    group: ProcessWorkerGroup, remote_pipeline: FacePipeline, sent: bytes
+    group: ProcessWorkerGroup, space_id: str, sent: bytes
 ) -> None:
     worker = group.workers[0]
     os.kill(worker.pid, signal.SIGSTOP)
@@ -205,7 +202,7 @@ async def test_a_worker_that_sends_anything_but_analyses_is_killed(
     far.sendall(LENGTH_HEADER.pack(len(sent)) + sent)
 
     with pytest.raises(WorkerEndedError, match="was stopped"):
-        await worker.analyze_batch(remote_pipeline, [AnalysisRequest(b"photo")])
+        await worker.analyze_batch(space_id, [AnalysisRequest(b"photo")])
     far.close()
     connection.settimeout(5)
     assert connection.recv(1) == b""  # its process has ended

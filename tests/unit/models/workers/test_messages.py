@@ -13,13 +13,19 @@ import pytest
 from vultus.domain import (
     Analysis,
     Box,
+    Calibration,
     Crop,
     DescribedFace,
     DetectedFace,
     Embedding,
     Liveness,
     LivenessReason,
+    LoadedSpace,
+    NetworkOrigin,
     Quality,
+    QualityRule,
+    SpaceRegistry,
+    Want,
 )
 from vultus.errors import UnsupportedImageError, VultusError, WeightsError
 from vultus.models.pipeline import AnalysisRequest
@@ -27,12 +33,14 @@ from vultus.models.workers.messages import (
     ERRORS_BY_CODE,
     LENGTH_HEADER,
     BatchAnswer,
+    Failure,
     Hello,
     PhotoBatch,
-    PhotoFailed,
     decode_batch,
     decode_hello,
+    decode_loaded,
     decode_results,
+    encode_loaded,
     encode_message,
     encode_results,
 )
@@ -100,7 +108,10 @@ def test_numbers_and_strided_arrays_of_numpy_are_sent_as_plain_ones() -> None:
 
 
 def test_a_photo_arrives_with_what_is_wanted_of_it() -> None:
-    batch = PhotoBatch("space-1", [AnalysisRequest(b"\x00photo", embed=False, crops=True), AnalysisRequest(b"")])
+    batch = PhotoBatch(
+        "space-1",
+        [AnalysisRequest(b"\x00photo", Want(crops=True, known_boxes=(Box(1, 2.5, 3, 4),))), AnalysisRequest(b"")],
+    )
 
     assert decode_batch(body_of(encode_message(batch))) == batch
 
@@ -146,12 +157,12 @@ def test_the_message_of_a_defect_stays_in_the_worker() -> None:
         answer_with({"width": 1}),
         answer_with(["PhotoAnalyzed", None]),
         answer_with(["PhotoAnalyzed", {"width": "1", "height": 1, "sha256": "", "faces": []}]),
-        answer_with(["PhotoFailed", "worker_lost"]),
-        answer_with(["PhotoFailed", "no_such_code", "detail", {}]),
-        answer_with(["PhotoFailed", "weights", "detail", {"detail": "two"}]),
-        answer_with(["PhotoFailed", "weights", "detail", {"fact": {"nested": 1}}]),
-        answer_with(["PhotoFailed", "weights", "detail", {"fact": b"bytes"}]),
-        body_of(encode_message(BatchAnswer([PhotoFailed("ValueError", "", {})]))),
+        answer_with(["Failure", "worker_lost"]),
+        answer_with(["Failure", "no_such_code", "detail", {}]),
+        answer_with(["Failure", "weights", "detail", {"detail": "two"}]),
+        answer_with(["Failure", "weights", "detail", {"fact": {"nested": 1}}]),
+        answer_with(["Failure", "weights", "detail", {"fact": b"bytes"}]),
+        body_of(encode_message(BatchAnswer([Failure("ValueError", "", {})]))),
         body_of(encode_results([ANALYSIS]))[:-1],
         body_of(encode_results([ANALYSIS])) + b"\x00",
         analysis_with(landmarks=["|O", [5, 2], bytes(40)]),
@@ -173,6 +184,28 @@ def test_the_malformed_answers_are_malformed_in_one_place_only() -> None:
     (received,) = decode_results(analysis_with())
 
     assert isinstance(received, Analysis)
+
+
+def test_loaded_spaces_arrive_as_they_were_sent() -> None:
+    rule = QualityRule(0.5, 40, 10, 30, 30)
+    calibration = Calibration(((1e-3, 0.9), (1e-4, 0.95)), 0.02, "a data set", (40.0, -36.0))
+    origins = (NetworkOrigin("mtcnn", "MIT", "Zhang 2016"), NetworkOrigin("dlib", "CC0", "King 2017"))
+    spaces = [
+        LoadedSpace(
+            name, "net", "ab" * 32, "aligned", 128, calibration, rule, rule, name, *origins, True, {"detector": "CPU"}
+        )
+        for name in ("first", "second")
+    ]
+
+    received = decode_loaded(body_of(encode_loaded(SpaceRegistry(*spaces))))
+
+    assert list(received) == spaces
+    assert received.default == spaces[0]
+
+
+def test_an_error_instead_of_loaded_spaces_is_raised() -> None:
+    with pytest.raises(WeightsError, match="missing"):
+        decode_loaded(body_of(encode_loaded(WeightsError("missing"))))
 
 
 def test_another_version_is_refused() -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from tests.faces import nobody, portrait
 
-from vultus.domain import Analysis
-from vultus.errors import NotAnImageError, OverloadedError, UnavailableError
+from vultus.domain import DETECTION, EMBEDDINGS, Analysis, Lane, Want
+from vultus.errors import NotAnImageError, OverloadedError, PackNotLoadedError, UnavailableError
+from vultus.models.pipelines import PipelineRegistry
 from vultus.models.workers.pool import AnalysisPool
+from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class SlowPipeline:
         self.batches.append([one.photo for one in requests])
         self.entered.set()
         self.gate.wait(10)
-        return [Analysis(1, 1, one.photo.decode(), (), {"embed": float(one.embed)}) for one in requests]
+        return [Analysis(1, 1, one.photo.decode(), (), {"embed": float(one.want.embed)}) for one in requests]
 
 
 @pytest.fixture
@@ -43,15 +45,34 @@ def slow() -> Iterator[SlowPipeline]:
     pipeline.gate.set()
 
 
+class SlowRegistry:
+    """Slow pipelines by the embedding space of each."""
+
+    def __init__(self, slow: SlowPipeline) -> None:
+        self.by_space = {"slow": slow}
+
+    def get_pipeline_for_space(self, space_id: str) -> SlowPipeline:
+        return self.by_space[space_id]
+
+
 class SlowPool(AnalysisPool):
     """A pool whose photos all go to one slow pipeline."""
 
     def __init__(self, slow: SlowPipeline, *, workers: int = 1, max_queue: int = 2, max_batch: int = 1) -> None:
-        super().__init__(InferenceSettings(workers=workers, max_queue=max_queue, max_batch=max_batch))
-        self.slow = cast("FacePipeline", slow)
+        self.registry = SlowRegistry(slow)
+        group = ThreadWorkerGroup(cast("PipelineRegistry", self.registry), workers)
+        super().__init__(InferenceSettings(workers=workers, max_queue=max_queue, max_batch=max_batch), group)
 
-    async def submit(self, photo: bytes, *, embed: bool = True, reservation: SlotReservation | None = None) -> Analysis:
-        return await self.analyze_photo(photo, self.slow, embed=embed, reservation=reservation)
+    async def submit(
+        self,
+        photo: bytes,
+        want: Want = EMBEDDINGS,
+        lane: Lane = Lane.INTERACTIVE,
+        *,
+        source: str = "",
+        reservation: SlotReservation | None = None,
+    ) -> Analysis:
+        return await self.analyze_photo(photo, "slow", want, lane, source=source, reservation=reservation)
 
     async def submit_all(self, count: int) -> list[asyncio.Task[Analysis]]:
         """Submit photos named by their numbers, in this order."""
@@ -65,17 +86,17 @@ async def wait_until_entered(slow: SlowPipeline) -> None:
 
 
 async def test_an_analysis_reports_the_time_it_waited(pipeline: FacePipeline) -> None:
-    async with AnalysisPool(InferenceSettings(workers=2)) as pool:
-        analysis = await pool.analyze_photo(portrait(), pipeline)
+    async with AnalysisPool(InferenceSettings(workers=2), ThreadWorkerGroup(PipelineRegistry(pipeline), 2)) as pool:
+        analysis = await pool.analyze_photo(portrait(), pipeline.space.id)
 
     assert len(analysis.faces) == 1
     assert set(analysis.timings_ms) == {"queue", "decode", "detect", "align", "embed"}
 
 
 async def test_failures_of_the_pipeline_reach_the_caller(pipeline: FacePipeline) -> None:
-    async with AnalysisPool(InferenceSettings(workers=1)) as pool:
+    async with AnalysisPool(InferenceSettings(workers=1), ThreadWorkerGroup(PipelineRegistry(pipeline), 1)) as pool:
         with pytest.raises(NotAnImageError):
-            await pool.analyze_photo(b"no photo", pipeline)
+            await pool.analyze_photo(b"no photo", pipeline.space.id)
 
         assert pool.in_flight == 0
 
@@ -83,10 +104,12 @@ async def test_failures_of_the_pipeline_reach_the_caller(pipeline: FacePipeline)
 async def test_photos_of_a_batch_get_the_results_they_get_alone(pipeline: FacePipeline) -> None:
     photos = [portrait(), b"no photo", nobody(), portrait(mirror=True)]
     alone = [pipeline.analyze_photo(photo) if at != 1 else None for at, photo in enumerate(photos)]
-    async with AnalysisPool(InferenceSettings(workers=1, max_batch=4)) as pool:
-        busy = asyncio.create_task(pool.analyze_photo(portrait(), pipeline))
+    async with AnalysisPool(
+        InferenceSettings(workers=1, max_batch=4), ThreadWorkerGroup(PipelineRegistry(pipeline), 1)
+    ) as pool:
+        busy = asyncio.create_task(pool.analyze_photo(portrait(), pipeline.space.id))
         answers = await asyncio.gather(
-            *(pool.analyze_photo(photo, pipeline) for photo in photos), return_exceptions=True
+            *(pool.analyze_photo(photo, pipeline.space.id) for photo in photos), return_exceptions=True
         )
         await busy
 
@@ -124,7 +147,8 @@ async def test_two_pipelines_do_not_share_a_batch(slow: SlowPipeline) -> None:
     other.gate.set()
     async with SlowPool(slow, max_queue=9, max_batch=8) as pool:
         tasks = await pool.submit_all(2)
-        tasks.append(asyncio.create_task(pool.analyze_photo(b"2", cast("FacePipeline", other))))
+        pool.registry.by_space["other"] = other
+        tasks.append(asyncio.create_task(pool.analyze_photo(b"2", "other")))
         await wait_until_entered(slow)
         slow.gate.set()
         assert [(await task).sha256 for task in tasks] == ["0", "1", "2"]
@@ -246,4 +270,34 @@ async def test_a_defect_fails_every_photo_of_the_batch_and_the_next_is_served(sl
 async def test_whether_to_embed_reaches_the_pipeline(slow: SlowPipeline) -> None:
     slow.gate.set()
     async with SlowPool(slow) as pool:
-        assert (await pool.submit(b"a", embed=False)).timings_ms["embed"] == 0
+        assert (await pool.submit(b"a", DETECTION)).timings_ms["embed"] == 0
+
+
+async def test_a_photo_in_batch_waits_in_a_full_pool_and_is_answered(slow: SlowPipeline) -> None:
+    async with SlowPool(slow, workers=1, max_queue=1) as pool:
+        photos = await pool.submit_all(2)
+        await wait_until_entered(slow)
+        crop = asyncio.create_task(pool.submit(b"crop", lane=Lane.BATCH))
+        await asyncio.sleep(0)
+        assert pool.in_flight == 3
+        slow.gate.set()
+        answers = await asyncio.gather(*photos, crop)
+
+    assert [answer.sha256 for answer in answers] == ["0", "1", "crop"]
+
+
+async def test_the_newest_frame_of_a_source_is_analyzed_and_older_ones_are_dropped(slow: SlowPipeline) -> None:
+    async with SlowPool(slow, workers=1, max_queue=4) as pool:
+        frames = [asyncio.create_task(pool.submit(b"%d" % at, lane=Lane.LIVE, source="door")) for at in range(4)]
+        await wait_until_entered(slow)
+        slow.gate.set()
+        answers = await asyncio.gather(*frames, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [Analysis, OverloadedError, OverloadedError, Analysis]
+    assert slow.batches == [[b"0"], [b"3"]]
+
+
+async def test_an_unknown_embedding_space_is_refused(pipeline: FacePipeline) -> None:
+    async with AnalysisPool(InferenceSettings(workers=1), ThreadWorkerGroup(PipelineRegistry(pipeline), 1)) as pool:
+        with pytest.raises(PackNotLoadedError, match="arcface-12345678"):
+            await pool.analyze_photo(portrait(), "arcface-12345678")
