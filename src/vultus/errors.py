@@ -10,7 +10,8 @@ VultusError
 │   │   ├── NotAnImageError
 │   │   ├── ImageTruncatedError
 │   │   └── ImageTooSmallError
-│   └── EmbeddingSpaceMismatchError
+│   ├── EmbeddingSpaceMismatchError
+│   └── IdempotencyNotSupportedError
 ├── UnsupportedImageError             a format that is not read
 ├── TooLargeError                     beyond a limit of size
 │   ├── ImageTooLargeError
@@ -141,6 +142,12 @@ class EmbeddingSpaceMismatchError(InvalidInputError):
     """A vector of another embedding space or dimension than the collection's."""
 
     code, title = "contract_mismatch", "Vector of another contract"
+
+
+class IdempotencyNotSupportedError(InvalidInputError):
+    """An Idempotency-Key came with a request whose answer is not stored, so nothing was done."""
+
+    code, title = "idempotency_not_supported", "Idempotency-Key not supported here"
 
 
 class UnsupportedImageError(VultusError):

@@ -84,6 +84,23 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
             assert response["content"][MEDIA_TYPE]["examples"]
 
 
+def test_every_post_that_writes_accepts_an_idempotency_key_or_refuses_it() -> None:
+    reading = {"recognize", "detect", "compare", "verify", "embeddings", "search"}
+    refusing = {"create_key", "supply_photos"}
+    posts = [methods["post"] for methods in SCHEMA["paths"].values() if "post" in methods]
+
+    accepting = {
+        post["operationId"]
+        for post in posts
+        if {"idempotency-key"} & {one["name"].lower() for one in post.get("parameters", ()) if one["in"] == "header"}
+    }
+    codes = {post["operationId"]: str(post["responses"]) for post in posts}
+
+    assert accepting == codes.keys() - reading - refusing
+    assert {name for name in codes if "idempotency_mismatch" in codes[name]} == accepting
+    assert {name for name in codes if "idempotency_not_supported" in codes[name]} == refusing
+
+
 def test_every_patch_accepts_merge_patches() -> None:
     patches = [methods["patch"] for methods in SCHEMA["paths"].values() if "patch" in methods]
 

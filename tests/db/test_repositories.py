@@ -14,9 +14,16 @@ import pytest
 from tests.callers import CALLER
 
 from vultus.db.repositories.collections import get_partition_name
-from vultus.domain import Principal, Role
-from vultus.domain.events import KeyCreated, PersonRegistered
-from vultus.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from vultus.domain import IdempotencyContext, Principal, RepeatedRequestError, Role
+from vultus.domain.events import KeyCreated, KeyRevoked, PersonRegistered
+from vultus.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    IdempotencyInFlightError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -322,6 +329,49 @@ async def test_one_holder_per_idempotency_key(database: Database) -> None:
         assert await second.idempotency.try_lock_key("ke", "y1")  # the same letters, other words
     async with database.transaction() as third:
         assert await third.idempotency.try_lock_key("key", "1")
+
+
+def build_context(digest: bytes = b"x", principal_id: str = "key") -> IdempotencyContext:
+    return IdempotencyContext(principal_id, "1", digest, 201, lambda result: {"made": result})
+
+
+async def test_a_write_stores_its_response_with_its_effect_or_neither(database: Database) -> None:
+    async def write(context: IdempotencyContext, *, fails: bool = False) -> None:
+        async with database.transaction(idempotency=context) as work:
+            await work.record(CALLER, KeyRevoked(object_id=uuid4()))
+            await work.store_response("a")
+            if fails:
+                raise ConflictError("broken")
+
+    with pytest.raises(ConflictError):
+        await write(build_context(), fails=True)
+    await write(build_context())
+    with pytest.raises(RepeatedRequestError) as repeated:
+        await write(build_context())
+    with pytest.raises(IdempotencyMismatchError):
+        await write(build_context(b"y"))
+    await write(build_context(principal_id="other"))
+
+    assert (repeated.value.stored.status, repeated.value.stored.body) == (201, {"made": "a"})
+    async with database.transaction(read_only=True) as work:
+        assert [entry.action for entry in await work.audit.list_entries(after=None, limit=9)] == ["key.revoked"] * 2
+
+
+async def test_a_key_is_in_flight_until_its_transaction_ends(database: Database) -> None:
+    async with database.transaction(idempotency=build_context()) as work:
+        with pytest.raises(IdempotencyInFlightError):
+            async with database.transaction(idempotency=build_context()):
+                pass
+        await work.store_response("a")
+
+
+async def test_an_idempotent_write_that_forgets_its_response_is_a_defect_and_stores_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="stored no response"):
+        async with database.transaction(idempotency=build_context()) as work:
+            await work.record(CALLER, KeyRevoked(object_id=uuid4()))
+
+    async with database.transaction(read_only=True) as work:
+        assert await work.audit.list_entries(after=None, limit=9) == ()
 
 
 async def test_stored_answers_until_they_are_purged(database: Database) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -147,12 +146,3 @@ def build_registration_request(
         allow_lookalike=form.allow_lookalike,
         liveness=form.liveness,
     )
-
-
-def compute_request_digest(form: EnrolForm, photos: tuple[Photo, ...], *, path: str) -> bytes:
-    """Return the SHA-256 of every field of a registration request, for its Idempotency-Key."""
-    digest = hashlib.sha256(path.encode())
-    digest.update(form.model_dump_json(exclude={"photo"}).encode())
-    for photo in photos:
-        digest.update(hashlib.sha256(photo.content).digest())
-    return digest.digest()

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from vultus import errors
+from vultus.domain import RepeatedRequestError
 from vultus.errors import ErrorKind, VultusError
 from vultus.utils.logging import request_id_var
 
@@ -155,11 +156,15 @@ def _format_validation_message(message: str) -> str:
 
 
 def register_error_handlers(app: FastAPI) -> None:
-    """Return problem details for every error the app raises."""
+    """Return problem details for every error the app raises, and the stored answer to a repeated request."""
 
     @app.exception_handler(VultusError)
     async def handle_vultus_error(_: Request, error: VultusError) -> JSONResponse:
         return build_error_response(error)
+
+    @app.exception_handler(RepeatedRequestError)
+    async def handle_repeated_request(_: Request, error: RepeatedRequestError) -> JSONResponse:
+        return JSONResponse(error.stored.body, error.stored.status, {"Idempotent-Replayed": "true"})
 
     @app.exception_handler(RequestValidationError)
     async def handle_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from vultus.db.driver_session import StatementSession
     from vultus.db.graphs import HnswMaintenance
-    from vultus.domain import Collection, Permission, Principal
+    from vultus.domain import Collection, IdempotencyContext, Permission, Principal
     from vultus.domain.events import Event
     from vultus.settings import DatabaseSettings
 
@@ -105,9 +105,12 @@ class UnitOfWork(HotQueries):
     faces: FaceRepository
     keys: ApiKeyRepository
 
-    def __init__(self, session: AsyncSession, *, read_only: bool = False) -> None:
+    def __init__(
+        self, session: AsyncSession, *, read_only: bool = False, idempotency: IdempotencyContext | None = None
+    ) -> None:
         self._session = session
         self._is_read_only = read_only
+        self._unanswered = idempotency
         self.collections = CollectionRepository(session)
         self.faces = FaceRepository(session)
         self.keys = ApiKeyRepository(session)
@@ -139,6 +142,30 @@ class UnitOfWork(HotQueries):
             return found
         await self.lock_collection(found.id)
         return await self.collections.get_collection(found.id)
+
+    async def store_response(self, result: object, person_id: UUID | None = None) -> None:
+        """Store the response to an idempotent request in the transaction of its effect; do nothing for any other.
+
+        Args:
+            result: What the service returns, for `IdempotencyContext.encode`.
+            person_id: The person the response names; it is deleted with them.
+        """
+        if (context := self._unanswered) is None:
+            return
+        await self.idempotency.add_response(
+            api_key_id=context.principal_id,
+            key=context.key,
+            request_sha256=context.request_sha256,
+            status=context.status,
+            body=context.encode(result),
+            person_id=person_id,
+        )
+        self._unanswered = None
+
+    def ensure_answered(self) -> None:
+        """Raise if the response to an idempotent request was not stored: repeated, it would have a second effect."""
+        if self._unanswered is not None:
+            raise RuntimeError("the transaction of an idempotent request stored no response")
 
     async def lock_collection(self, collection_id: UUID) -> None:
         """Wait for the exclusive lock on a collection and hold it until the transaction ends."""
@@ -178,13 +205,22 @@ class Database:
         return cls(engine, settings)
 
     @asynccontextmanager
-    async def transaction(self, *, read_only: bool = False) -> AsyncIterator[UnitOfWork]:
+    async def transaction(
+        self, *, read_only: bool = False, idempotency: IdempotencyContext | None = None
+    ) -> AsyncIterator[UnitOfWork]:
         """Open a transaction: committed when the block ends, rolled back when it raises.
 
         A read-only transaction sees the database as of its first statement. Writing transactions beyond their share of
         the pool wait without a connection.
 
+        Args:
+            read_only: Whether nothing is written.
+            idempotency: Of an idempotent request; the block calls `store_response`.
+
         Raises:
+            RepeatedRequestError: The idempotent request was answered before.
+            IdempotencyMismatchError: Its key was used with another request.
+            IdempotencyInFlightError: The key's first request is still running.
             DatabaseUnavailableError: The database cannot be reached, or the connection broke; nothing was committed
                 unless it broke during the commit.
             OverloadedError: No connection became free in time.
@@ -197,7 +233,11 @@ class Database:
                     # One snapshot for all statements: a collection must not be cut over between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                    yield UnitOfWork(session, read_only=read_only)
+                    work = UnitOfWork(session, read_only=read_only, idempotency=idempotency)
+                    if idempotency is not None:
+                        await work.idempotency.claim_key(idempotency)
+                    yield work
+                    work.ensure_answered()
 
     @asynccontextmanager
     async def _admit_writer(self) -> AsyncIterator[None]:

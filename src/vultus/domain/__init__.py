@@ -28,7 +28,7 @@ from vultus.domain.galleries import (
     Person,
     Role,
 )
-from vultus.domain.idempotency import StoredResponse
+from vultus.domain.idempotency import IdempotencyContext, RepeatedRequestError, StoredResponse
 from vultus.domain.index import (
     CodeArray,
     CodeBlock,
@@ -93,6 +93,7 @@ __all__ = [
     "Fusion",
     "HnswGraph",
     "HnswRecallLoss",
+    "IdempotencyContext",
     "Lane",
     "LeaveOneOutResult",
     "Liveness",
@@ -112,6 +113,7 @@ __all__ = [
     "Quality",
     "QualityRule",
     "QuantizerParameters",
+    "RepeatedRequestError",
     "Role",
     "SealedCrop",
     "SearchMode",

@@ -100,7 +100,7 @@ class SwitchedOut(ApiModel):
     )
     persons_left_behind: int = Field(description="Persons with faces, but none that is found now.", examples=[0])
     took_ms: Measure = Field(
-        description="From the request to the commit, the wait for other writers included.", examples=[41.7]
+        description="From the request to its last write, the wait for other writers included.", examples=[41.7]
     )
 
     @classmethod

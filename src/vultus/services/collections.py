@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import LivenessMode, LoadedSpace, SpaceRegistry
+    from vultus.domain import IdempotencyContext, LivenessMode, LoadedSpace, SpaceRegistry
     from vultus.services.crop_vault import CropVault
 
 DEFAULT_COLLECTION = "default"
@@ -172,6 +172,7 @@ class CollectionService:
         pack: str | None = None,
         policy: Mapping[str, Any] | None = None,
         retention_days: int | None = None,
+        idempotency: IdempotencyContext | None = None,
     ) -> Collection:
         """Create an empty collection in the embedding space of a loaded pack, by default the default one.
 
@@ -181,6 +182,7 @@ class CollectionService:
             pack: Of the embedding space.
             policy: Members that differ from the default policy.
             retention_days: Longest life of a consent.
+            idempotency: Of an idempotent request.
 
         Raises:
             AlreadyExistsError: The name is taken.
@@ -190,7 +192,7 @@ class CollectionService:
         _check_name(name)
         space = self._get_pack_space(pack)
         default = _build_default_policy(space)
-        async with self._database.transaction() as work:
+        async with self._database.transaction(idempotency=idempotency) as work:
             created = await work.collections.add_collection(
                 name=name,
                 space_id=space.id,
@@ -199,6 +201,7 @@ class CollectionService:
             )
             await self._apply_crop_policy(work, created)
             await work.record(principal, CollectionCreated(collection_id=created.id))
+            await work.store_response(created)
         return created
 
     async def ensure_default_collection(self) -> Collection:
@@ -260,6 +263,7 @@ class CollectionService:
 
     async def set_calibration(
         self,
+        work: UnitOfWork,
         principal: Principal,
         collection_id: UUID,
         space_id: str,
@@ -273,23 +277,22 @@ class CollectionService:
         Raises:
             NotFoundError: There is no such collection.
         """
-        async with self._database.transaction() as work:
-            found = await work.open(str(collection_id), principal, Permission.CALIBRATE)
-            await work.collections.set_calibration(found.id, space_id, calibration)
-            if target_fmr is not None or target_fpir is not None:
-                aimed = replace(found.policy, threshold=None, target_fmr=target_fmr, target_fpir=target_fpir)
-                await work.collections.update_collection(found.id, policy=aimed)
-            await work.record(
-                principal,
-                CollectionCalibrated(
-                    collection_id=found.id,
-                    contract_id=space_id,
-                    points=calibration.points,
-                    target_fmr=target_fmr,
-                    target_fpir=target_fpir,
-                ),
-            )
-            return await work.collections.get_collection(found.id)
+        found = await work.open(str(collection_id), principal, Permission.CALIBRATE)
+        await work.collections.set_calibration(found.id, space_id, calibration)
+        if target_fmr is not None or target_fpir is not None:
+            aimed = replace(found.policy, threshold=None, target_fmr=target_fmr, target_fpir=target_fpir)
+            await work.collections.update_collection(found.id, policy=aimed)
+        await work.record(
+            principal,
+            CollectionCalibrated(
+                collection_id=found.id,
+                contract_id=space_id,
+                points=calibration.points,
+                target_fmr=target_fmr,
+                target_fpir=target_fpir,
+            ),
+        )
+        return await work.collections.get_collection(found.id)
 
     async def set_search_graph(self, principal: Principal, collection_id: UUID, graph: HnswGraph) -> Collection:
         """Search a collection through its existing HNSW graph from the next request on.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter
 
 from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
 from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
-from vultus.domain import Permission
+from vultus.domain import IdempotencyContext, Permission
 from vultus.schemas.base import Page
 from vultus.schemas.calibration import CalibrationIn, CalibrationOut
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
@@ -21,10 +24,17 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["colle
     "",
     status_code=201,
     summary="Create a collection",
-    responses=declare_body_problems(errors.AlreadyExistsError, errors.NotFoundError, errors.CropKeyError),
+    responses=declare_body_problems(
+        errors.AlreadyExistsError, errors.NotFoundError, errors.CropKeyError, *IDEMPOTENCY_PROBLEMS
+    ),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
-async def create_collection(body: CollectionIn, services: ServicesDep, principal: PrincipalDep) -> CollectionOut:
+async def create_collection(
+    body: CollectionIn,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(CollectionOut.from_domain)],
+) -> CollectionOut:
     """Create an empty gallery that pins a pack's network, a decision policy and a retention rule."""
     return CollectionOut.from_domain(
         await services.collections.create_collection(
@@ -33,6 +43,7 @@ async def create_collection(body: CollectionIn, services: ServicesDep, principal
             pack=body.pack,
             policy=body.policy.model_dump(exclude_none=True),
             retention_days=body.retention_days,
+            idempotency=idempotency,
         )
     )
 
@@ -99,11 +110,17 @@ async def delete_collection(collection: CollectionRef, services: ServicesDep, pr
 @router.post(
     "/{collection}/calibration",
     summary="Measure a collection on its own faces",
-    responses=declare_body_problems(errors.NotFoundError, errors.InvalidInputError, errors.PackNotLoadedError),
+    responses=declare_body_problems(
+        errors.NotFoundError, errors.InvalidInputError, errors.PackNotLoadedError, *IDEMPOTENCY_PROBLEMS
+    ),
     openapi_extra=require_permission(Permission.CALIBRATE),
 )
 async def calibrate_collection(
-    collection: CollectionRef, body: CalibrationIn, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    body: CalibrationIn,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(CalibrationOut.from_attributes)],
 ) -> CalibrationOut:
     """Compare the enrolled faces with each other, report the error rates and propose a threshold for a target rate.
 
@@ -111,7 +128,7 @@ async def calibrate_collection(
     """
     job = CollectionCalibrator(services.database, services.spaces, services.collections)
     return CalibrationOut.from_attributes(
-        await job.calibrate(principal, collection, CalibrationRequest(**body.model_dump()))
+        await job.calibrate(principal, collection, CalibrationRequest(**body.model_dump()), idempotency=idempotency)
     )
 
 

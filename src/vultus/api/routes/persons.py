@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query
 from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
 from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
-from vultus.domain import Permission
+from vultus.domain import Consent, IdempotencyContext, Permission, Person
 from vultus.schemas.base import Page
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import (
@@ -33,26 +34,35 @@ MISSING = declare_problems(errors.NotFoundError)
 MISSING_BODY = declare_body_problems(errors.NotFoundError)
 
 
+def _build_created_person(created: tuple[Person, Consent]) -> PersonOut:
+    return PersonOut.from_attributes(created[0])
+
+
 @persons.post(
     "",
     status_code=201,
     summary="Create a person",
-    responses=declare_body_problems(errors.NotFoundError, errors.AlreadyExistsError),
+    responses=declare_body_problems(errors.NotFoundError, errors.AlreadyExistsError, *IDEMPOTENCY_PROBLEMS),
     openapi_extra=require_permission(Permission.ENROL),
 )
 async def create_person(
-    collection: CollectionRef, body: PersonIn, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    body: PersonIn,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(_build_created_person)],
 ) -> PersonOut:
     """Record a person with their consent and without a face; `/v1/register` does both in one request."""
-    person, _ = await services.persons.create_person(
+    created = await services.persons.create_person(
         principal,
         collection,
         external_id=body.external_id,
         name=body.name,
         metadata=body.metadata,
         consent=body.consent.to_consent_grant(),
+        idempotency=idempotency,
     )
-    return PersonOut.from_attributes(person)
+    return _build_created_person(created)
 
 
 @persons.get("", summary="List persons", responses=MISSING, openapi_extra=require_permission(Permission.READ))
@@ -148,15 +158,22 @@ async def delete_face(
     "",
     status_code=201,
     summary="Record a consent",
-    responses=MISSING_BODY,
+    responses=declare_body_problems(errors.NotFoundError, *IDEMPOTENCY_PROBLEMS),
     openapi_extra=require_permission(Permission.ENROL),
 )
 async def record_consent(
-    collection: CollectionRef, person_id: UUID, body: ConsentIn, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    person_id: UUID,
+    body: ConsentIn,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(ConsentOut.from_attributes)],
 ) -> ConsentOut:
     """Record a further consent of a person."""
     return ConsentOut.from_attributes(
-        await services.consents.record_consent(principal, collection, person_id, body.to_consent_grant())
+        await services.consents.record_consent(
+            principal, collection, person_id, body.to_consent_grant(), idempotency=idempotency
+        )
     )
 
 

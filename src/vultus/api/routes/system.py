@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from vultus import __version__, errors
 from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
 from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.idempotency import refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Permission
 from vultus.schemas.base import Page
@@ -72,8 +73,14 @@ async def models(services: ServicesDep) -> Page[ModelOut]:
     "/keys",
     status_code=201,
     summary="Create a key",
-    responses=declare_body_problems(),
+    responses=declare_body_problems(errors.IdempotencyNotSupportedError),
     openapi_extra=require_permission(Permission.KEYS),
+    dependencies=[
+        refuse_idempotency_key(
+            "A key's secret is never stored, so its answer cannot be repeated. If it is lost, revoke the key and "
+            "create another."
+        )
+    ],
 )
 async def create_key(body: KeyIn, services: ServicesDep, principal: PrincipalDep) -> NewKeyOut:
     """Make an API key; its secret is shown this once."""

@@ -10,8 +10,9 @@ from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor, read_photos
 from vultus.api.forms import SupplyForm
 from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key, refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
-from vultus.domain import Permission
+from vultus.domain import IdempotencyContext, Permission
 from vultus.schemas.base import Page
 from vultus.schemas.transitions import (
     ContractComparisonOut,
@@ -26,7 +27,7 @@ from vultus.schemas.transitions import (
 router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/transition", tags=["transitions"])
 
 MISSING = declare_problems(errors.NotFoundError)
-INCOMPLETE = declare_problems(errors.NotFoundError, errors.MigrationIncompleteError, errors.PackNotLoadedError)
+INCOMPLETE_PROBLEMS = (errors.NotFoundError, errors.MigrationIncompleteError, errors.PackNotLoadedError)
 AllowUnmigrated = Annotated[
     bool, Query(description="Proceed although faces are lost or persons not found; `left-behind` lists them.")
 ]
@@ -35,18 +36,24 @@ AllowUnmigrated = Annotated[
 @router.post(
     "",
     summary="Start a migration to another network",
-    responses=declare_body_problems(errors.NotFoundError, errors.ConflictError),
+    responses=declare_body_problems(errors.NotFoundError, errors.ConflictError, *IDEMPOTENCY_PROBLEMS),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def begin_transition(
-    collection: CollectionRef, body: TransitionIn, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    body: TransitionIn,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(TransitionOut.from_domain)],
 ) -> TransitionOut:
     """Let enrolment write templates of a second network too, and backfill the existing faces in the background.
 
     A repeated call with the same pack retries faces that could not be backfilled.
     """
     return TransitionOut.from_domain(
-        await services.migrations.start(principal, collection, pack=body.pack, shadow_share=body.shadow_share)
+        await services.migrations.start(
+            principal, collection, pack=body.pack, shadow_share=body.shadow_share, idempotency=idempotency
+        )
     )
 
 
@@ -64,20 +71,29 @@ async def read_transition(collection: CollectionRef, services: ServicesDep, prin
 @router.post(
     "/switch",
     summary="Switch to the other network",
-    responses={**INCOMPLETE, **declare_problems(errors.InvalidInputError)},
+    responses=declare_problems(*INCOMPLETE_PROBLEMS, errors.InvalidInputError, *IDEMPOTENCY_PROBLEMS),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def switch_transition(
-    collection: CollectionRef, services: ServicesDep, principal: PrincipalDep, leave_behind: AllowUnmigrated = False
+    collection: CollectionRef,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(SwitchedOut.from_domain)],
+    leave_behind: AllowUnmigrated = False,
 ) -> SwitchedOut:
     """Search the other network's templates from the next request on; a second switch rolls back."""
     return SwitchedOut.from_domain(
-        await services.migrations.cut_over(principal, collection, allow_unmigrated=leave_behind)
+        await services.migrations.cut_over(
+            principal, collection, allow_unmigrated=leave_behind, idempotency=idempotency
+        )
     )
 
 
 @router.delete(
-    "", summary="Finish a migration", responses=INCOMPLETE, openapi_extra=require_permission(Permission.CONFIGURE)
+    "",
+    summary="Finish a migration",
+    responses=declare_problems(*INCOMPLETE_PROBLEMS),
+    openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def finish_transition(
     collection: CollectionRef, services: ServicesDep, principal: PrincipalDep, leave_behind: AllowUnmigrated = False
@@ -91,8 +107,15 @@ async def finish_transition(
 @router.post(
     "/photos",
     summary="Supply photos again",
-    responses=declare_body_problems(errors.NotFoundError, errors.InvalidInputError),
+    responses=declare_body_problems(
+        errors.NotFoundError, errors.InvalidInputError, errors.IdempotencyNotSupportedError
+    ),
     openapi_extra=require_permission(Permission.CONFIGURE),
+    dependencies=[
+        refuse_idempotency_key(
+            "Every photo is stored by itself, so there is no one answer; a repeated photo is `already_carried`."
+        )
+    ],
 )
 async def supply_photos(
     collection: CollectionRef,

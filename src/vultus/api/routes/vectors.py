@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter
 
 from vultus import errors
 from vultus.api.deps import CollectionRef, PrincipalDep, ServicesDep
 from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems
-from vultus.domain import Permission
+from vultus.domain import IdempotencyContext, Permission
 from vultus.schemas.vectors import VectorsIn, VectorsOut
 
 router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/vectors", tags=["persons"])
@@ -19,15 +22,25 @@ router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/v
     status_code=201,
     summary="Register persons from vectors",
     responses=declare_body_problems(
-        errors.NotFoundError, errors.AlreadyExistsError, errors.EmbeddingSpaceMismatchError, errors.ConflictError
+        errors.NotFoundError,
+        errors.AlreadyExistsError,
+        errors.EmbeddingSpaceMismatchError,
+        errors.ConflictError,
+        *IDEMPOTENCY_PROBLEMS,
     ),
     openapi_extra=require_permission(Permission.ENROL, long_body=True),
 )
 async def register_vectors(
-    collection: CollectionRef, body: VectorsIn, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    body: VectorsIn,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency: Annotated[IdempotencyContext | None, accept_idempotency_key(VectorsOut.from_domain)],
 ) -> VectorsOut:
     """Register up to 5,000 persons from vectors made elsewhere by the collection's network, all or none of them.
 
     Without photos, nothing checks quality, liveness, or whether a face is enrolled already.
     """
-    return VectorsOut.from_domain(await services.bulk_registrar.register(principal, body.to_batch(collection)))
+    return VectorsOut.from_domain(
+        await services.bulk_registrar.register(principal, body.to_batch(collection), idempotency=idempotency)
+    )

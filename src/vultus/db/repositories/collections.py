@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, column, delete, func, insert, literal, select,
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
+from vultus.db.repositories.idempotency import delete_collection_responses
 from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow, TombstoneRow
 from vultus.domain import (
     Calibration,
@@ -191,6 +192,7 @@ class CollectionRepository(CollectionQueries):
         counts = await self.count_persons_and_faces(collection_id)
         await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
         await self._session.execute(delete(TombstoneRow).where(TombstoneRow.collection_id == collection_id))
+        await delete_collection_responses(self._session, collection_id)
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
         return counts
 

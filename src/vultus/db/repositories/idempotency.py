@@ -8,7 +8,8 @@ from sqlalchemy import delete, insert, select
 
 from vultus.db.locks import compute_lock_number, try_lock
 from vultus.db.tables import IdempotencyRow
-from vultus.domain import StoredResponse
+from vultus.domain import RepeatedRequestError, StoredResponse
+from vultus.errors import IdempotencyInFlightError, IdempotencyMismatchError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,12 +17,51 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from vultus.domain import IdempotencyContext
+
+
+async def delete_collection_responses(session: AsyncSession, collection_id: UUID) -> None:
+    """Delete the stored responses about a collection as a whole, which may name anybody in it."""
+    await session.execute(
+        delete(IdempotencyRow).where(
+            IdempotencyRow.person_id.is_(None), IdempotencyRow.body["collection_id"].astext == str(collection_id)
+        )
+    )
+
 
 class IdempotencyRepository:
     """Stores responses by API key and idempotency key."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
+
+    async def claim_key(self, context: IdempotencyContext) -> None:
+        """Reserve the key for this transaction.
+
+        Raises:
+            RepeatedRequestError: The request was answered before.
+            IdempotencyMismatchError: The key was used with another request.
+            IdempotencyInFlightError: Another transaction holds the key.
+        """
+        if not await self.try_lock_key(context.principal_id, context.key):
+            raise IdempotencyInFlightError("The first request with this Idempotency-Key is still running.")
+        await self.check_unanswered(context)
+
+    async def check_unanswered(self, context: IdempotencyContext) -> None:
+        """Return if nothing is stored under the key.
+
+        Raises:
+            RepeatedRequestError: The request was answered before.
+            IdempotencyMismatchError: The key was used with another request.
+        """
+        stored = await self.find_response(context.principal_id, context.key)
+        if stored is None:
+            return
+        if stored.request_sha256 != context.request_sha256:
+            raise IdempotencyMismatchError(
+                "This Idempotency-Key was used before with another request; use a new key for a new request."
+            )
+        raise RepeatedRequestError(stored)
 
     async def try_lock_key(self, api_key_id: str, key: str) -> bool:
         """Lock the key until the transaction ends; return False if another transaction holds it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from vultus.db.repositories.idempotency import delete_collection_responses
 from vultus.db.tables import ConsentRow, FaceRow, PersonRow
 from vultus.domain import DeletedCounts, Person
 from vultus.errors import NotFoundError
@@ -113,7 +114,7 @@ class PersonRepository:
         return _build_person(_ensure_found(row, person_id))
 
     async def delete_person(self, collection_id: UUID, person_id: UUID) -> DeletedCounts:
-        """Delete a person with their faces, consents and the stored responses that name them.
+        """Delete a person with their faces, consents and the stored responses that name or may name them.
 
         Raises:
             NotFoundError: The collection has no such person.
@@ -137,6 +138,7 @@ class PersonRepository:
                 )
             )
         ).one()
+        await delete_collection_responses(self._session, collection_id)
         await self._session.execute(delete(PersonRow).where(PersonRow.id == person_id))
         return DeletedCounts(faces, consents)
 

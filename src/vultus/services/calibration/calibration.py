@@ -19,7 +19,7 @@ from vultus.statistics.metrics import RESOLVED_ERRORS, Indices
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain import LoadedSpace, SpaceRegistry
+    from vultus.domain import IdempotencyContext, LoadedSpace, SpaceRegistry
 
 DEFAULT_SAMPLE = 5_000
 MIN_SAMPLE, MAX_SAMPLE = 100, 20_000
@@ -141,7 +141,14 @@ class CollectionCalibrator:
         self._spaces = spaces
         self._collections = collections
 
-    async def calibrate(self, principal: Principal, reference: str, request: CalibrationRequest) -> CalibrationResult:
+    async def calibrate(
+        self,
+        principal: Principal,
+        reference: str,
+        request: CalibrationRequest,
+        *,
+        idempotency: IdempotencyContext | None = None,
+    ) -> CalibrationResult:
         """Compare the enrolled faces of a collection with each other, propose a threshold and, if requested, apply it.
 
         The comparisons run in a thread, while no transaction is open.
@@ -159,31 +166,41 @@ class CollectionCalibrator:
         sample = await self._load_sample(collection, request)
         _check_sample_size(sample)
         measured, groups = await asyncio.to_thread(_measure_sample, sample, collection, policy, space, request)
-        if request.apply:
-            collection = await self._collections.set_calibration(
-                principal,
-                collection.id,
-                collection.space_id,
-                measured.calibration,
-                target_fmr=request.target_fmr,
-                target_fpir=request.target_fpir,
+
+        def build_result(calibrated: Collection) -> CalibrationResult:
+            return CalibrationResult(
+                collection=calibrated,
+                contract_id=space.id,
+                gallery_size=sample.gallery_size,
+                persons=len(sample.owners),
+                faces=len(sample.vectors),
+                sampled=sample.sampled,
+                seed=request.seed,
+                measured=measured,
+                suspicious=tuple(
+                    SuspiciousPair(sample.owners[one], sample.owners[two], score)
+                    for one, two, score in measured.similar_pairs
+                ),
+                groups=groups,
+                applied=request.apply,
             )
-        return CalibrationResult(
-            collection=collection,
-            contract_id=space.id,
-            gallery_size=sample.gallery_size,
-            persons=len(sample.owners),
-            faces=len(sample.vectors),
-            sampled=sample.sampled,
-            seed=request.seed,
-            measured=measured,
-            suspicious=tuple(
-                SuspiciousPair(sample.owners[one], sample.owners[two], score)
-                for one, two, score in measured.similar_pairs
-            ),
-            groups=groups,
-            applied=request.apply,
-        )
+
+        if not request.apply:
+            return build_result(collection)
+        async with self._database.transaction(idempotency=idempotency) as work:
+            result = build_result(
+                await self._collections.set_calibration(
+                    work,
+                    principal,
+                    collection.id,
+                    collection.space_id,
+                    measured.calibration,
+                    target_fmr=request.target_fmr,
+                    target_fpir=request.target_fpir,
+                )
+            )
+            await work.store_response(result)
+        return result
 
     async def _load_sample(self, collection: Collection, request: CalibrationRequest) -> _FaceSample:
         async with self._database.transaction(read_only=True) as work:

@@ -26,7 +26,7 @@ from vultus.services.people.consents import ConsentGrant, compute_consent_period
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import SpaceRegistry
+    from vultus.domain import IdempotencyContext, SpaceRegistry
 
 MAX_ROWS = 5_000
 """Persons per transaction, which blocks other writers of the collection for about a third of a second."""
@@ -78,7 +78,9 @@ class BulkRegistrar:
         self._database = database
         self._spaces = spaces
 
-    async def register(self, principal: Principal, batch: VectorBatch) -> ImportResult:
+    async def register(
+        self, principal: Principal, batch: VectorBatch, *, idempotency: IdempotencyContext | None = None
+    ) -> ImportResult:
         """Register all persons of a batch, or none.
 
         Faces are not compared with each other or with enrolled ones: someone who is in the batch twice, or in the
@@ -87,6 +89,7 @@ class BulkRegistrar:
         Args:
             batch: At most `MAX_ROWS` persons.
             principal: For the audit record, which states the number of persons.
+            idempotency: Of an idempotent request.
 
         Raises:
             ConsentRequiredError: There is no consent.
@@ -103,7 +106,7 @@ class BulkRegistrar:
         self._check_space(collection, batch)
         vectors, sources = await asyncio.to_thread(_prepare_vectors, batch)
         codes = await self._encode_vectors(collection, batch.space_id, vectors)
-        async with self._database.transaction() as work:
+        async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(str(collection.id), principal, Permission.ENROL)
             self._check_space(collection, batch)
             new_rows = await _find_new_rows(work, collection, batch)
@@ -111,7 +114,9 @@ class BulkRegistrar:
                 await _write_rows(work, collection, batch, batch.consent, new_rows, (vectors, sources, codes))
                 count = len(new_rows)
                 await work.record(principal, VectorsRegistered(collection_id=collection.id, persons=count, faces=count))
-        return ImportResult(collection, len(new_rows), len(vectors) - len(new_rows))
+            result = ImportResult(collection, len(new_rows), len(vectors) - len(new_rows))
+            await work.store_response(result)
+        return result
 
     async def _encode_vectors(self, collection: Collection, space_id: str, vectors: FloatArray) -> CodeArray | None:
         """Return the codes of vectors; None if there is no quantizer yet and the vectors are too few for one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,6 +13,7 @@ from vultus.domain import (
     Consent,
     Face,
     FloatArray,
+    IdempotencyContext,
     Liveness,
     LivenessMode,
     Permission,
@@ -23,8 +23,6 @@ from vultus.domain import (
 from vultus.domain.events import FacesAdded, PersonRegistered
 from vultus.errors import (
     ConsentRequiredError,
-    IdempotencyInFlightError,
-    IdempotencyMismatchError,
     InvalidInputError,
     NoPhotoAcceptedError,
 )
@@ -100,30 +98,6 @@ class RegistrationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class IdempotencyContext:
-    """What makes a registration idempotent.
-
-    Attributes:
-        api_key_id: The caller's API key; different callers may use the same Idempotency-Key.
-        key: The Idempotency-Key.
-        request_sha256: Digest of the whole request.
-        encode: Returns the response body to store for replays.
-    """
-
-    api_key_id: str
-    key: str
-    request_sha256: bytes
-    encode: Callable[[RegistrationResult], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayedResponse:
-    """The stored response to an earlier identical request."""
-
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class _ScreenedPhotos:
     """The photos of a registration before its collection is locked; `lookalikes` of `accepted`, None if allowed."""
 
@@ -151,7 +125,9 @@ class Registrar:
         self._vault = vault
         self._max_photos = max_photos
 
-    async def register(self, principal: Principal, request: RegistrationRequest) -> RegistrationResult:
+    async def register(
+        self, principal: Principal, request: RegistrationRequest, *, idempotency: IdempotencyContext | None = None
+    ) -> RegistrationResult:
         """Enrol the usable faces of the photos for one person.
 
         Checks that do not need the networks come first; the networks and the search for lookalikes run outside any
@@ -166,42 +142,9 @@ class Registrar:
 
         async def run_attempt(collection: Collection) -> RegistrationResult:
             screened = await self._screen_photos(collection, request)
-            async with self._database.transaction() as work:
-                return await self._write_registration(principal, work, collection, request, screened)
-
-        return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
-
-    async def register_once(
-        self, principal: Principal, request: RegistrationRequest, idempotency: IdempotencyContext
-    ) -> RegistrationResult | ReplayedResponse:
-        """Register as `register` does, or return the stored response to an earlier identical request.
-
-        The response is stored in the transaction that writes the person, so that neither exists without the other.
-
-        Raises:
-            IdempotencyMismatchError: The key was used with another request.
-            IdempotencyInFlightError: The key's first request is still running.
-        """
-        async with self._database.transaction(read_only=True) as work:
-            if stored := await _find_replay(work, idempotency):
-                return stored
-
-        async def run_attempt(collection: Collection) -> RegistrationResult | ReplayedResponse:
-            screened = await self._screen_photos(collection, request)
-            async with self._database.transaction() as work:
-                if not await work.idempotency.try_lock_key(idempotency.api_key_id, idempotency.key):
-                    raise IdempotencyInFlightError("The first request with this Idempotency-Key is still running.")
-                if stored := await _find_replay(work, idempotency):
-                    return stored
+            async with self._database.transaction(idempotency=idempotency) as work:
                 result = await self._write_registration(principal, work, collection, request, screened)
-                await work.idempotency.add_response(
-                    api_key_id=idempotency.api_key_id,
-                    key=idempotency.key,
-                    request_sha256=idempotency.request_sha256,
-                    status=201,
-                    body=idempotency.encode(result),
-                    person_id=result.person.id,
-                )
+                await work.store_response(result, result.person.id)
             return result
 
         return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
@@ -329,17 +272,6 @@ async def _write_person(
     given = {"name": request.name, "metadata": request.metadata}
     changes = {field: value for field, value in given.items() if value is not None}
     return await work.persons.update_person(collection.id, existing.id, **changes) if changes else existing
-
-
-async def _find_replay(work: UnitOfWork, idempotency: IdempotencyContext) -> ReplayedResponse | None:
-    stored = await work.idempotency.find_response(idempotency.api_key_id, idempotency.key)
-    if stored is None:
-        return None
-    if stored.request_sha256 != idempotency.request_sha256:
-        raise IdempotencyMismatchError(
-            "This Idempotency-Key was used before with another request; use a new key for a new request."
-        )
-    return ReplayedResponse(stored.body)
 
 
 def _get_vectors(accepted: list[AcceptedFace]) -> FloatArray:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import SpaceRegistry, UnmigratedPerson
+    from vultus.domain import IdempotencyContext, SpaceRegistry, UnmigratedPerson
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class CutoverResult:
         before: The collection before it.
         collection: The collection after it.
         unmigrated_persons: Persons with faces of which none is in the space that is now searched.
-        took_ms: From the call to the commit, the wait for other writers included.
+        took_ms: From the call to its last write, the wait for other writers included.
     """
 
     before: Collection
@@ -92,7 +92,15 @@ class MigrationService:
         self._database = database
         self._spaces = spaces
 
-    async def start(self, principal: Principal, reference: str, *, pack: str, shadow_share: float) -> MigrationState:
+    async def start(
+        self,
+        principal: Principal,
+        reference: str,
+        *,
+        pack: str,
+        shadow_share: float,
+        idempotency: IdempotencyContext | None = None,
+    ) -> MigrationState:
         """Start dual writes to a second embedding space; on a repeated call, retry faces whose backfill failed.
 
         Raises:
@@ -100,7 +108,7 @@ class MigrationService:
             ConflictError: The collection is in that embedding space already, or is being migrated to another one.
         """
         target = self._spaces.get_space_of_pack(pack).id
-        async with self._database.transaction() as work:
+        async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             existing = await work.migrations.find_migration(collection.id)
             if existing is None:
@@ -120,6 +128,7 @@ class MigrationService:
                 await work.migrations.update_migration(collection.id, shadow_share=shadow_share)
             event = MigrationStarted if existing is None else MigrationRetried
             state = await _build_state(work, await work.collections.get_collection(collection.id))
+            await work.store_response(state)
             await work.record(principal, event(collection_id=collection.id, contract_id=target))
         return state
 
@@ -146,7 +155,14 @@ class MigrationService:
             space_id = migration.target_space_id if migration else collection.space_id
             return await work.migrations.list_unmigrated_persons(collection.id, space_id, after=after, limit=limit)
 
-    async def cut_over(self, principal: Principal, reference: str, *, allow_unmigrated: bool) -> CutoverResult:
+    async def cut_over(
+        self,
+        principal: Principal,
+        reference: str,
+        *,
+        allow_unmigrated: bool,
+        idempotency: IdempotencyContext | None = None,
+    ) -> CutoverResult:
         """Exchange the active and the second embedding space; a rollback is a cutover in the other direction.
 
         Raises:
@@ -156,7 +172,7 @@ class MigrationService:
             InvalidInputError: One of the calibrations does not resolve the policy's fixed threshold.
         """
         started = time.perf_counter()
-        async with self._database.transaction() as work:
+        async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             migration, second = await get_active_migration(work, collection)
             coverage = await work.migrations.compute_coverage(collection.id, second)
@@ -186,7 +202,10 @@ class MigrationService:
                     persons_left_behind=coverage.persons_missing,
                 ),
             )
-        return CutoverResult(collection, changed, coverage.persons_missing, (time.perf_counter() - started) * 1e3)
+            took_ms = (time.perf_counter() - started) * 1e3
+            result = CutoverResult(collection, changed, coverage.persons_missing, took_ms)
+            await work.store_response(result)
+        return result
 
     async def finish(self, principal: Principal, reference: str, *, allow_unmigrated: bool) -> FinishedMigration:
         """Remove the templates of the second embedding space: the end of a migration, or its abort before a cutover.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import Collection, Consent, Person, Principal
+    from vultus.domain import Collection, Consent, IdempotencyContext, Person, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +104,23 @@ class ConsentService:
         self._database = database
 
     async def record_consent(
-        self, principal: Principal, reference: str, person_id: UUID, grant: ConsentGrant
+        self,
+        principal: Principal,
+        reference: str,
+        person_id: UUID,
+        grant: ConsentGrant,
+        *,
+        idempotency: IdempotencyContext | None = None,
     ) -> Consent:
         """Record a further consent of a person."""
-        async with self._database.transaction() as work:
+        async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             await work.persons.get_person(collection.id, person_id)
             consent = await add_consent(work, collection, person_id, grant)
             await work.record(
                 principal, ConsentRecorded(collection_id=collection.id, person_id=person_id, object_id=consent.id)
             )
+            await work.store_response(consent, person_id)
         return consent
 
     async def get_consent(self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID) -> Consent:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.domain import Consent, Face, Person, Principal
+    from vultus.domain import Consent, Face, IdempotencyContext, Person, Principal
 
 
 def _merge_metadata(current: dict[str, Any], patch: dict[str, Any] | None) -> dict[str, Any]:
@@ -40,19 +40,21 @@ class PersonService:
         name: str | None,
         metadata: dict[str, Any],
         consent: ConsentGrant,
+        idempotency: IdempotencyContext | None = None,
     ) -> tuple[Person, Consent]:
         """Create a person with a consent and without a face.
 
         Raises:
             AlreadyExistsError: The external id is taken.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             person = await work.persons.add_person(collection.id, external_id=external_id, name=name, metadata=metadata)
             granted = await add_consent(work, collection, person.id, consent)
             await work.record(
                 principal, PersonCreated(collection_id=collection.id, person_id=person.id, object_id=granted.id)
             )
+            await work.store_response((person, granted), person.id)
         return person, granted
 
     async def get_person(self, principal: Principal, reference: str, person_id: UUID) -> Person:
