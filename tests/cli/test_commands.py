@@ -106,6 +106,19 @@ async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli)
     assert found["faces"][0]["candidates"][0]["external_id"] == "Ada_Lovelace"
 
 
+async def test_an_import_of_more_photos_than_the_queue_holds_waits(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request with as many photos would be refused, each time it is sent again."""
+    monkeypatch.setenv("VULTUS_INFERENCE__WORKERS", "1")
+    monkeypatch.setenv("VULTUS_INFERENCE__MAX_QUEUE", "1")
+    for angle in range(4):
+        cli.photo(f"people/Ada/{angle}.jpg", portrait(angle=angle))
+
+    imported = await cli.json("import", str(cli.folder / "people"), *GRANT)
+
+    assert imported["photos"] == 4
+    assert imported["enrolled"] >= 1
+
+
 async def test_an_import_whose_last_line_was_truncated_processes_that_photo_again(cli: Cli) -> None:
     cli.photo("people/Ada/1.jpg", portrait())
     (cli.folder / "people" / "vultus-import.jsonl").write_text('{"photo": "Ada/1.j')

@@ -27,6 +27,7 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.people import Expires, Purpose, RecordedBy, convert_to_utc
+from vultus.domain import Lane
 from vultus.errors import NoPhotoAcceptedError, OverloadedError
 from vultus.main import open_services
 from vultus.services.enrolment.registration import RegistrationRequest, RegistrationResult
@@ -165,6 +166,7 @@ async def _register_person(
         name=person.replace("_", " "),
         consent=plan.consent,
         largest_face=plan.largest_face,
+        lane=Lane.BATCH,
     )
     try:
         done = await _register_with_retry(services, request)

@@ -160,14 +160,17 @@ class AdmissionQueue:
         """Return the next batch of at least one job, all of one embedding space, and count its jobs as running.
 
         A batch is at most each worker's share of its lane: a larger one would delay photos that another free worker
-        could start. In the batch lane it is one job, for which a photo that comes meanwhile does not wait long.
+        could start. Of the batch lane it is one job while other lanes wait.
         """
-        if self._is_batch_lane_next():
+        # Frames that wait came before the photos that wait.
+        urgent = self._lanes[Lane.LIVE] or self._lanes[Lane.INTERACTIVE]
+        if not urgent:
+            batch = self._take_compatible_jobs(self._lanes[Lane.BATCH])
+        elif self._is_batch_lane_due():
             self._batch_lane_served_at = time.perf_counter()
             batch = [self._lanes[Lane.BATCH].popleft()]
         else:
-            # Frames that wait came before the photos that wait.
-            batch = self._take_compatible_jobs(self._lanes[Lane.LIVE] or self._lanes[Lane.INTERACTIVE])
+            batch = self._take_compatible_jobs(urgent)
         self.running += len(batch)
         return batch
 
@@ -199,12 +202,13 @@ class AdmissionQueue:
             raise OverloadedError("Photos come first.")
         frames.append(job)
 
-    def _is_batch_lane_next(self) -> bool:
+    def _is_batch_lane_due(self) -> bool:
+        """Return whether the batch lane has waited for as long as it may while other lanes wait too."""
         waiting = self._lanes[Lane.BATCH]
         if not waiting:
             return False
         since = max(waiting[0].enqueued_at, self._batch_lane_served_at)
-        return len(waiting) == len(self) or time.perf_counter() - since >= MAX_BATCH_LANE_WAIT_S
+        return time.perf_counter() - since >= MAX_BATCH_LANE_WAIT_S
 
     def _take_compatible_jobs(self, waiting: deque[AnalysisJob]) -> list[AnalysisJob]:
         max_size = max(1, min(self._max_batch, len(waiting) // self._workers))

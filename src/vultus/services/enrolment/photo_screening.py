@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vultus.domain import Analysis, DescribedFace, LivenessMode, LivenessReason, QualityRule, Want
+from vultus.domain import Analysis, DescribedFace, Lane, LivenessMode, LivenessReason, QualityRule, Want
 from vultus.domain.decision import find_quality_faults
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer, find_attack, find_matching_face, pick_face
@@ -64,6 +64,7 @@ async def screen_photos(
     second_space_id: str | None = None,
     crops: bool = False,
     liveness: LivenessMode = LivenessMode.OFF,
+    lane: Lane = Lane.INTERACTIVE,
 ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
     """Analyze photos concurrently; return the accepted faces and the rejected photos, each in the order of the photos.
 
@@ -76,6 +77,7 @@ async def screen_photos(
         second_space_id: A second embedding space for accepted faces.
         crops: Whether to cut crops of the faces.
         liveness: Liveness mode; if required, attacks are rejected.
+        lane: How urgent the analysis is.
 
     Raises:
         OverloadedError: The admission queue could not take all photos; none was screened.
@@ -90,7 +92,7 @@ async def screen_photos(
 
     async def screen_photo(index: int, photo: Photo) -> AcceptedFace | RejectedPhoto:
         try:
-            analysis: Analysis | VultusError = await analyzer.analyze_photo(photo, space_id, want)
+            analysis: Analysis | VultusError = await analyzer.analyze_photo(photo, space_id, want, lane)
         except VultusError as error:
             if error.kind in SERVER_FAULT_KINDS:
                 raise
@@ -98,7 +100,7 @@ async def screen_photos(
         outcome = _apply_rules(index, photo.filename, analysis, rule, liveness, largest=largest)
         if second_space_id is None or isinstance(outcome, RejectedPhoto):
             return outcome
-        again = await analyzer.analyze_photo(photo, second_space_id)
+        again = await analyzer.analyze_photo(photo, second_space_id, lane=lane)
         return replace(outcome, second=find_matching_face(again.faces, outcome.face.face.box))
 
     try:

@@ -14,6 +14,7 @@ from vultus.domain import (
     Face,
     FloatArray,
     IdempotencyContext,
+    Lane,
     Liveness,
     LivenessMode,
     Permission,
@@ -60,6 +61,7 @@ class RegistrationRequest:
         largest_face: Take the largest face of a photo that shows several.
         allow_lookalike: Enrol even if another person in the collection looks the same (twins, checked by a human).
         liveness: Liveness mode, if stricter than the collection's policy.
+        lane: How urgent the analysis of the photos is.
     """
 
     collection: str
@@ -73,6 +75,7 @@ class RegistrationRequest:
     largest_face: bool = False
     allow_lookalike: bool = False
     liveness: LivenessMode | None = None
+    lane: Lane = Lane.INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ class Registrar:
             second_space_id=collection.second_space_id,
             crops=collection.policy.keep_crops,
             liveness=collection.policy.liveness.get_stricter_mode(request.liveness),
+            lane=request.lane,
         )
         if not accepted or request.allow_lookalike:
             return _ScreenedPhotos(accepted, rejected)

@@ -127,7 +127,7 @@ async def test_the_batch_lane_waits_for_photos_and_frames() -> None:
     queue = make_queue(max_queue=9, max_batch=4)
     fill(queue, make_job("crop 1", Lane.BATCH), make_job("crop 2", Lane.BATCH), make_frame("frame"), make_job("photo"))
 
-    assert take_all(queue) == [["frame"], ["photo"], ["crop 1"], ["crop 2"]]
+    assert take_all(queue) == [["frame"], ["photo"], ["crop 1", "crop 2"]]
 
 
 async def test_the_batch_lane_is_served_at_intervals_while_photos_keep_coming() -> None:
