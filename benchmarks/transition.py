@@ -40,6 +40,7 @@ from vultus.services.people.consents import ConsentGrant
 from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services, build_services
 from vultus.settings import InferenceSettings, Settings
+from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -110,7 +111,10 @@ async def _start_service(settings: Settings, pack: str | None) -> AsyncIterator[
         await services.collections.ensure_default_collection()
         _, key = await services.access.create_key(CALLER, "benchmark", Role.ADMIN)
         with bind_socket("127.0.0.1", 0) as listener:
-            app = create_app(services, max_requests=settings.server.max_requests)
+            limits = RequestLimits(
+                max_requests=settings.server.max_requests, max_bodies_bytes=settings.server.max_bodies_bytes
+            )
+            app = create_app(services, limits=limits)
             config = uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=KEEP_ALIVE_S
             )

@@ -27,6 +27,7 @@ from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.jobs import JobSupervisor
 from vultus.services.wiring import Services, build_services
+from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -229,7 +230,10 @@ async def serve_api(settings: Settings, announce: Callable[[str, str | None], No
     """
     with bind_socket(settings.server.host, settings.server.port) as listener:
         async with open_services(settings, processes=True) as services:
-            app = create_app(services, max_requests=settings.server.max_requests, metrics=settings.server.metrics)
+            limits = RequestLimits(
+                max_requests=settings.server.max_requests, max_bodies_bytes=settings.server.max_bodies_bytes
+            )
+            app = create_app(services, limits=limits, metrics=settings.server.metrics)
             first_key = await services.access.bootstrap_admin_key()
             config = uvicorn.Config(
                 app,

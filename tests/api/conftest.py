@@ -18,6 +18,7 @@ from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.wiring import Services, build_services
 from vultus.settings import Settings
+from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -87,7 +88,8 @@ async def serve(
         open_pools.append(pool)
         services = build_services(chosen, database, pool, pipelines.spaces)
         await services.collections.ensure_default_collection()
-        app = create_app(services, max_requests=chosen.server.max_requests, metrics=chosen.server.metrics)
+        limits = RequestLimits(max_requests=chosen.server.max_requests, max_bodies_bytes=chosen.server.max_bodies_bytes)
+        app = create_app(services, limits=limits, metrics=chosen.server.metrics)
         _, secret = await services.access.create_key(CALLER, "administrator", Role.ADMIN)
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),

@@ -22,6 +22,7 @@ from vultus.api.app import create_app
 from vultus.api.guard import GuardedRoute
 from vultus.api.routes import persons, recognition, registration, transitions
 from vultus.domain import Role
+from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -358,7 +359,7 @@ async def test_no_request_chooses_where_it_is_redirected(api: Api, query: str) -
 
 async def test_a_route_without_a_guard_takes_nothing_from_the_query(api: Api) -> None:
     """What such a route declares as a parameter, a default argument too, any caller may set."""
-    app = create_app(api.services, max_requests=1)
+    app = create_app(api.services, limits=RequestLimits(max_requests=1, max_bodies_bytes=1))
 
     taken = {
         route.path: [parameter.alias for parameter in route.dependant.query_params]

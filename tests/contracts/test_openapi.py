@@ -12,8 +12,10 @@ from vultus.api.guard import REQUIRED_ROLE_KEY, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
 from vultus.schemas import calibration, faces, galleries, recognition, system, transitions, vectors
 from vultus.schemas.base import ApiModel, Page
+from vultus.utils.request_scope import RequestLimits
 
-APP = create_app(None, max_requests=1)  # type: ignore[arg-type]  # the description of the API needs no services
+LIMITS = RequestLimits(max_requests=1, max_bodies_bytes=1)
+APP = create_app(None, limits=LIMITS)  # type: ignore[arg-type]  # the description of the API needs no services
 SCHEMA = APP.openapi()
 OPERATIONS = [
     pytest.param(path, method, id=f"{method.upper()} {path}")

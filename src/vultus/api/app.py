@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from vultus.services.wiring import Services
+    from vultus.utils.request_scope import RequestLimits
 
 DOCS_ASSETS_PATH = "/docs-assets"
 MERGE_PATCH_MEDIA_TYPE = "application/merge-patch+json"
@@ -33,12 +34,12 @@ Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are pro
 `code`. Every verdict names its threshold, the false match rate it stands for, and what that means for the gallery."""
 
 
-def create_app(services: Services, *, max_requests: int, metrics: bool = True) -> FastAPI:
+def create_app(services: Services, *, limits: RequestLimits, metrics: bool = True) -> FastAPI:
     """Build the application on services that stay open while it runs.
 
     Args:
         services: Available to every route.
-        max_requests: Requests in flight before new ones are refused.
+        limits: What all requests may take together.
         metrics: Whether to serve `GET /metrics`, which requires no key.
     """
     app = FastAPI(
@@ -53,8 +54,7 @@ def create_app(services: Services, *, max_requests: int, metrics: bool = True) -
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    app.state.bodies_bytes = 0  # held in memory by all requests together
-    app.add_middleware(RequestContextMiddleware, max_requests=max_requests)
+    app.add_middleware(RequestContextMiddleware, limits=limits)
     problems.register_error_handlers(app)
     v1 = APIRouter(prefix="/v1")
     for router in (

@@ -16,6 +16,7 @@ from vultus.domain import Principal
 from vultus.models.workers.admission_queue import SlotReservation
 from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services
+from vultus.utils.request_scope import get_scope
 
 
 # Coroutines, because FastAPI runs functions in threads: two context switches to read one attribute.
@@ -24,8 +25,8 @@ async def _get_services(request: Request) -> Services:
     return services
 
 
-async def _get_principal(request: Request) -> Principal:
-    principal: Principal = request.state.principal
+async def _get_principal() -> Principal:
+    principal: Principal = get_scope().principal
     return principal
 
 

@@ -19,8 +19,7 @@ from starlette.requests import Request
 from vultus.api.problems import InvalidRequestError
 from vultus.domain import Permission, Principal
 from vultus.errors import BodyTooLargeError, OverloadedError, RequestTimeoutError, VultusError
-from vultus.utils import metrics
-from vultus.utils.logging import request_id_var
+from vultus.utils.request_scope import get_scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import Message
 
     from vultus.services.wiring import Services
+    from vultus.utils.request_scope import RequestScope
 
 REQUIRED_ROLE_KEY = "x-required-role"
 PERMISSION_KEY = "x-required-permission"
@@ -117,18 +117,20 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        permission = (self.openapi_extra or {}).get(PERMISSION_KEY)
+        declared = (self.openapi_extra or {}).get(PERMISSION_KEY)
+        permission = None if declared is None else Permission(declared)
         known_parameters = _list_query_parameters(self.dependant)
         is_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
         long_body = is_form or LONG_BODY_KEY in (self.openapi_extra or {})
 
         async def handle_request(request: Request) -> Response:
             services: Services = request.app.state.services
+            scope = get_scope()
             if is_form:  # first: under overload a refusal must cost no query
                 services.photo_analyzer.ensure_capacity()
             if permission is not None:
-                request.state.principal = await authenticate_request(request, services)
-                request.state.principal.require(Permission(permission))
+                scope.principal = await authenticate_request(request, services, scope)
+                scope.principal.require(permission)
             if unknown := sorted(set(request.query_params) - known_parameters):
                 raise InvalidRequestError(
                     f"Unknown query parameter: {', '.join(unknown)}.",
@@ -142,7 +144,7 @@ class GuardedRoute(APIRoute):
                     ],
                 )
             limits = services.settings.server
-            body = _LimitedBody(request, limits.max_body_bytes if long_body else limits.max_json_bytes)
+            body = _LimitedBody(request, scope, limits.max_body_bytes if long_body else limits.max_json_bytes)
             request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if is_form else None
             try:
                 with reservation or nullcontext():
@@ -150,7 +152,7 @@ class GuardedRoute(APIRoute):
             except _BodyReadError as error:
                 raise error.original_error from None
             finally:
-                body.release_memory()
+                scope.release_bytes()
 
         return handle_request
 
@@ -161,24 +163,24 @@ def _list_query_parameters(dependant: Dependant) -> set[str]:
     return names.union(*map(_list_query_parameters, dependant.dependencies))
 
 
-async def authenticate_request(request: Request, services: Services) -> Principal:
+async def authenticate_request(request: Request, services: Services, scope: RequestScope) -> Principal:
     """Return the principal of the key sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
     secret = request.headers.get("x-api-key")
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         secret = token.strip()
-    return Principal.from_key(await services.access.authenticate(secret), request_id_var.get())
+    return Principal.from_key(await services.access.authenticate(secret), scope.request_id)
 
 
 class _LimitedBody:
     """Reads a request's body within its own limit, the limit of all bodies together, and the timeouts."""
 
-    def __init__(self, request: Request, limit: int) -> None:
+    def __init__(self, request: Request, scope: RequestScope, limit: int) -> None:
         self._receive = request.receive
         self._content_length = request.headers.get("content-length", "")
         self._max_bytes = limit
-        self._app_state = request.app.state
-        self._held_bytes = 0
+        self._scope = scope
+        self._length = 0
         self._deadline = time.monotonic() + BODY_TIMEOUT_S
 
     async def receive(self) -> Message:
@@ -198,18 +200,14 @@ class _LimitedBody:
         self._reserve_memory(len(message.get("body", b"")))
         return message
 
-    def release_memory(self) -> None:
-        """Release the memory reserved for the body."""
-        self._app_state.bodies_bytes -= self._held_bytes
-
     def _reserve_memory(self, length: int) -> None:
-        self._held_bytes += length
-        self._app_state.bodies_bytes += length
-        if self._held_bytes > self._max_bytes:
+        self._length += length
+        if self._length > self._max_bytes:
             raise self._build_too_long_error()
-        if self._app_state.bodies_bytes > self._app_state.services.settings.server.max_bodies_bytes:
-            metrics.get_labelled(metrics.REFUSALS, "bytes").inc()
-            raise _BodyReadError(OverloadedError("Too many bytes of requests are under way; try again soon."))
+        try:
+            self._scope.hold_bytes(length)
+        except OverloadedError as error:
+            raise _BodyReadError(error) from None
 
     def _build_too_long_error(self) -> _BodyReadError:
         return _BodyReadError(

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from vultus import errors
 from vultus.domain import RepeatedRequestError
 from vultus.errors import ErrorKind, VultusError
-from vultus.utils.logging import request_id_var
+from vultus.utils.request_scope import get_request_id
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -74,7 +74,7 @@ def build_problem_response(
         "status": status,
         "detail": detail,
         "code": code,
-        "request_id": request_id_var.get(),
+        "request_id": get_request_id(),
         **facts,
     }
     return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)

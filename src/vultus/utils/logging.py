@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from numbers import Real
 from traceback import format_exception
@@ -18,6 +17,7 @@ from structlog.processors import JSONRenderer
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 
 from vultus.errors import VultusError
+from vultus.utils.request_scope import get_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 EXTRA_KEYS = ("method", "route", "status", "ms", "job", "count", "collection", "faces")
 """Keys of `extra` that a line may have, in its order: ids, counts, durations, codes, routes, names of jobs."""
-
-request_id_var: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
@@ -52,7 +50,7 @@ def _build_entry(_logger: object, _method: str, event: EventDict) -> EventDict:
         "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname,
         "logger": record.name,
-        "request_id": request_id_var.get(),
+        "request_id": get_request_id(),
         "message": event["event"],
     }
     entry |= {key: event[key] for key in EXTRA_KEYS if isinstance(event.get(key), (str, Real))}

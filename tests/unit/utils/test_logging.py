@@ -18,7 +18,8 @@ import pytest
 
 import vultus
 from vultus.errors import NoFaceFoundError
-from vultus.utils.logging import EXTRA_KEYS, configure_logging, request_id_var
+from vultus.utils.logging import EXTRA_KEYS, configure_logging
+from vultus.utils.request_scope import RequestLimits, RequestScope
 
 CANARY = "canary-7f3a"
 SECRETS = {
@@ -62,10 +63,10 @@ def write(monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 def test_a_text_line_has_time_level_logger_request_message_and_extra(write: Write) -> None:
     written = write("text")
-    token = request_id_var.set("0d9f4c2a")
-
-    logging.getLogger("vultus.access").info("done in %d", 3, extra={"route": "/v1/recognize", "status": 200, "ms": 1.5})
-    request_id_var.reset(token)
+    with RequestScope(RequestLimits(max_requests=1, max_bodies_bytes=1), "0d9f4c2a"):
+        logging.getLogger("vultus.access").info(
+            "done in %d", 3, extra={"route": "/v1/recognize", "status": 200, "ms": 1.5}
+        )
 
     time, rest = written().split(" INFO", 1)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", time)
