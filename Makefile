@@ -1,15 +1,20 @@
-# The only commands to remember: run, test, check, bench, clean.
+# The only commands to remember: run, test, check, coverage, bench, clean.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One worker a core, each with a PostgreSQL of its own. A worker takes neighbouring tests, which share fixtures.
+PARALLEL := -n $(or $(WORKERS),logical) --maxprocesses 8 --dist worksteal
 
-.PHONY: run test check bench lock clean
+.PHONY: run test coverage check bench lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
 
-test: $(VENV)/.dev  ## run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## run the whole test suite, or in one process what ARGS names
+	@$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
+
+coverage: $(VENV)/.dev  ## run the whole test suite; fail where less of the code is covered than pyproject.toml says
+	@$(BIN)/python -m pytest $(PARALLEL) --cov
 
 check: $(VENV)/.dev  ## style, types, layers, documents
 	@$(BIN)/ruff check .
@@ -29,7 +34,7 @@ lock: $(VENV)/.dev  ## resolve the dependencies of pyproject.toml anew
 	    --no-annotate $$([ $$kind = dev ] && echo --group dev) -o requirements/$$kind.txt; done
 
 clean:  ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov report
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov report
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Vultus needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
