@@ -1,21 +1,31 @@
-"""A second pack for tests: the same networks with another alignment and with permuted coordinates.
+"""Packs for tests: one without its networks, and a second one of the same networks with another alignment.
 
-Cosines within it are as accurate as the first one's; cosines between the two are meaningless, as between networks.
+Cosines within the second are as accurate as the first one's; cosines between the two are meaningless, as between
+networks, because its coordinates are permuted.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vultus.domain import EmbeddingSpace
+from vultus.models.catalog.measured import CALIBRATIONS
+from vultus.models.catalog.packs import get_pack
 from vultus.models.imaging.alignment import AlignmentTemplate
+from vultus.models.loading import LoadedPack
+from vultus.models.pipeline import FacePipeline
 from vultus.models.views import MirrorCropper
+from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
     from vultus.domain import FloatArray, Pixels
     from vultus.models.embedding import Embedder
-    from vultus.models.pipeline import FacePipeline
+
+FIRST, SECOND = "dlib-resnet-8fd92ff4", "mobilefacenet-f960ec8a"
+PACKS = {FIRST: "builtin", SECOND: "yunet-n+mobilefacenet"}
+"""Embedding spaces of two packs, with the thresholds and margins that were measured for them."""
 
 CLOSER = 0.9
 """Size of the face in the other pack's chip, relative to the first one's."""
@@ -45,3 +55,17 @@ def zoomed(pipeline: FacePipeline, *, by: float = CLOSER, name: str = "zoomed") 
     other._view_cropper = MirrorCropper()
     other._embedder = Reversed(pipeline._embedder)
     return other
+
+
+def describe_pipeline(space_id: str, dimension: int = 128) -> FacePipeline:
+    """Return the pipeline of one of `PACKS` without its networks, which most services do not need.
+
+    Args:
+        space_id: The embedding space.
+        dimension: Length of the vectors that a test takes for its own.
+    """
+    without: Any = None
+    pack, calibration = get_pack(PACKS[space_id]), CALIBRATIONS[space_id]
+    space = EmbeddingSpace(space_id, pack.embedder.name, "0" * 64, "made up", dimension)
+    loaded = LoadedPack(pack, without, without, without, without, without, space, calibration, {})
+    return FacePipeline(loaded, inference=InferenceSettings(), photos=PhotoSettings(), calibration=calibration)

@@ -18,7 +18,7 @@ from vultus.db.database import Database
 from vultus.db.repositories.codes import CodeRepository
 from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Collection, FloatArray, Fusion
-from vultus.index.candidates import ProbeSearch
+from vultus.index.candidates import CandidateIndex, ProbeSearch
 from vultus.index.coding import Quantizer
 from vultus.services.search.engine import SimilarityFloor
 from vultus.services.search.index_sync import IndexRegistry
@@ -436,3 +436,40 @@ async def test_scans_that_are_not_continued_are_dropped(large: Large, monkeypatc
     assert len(engine._scans) == 2
     await asyncio.sleep(0.3)
     assert engine._scans == {}
+
+
+@pytest.mark.parametrize("lead", [0.02, 0.09], ids=["close", "just within the margin"])
+async def test_the_runner_up_is_found_within_the_margin_though_the_index_did_not_propose_them(
+    large: Large, enrol: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch, lead: float
+) -> None:
+    """Or an ambiguous probe would be a match."""
+    margin = 0.1
+    (probe,) = people(1, seed=31)[:, 0]
+    aside = np.eye(128, dtype=np.float32)[1] - probe[1] * probe
+    aside /= np.linalg.norm(aside)
+    twin = (1 - lead) * probe + np.sqrt(1 - (1 - lead) ** 2) * aside
+    async with large.database.transaction() as work:
+        await enrol(work, large.collection, "best", probe)
+        await enrol(work, large.collection, "runner-up", twin)
+    await large.update_indexes()
+    last = find_index(large).last_number
+    nearest = ProbeSearch.nearest
+
+    def overlook(self: ProbeSearch, count: int) -> Any:
+        proposed = nearest(self, count)
+        self._proposed = self._proposed[self._codes.numbers.take(self._proposed) != last]
+        return proposed[proposed != last]
+
+    monkeypatch.setattr(ProbeSearch, "nearest", overlook)
+    query = replace(large.query(probe[None]), get_floor=lambda _: (THRESHOLD, margin))
+    found = await large.searcher.search_index_or_none(large.database.hot_queries, query)
+
+    assert found is not None
+    assert [candidate.external_id for candidate in found[0].candidates[:2]] == ["best", "runner-up"]
+    assert found[0].candidates[1].similarity == pytest.approx(1 - lead, abs=1e-3)
+
+
+def find_index(large: Large) -> CandidateIndex:
+    index = large.indexes.find_index(large.collection.id, large.collection.space_id)
+    assert index is not None
+    return index

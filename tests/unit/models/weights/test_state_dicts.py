@@ -73,3 +73,11 @@ def test_a_file_cut_short_is_refused(layout: str, share: float) -> None:
 
     with pytest.raises(WeightsError):
         read_state_dict(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("layout", ["zip", "stream"])
+@pytest.mark.parametrize("values", [np.arange(4)[::2], np.arange(8).reshape(2, 4)[:, ::2]], ids=["by one", "by more"])
+def test_a_tensor_that_reaches_past_its_storage_is_refused(layout: str, values: Array) -> None:
+    """Only as many numbers are stored as the tensor has, but its strides skip some."""
+    with pytest.raises(WeightsError, match="past its storage"):
+        read_state_dict(saved({"reaching": values}, layout=layout))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from tests.faces import nobody, portrait
 
-from vultus.domain import SpaceRegistry, Want
+from vultus.domain import Analysis, SpaceRegistry, Want
 from vultus.errors import (
     ImageError,
     NotAnImageError,
@@ -27,6 +27,7 @@ from vultus.errors import (
 from vultus.models.pipeline import AnalysisRequest
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
+from vultus.models.workers import fork_server
 from vultus.models.workers.fork_server import ProcessWorker, ProcessWorkerGroup
 from vultus.models.workers.messages import LENGTH_HEADER, Hello, encode_message
 from vultus.models.workers.pool import AnalysisPool
@@ -34,7 +35,7 @@ from vultus.models.workers.worker import WorkerEndedError
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from mmap import mmap  # noqa: TC004  annotations are not evaluated
     from pathlib import Path
 
@@ -208,6 +209,35 @@ async def test_a_worker_that_sends_anything_but_analyses_is_killed(
     assert connection.recv(1) == b""  # its process has ended
     connection.close()
     await worker.restart()
+
+
+@pytest.mark.parametrize("difference", [-1, 1], ids=["fewer", "more"])
+async def test_a_worker_that_returns_another_number_of_results_is_stopped(
+    graph_cache: Path, monkeypatch: pytest.MonkeyPatch, difference: int
+) -> None:
+    """Or a photo would get another one's faces."""
+
+    def miscount(
+        _pipelines: PipelineRegistry, _space_id: str, requests: Sequence[AnalysisRequest]
+    ) -> list[Analysis | Exception]:
+        return [NotAnImageError("no image")] * (len(requests) + difference)
+
+    monkeypatch.setattr(fork_server, "run_batch", miscount)  # the processes forked from now on inherit it
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60)
+    space_id = (await group.wait_until_loaded()).default.id
+    await group.start_workers(1)
+    (worker,) = group.workers
+    stopped = psutil.Process(worker.pid)
+    requests = [AnalysisRequest(photo) for photo in (b"first", b"second")]
+
+    with pytest.raises(WorkerEndedError, match="other photos"):
+        await worker.analyze_batch(space_id, requests)
+
+    await asyncio.to_thread(psutil.wait_procs, [stopped], 10)
+    assert not stopped.is_running()
+    await worker.close()
+    await group.close()
 
 
 async def test_a_worker_of_another_version_is_not_used(
