@@ -22,6 +22,7 @@ from vultus.domain import FloatArray, Role, SearchMode, Verdict
 from vultus.index.coding import CODE_BITS, Quantizer
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.workers.pool import AnalysisPool
+from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.crop_vault import open_stored_crop
 from vultus.services.migration.backfill import record_outcome
 from vultus.services.wiring import Services, build_services
@@ -107,10 +108,9 @@ class Upgraded:
         )
         return decision, candidates[0].external_id
 
-    async def carry(self, row: int) -> bool:
+    async def backfill(self, row: int) -> bool:
         """Store the template that the second network made of a person's face."""
-        pipeline = self.services.pipelines.get_pipeline_for_space(SECOND)
-        return await record_outcome(self.database, COLLECTION, face_id(row), pipeline, self.second[row])
+        return await record_outcome(self.database, COLLECTION, face_id(row), SECOND, self.second[row])
 
 
 def person_id(row: int) -> UUID:
@@ -214,10 +214,10 @@ async def upgraded(bare_database_url: str, tmp_path: Path) -> AsyncIterator[Upgr
     database = await Database.connect(bare_database_url, DatabaseSettings(pool_size=3))
     settings = Settings(data_dir=tmp_path).model_copy(update={"index": INDEX})
     pipelines = PipelineRegistry(*map(describe_pipeline, PACKS))
-    async with AnalysisPool(settings.inference) as pool:
-        services = build_services(settings, database, pool, pipelines)
+    async with AnalysisPool(settings.inference, ThreadWorkerGroup(pipelines, 1)) as pool:
+        services = build_services(settings, database, pool, pipelines.spaces)
         yield Upgraded(database, services, first, second)
-        services.searcher.close()
+        services.candidate_engine.close()
     await database.close()
 
 
@@ -277,7 +277,7 @@ async def test_the_migration_is_continued_to_its_end(upgraded: Upgraded) -> None
     assert shadow.disagreements[0].answers == ANSWERS
 
     await migrations.start(CALLER, "staff", pack=PACKS[SECOND], shadow_share=0.0)  # once more, for what failed
-    assert [await upgraded.carry(row) for row in (ADA, BOB, BOB)] == [True, True, False]
+    assert [await upgraded.backfill(row) for row in (ADA, BOB, BOB)] == [True, True, False]
     cutover = await migrations.cut_over(CALLER, "staff", allow_unmigrated=False)
     decision, found = await upgraded.search(upgraded.second[ADA], SECOND)
     finished = await migrations.finish(CALLER, "staff", allow_unmigrated=False)
