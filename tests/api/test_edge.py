@@ -20,7 +20,7 @@ from tests.faces import astronaut, encoded, portrait
 
 from vultus.api.app import create_app
 from vultus.api.guard import GuardedRoute
-from vultus.api.routes import persons, recognition, registration, transitions
+from vultus.api.routes import migrations, persons, recognition, registration
 from vultus.domain import Role
 from vultus.utils.request_scope import RequestLimits
 
@@ -269,7 +269,7 @@ async def test_a_malformed_form_gets_a_problem_of_its_own(api: Api) -> None:
 
 def form_routes() -> list[str]:
     """Return the path of every route that reads a form."""
-    routers = (registration.router, recognition.router, persons.faces, transitions.router)
+    routers = (registration.router, recognition.router, persons.faces, migrations.router)
     routes = [route for router in routers for route in router.routes if isinstance(route, GuardedRoute)]
     return [route.path for route in routes if route.body_field and isinstance(route.body_field.field_info, Form)]
 

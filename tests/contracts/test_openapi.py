@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 from vultus.api.app import create_app
 from vultus.api.guard import REQUIRED_ROLE_KEY, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
-from vultus.schemas import calibration, faces, galleries, recognition, system, transitions, vectors
+from vultus.schemas import calibration, faces, galleries, migrations, recognition, system, vectors
 from vultus.schemas.base import ApiModel, Page
 from vultus.utils.request_scope import RequestLimits
 
@@ -45,12 +45,12 @@ ANSWERS: dict[str, Any] = {
     "HealthOut": system.HealthOut,
     "ReadinessOut": system.ReadinessOut,
     "VersionOut": system.VersionOut,
-    "TransitionOut": transitions.TransitionOut,
-    "SwitchedOut": transitions.SwitchedOut,
-    "FinishedOut": transitions.FinishedOut,
-    "SuppliesOut": transitions.SuppliesOut,
-    "LeftBehindOut": transitions.LeftBehindOut,
-    "ContractComparisonOut": transitions.ContractComparisonOut,
+    "TransitionOut": migrations.TransitionOut,
+    "SwitchedOut": migrations.SwitchedOut,
+    "FinishedOut": migrations.FinishedOut,
+    "SuppliesOut": migrations.SuppliesOut,
+    "LeftBehindOut": migrations.LeftBehindOut,
+    "ContractComparisonOut": migrations.ContractComparisonOut,
 }
 
 

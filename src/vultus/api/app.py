@@ -17,7 +17,7 @@ from vultus.api import problems
 from vultus.api.guard import REQUIRED_ROLE_KEY
 from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import add_example
-from vultus.api.routes import collections, persons, recognition, registration, system, transitions, vectors
+from vultus.api.routes import collections, migrations, persons, recognition, registration, system, vectors
 from vultus.schemas.system import Problem
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def create_app(services: Services, *, limits: RequestLimits, metrics: bool = Tru
         registration.router,
         recognition.router,
         collections.router,
-        transitions.router,
+        migrations.router,
         persons.persons,
         persons.faces,
         persons.consents,

@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "evaluate": CommandSource("packs", "evaluation", "Measure accuracy on a data set of yours."),
     "models": CommandSource("models", "app", "Pretrained networks: licences, weights, and which are used."),
-    "transition": CommandSource("transition", "app", "Migrate a collection to another network."),
+    "transition": CommandSource("migration", "app", "Migrate a collection to another network."),
     "db": CommandSource("database", "app", "The database and its schema."),
     "keys": CommandSource("keys", "app", "API keys."),
 }

@@ -22,8 +22,8 @@ from vultus.db.graphs import open_hnsw_maintenance
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, read_revision
 from vultus.db.repositories.audit import AuditRepository
+from vultus.db.repositories.backfill import BackfillRepository
 from vultus.db.repositories.bulk import BulkRepository
-from vultus.db.repositories.carrying import BackfillRepository
 from vultus.db.repositories.codes import CodeRepository
 from vultus.db.repositories.collections import CollectionQueries, CollectionRepository
 from vultus.db.repositories.comparisons import ComparisonRepository
@@ -33,9 +33,9 @@ from vultus.db.repositories.faces import FaceRepository, FaceSearches
 from vultus.db.repositories.graphs import HnswEvaluationRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
+from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxRepository, add_event
 from vultus.db.repositories.persons import PersonRepository
-from vultus.db.repositories.transitions import MigrationRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url

@@ -14,7 +14,7 @@ from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key,
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import IdempotencyContext, Permission
 from vultus.schemas.base import Page
-from vultus.schemas.transitions import (
+from vultus.schemas.migrations import (
     ContractComparisonOut,
     FinishedOut,
     LeftBehindOut,

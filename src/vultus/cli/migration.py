@@ -23,7 +23,7 @@ from vultus.cli.common import (
 )
 from vultus.cli.importing import PHOTO_SUFFIXES
 from vultus.main import open_services
-from vultus.schemas.transitions import ContractComparisonOut, FinishedOut, SwitchedOut, TransitionOut
+from vultus.schemas.migrations import ContractComparisonOut, FinishedOut, SwitchedOut, TransitionOut
 from vultus.services.wiring import Services
 
 if TYPE_CHECKING:
