@@ -31,7 +31,7 @@ lock: $(VENV)/.dev  ## resolve the dependencies of pyproject.toml anew
 	@$(BIN)/python -m pip install --quiet uv
 	@for kind in runtime dev; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-annotate $$([ $$kind = dev ] && echo --group dev) -o requirements/$$kind.txt; done
+	    --no-annotate --no-strip-extras $$([ $$kind = dev ] && echo --group dev) -o requirements/$$kind.txt; done
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov report
