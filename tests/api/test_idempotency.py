@@ -171,7 +171,7 @@ async def test_a_burst_with_one_key_has_one_effect(api: Api, prepare: Prepare) -
     codes = {answer.json()["code"] for answer in answers if answer.status_code != write.status}
     assert done
     assert done == done[:1] * len(done)
-    assert codes <= {"idempotency_in_flight"}
+    assert codes <= {"idempotency_in_flight", "overloaded"}  # they also wait for the writers' share of the pool
     assert await count_effects(api, write) == 1
 
 

@@ -120,5 +120,6 @@ def test_the_upper_quantile_is_the_smallest_number_exceeded_as_rarely(
 
     found = bounds._find_upper_quantiles(risk, n, p)
 
-    exact = stats.binom.isf(risk, n, p)
-    assert ((found == exact) | (p == 0) | (np.abs(stats.binom.sf(exact, n, p) - risk) < 1e-12)).all()
+    # At a tie two accurate survival functions may disagree in their last digits.
+    assert (stats.binom.sf(found, n, p) <= risk * (1 + 1e-9)).all()
+    assert ((found == 0) | (stats.binom.sf(found - 1, n, p) > risk * (1 - 1e-9))).all()
