@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from vultus.domain import Collection, FloatArray, Fusion, NumberArray
 from vultus.services.search.engine import CandidateEngine, IndexKey, SimilarityFloor, Watermark
 from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.services.search.request import SearchQuery
-from vultus.services.search.search import Searcher
+from vultus.services.search.search import MAX_UNMATCHED_CANDIDATES, PREFERRED_RISK, Searcher
 
 PERSONS = 60
 VECTORS = people(PERSONS, seed=31)
@@ -160,3 +160,54 @@ async def test_an_engine_that_loses_persons_is_no_longer_asked(
 
     assert found == exact
     assert engine.calls == []
+
+
+@dataclass
+class FloorRecorder(NumpyEngine):
+    """Records the floors of the last search."""
+
+    floors: list[tuple[SimilarityFloor, ...]] = field(default_factory=list)
+
+    async def above(self, key: Any, probes: Any, floors: Any, exclude: Any) -> list[NumberArray] | None:
+        self.floors = [tuple(some) for some in floors]
+        return await super().above(key, probes, floors, exclude)
+
+
+async def test_an_engine_is_asked_for_what_decides_and_for_no_more(
+    database: Database, collection: Collection, engine: NumpyEngine
+) -> None:
+    """Of a match, anybody better and the runner-up within the margin; of no match, all matches, the nearest if few."""
+    recorder = FloorRecorder(engine.numbers, engine.vectors)
+    stranger = people(1, seed=77)[0, 0]
+    sizes = []
+
+    def get_floor(size: int) -> tuple[float, float]:
+        sizes.append(size)
+        return THRESHOLD, 0.2
+
+    asked = replace(query(collection, np.stack([VECTORS[5, 0], stranger])), get_floor=get_floor)
+    mate, other = await make_searcher(database, recorder).search(asked)
+
+    best, nearest = mate.candidates[0].similarity, other.candidates[0].similarity
+    risk = SETTINGS.risk
+    assert nearest < THRESHOLD < best
+    (required, preferred), (threshold, closest) = recorder.floors
+    assert (required, threshold) == (SimilarityFloor(best, risk), SimilarityFloor(THRESHOLD, risk))
+    assert (preferred.risk, preferred.max_candidates) == (PREFERRED_RISK, np.inf)
+    assert preferred.cosine == pytest.approx(max(best - 0.2, mate.candidates[1].similarity), abs=1e-6)
+    assert (closest.risk, closest.max_candidates) == (PREFERRED_RISK, MAX_UNMATCHED_CANDIDATES)
+    assert closest.cosine <= nearest
+    assert set(sizes) == {2 * PERSONS}
+
+
+async def test_the_threshold_is_that_of_the_whole_gallery_with_what_the_engine_does_not_hold_yet(
+    database: Database, collection: Collection, engine: NumpyEngine
+) -> None:
+    """Of a whole gallery another threshold may hold than of the few newest."""
+    recorder = FloorRecorder(engine.numbers[:-6], engine.vectors[:-6])
+    asked = replace(query(collection, VECTORS[:1, 0]), get_floor=lambda size: (size / 1000, 0.0))
+    stranger = replace(asked, probes=-VECTORS[:1, 0])
+
+    await make_searcher(database, recorder).search(stranger)
+
+    assert recorder.floors[0][0].cosine == 2 * PERSONS / 1000

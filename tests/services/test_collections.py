@@ -1,0 +1,183 @@
+"""Collections: what a change keeps, what it deletes, and changes at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.callers import CALLER
+from tests.packs import FIRST, PACKS, SECOND
+from tests.services.conftest import count_rows, wait_for_lock_waiter
+
+from vultus.domain import Calibration, LivenessMode, NewCrop, Principal, Role
+from vultus.domain.principal import PERMISSIONS
+from vultus.errors import AlreadyExistsError, ForbiddenError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.services.collections import (
+    MAX_ATTEMPTS,
+    CollectionChangedError,
+    ensure_same_search_space,
+    ensure_same_write_spaces,
+    retry_if_collection_changed,
+)
+
+if TYPE_CHECKING:
+    from vultus.db.database import Database
+    from vultus.domain import Collection, FloatArray
+    from vultus.services.collections import CollectionService
+
+Enrol = Callable[..., Awaitable[Any]]
+Towards = Callable[..., "FloatArray"]
+CALIBRATION = Calibration(((1e-2, 0.5), (1e-4, 0.7)), margin=0.05, source="made up")
+
+
+async def test_a_collection_is_created_with_the_rules_of_its_pack(collections: CollectionService) -> None:
+    created = await collections.create_collection(CALLER, "gate", pack=PACKS[SECOND], policy={"target_fpir": 0.01})
+    space = await collections.get_space(CALLER, "gate")
+
+    assert (created.space_id, space.id) == (SECOND, SECOND)
+    assert (created.policy.enrol, created.policy.recognize) == (space.enrol_rule, space.recognize_rule)
+    assert (created.policy.threshold, created.policy.target_fmr, created.policy.target_fpir) == (None, None, 0.01)
+    for name, error in (("gate", AlreadyExistsError), (str(created.id), InvalidInputError)):
+        with pytest.raises(error):
+            await collections.create_collection(CALLER, name)
+
+
+async def test_of_changes_at_once_none_undoes_another(
+    database: Database, collections: CollectionService, collection: Collection
+) -> None:
+    async with database.transaction() as work:
+        await work.lock_collection(collection.id)
+        changes = [
+            asyncio.create_task(collections.update_collection(CALLER, "home", policy=policy))
+            for policy in ({"margin": 0.2}, {"liveness": "report"}, {"threshold": 0.9})
+        ]
+        await wait_for_lock_waiter(database)
+        await asyncio.sleep(0.2)  # so that the others have read the collection too
+    await asyncio.gather(*changes)
+
+    changed, _, _ = await collections.get_collection_with_counts(CALLER, "home")
+
+    assert changed.policy == replace(
+        collection.policy, margin=0.2, liveness=LivenessMode.REPORT, threshold=0.9, target_fmr=None
+    )
+
+
+async def test_crops_are_deleted_with_the_policy_that_kept_them_and_by_no_other_change(
+    database: Database, collections: CollectionService, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    await collections.update_collection(CALLER, "home", policy={"keep_crops": True})
+    async with database.transaction() as work:
+        (face,) = (await enrol(work, collection, "ada", towards(0))).faces
+        key = await collections._vault.load_sealing_key(work)
+        crop = NewCrop(
+            key_id=key.id,
+            sealed=b"sealed",
+            collection_id=collection.id,
+            face_id=face.id,
+            person_id=face.person_id,
+            consent_id=face.consent_id,
+            consent_expires_at=None,
+        )
+        await work.crops.add_crops([crop])
+
+    await collections.update_collection(CALLER, "home", name="house", policy={"margin": 0.2})
+    kept = await count_rows(database, "crops")
+    await collections.update_collection(CALLER, "house", policy={"keep_crops": False})
+
+    assert (kept, await count_rows(database, "crops"), await count_rows(database, "faces")) == (1, 0, 1)
+
+
+async def test_a_calibration_is_kept_per_embedding_space_and_its_removal_restores_the_packs(
+    database: Database, collections: CollectionService, collection: Collection
+) -> None:
+    async with database.transaction() as work:
+        for space_id in (FIRST, SECOND):
+            changed = await collections.set_calibration(
+                work, CALLER, collection.id, space_id, CALIBRATION, target_fpir=0.02
+            )
+    assert changed.calibrations == {FIRST: CALIBRATION, SECOND: CALIBRATION}
+    assert (changed.policy.target_fmr, changed.policy.target_fpir) == (None, 0.02)
+
+    await collections.remove_calibration(CALLER, "home")
+
+    left, _, _ = await collections.get_collection_with_counts(CALLER, "home")
+    assert (left.calibrations, left.policy.target_fpir) == ({SECOND: CALIBRATION}, 0.02)
+    with pytest.raises(NotFoundError, match="no calibration of its own"):
+        await collections.remove_calibration(CALLER, "home")
+
+
+async def test_a_deleted_collection_takes_its_persons_along_and_no_others(
+    database: Database, collections: CollectionService, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    other = await collections.create_collection(CALLER, "other")
+    async with database.transaction() as work:
+        await enrol(work, collection, "ada", towards(0), towards(1))
+        await enrol(work, other, "bob", towards(2))
+
+    await collections.delete_collection(CALLER, "home")
+
+    assert [await count_rows(database, table) for table in ("persons", "consents", "faces")] == [1, 1, 1]
+    assert (await collections.get_collection_with_counts(CALLER, "other"))[1:] == (1, 1)
+
+
+async def test_a_principal_reaches_only_its_collections_and_only_with_its_permissions(
+    collections: CollectionService, collection: Collection
+) -> None:
+    other = await collections.create_collection(CALLER, "other")
+    confined = Principal("test", PERMISSIONS[Role.ADMIN], collections=frozenset({other.id}))
+    enrolling = Principal("test", PERMISSIONS[Role.ENROL])
+
+    assert await collections.list_collections(confined, after=None, limit=9) == (other,)
+    for reference in ("home", str(collection.id)):
+        with pytest.raises(NotFoundError):
+            await collections.update_collection(confined, reference, name="mine")
+        with pytest.raises(ForbiddenError):
+            await collections.delete_collection(enrolling, reference)
+
+
+def changed_since(collection: Collection, **changes: Any) -> Collection:
+    return replace(collection, updated_at=datetime.now(UTC), **changes)
+
+
+async def test_a_photo_is_analyzed_again_only_for_a_change_that_concerns_it(collection: Collection) -> None:
+    def with_policy(**changes: Any) -> Collection:
+        return changed_since(collection, policy=replace(collection.policy, **changes))
+
+    for current in (changed_since(collection, name="house"), with_policy(margin=0.3)):
+        ensure_same_write_spaces(collection, current, LivenessMode.OFF)
+    ensure_same_search_space(collection, changed_since(collection, second_space_id=SECOND), LivenessMode.OFF)
+    ensure_same_search_space(collection, with_policy(liveness=LivenessMode.REPORT), LivenessMode.REQUIRED)
+
+    for current in (
+        changed_since(collection, space_id=SECOND),
+        changed_since(collection, second_space_id=SECOND),
+        with_policy(keep_crops=True),
+        with_policy(liveness=LivenessMode.REPORT),
+    ):
+        with pytest.raises(CollectionChangedError) as caught:
+            ensure_same_write_spaces(collection, current, LivenessMode.OFF)
+        assert caught.value.current is current
+
+
+async def test_a_request_gives_up_where_the_collection_keeps_changing(collection: Collection) -> None:
+    attempts = []
+
+    async def run_attempt(current: Collection) -> str:
+        attempts.append(current.name)
+        if len(attempts) < succeeds_at:
+            raise CollectionChangedError(changed_since(collection, name=f"name {len(attempts)}"))
+        return "done"
+
+    succeeds_at = MAX_ATTEMPTS
+    assert await retry_if_collection_changed(collection, run_attempt) == "done"
+    assert attempts == ["home", *(f"name {number}" for number in range(1, MAX_ATTEMPTS))]
+
+    attempts.clear()
+    succeeds_at = MAX_ATTEMPTS + 1
+    with pytest.raises(OverloadedError, match="keeps changing"):
+        await retry_if_collection_changed(collection, run_attempt)
+    assert len(attempts) == MAX_ATTEMPTS
