@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One worker a core, each with a PostgreSQL of its own. A worker takes neighbouring tests, which share fixtures.
-PARALLEL := -n $(or $(WORKERS),logical) --maxprocesses 8 --dist worksteal
+# One worker more than cores, because some tests wait; each has a PostgreSQL of its own. A worker takes neighbouring
+# tests, which share fixtures.
+PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal
 
 .PHONY: run test coverage check bench lock clean
 
