@@ -107,7 +107,7 @@ class SyntheticGallery:
                     quantizer = Quantizer(stored.centre, stored.bits)
                 await work._session.execute(text("SET LOCAL session_replication_role = replica"))
                 new_person_ids = new_ids(len(new))
-                await work.bulk.add_faces(
+                await work.templates.import_templates(
                     self.collection.id,
                     self.collection.space_id,
                     persons=new_person_ids,

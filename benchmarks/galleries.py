@@ -86,7 +86,7 @@ async def enrol_vectors(database: Database, collection: Collection, vectors: Flo
                 granted_at=GRANTED,
                 expires_at=None,
             )
-            await work.bulk.add_faces(
+            await work.templates.import_templates(
                 collection.id,
                 collection.space_id,
                 persons=persons,

@@ -83,7 +83,7 @@ async def fill_collection(database: Database, pipeline: FacePipeline, persons: i
         for vectors in load_real_people().draw_vectors(persons, 2, SEED):
             faces = vectors.reshape(-1, vectors.shape[2])
             owners = np.repeat(new_ids(len(vectors)), 2, axis=0)
-            await work.bulk.add_faces(
+            await work.templates.import_templates(
                 collection.id,
                 collection.space_id,
                 persons=owners,

@@ -131,7 +131,7 @@ async def _register_one_by_one(database: Database, collection: Collection) -> fl
                 0.9,
                 sources[row].tobytes().hex(),
             )
-            await work.faces.add_faces([face])
+            await work.templates.add_templates([face])
     return time.perf_counter() - started
 
 
@@ -177,7 +177,7 @@ async def _add_faces(database: Database, collection: Collection, vectors: FloatA
     for start in range(0, len(vectors), BATCH):
         rows = slice(start, start + BATCH)
         async with database.transaction() as work:
-            await work.bulk.add_faces(
+            await work.templates.import_templates(
                 collection.id,
                 collection.space_id,
                 persons=persons,

@@ -232,7 +232,7 @@ def _make_scan_search(index: CandidateIndex, kind: GallerySpec) -> Callable[[Flo
 def _make_exact_search(gallery: SyntheticGallery) -> Callable[[FloatArray], Awaitable[Any]]:
     async def search(probes: FloatArray) -> Any:
         async with gallery.database.transaction(read_only=True) as work:
-            return await work.faces.search_exact(gallery.collection.id, SPACE_ID, probes, LIMIT)
+            return await work.templates.search_exact(gallery.collection.id, SPACE_ID, probes, LIMIT)
 
     return search
 

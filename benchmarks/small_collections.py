@@ -114,7 +114,7 @@ async def _time_search(database: Database, name: str, probe: FloatArray) -> tupl
         collection = await work.collections.get_collection_by_name(name)
     started = time.perf_counter()
     async with database.hot_queries() as work:
-        (found,) = await work.faces.search_exact(collection.id, collection.space_id, probe[None], LIMIT)
+        (found,) = await work.templates.search_exact(collection.id, collection.space_id, probe[None], LIMIT)
     return (time.perf_counter() - started) * 1e3, found
 
 

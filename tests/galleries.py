@@ -44,7 +44,7 @@ async def enrol(database: Database, vectors: FloatArray, *, space_id: str | None
                 granted_at=datetime.now(UTC),
                 expires_at=None,
             )
-            await work.faces.add_faces(
+            await work.templates.add_templates(
                 [
                     NewFace(
                         collection.id,

@@ -198,7 +198,7 @@ async def test_a_comparison_names_the_faces_about_which_the_networks_disagree(ap
         )
     async with api.services.database.transaction() as work:
         vector = np.eye(128, dtype=np.float32)[0]
-        assert await work.backfill.add_template(collection.id, mirrored, second.space.id, vector)
+        assert await work.templates.add_second_template(collection.id, mirrored, second.space.id, vector)
 
     report = await call_api(api, "GET", f"{MIGRATION}/comparison")
     assert (report["compared"], report["agreed"], report["second_wrong"]) == (3, 1, 2)

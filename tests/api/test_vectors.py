@@ -164,7 +164,7 @@ async def test_many_vectors_are_stored_with_their_codes_and_few_once_there_is_a_
     async with api.services.database.transaction(read_only=True) as work:
         quantizer = await work.codes.find_quantizer(collection.id, space_id)
         (block,) = [block async for block in work.codes.load_codes(collection.id, space_id, 0)]
-        uncoded, _ = await work.codes.list_uncoded_templates(collection.id, space_id, 0, 10)
+        uncoded, _ = await work.templates.list_uncoded_templates(collection.id, space_id, 0, 10)
     assert quantizer is not None
     vectors = many.vectors / np.linalg.norm(many.vectors, axis=1, keepdims=True)
     np.testing.assert_allclose(quantizer.centre, vectors.mean(axis=0), atol=1e-3)

@@ -36,7 +36,7 @@ async def persons(database_url: str) -> dict[str | None, str | None]:
     async with database.transaction(read_only=True) as work:
         collection = await work.collections.get_collection_by_name("default")
         found = await work.persons.list_persons(collection.id, after=None, limit=99)
-        assert await work.faces.count_templates(collection.id, collection.space_id) == len(found)
+        assert await work.templates.count_templates(collection.id, collection.space_id) == len(found)
     await database.close()
     return {person.external_id: person.name for person in found}
 

@@ -54,6 +54,33 @@ def test_only_the_unit_of_work_begins_and_commits() -> None:
     assert calls == {("src/vultus/db/database.py", "begin"), ("src/vultus/db/migrate.py", "begin")}
 
 
+def find_code_words(tree: ast.AST) -> list[tuple[int, str]]:
+    """Line and text of names, attributes and strings; docstrings are none of them."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            found.append((node.lineno, node.value))
+        elif isinstance(node, ast.Attribute | ast.Name):
+            found.append((node.lineno, node.attr if isinstance(node, ast.Attribute) else node.id))
+    return found
+
+
+def test_only_the_template_store_touches_embeddings() -> None:
+    """Neither the column nor pgvector's operators nor the wire format; docstrings may speak of embedding spaces."""
+    others = re.compile(r"src/vultus/db/(?!templates/|migrations/|tables\.py|types\.py|copying\.py)")
+    touching = re.compile(r"\b(embedding|convert_to_vectors|encode_vectors)\b|<=>|<#>|<->")
+    found = [
+        f"{name(path)}:{line}"
+        for path in SOURCES
+        if others.match(name(path))
+        for line, words in find_code_words(ast.parse(path.read_text()))
+        if touching.search(words)
+    ]
+
+    assert found == []
+
+
 def test_no_file_names_a_registry_or_a_machine() -> None:
     forbidden = re.compile(
         r"pypi\.org|pythonhosted|registry\.npmjs|--index-url https?:|--find-links|/home/\w+/|/root/\w"

@@ -71,7 +71,7 @@ def enrol() -> Callable[..., Awaitable[Enrolled]]:
             granted_at=datetime(2026, 1, 2, tzinfo=UTC),
             expires_at=expires_at,
         )
-        faces = await work.faces.add_faces(
+        faces = await work.templates.add_templates(
             [
                 NewFace(
                     collection_id=collection.id,

@@ -43,8 +43,9 @@ async def add_faces(
     work: UnitOfWork, collection: Collection, persons: ColumnBytes, consents: ColumnBytes, **changes: Any
 ) -> None:
     count = len(persons)
-    given = {"vectors": random_vectors(count), "sources": sources(count), "expires_at": LATER, **changes}
-    await work.bulk.add_faces(collection.id, collection.space_id, persons=persons, consents=consents, **given)
+    given: dict[str, Any] = {"persons": persons, "consents": consents, "expires_at": LATER}
+    given |= {"vectors": random_vectors(count), "sources": sources(count), **changes}
+    await work.templates.import_templates(collection.id, collection.space_id, **given)
 
 
 async def test_rows_equal_those_added_one_at_a_time(database: Database, collection: Collection) -> None:
@@ -58,7 +59,7 @@ async def test_rows_equal_those_added_one_at_a_time(database: Database, collecti
         found = await work.persons.list_persons(collection.id, after=None, limit=9)
         (consent,) = await work.consents.list_live_consents(collection.id, found[0].id)
         (face,) = await work.faces.list_faces(collection.id, found[0].id, collection.space_id, after=None, limit=9)
-        results = await work.faces.search_exact(collection.id, collection.space_id, random_vectors(3), 1)
+        results = await work.templates.search_exact(collection.id, collection.space_id, random_vectors(3), 1)
         (block,) = [block async for block in work.codes.load_codes(collection.id, collection.space_id, 0)]
         taken = await work.bulk.find_taken_external_ids(collection.id, ["ada", "eve", ""])
         elsewhere = await work.bulk.find_taken_external_ids(uuid4(), ["ada"])
@@ -82,7 +83,7 @@ async def test_a_consent_without_end(database: Database, collection: Collection)
         (consent,) = await work.consents.list_live_consents(collection.id, UUID(bytes=persons[0].tobytes()))
 
         assert consent.expires_at is None
-        assert await work.faces.count_templates(collection.id, collection.space_id) == 3
+        assert await work.templates.count_templates(collection.id, collection.space_id) == 3
 
 
 async def test_what_is_refused_one_at_a_time_is_refused_in_bulk(

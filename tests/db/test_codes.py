@@ -45,7 +45,7 @@ async def test_codes_are_computed_stored_and_loaded(
     async with database.transaction() as work:
         await enrol(work, collection, "ada", *(towards(axis, tilt=0.1) for axis in range(5)))
         await enrol(work, collection, "bob", towards(0), space_id=SECOND)
-        numbers, vectors = await work.codes.list_uncoded_templates(collection.id, collection.space_id, 0, 10)
+        numbers, vectors = await work.templates.list_uncoded_templates(collection.id, collection.space_id, 0, 10)
         assert await load_codes(work, collection) == {}
 
         await work.codes.update_codes(collection.id, collection.space_id, numbers[1:], codes_of(numbers[1:]))
@@ -56,8 +56,10 @@ async def test_codes_are_computed_stored_and_loaded(
         expected = {int(number): codes_of(np.array([number])).tobytes() for number in numbers[1:]}
         assert await load_codes(work, collection) == expected
         assert (await load_codes(work, collection, after=int(numbers[2]))).keys() == set(numbers[3:].tolist())
-        uncoded, _ = await work.codes.list_uncoded_templates(collection.id, collection.space_id, 0, 10)
-        none, nothing = await work.codes.list_uncoded_templates(collection.id, collection.space_id, int(numbers[0]), 10)
+        uncoded, _ = await work.templates.list_uncoded_templates(collection.id, collection.space_id, 0, 10)
+        none, nothing = await work.templates.list_uncoded_templates(
+            collection.id, collection.space_id, int(numbers[0]), 10
+        )
         assert uncoded.tolist() == [numbers[0]]
         assert (none.shape, nothing.shape) == ((0,), (0, 0))
         assert (
@@ -79,7 +81,7 @@ async def test_numbers_rise_in_the_order_of_commits(
     async def add_second_template() -> int:
         async with database.transaction() as work:
             writing.set()
-            await work.backfill.add_template(collection.id, ada.faces[0].id, SECOND, towards(1))
+            await work.templates.add_second_template(collection.id, ada.faces[0].id, SECOND, towards(1))
             return await work.codes.get_last_template_number(collection.id)
 
     async with database.transaction() as work:
@@ -100,19 +102,17 @@ async def test_the_first_quantizer_is_kept(database: Database, collection: Colle
         assert await work.codes.find_quantizer(collection.id, collection.space_id) is None
         added = await work.codes.add_quantizer(first)
     async with database.transaction() as work:
-        add_second_template = await work.codes.add_quantizer(
-            QuantizerParameters(collection.id, collection.space_id, towards(1), 512)
-        )
+        kept = await work.codes.add_quantizer(QuantizerParameters(collection.id, collection.space_id, towards(1), 512))
         with pytest.raises(NotFoundError, match="no such collection"):
             await work.codes.add_quantizer(QuantizerParameters(uuid4(), collection.space_id, towards(1), 512))
 
-    assert (add_second_template.bits, add_second_template.collection_id, add_second_template.space_id) == (
+    assert (kept.bits, kept.collection_id, kept.space_id) == (
         1024,
         collection.id,
         collection.space_id,
     )
-    np.testing.assert_array_equal(add_second_template.centre, first.centre.astype(np.float16).astype(np.float32))
-    np.testing.assert_array_equal(added.centre, add_second_template.centre)
+    np.testing.assert_array_equal(kept.centre, first.centre.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(added.centre, kept.centre)
 
 
 async def test_a_quantizer_is_deleted_with_its_space_and_with_its_collection(
@@ -136,8 +136,8 @@ async def test_a_backfilled_template_has_its_own_number_and_code(
         ada = await enrol(work, collection, "ada", towards(0))
         numbers = await work.codes.list_template_numbers(collection.id, collection.space_id)
         await work.codes.update_codes(collection.id, collection.space_id, numbers, codes_of(numbers))
-        await work.backfill.add_template(collection.id, ada.faces[0].id, SECOND, towards(1))
-        backfilled, _ = await work.codes.list_uncoded_templates(collection.id, SECOND, 0, 10)
+        await work.templates.add_second_template(collection.id, ada.faces[0].id, SECOND, towards(1))
+        backfilled, _ = await work.templates.list_uncoded_templates(collection.id, SECOND, 0, 10)
 
         assert backfilled.tolist() == [numbers[0] + 1]
 
@@ -146,11 +146,11 @@ async def test_a_sample_covers_all_templates(
     database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
     async with database.transaction() as work:
-        assert (await work.codes.sample_vectors(collection.id, collection.space_id, 4)).shape == (0, 0)
+        assert (await work.templates.sample_vectors(collection.id, collection.space_id, 4)).shape == (0, 0)
         await enrol(work, collection, "ada", *(towards(0, tilt=0.1 * at) for at in range(10)))
         await enrol(work, collection, "old", towards(1), space_id=SECOND)
-        some = await work.codes.sample_vectors(collection.id, collection.space_id, 4)
-        everything = await work.codes.sample_vectors(collection.id, collection.space_id, 100)
+        some = await work.templates.sample_vectors(collection.id, collection.space_id, 4)
+        everything = await work.templates.sample_vectors(collection.id, collection.space_id, 100)
 
     assert some.shape == (4, 8)
     assert len(np.unique(some, axis=0)) == 4
@@ -191,7 +191,7 @@ async def test_a_deleted_collection_is_reported(database: Database, collection: 
     queries: list[Callable[[UnitOfWork], Awaitable[Any]]] = [
         lambda work: work.codes.get_last_template_number(uuid4()),
         lambda work: work.codes.list_template_numbers(uuid4(), "contract"),
-        lambda work: work.codes.list_uncoded_templates(uuid4(), "contract", 0, 1),
+        lambda work: work.templates.list_uncoded_templates(uuid4(), "contract", 0, 1),
     ]
     for run_query in queries:
         with pytest.raises(NotFoundError, match="The collection is gone"):
@@ -213,7 +213,7 @@ async def test_an_interrupted_load_leaves_a_usable_connection(
     monkeypatch.setattr(copying, "BLOCK_BYTES", 40)
     async with database.transaction() as work:
         await enrol(work, collection, "ada", *(towards(axis % 7, tilt=axis / 99) for axis in range(60)))
-        numbers, _ = await work.codes.list_uncoded_templates(collection.id, collection.space_id, 0, 99)
+        numbers, _ = await work.templates.list_uncoded_templates(collection.id, collection.space_id, 0, 99)
         await work.codes.update_codes(collection.id, collection.space_id, numbers, codes_of(numbers))
     for _ in range(12):  # more often than there are connections
         async with (

@@ -103,7 +103,7 @@ async def test_reads_are_answered_while_writers_wait_for_a_collection(
         await asyncio.sleep(0.1)
         async with database.hot_queries() as first, database.hot_queries() as second:
             for queries in (first, second):
-                await queries.faces.search_exact(collection.id, collection.space_id, probe, 1)
+                await queries.templates.search_exact(collection.id, collection.space_id, probe, 1)
         async with database.transaction(read_only=True) as work:
             await work.collections.get_collection(collection.id)
         await database.ping()

@@ -80,7 +80,7 @@ async def test_no_face_without_a_live_consent(
     for changes in wrong:
         with pytest.raises(NotFoundError, match="no such live consent"):
             async with database.transaction() as work:
-                await work.faces.add_faces([another(ada, towards(2), **changes)])
+                await work.templates.add_templates([another(ada, towards(2), **changes)])
 
 
 async def test_a_consent_with_faces_cannot_be_withdrawn(
@@ -123,10 +123,10 @@ async def test_the_same_photo_once_per_person(
 
     with pytest.raises(AlreadyExistsError, match="already enrolled"):
         async with database.transaction() as work:
-            await work.faces.add_faces([another(ada, towards(1)), another(ada, towards(2))])
+            await work.templates.add_templates([another(ada, towards(1)), another(ada, towards(2))])
 
     async with database.transaction(read_only=True) as work:
-        assert await work.faces.count_templates(collection.id, collection.space_id) == 1
+        assert await work.templates.count_templates(collection.id, collection.space_id) == 1
 
 
 async def test_a_removed_face_is_deleted(
@@ -187,10 +187,12 @@ async def test_templates_are_those_a_search_compares_by_person(
         )
 
     async with database.transaction(read_only=True) as work:
-        counts = await work.faces.count_templates_by_person(collection.id, collection.space_id)
+        counts = await work.templates.count_templates_by_person(collection.id, collection.space_id)
         everybody = [ada.person.id, bob.person.id, expired.person.id]
-        found = [one async for one in work.faces.stream_templates(collection.id, collection.space_id, everybody)]
-        some = [one async for one in work.faces.stream_templates(collection.id, collection.space_id, [bob.person.id])]
+        found = [one async for one in work.templates.stream_templates(collection.id, collection.space_id, everybody)]
+        some = [
+            one async for one in work.templates.stream_templates(collection.id, collection.space_id, [bob.person.id])
+        ]
 
     assert counts == {ada.person.id: 2, bob.person.id: 1}
     assert sorted(owner for owner, _ in found) == sorted([ada.person.id, ada.person.id, bob.person.id])

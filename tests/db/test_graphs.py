@@ -19,8 +19,8 @@ from tests.galleries import people
 
 from vultus.db import migrate
 from vultus.db.database import Database
-from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import get_partition_name
+from vultus.db.templates import ranking
 from vultus.domain import Collection, Fusion, HnswGraph, HnswRecallLoss, SearchMode
 from vultus.errors import ConflictError
 from vultus.services.search.index_sync import IndexRegistry
@@ -54,7 +54,7 @@ async def hnsw_collection(database: Database, collection: Collection) -> Collect
     async with database.transaction() as work:
         persons = await work.bulk.add_persons(collection.id, [(f"p{at}", None) for at in range(PERSONS)])
         consents = await work.bulk.add_consents(collection.id, persons, **granted, expires_at=None)
-        await work.bulk.add_faces(
+        await work.templates.import_templates(
             collection.id,
             "contract",
             persons=np.repeat(persons, 2, axis=0),
@@ -126,7 +126,7 @@ async def test_a_search_by_the_graph_returns_the_faces_it_visits(
     assert (hnsw_collection.search, hnsw_collection.graph) == (SearchMode.HNSW, GRAPH)
     found = await search(database, hnsw_collection, VECTORS[:50, 0])
     async with database.transaction(read_only=True) as work:
-        (mean,) = await work.faces.search_graph(hnsw_collection.id, GRAPH, VECTORS[7:8, 0], 1, Fusion.MEAN)
+        (mean,) = await work.templates.search_graph(hnsw_collection.id, GRAPH, VECTORS[7:8, 0], 1, Fusion.MEAN)
 
     assert [names[0] for names in found] == [f"p{at}" for at in range(50)]
     assert all(len(names) == 2 for names in found)
@@ -156,7 +156,7 @@ async def test_new_faces_are_found_and_erased_and_expired_ones_are_not(
 
 
 async def search_persons(work: Any, collection: Collection, probe: Any) -> list[Any]:
-    (found,) = await work.faces.search_exact(collection.id, "contract", probe[None], 1)
+    (found,) = await work.templates.search_exact(collection.id, "contract", probe[None], 1)
     return [candidate.person_id for candidate in found.candidates]
 
 

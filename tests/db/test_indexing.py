@@ -16,7 +16,7 @@ from tests.galleries import people
 
 from vultus.db.database import Database
 from vultus.db.repositories.codes import CodeRepository
-from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
+from vultus.db.templates.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Collection, FloatArray, Fusion
 from vultus.index.candidates import CandidateIndex, ProbeSearch
 from vultus.index.coding import Quantizer
@@ -76,7 +76,7 @@ async def large(database: Database, collection: Collection) -> Large:
             collection.id, ids, purpose="entry", recorded_by="x", evidence_ref=None, granted_at=granted, expires_at=None
         )
         for photo in range(2):
-            await work.bulk.add_faces(
+            await work.templates.import_templates(
                 collection.id,
                 collection.space_id,
                 persons=ids,

@@ -55,7 +55,7 @@ async def count_rows(database_url: str, *tables: str) -> dict[str, int]:
 
 
 async def backfill_face(work: UnitOfWork, collection: Collection, face: Any, vector: FloatArray) -> bool:
-    return await work.backfill.add_template(collection.id, face.id, SECOND, vector)
+    return await work.templates.add_second_template(collection.id, face.id, SECOND, vector)
 
 
 async def test_a_face_in_two_spaces_is_one_face(
@@ -78,7 +78,7 @@ async def test_a_face_in_two_spaces_is_one_face(
         assert fetched == replace(
             listed[0], contract_id=SECOND
         )  # quality, source and timestamp are those of the first template
-        (found,) = await work.faces.search_exact(migrating.id, SECOND, towards(2, size=16)[None, :], 5)
+        (found,) = await work.templates.search_exact(migrating.id, SECOND, towards(2, size=16)[None, :], 5)
         assert (found.gallery_size, [one.face_id for one in found.candidates]) == (1, [first.id])
 
 
@@ -120,7 +120,8 @@ async def test_a_crop_stays_as_long_as_its_face_has_a_template(
         (face,) = (await enrol(work, migrating, "ada", towards(0))).faces
         await backfill_face(work, migrating, face, towards(1))
         await work.crops.add_crops([crop_of(face)])
-        assert await work.migrations.delete_migration(migrating.id, "contract") == 1
+        await work.migrations.delete_migration(migrating.id, "contract")
+        assert await work.templates.delete_templates(migrating.id, "contract") == 1
     assert await count_rows(database_url, "faces", "crops", "transitions") == {"faces": 1, "crops": 1, "transitions": 0}
 
 
@@ -156,9 +157,9 @@ async def test_the_same_photo_once_per_person_and_space(
 
     with pytest.raises(AlreadyExistsError):
         async with database.transaction() as work:
-            await work.faces.add_faces([twice])
+            await work.templates.add_templates([twice])
     async with database.transaction() as work:
-        await work.faces.add_faces([replace(twice, space_id=SECOND, id=face.id)])
+        await work.templates.add_templates([replace(twice, space_id=SECOND, id=face.id)])
 
 
 async def test_coverage_and_unmigrated_persons(
@@ -263,7 +264,7 @@ async def test_faces_survive_the_schema_migration_both_ways(
     database = await Database.connect(bare_database_url, DatabaseSettings())
     async with database.transaction() as work:
         await work.migrations.add_migration(collection, SECOND, 0.0)
-        assert await work.backfill.add_template(collection, face, SECOND, towards(0))
+        assert await work.templates.add_second_template(collection, face, SECOND, towards(0))
         fresh = await work.collections.add_collection("new", "contract", policy)
         (other,) = (await enrol(work, fresh, "ada", towards(0))).faces
         await work.crops.add_crops([crop_of(other)])

@@ -153,7 +153,7 @@ async def test_creating_and_deleting_collections_during_registrations_never_dead
     async def register(at: int) -> None:
         async with database.transaction() as work:
             await work.lock_collection(collection.id)
-            await work.faces.search_exact(collection.id, collection.space_id, towards(0)[None, :], 1)
+            await work.templates.search_exact(collection.id, collection.space_id, towards(0)[None, :], 1)
             await enrol(work, collection, f"person {at}", towards(0))
 
     async def create_and_delete(at: int) -> None:
@@ -218,7 +218,7 @@ async def test_deleting_a_person_deletes_everything_that_names_them(
     async with database.transaction(read_only=True) as work:
         assert await work.idempotency.find_response("k", "1") is None
         assert await work.collections.count_persons_and_faces(collection.id) == (1, 1)
-        (found,) = await work.faces.search_exact(collection.id, collection.space_id, towards(0)[None, :], 5)
+        (found,) = await work.templates.search_exact(collection.id, collection.space_id, towards(0)[None, :], 5)
         assert [candidate.external_id for candidate in found.candidates] == ["bob"]
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy import event, text
 
 from vultus.db.database import Database
-from vultus.db.repositories import ranking
 from vultus.db.repositories.collections import get_partition_name
+from vultus.db.templates import ranking
 from vultus.domain import Fusion
 from vultus.settings import DatabaseSettings
 
@@ -30,7 +30,7 @@ SOON = datetime.now(UTC) + timedelta(hours=1)
 
 async def names(database: Database, collection: Collection, probe: FloatArray, limit: int = 5) -> list[str | None]:
     async with database.transaction(read_only=True) as work:
-        (found,) = await work.faces.search_exact(collection.id, collection.space_id, probe[None, :], limit)
+        (found,) = await work.templates.search_exact(collection.id, collection.space_id, probe[None, :], limit)
     return [candidate.external_id for candidate in found.candidates]
 
 
@@ -42,7 +42,7 @@ async def test_each_person_once_best_first(
         ada = await enrol(work, collection, "ada", towards(0, tilt=0.2), towards(0), towards(0, tilt=0.4))
 
     async with database.transaction(read_only=True) as work:
-        (found,) = await work.faces.search_exact(collection.id, collection.space_id, towards(0)[None, :], 5)
+        (found,) = await work.templates.search_exact(collection.id, collection.space_id, towards(0)[None, :], 5)
 
     assert [candidate.external_id for candidate in found.candidates] == ["ada", "bob"]
     assert found.gallery_size == 4
@@ -77,10 +77,10 @@ async def test_an_expired_consent_hides_its_faces_immediately(
     assert await names(database, collection, towards(0)) == ["bob"]
     async with database.transaction(read_only=True) as work:
         assert (
-            await work.faces.find_person_similarity(collection.id, ada.person.id, collection.space_id, towards(0))
+            await work.templates.find_person_similarity(collection.id, ada.person.id, collection.space_id, towards(0))
             is None
         )
-        assert await work.faces.count_templates(collection.id, collection.space_id) == 1
+        assert await work.templates.count_templates(collection.id, collection.space_id) == 1
 
 
 async def test_collections_and_spaces_are_isolated(
@@ -95,15 +95,17 @@ async def test_collections_and_spaces_are_isolated(
     assert await names(database, collection, towards(0)) == ["ada"]
     assert await names(database, other, towards(0)) == ["eve"]
     async with database.transaction(read_only=True) as work:
-        assert await work.faces.find_person_similarity(other.id, uuid4(), collection.space_id, towards(0)) is None
+        assert await work.templates.find_person_similarity(other.id, uuid4(), collection.space_id, towards(0)) is None
 
 
 async def test_an_empty_gallery_returns_a_result_per_probe(
     database: Database, collection: Collection, towards: Towards
 ) -> None:
     async with database.transaction(read_only=True) as work:
-        found = await work.faces.search_exact(collection.id, collection.space_id, np.stack([towards(0), towards(1)]), 3)
-        none = await work.faces.search_exact(collection.id, collection.space_id, np.empty((0, 8), np.float32), 3)
+        found = await work.templates.search_exact(
+            collection.id, collection.space_id, np.stack([towards(0), towards(1)]), 3
+        )
+        none = await work.templates.search_exact(collection.id, collection.space_id, np.empty((0, 8), np.float32), 3)
 
     assert [(result.candidates, result.gallery_size) for result in found] == [((), 0), ((), 0)]
     assert none == ()
@@ -115,7 +117,7 @@ async def test_the_closest_face_of_one_person(
     async with database.transaction() as work:
         ada = await enrol(work, collection, "ada", towards(0), towards(1), towards(2))
         await enrol(work, collection, "bob", towards(1, tilt=0.1))
-        best = await work.faces.find_person_similarity(
+        best = await work.templates.find_person_similarity(
             collection.id, ada.person.id, collection.space_id, towards(1, tilt=0.1)
         )
 
@@ -139,9 +141,9 @@ async def test_the_mean_of_several_faces_may_beat_a_single_close_one(
     async with database.transaction(read_only=True) as work:
         order = {}
         for fusion in Fusion:
-            (found,) = await work.faces.search_exact(collection.id, collection.space_id, probe[None, :], 5, fusion)
+            (found,) = await work.templates.search_exact(collection.id, collection.space_id, probe[None, :], 5, fusion)
             order[fusion] = [(one.external_id, round(one.similarity, 2)) for one in found.candidates]
-        verified = await work.faces.find_person_similarity(
+        verified = await work.templates.find_person_similarity(
             collection.id, ada.person.id, collection.space_id, probe, Fusion.MEAN
         )
 
@@ -205,9 +207,9 @@ async def test_search_equals_brute_force(
             owners += [person.id] * count
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ranking, "MEAN_SHORTLIST_SIZE", shortlist)
-            found = await work.faces.search_exact(collection.id, "contract", probe_vectors, limit, fusion)
+            found = await work.templates.search_exact(collection.id, "contract", probe_vectors, limit, fusion)
         alone = [
-            await work.faces.find_person_similarity(collection.id, owner, "contract", probe_vectors[0], fusion)
+            await work.templates.find_person_similarity(collection.id, owner, "contract", probe_vectors[0], fusion)
             for owner in dict.fromkeys(owners)
         ]
 
@@ -259,11 +261,11 @@ async def test_an_index_that_proposes_the_closest_changes_nothing(
         indexed_numbers = numbers[: max(0, len(numbers) - newer)]
         after = int(indexed_numbers[-1]) if len(indexed_numbers) else 0
         proposals = [random.permutation(indexed_numbers), np.concatenate([indexed_numbers, indexed_numbers, numbers])]
-        expected = await work.faces.search_exact(collection.id, "contract", probe_vectors, limit, fusion)
-        found = await work.faces.rescore_proposals(
+        expected = await work.templates.search_exact(collection.id, "contract", probe_vectors, limit, fusion)
+        found = await work.templates.rescore_proposals(
             collection.id, "contract", probe_vectors, proposals, after, limit, fusion
         )
-        none = await work.faces.rescore_proposals(
+        none = await work.templates.rescore_proposals(
             collection.id, "contract", probe_vectors[:0], [], after, limit, fusion
         )
 
@@ -292,7 +294,7 @@ async def test_proposals_are_checked_against_the_database(
     async def found(*proposals: NumberArray) -> list[list[str | None]]:
         probes = np.stack([towards(0)] * len(proposals))
         async with database.transaction(read_only=True) as work:
-            results = await work.faces.rescore_proposals(
+            results = await work.templates.rescore_proposals(
                 collection.id, collection.space_id, probes, proposals, after, 5
             )
         assert {result.gallery_size for result in results} <= {1}
@@ -374,17 +376,19 @@ async def test_a_search_reads_its_collections_partition_and_no_other(
     proposals = [np.arange(newest - 400, newest)]
 
     exact = await plan_of(
-        database, lambda work: work.faces.search_exact(collection.id, space_id, probe[None], 3, fusion)
+        database, lambda work: work.templates.search_exact(collection.id, space_id, probe[None], 3, fusion)
     )
     rescored = await plan_of(
         database,
-        lambda work: work.faces.rescore_proposals(
+        lambda work: work.templates.rescore_proposals(
             collection.id, space_id, probe[None], proposals, newest - 5, 3, fusion
         ),
     )
     alone = await plan_of(
         database,
-        lambda work: work.faces.find_person_similarity(collection.id, large_collection_person, space_id, probe, fusion),
+        lambda work: work.templates.find_person_similarity(
+            collection.id, large_collection_person, space_id, probe, fusion
+        ),
     )
     last = await plan_of(database, lambda work: work.codes.get_last_template_number(collection.id))
 
@@ -407,10 +411,10 @@ async def test_only_a_statement_that_names_its_partition_keeps_its_plan(
     proposals = [np.arange(newest - 400, newest)]
 
     async def rescore(work: HotQueries, fusion: Fusion) -> None:
-        await work.faces.rescore_proposals(collection.id, space_id, probe, proposals, newest - 5, 3, fusion)
+        await work.templates.rescore_proposals(collection.id, space_id, probe, proposals, newest - 5, 3, fusion)
 
     async def search_both_ways(work: HotQueries, fusion: Fusion) -> None:
-        await work.faces.search_exact(collection.id, space_id, probe, 3, fusion)
+        await work.templates.search_exact(collection.id, space_id, probe, 3, fusion)
         await rescore(work, fusion)
 
     for _ in range(3):
@@ -422,7 +426,7 @@ async def test_only_a_statement_that_names_its_partition_keeps_its_plan(
 
     async with database.hot_queries() as queries:
         await rescore(queries, Fusion.BEST)
-        execute = queries.faces._session.execute
+        execute = queries.templates._session.execute
         statements = await execute(
             text("SELECT name, parameter_types AS types FROM pg_prepared_statements WHERE generic_plans = 4"), {}
         )

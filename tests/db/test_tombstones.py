@@ -38,7 +38,7 @@ async def test_every_way_to_erase_templates_leaves_their_numbers(
         lambda work, ada: work.faces.delete_face(collection.id, ada.person.id, ada.faces[0].id),
         lambda work, ada: work.faces.delete_faces_by_consent(collection.id, ada.consent.id),
         lambda work, ada: work.persons.delete_person(collection.id, ada.person.id),
-        lambda work, ada: work.migrations.delete_migration(collection.id, collection.space_id),
+        lambda work, ada: work.templates.delete_templates(collection.id, collection.space_id),
         lambda work, ada: work._session.execute(text("DELETE FROM persons")),
         lambda work, ada: work._session.execute(text("DELETE FROM faces")),
         lambda work, ada: work._session.execute(text(f"DELETE FROM {get_partition_name(collection.id)}")),

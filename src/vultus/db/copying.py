@@ -7,6 +7,7 @@ field preceded by its length, −1 for null; after the last row a count of −1.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ ColumnBytes = NDArray[np.uint8]
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 _NULL = b"\xff" * 4
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_INFINITE_TIMESTAMP = (2**63 - 1).to_bytes(8, "big")
 
 BLOCK_BYTES = 16 << 20
 COPY_TIMEOUT_S = 3600.0
@@ -197,3 +200,18 @@ def convert_to_integers(column: ColumnBytes) -> NumberArray:
 def convert_to_vectors(column: ColumnBytes) -> FloatArray:
     """Return the (n, d) float32 vectors of a `halfvec` column."""
     return np.ascontiguousarray(column[:, 4:]).view(">f2").astype(np.float32)
+
+
+def encode_vectors(vectors: FloatArray) -> ColumnBytes:
+    """Return the (n, 4 + 2d) column of (n, d) vectors as `halfvec`, rounded to float16."""
+    head = np.frombuffer(vectors.shape[1].to_bytes(2, "big") + bytes(2), np.uint8)
+    halves = np.ascontiguousarray(vectors, dtype=">f2").view(np.uint8)
+    return np.concatenate([np.broadcast_to(head, (len(vectors), 4)), halves], axis=1)
+
+
+def encode_timestamp(timestamp: datetime | None) -> bytes:
+    """Return a `timestamptz` in wire format: microseconds since 2000, the greatest number for no end."""
+    if timestamp is None:
+        return _INFINITE_TIMESTAMP
+    passed = timestamp - _EPOCH
+    return ((passed.days * 86_400 + passed.seconds) * 10**6 + passed.microseconds).to_bytes(8, "big", signed=True)

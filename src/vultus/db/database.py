@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from vultus.db.driver_session import CUSTOM_PLAN, PLAN_CACHE_MODE, DriverSession, set_plan_cache_mode
 from vultus.db.failures import UNREACHABLE_DETAIL, register_error_handler, translate_errors
-from vultus.db.graphs import open_hnsw_maintenance
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, read_revision
 from vultus.db.repositories.audit import AuditRepository
@@ -29,14 +28,16 @@ from vultus.db.repositories.collections import CollectionQueries, CollectionRepo
 from vultus.db.repositories.comparisons import ComparisonRepository
 from vultus.db.repositories.consents import ConsentRepository
 from vultus.db.repositories.crops import CropRepository
-from vultus.db.repositories.faces import FaceRepository, FaceSearches
-from vultus.db.repositories.graphs import HnswEvaluationRepository
+from vultus.db.repositories.faces import FaceRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxRepository, add_event
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.requirements import check_pgvector, check_server
+from vultus.db.templates.hnsw import open_hnsw_maintenance
+from vultus.db.templates.searches import TemplateSearches
+from vultus.db.templates.store import TemplateStore
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
 from vultus.errors import DatabaseUnavailableError, NotFoundError, OverloadedError
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from vultus.db.driver_session import StatementSession
-    from vultus.db.graphs import HnswMaintenance
+    from vultus.db.templates.hnsw import HnswMaintenance
     from vultus.domain import Collection, IdempotencyContext, Permission, Principal
     from vultus.domain.events import Event
     from vultus.settings import DatabaseSettings
@@ -64,13 +65,13 @@ class HotQueries:
     """Queries of the hot path: keys, collections, and searches other than those by HNSW index."""
 
     collections: CollectionQueries
-    faces: FaceSearches
     keys: ApiKeyQueries
+    templates: TemplateSearches
 
     def __init__(self, session: StatementSession) -> None:
         self.collections = CollectionQueries(session)
-        self.faces = FaceSearches(session)
         self.keys = ApiKeyQueries(session)
+        self.templates = TemplateSearches(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal: the one door to collections.
@@ -102,8 +103,8 @@ class UnitOfWork(HotQueries):
     """One transaction with every repository."""
 
     collections: CollectionRepository
-    faces: FaceRepository
     keys: ApiKeyRepository
+    templates: TemplateStore
 
     def __init__(
         self, session: AsyncSession, *, read_only: bool = False, idempotency: IdempotencyContext | None = None
@@ -114,6 +115,7 @@ class UnitOfWork(HotQueries):
         self.collections = CollectionRepository(session)
         self.faces = FaceRepository(session)
         self.keys = ApiKeyRepository(session)
+        self.templates = TemplateStore(session)
         self.persons = PersonRepository(session)
         self.consents = ConsentRepository(session)
         self.audit = AuditRepository(session)
@@ -125,7 +127,6 @@ class UnitOfWork(HotQueries):
         self.comparisons = ComparisonRepository(session)
         self.codes = CodeRepository(session)
         self.bulk = BulkRepository(session)
-        self.graphs = HnswEvaluationRepository(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal; locked until the transaction ends if it is opened for writing.

@@ -53,6 +53,17 @@ async def test_a_worker_whose_lease_another_has_taken_stores_nothing(
     assert await record_outcome(database, collection.id, face_id, SECOND, towards(1), worker=other)
 
 
+async def test_a_later_success_replaces_a_failure(
+    database: Database, migrations: MigrationService, collection: Collection, face_id: UUID, towards: Towards
+) -> None:
+    assert not await record_outcome(database, collection.id, face_id, SECOND, BackfillFailure("no_face"))
+    assert await count_rows(database, "carry_failures") == 1
+
+    assert await record_outcome(database, collection.id, face_id, SECOND, towards(1))
+
+    assert (await count_rows(database, "faces"), await count_rows(database, "carry_failures")) == (2, 0)
+
+
 @pytest.mark.parametrize("outcome", ["vector", "failure"])
 async def test_the_outcome_in_a_space_that_the_collection_has_left_is_dropped(
     database: Database,

@@ -95,7 +95,7 @@ async def test_a_cutover_waits_for_every_person_unless_told_not_to(
         bob = await enrol(work, collection, "bob", towards(2))
     await start(migrations)
     async with database.transaction() as work:
-        await work.backfill.add_template(collection.id, ada.faces[0].id, SECOND, towards(3))
+        await work.templates.add_second_template(collection.id, ada.faces[0].id, SECOND, towards(3))
         for face in (ada.faces[1], bob.faces[0]):
             await work.backfill.add_failure(collection.id, face.id, SECOND, "no_face")
 
@@ -115,7 +115,7 @@ async def test_the_end_of_a_migration_loses_no_face_unless_told_to(
         ada = await enrol(work, collection, "ada", towards(0), towards(1))
     await start(migrations)
     async with database.transaction() as work:
-        await work.backfill.add_template(collection.id, ada.faces[0].id, SECOND, towards(3))
+        await work.templates.add_second_template(collection.id, ada.faces[0].id, SECOND, towards(3))
         await work.backfill.add_failure(collection.id, ada.faces[1].id, SECOND, "no_face")
     await cut_over(migrations)
 

@@ -1,16 +1,14 @@
-"""Backfill of templates: faces still missing, faces that could not be backfilled, and the new templates."""
+"""Backfill of templates: faces still missing, and faces that could not be backfilled."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, exists, func, literal, select
+from sqlalchemy import delete, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from vultus.db.locks import lock_collection
 from vultus.db.tables import CarryFailureRow, CropRow, FaceRow
-from vultus.db.types import HalfVector
 from vultus.domain import FaceSource
 
 if TYPE_CHECKING:
@@ -20,14 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.sql.elements import ColumnElement
 
-    from vultus.domain import FloatArray
-
-_SPACE_COLUMNS = {"contract_id", "embedding", "code", "number"}
-_SHARED_COLUMNS = tuple(column for column in FaceRow.__table__.columns if column.name not in _SPACE_COLUMNS)
-
 
 class BackfillRepository:
-    """Stores templates of a collection's faces in a further embedding space."""
+    """Stores which of a collection's faces await or failed a template in a further embedding space."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -77,6 +70,16 @@ class BackfillRepository:
             .on_conflict_do_update(constraint="pk_carry_failures", set_={"reason": reason, "at": func.now()})
         )
 
+    async def delete_failure(self, collection_id: UUID, face_id: UUID, space_id: str) -> None:
+        """Forget why a face could not be backfilled, if that is recorded."""
+        await self._session.execute(
+            delete(CarryFailureRow).where(
+                CarryFailureRow.collection_id == collection_id,
+                CarryFailureRow.face_id == face_id,
+                CarryFailureRow.contract_id == space_id,
+            )
+        )
+
     async def delete_failures(self, collection_id: UUID) -> int:
         """Delete backfill failures so that the faces are retried; return how many."""
         deleted = await self._session.execute(
@@ -85,43 +88,6 @@ class BackfillRepository:
             .returning(CarryFailureRow.face_id)
         )
         return len(deleted.all())
-
-    async def add_template(self, collection_id: UUID, face_id: UUID, space_id: str, vector: FloatArray) -> bool:
-        """Add a face's template in a further embedding space, with its quality, source and consent.
-
-        Args:
-            collection_id: Collection of the face; its lock is held from here on.
-            face_id: The face.
-            space_id: Embedding space of the vector.
-            vector: (d,) float32 of length 1.
-
-        Returns:
-            False if the face has been deleted, its consent has ended, or it already has such a template.
-        """
-        await lock_collection(self._session, collection_id)
-        given = (literal(space_id), bindparam("vector", vector, HalfVector))
-        added = await self._session.execute(
-            insert(FaceRow)
-            .from_select(
-                [*(column.name for column in _SHARED_COLUMNS), "contract_id", "embedding"],
-                select(*_SHARED_COLUMNS, *given).where(
-                    FaceRow.collection_id == collection_id,
-                    FaceRow.id == face_id,
-                    FaceRow.consent_expires_at > func.now(),
-                ),
-                include_defaults=False,
-            )
-            .on_conflict_do_nothing()
-            .returning(FaceRow.id)
-        )
-        await self._session.execute(
-            delete(CarryFailureRow).where(
-                CarryFailureRow.collection_id == collection_id,
-                CarryFailureRow.face_id == face_id,
-                CarryFailureRow.contract_id == space_id,
-            )
-        )
-        return added.one_or_none() is not None
 
     async def list_face_sources(self, collection_id: UUID, digests: Sequence[str]) -> tuple[FaceSource, ...]:
         """Return the faces whose photos have these SHA-256 digests, hexadecimal."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
 from sqlalchemy import ARRAY, Text, bindparam, func, select
 
-from vultus.db.copying import ColumnBytes, build_fixed_length_rows, build_variable_length_rows, write_rows
-from vultus.db.locks import lock_collection
+from vultus.db.copying import (
+    ColumnBytes,
+    build_fixed_length_rows,
+    build_variable_length_rows,
+    encode_timestamp,
+    write_rows,
+)
 from vultus.db.tables import PersonRow
 from vultus.utils.ids import new_ids
 
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from vultus.domain import CodeArray, FloatArray
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _INFINITE_TIMESTAMP = (2**63 - 1).to_bytes(8, "big")
@@ -80,62 +83,8 @@ class BulkRepository:
             "purpose": purpose.encode(),
             "recorded_by": recorded_by.encode(),
             "evidence_ref": None if evidence_ref is None else evidence_ref.encode(),
-            "granted_at": _encode_timestamp(granted_at),
-            "expires_at": _encode_timestamp(expires_at),
+            "granted_at": encode_timestamp(granted_at),
+            "expires_at": encode_timestamp(expires_at),
         }
         await write_rows(self._session, "consents", columns, build_fixed_length_rows(columns.values()))
         return ids
-
-    async def add_faces(
-        self,
-        collection_id: UUID,
-        space_id: str,
-        *,
-        persons: ColumnBytes,
-        consents: ColumnBytes,
-        expires_at: datetime | None,
-        vectors: FloatArray,
-        sources: ColumnBytes,
-        codes: CodeArray | None = None,
-    ) -> None:
-        """Enrol one template per row, without quality measurements.
-
-        Args:
-            collection_id: The collection; its lock is held from here on.
-            space_id: Embedding space of the vectors.
-            persons: (n, 16) person ids.
-            consents: (n, 16) ids of a live consent of each person.
-            expires_at: Expiry of these consents; None for no end.
-            vectors: (n, d) float32, each row of length 1; stored as float16.
-            sources: (n, 32) SHA-256 of each vector's source.
-            codes: (n, width) codes of the vectors, for an index; None leaves them to be computed later.
-
-        Raises:
-            AlreadyExistsError: A source is already enrolled for its person.
-            NotFoundError: A consent is not live, not the person's, or has another expiry.
-        """
-        await lock_collection(self._session, collection_id)
-        count, size = vectors.shape
-        head = np.frombuffer(size.to_bytes(2, "big") + bytes(2), np.uint8)
-        halves = np.ascontiguousarray(vectors, dtype=">f2").view(np.uint8)
-        columns: dict[str, ColumnBytes | bytes | None] = {
-            "collection_id": collection_id.bytes,
-            "id": new_ids(count),
-            "person_id": persons,
-            "consent_id": consents,
-            "consent_expires_at": _encode_timestamp(expires_at),
-            "contract_id": space_id.encode(),
-            "embedding": np.concatenate([np.broadcast_to(head, (count, 4)), halves], axis=1),
-            "source_sha256": sources,
-            "code": codes,
-            **dict.fromkeys(_UNKNOWN_QUALITY_COLUMNS, bytes(4)),
-        }
-        await write_rows(self._session, "faces", columns, build_fixed_length_rows(columns.values()))
-
-
-def _encode_timestamp(timestamp: datetime | None) -> bytes:
-    """Return a `timestamptz` in wire format: microseconds since 2000, the greatest number for no end."""
-    if timestamp is None:
-        return _INFINITE_TIMESTAMP
-    passed = timestamp - _EPOCH
-    return ((passed.days * 86_400 + passed.seconds) * 10**6 + passed.microseconds).to_bytes(8, "big", signed=True)

@@ -6,14 +6,14 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import Uuid, bindparam, delete, select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from vultus.db.copying import convert_to_integers, convert_to_vectors, read_column_blocks, read_columns
+from vultus.db.copying import convert_to_integers, read_column_blocks, read_columns
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.tables import CodingRow, TombstoneRow
-from vultus.domain import CodeArray, CodeBlock, FloatArray, NumberArray, QuantizerParameters, SpaceStatistics
+from vultus.domain import CodeArray, CodeBlock, NumberArray, QuantizerParameters, SpaceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -62,44 +62,16 @@ class CodeRepository:
         row = (await self._session.execute(upserted.returning(CodingRow.centre, CodingRow.bits))).one()
         return QuantizerParameters(parameters.collection_id, parameters.space_id, row.centre, row.bits)
 
-    async def sample_vectors(self, collection_id: UUID, space_id: str, count: int) -> FloatArray:
-        """Return a random sample of up to (count, d) float32 vectors of a collection; (0, 0) if it has none."""
-        rows = max((await self._session.execute(_ESTIMATE_ROWS, {"collection": collection_id})).scalar_one(), 1)
-        percent = min(100.0, 200.0 * count / rows)
-        # SYSTEM samples whole pages: twice as many rows as needed are drawn, then chosen at random.
-        columns = await read_columns(
-            self._session,
-            f"SELECT embedding FROM faces TABLESAMPLE SYSTEM ({percent:.6f}) WHERE collection_id = $1"  # noqa: S608  a number
-            " AND contract_id = $2 ORDER BY random() LIMIT $3",
-            collection_id,
-            space_id,
-            count,
-        )
-        return convert_to_vectors(columns[0]) if columns else np.empty((0, 0), np.float32)
-
     async def load_codes(self, collection_id: UUID, space_id: str, after: int) -> AsyncGenerator[CodeBlock]:
         """Yield the numbers and codes of templates that have a code and a number above `after`, in any order.
 
         One COPY: the transaction has no statement timeout from here on.
         """
-        partition = get_partition_name(collection_id)  # queried directly; see `ranking.py`
+        partition = get_partition_name(collection_id)  # queried directly; see `templates/ranking.py`
         query = f"SELECT number, code FROM {partition} WHERE contract_id = $1 AND number > $2 AND code IS NOT NULL"  # noqa: S608
         async with aclosing(read_column_blocks(self._session, query, space_id, after)) as blocks:
             async for numbers, codes in blocks:
                 yield CodeBlock(convert_to_integers(numbers), np.ascontiguousarray(codes))
-
-    async def list_uncoded_templates(
-        self, collection_id: UUID, space_id: str, after: int, limit: int
-    ) -> tuple[NumberArray, FloatArray]:
-        """Return (n,) numbers and (n, d) float32 vectors of templates without a code, in ascending order of number.
-
-        Only templates with a number above `after`; (0,) and (0, 0) without any.
-        """
-        query = _build_ordered_query("embedding", "code IS NULL", collection_id)
-        columns = await read_columns(self._session, query, space_id, after, limit)
-        if not columns:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        return convert_to_integers(columns[0]), convert_to_vectors(columns[1])
 
     async def update_codes(self, collection_id: UUID, space_id: str, numbers: NumberArray, codes: CodeArray) -> None:
         """Store the codes of templates; deleted ones are ignored.
@@ -181,14 +153,6 @@ class CodeRepository:
         return [SpaceStatistics(*row) for row in await self._session.execute(_LIST_SPACE_STATISTICS)]
 
 
-def _build_ordered_query(column: str, condition: str, collection_id: UUID) -> str:
-    # The partition is queried directly; see `ranking.py`.
-    return (
-        f"SELECT number, {column} FROM {get_partition_name(collection_id)} WHERE contract_id = $1"  # noqa: S608
-        f" AND number > $2 AND {condition} ORDER BY number LIMIT $3"
-    )
-
-
 # One value with all codes, split by the server: saves one Python object per code.
 _UPDATE_CODES = """
     UPDATE {partition} SET code = substr(CAST(:codes AS bytea), CAST(at - 1 AS int) * :width + 1, CAST(:width AS int))
@@ -206,20 +170,16 @@ ROW_COUNT_ESTIMATE = f"""
         THEN pg_relation_size(partition.oid) / {MAX_ROW_BYTES} ELSE 0 END
     )
 """
-_PARTITIONS = """
+PARTITIONS = """
     pg_inherits JOIN pg_class AS partition ON partition.oid = inhrelid AND inhparent = 'faces'::regclass
 """
-_ESTIMATE_ROWS = text(
-    f"SELECT {ROW_COUNT_ESTIMATE} FROM {_PARTITIONS}"  # noqa: S608
-    " WHERE relname = 'faces_' || replace(CAST(:collection AS uuid)::text, '-', '')"
-).bindparams(bindparam("collection", type_=Uuid))
 _LIST_SPACE_STATISTICS = text(
     f"""
     SELECT collections.id, contract, {ROW_COUNT_ESTIMATE}, coalesce(
         (SELECT max(number) FROM tombstones WHERE collection_id = collections.id AND tombstones.contract_id = contract),
         0
     )
-    FROM {_PARTITIONS} JOIN collections ON relname = 'faces_' || replace(collections.id::text, '-', '')
+    FROM {PARTITIONS} JOIN collections ON relname = 'faces_' || replace(collections.id::text, '-', '')
     CROSS JOIN unnest(ARRAY[contract_id, second_contract_id]) AS contract
     WHERE contract IS NOT NULL AND (search = 'auto' OR graph ->> 'contract_id' <> contract) ORDER BY collections.id
     """  # noqa: S608

@@ -1,17 +1,15 @@
-"""Leave-one-out comparison of two embedding spaces, and shadow recognition results."""
+"""The faces that two embedding spaces are compared on, and shadow recognition results."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, Uuid, bindparam, cast, delete, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Text, cast, delete, func, insert, select, update
 
 from vultus.db.tables import FaceRow, ShadowDisagreementRow, TransitionRow
-from vultus.domain import LeaveOneOutResult, ShadowDisagreement
+from vultus.domain import ShadowDisagreement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,7 +18,7 @@ MAX_SHADOW_DISAGREEMENTS = 100
 
 
 class ComparisonRepository:
-    """Searches a gallery in two embedding spaces and stores shadow recognition results."""
+    """Samples a gallery with two embedding spaces and stores shadow recognition results."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -36,20 +34,6 @@ class ComparisonRepository:
             .limit(limit)
         )
         return tuple(await self._session.scalars(query))
-
-    async def search_leave_one_out(
-        self, collection_id: UUID, space_id: str, face_ids: Sequence[UUID]
-    ) -> dict[UUID, LeaveOneOutResult]:
-        """Search for each of some faces among all other faces of the collection; return results by face id."""
-        values = {"collection": collection_id, "contract": space_id, "faces": list(face_ids)}
-        found: dict[UUID, LeaveOneOutResult] = {}
-        for row in await self._session.execute(_SEARCH_LEAVE_ONE_OUT, values):
-            before = found.get(row.face_id)
-            candidates = before.candidates if before else ()
-            if row.candidate_id is not None:
-                candidates = (*candidates, (row.candidate_id, row.similarity))
-            found[row.face_id] = LeaveOneOutResult(row.face_id, row.person_id, candidates, row.has_mate)
-        return found
 
     async def add_shadow_comparison(self, collection_id: UUID, *, agreed: bool) -> None:
         """Count a recognition made in both embedding spaces."""
@@ -116,21 +100,3 @@ class ComparisonRepository:
             .order_by(ShadowDisagreementRow.id.desc())
         )
         return counted[0], counted[1], tuple(ShadowDisagreement(*row) for row in rows)
-
-
-_LIVE_TEMPLATES = "faces WHERE collection_id = :collection AND contract_id = :contract AND consent_expires_at > now()"
-_SEARCH_LEAVE_ONE_OUT = text(
-    f"""
-    SELECT probe.id AS face_id, probe.person_id, closest.person_id AS candidate_id,
-           1 - closest.distance AS similarity,
-           EXISTS (SELECT FROM {_LIVE_TEMPLATES} AND person_id = probe.person_id AND id <> probe.id) AS has_mate
-    FROM (SELECT id, person_id, embedding FROM {_LIVE_TEMPLATES} AND id = ANY(:faces)) AS probe
-    LEFT JOIN LATERAL (
-        SELECT person_id, distance FROM (
-            SELECT DISTINCT ON (person_id) person_id, embedding <=> probe.embedding AS distance
-            FROM {_LIVE_TEMPLATES} AND id <> probe.id ORDER BY person_id, distance
-        ) AS persons ORDER BY distance, person_id LIMIT 2
-    ) AS closest ON true
-    ORDER BY probe.id, closest.distance, closest.person_id
-    """  # noqa: S608  a constant of this file
-).bindparams(bindparam("collection", type_=Uuid), bindparam("faces", type_=ARRAY(Uuid)))

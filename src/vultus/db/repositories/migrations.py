@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Uuid, bindparam, delete, func, insert, or_, select, text, update
 
-from vultus.db.tables import CodingRow, FaceRow, TransitionRow
+from vultus.db.tables import CodingRow, TransitionRow
 from vultus.domain import Coverage, Migration, UnmigratedPerson
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
-
-DELETE_BATCH_SIZE = 20_000
 
 _COLUMNS = (
     TransitionRow.collection_id,
@@ -55,22 +53,12 @@ class MigrationRepository:
             update(TransitionRow).where(TransitionRow.collection_id == collection_id).values(**changes)
         )
 
-    async def delete_migration(self, collection_id: UUID, space_id: str) -> int:
-        """Delete a migration with the templates and quantizer of an embedding space; return how many templates."""
+    async def delete_migration(self, collection_id: UUID, space_id: str) -> None:
+        """Delete a migration and the quantizer parameters of an embedding space."""
         await self._session.execute(delete(TransitionRow).where(TransitionRow.collection_id == collection_id))
         await self._session.execute(
             delete(CodingRow).where(CodingRow.collection_id == collection_id, CodingRow.contract_id == space_id)
         )
-        in_space = (FaceRow.collection_id == collection_id, FaceRow.contract_id == space_id)
-        deleted_count = 0
-        while True:  # in batches, so that a large gallery does not exceed the statement timeout
-            batch = select(FaceRow.id).where(*in_space).limit(DELETE_BATCH_SIZE)
-            deleted = await self._session.execute(
-                delete(FaceRow).where(*in_space, FaceRow.id.in_(batch)).returning(FaceRow.id)
-            )
-            deleted_count += (batch_count := len(deleted.all()))
-            if batch_count < DELETE_BATCH_SIZE:
-                return deleted_count
 
     async def acquire_lease(self, collection_id: UUID, worker_id: UUID, duration_s: float) -> bool:
         """Acquire or extend the lease to backfill a collection; return False if another worker holds it.

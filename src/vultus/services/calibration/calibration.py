@@ -204,9 +204,9 @@ class CollectionCalibrator:
 
     async def _load_sample(self, collection: Collection, request: CalibrationRequest) -> _FaceSample:
         async with self._database.transaction(read_only=True) as work:
-            counts = await work.faces.count_templates_by_person(collection.id, collection.space_id)
+            counts = await work.templates.count_templates_by_person(collection.id, collection.space_id)
             chosen = draw_persons(counts, max_faces=request.sample, seed=request.seed)
-            found = [one async for one in work.faces.stream_templates(collection.id, collection.space_id, chosen)]
+            found = [one async for one in work.templates.stream_templates(collection.id, collection.space_id, chosen)]
             labels = (
                 await work.persons.list_metadata_labels(collection.id, request.group_by) if request.group_by else {}
             )

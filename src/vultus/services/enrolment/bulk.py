@@ -207,7 +207,7 @@ async def _write_rows(
         granted_at=granted_at,
         expires_at=expires_at,
     )
-    await work.bulk.add_faces(
+    await work.templates.import_templates(
         collection.id,
         batch.space_id,
         persons=persons,

@@ -88,7 +88,7 @@ class LookalikeFinder:
             person_id: The person whose faces the probes are; no lookalike of themselves.
         """
         if searched.collection.updated_at == collection.updated_at:
-            newer = await work.faces.rescore_proposals(
+            newer = await work.templates.rescore_proposals(
                 collection.id,
                 collection.space_id,
                 searched.probes,
@@ -123,7 +123,7 @@ class LookalikeFinder:
     ) -> bool:
         """Return whether a lookalike no longer has a live template."""
         for probe, lookalike in zip(probes, lookalikes, strict=True):
-            if lookalike and not await work.faces.find_person_similarity(
+            if lookalike and not await work.templates.find_person_similarity(
                 collection.id, lookalike.candidate.person_id, collection.space_id, probe
             ):
                 return True

@@ -25,7 +25,7 @@ async def enrol_faces(
     place of the second template.
     """
     templates = [_build_template(collection, consent, face) for face in accepted]
-    faces = await work.faces.add_faces(templates)
+    faces = await work.templates.add_templates(templates)
     if collection.second_space_id is not None:
         faces = await _add_second_templates(work, collection.second_space_id, templates, faces, accepted)
     if collection.policy.keep_crops:
@@ -43,7 +43,7 @@ async def _add_second_templates(
 ) -> tuple[Face, ...]:
     """Add templates in the second embedding space, with the quality by which the photos were accepted."""
     pairs = [(template, one.second) for template, one in zip(templates, accepted, strict=True)]
-    await work.faces.add_faces(
+    await work.templates.add_templates(
         [
             replace(template, space_id=second_space_id, vector=face.vector)
             for template, face in pairs

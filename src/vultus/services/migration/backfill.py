@@ -202,7 +202,8 @@ async def record_outcome(
         if isinstance(outcome, BackfillFailure):
             await work.backfill.add_failure(collection_id, face_id, space_id, outcome.reason)
             return False
-        return await work.backfill.add_template(collection_id, face_id, space_id, outcome)
+        await work.backfill.delete_failure(collection_id, face_id, space_id)
+        return await work.templates.add_second_template(collection_id, face_id, space_id, outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,9 @@ class SpaceComparer:
             migration, second = await get_active_migration(work, collection)
             compared, agreed, latest = await work.comparisons.get_shadow_statistics(collection.id)
             faces = await work.comparisons.sample(collection.id, sample)
-            sizes = {one: await work.faces.count_templates(collection.id, one) for one in (collection.space_id, second)}
+            sizes = {
+                one: await work.templates.count_templates(collection.id, one) for one in (collection.space_id, second)
+            }
         collections_by_space = {
             collection.space_id: collection,
             second: replace(collection, policy=convert_policy(collection, second, self._spaces)),
@@ -122,7 +124,7 @@ class SpaceComparer:
             part = faces[start : start + BATCH_SIZE]
             async with self._database.transaction(read_only=True) as work:
                 active_results, second_results = [
-                    await work.comparisons.search_leave_one_out(collection.id, one, part)
+                    await work.templates.search_leave_one_out(collection.id, one, part)
                     for one in (collection.space_id, second)
                 ]
             pairs += [

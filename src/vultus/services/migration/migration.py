@@ -220,7 +220,8 @@ class MigrationService:
             coverage = await work.migrations.compute_coverage(collection.id, collection.space_id)
             _check_complete(collection, coverage, "finish", allow_unmigrated=allow_unmigrated)
             _check_none_lost(collection, coverage, allow_unmigrated=allow_unmigrated)
-            templates = await work.migrations.delete_migration(collection.id, second)
+            await work.migrations.delete_migration(collection.id, second)
+            templates = await work.templates.delete_templates(collection.id, second)
             changed = await work.collections.update_collection(collection.id, second_contract_id=None)
             await work.record(
                 principal,

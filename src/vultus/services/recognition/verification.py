@@ -141,7 +141,7 @@ class Verifier:
                 ensure_same_search_space(collection, current, mode)
                 person = await work.persons.get_person(collection.id, person_id)
                 with timing.measure_stage("search"):
-                    best = await work.faces.find_person_similarity(
+                    best = await work.templates.find_person_similarity(
                         collection.id, person_id, current.space_id, face.vector, current.policy.fusion
                     )
             similarity = None if best is None or attack else best[0]

@@ -107,8 +107,8 @@ class HnswBuilder:
         space = self._spaces.get_space(collection.space_id)
         for min_faces, measured_on in ((2, "mates"), (1, "neighbours")):
             async with self._database.transaction(read_only=True) as work:
-                size = await work.faces.count_templates(collection.id, collection.space_id)
-                faces = await work.graphs.sample_faces(
+                size = await work.templates.count_templates(collection.id, collection.space_id)
+                faces = await work.templates.sample_templates(
                     collection.id, collection.space_id, min_faces=min_faces, count=request.sample
                 )
             threshold = compute_threshold(collection.policy, get_calibration(collection, space), size).cosine
@@ -134,9 +134,9 @@ class HnswBuilder:
             async with self._database.transaction(read_only=True) as work:
                 for face in faces[start : start + BATCH_SIZE]:
                     began = time.perf_counter()
-                    exact = await work.graphs.find_closest_other_face(collection.id, collection.space_id, face)
+                    exact = await work.templates.find_closest_other_face(collection.id, collection.space_id, face)
                     between = time.perf_counter()
-                    approximate = await work.graphs.find_closest_other_face(
+                    approximate = await work.templates.find_closest_other_face(
                         collection.id, collection.space_id, face, ef_search=ef_search
                     )
                     ended = time.perf_counter()

@@ -115,7 +115,7 @@ class IndexRegistry:
         async with self._database.transaction() as work:
             parameters = await work.codes.find_quantizer(*key)
             if parameters is None:
-                sample = await work.codes.sample_vectors(*key, CENTRE_SAMPLE)
+                sample = await work.templates.sample_vectors(*key, CENTRE_SAMPLE)
                 if len(sample) < MIN_SAMPLE:
                     return None
                 parameters = await work.codes.add_quantizer(QuantizerParameters(*key, sample.mean(axis=0), CODE_BITS))
@@ -126,7 +126,7 @@ class IndexRegistry:
         after = index.last_number
         while True:
             async with self._database.transaction() as work:
-                numbers, vectors = await work.codes.list_uncoded_templates(*key, after, ENCODE_BATCH_SIZE)
+                numbers, vectors = await work.templates.list_uncoded_templates(*key, after, ENCODE_BATCH_SIZE)
                 numbers = numbers[numbers <= last]
                 if not len(numbers):
                     return

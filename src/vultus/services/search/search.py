@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vultus.db.database import HotQueries, UnitOfWork
-from vultus.db.repositories.ranking import MEAN_SHORTLIST_SIZE
+from vultus.db.templates.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Fusion
 from vultus.errors import VultusError
 from vultus.services.search.engine import SimilarityFloor
@@ -116,7 +116,7 @@ class Searcher:
     async def search_exact(self, queries: QueryOpener, query: SearchQuery) -> tuple[SearchResult, ...]:
         """Return the results of comparing every face, in SQL."""
         async with queries() as work:
-            return await work.faces.search_exact(
+            return await work.templates.search_exact(
                 query.collection_id, query.space_id, query.probes, query.limit, query.fusion
             )
 
@@ -129,7 +129,7 @@ class Searcher:
         async with queries() as work:
             if not isinstance(work, UnitOfWork):
                 raise TypeError("a graph is searched in a transaction, which holds its parameters")
-            return await work.faces.search_graph(
+            return await work.templates.search_graph(
                 query.collection_id, query.graph, query.probes, query.limit, query.fusion
             )
 
@@ -178,7 +178,7 @@ class Searcher:
         Their `gallery_size` counts only the latter.
         """
         async with queries() as work:
-            found = await work.faces.rescore_proposals(
+            found = await work.templates.rescore_proposals(
                 query.collection_id,
                 query.space_id,
                 query.probes[list(which)],

@@ -1,0 +1,90 @@
+"""Compares probes with the templates of a collection, without a transaction: the hot path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vultus.db.repositories.collections import get_partition_name
+from vultus.db.templates import ranking
+from vultus.domain import FloatArray, Fusion, NumberArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from vultus.db.driver_session import StatementSession
+    from vultus.domain import SearchResult
+
+
+class TemplateSearches:
+    """Searches that need no transaction."""
+
+    def __init__(self, session: StatementSession) -> None:
+        self._session = session
+
+    async def search_exact(
+        self, collection_id: UUID, space_id: str, probes: FloatArray, limit: int, fusion: Fusion = Fusion.BEST
+    ) -> tuple[SearchResult, ...]:
+        """Compare probes with every live template of a collection in an embedding space.
+
+        Args:
+            collection_id: Collection to search.
+            space_id: Embedding space of the probes.
+            probes: (k, d) float32, each row of length 1.
+            limit: Maximum number of candidates per probe.
+            fusion: How a person with several faces is compared. For the mean, `limit` persons and
+                `ranking.MEAN_SHORTLIST_SIZE` more, those with the closest faces, are rescored by their mean embedding.
+
+        Returns:
+            One result per probe, in their order. Similarities are cosines between float16 vectors: they differ from
+            those between float32 vectors by at most 1e-3, typically 1e-4.
+        """
+        if not len(probes):
+            return ()
+        values = ranking.build_parameters(collection_id, space_id, probes, limit, fusion)
+        return ranking.build_results(
+            await self._session.execute(ranking.SEARCH_STATEMENTS[fusion], values), len(probes)
+        )
+
+    async def rescore_proposals(
+        self,
+        collection_id: UUID,
+        space_id: str,
+        probes: FloatArray,
+        proposals: Sequence[NumberArray],
+        after: int,
+        limit: int,
+        fusion: Fusion = Fusion.BEST,
+    ) -> tuple[SearchResult, ...]:
+        """Compare probes with the templates an index proposes and with all that are newer than the index.
+
+        Proposals that are erased, expired or in another embedding space are ignored.
+
+        Args:
+            collection_id: Collection to search.
+            space_id: Embedding space of the probes.
+            probes: (k, d) float32, each row of length 1.
+            proposals: (m,) int64 template numbers, one array per probe; m may differ.
+            after: The greatest number the index contains; every template with a greater one is compared.
+            limit: Maximum number of candidates per probe.
+            fusion: As in `search_exact`, among the persons of the compared templates.
+
+        Returns:
+            The result of `search_exact`, if the proposals include the closest templates; its gallery size counts only
+            the newer templates.
+
+        Raises:
+            NotFoundError: The collection has been deleted.
+        """
+        if not len(probes):
+            return ()
+        ends = np.cumsum([len(numbers) for numbers in proposals])
+        values = ranking.build_parameters(collection_id, space_id, probes, limit, fusion) | {
+            "after": after,
+            "proposals": np.concatenate(proposals).tolist(),
+            "ends": ends.tolist(),
+        }
+        statement = ranking.build_rescore_statement(get_partition_name(collection_id), fusion)
+        return ranking.build_results(await self._session.execute(statement, values), len(probes))
