@@ -110,6 +110,8 @@ class _Quiet(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(content) - start))
+        if self.path.endswith("/"):
+            self.send_header("Content-Type", "text/html")  # pip reads no other index
         if site.etag:
             self.send_header("ETag", site.etag)
         self.end_headers()

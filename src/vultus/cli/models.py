@@ -90,8 +90,7 @@ def download_weights(names: Names, as_json: JsonOption = False) -> None:
                 timeout_s=settings.models.timeout_s,
                 progress=lambda name, done, whole: progress.update(bar, description=name, completed=done, total=whole),
             )
-            for files in _group_by_archive(missing):
-                placed += zip(files, downloader.fetch_weights(*files), strict=True)
+            placed += zip(missing, downloader.fetch_weights(*missing), strict=True)
     _print_placed_files(placed, as_json=as_json)
 
 
@@ -214,14 +213,6 @@ def _list_published_files(networks: list[Network]) -> list[PublishedFile]:
     return [file for network in networks for file in network.files.values() if isinstance(file, PublishedFile)]
 
 
-def _group_by_archive(files: list[PublishedFile]) -> list[list[PublishedFile]]:
-    """Group files by archive, so that each archive is downloaded once."""
-    groups: dict[str, list[PublishedFile]] = {}
-    for file in files:
-        groups.setdefault(file.archive.url if file.archive else file.filename, []).append(file)
-    return list(groups.values())
-
-
 def _find_matching_files(path: Path, as_name: str | None) -> list[PublishedFile]:
     """Return the catalogue's files that `path` holds: by the name given, else by its digest or its archive's."""
     published = _list_published_files(list(NETWORKS.values()))
@@ -303,9 +294,9 @@ def _list_network_files(network: Network, store: WeightsStore) -> list[dict[str,
 def _format_origin(file: PackagedFile | PublishedFile) -> str:
     if isinstance(file, PackagedFile):
         return f"package {file.package} {file.version}"
-    if file.archive:
-        return f"{file.archive.member} in {file.archive.url}"
-    return file.url or "import only"
+    origins = [f"{file.archive.member} in {file.archive.url}" if file.archive else file.url]
+    origins.append(f"package {file.wheel.package} {file.wheel.version}" if file.wheel else None)
+    return ", or ".join(origin for origin in origins if origin) or "import only"
 
 
 def _format_value(value: object) -> str:

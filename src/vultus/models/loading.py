@@ -32,6 +32,7 @@ from vultus.models.liveness import LivenessDetector, load_minifasnet
 from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import MirrorCropper, RealignedCropper, ViewCropper
+from vultus.models.weights.graph_preparation import PREPARATION_VERSION, prepare_graph
 
 if TYPE_CHECKING:
     from vultus.models.catalog.entries import Network
@@ -237,6 +238,6 @@ def _load_embedder(network: Network, store: WeightsStore, runtime: Runtime) -> t
     elif network.family == "facenet":
         graph = store.load_graph(file, facenet_graph.build_facenet, version=facenet_graph.BUILDER_VERSION)
     else:
-        graph = store.read_weights(file)
+        graph = store.load_graph(file, prepare_graph, version=PREPARATION_VERSION)
     session = runtime.open_embedder(graph)
     return NetworkEmbedder(session, crop), crop, store.get_digest(file), session.description

