@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from itertools import count
@@ -19,6 +20,9 @@ from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# No test reaches for the network: those of the recommended pack have a server of their own.
+os.environ["VULTUS_MODELS__OFFLINE"] = "true"
 
 # A property states what holds, not how fast: a busy machine must not fail it.
 settings.register_profile("unhurried", deadline=None)

@@ -21,6 +21,7 @@ from vultus.db.migrate import upgrade_schema
 from vultus.errors import SetupError, VultusError
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
+from vultus.models.weights.recommendation import ensure_recommended_pack
 from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.fork_server import ProcessWorkerGroup
 from vultus.models.workers.pool import AnalysisPool
@@ -105,7 +106,12 @@ async def open_database(settings: Settings, jobs: JobSupervisor | None = None) -
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, processes: bool = False) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings,
+    *,
+    processes: bool = False,
+    progress: Callable[[str, int, int | None], None] = lambda _name, _done, _all: None,
+) -> AsyncIterator[Services]:
     """Open database and networks side by side, and yield the services built on them.
 
     Args:
@@ -113,8 +119,13 @@ async def open_services(settings: Settings, *, processes: bool = False) -> Async
         processes: Whether photos are analysed in processes of their own, which pays for a server; a command that
             analyses a few is done sooner with threads. They are forked first, before this process has a thread. On
             another device than the CPU a server has threads too: every process would need its networks there.
+        progress: Called while the recommended pack is fetched, at the first start: name, bytes received, total bytes.
     """
-    load = partial(PipelineRegistry.load, settings.inference, settings.photos, open_weights_store(settings))
+    store = open_weights_store(settings)
+    if settings.inference.pack is None:
+        # Before anything else, and in this thread: workers are forked before this process has another one.
+        ensure_recommended_pack(store, settings.models, retry=processes, progress=progress)
+    load = partial(PipelineRegistry.load, settings.inference, settings.photos, store)
     jobs = JobSupervisor()
     async with AsyncExitStack() as stack:
         worker_processes = (
@@ -221,15 +232,20 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         yield
 
 
-async def serve_api(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
+async def serve_api(
+    settings: Settings,
+    announce: Callable[[str, str | None], None],
+    progress: Callable[[str, int, int | None], None] = lambda _name, _done, _all: None,
+) -> None:
     """Serve the API until SIGINT or SIGTERM.
 
     Args:
         settings: All of it.
         announce: Called once requests are answered, with the address and, the first time, the administrator's key.
+        progress: As in `open_services`.
     """
     with bind_socket(settings.server.host, settings.server.port) as listener:
-        async with open_services(settings, processes=True) as services:
+        async with open_services(settings, processes=True, progress=progress) as services:
             limits = RequestLimits(
                 max_requests=settings.server.max_requests, max_bodies_bytes=settings.server.max_bodies_bytes
             )

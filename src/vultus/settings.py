@@ -133,6 +133,9 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
         "any", description="`commercial` refuses networks whose licence does not allow commercial use without doubt."
     )
     timeout_s: float = Field(30.0, gt=0, description="Read timeout of downloads.")
+    offline: bool = Field(
+        default=False, description="Never fetch the recommended pack; `vultus models pull` and `import` still do."
+    )
 
 
 class IndexSettings(BaseModel, frozen=True, extra="forbid"):

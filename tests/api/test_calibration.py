@@ -49,6 +49,7 @@ async def test_a_report_changes_nothing(api: Api) -> None:
 async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) -> None:
     vectors = people(80)
     await enrol(api.services.database, vectors)
+    await api.client.patch("/v1/collections/default", json={"policy": {"target_fpir": None}})
     probe = {"contract_id": (await get_default_collection(api)).space_id, "vector": vectors[3, 0].tolist()}
     before = (await api.client.post("/v1/search", json=probe)).json()
 

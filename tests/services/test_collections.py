@@ -40,7 +40,7 @@ async def test_a_collection_is_created_with_the_rules_of_its_pack(collections: C
 
     assert (created.space_id, space.id) == (SECOND, SECOND)
     assert (created.policy.enrol, created.policy.recognize) == (space.enrol_rule, space.recognize_rule)
-    assert (created.policy.threshold, created.policy.target_fmr, created.policy.target_fpir) == (None, None, 0.01)
+    assert (created.policy.threshold, created.policy.target_fmr, created.policy.target_fpir) == (None, 1e-4, 0.01)
     for name, error in (("gate", AlreadyExistsError), (str(created.id), InvalidInputError)):
         with pytest.raises(error):
             await collections.create_collection(CALLER, name)
@@ -62,8 +62,35 @@ async def test_of_changes_at_once_none_undoes_another(
     changed, _, _ = await collections.get_collection_with_counts(CALLER, "home")
 
     assert changed.policy == replace(
-        collection.policy, margin=0.2, liveness=LivenessMode.REPORT, threshold=0.9, target_fmr=None
+        collection.policy,
+        margin=0.2,
+        liveness=LivenessMode.REPORT,
+        threshold=0.9,
+        target_fmr=None,
+        target_fpir=None,
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "decides"),
+    [
+        ([], (None, 1e-2, 1e-2)),
+        ([{"target_fmr": 1e-5}], (None, 1e-5, 1e-2)),
+        ([{"target_fpir": None}, {"margin": 0.1}], (None, 1e-2, None)),
+        ([{"threshold": 0.9}, {"margin": 0.1}], (0.9, None, None)),
+        ([{"threshold": 0.9}, {"target_fpir": 0.05}], (None, None, 0.05)),
+        ([{"threshold": 0.9}, {"threshold": None}], (None, 1e-2, 1e-2)),
+    ],
+)
+async def test_what_decides_is_a_threshold_or_targets(
+    collections: CollectionService, changes: list[dict[str, float | None]], decides: tuple[float | None, ...]
+) -> None:
+    """A new collection has both targets; without a target for searches they follow that for comparisons."""
+    policy = (await collections.create_collection(CALLER, "gate")).policy
+    for change in changes:
+        policy = (await collections.update_collection(CALLER, "gate", policy=change)).policy
+
+    assert (policy.threshold, policy.target_fmr, policy.target_fpir) == decides
 
 
 async def test_crops_are_deleted_with_the_policy_that_kept_them_and_by_no_other_change(
@@ -100,7 +127,7 @@ async def test_a_calibration_is_kept_per_embedding_space_and_its_removal_restore
                 work, CALLER, collection.id, space_id, CALIBRATION, target_fpir=0.02
             )
     assert changed.calibrations == {FIRST: CALIBRATION, SECOND: CALIBRATION}
-    assert (changed.policy.target_fmr, changed.policy.target_fpir) == (None, 0.02)
+    assert (changed.policy.target_fmr, changed.policy.target_fpir) == (1e-2, 0.02)
 
     await collections.remove_calibration(CALLER, "home")
 

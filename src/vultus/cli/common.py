@@ -7,7 +7,8 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -16,6 +17,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -107,6 +109,32 @@ def exit_with_error(error: VultusError, *, as_json: bool = False) -> NoReturn:
         print_json({"error": {"code": error.code, "title": error.title, "detail": error.detail, **error.facts}})
     err.print(Text.assemble((error.title, "red"), f" ({error.code}): {error.detail}"), highlight=False)
     raise typer.Exit(EXIT_CODES[error.kind])
+
+
+@contextmanager
+def open_download_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield a function that shows the progress of downloads, given a name, the bytes received and the total bytes.
+
+    The bar appears with the first call and disappears with the last byte.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=err, transient=True)
+    tasks: dict[str, TaskID] = {}
+
+    def show_progress(name: str, received: int, total: int | None) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        if name not in tasks:
+            tasks[name] = bar.add_task(name)
+        bar.update(tasks[name], completed=received, total=total)
+        if received == total:
+            bar.stop()  # a log line would break it
+            bar.remove_task(tasks.pop(name))
+
+    try:
+        yield show_progress
+    finally:
+        bar.stop()
 
 
 def print_json(value: Any) -> None:

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from vultus.cli.common import JsonOption, err, exit_with_error, load_settings, out, print_json, print_table
+from vultus.cli.common import (
+    JsonOption,
+    err,
+    exit_with_error,
+    load_settings,
+    open_download_bar,
+    out,
+    print_json,
+    print_table,
+)
 from vultus.errors import InvalidInputError, NotFoundError, VultusError
 from vultus.main import open_weights_store
 from vultus.models.catalog.entries import Network, PackagedFile, PublishedFile
@@ -74,7 +82,6 @@ def download_weights(names: Names, as_json: JsonOption = False) -> None:
     """Download weights, verify them and place them; a broken download is continued."""
     settings = load_settings()
     placed: list[tuple[PublishedFile, str]] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with _exit_on_error(as_json):
         store = open_weights_store(settings)
         networks = _find_networks(names)
@@ -82,13 +89,9 @@ def download_weights(names: Names, as_json: JsonOption = False) -> None:
         missing = [
             file for file in _list_published_files(networks) if store.get_file_state(file) is not FileState.PRESENT
         ]
-        with Progress(*columns, console=err, disable=not missing) as progress:
-            bar = progress.add_task("weights", total=None)
+        with open_download_bar() as progress:
             downloader = Downloader(
-                store,
-                mirror=settings.models.mirror,
-                timeout_s=settings.models.timeout_s,
-                progress=lambda name, done, whole: progress.update(bar, description=name, completed=done, total=whole),
+                store, mirror=settings.models.mirror, timeout_s=settings.models.timeout_s, progress=progress
             )
             placed += zip(missing, downloader.fetch_weights(*missing), strict=True)
     _print_placed_files(placed, as_json=as_json)

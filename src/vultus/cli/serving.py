@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vultus import main
-from vultus.cli.common import load_settings, run_command
+from vultus.cli.common import load_settings, open_download_bar, run_command
 
 
 def serve(
@@ -16,7 +16,9 @@ def serve(
 ) -> None:
     """Start PostgreSQL, if no database is configured, and the API."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    run_command(main.serve_api(load_settings(quiet=False, server=given), _print_address))
+    settings = load_settings(quiet=False, server=given)
+    with open_download_bar() as progress:
+        run_command(main.serve_api(settings, _print_address, progress))
 
 
 def _print_address(address: str, first_key: str | None) -> None:

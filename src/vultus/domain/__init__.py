@@ -49,6 +49,7 @@ from vultus.domain.migration import (
     UnmigratedPerson,
 )
 from vultus.domain.policies import (
+    DEFAULT_FMR,
     Calibration,
     Candidate,
     Decision,
@@ -65,6 +66,7 @@ from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 
 __all__ = [
+    "DEFAULT_FMR",
     "DETECTION",
     "EMBEDDINGS",
     "Analysis",

@@ -15,8 +15,8 @@ from vultus.domain import Calibration, Candidate, Decision, DecisionPolicy, Qual
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT_FMR = 1e-4
-"""One false match in ten thousand comparisons, the maximum that NIST SP 800-63B-4 allows."""
+DEFAULT_FPIR = 1e-2
+"""One stranger in a hundred named by a search."""
 
 LOOKALIKE_FPIR = 1e-2
 """Accepted rate of enrolments refused because of another person's face in the same gallery."""
@@ -29,28 +29,41 @@ class Threshold:
     Attributes:
         cosine: The threshold.
         fmr: False match rate of one comparison at that cosine.
+        anybody_fmr: That of any two persons, as a gallery holds them.
         beyond_measurement: Whether the policy requires a rate lower than the calibration's data can resolve; the
             strictest measured threshold is then used instead.
     """
 
     cosine: float
     fmr: float
+    anybody_fmr: float
     beyond_measurement: bool = False
 
 
 @lru_cache(maxsize=1024)  # called for every face, with the same arguments within a collection
-def compute_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> Threshold:
-    """Return the threshold a policy requires for a gallery of `gallery_size` templates."""
+def compute_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int | None) -> Threshold:
+    """Return the threshold a policy requires.
+
+    Args:
+        policy: The collection's policy.
+        calibration: Calibration of the collection's embedding space.
+        gallery_size: Templates that a search compares; None for a comparison with one person.
+    """
+    anybody = calibration.anybody_curve
     if policy.threshold is not None:
-        return Threshold(policy.threshold, calibration.get_fmr(policy.threshold))
-    if policy.target_fpir is not None:
-        requested_fmr = compute_fmr(policy.target_fpir, gallery_size)
-    else:
-        requested_fmr = policy.target_fmr if policy.target_fmr is not None else DEFAULT_FMR
-    fmr = max(requested_fmr, calibration.strictest_fmr)
-    cosine = calibration.get_threshold(fmr)
-    measured = min(fmr, calibration.points[0][0])  # rates laxer than the laxest measured one get its threshold
-    return Threshold(cosine, measured, beyond_measurement=requested_fmr < calibration.strictest_fmr)
+        return Threshold(policy.threshold, calibration.get_fmr(policy.threshold), anybody.get_fmr(policy.threshold))
+    required = []
+    if policy.target_fpir is not None and gallery_size is not None:
+        required.append((anybody, compute_fmr(policy.target_fpir, gallery_size)))
+    if policy.target_fmr is not None or not required:
+        required.append((calibration, policy.target_fmr or calibration.default_fmr))
+    cosine = max(curve.get_threshold(fmr) for curve, fmr in required)
+    return Threshold(
+        cosine,
+        calibration.get_fmr(cosine),
+        anybody.get_fmr(cosine),
+        beyond_measurement=any(fmr < curve.strictest_fmr for curve, fmr in required),
+    )
 
 
 def compute_lookalike_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_size: int) -> float:
@@ -59,8 +72,8 @@ def compute_lookalike_threshold(policy: DecisionPolicy, calibration: Calibration
     Never laxer than the collection's threshold, and strict enough that a gallery of this size wrongly refuses at most
     about `LOOKALIKE_FPIR` of new persons, as far as the calibration's data resolves it.
     """
-    fmr = max(compute_fmr(LOOKALIKE_FPIR, gallery_size), calibration.strictest_fmr)
-    return max(compute_threshold(policy, calibration, gallery_size).cosine, calibration.get_threshold(fmr))
+    required = calibration.anybody_curve.get_threshold(compute_fmr(LOOKALIKE_FPIR, gallery_size))
+    return max(compute_threshold(policy, calibration, gallery_size).cosine, required)
 
 
 def compute_fpir(fmr: float, gallery_size: int) -> float:
@@ -93,6 +106,7 @@ def decide_verdict(
     policy: DecisionPolicy,
     calibration: Calibration,
     gallery_size: int,
+    is_search: bool = True,
     faults: tuple[str, ...] = (),
     attack_reason: str | None = None,
 ) -> Decision:
@@ -107,10 +121,11 @@ def decide_verdict(
         policy: The collection's policy.
         calibration: Calibration of the collection's embedding space.
         gallery_size: Templates compared.
+        is_search: Whether the probe was searched for, and not compared with one person.
         faults: The face's quality faults, from `find_quality_faults`.
         attack_reason: Why the face counts as a presentation attack, in which case it has no candidates; else None.
     """
-    limit = compute_threshold(policy, calibration, gallery_size)
+    limit = compute_threshold(policy, calibration, gallery_size if is_search else None)
     needed = policy.margin if policy.margin is not None else calibration.margin
     margin = similarities[0] - similarities[1] if len(similarities) > 1 else None
     reasons: tuple[str, ...]
@@ -130,7 +145,8 @@ def decide_verdict(
         verdict=verdict,
         threshold=limit.cosine,
         fmr=limit.fmr,
-        fpir=compute_fpir(limit.fmr, gallery_size),
+        worst_group_fmr=calibration.get_worst_group_fmr(limit.cosine),
+        fpir=compute_fpir(limit.anybody_fmr, gallery_size),
         gallery_size=gallery_size,
         margin=margin,
         reasons=(*reasons, "threshold_beyond_measurement") if limit.beyond_measurement else reasons,

@@ -6,9 +6,17 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+DEFAULT_FMR = 1e-4
+"""One false match in ten thousand comparisons, the maximum that NIST SP 800-63B-4 allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +39,22 @@ class EmbeddingSpace:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Measured relation of threshold and false match rate in one embedding space.
+class RateCurve:
+    """Measured false match rates by threshold, interpolated in log10 of the rate.
 
     Attributes:
         points: (false match rate, cosine threshold) pairs, strictest last: rates descend, thresholds ascend.
-        margin: Cosine by which the best candidate must lead another person who also reaches the threshold.
-        source: The data, protocol and number of impostor pairs behind the points.
-        logistic: (slope, intercept) of the log-odds that two faces show one person; None if not fitted.
     """
 
     points: tuple[tuple[float, float], ...]
-    margin: float
-    source: str
-    logistic: tuple[float, float] | None = None
+
+    @property
+    def strictest_fmr(self) -> float:
+        """The lowest rate the data behind the points could resolve."""
+        return self.points[-1][0]
 
     def get_threshold(self, fmr: float) -> float:
-        """Return the cosine threshold for a false match rate, interpolated in log10 of the rate.
-
-        Rates outside the measured range get the threshold of the nearest measured rate.
-        """
+        """Return the cosine threshold for a false match rate; that of the nearest measured rate beyond the range."""
         logs = [-math.log10(rate) for rate, _ in self.points]
         return float(np.interp(-math.log10(fmr), logs, [threshold for _, threshold in self.points]))
 
@@ -60,7 +64,55 @@ class Calibration:
         if bisect_left(thresholds, threshold) == 0:
             return 1.0 if threshold < thresholds[0] else self.points[0][0]
         logs = [math.log10(rate) for rate, _ in self.points]
-        return float(10 ** np.interp(threshold, thresholds, logs))
+        return float(f"{10 ** np.interp(threshold, thresholds, logs):.9g}")  # without the noise of interpolation
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration(RateCurve):
+    """Measured relation of threshold and false match rate in one embedding space.
+
+    Attributes:
+        points: As in `RateCurve`. For the packs of the catalogue of two adults of one sex and age band, for thresholds
+            measured on other data of any two persons; `source` says which.
+        margin: Cosine by which the best candidate must lead another person who also reaches the threshold.
+        source: The data, protocol and number of impostor pairs behind the points.
+        logistic: (slope, intercept) of the log-odds that two faces show one person; None if not fitted.
+        anybody: Points of any two persons, whom a gallery holds; empty where `points` are that.
+        worst_group: Points of the group of sex, age band and ancestry with the highest rates; empty if not measured.
+        default_fmr: Target of new collections.
+    """
+
+    margin: float
+    source: str
+    logistic: tuple[float, float] | None = None
+    anybody: tuple[tuple[float, float], ...] = ()
+    worst_group: tuple[tuple[float, float], ...] = ()
+    default_fmr: float = DEFAULT_FMR
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Return the calibration that `dataclasses.asdict` converted to a JSON document."""
+        curves = {
+            name: tuple((float(rate), float(threshold)) for rate, threshold in document.get(name) or ())
+            for name in ("points", "anybody", "worst_group")
+        }
+        fitted = document.get("logistic")
+        return cls(
+            **curves,
+            margin=document["margin"],
+            source=document["source"],
+            logistic=(float(fitted[0]), float(fitted[1])) if fitted else None,
+            default_fmr=document.get("default_fmr", DEFAULT_FMR),
+        )
+
+    @property
+    def anybody_curve(self) -> RateCurve:
+        """The rates of any two persons."""
+        return RateCurve(self.anybody or self.points)
+
+    def get_worst_group_fmr(self, threshold: float) -> float | None:
+        """Return the false match rate of the worst group at a threshold; None if it was not measured."""
+        return RateCurve(self.worst_group).get_fmr(threshold) if self.worst_group else None
 
     def compute_probability(self, similarity: float) -> float | None:
         """Return the probability that two faces with this cosine show one person, at equal priors.
@@ -77,11 +129,6 @@ class Calibration:
         slope, intercept = self.logistic
         likely = 1 / (1 + math.exp(-max(-100.0, min(100.0, slope * similarity + intercept))))
         return min(max(likely, 1e-4), 1 - 1e-4)
-
-    @property
-    def strictest_fmr(self) -> float:
-        """The lowest rate the data behind the points could resolve."""
-        return self.points[-1][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +167,13 @@ class LivenessMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecisionPolicy:
-    """Decision policy of a collection. At most one of threshold, target_fmr and target_fpir is set.
+    """Decision policy of a collection. A fixed threshold and targets exclude each other.
 
     Attributes:
         threshold: Fixed cosine threshold.
         target_fmr: False match rate of one comparison; the calibration gives the threshold.
-        target_fpir: False positive identification rate of a search of the whole gallery; the threshold follows the
-            gallery's size.
+        target_fpir: False positive identification rate of a search of the whole gallery; its threshold follows the
+            gallery's size, and is never laxer than that of `target_fmr`. Without it a search follows `target_fmr`.
         margin: Lead over the runner-up, as cosine, below which a match is ambiguous; None takes the calibration's.
         enrol: Quality a photo must reach to be enrolled.
         recognize: Quality a probe must reach; below it the verdict is `low_quality`.
@@ -182,6 +229,7 @@ class Decision:
         verdict: The outcome.
         threshold: Cosine a candidate had to reach.
         fmr: False match rate of one comparison at that threshold.
+        worst_group_fmr: That of the group with the highest rate; None if it was not measured.
         fpir: False positive identification rate expected of a search of `gallery_size` templates.
         gallery_size: Templates compared.
         margin: Difference of the cosines of the best candidate and the next person; None with fewer than two.
@@ -191,6 +239,7 @@ class Decision:
     verdict: Verdict
     threshold: float
     fmr: float
+    worst_group_fmr: float | None
     fpir: float
     gallery_size: int
     margin: float | None

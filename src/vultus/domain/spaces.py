@@ -33,6 +33,7 @@ class LoadedSpace(EmbeddingSpace):
         detector: The pack's detector.
         embedder: The pack's embedder.
         is_commercial_use_allowed: Whether both licences clearly allow it.
+        caution: What whoever relies on its verdicts must know; None if nothing.
         runtime: What runs the detector and the embedder, and in which precision, by their kind.
     """
 
@@ -44,6 +45,7 @@ class LoadedSpace(EmbeddingSpace):
     embedder: NetworkOrigin
     is_commercial_use_allowed: bool
     runtime: dict[str, str]
+    caution: str | None = None
 
 
 class SpaceRegistry:

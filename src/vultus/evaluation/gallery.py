@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from vultus.domain import Calibration, DecisionPolicy, QualityRule, Verdict
-from vultus.domain.decision import DEFAULT_FMR, decide_verdict, find_quality_faults
+from vultus.domain.decision import decide_verdict, find_quality_faults
 from vultus.evaluation.identification import (
     GallerySplit,
     SearchOutcomes,
@@ -190,7 +190,7 @@ def evaluate_gallery(
             for best in RANKS
         },
         points=tuple(_build_point(target, curve, mates, strangers, split, person) for target in TARGET_FPIRS),
-        decision_threshold=defaults.calibration.get_threshold(DEFAULT_FMR),
+        decision_threshold=defaults.calibration.get_threshold(defaults.calibration.default_fmr),
         decisions_mate=decided[0],
         decisions_stranger=decided[1],
         cmc=tuple(map(float, cmc)),
@@ -244,7 +244,7 @@ def _evaluate_one_to_one(
             impostors,
             _compute_rate(mates.mate_score >= limit, person),
         )
-        for target, limit in [*targets, (None, calibration.get_threshold(DEFAULT_FMR))]
+        for target, limit in [*targets, (None, calibration.get_threshold(calibration.default_fmr))]
     )
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain.decision import DEFAULT_FMR
 from vultus.errors import InvalidInputError
 from vultus.statistics.all_pairs import AcceptedCounts, count_accepted_by_person, count_pair_scores
 from vultus.statistics.groups import GroupsResult, evaluate_groups
@@ -267,7 +266,9 @@ def evaluate_by_group(
         raise InvalidInputError(
             "Error rates by group are reported at the pack's thresholds, and it has none yet: run it with --keep first."
         )
-    thresholds = sorted({*(limit for _, limit in calibration.points), calibration.get_threshold(DEFAULT_FMR)})
+    thresholds = sorted(
+        {*(limit for _, limit in calibration.points), calibration.get_threshold(calibration.default_fmr)}
+    )
     possible_pairs = data.photo_counts * (data.photo_counts - 1) // 2
     vectors, person = described.vectors[described.has_vector], data.person_indices[described.has_vector]
     return tuple(

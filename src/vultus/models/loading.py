@@ -31,7 +31,7 @@ from vultus.models.imaging.alignment import AlignmentTemplate
 from vultus.models.liveness import LivenessDetector, load_minifasnet
 from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.runtime import OnnxSession
-from vultus.models.views import MirrorCropper, RealignedCropper, ViewCropper
+from vultus.models.views import MirrorCropper, PlainCropper, RealignedCropper, ViewCropper
 from vultus.models.weights.graph_preparation import PREPARATION_VERSION, prepare_graph
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def build_embedding_space(
 
 def _load_view_cropper(pack: Pack, template: AlignmentTemplate, store: WeightsStore) -> ViewCropper:
     if pack.embedder.name not in DLIB_NAMES:
-        return MirrorCropper()
+        return MirrorCropper() if pack.is_mirrored else PlainCropper()
     file = DLIB_RESNET.files["landmarks"]
     square = " ".join(f"{number:g}" for number in DLIB_FACE_SQUARE)
     name = f"dlib-5-points {store.get_digest(file)[:8]} in {square}"

@@ -155,6 +155,7 @@ class FacePipeline:
             embedder=embedder,
             is_commercial_use_allowed=self.pack.is_commercial_use_allowed,
             runtime=self.runtime,
+            caution=self.pack.caution,
         )
 
     def analyze_photo(self, photo: bytes, want: Want = EMBEDDINGS) -> Analysis:

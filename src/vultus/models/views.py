@@ -33,6 +33,17 @@ class ViewCropper(Protocol):
         ...
 
 
+class PlainCropper:
+    """The crop alone."""
+
+    descriptions = ("", "")
+
+    def crop_views(self, pixels: Pixels, landmarks: FloatArray, chips: Pixels) -> Pixels:
+        """Return every crop."""
+        del pixels, landmarks
+        return chips[:, None]
+
+
 class MirrorCropper:
     """A crop and its mirror image: a face is nearly symmetric, the noise of alignment and lighting is not."""
 

@@ -116,7 +116,13 @@ class DecisionOut(ApiModel):
     verdict: domain.Verdict = Field(examples=["match"])
     threshold: Cosine = Field(description="Cosine a candidate had to reach.", examples=[0.9412])
     false_match_rate: Rate = Field(
-        description="Share of comparisons of two strangers that reach the threshold.", examples=[0.0001]
+        description="Share of comparisons of two strangers that reach the threshold; with a pack's own calibration, of "
+        "two adults of one sex and age band.",
+        examples=[0.0001],
+    )
+    worst_group_false_match_rate: Rate | None = Field(
+        description="The same for the group of sex, age band and ancestry with the highest rate; null if not measured.",
+        examples=[0.0009],
     )
     false_positive_identification_rate: Rate = Field(
         description="Chance that a stranger reaches the threshold in a gallery of this size: 1 − (1 − FMR)^N.",
@@ -133,6 +139,7 @@ class DecisionOut(ApiModel):
             verdict=decision.verdict,
             threshold=decision.threshold,
             false_match_rate=decision.fmr,
+            worst_group_false_match_rate=decision.worst_group_fmr,
             false_positive_identification_rate=decision.fpir,
             gallery_size=decision.gallery_size,
             margin=decision.margin,

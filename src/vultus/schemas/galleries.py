@@ -81,10 +81,15 @@ _LIVENESS = Field(
 class _BasePolicy(ApiModel):
     threshold: Number | None = Field(None, ge=-1, le=1, description="Fixed cosine threshold.")
     target_fmr: Number | None = Field(
-        None, gt=0, lt=1, description="False match rate of one comparison.", examples=[0.0001]
+        None, gt=0, lt=1, description="False match rate of one comparison. 0.0001 at first.", examples=[0.0001]
     )
     target_fpir: Number | None = Field(
-        None, gt=0, lt=1, description="False positive identification rate; the threshold follows the gallery's size."
+        None,
+        gt=0,
+        lt=1,
+        description="Share of strangers that a search names; its threshold follows the gallery's size and is never "
+        "laxer than that of target_fmr. 0.01 at first; null lets searches follow target_fmr.",
+        examples=[0.01],
     )
     margin: Number | None = Field(
         None, ge=0, le=2, description="Cosine ahead of the runner-up below which a match is ambiguous."
@@ -98,14 +103,14 @@ class _BasePolicy(ApiModel):
 
     @model_validator(mode="after")
     def validate_single_threshold(self) -> Self:
-        """Reject two ways to set the threshold: they would contradict each other."""
-        if sum(value is not None for value in (self.threshold, self.target_fmr, self.target_fpir)) > 1:
-            raise ValueError("give at most one of threshold, target_fmr and target_fpir")
+        """Reject a fixed threshold beside a target: they would contradict each other."""
+        if self.threshold is not None and (self.target_fmr is not None or self.target_fpir is not None):
+            raise ValueError("give either threshold, or target_fmr and target_fpir")
         return self
 
 
 class PolicyWire(_BasePolicy):
-    """How a collection decides; at most one of threshold, target_fmr and target_fpir."""
+    """How a collection decides: by a fixed threshold, or by target rates."""
 
     keep_crops: bool | None = _KEEP_CROPS
     liveness: domain.LivenessMode | None = _LIVENESS
@@ -120,7 +125,7 @@ class PolicyWire(_BasePolicy):
 class PolicyPatch(_BasePolicy):
     """Changes to a policy; what is left out stays, null takes the default.
 
-    One of threshold, target_fmr and target_fpir replaces the other two.
+    A threshold replaces the targets, and a target replaces the threshold.
     """
 
     keep_crops: Annotated[bool | None, NotRemovable("crops are deleted by false only")] = _KEEP_CROPS

@@ -68,8 +68,15 @@ class VersionOut(ApiModel):
 class OperatingPointOut(ApiModel):
     """The cosine threshold measured for a false match rate."""
 
-    false_match_rate: Rate = Field(examples=[0.0001])
-    threshold: Cosine = Field(examples=[0.9412])
+    false_match_rate: Rate = Field(
+        description="Of matched strangers, where the pack was measured on them, else of any two people.",
+        examples=[0.0001],
+    )
+    worst_group_false_match_rate: Rate | None = Field(
+        description="Of the group with the highest rate; null if not measured.", examples=[0.0006]
+    )
+    anybody_false_match_rate: Rate = Field(description="Of any two people.", examples=[0.00002])
+    threshold: Cosine = Field(examples=[0.4796])
 
 
 class ModelOut(ApiModel):
@@ -86,6 +93,9 @@ class ModelOut(ApiModel):
         description="By network.", examples=[{"mtcnn": "Zhang, Zhang, Li, Qiao (2016)", "dlib-resnet": "King (2017)"}]
     )
     commercial_use: bool = Field(examples=[True])
+    caution: str | None = Field(
+        description="What whoever relies on its verdicts must know; null if nothing.", examples=[None]
+    )
     runtime: dict[str, str] = Field(
         description="What runs the detector and the embedder, and in which precision.",
         examples=[{"detector": "ONNX Runtime 1.32.0, fp32", "embedder": "OpenVINO, bf16, cosine 0.999983 to fp32"}],
@@ -108,9 +118,15 @@ class ModelOut(ApiModel):
             licences={part.name: part.licence for part in networks},
             papers={part.name: part.paper for part in networks},
             commercial_use=space.is_commercial_use_allowed,
+            caution=space.caution,
             runtime=space.runtime,
             operating_points=[
-                OperatingPointOut(false_match_rate=rate, threshold=threshold)
+                OperatingPointOut(
+                    false_match_rate=rate,
+                    worst_group_false_match_rate=space.calibration.get_worst_group_fmr(threshold),
+                    anybody_false_match_rate=space.calibration.anybody_curve.get_fmr(threshold),
+                    threshold=threshold,
+                )
                 for rate, threshold in space.calibration.points
             ],
             calibration_source=space.calibration.source,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from vultus.db.repositories.collections import parse_policy
 from vultus.domain import Calibration, Collection, DecisionPolicy, HnswGraph, Permission, Principal
-from vultus.domain.decision import DEFAULT_FMR
+from vultus.domain.decision import DEFAULT_FPIR
 from vultus.domain.events import (
     CollectionCalibrated,
     CollectionChanged,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 DEFAULT_COLLECTION = "default"
 
-THRESHOLD_FIELDS = ("threshold", "target_fmr", "target_fpir")
+TARGET_FIELDS = ("target_fmr", "target_fpir")
+THRESHOLD_FIELDS = ("threshold", *TARGET_FIELDS)
 
 MAX_ATTEMPTS = 4
 """Attempts before a request gives up; administrative changes are rare."""
@@ -124,16 +125,24 @@ def _check_name(name: str) -> None:
 
 
 def _build_default_policy(space: LoadedSpace) -> DecisionPolicy:
-    return DecisionPolicy(enrol=space.enrol_rule, recognize=space.recognize_rule, target_fmr=DEFAULT_FMR)
+    return DecisionPolicy(
+        enrol=space.enrol_rule,
+        recognize=space.recognize_rule,
+        target_fmr=space.calibration.default_fmr,
+        target_fpir=DEFAULT_FPIR,
+    )
 
 
 def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: DecisionPolicy) -> DecisionPolicy:
     """Return a policy with a JSON merge patch applied; what it removes takes the default.
 
-    The threshold and the two target rates are alternatives: one that is set removes the others.
+    A fixed threshold and targets are alternatives: one that is set removes the other. What decides is never completed
+    by the default: without a target for searches they follow that for comparisons.
     """
     merged = merge_patch(_build_document(current), _remove_alternatives(patch))
-    return parse_policy(merge_patch(_build_document(default), _remove_alternatives(merged)))
+    decides = any(merged.get(name) is not None for name in THRESHOLD_FIELDS)
+    kept = dict.fromkeys(THRESHOLD_FIELDS) if decides else {}
+    return parse_policy(merge_patch(_build_document(default), kept | merged))
 
 
 def _build_document(policy: DecisionPolicy) -> dict[str, Any]:
@@ -141,8 +150,11 @@ def _build_document(policy: DecisionPolicy) -> dict[str, Any]:
 
 
 def _remove_alternatives(patch: Mapping[str, Any]) -> dict[str, Any]:
-    is_set = any(patch.get(name) is not None for name in THRESHOLD_FIELDS)
-    return {**(dict.fromkeys(THRESHOLD_FIELDS) if is_set else {}), **patch}
+    if patch.get("threshold") is not None:
+        return {**patch, **dict.fromkeys(TARGET_FIELDS)}
+    if any(patch.get(name) is not None for name in TARGET_FIELDS):
+        return {**patch, "threshold": None}
+    return dict(patch)
 
 
 class CollectionService:
@@ -280,7 +292,12 @@ class CollectionService:
         found = await work.open(str(collection_id), principal, Permission.CALIBRATE)
         await work.collections.set_calibration(found.id, space_id, calibration)
         if target_fmr is not None or target_fpir is not None:
-            aimed = replace(found.policy, threshold=None, target_fmr=target_fmr, target_fpir=target_fpir)
+            aimed = replace(
+                found.policy,
+                threshold=None,
+                target_fmr=found.policy.target_fmr if target_fmr is None else target_fmr,
+                target_fpir=found.policy.target_fpir if target_fpir is None else target_fpir,
+            )
             await work.collections.update_collection(found.id, policy=aimed)
         await work.record(
             principal,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from uuid import UUID
 
 import pytest
@@ -130,3 +131,54 @@ def test_a_person_below_the_threshold_is_not_reassigned() -> None:
     lists = [[candidate(1, 0.6)], [candidate(1, 0.5)]]
 
     assert assign_persons_to_faces(lists, 0.7) == [tuple(faces) for faces in lists]
+
+
+MATCHED = replace(
+    CALIBRATION,
+    anybody=((1e-2, 0.4), (1e-3, 0.5), (1e-4, 0.6), (1e-5, 0.7), (1e-6, 0.8)),
+    worst_group=((1e-1, 0.5), (1e-2, 0.6), (1e-3, 0.7), (1e-4, 0.8)),
+)
+DEFAULT = replace(POLICY, target_fpir=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("gallery_size", "cosine"),
+    [
+        (None, 0.7),  # a comparison: matched strangers
+        (1, 0.7),  # a search is never laxer than a comparison
+        (100, 0.7),
+        (1_000, 0.7),  # FMR 1e-5 of anybody
+        (10_000, 0.8),
+    ],
+)
+def test_a_search_follows_the_rate_of_anybody_but_is_never_laxer_than_a_comparison(
+    gallery_size: int | None, cosine: float
+) -> None:
+    found = compute_threshold(DEFAULT, MATCHED, gallery_size)
+
+    assert found.cosine == pytest.approx(cosine, abs=1e-3)
+    assert found.fmr == pytest.approx(CALIBRATION.get_fmr(cosine), rel=0.02)
+    assert not found.beyond_measurement
+
+
+def test_a_comparison_does_not_follow_the_target_of_searches() -> None:
+    compared = decide_verdict([0.72], policy=DEFAULT, calibration=MATCHED, gallery_size=10_000, is_search=False)
+    searched = decide_verdict([0.72], policy=DEFAULT, calibration=MATCHED, gallery_size=10_000)
+
+    assert (compared.verdict, searched.verdict) == (Verdict.MATCH, Verdict.NO_MATCH)
+    assert searched.fpir == pytest.approx(1e-2, rel=0.02)
+
+
+def test_a_decision_names_the_rate_of_the_worst_group_where_it_was_measured() -> None:
+    known = decide_verdict([0.9], policy=POLICY, calibration=MATCHED, gallery_size=1)
+    unknown = decide_verdict([0.9], policy=POLICY, calibration=CALIBRATION, gallery_size=1)
+
+    assert known.worst_group_fmr == pytest.approx(1e-3)
+    assert unknown.worst_group_fmr is None
+
+
+def test_a_stored_calibration_is_read_as_it_was_written() -> None:
+    for calibration in (MATCHED, replace(CALIBRATION, logistic=(12.0, -6.5))):
+        assert Calibration.from_document(json.loads(json.dumps(asdict(calibration)))) == calibration
+    before = {"points": [[1e-2, 0.5]], "margin": 0.05, "source": "an earlier version"}
+    assert Calibration.from_document(before).anybody_curve.points == ((1e-2, 0.5),)

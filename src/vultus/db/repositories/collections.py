@@ -244,7 +244,7 @@ def _build_collection(row: Any) -> Collection:
         created_at=row.created_at,
         updated_at=row.updated_at,
         second_space_id=row.second_contract_id,
-        calibrations={space_id: _parse_calibration(stored) for space_id, stored in row.calibrations.items()},
+        calibrations={space_id: Calibration.from_document(stored) for space_id, stored in row.calibrations.items()},
         search=SearchMode(row.search),
         graph=_parse_graph(row.graph) if row.graph else None,
     )
@@ -269,17 +269,6 @@ def parse_policy(stored: dict[str, Any]) -> DecisionPolicy:
             "fusion": Fusion(stored.get("fusion", Fusion.BEST)),
             "liveness": LivenessMode(stored.get("liveness", LivenessMode.OFF)),
         }
-    )
-
-
-def _parse_calibration(stored: dict[str, Any]) -> Calibration:
-    points = tuple((float(rate), float(threshold)) for rate, threshold in stored["points"])
-    fitted = stored.get("logistic")
-    return Calibration(
-        points=points,
-        margin=stored["margin"],
-        source=stored["source"],
-        logistic=(float(fitted[0]), float(fitted[1])) if fitted else None,
     )
 
 

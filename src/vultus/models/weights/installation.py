@@ -74,14 +74,20 @@ class InstallationState:
             values["packs"] = packs
         return tuple(packs)
 
+    @property
+    def has_fetch_failed(self) -> bool:
+        """Whether the weights of the recommended pack were tried to be fetched, in vain."""
+        return bool(self._read_state().get("fetch_failed_at"))
+
+    def record_failed_fetch(self) -> None:
+        """Record that the weights of the recommended pack could not be fetched, and when."""
+        with self._update_state() as values:
+            values["fetch_failed_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+
     def find_calibration(self, space_id: str) -> Calibration | None:
         """Return the calibration this installation measured for an embedding space; None if there is none."""
         stored = self._read_state().get("calibrations", {}).get(space_id)
-        if stored is None:
-            return None
-        points = tuple((float(rate), float(threshold)) for rate, threshold in stored.pop("points"))
-        logistic = tuple(stored.pop("logistic", None) or ())
-        return Calibration(points=points, logistic=logistic or None, **stored)
+        return None if stored is None else Calibration.from_document(stored)
 
     def save_calibration(self, space_id: str, calibration: Calibration) -> None:
         """Persist the calibration of an embedding space."""

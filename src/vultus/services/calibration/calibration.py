@@ -55,7 +55,9 @@ class CalibrationRequest:
             return current
         if self.target_fmr is not None and self.target_fpir is not None:
             raise InvalidInputError("Give either target_fmr or target_fpir, not both.")
-        return replace(current, threshold=None, target_fmr=self.target_fmr, target_fpir=self.target_fpir)
+        if self.target_fmr is not None:  # as comparisons use it, and searches without a target of their own
+            return replace(current, threshold=None, target_fmr=self.target_fmr, target_fpir=None)
+        return replace(current, threshold=None, target_fpir=self.target_fpir)
 
 
 @dataclass(frozen=True, slots=True)

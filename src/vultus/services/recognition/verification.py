@@ -168,6 +168,7 @@ class Verifier:
             policy=policy,
             calibration=calibration,
             gallery_size=len(similarities),
+            is_search=False,
             faults=faults,
             attack_reason=attack,
         )
