@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet
+from vultus.models.liveness.minifasnet import CropNetwork, MiniFasnet
 from vultus.models.liveness.minifasnet_graph import build_minifasnet
 from vultus.models.runtime import OnnxSession
 
@@ -27,21 +27,17 @@ class LivenessDetector(Protocol):
         ...
 
 
-def load_minifasnet(
-    v2: bytes, v1se: bytes, rule: LivenessRule | None = None, *, open_session: SessionOpener = OnnxSession
-) -> MiniFasnet:
+def load_minifasnet(v2: bytes, v1se: bytes, *, open_session: SessionOpener = OnnxSession) -> MiniFasnet:
     """Build and load both networks.
 
     Args:
         v2: 2.7_80x80_MiniFASNetV2.pth.
         v1se: 4_0_0_80x80_MiniFASNetV1SE.pth.
-        rule: Limits and threshold; None for the defaults.
         open_session: Loads a graph.
 
     Raises:
         WeightsError: A file is not MiniFASNet.
     """
-    networks = [
-        CropNetwork(scale, open_session(build_minifasnet(weights))) for scale, weights in ((2.7, v2), (4.0, v1se))
-    ]
-    return MiniFasnet(networks, rule or LivenessRule())
+    return MiniFasnet(
+        [CropNetwork(scale, open_session(build_minifasnet(weights))) for scale, weights in ((2.7, v2), (4.0, v1se))]
+    )

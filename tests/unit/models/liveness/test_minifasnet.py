@@ -15,7 +15,8 @@ from tests.weights import real_weights
 from vultus.domain import DETECTION, Box, DetectedFace, LivenessReason, Pixels
 from vultus.errors import WeightsError
 from vultus.models.liveness import load_minifasnet
-from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet, compute_face_square, crop_square
+from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule
+from vultus.models.liveness.minifasnet import CropNetwork, MiniFasnet, compute_face_square, crop_square
 from vultus.models.pipeline import FacePipeline
 
 coordinates = st.floats(-300, 600)
@@ -37,10 +38,9 @@ def face(left: float, top: float, width: float, height: float) -> DetectedFace:
     return DetectedFace(Box(left, top, left + width, top + height), np.zeros((5, 2), np.float32), 0.9)
 
 
-def build_minifasnet(*networks: Fixed, **rule: float) -> MiniFasnet:
-    return MiniFasnet(
-        [CropNetwork(scale, network) for scale, network in zip((2, 4), networks, strict=False)], LivenessRule(**rule)
-    )
+def build_minifasnet(*networks: Fixed) -> LivenessEnsemble:
+    scaled = [CropNetwork(scale, network) for scale, network in zip((2, 4), networks, strict=False)]
+    return LivenessEnsemble([MiniFasnet(scaled)], LivenessRule())
 
 
 def ramp(width: int, height: int) -> Pixels:
@@ -143,7 +143,7 @@ def test_faces_on_screens_and_paper_score_lower_than_the_photo(
 ) -> None:
     def score(pixels: Pixels) -> float:
         (found,) = pipeline.analyze_photo(encoded(pixels, "PNG"), DETECTION).faces
-        return minifasnet.assess_liveness(pixels, found.face).score
+        return minifasnet.compute_score(pixels, found.face)
 
     assert score(photo) > 0.5
     assert max(score(show(photo, seed)) for show in (on_screen, on_paper) for seed in (1, 2)) < 0.3
