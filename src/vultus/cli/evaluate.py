@@ -35,6 +35,7 @@ from vultus.evaluation.runner import DescribedPhotos, describe_photos
 from vultus.main import open_weights_store
 from vultus.models.catalog.packs import get_liveness_networks
 from vultus.models.liveness import LivenessDetector
+from vultus.models.liveness.ensemble import LivenessRule
 from vultus.models.loading import load_liveness
 from vultus.models.pipeline import FacePipeline
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from vultus.statistics.intervals import Mean, Rate
 
 app = typer.Typer(no_args_is_help=True)
+
+LIVENESS_THRESHOLD = LivenessRule().threshold
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="One folder per person.")
@@ -158,9 +161,8 @@ def run_liveness_evaluation(
         ),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Score from which on a face counts as live; default: the network's."),
-    ] = None,
+        float, typer.Option(min=0, max=1, help="Score from which on a face counts as live.")
+    ] = LIVENESS_THRESHOLD,
     out_dir: OutOption = Path("report"),
     workers: WorkersOption = None,
     pack: PackOption = None,
@@ -180,7 +182,7 @@ def run_liveness_evaluation(
             raise InvalidInputError(f"No face was found in any of the {len(data.photos)} photos of {folder}.")
         command = ["vultus", "evaluate", "liveness", str(folder)]
         command += [word for name in networks or () for word in ("--network", name)]
-        command += ["--threshold", f"{threshold:g}"] if threshold is not None else []
+        command += ["--threshold", f"{threshold:g}"] if threshold != LIVENESS_THRESHOLD else []
         command += ["--pack", pack] if pack else []
         provenance = _build_provenance(pipeline, command)
         reports = [
@@ -205,13 +207,11 @@ class OpenedLiveness:
     Attributes:
         name: As in the catalogue.
         detector: The loaded networks.
-        threshold: Least score of a live face.
         digests: SHA-256 of each file of weights.
     """
 
     name: str
     detector: LivenessDetector
-    threshold: float
     digests: dict[str, str]
 
 
@@ -221,11 +221,11 @@ def open_liveness(settings: Settings, name: str) -> OpenedLiveness:
     networks = get_liveness_networks(name)
     detector = load_liveness(networks, store)
     digests = {file.filename: store.get_digest(file) for network in networks for file in network.files.values()}
-    return OpenedLiveness("+".join(one.name for one in networks), detector, detector.rule.threshold, digests)
+    return OpenedLiveness("+".join(one.name for one in networks), detector, digests)
 
 
 def _build_liveness_report(
-    data: DataSet, assessed: AssessedPhotos, opened: OpenedLiveness, threshold: float | None, provenance: Provenance
+    data: DataSet, assessed: AssessedPhotos, opened: OpenedLiveness, threshold: float, provenance: Provenance
 ) -> LivenessReport:
     return LivenessReport(
         data=data.root.resolve().name,
@@ -235,7 +235,7 @@ def _build_liveness_report(
         workers=assessed.workers,
         networks=opened.digests,
         provenance=provenance,
-        result=evaluate_liveness(data, assessed, opened.threshold if threshold is None else threshold),
+        result=evaluate_liveness(data, assessed, threshold),
         network=opened.name,
     )
 

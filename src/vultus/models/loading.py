@@ -16,7 +16,6 @@ from vultus.models.catalog.measured import (
     DLIB_CHIPS,
     DLIB_FACE_SQUARE,
     DLIB_FIVE_POINTS,
-    LIVENESS_THRESHOLDS,
 )
 from vultus.models.catalog.packs import Pack
 from vultus.models.detection import Detector, dlib_landmarks, mtcnn_graph, retinaface_graph
@@ -127,9 +126,8 @@ def load_liveness(
         WeightsError: Weights are missing, damaged or of another network.
     """
     store.check_licences(*networks)
-    threshold = LIVENESS_THRESHOLDS["+".join(network.name for network in networks)]
     scorers = [_load_liveness_scorer(network, store, open_session) for network in networks]
-    return LivenessEnsemble(scorers, LivenessRule(threshold))
+    return LivenessEnsemble(scorers, LivenessRule())
 
 
 def load_quality(network: Network, store: WeightsStore, open_session: SessionOpener = OnnxSession) -> Ediffiqa:

@@ -57,7 +57,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "open_pipeline", lambda *_, **__: Finder())
 
     def open_liveness(_settings: object, name: str) -> evaluate.OpenedLiveness:
-        return evaluate.OpenedLiveness(name, Brightness(), 0.5, {"network.pth": "0" * 64})
+        return evaluate.OpenedLiveness(name, Brightness(), {"network.pth": "0" * 64})
 
     monkeypatch.setattr(evaluate, "open_liveness", open_liveness)
 

@@ -92,7 +92,3 @@ def get_quality_rules(detector_family: str) -> tuple[QualityRule, QualityRule]:
         QualityRule(enrol, 40, 10, max_yaw_deg=45, max_pitch_deg=60, min_brightness=0.12, max_brightness=0.85),
         QualityRule(recognize, 25, 5, max_yaw_deg=60, max_pitch_deg=75, min_brightness=0.05, max_brightness=0.92),
     )
-
-
-LIVENESS_THRESHOLDS = {"minifasnet": 0.5, "facenox": 0.5, "minifasnet+facenox": 0.5}
-"""Least score of a live face, by liveness network or ensemble."""

@@ -28,7 +28,9 @@ class LivenessRule:
     """When a face can be assessed, and when it is accepted as live.
 
     Attributes:
-        threshold: Least score of a live face.
+        threshold: Least score of a live face, whichever networks give it. It is MiniFASNet's rule, the largest of three
+            classes, a little stricter; Facenox's own; and for the mean of both the least sum of the worst APCER and
+            the worst BPCER (docs/accuracy.md).
         min_face_px: Least side of a face. Of LFW's photos shrunk to faces of 50 pixels, MiniFASNet classified 67 % as
             live, of the original photos 80 %; of faces of 35 pixels one half.
         min_scale: Least shorter side of the photo, as a multiple of the face's side: the frame of a screen or a sheet
@@ -51,7 +53,7 @@ class LivenessEnsemble:
 
     def __init__(self, scorers: Sequence[LivenessScorer], rule: LivenessRule) -> None:
         self._scorers = scorers
-        self.rule = rule
+        self._rule = rule
 
     def assess_liveness(self, pixels: Pixels, face: DetectedFace) -> Liveness:
         """Return the liveness score of a face, 0..1, and the reason of the verdict.
@@ -63,12 +65,12 @@ class LivenessEnsemble:
         """
         score = float(np.mean([scorer.compute_score(pixels, face) for scorer in self._scorers]))
         side = compute_face_side(face.box)
-        if side < self.rule.min_face_px:
+        if side < self._rule.min_face_px:
             reason = LivenessReason.FACE_TOO_SMALL
-        elif min(pixels.shape[:2]) < self.rule.min_scale * side:
+        elif min(pixels.shape[:2]) < self._rule.min_scale * side:
             reason = LivenessReason.CROP_PAST_PHOTO
         else:
-            reason = LivenessReason.LIVE if score >= self.rule.threshold else LivenessReason.SPOOF
+            reason = LivenessReason.LIVE if score >= self._rule.threshold else LivenessReason.SPOOF
         return Liveness(score, reason)
 
 

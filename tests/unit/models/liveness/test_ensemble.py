@@ -10,7 +10,6 @@ from tests.weights import FOLDER, real_weights
 
 from vultus.domain import Box, DetectedFace, LivenessReason, Pixels
 from vultus.errors import NotFoundError
-from vultus.models.catalog.measured import LIVENESS_THRESHOLDS
 from vultus.models.catalog.packs import get_liveness_networks
 from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule
 from vultus.models.loading import load_liveness
@@ -43,7 +42,7 @@ def test_the_mean_score_is_compared_with_the_threshold(threshold: float, reason:
 
 
 @pytest.mark.parametrize("name", ["minifasnet", "facenox", "minifasnet+facenox"])
-def test_every_network_and_ensemble_has_a_threshold_and_a_score_of_its_own(name: str, tmp_path: Path) -> None:
+def test_every_network_and_ensemble_is_loaded_by_its_name(name: str, tmp_path: Path) -> None:
     networks = get_liveness_networks(name)
     for network in networks:
         for file in network.files.values():
@@ -51,7 +50,6 @@ def test_every_network_and_ensemble_has_a_threshold_and_a_score_of_its_own(name:
 
     ensemble = load_liveness(networks, WeightsStore(tmp_path, FOLDER))
 
-    assert ensemble.rule.threshold == LIVENESS_THRESHOLDS[name]
     assert 0 < ensemble.assess_liveness(PHOTO, FACE).score < 1
 
 
