@@ -28,7 +28,7 @@ from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, 
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
 from vultus.models.imaging.alignment import AlignmentTemplate
-from vultus.models.liveness import load_minifasnet
+from vultus.models.liveness import load_minifasnet, minifasnet_graph
 from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule, LivenessScorer
 from vultus.models.liveness.facenox import Facenox
 from vultus.models.quality.ediffiqa import Ediffiqa
@@ -235,7 +235,8 @@ def _load_detector(network: Network, store: WeightsStore, open_session: SessionO
 
 def _load_liveness_scorer(network: Network, store: WeightsStore, open_session: SessionOpener) -> LivenessScorer:
     if network.family == "minifasnet":
-        v2, v1se = (store.read_weights(network.files[role]) for role in ("v2", "v1se"))
+        build, version = minifasnet_graph.build_minifasnet, minifasnet_graph.BUILDER_VERSION
+        v2, v1se = (store.load_graph(network.files[role], build, version=version) for role in ("v2", "v1se"))
         return load_minifasnet(v2, v1se, open_session=open_session)
     return Facenox(open_session(store.load_graph(network.files["weights"], prepare_graph, version=PREPARATION_VERSION)))
 
