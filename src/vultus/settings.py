@@ -76,7 +76,9 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
         (), description="Further packs to load, separated by commas: those that other collections use or migrate to."
     )
     quality: str | None = Field(None, description="Network that scores the quality of a face: `ediffiqa-tiny`.")
-    liveness: str | None = Field(None, description="Network that detects presentation attacks: `minifasnet`.")
+    liveness: str | None = Field(
+        None, description="Network that detects presentation attacks: `minifasnet`, `facenox`, or the mean of several."
+    )
     workers: int = Field(
         default_factory=lambda: max(1, os.cpu_count() or 1),
         ge=1,

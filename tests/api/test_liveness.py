@@ -12,6 +12,8 @@ from tests.weights import real_weights
 
 from vultus.domain import Liveness, LivenessReason
 from vultus.models.liveness import load_minifasnet
+from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule
+from vultus.models.liveness.minifasnet_graph import build_minifasnet
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api
@@ -125,9 +127,9 @@ async def test_requesting_liveness_without_a_network_says_how_to_get_one(api: Ap
 
 
 async def test_real_networks_distinguish_a_person_from_a_screen(api: Api, use_liveness: Any) -> None:
-    use_liveness(
-        load_minifasnet(real_weights("2.7_80x80_MiniFASNetV2.pth"), real_weights("4_0_0_80x80_MiniFASNetV1SE.pth"))
-    )
+    names = ("2.7_80x80_MiniFASNetV2.pth", "4_0_0_80x80_MiniFASNetV1SE.pth")
+    minifasnet = load_minifasnet(*(build_minifasnet(real_weights(name)) for name in names))
+    use_liveness(LivenessEnsemble([minifasnet], LivenessRule()))
 
     (live,) = (await api.recognize(portrait(), liveness="required"))["faces"]
     (screen,) = (await api.recognize(encoded(on_screen(astronaut(), 1)), liveness="required"))["faces"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.faces import STRANGER, drawn, encoded, nobody, portrait
@@ -99,11 +101,56 @@ async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli)
     found = await cli.json("recognize", cli.photo("party.jpg", portrait(angle=4)))
 
     assert {**first, "report": ""} == {
-        "photos": 4, "skipped": 0, "enrolled": 2, "no_face": 1, "not_an_image": 1, "report": ""
+        "photos": 4, "skipped": 0, "retried": 0, "refused_before": 0,
+        "enrolled": 2, "no_face": 1, "not_an_image": 1, "report": "",
     }  # fmt: skip
-    assert {**second, "report": ""} == {"photos": 1, "skipped": 4, "enrolled": 1, "report": ""}
+    assert {**second, "report": ""} == {
+        "photos": 1, "skipped": 4, "retried": 0, "refused_before": 2, "enrolled": 1, "report": ""
+    }  # fmt: skip
     assert found["faces"][0]["candidates"][0]["name"] == "Ada Lovelace"
     assert found["faces"][0]["candidates"][0]["external_id"] == "Ada_Lovelace"
+
+
+async def test_photos_refused_before_are_tried_again_under_other_rules(cli: Cli) -> None:
+    small = np.pad(drawn(5, side=200), ((100, 100), (0, 0), (0, 0)), mode="edge")
+    couple = np.hstack([drawn(STRANGER), small])
+    cli.photo("people/Ada/1.jpg", portrait())
+    cli.photo("people/Bob/couple.jpg", encoded(couple))
+    cli.photo("people/Bob/wall.jpg", nobody())
+    folder = str(cli.folder / "people")
+
+    first = await cli.json("import", folder, *GRANT)
+    same = await cli.json("import", folder, *GRANT, code=1)
+    largest = await cli.json("import", folder, *GRANT, "--largest-face")
+    again = await cli("import", folder, *GRANT, "--largest-face", code=1)
+    retried = await cli.json("import", folder, *GRANT, "--largest-face", "--retry")
+
+    assert (first["enrolled"], first["several_faces"], first["no_face"]) == (1, 1, 1)
+    assert (same["photos"], same["skipped"], same["refused_before"]) == (0, 3, 2)
+    assert (largest["photos"], largest["retried"], largest["enrolled"], largest["no_face"]) == (2, 2, 1, 1)
+    assert "1 photos were refused before under the same rules" in again.stderr
+    assert "--retry" in again.stderr
+    assert (retried["photos"], retried["retried"], retried["no_face"], retried["skipped"]) == (1, 1, 1, 2)
+
+
+async def test_a_changed_policy_is_another_rule(cli: Cli, database: Database) -> None:
+    cli.photo("people/Ada/1.jpg", portrait())
+    folder = str(cli.folder / "people")
+
+    async def set_least_brightness(value: float) -> None:
+        async with database.transaction() as work:
+            found = await work.collections.get_collection_by_name("default")
+            enrol = replace(found.policy.enrol, min_brightness=value)
+            await work.collections.update_collection(found.id, policy=replace(found.policy, enrol=enrol))
+
+    await cli("recognize", cli.photo("ada.jpg", portrait()))
+    await set_least_brightness(0.99)
+    refused = await cli.json("import", folder, *GRANT)
+    await set_least_brightness(0)
+    taken = await cli.json("import", folder, *GRANT)
+
+    assert refused["too_dark"] == 1
+    assert (taken["retried"], taken["enrolled"]) == (1, 1)
 
 
 async def test_an_import_of_more_photos_than_the_queue_holds_waits(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,13 @@ from vultus.evaluation.calibration_export import build_calibration
 from vultus.evaluation.datasets import DataSet, ListedPairs, read_groups, read_pairs, read_person_folders
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import TemplateFusion, split_gallery
-from vultus.evaluation.liveness import assess_photos, build_liveness_assessor, evaluate_liveness, read_presentations
+from vultus.evaluation.liveness import (
+    AssessedPhotos,
+    assess_photos,
+    build_liveness_assessor,
+    evaluate_liveness,
+    read_presentations,
+)
 from vultus.evaluation.page import format_percent, format_scientific
 from vultus.evaluation.pairs import evaluate_all_pairs, evaluate_by_group, evaluate_listed_pairs
 from vultus.evaluation.provenance import Provenance, build_provenance
@@ -26,10 +33,9 @@ from vultus.evaluation.record import GalleryReport, LivenessReport, PairsReport,
 from vultus.evaluation.report import build_summary, write_report
 from vultus.evaluation.runner import DescribedPhotos, describe_photos
 from vultus.main import open_weights_store
-from vultus.models.catalog.entries import NetworkKind
-from vultus.models.catalog.packs import get_network
+from vultus.models.catalog.packs import get_liveness_networks
 from vultus.models.liveness import LivenessDetector
-from vultus.models.liveness.minifasnet import LivenessRule
+from vultus.models.liveness.ensemble import LivenessRule
 from vultus.models.loading import load_liveness
 from vultus.models.pipeline import FacePipeline
 
@@ -148,48 +154,90 @@ def run_liveness_evaluation(
         Path,
         typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Photos in live and in spoof/SPECIES."),
     ],
+    networks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--network", help="Liveness network, or an ensemble NAME+NAME; repeatable: a report each in OUT/NETWORK."
+        ),
+    ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Score from which on a face counts as live.")
     ] = LIVENESS_THRESHOLD,
     out_dir: OutOption = Path("report"),
     workers: WorkersOption = None,
+    pack: PackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Presentation attack detection: do photographed faces pass for live ones?"""
     settings = load_settings()
     with _exit_on_error(as_json=as_json):
         data = read_presentations(folder)
-        detector, networks = open_liveness(settings)
-        pipeline = open_pipeline(settings, None, calibrated=False)
-        assessor = build_liveness_assessor(pipeline, detector, settings.photos)
+        names = networks or [settings.inference.liveness or "minifasnet"]
+        opened = [open_liveness(settings, name) for name in names]
+        pipeline = open_pipeline(settings, pack, calibrated=False)
+        assessor = build_liveness_assessor(pipeline, [one.detector for one in opened], settings.photos)
         with _show_progress(len(data.photos), show=not as_json) as progress:
             assessed = assess_photos(assessor, data, workers=workers or settings.inference.workers, progress=progress)
+        if not assessed:
+            raise InvalidInputError(f"No face was found in any of the {len(data.photos)} photos of {folder}.")
         command = ["vultus", "evaluate", "liveness", str(folder)]
+        command += [word for name in networks or () for word in ("--network", name)]
         command += ["--threshold", f"{threshold:g}"] if threshold != LIVENESS_THRESHOLD else []
-        report = LivenessReport(
-            data=folder.resolve().name,
-            photos=dict(zip(data.persons, data.photo_counts.tolist(), strict=True)),
-            failures=assessed.failures,
-            photos_per_s=assessed.photos_per_s,
-            workers=assessed.workers,
-            networks=networks,
-            provenance=_build_provenance(pipeline, command),
-            result=evaluate_liveness(data, assessed, threshold),
-        )
-        page = write_report(report, out_dir)
+        command += ["--pack", pack] if pack else []
+        provenance = _build_provenance(pipeline, command)
+        reports = [
+            _build_liveness_report(data, photos, one, threshold, provenance)
+            for one, photos in zip(opened, assessed, strict=True)
+        ]
+        folders = [out_dir / report.network if len(reports) > 1 else out_dir for report in reports]
+        pages = [write_report(report, target) for report, target in zip(reports, folders, strict=True)]
     if as_json:
-        print_json(build_summary(report))
-    else:
+        summaries = [build_summary(report) for report in reports]
+        print_json(summaries if len(summaries) > 1 else summaries[0])
+        return
+    for report, page in zip(reports, pages, strict=True):
         _show_liveness(report)
         out.print(f"Report: {page}", soft_wrap=True)
 
 
-def open_liveness(settings: Settings) -> tuple[LivenessDetector, dict[str, str]]:
-    """Load the liveness networks; return them with the SHA-256 of their files."""
+@dataclass(frozen=True, slots=True)
+class OpenedLiveness:
+    """A liveness network or ensemble under evaluation.
+
+    Attributes:
+        name: As in the catalogue.
+        detector: The loaded networks.
+        digests: SHA-256 of each file of weights.
+    """
+
+    name: str
+    detector: LivenessDetector
+    digests: dict[str, str]
+
+
+def open_liveness(settings: Settings, name: str) -> OpenedLiveness:
+    """Load a liveness network or ensemble."""
     store = open_weights_store(settings)
-    network = get_network(settings.inference.liveness or "minifasnet", NetworkKind.LIVENESS)
-    detector = load_liveness(network, store)
-    return detector, {file.filename: store.get_digest(file) for file in network.files.values()}
+    networks = get_liveness_networks(name)
+    detector = load_liveness(networks, store)
+    digests = {file.filename: store.get_digest(file) for network in networks for file in network.files.values()}
+    return OpenedLiveness("+".join(one.name for one in networks), detector, digests)
+
+
+def _build_liveness_report(
+    data: DataSet, assessed: AssessedPhotos, opened: OpenedLiveness, threshold: float, provenance: Provenance
+) -> LivenessReport:
+    return LivenessReport(
+        data=data.root.resolve().name,
+        photos=dict(zip(data.persons, data.photo_counts.tolist(), strict=True)),
+        failures=assessed.failures,
+        photos_per_s=assessed.photos_per_s,
+        workers=assessed.workers,
+        networks=opened.digests,
+        provenance=provenance,
+        result=evaluate_liveness(data, assessed, threshold),
+        network=opened.name,
+    )
 
 
 def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = True) -> FacePipeline:
@@ -283,7 +331,7 @@ def _show_liveness(report: LivenessReport) -> None:
         ]
     rows += [("not judged, live", *_format_share(result.bpnrr))]
     rows += [(f"not judged, {kind}", *_format_share(rate)) for kind, rate in result.apnrr.items()]
-    print_table("Presentation attack detection", ("figure", "value", "95 % interval"), rows)
+    print_table(f"Presentation attack detection, {report.network}", ("figure", "value", "95 % interval"), rows)
 
 
 def _format_share(value: Rate | Mean | MeanRate) -> tuple[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,11 +35,19 @@ from vultus.services.enrolment.registration import RegistrationRequest, Registra
 from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
+    from vultus.domain import Collection
     from vultus.services.wiring import Services
-    from vultus.settings import Settings
+    from vultus.settings import InferenceSettings, Settings
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".mpo"}
 REPORT_FILENAME = "vultus-import.jsonl"
+
+
+FINAL_OUTCOMES = {"enrolled", "duplicate_photo"}
+"""Outcomes of photos that are enrolled; any other one is a refusal, whose photo can be tried again."""
+
+NOTHING_TRIED = 1
+"""Exit code where photos were refused before and none was tried."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +58,81 @@ class ImportPlan:
     collection: str
     consent: ConsentGrant
     largest_face: bool
+    retry: bool
     report: Path
 
 
 class ImportReport:
-    """One line per photo, written as soon as its outcome is known; an import resumes from it."""
+    """One line per photo, written as soon as its outcome is known; an import resumes from it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.finished_photos = set(_read_finished_photos(path))
+    Attributes:
+        outcomes: Of the photos of this run.
+        retried: Photos of this run that were refused before.
+
+    Args:
+        path: Of the report.
+        rules: Digest of the rules of this run.
+        retry: Whether refused photos are tried again even under the same rules.
+    """
+
+    def __init__(self, path: Path, rules: str, *, retry: bool) -> None:
         self.outcomes: Counter[str] = Counter()
+        self.retried = 0
+        self._path = path
+        self._rules = rules
+        self._retry = retry
+        self._earlier = dict(_read_earlier_outcomes(path))
+
+    @property
+    def skipped(self) -> int:
+        """Photos with an outcome of an earlier run that were not tried again."""
+        return len(self._earlier) - self.retried
+
+    @property
+    def refused_before(self) -> int:
+        """Photos refused in an earlier run that were not tried again."""
+        return sum(outcome not in FINAL_OUTCOMES for outcome, _ in self._earlier.values()) - self.retried
+
+    def should_try(self, photo: str) -> bool:
+        """Return whether a photo is new, or was refused and is to be tried again."""
+        if photo not in self._earlier:
+            return True
+        outcome, rules = self._earlier[photo]
+        return outcome not in FINAL_OUTCOMES and (self._retry or rules != self._rules)
 
     def add_outcome(self, photo: str, outcome: str, **facts: Any) -> None:
         """Record the outcome of a photo."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"photo": photo, "outcome": outcome, **facts}, ensure_ascii=False) + "\n")
+        line = {"photo": photo, "outcome": outcome, **facts, "rules": self._rules}
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.outcomes[outcome] += 1
+        self.retried += photo in self._earlier
 
 
-def _read_finished_photos(path: Path) -> Iterator[str]:
-    """Yield the photos of an earlier run; a last line cut off by a crash is ignored, its photo processed again."""
+def _read_earlier_outcomes(path: Path) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Yield photo, outcome and rules of earlier runs, the latest of a photo last.
+
+    A last line cut off by a crash is ignored, its photo processed again.
+    """
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError, KeyError):
-                yield json.loads(line)["photo"]
+                line = json.loads(text)
+                yield line["photo"], (line["outcome"], line.get("rules"))
+
+
+def compute_rules_digest(collection: Collection, inference: InferenceSettings, *, largest_face: bool) -> str:
+    """Return a digest of everything set by the user that decides whether a photo is refused."""
+    rules = [
+        str(collection.id),
+        collection.space_id,
+        asdict(collection.policy.enrol),
+        collection.policy.liveness,
+        inference.min_face_px,
+        inference.max_side_px,
+        largest_face,
+    ]
+    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:12]
 
 
 def import_folder(
@@ -83,6 +143,9 @@ def import_folder(
     evidence: Annotated[str | None, typer.Option(help="Where the proofs of consent are kept.")] = None,
     collection: CollectionOption = "default",
     largest_face: Annotated[bool, typer.Option(help="Take the largest face where several are found.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try photos refused before again, even under the same rules.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help=f"Default: {REPORT_FILENAME} in the folder. Delete it to start over.")
     ] = None,
@@ -90,29 +153,36 @@ def import_folder(
 ) -> None:
     """Register everybody in a folder: the name of a person's folder becomes external id and name.
 
-    Interrupted imports resume. Every consent is recorded with the same purpose.
+    Interrupted imports resume, and photos refused before under other rules are tried again. Every consent is recorded
+    with the same purpose.
     """
     plan = ImportPlan(
         folder,
         collection,
         ConsentGrant(purpose, recorded_by, expires_at=convert_to_utc(expires), evidence_ref=evidence),
         largest_face,
+        retry,
         report or folder / REPORT_FILENAME,
     )
-    log = ImportReport(plan.report)
-    remaining = [
-        (person, fresh)
-        for person, photos in find_person_folders(folder)
-        if (fresh := _find_remaining_photos(folder, photos, log))
-    ]
-    skipped = len(log.finished_photos)
-    run_command(_import_persons(load_settings(), plan, remaining, log, show=not as_json), as_json=as_json)
-    summary = {"photos": log.outcomes.total(), "skipped": skipped, **log.outcomes, "report": str(plan.report)}
+    log = run_command(_import_persons(load_settings(), plan, show=not as_json), as_json=as_json)
+    counts = {"skipped": log.skipped, "retried": log.retried, "refused_before": log.refused_before}
     if as_json:
-        print_json(summary)
-        return
-    print_table("Import", ("outcome", "photos"), sorted(log.outcomes.items()))
-    out.print(f"{skipped} photos were done before. Every photo's outcome: {plan.report}", soft_wrap=True)
+        print_json({"photos": log.outcomes.total(), **counts, **log.outcomes, "report": str(plan.report)})
+    else:
+        print_table("Import", ("outcome", "photos"), sorted(log.outcomes.items()))
+        out.print(
+            f"{log.skipped} photos were done before. {log.retried} refused before were tried again. "
+            f"Every photo's outcome: {plan.report}",
+            soft_wrap=True,
+        )
+        if log.refused_before:
+            err.print(
+                f"{log.refused_before} photos were refused before under the same rules and not tried again. "
+                "Change the rules (--largest-face, the collection's policy), or try them again with --retry.",
+                soft_wrap=True,
+            )
+    if log.refused_before and not log.outcomes:
+        raise typer.Exit(NOTHING_TRIED)
 
 
 def find_person_folders(folder: Path) -> Iterator[tuple[str, list[Path]]]:
@@ -124,29 +194,33 @@ def find_person_folders(folder: Path) -> Iterator[tuple[str, list[Path]]]:
                 yield entry.name, photos
 
 
-def _find_remaining_photos(root: Path, photos: list[Path], report: ImportReport) -> list[Path]:
-    return [path for path in photos if path.relative_to(root).as_posix() not in report.finished_photos]
-
-
-async def _import_persons(
-    settings: Settings, plan: ImportPlan, remaining: list[tuple[str, list[Path]]], report: ImportReport, *, show: bool
-) -> None:
+async def _import_persons(settings: Settings, plan: ImportPlan, *, show: bool) -> ImportReport:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not show) as progress:
-        bar = progress.add_task("photos", total=sum(len(photos) for _, photos in remaining))
+    async with open_services(settings) as services:
+        collection, _, _ = await services.collections.get_collection_with_counts(COMMAND_LINE, plan.collection)
+        rules = compute_rules_digest(collection, settings.inference, largest_face=plan.largest_face)
+        report = ImportReport(plan.report, rules, retry=plan.retry)
+        remaining = [
+            (person, due)
+            for person, photos in find_person_folders(plan.root)
+            if (due := [path for path in photos if report.should_try(path.relative_to(plan.root).as_posix())])
+        ]
         remaining_persons = iter(remaining)
+        with Progress(*columns, console=err, disable=not show) as progress:
+            bar = progress.add_task("photos", total=sum(len(photos) for _, photos in remaining))
 
-        async def process_persons(services: Services) -> None:
-            for person, photos in remaining_persons:
-                for start in range(0, len(photos), settings.photos.max_photos):
-                    batch = photos[start : start + settings.photos.max_photos]
-                    await _register_person(services, plan, person, batch, report)
-                    progress.advance(bar, len(batch))
+            async def process_persons() -> None:
+                for person, photos in remaining_persons:
+                    for start in range(0, len(photos), settings.photos.max_photos):
+                        batch = photos[start : start + settings.photos.max_photos]
+                        await _register_person(services, plan, person, batch, report)
+                        progress.advance(bar, len(batch))
 
-        # One person more than the networks process concurrently, so that they never wait for a transaction.
-        async with open_services(settings) as services, asyncio.TaskGroup() as group:
-            for _ in range(settings.inference.workers + 1):
-                group.create_task(process_persons(services))
+            # One person more than the networks process concurrently, so that they never wait for a transaction.
+            async with asyncio.TaskGroup() as group:
+                for _ in range(settings.inference.workers + 1):
+                    group.create_task(process_persons())
+    return report
 
 
 async def _register_person(

@@ -30,6 +30,7 @@ from vultus.statistics.intervals import Rate, compute_clopper_pearson_rate
 from vultus.statistics.metrics import Floats, compute_equal_error, compute_roc_curve, count_scores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vultus.evaluation.runner import FaceAnalyzer
@@ -39,18 +40,18 @@ if TYPE_CHECKING:
 LIVE, SPOOF = "live", "spoof"
 
 
-LivenessAssessor = Callable[[bytes], Liveness | None]
-"""Assesses the central face of a photo; None where it shows none; called from several threads."""
+LivenessAssessor = Callable[[bytes], tuple[Liveness, ...] | None]
+"""Assesses the central face of a photo by each network; None where it shows none; called from several threads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AssessedPhotos:
-    """Liveness scores of every photo of a data set.
+    """Liveness scores that one network gives to every photo of a data set.
 
     Attributes:
         live_scores: (photos,) probability of a live presentation; NaN where the photo was not assessed.
         failures: Photos that were not assessed and why: `no_face`, `face_too_small`, `crop_past_photo`, or an error.
-        photos_per_s: Of all threads together, reading of files included.
+        photos_per_s: Of all threads and networks together, reading of files included.
         workers: Threads.
     """
 
@@ -141,39 +142,53 @@ def read_presentations(root: Path) -> DataSet:
 
 
 def build_liveness_assessor(
-    analyzer: FaceAnalyzer, detector: LivenessDetector, limits: PhotoSettings
+    analyzer: FaceAnalyzer, detectors: Sequence[LivenessDetector], limits: PhotoSettings
 ) -> LivenessAssessor:
     """Return a function that assesses the central face of a photo.
 
     Args:
         analyzer: Finds the face.
-        detector: Assesses its liveness.
+        detectors: Assess its liveness.
         limits: Of photos.
     """
 
-    def assess_photo(content: bytes) -> Liveness | None:
+    def assess_photo(content: bytes) -> tuple[Liveness, ...] | None:
         analysis = analyzer.analyze_photo(content, DETECTION)
         found = find_central_face(analysis)
         if found is None:
             return None
         pixels = EncodedPhoto.open(content, limits).decode(max(analysis.width, analysis.height)).pixels
-        return detector.assess_liveness(pixels, found.face)
+        return tuple(detector.assess_liveness(pixels, found.face) for detector in detectors)
 
     return assess_photo
 
 
 def assess_photos(
     assessor: LivenessAssessor, data: DataSet, *, workers: int, progress: ProgressCallback = lambda _done, _all: None
-) -> AssessedPhotos:
-    """Assess every photo; one that cannot be used is a failure of that photo, not of the evaluation."""
+) -> list[AssessedPhotos]:
+    """Assess every photo by each network; one that cannot be used is a failure of that photo, not of the evaluation.
 
-    def read_and_assess(path: Path) -> Liveness | str:
+    Returns:
+        For each network of the assessor; nothing if no photo shows a face.
+    """
+
+    def read_and_assess(path: Path) -> tuple[Liveness, ...] | str:
         try:
             return assessor(path.read_bytes()) or "no_face"
         except VultusError as error:
             return error.code
 
     outcomes, taken_s = process_photos(read_and_assess, data, workers=workers, progress=progress)
+    networks = max((len(outcome) for outcome in outcomes if not isinstance(outcome, str)), default=0)
+    return [
+        _collect_scores(
+            [outcome if isinstance(outcome, str) else outcome[at] for outcome in outcomes], data, taken_s, workers
+        )
+        for at in range(networks)
+    ]
+
+
+def _collect_scores(outcomes: list[Liveness | str], data: DataSet, taken_s: float, workers: int) -> AssessedPhotos:
     codes = [item if isinstance(item, str) else "" if item.is_conclusive else item.reason.value for item in outcomes]
     scores = [item.score if isinstance(item, Liveness) and item.is_conclusive else math.nan for item in outcomes]
     failures = tuple(PhotoFailure(photo, code) for photo, code in zip(data.photos, codes, strict=True) if code)

@@ -27,7 +27,7 @@ def render_liveness_page(report: LivenessReport) -> str:
     return render_page(
         "liveness.html",
         f"Presentation attack detection on {report.data}",
-        f"{counted}, pack {report.provenance.pack}, {report.provenance.created_at[:10]}",
+        f"{counted}, {report.network}, pack {report.provenance.pack}, {report.provenance.created_at[:10]}",
         _build_tiles(report.result),
         _render_charts(report.result),
         report=report,

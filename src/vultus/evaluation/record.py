@@ -102,6 +102,7 @@ class LivenessReport:
         networks: SHA-256 of each file of weights.
         provenance: Program and machine.
         result: The figures.
+        network: Name of the liveness network, or of the ensemble.
         schema: Names this structure.
     """
 
@@ -113,6 +114,7 @@ class LivenessReport:
     networks: dict[str, str]
     provenance: Provenance
     result: LivenessResult
+    network: str = "minifasnet"
     schema: str = LIVENESS_SCHEMA
 
 

@@ -28,13 +28,17 @@ from vultus.models.embedding import Embedder, dlib_resnet_graph, facenet_graph, 
 from vultus.models.embedding.deepface import load_deepface
 from vultus.models.embedding.network import CropInput, NetworkEmbedder
 from vultus.models.imaging.alignment import AlignmentTemplate
-from vultus.models.liveness import LivenessDetector, load_minifasnet
+from vultus.models.liveness import load_minifasnet, minifasnet_graph
+from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule, LivenessScorer
+from vultus.models.liveness.facenox import Facenox
 from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import MirrorCropper, PlainCropper, RealignedCropper, ViewCropper
 from vultus.models.weights.graph_preparation import PREPARATION_VERSION, prepare_graph
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vultus.models.catalog.entries import Network
     from vultus.models.runtime import SessionOpener
     from vultus.models.runtime.choice import Runtime
@@ -113,15 +117,17 @@ def load_pack(pack: Pack, store: WeightsStore, runtime: Runtime) -> LoadedPack:
     return LoadedPack(pack, detector, embedder, template, frontal, view_cropper, space, calibration, engines)
 
 
-def load_liveness(network: Network, store: WeightsStore, open_session: SessionOpener = OnnxSession) -> LivenessDetector:
-    """Verify and load the network that detects presentation attacks.
+def load_liveness(
+    networks: Sequence[Network], store: WeightsStore, open_session: SessionOpener = OnnxSession
+) -> LivenessEnsemble:
+    """Verify and load the network that detects presentation attacks, or several whose scores are averaged.
 
     Raises:
         WeightsError: Weights are missing, damaged or of another network.
     """
-    store.check_licences(network)
-    v2, v1se = (store.read_weights(network.files[role]) for role in ("v2", "v1se"))
-    return load_minifasnet(v2, v1se, open_session=open_session)
+    store.check_licences(*networks)
+    scorers = [_load_liveness_scorer(network, store, open_session) for network in networks]
+    return LivenessEnsemble(scorers, LivenessRule())
 
 
 def load_quality(network: Network, store: WeightsStore, open_session: SessionOpener = OnnxSession) -> Ediffiqa:
@@ -225,6 +231,14 @@ def _load_detector(network: Network, store: WeightsStore, open_session: SessionO
         return load_retinaface(graph, open_session=open_session)
     load = {"yunet": load_yunet, "scrfd": load_scrfd, "centerface": load_centerface}[network.family]
     return load(store.read_weights(network.files["weights"]), open_session=open_session)
+
+
+def _load_liveness_scorer(network: Network, store: WeightsStore, open_session: SessionOpener) -> LivenessScorer:
+    if network.family == "minifasnet":
+        build, version = minifasnet_graph.build_minifasnet, minifasnet_graph.BUILDER_VERSION
+        v2, v1se = (store.load_graph(network.files[role], build, version=version) for role in ("v2", "v1se"))
+        return load_minifasnet(v2, v1se, open_session=open_session)
+    return Facenox(open_session(store.load_graph(network.files["weights"], prepare_graph, version=PREPARATION_VERSION)))
 
 
 def _load_embedder(network: Network, store: WeightsStore, runtime: Runtime) -> tuple[Embedder, CropInput, str, str]:

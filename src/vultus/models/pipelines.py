@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vultus.domain import SpaceRegistry
 from vultus.errors import WeightsError
 from vultus.models.catalog.entries import NetworkKind
-from vultus.models.catalog.packs import get_network
+from vultus.models.catalog.packs import get_liveness_networks, get_network
 from vultus.models.loading import load_liveness, load_quality
 from vultus.models.pipeline import FacePipeline, get_default_pack
 from vultus.models.runtime.choice import Runtime
@@ -61,9 +61,7 @@ class PipelineRegistry:
         if (caution := loaded.default.pack.caution) is not None:
             log.warning("new collections use pack '%s'. %s", loaded.default.pack.name, caution)
         if inference.liveness:
-            liveness_detector = load_liveness(
-                get_network(inference.liveness, NetworkKind.LIVENESS), store, runtime.open_detector
-            )
+            liveness_detector = load_liveness(get_liveness_networks(inference.liveness), store, runtime.open_detector)
             for pipeline in loaded:
                 pipeline.liveness = liveness_detector
         if inference.quality:

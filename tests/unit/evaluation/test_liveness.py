@@ -9,15 +9,22 @@ import pytest
 
 from vultus.domain import Liveness, LivenessReason
 from vultus.errors import InvalidInputError, NotAnImageError
-from vultus.evaluation.liveness import assess_photos, compute_mean_rate, evaluate_liveness, read_presentations
+from vultus.evaluation.datasets import DataSet
+from vultus.evaluation.liveness import (
+    AssessedPhotos,
+    assess_photos,
+    compute_mean_rate,
+    evaluate_liveness,
+    read_presentations,
+)
 from vultus.evaluation.runner import PhotoFailure
 from vultus.statistics.intervals import compute_clopper_pearson_rate
 
 THRESHOLD = 0.5
 
 
-def read_liveness(photo: bytes) -> Liveness | None:
-    """Parse photos such as `0.7`, `0.9 face_too_small`, `none` and an empty one."""
+def read_liveness(photo: bytes) -> tuple[Liveness, Liveness] | None:
+    """Parse photos such as `0.7`, `0.9 face_too_small`, `none` and an empty one; a second network reverses scores."""
     words = photo.decode().split()
     if not words:
         raise NotAnImageError("empty")
@@ -25,7 +32,13 @@ def read_liveness(photo: bytes) -> Liveness | None:
         return None
     score = float(words[0])
     decided = LivenessReason.LIVE if score >= THRESHOLD else LivenessReason.SPOOF
-    return Liveness(score, LivenessReason(words[1]) if words[1:] else decided)
+    reason = LivenessReason(words[1]) if words[1:] else decided
+    return Liveness(score, reason), Liveness(1 - score, reason)
+
+
+def assess(data: DataSet, workers: int = 1) -> AssessedPhotos:
+    """Assess photos by the first network."""
+    return assess_photos(read_liveness, data, workers=workers)[0]
 
 
 def presented(root: Path, **photos: list[str]) -> Path:
@@ -69,7 +82,7 @@ def test_errors_are_counted_by_species_and_the_worst_leads(tmp_path: Path) -> No
     )
     data = read_presentations(root)
 
-    point = evaluate_liveness(data, assess_photos(read_liveness, data, workers=2), THRESHOLD).default
+    point = evaluate_liveness(data, assess(data, workers=2), THRESHOLD).default
 
     assert {kind: (rate.hits, rate.trials) for kind, rate in point.apcer.items()} == {
         "spoof/mask": (1, 2),
@@ -89,7 +102,7 @@ def test_photos_that_were_not_assessed_are_in_no_error_rate(tmp_path: Path) -> N
         spoof__mask=["none"],
     )
     data = read_presentations(root)
-    assessed = assess_photos(read_liveness, data, workers=1)
+    assessed = assess(data)
 
     result = evaluate_liveness(data, assessed, THRESHOLD)
 
@@ -106,13 +119,23 @@ def test_photos_that_were_not_assessed_are_in_no_error_rate(tmp_path: Path) -> N
     assert result.default.acer.value == 0
 
 
+def test_every_network_has_scores_of_its_own(tmp_path: Path) -> None:
+    data = read_presentations(presented(tmp_path, live=["0.9", "none"], spoof=["0.25 face_too_small"]))
+
+    first, second = assess_photos(read_liveness, data, workers=1)
+
+    np.testing.assert_allclose(first.live_scores, [0.9, np.nan, np.nan])
+    np.testing.assert_allclose(second.live_scores, [0.1, np.nan, np.nan])
+    assert first.failures == second.failures
+
+
 def test_at_the_equal_error_point_both_error_rates_are_equal(tmp_path: Path) -> None:
     chance = np.random.default_rng(3)
     live, attack = chance.beta(6, 2, 300), chance.beta(2, 4, 300)
     root = presented(tmp_path, live=[str(one) for one in live], spoof__print=[str(one) for one in attack])
     data = read_presentations(root)
 
-    result = evaluate_liveness(data, assess_photos(read_liveness, data, workers=1), 0.9)
+    result = evaluate_liveness(data, assess(data), 0.9)
 
     equal = result.equal_error
     assert equal.apcer["spoof/print"].value == pytest.approx(equal.bpcer.value, abs=1 / 300)
@@ -125,7 +148,7 @@ def test_a_kind_without_assessed_photos_is_reported(tmp_path: Path, kind: str, w
     data = read_presentations(presented(tmp_path, **{"live": ["0.9"], "spoof": ["0.1"], kind: ["none"]}))
 
     with pytest.raises(InvalidInputError, match=f"No photo of {words} could be judged"):
-        evaluate_liveness(data, assess_photos(read_liveness, data, workers=1), THRESHOLD)
+        evaluate_liveness(data, assess(data), THRESHOLD)
 
 
 def test_the_interval_of_a_mean_is_narrower_than_its_parts_and_holds_it() -> None:

@@ -55,7 +55,11 @@ def presentations(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "open_pipeline", lambda *_, **__: Finder())
-    monkeypatch.setattr(evaluate, "open_liveness", lambda _settings: (Brightness(), {"network.pth": "0" * 64}))
+
+    def open_liveness(_settings: object, name: str) -> evaluate.OpenedLiveness:
+        return evaluate.OpenedLiveness(name, Brightness(), {"network.pth": "0" * 64})
+
+    monkeypatch.setattr(evaluate, "open_liveness", open_liveness)
 
 
 def report_of(presentations: Path, *words: object) -> Any:
@@ -85,6 +89,28 @@ def test_another_threshold_gives_other_errors(presentations: Path) -> None:
 
     assert report["result"]["default"]["bpcer"]["value"] == 0
     assert report["provenance"]["command"].endswith("--threshold 0.3")
+
+
+def test_several_networks_are_measured_in_one_run(presentations: Path) -> None:
+    out = presentations.parent / "report"
+    words = [word for name in ("one", "other") for word in ("--network", name)]
+
+    result = call("liveness", presentations, "--out", out, "--json", *words)
+
+    assert result.exit_code == 0, result.output
+    assert [report["network"] for report in json.loads(result.stdout)] == ["one", "other"]
+    for name in ("one", "other"):
+        assert f"{name}, pack" in page(out / name)
+
+
+def test_photos_without_any_face_are_refused(presentations: Path) -> None:
+    for photo in presentations.rglob("*.jpg"):
+        photo.write_bytes(encoded(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
+
+    result = call("liveness", presentations, "--out", presentations.parent / "report")
+
+    assert result.exit_code == 2
+    assert "No face was found in any of the 12 photos" in result.stderr
 
 
 def test_the_page_of_liveness_is_whole(presentations: Path) -> None:

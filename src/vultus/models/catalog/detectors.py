@@ -192,4 +192,20 @@ FACE_ASSESSORS = (
         paper="Minivision (2020), Silent-Face-Anti-Spoofing; V2 and V1SE together, as their authors use them",
         inputs="BGR 0..255, 80 x 80 around the face at 2.7 and 4.0 times its side",
     ),
+    Network(
+        name="facenox",
+        kind=NetworkKind.LIVENESS,
+        family="facenox",
+        files={
+            "weights": PublishedFile(
+                "facenox_minifasnet_v2se_128.onnx",
+                "af2381b88f38769222ed93379e12444e2a50814575de1c46170de570c55a42b6",
+                "https://github.com/facenox/face-antispoof-onnx/releases/download/v1.0.0/best_model.onnx",
+            )
+        },
+        licence=APACHE,
+        paper="Facenox (2025), face-antispoof-onnx; MiniFASNetV2-SE trained on CelebA-Spoof",
+        inputs="RGB 0..1, 128 x 128 around the face at 1.5 times its longer side",
+        published={"CelebA-Spoof": 98.2},
+    ),
 )

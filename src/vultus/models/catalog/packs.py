@@ -95,6 +95,16 @@ def get_network(name: str, *kinds: NetworkKind) -> Network:
     return network
 
 
+def get_liveness_networks(name: str) -> tuple[Network, ...]:
+    """Return a liveness network by its name, or the networks of an ensemble, NAME+NAME, in the catalogue's order.
+
+    Raises:
+        NotFoundError: There is no such network, or it is of another kind.
+    """
+    names = {get_network(part, NetworkKind.LIVENESS).name for part in name.split("+")}
+    return tuple(network for network in FACE_ASSESSORS if network.name in names)
+
+
 def get_pack(name: str) -> Pack:
     """Return a pack by its name, or by DETECTOR+EMBEDDER.
 

@@ -21,7 +21,7 @@ from vultus.models.weights.graph_builder import GraphBuilder, TensorShape, fold_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUILDER_VERSION = 2
+BUILDER_VERSION = 3
 PIXEL_MEAN = np.full(3, 127.5)
 PIXEL_DIVISOR = 128.0
 
@@ -66,17 +66,11 @@ class _MtcnnGraphBuilder:
         return self.add_prelu(self.graph.add_convolution(tensor, *self.read_kernels()))
 
     def add_prelu(self, tensor: str) -> str:
-        """Add a PReLU with one slope per channel, written as slope · x + (1 − slope) · max(x, 0).
-
-        ONNX Runtime's PRelu operator is slower than these four.
-        """
+        """Add a PReLU with one slope per channel."""
         slopes = self._read_array(1, 3)  # (channels,) after a dense layer, (1, 1, channels) after a convolution
-        if slopes.ndim > 1:
-            slopes = slopes.reshape(-1, 1, 1)
-            slopes = np.pad(slopes, ((0, -len(slopes) % CHANNEL_MULTIPLE), (0, 0), (0, 0)))
-        everywhere = self.graph.add_node("Mul", tensor, self.graph.add_constant(slopes))
-        positive = self.graph.add_node("Mul", self.graph.add_node("Relu", tensor), self.graph.add_constant(1 - slopes))
-        return self.graph.add_node("Add", everywhere, positive)
+        if slopes.ndim == 1:
+            return self.graph.add_node("PRelu", tensor, self.graph.add_constant(slopes))
+        return self.graph.add_prelu(tensor, np.pad(slopes.reshape(-1), (0, -slopes.size % CHANNEL_MULTIPLE)))
 
     def add_pooling(self, tensor: str, size: int, *, same: bool) -> str:
         """Add a max-pooling of stride 2; with `same` the last window may extend past the edge."""

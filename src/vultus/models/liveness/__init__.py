@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet
-from vultus.models.liveness.minifasnet_graph import build_minifasnet
+from vultus.models.liveness.minifasnet import CropNetwork, MiniFasnet
 from vultus.models.runtime import OnnxSession
 
 if TYPE_CHECKING:
@@ -27,21 +26,12 @@ class LivenessDetector(Protocol):
         ...
 
 
-def load_minifasnet(
-    v2: bytes, v1se: bytes, rule: LivenessRule | None = None, *, open_session: SessionOpener = OnnxSession
-) -> MiniFasnet:
-    """Build and load both networks.
+def load_minifasnet(v2: bytes, v1se: bytes, *, open_session: SessionOpener = OnnxSession) -> MiniFasnet:
+    """Load both networks.
 
     Args:
-        v2: 2.7_80x80_MiniFASNetV2.pth.
-        v1se: 4_0_0_80x80_MiniFASNetV1SE.pth.
-        rule: Limits and threshold; None for the defaults.
+        v2: Graph built from 2.7_80x80_MiniFASNetV2.pth.
+        v1se: Graph built from 4_0_0_80x80_MiniFASNetV1SE.pth.
         open_session: Loads a graph.
-
-    Raises:
-        WeightsError: A file is not MiniFASNet.
     """
-    networks = [
-        CropNetwork(scale, open_session(build_minifasnet(weights))) for scale, weights in ((2.7, v2), (4.0, v1se))
-    ]
-    return MiniFasnet(networks, rule or LivenessRule())
+    return MiniFasnet([CropNetwork(2.7, open_session(v2)), CropNetwork(4.0, open_session(v1se))])

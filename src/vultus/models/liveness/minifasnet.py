@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from vultus.domain import Liveness, LivenessReason
+from vultus.models.liveness.ensemble import compute_face_side
 from vultus.models.liveness.minifasnet_graph import SIDE
 from vultus.models.runtime import NetworkSession
 
@@ -32,50 +32,21 @@ class CropNetwork:
     session: NetworkSession
 
 
-@dataclass(frozen=True, slots=True)
-class LivenessRule:
-    """When a face can be assessed, and when it is accepted as live.
-
-    Attributes:
-        threshold: Least score of a live face. The authors take the class with the largest sum; 0.5 is a little
-            stricter, because the largest of three classes may be below one half.
-        min_face_px: Least side of a face. Of LFW's photos shrunk to faces of 50 pixels, 67 % were still classified as
-            live, of the original photos 80 %; of faces of 35 pixels one half.
-        min_scale: Least shorter side of the photo, as a multiple of the face's side: the frame of a screen or a sheet
-            of paper is visible around a face. Cropped at 1.5 sides, 89 % of LFW's faces were classified as live, at
-            1.2 only 64 %.
-    """
-
-    threshold: float = 0.5
-    min_face_px: float = 50
-    min_scale: float = 1.5
-
-
 class MiniFasnet:
     """The loaded networks; safe for concurrent use by several threads.
 
     Args:
         networks: One per crop; their probabilities are averaged.
-        rule: Limits and threshold.
     """
 
-    def __init__(self, networks: Sequence[CropNetwork], rule: LivenessRule) -> None:
+    def __init__(self, networks: Sequence[CropNetwork]) -> None:
         self._networks = networks
-        self._rule = rule
 
-    def assess_liveness(self, pixels: Pixels, face: DetectedFace) -> Liveness:
-        """Return the liveness score of a face, 0..1, and the reason of the verdict."""
+    def compute_score(self, pixels: Pixels, face: DetectedFace) -> float:
+        """Return the mean probability of both networks that a face is live."""
         middle, side = compute_face_square(face.box)
-        score = float(
-            np.mean([self._compute_live_probability(network, pixels, middle, side) for network in self._networks])
-        )
-        if side < self._rule.min_face_px:
-            reason = LivenessReason.FACE_TOO_SMALL
-        elif min(pixels.shape[:2]) < self._rule.min_scale * side:
-            reason = LivenessReason.CROP_PAST_PHOTO
-        else:
-            reason = LivenessReason.LIVE if score >= self._rule.threshold else LivenessReason.SPOOF
-        return Liveness(score, reason)
+        shares = [self._compute_live_probability(network, pixels, middle, side) for network in self._networks]
+        return float(np.mean(shares))
 
     def _compute_live_probability(
         self, network: CropNetwork, pixels: Pixels, middle: tuple[float, float], side: float
@@ -93,7 +64,7 @@ def compute_face_square(box: Box) -> tuple[tuple[float, float], float]:
 
     Their boxes are nearly square; those of MTCNN and most detectors follow the head and are higher than wide.
     """
-    side = float(np.sqrt(max(0.0, box.width) * max(0.0, box.height)))
+    side = compute_face_side(box)
     return ((box.left + box.right) / 2, (box.top + box.bottom) / 2 + BOX_SHIFT_RATIO * box.height), side
 
 

@@ -18,7 +18,7 @@ from vultus.errors import WeightsError
 from vultus.models.weights.graph_builder import GraphBuilder
 from vultus.models.weights.state_dicts import read_state_dict
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 SIDE = 80
 CLASSES = 3
 EPSILON = 1e-5
@@ -66,7 +66,9 @@ class _MinifasnetGraphBuilder:
         kernels, biases = self._fold_batch_normalisation(f"{layer}.conv", f"{layer}.bn")
         tensor = self._add_convolution_node(tensor, kernels, biases, stride=stride, padding=padding)
         slopes = self._tensors.get(f"{layer}.prelu.weight")
-        return tensor if slopes is None else self._add_prelu(tensor, slopes)
+        if slopes is None:
+            return tensor
+        return self.graph.add_prelu(tensor, np.pad(slopes, (0, -len(slopes) % CHANNEL_MULTIPLE)))
 
     def add_bottleneck(self, tensor: str, layer: str, *, stride: int = 1) -> str:
         """Add an inverted bottleneck: expansion, depthwise convolution, projection."""
@@ -123,13 +125,6 @@ class _MinifasnetGraphBuilder:
             pads=[padding] * 4,
             group=len(kernels) if depthwise else 1,
         )
-
-    def _add_prelu(self, tensor: str, slopes: Array) -> str:
-        """Add a PReLU, written as slope · x + (1 − slope) · max(x, 0): the operator itself is slower."""
-        slopes = np.pad(slopes, (0, -len(slopes) % CHANNEL_MULTIPLE)).reshape(-1, 1, 1)
-        everywhere = self.graph.add_node("Mul", tensor, self.graph.add_constant(slopes))
-        positive = self.graph.add_node("Mul", self.graph.add_node("Relu", tensor), self.graph.add_constant(1 - slopes))
-        return self.graph.add_node("Add", everywhere, positive)
 
     def _fold_batch_normalisation(self, layer: str, normalisation: str) -> tuple[Array, Array]:
         """Return the kernels and biases of a convolution with the batch normalisation after it folded in."""

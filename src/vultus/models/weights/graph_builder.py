@@ -55,6 +55,23 @@ class GraphBuilder:
             pads=[padding] * 4,
         )
 
+    def add_prelu(self, tensor: str, slopes: NDArray[Any]) -> str:
+        """Add a PReLU with (channels,) slopes s, written as s · x + (1 − s) · max(x, 0).
+
+        The products are depthwise convolutions of one pixel, which ONNX Runtime computes together with what follows.
+        """
+        rest = 1 - slopes
+        if rest.min() >= 0:  # then (1 − s) · max(x, 0) = max((1 − s) · x, 0)
+            positive = self.add_node("Relu", self._add_scaling(tensor, rest))
+        else:
+            positive = self._add_scaling(self.add_node("Relu", tensor), rest)
+        return self.add_node("Add", self._add_scaling(tensor, slopes), positive)
+
+    def _add_scaling(self, tensor: str, factors: NDArray[Any]) -> str:
+        """Multiply every channel by its factor."""
+        kernels = self.add_constant(factors.astype(np.float32).reshape(-1, 1, 1, 1))
+        return self.add_node("Conv", tensor, kernels, kernel_shape=[1, 1], group=len(factors))
+
     def build_graph(
         self, name: str, inputs: dict[str, tuple[int, TensorShape]], outputs: dict[str, tuple[str, TensorShape]]
     ) -> bytes:

@@ -15,7 +15,9 @@ from tests.weights import real_weights
 from vultus.domain import DETECTION, Box, DetectedFace, LivenessReason, Pixels
 from vultus.errors import WeightsError
 from vultus.models.liveness import load_minifasnet
-from vultus.models.liveness.minifasnet import CropNetwork, LivenessRule, MiniFasnet, compute_face_square, crop_square
+from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule
+from vultus.models.liveness.minifasnet import CropNetwork, MiniFasnet, compute_face_square, crop_square
+from vultus.models.liveness.minifasnet_graph import build_minifasnet
 from vultus.models.pipeline import FacePipeline
 
 coordinates = st.floats(-300, 600)
@@ -37,10 +39,9 @@ def face(left: float, top: float, width: float, height: float) -> DetectedFace:
     return DetectedFace(Box(left, top, left + width, top + height), np.zeros((5, 2), np.float32), 0.9)
 
 
-def build_minifasnet(*networks: Fixed, **rule: float) -> MiniFasnet:
-    return MiniFasnet(
-        [CropNetwork(scale, network) for scale, network in zip((2, 4), networks, strict=False)], LivenessRule(**rule)
-    )
+def build_ensemble(*networks: Fixed) -> LivenessEnsemble:
+    scaled = [CropNetwork(scale, network) for scale, network in zip((2, 4), networks, strict=False)]
+    return LivenessEnsemble([MiniFasnet(scaled)], LivenessRule())
 
 
 def ramp(width: int, height: int) -> Pixels:
@@ -60,7 +61,7 @@ def ramp(width: int, height: int) -> Pixels:
 )
 def test_the_mean_of_both_networks_decides(shares: tuple[tuple[float, ...], ...], reason: LivenessReason) -> None:
     with np.errstate(divide="ignore"):
-        liveness = build_minifasnet(*(Fixed(*one) for one in shares)).assess_liveness(
+        liveness = build_ensemble(*(Fixed(*one) for one in shares)).assess_liveness(
             ramp(250, 250), face(75, 75, 100, 100)
         )
 
@@ -71,7 +72,7 @@ def test_the_mean_of_both_networks_decides(shares: tuple[tuple[float, ...], ...]
 
 
 def test_a_score_at_the_threshold_is_live() -> None:
-    half = build_minifasnet(Fixed(1, 2, 1))
+    half = build_ensemble(Fixed(1, 2, 1))
 
     assert half.assess_liveness(ramp(250, 250), face(75, 75, 100, 100)).live
 
@@ -86,7 +87,7 @@ def test_a_score_at_the_threshold_is_live() -> None:
     ],
 )
 def test_a_face_that_cannot_be_assessed_never_passes(box: tuple[float, ...], reason: LivenessReason) -> None:
-    sure = build_minifasnet(Fixed(0.01, 0.98, 0.01))
+    sure = build_ensemble(Fixed(0.01, 0.98, 0.01))
 
     liveness = sure.assess_liveness(ramp(250, 250), face(*box))
 
@@ -98,7 +99,7 @@ def test_a_face_that_cannot_be_assessed_never_passes(box: tuple[float, ...], rea
 def test_network_inputs_are_blue_green_red_from_0_to_255_of_their_own_square() -> None:
     near, far = Fixed(1, 1, 1), Fixed(1, 1, 1)
 
-    build_minifasnet(near, far).assess_liveness(ramp(250, 250), face(100, 93, 50, 50))
+    build_ensemble(near, far).assess_liveness(ramp(250, 250), face(100, 93, 50, 50))
 
     (close,), (wide,) = near.inputs, far.inputs
     assert close.shape == wide.shape == (1, 3, 80, 80)
@@ -134,7 +135,8 @@ def test_a_square_stays_inside_the_photo_and_as_near_as_it_can(
 
 @pytest.fixture(scope="module")
 def minifasnet() -> MiniFasnet:
-    return load_minifasnet(real_weights("2.7_80x80_MiniFASNetV2.pth"), real_weights("4_0_0_80x80_MiniFASNetV1SE.pth"))
+    names = ("2.7_80x80_MiniFASNetV2.pth", "4_0_0_80x80_MiniFASNetV1SE.pth")
+    return load_minifasnet(*(build_minifasnet(real_weights(name)) for name in names))
 
 
 @pytest.mark.parametrize("photo", [astronaut(), drawn(5)], ids=["astronaut", "drawn"])
@@ -143,7 +145,7 @@ def test_faces_on_screens_and_paper_score_lower_than_the_photo(
 ) -> None:
     def score(pixels: Pixels) -> float:
         (found,) = pipeline.analyze_photo(encoded(pixels, "PNG"), DETECTION).faces
-        return minifasnet.assess_liveness(pixels, found.face).score
+        return minifasnet.compute_score(pixels, found.face)
 
     assert score(photo) > 0.5
     assert max(score(show(photo, seed)) for show in (on_screen, on_paper) for seed in (1, 2)) < 0.3
@@ -151,4 +153,4 @@ def test_faces_on_screens_and_paper_score_lower_than_the_photo(
 
 def test_weights_of_something_else_are_refused() -> None:
     with pytest.raises(WeightsError, match="not a readable PyTorch state dict"):
-        load_minifasnet(b"nothing", b"nothing")
+        build_minifasnet(b"nothing")
