@@ -15,9 +15,10 @@ from vultus.cli.common import JsonOption, err, exit_with_error, load_settings, o
 from vultus.cli.groups import show_groups
 from vultus.errors import InvalidInputError, VultusError
 from vultus.evaluation.calibration_export import build_calibration
-from vultus.evaluation.datasets import DataSet, ListedPairs, read_groups, read_pairs, read_person_folders
+from vultus.evaluation.datasets import DataSet, ListedPairs, read_pairs, read_person_folders
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import TemplateFusion, split_gallery
+from vultus.evaluation.labels import read_groups
 from vultus.evaluation.liveness import assess_photos, build_liveness_assessor, evaluate_liveness, read_presentations
 from vultus.evaluation.page import format_percent, format_scientific
 from vultus.evaluation.pairs import evaluate_all_pairs, evaluate_by_group, evaluate_listed_pairs
@@ -57,7 +58,8 @@ def run_pairs_evaluation(
         Path | None, typer.Option("--pairs", help="List in LFW's format; default: DIR/pairs.txt, if it exists.")
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option("--groups", help="CSV with the columns person,GROUP,…: error rates by group too.")
+        Path | None,
+        typer.Option("--groups", help="CSV with the columns person,GROUP,… or path,GROUP,…: error rates by group."),
     ] = None,
     out_dir: OutOption = Path("report"),
     workers: WorkersOption = None,
@@ -243,7 +245,14 @@ def _show_pairs(report: PairsReport) -> None:
         for point in all_pairs.points
         if point.tar and point.resolved
     ]
-    rows.append(("equal error rate, all pairs", format_percent(all_pairs.equal_error.rate), ""))
+    if all_pairs.equal_error:
+        rows.append(("equal error rate, all pairs", format_percent(all_pairs.equal_error.rate), ""))
+    else:
+        rows.append(("pairs of one person", "none: false match rates only", ""))
+        rows += [
+            (f"FMR at {check.threshold:.4f}, all pairs", *_format_small_rate(check.fmr))
+            for check in all_pairs.calibration
+        ]
     print_table("Verification", ("figure", "value", "95 % interval"), rows)
 
 
@@ -288,3 +297,7 @@ def _show_liveness(report: LivenessReport) -> None:
 
 def _format_share(value: Rate | Mean | MeanRate) -> tuple[str, str]:
     return format_percent(value.value), f"{format_percent(value.low)} to {format_percent(value.high)}"
+
+
+def _format_small_rate(value: Rate) -> tuple[str, str]:
+    return format_scientific(value.value), f"{format_scientific(value.low)} to {format_scientific(value.high)}"

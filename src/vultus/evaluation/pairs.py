@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +61,7 @@ class VerificationPoint:
         resolved: Whether they suffice for the threshold to transfer to other data.
         threshold: Cosine; None where fewer than one false match is expected.
         fmr: Measured false match rate; None without a threshold.
-        tar: True accept rate, each comparison weighted equally; None without a threshold.
+        tar: True accept rate, each comparison weighted equally; None without a threshold or pairs of one person.
         tar_by_person: Mean over persons of each person's true accept rate, so that no person with hundreds of photos
             dominates the figure; None without a threshold, or on listed pairs.
     """
@@ -77,12 +77,12 @@ class VerificationPoint:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCheck:
-    """Error rates of a threshold stored in the pack on this data."""
+    """Error rates of a threshold stored in the pack on this data; no true accept rate without pairs of one person."""
 
     stated_fmr: float
     threshold: float
     fmr: Rate
-    tar: Rate
+    tar: Rate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class PlotData:
     """Data of a report's plots.
 
     Attributes:
-        curve: (threshold, false match rate, true accept rate), rates ascending.
+        curve: (threshold, false match rate, true accept rate), rates ascending; empty without pairs of one person.
         edges: Edges of the histogram's bins, cosine.
         genuine: Share of the comparisons of one person in each bin.
         impostor: Share of the comparisons of different persons in each bin.
@@ -128,7 +128,7 @@ class ListedPairsResult:
 
 @dataclass(frozen=True, slots=True)
 class AllPairsResult:
-    """Figures on all pairs.
+    """Figures on all pairs; those of pairs of one person are None in a data set with one photo per person.
 
     Attributes:
         genuine: Pairs of photos of one person, those without a face included.
@@ -149,8 +149,8 @@ class AllPairsResult:
     genuine_not_compared: int
     impostor: int
     persons_with_pairs: int
-    auc: float
-    equal_error: EqualErrorRate
+    auc: float | None
+    equal_error: EqualErrorRate | None
     points: tuple[VerificationPoint, ...]
     calibration: tuple[CalibrationCheck, ...]
     closest: tuple[tuple[str, str, float], ...]
@@ -202,7 +202,7 @@ def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: C
     """Compare every photo with every other. Intervals by the leave-one-person-out jackknife.
 
     Raises:
-        ValueError: There is no pair of one person, or none of different persons.
+        ValueError: There is no pair of different persons.
     """
     found = described.has_vector
     vectors, person = described.vectors[found], data.person_indices[found]
@@ -210,7 +210,9 @@ def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: C
     face_counts = np.bincount(person, minlength=len(possible_pairs))
     missed = int(possible_pairs.sum() - (face_counts * (face_counts - 1) // 2).sum())
     tally = count_pair_scores(vectors, person, genuine_missed=missed)
-    curve = compute_roc_curve(tally)
+    has_genuine = tally.genuine_trials > 0
+    # Without pairs of one person the curve has false match rates only; its true accept rates are not used.
+    curve = compute_roc_curve(tally if has_genuine else replace(tally, genuine_missed=1))
     stored = [find_position_at_threshold(curve, threshold) for _, threshold in calibration.points]
     target_points = [find_position_at_fmr(curve, target, tally.impostor_trials) for target in ALL_TARGET_FMRS]
     positions = np.unique([*stored, *target_points])
@@ -222,7 +224,7 @@ def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: C
     )
     row = {int(position): at for at, position in enumerate(positions)}
 
-    def compute_rates(at: int) -> tuple[Rate, Rate, Mean | None]:
+    def compute_rates(at: int) -> tuple[Rate, Rate | None, Mean | None]:
         return _compute_person_rates(accepted, row[at], possible_pairs)
 
     names = np.flatnonzero(found)
@@ -231,8 +233,8 @@ def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: C
         genuine_not_compared=missed,
         impostor=tally.impostor_trials,
         persons_with_pairs=int((possible_pairs > 0).sum()),
-        auc=compute_auc(tally),
-        equal_error=compute_equal_error(curve),
+        auc=compute_auc(tally) if has_genuine else None,
+        equal_error=compute_equal_error(curve) if has_genuine else None,
         points=tuple(_build_point(curve, target, tally.impostor_trials, compute_rates) for target in ALL_TARGET_FMRS),
         calibration=tuple(
             CalibrationCheck(stated, threshold, *compute_rates(at)[:2])
@@ -278,18 +280,21 @@ def evaluate_by_group(
 
 def _compute_person_rates(
     accepted: AcceptedCounts, row: int, possible_pairs: np.ndarray
-) -> tuple[Rate, Rate, Mean | None]:
+) -> tuple[Rate, Rate | None, Mean | None]:
     has_pairs = possible_pairs > 0
     own = accepted.genuine[row, has_pairs] / possible_pairs[has_pairs]
     return (
         compute_clustered_rate(accepted.impostor[row], accepted.impostor_trials, order=2),
-        compute_clustered_rate(accepted.genuine[row], possible_pairs),
+        compute_clustered_rate(accepted.genuine[row], possible_pairs) if len(own) else None,
         compute_mean(own) if len(own) > 1 else None,
     )
 
 
 def _build_point(
-    curve: RocCurve, target: float, impostors: int, compute_rates: Callable[[int], tuple[Rate, Rate, Mean | None]]
+    curve: RocCurve,
+    target: float,
+    impostors: int,
+    compute_rates: Callable[[int], tuple[Rate, Rate | None, Mean | None]],
 ) -> VerificationPoint:
     expected = compute_expected_errors(target, impostors)
     resolved = expected >= RESOLVED_ERRORS
@@ -302,7 +307,7 @@ def _build_point(
 def build_plot_data(tally: ScoreHistogram, curve: RocCurve) -> PlotData:
     """Downsample the curve and build the score histograms."""
     # Rice's rule, somewhat finer, for the smaller of the two kinds: fewer scores get wider bins.
-    fewer = min(tally.genuine.sum(), tally.impostor.sum())
+    fewer = min(counts.sum() for counts in (tally.genuine, tally.impostor) if counts.any())
     edges = np.linspace(
         tally.scores[0], tally.rejecting_threshold, int(np.clip(3 * np.cbrt(fewer), MIN_BINS, MAX_BINS)) + 1
     )
@@ -311,7 +316,7 @@ def build_plot_data(tally: ScoreHistogram, curve: RocCurve) -> PlotData:
         for counts in (tally.genuine, tally.impostor)
     ]
     return PlotData(
-        curve=tuple(sample_curve(curve, tally.impostor_trials)),
+        curve=tuple(sample_curve(curve, tally.impostor_trials)) if tally.genuine_trials else (),
         edges=tuple(map(float, edges)),
         genuine=tuple(map(float, shares[0])),
         impostor=tuple(map(float, shares[1])),

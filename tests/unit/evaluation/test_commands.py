@@ -205,8 +205,8 @@ def test_the_terminal_shows_groups_too(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["name,age", "person_0,old"], "line 1: expected 'person'"),
-        (["person", "person_0"], "line 1: expected 'person'"),
+        (["name,age", "person_0,old"], "line 1: expected 'person' or 'path'"),
+        (["person", "person_0"], "line 1: expected 'person' or 'path'"),
         (["person,age,age", "person_0,old,old"], "each once"),
         (["person,age", "person_0,old", "nobody,old"], "line 3: person 'nobody' has no folder"),
         (["person,age", "person_0,old", "person_0,young"], "line 3: person 'person_0' is listed twice"),
@@ -261,3 +261,36 @@ def test_hostile_names_are_text_on_the_page(command: str, folder: Path, tmp_path
     if command == "pairs":
         assert f"<h2>By {escaped}</h2>" in text
         assert "<th>&lt;s&gt;0</th>" in text
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Path:
+    """24 persons with one photo each, near three of the axes."""
+    root = tmp_path / "strangers"
+    for at in range(24):
+        (root / f"{at:02d}").mkdir(parents=True)
+        (root / f"{at:02d}/{at:02d}.jpg").write_text(f"person {at % 3} shift {0.1 * at}")
+    return root
+
+
+def test_a_data_set_without_pairs_of_one_person_has_false_match_rates_only(strangers: Path, tmp_path: Path) -> None:
+    groups = table(
+        tmp_path, "path,side", *(f"{at:02d}/{at:02d}.jpg,{'left' if at < 12 else 'right'}" for at in range(24))
+    )
+    words = ("pairs", strangers, "--groups", groups, "--out", tmp_path / "report")
+
+    printed = json.loads(call(*words, "--json").stdout)
+    shown = call(*words)
+
+    pairs = printed["all"]
+    assert (pairs["genuine"], pairs["impostor"], pairs["auc"], pairs["equal_error"]) == (0, 276, None, None)
+    assert [check["tar"] for check in pairs["calibration"]] == [None, None]
+    assert all(check["fmr"]["hits"] > 0 for check in pairs["calibration"])
+    left, right = printed["groups"][0]["groups"]
+    assert (left["persons"], right["persons"]) == (12, 12)
+    assert left["rates"][0]["fmr"]["trials"] == 66
+    assert left["rates"][0]["fnmr"] is None
+    assert "none: false match rates only" in shown.stdout
+    text = page(tmp_path / "report")
+    assert "nothing is said about true accept rates" in text
+    assert "Receiver operating" not in text
