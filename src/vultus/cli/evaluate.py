@@ -70,14 +70,14 @@ def run_pairs_evaluation(
 ) -> None:
     """Verification: are two photos of one person? LFW's protocol on listed pairs, and all pairs of the data set."""
     settings = load_settings()
-    with _exit_on_error(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         data = read_person_folders(folder)
         listed = _read_listed_pairs(folder, pairs_file, data, needed=listed_only)
         if listed and listed_only:
             data, listed = data.select_photos(listed.photo_positions), listed.convert_positions(listed.photo_positions)
         labels = read_groups(groups, data) if groups else {}
         pipeline = open_pipeline(settings, pack, calibrated=False)
-        described = _describe_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+        described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "pairs", str(folder)]
         command += ["--pack", pack] if pack else []
         command += ["--pairs", str(pairs_file)] if pairs_file else []
@@ -85,7 +85,7 @@ def run_pairs_evaluation(
         command += ["--listed-only"] if listed_only else []
         try:
             report = PairsReport(
-                build_evaluation_context(data, described, _build_provenance(pipeline, command)),
+                build_evaluation_context(data, described, describe_run(pipeline, command)),
                 evaluate_listed_pairs(listed, described) if listed else None,
                 evaluate_all_pairs(data, described, pipeline.calibration),
                 evaluate_by_group(data, described, pipeline.calibration, labels),
@@ -119,17 +119,17 @@ def run_gallery_evaluation(
 ) -> None:
     """Identification: who is this? Searches for enrolled people and for strangers."""
     settings = load_settings()
-    with _exit_on_error(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         data = read_person_folders(folder)
         parts = split_gallery(data, enrol=enrol, held_out=held_out, seed=seed)
         pipeline = open_pipeline(settings, pack)
-        described = _describe_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+        described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "gallery", str(folder)]
         command += ["--pack", pack] if pack else []
         command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
         command += ["--fusion", fusion.value] if fusion is not TemplateFusion.BEST else []
         report = GalleryReport(
-            build_evaluation_context(data, described, _build_provenance(pipeline, command)),
+            build_evaluation_context(data, described, describe_run(pipeline, command)),
             enrol,
             held_out,
             seed,
@@ -159,7 +159,7 @@ def run_liveness_evaluation(
 ) -> None:
     """Presentation attack detection: do photographed faces pass for live ones?"""
     settings = load_settings()
-    with _exit_on_error(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         data = read_presentations(folder)
         detector, networks = open_liveness(settings)
         pipeline = open_pipeline(settings, None, calibrated=False)
@@ -175,7 +175,7 @@ def run_liveness_evaluation(
             photos_per_s=assessed.photos_per_s,
             workers=assessed.workers,
             networks=networks,
-            provenance=_build_provenance(pipeline, command),
+            provenance=describe_run(pipeline, command),
             result=evaluate_liveness(data, assessed, threshold),
         )
         page = write_report(report, out_dir)
@@ -201,7 +201,8 @@ def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = Tr
 
 
 @contextmanager
-def _exit_on_error(*, as_json: bool) -> Iterator[None]:
+def exit_on_error(*, as_json: bool) -> Iterator[None]:
+    """Print a failure and end with its exit code."""
     try:
         yield
     except VultusError as error:
@@ -213,11 +214,13 @@ def _read_listed_pairs(folder: Path, pairs_file: Path | None, data: DataSet, *, 
     return read_pairs(path, data) if pairs_file or needed or path.exists() else None
 
 
-def _build_provenance(pipeline: FacePipeline, command: list[str]) -> Provenance:
+def describe_run(pipeline: FacePipeline, command: list[str]) -> Provenance:
+    """Return what is needed to make the report again."""
     return build_provenance(pack=pipeline.pack.name, contract_id=pipeline.space.id, command=shlex.join(command))
 
 
-def _describe_photos(pipeline: FacePipeline, data: DataSet, workers: int, *, show: bool) -> DescribedPhotos:
+def embed_photos(pipeline: FacePipeline, data: DataSet, workers: int, *, show: bool) -> DescribedPhotos:
+    """Describe every photo, with a progress bar if `show`."""
     with _show_progress(len(data.photos), show=show) as progress:
         return describe_photos(pipeline, data, workers=workers, progress=progress)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vultus.cli import evaluate
+from vultus.cli import evaluate, impostors
 from vultus.cli.common import err, exit_with_error, load_settings, out
 from vultus.errors import VultusError
 from vultus.evaluation.comparison import read_pack_evaluation, render_comparison_table, write_between_markers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vultus.models.weights.store import WeightsStore
 
 
-evaluation = evaluate.app
+evaluation = impostors.evaluation
 """`vultus evaluate` with all its commands."""
 
 

@@ -6,8 +6,11 @@ import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vultus.errors import InvalidInputError
 from vultus.evaluation.datasets import read_text_file
+from vultus.statistics.matched import UNKNOWN_AGE, Demographics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +66,27 @@ def read_photo_labels(path: Path, data: DataSet) -> Labels:
     table = _read_table(path, data)
     names = data.photos if table.key == PHOTO else [data.persons[person] for person in data.person_indices]
     return _select_labels(table, names)
+
+
+def read_demographics(path: Path, data: DataSet) -> Demographics:
+    """Read age in years, sex and, if there is such a column, race of the person in each photo.
+
+    Raises:
+        InvalidInputError: As for `read_groups`; also without a column `age` or `sex`, or if an age is no whole number.
+    """
+    labels = read_photo_labels(path, data)
+    if missing := {"age", "sex"} - labels.keys():
+        raise InvalidInputError(
+            f"{path}, line 1: expected the columns age, sex and perhaps race; missing: {' and '.join(sorted(missing))}."
+        )
+    for photo, age in zip(data.photos, labels["age"], strict=True):
+        if age is not None and not age.isdecimal():
+            raise InvalidInputError(f"{path}: the age of '{photo}' must be a whole number of years; found '{age}'.")
+    return Demographics(
+        age=np.array([UNKNOWN_AGE if age is None else int(age) for age in labels["age"]], np.int64),
+        sex=labels["sex"],
+        race=labels.get("race", (None,) * len(data.photos)),
+    )
 
 
 def _select_labels(table: _LabelTable, names: tuple[str, ...] | list[str]) -> Labels:

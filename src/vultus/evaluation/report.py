@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vultus.evaluation import gallery_page, liveness_page, pairs_page
-from vultus.evaluation.record import GalleryReport, PairsReport
+from vultus.evaluation import gallery_page, impostors_page, liveness_page, pairs_page
+from vultus.evaluation.record import GalleryReport, ImpostorsReport, PairsReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,8 @@ def _remove_plot_data(value: Any) -> Any:
 def _render_page(report: Report) -> str:
     if isinstance(report, PairsReport):
         return pairs_page.render_pairs_page(report)
+    if isinstance(report, ImpostorsReport):
+        return impostors_page.render_impostors_page(report)
     return (
         gallery_page.render_gallery_page(report)
         if isinstance(report, GalleryReport)
