@@ -10,7 +10,7 @@ import numpy as np
 
 from vultus.errors import InvalidInputError
 from vultus.evaluation.datasets import read_text_file
-from vultus.statistics.matched import UNKNOWN_AGE, Demographics
+from vultus.statistics.matched import UNKNOWN_AGE, Demographics, ensure_matched_adults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,8 @@ def read_demographics(path: Path, data: DataSet) -> Demographics:
     """Read age in years, sex and, if there is such a column, race of the person in each photo.
 
     Raises:
-        InvalidInputError: As for `read_groups`; also without a column `age` or `sex`, or if an age is no whole number.
+        InvalidInputError: As for `read_groups`; also without a column `age` or `sex`, if an age is no whole number, or
+            without two adults of one sex and one age band.
     """
     labels = read_photo_labels(path, data)
     if missing := {"age", "sex"} - labels.keys():
@@ -82,11 +83,13 @@ def read_demographics(path: Path, data: DataSet) -> Demographics:
     for photo, age in zip(data.photos, labels["age"], strict=True):
         if age is not None and not age.isdecimal():
             raise InvalidInputError(f"{path}: the age of '{photo}' must be a whole number of years; found '{age}'.")
-    return Demographics(
+    found = Demographics(
         age=np.array([UNKNOWN_AGE if age is None else int(age) for age in labels["age"]], np.int64),
         sex=labels["sex"],
         race=labels.get("race", (None,) * len(data.photos)),
     )
+    ensure_matched_adults(data.person_indices, found)  # before networks run for an hour
+    return found
 
 
 def _select_labels(table: _LabelTable, names: tuple[str, ...] | list[str]) -> Labels:

@@ -9,7 +9,13 @@ import numpy as np
 
 from vultus.domain.decision import DEFAULT_FMR
 from vultus.errors import InvalidInputError
-from vultus.statistics.all_pairs import AcceptedCounts, count_accepted_by_person, count_pair_scores
+from vultus.statistics.all_pairs import (
+    NO_PERSON_PAIRS,
+    AcceptedCounts,
+    PersonPairs,
+    count_accepted_by_person,
+    count_pair_scores,
+)
 from vultus.statistics.groups import GroupsResult, evaluate_groups
 from vultus.statistics.intervals import (
     Mean,
@@ -43,7 +49,8 @@ if TYPE_CHECKING:
 
     from vultus.domain import Calibration
     from vultus.evaluation.datasets import DataSet, ListedPairs
-    from vultus.evaluation.runner import DescribedPhotos
+    from vultus.evaluation.runner import PhotoVectors
+    from vultus.statistics.metrics import Flags
 
 LISTED_TARGET_FMRS = (1e-2, 1e-3, 1e-4, 1e-5)
 ALL_TARGET_FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -158,7 +165,7 @@ class AllPairsResult:
     logistic: tuple[float, float] | None
 
 
-def evaluate_listed_pairs(pairs: ListedPairs, described: DescribedPhotos) -> ListedPairsResult:
+def evaluate_listed_pairs(pairs: ListedPairs, described: PhotoVectors) -> ListedPairsResult:
     """Evaluate listed pairs. Their intervals are binomial: LFW's list hardly repeats persons.
 
     Raises:
@@ -190,7 +197,7 @@ def evaluate_listed_pairs(pairs: ListedPairs, described: DescribedPhotos) -> Lis
     )
 
 
-def compute_listed_scores(pairs: ListedPairs, described: DescribedPhotos) -> Floats:
+def compute_listed_scores(pairs: ListedPairs, described: PhotoVectors) -> Floats:
     """Return the (pairs,) cosines; NaN where a photo shows no face."""
     vectors = described.vectors
     scores: Floats = np.einsum("ij,ij->i", vectors[pairs.first], vectors[pairs.second]).astype(np.float64)
@@ -198,8 +205,16 @@ def compute_listed_scores(pairs: ListedPairs, described: DescribedPhotos) -> Flo
     return scores
 
 
-def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: Calibration) -> AllPairsResult:
+def evaluate_all_pairs(
+    data: DataSet, described: PhotoVectors, calibration: Calibration, *, left_out: PersonPairs = NO_PERSON_PAIRS
+) -> AllPairsResult:
     """Compare every photo with every other. Intervals by the leave-one-person-out jackknife.
+
+    Args:
+        data: Photos and persons.
+        described: Embeddings of the photos.
+        calibration: Its thresholds are evaluated.
+        left_out: Different persons who are not compared.
 
     Raises:
         ValueError: There is no pair of different persons.
@@ -209,25 +224,27 @@ def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: C
     possible_pairs = data.photo_counts * (data.photo_counts - 1) // 2
     face_counts = np.bincount(person, minlength=len(possible_pairs))
     missed = int(possible_pairs.sum() - (face_counts * (face_counts - 1) // 2).sum())
-    tally = count_pair_scores(vectors, person, genuine_missed=missed)
+    tally = count_pair_scores(vectors, person, genuine_missed=missed, left_out=left_out)
     has_genuine = tally.genuine_trials > 0
     # Without pairs of one person the curve has false match rates only; its true accept rates are not used.
     curve = compute_roc_curve(tally if has_genuine else replace(tally, genuine_missed=1))
     stored = [find_position_at_threshold(curve, threshold) for _, threshold in calibration.points]
     target_points = [find_position_at_fmr(curve, target, tally.impostor_trials) for target in ALL_TARGET_FMRS]
     positions = np.unique([*stored, *target_points])
-    name_from = curve.thresholds[
-        find_position_at_fmr(curve, MAX_CLOSEST_PAIRS / tally.impostor_trials, tally.impostor_trials)
-    ]
+    closest = find_position_at_fmr(curve, MAX_CLOSEST_PAIRS / tally.impostor_trials, tally.impostor_trials)
     accepted = count_accepted_by_person(
-        vectors, person, curve.thresholds[positions], persons=len(possible_pairs), report_from=float(name_from)
+        vectors,
+        person,
+        curve.thresholds[positions],
+        persons=len(possible_pairs),
+        report_from=float(curve.thresholds[closest]),
+        left_out=left_out,
     )
     row = {int(position): at for at, position in enumerate(positions)}
 
     def compute_rates(at: int) -> tuple[Rate, Rate | None, Mean | None]:
         return _compute_person_rates(accepted, row[at], possible_pairs)
 
-    names = np.flatnonzero(found)
     return AllPairsResult(
         genuine=tally.genuine_trials,
         genuine_not_compared=missed,
@@ -240,17 +257,21 @@ def evaluate_all_pairs(data: DataSet, described: DescribedPhotos, calibration: C
             CalibrationCheck(stated, threshold, *compute_rates(at)[:2])
             for (stated, threshold), at in zip(calibration.points, stored, strict=True)
         ),
-        closest=tuple(
-            (data.photos[names[first]], data.photos[names[second]], score)
-            for first, second, score in accepted.closest_impostors
-        ),
+        closest=_name_photos(data, found, accepted.closest_impostors),
         drawing=build_plot_data(tally, curve),
         logistic=fit_logistic_to_pairs(vectors, person, tally),
     )
 
 
+def _name_photos(
+    data: DataSet, found: Flags, pairs: tuple[tuple[int, int, float], ...]
+) -> tuple[tuple[str, str, float], ...]:
+    names = np.flatnonzero(found)
+    return tuple((data.photos[names[first]], data.photos[names[second]], score) for first, second, score in pairs)
+
+
 def evaluate_by_group(
-    data: DataSet, described: DescribedPhotos, calibration: Calibration, labels: dict[str, tuple[str | None, ...]]
+    data: DataSet, described: PhotoVectors, calibration: Calibration, labels: dict[str, tuple[str | None, ...]]
 ) -> tuple[GroupsResult, ...]:
     """Compare every photo with every other, by group, at the pack's thresholds and that of the default decision.
 

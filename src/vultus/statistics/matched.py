@@ -47,6 +47,8 @@ MIN_GROUP_PAIRS = 2000
 
 UNKNOWN_AGE = -1
 
+NO_MATCHED_ADULTS = "No two photos show different adults of one sex and one age band (18 years or more)."
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Demographics:
@@ -199,7 +201,7 @@ def evaluate_matched_impostors(
         count_pair_scores(vectors[cell], person[cell], left_out=left_out) for cell in adults.values()
     )
     if tally.impostor_trials == 0:
-        raise InvalidInputError("No two photos show different adults of one sex and one age band (18 years or more).")
+        raise InvalidInputError(NO_MATCHED_ADULTS)
     points = tuple(_build_points(tally))
     limits = np.unique([*thresholds, *(point.threshold for point in points if point.threshold is not None)])
 
@@ -227,6 +229,16 @@ def evaluate_matched_impostors(
         ),
         left_out=len(left_out),
     )
+
+
+def ensure_matched_adults(person: Indices, labels: Demographics) -> None:
+    """Refuse labels without two different adults of one sex and one age band.
+
+    Raises:
+        InvalidInputError: There are none.
+    """
+    if not any(len(np.unique(person[cell])) > 1 for cell in _split_cells(labels, ADULT_BANDS).values()):
+        raise InvalidInputError(NO_MATCHED_ADULTS)
 
 
 def _split_cells(labels: Demographics, bands: Iterable[tuple[int, int]]) -> dict[str, Flags]:

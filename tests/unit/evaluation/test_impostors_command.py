@@ -89,3 +89,4 @@ def test_labels_that_cannot_be_used_are_refused(people: Path, tmp_path: Path, te
 
     assert result.exit_code == 2
     assert words in json.loads(result.stdout)["error"]["detail"]
+    assert not (tmp_path / "report").exists()
