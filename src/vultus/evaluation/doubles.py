@@ -3,7 +3,8 @@
 Data sets hold some people under two names (about 80 pairs of LFW). Counted as false matches they make strict
 thresholds stricter than they have to be. A network must not excuse its own false matches, so it has no say: a pair of
 names is left out for a network where every other network family, of which there must be two, puts a pair of their
-photos above its own threshold of FMR 10⁻⁵. A family is all packs with one embedder.
+photos above its own threshold of FMR 10⁻⁵. A family is all packs with one embedder. The rule is for adults: networks
+take small children for each other so often that two agree by chance.
 """
 
 from __future__ import annotations

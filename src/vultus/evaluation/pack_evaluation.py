@@ -16,7 +16,7 @@ from vultus.evaluation.doubles import DOUBLES_FMR, PersonPair, find_alike_person
 from vultus.evaluation.pairs import CalibrationCheck, VerificationPoint, evaluate_all_pairs, evaluate_listed_pairs
 from vultus.evaluation.runner import PhotoVectors
 from vultus.statistics.intervals import Mean
-from vultus.statistics.matched import Demographics, MatchedImpostors, evaluate_matched_impostors
+from vultus.statistics.matched import MIN_ADULT_AGE, Demographics, MatchedImpostors, evaluate_matched_impostors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vultus.evaluation.pairs import AllPairsResult
     from vultus.evaluation.runner import FaceAnalyzer
     from vultus.statistics.all_pairs import PersonPairs
+    from vultus.statistics.metrics import Flags
 
 TIMED_PHOTOS, WARM_UP_PHOTOS = 100, 5
 
@@ -140,9 +141,11 @@ def evaluate_packs(
         strict = next(point for point in everything[pack.pack].points if point.target_fmr == DOUBLES_FMR)
         if pack.family in alike or strict.threshold is None:
             continue
-        alike[pack.family] = _find_alike(verification.data, pack.photos, strict.threshold)
+        alike[pack.family] = _find_alike(verification.data, pack.photos, pack.photos.has_vector, strict.threshold)
         if matched and pack.matched:
-            alike_matched[pack.family] = _find_alike(matched.data, pack.matched, strict.threshold)
+            # Networks take children for each other alike, which does not make them one person.
+            adults = pack.matched.has_vector & (matched.labels.age >= MIN_ADULT_AGE)
+            alike_matched[pack.family] = _find_alike(matched.data, pack.matched, adults, strict.threshold)
     return [
         _evaluate_pack(
             pack,
@@ -157,9 +160,8 @@ def evaluate_packs(
     ]
 
 
-def _find_alike(data: DataSet, described: PhotoVectors, threshold: float) -> frozenset[PersonPair]:
-    found = described.has_vector
-    return find_alike_persons(described.vectors[found], data.person_indices[found], threshold)
+def _find_alike(data: DataSet, described: PhotoVectors, compared: Flags, threshold: float) -> frozenset[PersonPair]:
+    return find_alike_persons(described.vectors[compared], data.person_indices[compared], threshold)
 
 
 def _evaluate_pack(

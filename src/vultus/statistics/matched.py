@@ -41,6 +41,8 @@ CHILD_BANDS = ((0, 5), (6, 11), (12, 17))
 ADULT_BANDS = ((18, 34), (35, 49), (50, 64), (65, 200))
 """First and last year of age."""
 
+MIN_ADULT_AGE = ADULT_BANDS[0][0]
+
 MATCHED_TARGET_FMRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 MIN_GROUP_PAIRS = 2000
 """Minimum number of pairs for a group to count as the worst one."""

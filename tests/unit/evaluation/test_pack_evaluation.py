@@ -74,6 +74,18 @@ def test_doubles_are_left_out_and_named(verification: VerificationData, matched:
         assert [rate for rate, _ in found.calibration.matched] == [1e-1, 1e-2]
 
 
+def test_children_are_never_taken_for_doubles(verification: VerificationData, matched: MatchedData) -> None:
+    packs = [build_pack(name, seed, CALIBRATED) for seed, name in enumerate("abc")]
+    age = matched.labels.age.copy()
+    age[:2] = 4
+    children = MatchedData(matched.data, Demographics(age, matched.labels.sex, matched.labels.race))
+
+    for found in evaluate_packs(packs, verification, children, TIMES):
+        assert found.matched_doubles == ()
+        assert found.matched is not None
+        assert found.matched.children[0].rates[-1].fmr.trials == 1
+
+
 def test_two_families_leave_nothing_out(verification: VerificationData, matched: MatchedData) -> None:
     packs = [build_pack(name, seed, CALIBRATED) for seed, name in enumerate("ab")]
 
