@@ -16,9 +16,10 @@ from vultus.cli.common import JsonOption, err, exit_with_error, load_settings, o
 from vultus.cli.groups import show_groups
 from vultus.errors import InvalidInputError, VultusError
 from vultus.evaluation.calibration_export import build_calibration
-from vultus.evaluation.datasets import DataSet, ListedPairs, read_groups, read_pairs, read_person_folders
+from vultus.evaluation.datasets import DataSet, ListedPairs, read_pairs, read_person_folders
 from vultus.evaluation.gallery import evaluate_gallery
 from vultus.evaluation.identification import TemplateFusion, split_gallery
+from vultus.evaluation.labels import read_groups
 from vultus.evaluation.liveness import (
     AssessedPhotos,
     assess_photos,
@@ -63,7 +64,8 @@ def run_pairs_evaluation(
         Path | None, typer.Option("--pairs", help="List in LFW's format; default: DIR/pairs.txt, if it exists.")
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option("--groups", help="CSV with the columns person,GROUP,…: error rates by group too.")
+        Path | None,
+        typer.Option("--groups", help="CSV with the columns person,GROUP,… or path,GROUP,…: error rates by group."),
     ] = None,
     out_dir: OutOption = Path("report"),
     workers: WorkersOption = None,
@@ -74,14 +76,14 @@ def run_pairs_evaluation(
 ) -> None:
     """Verification: are two photos of one person? LFW's protocol on listed pairs, and all pairs of the data set."""
     settings = load_settings()
-    with _exit_on_error(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         data = read_person_folders(folder)
         listed = _read_listed_pairs(folder, pairs_file, data, needed=listed_only)
         if listed and listed_only:
             data, listed = data.select_photos(listed.photo_positions), listed.convert_positions(listed.photo_positions)
         labels = read_groups(groups, data) if groups else {}
         pipeline = open_pipeline(settings, pack, calibrated=False)
-        described = _describe_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+        described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "pairs", str(folder)]
         command += ["--pack", pack] if pack else []
         command += ["--pairs", str(pairs_file)] if pairs_file else []
@@ -89,7 +91,7 @@ def run_pairs_evaluation(
         command += ["--listed-only"] if listed_only else []
         try:
             report = PairsReport(
-                build_evaluation_context(data, described, _build_provenance(pipeline, command)),
+                build_evaluation_context(data, described, describe_run(pipeline, command)),
                 evaluate_listed_pairs(listed, described) if listed else None,
                 evaluate_all_pairs(data, described, pipeline.calibration),
                 evaluate_by_group(data, described, pipeline.calibration, labels),
@@ -123,17 +125,17 @@ def run_gallery_evaluation(
 ) -> None:
     """Identification: who is this? Searches for enrolled people and for strangers."""
     settings = load_settings()
-    with _exit_on_error(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         data = read_person_folders(folder)
         parts = split_gallery(data, enrol=enrol, held_out=held_out, seed=seed)
         pipeline = open_pipeline(settings, pack)
-        described = _describe_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+        described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
         command = ["vultus", "evaluate", "gallery", str(folder)]
         command += ["--pack", pack] if pack else []
         command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
         command += ["--fusion", fusion.value] if fusion is not TemplateFusion.BEST else []
         report = GalleryReport(
-            build_evaluation_context(data, described, _build_provenance(pipeline, command)),
+            build_evaluation_context(data, described, describe_run(pipeline, command)),
             enrol,
             held_out,
             seed,
@@ -170,7 +172,7 @@ def run_liveness_evaluation(
 ) -> None:
     """Presentation attack detection: do photographed faces pass for live ones?"""
     settings = load_settings()
-    with _exit_on_error(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         data = read_presentations(folder)
         names = networks or [settings.inference.liveness or "minifasnet"]
         opened = [open_liveness(settings, name) for name in names]
@@ -184,7 +186,7 @@ def run_liveness_evaluation(
         command += [word for name in networks or () for word in ("--network", name)]
         command += ["--threshold", f"{threshold:g}"] if threshold != LIVENESS_THRESHOLD else []
         command += ["--pack", pack] if pack else []
-        provenance = _build_provenance(pipeline, command)
+        provenance = describe_run(pipeline, command)
         reports = [
             _build_liveness_report(data, photos, one, threshold, provenance)
             for one, photos in zip(opened, assessed, strict=True)
@@ -247,7 +249,8 @@ def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = Tr
 
 
 @contextmanager
-def _exit_on_error(*, as_json: bool) -> Iterator[None]:
+def exit_on_error(*, as_json: bool) -> Iterator[None]:
+    """Print a failure and end with its exit code."""
     try:
         yield
     except VultusError as error:
@@ -259,11 +262,13 @@ def _read_listed_pairs(folder: Path, pairs_file: Path | None, data: DataSet, *, 
     return read_pairs(path, data) if pairs_file or needed or path.exists() else None
 
 
-def _build_provenance(pipeline: FacePipeline, command: list[str]) -> Provenance:
+def describe_run(pipeline: FacePipeline, command: list[str]) -> Provenance:
+    """Return what is needed to make the report again."""
     return build_provenance(pack=pipeline.pack.name, contract_id=pipeline.space.id, command=shlex.join(command))
 
 
-def _describe_photos(pipeline: FacePipeline, data: DataSet, workers: int, *, show: bool) -> DescribedPhotos:
+def embed_photos(pipeline: FacePipeline, data: DataSet, workers: int, *, show: bool) -> DescribedPhotos:
+    """Describe every photo, with a progress bar if `show`."""
     with _show_progress(len(data.photos), show=show) as progress:
         return describe_photos(pipeline, data, workers=workers, progress=progress)
 
@@ -291,7 +296,14 @@ def _show_pairs(report: PairsReport) -> None:
         for point in all_pairs.points
         if point.tar and point.resolved
     ]
-    rows.append(("equal error rate, all pairs", format_percent(all_pairs.equal_error.rate), ""))
+    if all_pairs.equal_error:
+        rows.append(("equal error rate, all pairs", format_percent(all_pairs.equal_error.rate), ""))
+    else:
+        rows.append(("pairs of one person", "none: false match rates only", ""))
+        rows += [
+            (f"FMR at {check.threshold:.4f}, all pairs", *_format_small_rate(check.fmr))
+            for check in all_pairs.calibration
+        ]
     print_table("Verification", ("figure", "value", "95 % interval"), rows)
 
 
@@ -336,3 +348,7 @@ def _show_liveness(report: LivenessReport) -> None:
 
 def _format_share(value: Rate | Mean | MeanRate) -> tuple[str, str]:
     return format_percent(value.value), f"{format_percent(value.low)} to {format_percent(value.high)}"
+
+
+def _format_small_rate(value: Rate) -> tuple[str, str]:
+    return format_scientific(value.value), f"{format_scientific(value.low)} to {format_scientific(value.high)}"

@@ -22,6 +22,13 @@ LOOKALIKE_FPIR = 1e-2
 """Accepted rate of enrolments refused because of another person's face in the same gallery."""
 
 
+def build_default_policy(enrol: QualityRule, recognize: QualityRule, calibration: Calibration) -> DecisionPolicy:
+    """Return the policy of new collections in an embedding space with these quality rules and this calibration."""
+    return DecisionPolicy(
+        enrol=enrol, recognize=recognize, target_fmr=calibration.default_fmr, target_fpir=DEFAULT_FPIR
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """The cosine a candidate must reach, and its error rate.

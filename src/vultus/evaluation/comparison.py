@@ -1,57 +1,67 @@
-"""Several packs on one data set, in one table."""
+"""Several packs in one table."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vultus.errors import InvalidInputError
+from vultus.evaluation.pack_evaluation import PackEvaluation
+from vultus.evaluation.page import format_cosine, format_percent, format_scientific
+from vultus.evaluation.provenance import Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from vultus.models.catalog.packs import Pack
 
 TABLE_START, TABLE_END = "<!-- packs -->", "<!-- /packs -->"
-TARGET_FMRS = (1e-3, 1e-4)
+TARGET_FMRS = (1e-4, 1e-5, 1e-6)
+PACKS_SCHEMA = "vultus.evaluation.packs/1"
+NOT_MEASURED, NOT_RESOLVED = "not measured", "not resolved"
+
+COLUMNS = (
+    "pack",
+    "commercial",
+    "accuracy, 10 folds",
+    *(f"TAR at FMR {format_scientific(target)}" for target in TARGET_FMRS),
+    "default threshold: its TAR",
+    "its FMR, matched",
+    "its FMR, worst group",
+    "photos without a face",
+    "ms a photo (× built-in)",
+    "embedding space",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class PackEvaluation:
-    """Verification results of a pack.
+class PacksReport:
+    """Several packs on the same photos.
 
     Attributes:
-        pack: Its name.
-        report: Members of `report.json`.
-        published: Accuracy on LFW that its embedder's publisher states, percent; None where there is none.
-        commercial_use: Whether its licences allow it without doubt.
+        data: Name of the verification data's folder.
+        photos: Of the verification data.
+        matched_data: Name of the matched data's folder; None without it.
+        matched_photos: Of the matched data; 0 without it.
+        provenance: Program and machine; names and embedding spaces of all packs.
+        packs: The figures.
+        schema: Names this structure.
     """
 
-    pack: str
-    report: dict[str, Any]
-    published: float | None
-    commercial_use: bool
-
-
-def read_pack_evaluation(pack: Pack, path: Path) -> PackEvaluation:
-    """Read a report of `vultus evaluate pairs`."""
-    report = json.loads(path.read_text(encoding="utf-8"))
-    return PackEvaluation(pack.name, report, pack.embedder.published.get("LFW"), pack.is_commercial_use_allowed)
+    data: str
+    photos: int
+    matched_data: str | None
+    matched_photos: int
+    provenance: Provenance
+    packs: tuple[PackEvaluation, ...]
+    schema: str = PACKS_SCHEMA
 
 
 def render_comparison_table(rows: Sequence[PackEvaluation]) -> str:
-    """Return a Markdown table, packs in descending order of true accept rate at the strictest rate shown."""
-    lines = [
-        "| pack | commercial | accuracy, 10 folds | published | TAR at FMR 10⁻³ | TAR at FMR 10⁻⁴ "
-        "| photos without a face | ms a photo | contract |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        _format_row(row) for row in sorted(rows, key=lambda row: -_find_true_accept_rate(row.report, TARGET_FMRS[-1]))
-    ]
-    return "\n".join(lines) + "\n"
+    """Return a Markdown table, packs in ascending order of false match rate among matched adults, then of misses."""
+    ordered = sorted(rows, key=lambda row: (_get_matched_fmr(row), -row.default.tar.value if row.default.tar else 0))
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(_format_row(row) for row in ordered)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def write_between_markers(path: Path, text: str) -> None:
@@ -67,31 +77,36 @@ def write_between_markers(path: Path, text: str) -> None:
     path.write_text(f"{before}{TABLE_START}\n\n{text}\n{TABLE_END}{after}", encoding="utf-8")
 
 
-def _format_row(row: PackEvaluation) -> str:
-    evaluated = row.report["evaluated"]
-    listed = row.report["listed"]
-    accuracy = "not listed"
-    if listed:
-        mean = listed["accuracy"]["accuracy"]
-        accuracy = f"{100 * mean['value']:.2f} % ± {100 * mean['standard_error']:.2f}"
-    total = next(stage for stage in evaluated["timing"]["stages"] if stage["stage"] == "total")
-    cells = (
+def _get_matched_fmr(row: PackEvaluation) -> float:
+    return row.matched.get_rates(row.default.threshold).fmr.value if row.matched else 0.0
+
+
+def _format_row(row: PackEvaluation) -> tuple[str, ...]:
+    tar = format_percent(row.default.tar.value) if row.default.tar else ""
+    return (
         f"`{row.pack}`",
         "yes" if row.commercial_use else "no",
-        accuracy,
-        f"{row.published:.2f} %" if row.published else "",
-        *(
-            f"{100 * tar:.2f} %" if (tar := _find_true_accept_rate(row.report, rate)) else "not resolved"
-            for rate in TARGET_FMRS
-        ),
-        f"{evaluated['without_face']} of {evaluated['photos']:,}",
-        f"{total['median_ms']:.0f}",
-        f"`{evaluated['provenance']['contract_id']}`",
+        f"{100 * row.accuracy.value:.2f} % ± {100 * row.accuracy.standard_error:.2f}" if row.accuracy else "not listed",
+        *(_format_true_accept_rate(row, target) for target in TARGET_FMRS),
+        f"{format_cosine(row.default.threshold)}{'' if row.is_calibrated else ' (measured here)'}: {tar}",
+        *_format_matched(row),
+        f"{row.without_face}"
+        + ("" if row.matched_without_face is None else f" and {row.matched_without_face} of the matched"),
+        f"{row.time.median_ms:.1f} ({row.time.relative:.2f})",
+        f"`{row.space_id}`",
     )
-    return f"| {' | '.join(cells)} |"
 
 
-def _find_true_accept_rate(report: dict[str, Any], rate: float) -> float:
-    """Return the true accept rate over all pairs; 0 where the data resolve no threshold."""
-    found = next((point["tar"] for point in report["all"]["points"] if point["target_fmr"] == rate), None)
-    return float(found["value"]) if found else 0.0
+def _format_true_accept_rate(row: PackEvaluation, target: float) -> str:
+    point = next((point for point in row.points if point.target_fmr == target), None)
+    return format_percent(point.tar.value) if point and point.resolved and point.tar else NOT_RESOLVED
+
+
+def _format_matched(row: PackEvaluation) -> tuple[str, str]:
+    if row.matched is None:
+        return NOT_MEASURED, NOT_MEASURED
+    rates = row.matched.get_rates(row.default.threshold)
+    if rates.worst_fmr is None:
+        return format_scientific(rates.fmr.value), NOT_RESOLVED
+    mark = "" if rates.worst_fmr.resolved else f", {rates.worst_fmr.fmr.hits} of {rates.worst_fmr.fmr.trials:,}"
+    return format_scientific(rates.fmr.value), f"{format_scientific(rates.worst_fmr.fmr.value)} ({rates.worst}{mark})"

@@ -1,8 +1,7 @@
-"""Data sets on disk: one folder per person, LFW's list of pairs, and demographic group labels per person."""
+"""Data sets on disk: one folder per person, and LFW's list of pairs."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +114,7 @@ def read_pairs(path: Path, data: DataSet) -> ListedPairs:
         InvalidInputError: A line does not follow the format or names a photo that the data set lacks; the detail names
             the line.
     """
-    lines = [(number, line.split()) for number, line in enumerate(_read_text(path).splitlines(), 1) if line.strip()]
+    lines = [(number, line.split()) for number, line in enumerate(read_text_file(path).splitlines(), 1) if line.strip()]
     folds, pairs_per_kind = _parse_header(path, lines[0][1] if lines else [])
     rows = lines[1:]
     if len(rows) != folds * pairs_per_kind * 2:
@@ -140,43 +139,12 @@ def read_pairs(path: Path, data: DataSet) -> ListedPairs:
     return ListedPairs(first=table[:, 0], second=table[:, 1], same_person=table[:, 2].astype(bool), fold=table[:, 3])
 
 
-def read_groups(path: Path, data: DataSet) -> dict[str, tuple[str | None, ...]]:
-    """Read group labels per person from a CSV file whose first line is `person,COLUMN,…`.
-
-    Returns:
-        For each column the group of every person of the data set, in their order; None for an empty cell or no line.
+def read_text_file(path: Path) -> str:
+    """Read a text in UTF-8.
 
     Raises:
-        InvalidInputError: The heading, the number of fields, a person or a column cannot be used; the detail names the
-            line.
+        InvalidInputError: It cannot be read.
     """
-    lines = list(csv.reader(_read_text(path).lstrip("\ufeff").splitlines()))
-    heading = [field.strip() for field in lines[0]] if lines else []
-    columns = heading[1:]
-    if heading[:1] != ["person"] or not columns or "" in columns or len({*columns}) < len(columns):
-        raise InvalidInputError(
-            f"{path}, line 1: expected 'person' and the names of one or more groupings, each once, as in "
-            f"'person,age'; found '{','.join(heading)}'."
-        )
-    labels: dict[str, list[str | None]] = {column: [None] * len(data.persons) for column in columns}
-    positions = {name: at for at, name in enumerate(data.persons)}
-    seen: set[str] = set()
-    for number, fields in enumerate(lines[1:], 2):
-        if not fields:
-            continue
-        person, *groups = (field.strip() for field in fields)
-        if len(fields) != len(heading):
-            raise InvalidInputError(f"{path}, line {number}: expected {len(heading)} fields; found {len(fields)}.")
-        if person not in positions or person in seen:
-            what = "is listed twice" if person in seen else f"has no folder in {data.root}"
-            raise InvalidInputError(f"{path}, line {number}: person '{person}' {what}.")
-        seen.add(person)
-        for column, group in zip(columns, groups, strict=True):
-            labels[column][positions[person]] = group or None
-    return {column: tuple(found) for column, found in labels.items()}
-
-
-def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.domain import Calibration, DecisionPolicy, QualityRule, Verdict
-from vultus.domain.decision import decide_verdict, find_quality_faults
+from vultus.domain import Calibration, QualityRule, Verdict
+from vultus.domain.decision import build_default_policy, decide_verdict, find_quality_faults
 from vultus.evaluation.identification import (
     GallerySplit,
     SearchOutcomes,
@@ -262,7 +262,7 @@ def _compute_decision_rates(
     templates: int,
 ) -> dict[str, Rate]:
     """Return the rate of each outcome of the pack's default decision."""
-    policy = DecisionPolicy(enrol=defaults.enrol_rule, recognize=defaults.recognize_rule)
+    policy = build_default_policy(defaults.enrol_rule, defaults.recognize_rule, defaults.calibration)
     outcomes = []
     for at, probe in enumerate(probes):
         face = described.faces[probe]

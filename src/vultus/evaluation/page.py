@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from vultus.evaluation.charts import format_power_of_ten
 from vultus.statistics.groups import MIN_GROUP_PERSONS
+from vultus.statistics.matched import MIN_GROUP_PAIRS
 from vultus.statistics.metrics import RESOLVED_ERRORS
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ TEMPLATES.filters |= {
     "small_rate": format_small_rate,
 }
 TEMPLATES.globals |= {
+    "MIN_GROUP_PAIRS": MIN_GROUP_PAIRS,
     "MIN_GROUP_PERSONS": MIN_GROUP_PERSONS,
     "NO_VALUE": NO_VALUE,
     "RESOLVED_ERRORS": RESOLVED_ERRORS,

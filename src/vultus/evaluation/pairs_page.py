@@ -66,16 +66,36 @@ def _build_tiles(report: PairsReport) -> list[tuple[str, str, str]]:
                     f"all pairs · 95 %: {format_interval(point.tar)}",
                 )
             )
-    facts.append(("Equal error rate", format_percent(report.all.equal_error.rate), "all pairs"))
+    if report.all.equal_error:
+        facts.append(("Equal error rate", format_percent(report.all.equal_error.rate), "all pairs"))
+    else:
+        facts += [
+            (
+                f"FMR at {format_cosine(check.threshold)}",
+                format_scientific(check.fmr.value),
+                f"stated: {format_scientific(check.stated_fmr)} · all pairs",
+            )
+            for check in report.all.calibration
+            if check.stated_fmr == DECISION_FMR
+        ]
     found = 1 - report.evaluated.without_face / report.evaluated.photos
     facts.append(("Photos with a face", format_percent(found), f"{report.evaluated.without_face} without"))
     return facts
 
 
 def _render_charts(all_pairs: AllPairsResult, listed: ListedPairsResult | None) -> list[str]:
-    drawings = [("all pairs", "genuine", all_pairs.drawing)]
+    scores = render_score_histogram(
+        "Scores of all pairs",
+        all_pairs.drawing,
+        _list_reference_lines(all_pairs),
+        "one person",
+        "different persons",
+    )
+    drawings = [("all pairs", "genuine", all_pairs.drawing)] if all_pairs.genuine else []
     if listed:
         drawings.append(("listed pairs", "extra", listed.drawing))
+    if not drawings:
+        return [scores]
     points = [(rate, accepted) for _, _, drawing in drawings for _, rate, accepted in drawing.curve]
     rates = build_logarithmic_axis("false match rate", [rate for rate, _ in points], lower_bound=MIN_FMR)
     floor = min(accepted for _, accepted in points)
@@ -98,13 +118,7 @@ def _render_charts(all_pairs: AllPairsResult, listed: ListedPairsResult | None) 
     return [
         render_chart("Receiver operating characteristic", rates, accepts, roc),
         render_chart("Detection error trade-off", rates, misses, det),
-        render_score_histogram(
-            "Scores of all pairs",
-            all_pairs.drawing,
-            _list_reference_lines(all_pairs),
-            "one person",
-            "different persons",
-        ),
+        scores,
     ]
 
 

@@ -12,6 +12,7 @@ from vultus.evaluation.pairs import AllPairsResult, ListedPairsResult
 from vultus.evaluation.provenance import Provenance
 from vultus.evaluation.runner import PhotoFailure, Timing
 from vultus.statistics.groups import GroupsResult
+from vultus.statistics.matched import MatchedImpostors
 
 if TYPE_CHECKING:
     from vultus.evaluation.datasets import DataSet
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PAIRS_SCHEMA = "vultus.evaluation.pairs/1"
 GALLERY_SCHEMA = "vultus.evaluation.gallery/1"
 LIVENESS_SCHEMA = "vultus.evaluation.liveness/1"
+IMPOSTORS_SCHEMA = "vultus.evaluation.impostors/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,24 @@ class LivenessReport:
     schema: str = LIVENESS_SCHEMA
 
 
-Report = PairsReport | GalleryReport | LivenessReport
+@dataclass(frozen=True, slots=True)
+class ImpostorsReport:
+    """False match rates among people of one sex and one age band.
+
+    Attributes:
+        evaluated: Conditions of the evaluation.
+        stated: The pack's pairs of false match rate and threshold.
+        result: The figures.
+        schema: Names this structure.
+    """
+
+    evaluated: EvaluationContext
+    stated: tuple[tuple[float, float], ...]
+    result: MatchedImpostors
+    schema: str = IMPOSTORS_SCHEMA
+
+
+Report = PairsReport | GalleryReport | LivenessReport | ImpostorsReport
 
 
 def build_evaluation_context(data: DataSet, described: DescribedPhotos, provenance: Provenance) -> EvaluationContext:

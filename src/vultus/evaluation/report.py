@@ -6,16 +6,17 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vultus.evaluation import gallery_page, liveness_page, pairs_page
-from vultus.evaluation.record import GalleryReport, PairsReport
+from vultus.evaluation import gallery_page, impostors_page, liveness_page, pairs_page
+from vultus.evaluation.record import GalleryReport, ImpostorsReport, PairsReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vultus.evaluation.comparison import PacksReport
     from vultus.evaluation.record import Report
 
 
-def to_json_values(report: Report) -> dict[str, Any]:
+def to_json_values(report: Report | PacksReport) -> dict[str, Any]:
     """Return every field as JSON values."""
     return asdict(report)
 
@@ -34,6 +35,8 @@ def _remove_plot_data(value: Any) -> Any:
 def _render_page(report: Report) -> str:
     if isinstance(report, PairsReport):
         return pairs_page.render_pairs_page(report)
+    if isinstance(report, ImpostorsReport):
+        return impostors_page.render_impostors_page(report)
     return (
         gallery_page.render_gallery_page(report)
         if isinstance(report, GalleryReport)
@@ -45,8 +48,13 @@ def write_report(report: Report, folder: Path) -> Path:
     """Write both files, replacing those of an earlier run, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     html = _render_page(report)
-    text = json.dumps(to_json_values(report), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    write_json(report, folder / "report.json")
     target = folder / "report.html"
     target.write_text(html, encoding="utf-8")
     return target
+
+
+def write_json(report: Report | PacksReport, path: Path) -> None:
+    """Write every field as JSON."""
+    text = json.dumps(to_json_values(report), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -69,20 +69,29 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DescribedPhotos:
-    """Embeddings and faces of every photo of a data set.
+class PhotoVectors:
+    """Embeddings of every photo of a data set.
 
     Attributes:
         vectors: (photos, d) float32 unit vectors; zeros where no face was found.
         has_vector: (photos,) whether there is a vector.
+    """
+
+    vectors: FloatArray
+    has_vector: Flags
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescribedPhotos(PhotoVectors):
+    """Embeddings and faces of every photo of a data set.
+
+    Attributes:
         faces: (photos,) the face chosen in each photo, None where none was found.
         multi_face_count: Photos with more than one face.
         failures: Photos without a vector, in the order of the data set.
         timing: Stage times and throughput.
     """
 
-    vectors: FloatArray
-    has_vector: Flags
     faces: tuple[DescribedFace | None, ...]
     multi_face_count: int
     failures: tuple[PhotoFailure, ...]

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from vultus.db.repositories.collections import parse_policy
 from vultus.domain import Calibration, Collection, DecisionPolicy, HnswGraph, Permission, Principal
-from vultus.domain.decision import DEFAULT_FPIR
+from vultus.domain.decision import build_default_policy
 from vultus.domain.events import (
     CollectionCalibrated,
     CollectionChanged,
@@ -125,12 +125,7 @@ def _check_name(name: str) -> None:
 
 
 def _build_default_policy(space: LoadedSpace) -> DecisionPolicy:
-    return DecisionPolicy(
-        enrol=space.enrol_rule,
-        recognize=space.recognize_rule,
-        target_fmr=space.calibration.default_fmr,
-        target_fpir=DEFAULT_FPIR,
-    )
+    return build_default_policy(space.enrol_rule, space.recognize_rule, space.calibration)
 
 
 def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: DecisionPolicy) -> DecisionPolicy:

@@ -26,6 +26,11 @@ NOT_A_PAIR = -1
 
 Bins = NDArray[np.int32]
 
+PersonPairs = NDArray[np.int64]
+"""(m, 2) indices of two persons each."""
+
+NO_PERSON_PAIRS: PersonPairs = np.zeros((0, 2), np.int64)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AcceptedCounts:
@@ -49,7 +54,12 @@ class AcceptedCounts:
 
 
 def count_pair_scores(
-    vectors: FloatArray, person: Indices, *, genuine_missed: int = 0, block: int = 256
+    vectors: FloatArray,
+    person: Indices,
+    *,
+    genuine_missed: int = 0,
+    left_out: PersonPairs = NO_PERSON_PAIRS,
+    block: int = 256,
 ) -> ScoreHistogram:
     """Return the histogram of the scores of all pairs.
 
@@ -57,10 +67,11 @@ def count_pair_scores(
         vectors: (n, d) float32 unit vectors.
         person: (n,) index of the person in each photo; non-decreasing.
         genuine_missed: As in `ScoreHistogram`.
+        left_out: Different persons who are not compared.
         block: Rows compared at a time.
     """
     genuine, impostor = np.zeros(BIN_COUNT, np.int64), np.zeros(BIN_COUNT, np.int64)
-    for own, others, _ in _compare_blocks(vectors, person, block):
+    for own, others, _ in _compare_blocks(vectors, person, left_out, block):
         np.add.at(genuine, own[own != NOT_A_PAIR], 1)
         np.add.at(impostor, others[others != NOT_A_PAIR], 1)
     used = np.flatnonzero(genuine + impostor)
@@ -80,6 +91,7 @@ def count_accepted_by_person(
     *,
     persons: int,
     report_from: float = np.inf,
+    left_out: PersonPairs = NO_PERSON_PAIRS,
     block: int = 256,
 ) -> AcceptedCounts:
     """Count accepted pairs for each threshold and person.
@@ -90,6 +102,7 @@ def count_accepted_by_person(
         thresholds: (t,) edges of bins, such as the scores of the `ScoreHistogram` from `count_pair_scores`.
         persons: Number of persons.
         report_from: Impostor pairs that reach this cosine are reported; choose it so that they are few.
+        left_out: Different persons who are not compared.
         block: Rows compared at a time.
     """
     limits = np.ceil(np.append(thresholds, min(report_from, 2)) * BINS_PER_UNIT).astype(np.int64) + BINS_PER_UNIT
@@ -97,7 +110,7 @@ def count_accepted_by_person(
     genuine, impostor = (np.zeros((len(thresholds), persons), np.int64) for _ in range(2))
     closest: list[tuple[int, int, float]] = []
     nearest = np.full(len(vectors), NOT_A_PAIR, np.int32)
-    for own, others, start in _compare_blocks(vectors, person, block):
+    for own, others, start in _compare_blocks(vectors, person, left_out, block):
         for bins, total in ((own, genuine), (others, impostor)):
             # Accepted pairs are few: they are found once, for the lowest threshold, and counted for each.
             row, column = np.nonzero(bins >= limits.min())
@@ -116,23 +129,31 @@ def count_accepted_by_person(
         )
         closest += [(int(first), int(second), float(cosine)) for first, second, cosine in pairs]
     count = np.bincount(person, minlength=persons).astype(np.int64)
+    not_compared = np.zeros(persons, np.int64)
+    for ends in (left_out, left_out[:, ::-1]):
+        np.add.at(not_compared, ends[:, 0], count[ends[:, 1]])
     return AcceptedCounts(
         genuine=genuine,
         impostor=impostor,
         genuine_trials=count * (count - 1) // 2,
-        impostor_trials=count * (len(vectors) - count),
+        impostor_trials=count * (len(vectors) - count - not_compared),
         closest_impostors=tuple(sorted(closest, key=lambda pair: -pair[2])),
         nearest_cosines=np.where(nearest == NOT_A_PAIR, -np.inf, compute_bin_edges(nearest)),
     )
 
 
-def _compare_blocks(vectors: FloatArray, person: Indices, block: int) -> Iterator[tuple[Bins, Bins, int]]:
+def _compare_blocks(
+    vectors: FloatArray, person: Indices, left_out: PersonPairs, block: int
+) -> Iterator[tuple[Bins, Bins, int]]:
     """Yield the bins of genuine and of impostor pairs, and the first row, for some rows at a time.
 
     Each pair occurs once, with its earlier photo as the row. Column c is photo start + c. The array of genuine pairs
     ends with the last photo of the rows' persons. Other entries are `NOT_A_PAIR`.
     """
     ends = np.searchsorted(person, person, side="right")  # a person's photos are adjacent
+    earlier, later = np.sort(left_out, axis=1).T
+    first_rows, end_rows = np.searchsorted(person, earlier), np.searchsorted(person, earlier, side="right")
+    first_columns, end_columns = np.searchsorted(person, later), np.searchsorted(person, later, side="right")
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block]
         scores = rows @ vectors[start:].T
@@ -143,6 +164,9 @@ def _compare_blocks(vectors: FloatArray, person: Indices, block: int) -> Iterato
             end = int(ends[start + row]) - start
             own[row, row + 1 : end] = others[row, row + 1 : end]
             others[row, :end] = NOT_A_PAIR
+        for pair in np.flatnonzero((first_rows < start + len(rows)) & (end_rows > start)):
+            own_rows = slice(max(0, int(first_rows[pair]) - start), int(end_rows[pair]) - start)
+            others[own_rows, int(first_columns[pair]) - start : int(end_columns[pair]) - start] = NOT_A_PAIR
         yield own, others, start
 
 

@@ -72,6 +72,28 @@ def test_accepted_pairs_are_counted_for_both_persons(
 
 
 @costly
+@given(photos(), st.integers(1, 9), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4))
+def test_persons_left_out_are_not_compared(
+    data: tuple[FloatArray, Indices], block: int, couples: list[tuple[int, int]]
+) -> None:
+    vectors, person = data
+    couples = sorted({(max(couple), min(couple)) for couple in couples if couple[0] != couple[1]})
+    left_out = np.array(couples, np.int64).reshape(-1, 2)
+    pairs = [
+        pair
+        for pair in brute_force(vectors, person)
+        if pair[3] or (max(person[pair[0]], person[pair[1]]), min(person[pair[0]], person[pair[1]])) not in couples
+    ]
+
+    tally = count_pair_scores(vectors, person, left_out=left_out, block=block)
+    accepted = count_accepted_by_person(vectors, person, np.array([0.0]), persons=6, left_out=left_out, block=block)
+
+    assert (tally.genuine_trials, tally.impostor_trials) == (sum(p[3] for p in pairs), sum(not p[3] for p in pairs))
+    assert accepted.impostor[0].sum() == 2 * sum(not p[3] and p[2] >= 0 for p in pairs)
+    assert accepted.impostor_trials.sum() == 2 * tally.impostor_trials
+
+
+@costly
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=12))
 def test_a_score_reaches_exactly_the_edges_at_or_below_it(scores: list[float]) -> None:
     vectors = np.array([[1.0], *([score] for score in scores)], np.float32)

@@ -10,12 +10,14 @@ import pytest
 
 from vultus.domain import Calibration
 from vultus.errors import InvalidInputError
-from vultus.evaluation.calibration_export import build_calibration
+from vultus.evaluation.calibration_export import WorstGroup, build_calibration, export_thresholds
 from vultus.evaluation.datasets import read_person_folders
 from vultus.evaluation.pairs import evaluate_all_pairs
 from vultus.evaluation.provenance import build_provenance
 from vultus.evaluation.record import PairsReport, build_evaluation_context
 from vultus.evaluation.runner import describe_photos
+from vultus.statistics.intervals import compute_wilson_rate
+from vultus.statistics.matched import GroupFmr, MatchedImpostors, MatchedPoint, MatchedRates
 
 NOT_MEASURED = Calibration((), 0.0, "")
 
@@ -59,3 +61,27 @@ def test_data_that_resolve_too_few_rates_are_refused(report: PairsReport) -> Non
     # 246 pairs of different people: 24.6 false matches at 1e-1, 2.5 at 1e-2.
     with pytest.raises(InvalidInputError, match="246 pairs of different people, which resolve 1 false match rates"):
         build_calibration(report)
+
+
+def test_both_lists_of_thresholds_never_fall_and_name_the_worst_group(report: PairsReport) -> None:
+    rate = compute_wilson_rate(5, 5000)
+    worst = GroupFmr(compute_wilson_rate(9, 3000), 12.0, resolved=True)
+    rates = (MatchedRates(0.30004, rate, "a", worst), MatchedRates(0.41, rate, None, None))
+    points = (
+        MatchedPoint(1e-1, 500, resolved=True, threshold=0.30004),
+        MatchedPoint(1e-2, 50, resolved=True, threshold=0.41),
+        MatchedPoint(1e-3, 5, resolved=False, threshold=1.0),
+    )
+    matched = MatchedImpostors(100, 5000, points, rates, (), (), 0, 0)
+
+    made = export_thresholds(resolving(report, 0.5, 0.49999, 0.6).all.points, matched)
+
+    assert made.matched == ((1e-1, 0.3), (1e-2, 0.41))
+    assert made.anybody == ((1e-1, 0.5), (1e-2, 0.5), (1e-3, 0.6))
+    assert made.worst == (WorstGroup(0.3, 0.001, "a", 0.003, True), WorstGroup(0.41, 0.001, None, None, False))
+
+
+def test_without_matched_data_there_are_thresholds_for_anybody_only(report: PairsReport) -> None:
+    made = export_thresholds(resolving(report, 0.5).all.points, None)
+
+    assert (made.matched, made.anybody, made.worst) == ((), ((1e-1, 0.5),), ())

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reports import read_page
 from typer.testing import CliRunner, Result
 
 from vultus.cli import evaluate
 from vultus.domain import Calibration
-
-VOID = {"meta", "line", "path", "circle", "br"}
-
-
-class Nesting(HTMLParser):
-    """Fails where a tag is not closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.seen.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +21,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, pipeline: Any) -> None:
 
 def call(*words: object) -> Result:
     return CliRunner().invoke(evaluate.app, [str(word) for word in words])
-
-
-def page(folder: Path) -> str:
-    text = (folder / "report.html").read_text(encoding="utf-8")
-    parser = Nesting()
-    parser.feed(text)
-    assert parser.open == []
-    assert not {"img", "image", "script", "link"} & set(parser.seen)
-    assert "http" not in text
-    return text
 
 
 def test_pairs_writes_a_report_and_prints_its_figures(folder: Path, tmp_path: Path) -> None:
@@ -75,7 +45,7 @@ def test_the_page_of_pairs_is_whole(folder: Path, tmp_path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "accuracy, mean of folds" in result.stdout
-    text = page(tmp_path / "report")
+    text = read_page(tmp_path / "report")
     for words in ("Verification on people", "Receiver operating", "Detection error", "person_0/person_0_0003.jpg"):
         assert words in text
 
@@ -86,7 +56,7 @@ def test_pairs_needs_no_list(folder: Path, tmp_path: Path) -> None:
     result = call("pairs", folder, "--out", tmp_path / "report")
 
     assert result.exit_code == 0, result.output
-    assert "Listed pairs" not in page(tmp_path / "report")
+    assert "Listed pairs" not in read_page(tmp_path / "report")
 
 
 def test_only_listed_photos_are_described_on_demand(folder: Path, tmp_path: Path) -> None:
@@ -141,7 +111,7 @@ def test_the_page_of_the_gallery_is_whole(folder: Path, tmp_path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "mate within rank 1" in result.stdout
-    text = page(tmp_path / "report")
+    text = read_page(tmp_path / "report")
     for words in ("Identification on people", "Cumulative match", "The default decision", "a wrong person"):
         assert words in text
 
@@ -161,7 +131,7 @@ def test_the_mean_of_templates_is_a_choice(folder: Path, tmp_path: Path) -> None
     assert "--fusion mean" in mean["evaluated"]["provenance"]["command"]
     assert mean["result"]["verification"][-1]["threshold"] == 0.8
     assert mean["result"]["verification"][-1]["tar"]["value"] >= best["result"]["verification"][-1]["tar"]["value"]
-    assert "cosine to the mean of the templates" in page(tmp_path / "report")
+    assert "cosine to the mean of the templates" in read_page(tmp_path / "report")
 
 
 def table(tmp_path: Path, *lines: str) -> Path:
@@ -188,7 +158,7 @@ def test_pairs_reports_by_group(folder: Path, tmp_path: Path) -> None:
     assert [rate["fnmr"]["hits"] for rate in age["groups"][0]["rates"]] == [3, 3]
     assert age["groups"][0]["rates"][0]["fmr_resolved"] is False
     assert "--groups" in printed["evaluated"]["provenance"]["command"]
-    text = page(tmp_path / "report")
+    text = read_page(tmp_path / "report")
     assert "By age" in text
     assert "too small to be resolved" in text
 
@@ -205,8 +175,8 @@ def test_the_terminal_shows_groups_too(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["name,age", "person_0,old"], "line 1: expected 'person'"),
-        (["person", "person_0"], "line 1: expected 'person'"),
+        (["name,age", "person_0,old"], "line 1: expected 'person' or 'path'"),
+        (["person", "person_0"], "line 1: expected 'person' or 'path'"),
         (["person,age,age", "person_0,old,old"], "each once"),
         (["person,age", "person_0,old", "nobody,old"], "line 3: person 'nobody' has no folder"),
         (["person,age", "person_0,old", "person_0,young"], "line 3: person 'person_0' is listed twice"),
@@ -253,7 +223,7 @@ def test_hostile_names_are_text_on_the_page(command: str, folder: Path, tmp_path
     result = call(command, root, "--out", tmp_path / "report", *options)
 
     assert result.exit_code == 0, result.output
-    text = page(tmp_path / "report")
+    text = read_page(tmp_path / "report")
     assert "<img" not in text
     assert "<s>" not in text
     assert f"{escaped} data</h1>" in text
@@ -261,3 +231,36 @@ def test_hostile_names_are_text_on_the_page(command: str, folder: Path, tmp_path
     if command == "pairs":
         assert f"<h2>By {escaped}</h2>" in text
         assert "<th>&lt;s&gt;0</th>" in text
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Path:
+    """24 persons with one photo each, near three of the axes."""
+    root = tmp_path / "strangers"
+    for at in range(24):
+        (root / f"{at:02d}").mkdir(parents=True)
+        (root / f"{at:02d}/{at:02d}.jpg").write_text(f"person {at % 3} shift {0.1 * at}")
+    return root
+
+
+def test_a_data_set_without_pairs_of_one_person_has_false_match_rates_only(strangers: Path, tmp_path: Path) -> None:
+    groups = table(
+        tmp_path, "path,side", *(f"{at:02d}/{at:02d}.jpg,{'left' if at < 12 else 'right'}" for at in range(24))
+    )
+    words = ("pairs", strangers, "--groups", groups, "--out", tmp_path / "report")
+
+    printed = json.loads(call(*words, "--json").stdout)
+    shown = call(*words)
+
+    pairs = printed["all"]
+    assert (pairs["genuine"], pairs["impostor"], pairs["auc"], pairs["equal_error"]) == (0, 276, None, None)
+    assert [check["tar"] for check in pairs["calibration"]] == [None, None]
+    assert all(check["fmr"]["hits"] > 0 for check in pairs["calibration"])
+    left, right = printed["groups"][0]["groups"]
+    assert (left["persons"], right["persons"]) == (12, 12)
+    assert left["rates"][0]["fmr"]["trials"] == 66
+    assert left["rates"][0]["fnmr"] is None
+    assert "none: false match rates only" in shown.stdout
+    text = read_page(tmp_path / "report")
+    assert "nothing is said about true accept rates" in text
+    assert "Receiver operating" not in text

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.faces import encoded
+from tests.reports import read_page
 from tests.unit.evaluation.conftest import FakePipeline, face
-from tests.unit.evaluation.test_commands import call, page
+from tests.unit.evaluation.test_commands import call
 
 from vultus.cli import evaluate
 from vultus.domain import DETECTION, EMBEDDINGS, Analysis, Box, DetectedFace, Liveness, LivenessReason, Pixels, Want
@@ -100,7 +101,7 @@ def test_several_networks_are_measured_in_one_run(presentations: Path) -> None:
     assert result.exit_code == 0, result.output
     assert [report["network"] for report in json.loads(result.stdout)] == ["one", "other"]
     for name in ("one", "other"):
-        assert f"{name}, pack" in page(out / name)
+        assert f"{name}, pack" in read_page(out / name)
 
 
 def test_photos_without_any_face_are_refused(presentations: Path) -> None:
@@ -120,6 +121,6 @@ def test_the_page_of_liveness_is_whole(presentations: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "APCER, spoof/screen, equal error" in result.stdout
-    text = page(out)
+    text = read_page(out)
     for words in ("Presentation attack detection on shots", "Detection error", "worst: spoof/print", "live/3.jpg"):
         assert words in text

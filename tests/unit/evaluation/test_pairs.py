@@ -56,6 +56,7 @@ def test_rates_without_enough_comparisons_are_not_resolved(everything: AllPairsR
 def test_the_packs_thresholds_are_evaluated(everything: AllPairsResult) -> None:
     assert [(check.stated_fmr, check.threshold) for check in everything.calibration] == [(1e-2, 0.7), (1e-4, 0.8)]
     assert everything.calibration[0].fmr.value == 0
+    assert everything.calibration[0].tar is not None
     assert everything.calibration[0].tar.value == pytest.approx(30 / 36)
 
 
