@@ -330,6 +330,20 @@ def _show_gallery(report: GalleryReport) -> None:
     rows.append(("default decision: wrong person", *_format_share(result.decisions_mate["wrong_match"])))
     rows.append(("default decision: stranger matched", *_format_share(result.decisions_stranger["wrong_match"])))
     print_table("Identification", ("figure", "value", "95 % interval"), rows)
+    print_table(
+        "Policies",
+        ("target FMR", "target FPIR", "margin", "threshold", "right person", "wrong person", "strangers named"),
+        [
+            (
+                format_scientific(one.target_fmr) if one.target_fmr else "",
+                format_scientific(one.target_fpir) if one.target_fpir else "",
+                f"{one.margin:g}",
+                f"{one.threshold:.4f}",
+                *(format_percent(rate.value) for rate in (one.right, one.wrong, one.named)),
+            )
+            for one in result.policies
+        ],
+    )
 
 
 def _show_liveness(report: LivenessReport) -> None:

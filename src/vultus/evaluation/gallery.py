@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.domain import Calibration, QualityRule, Verdict
-from vultus.domain.decision import build_default_policy, decide_verdict, find_quality_faults
+from vultus.domain import Calibration, DecisionPolicy, QualityRule, Verdict
+from vultus.domain.decision import build_default_policy, compute_threshold, decide_verdict, find_quality_faults
 from vultus.evaluation.identification import (
     GallerySplit,
     SearchOutcomes,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 TARGET_FPIRS = (1e-1, 1e-2, 1e-3)
 TARGET_FMRS = (1e-3, 1e-4)
 RANKS = (1, 5, 10)
+POLICY_TARGETS = ((1e-3, None), (1e-4, None), (1e-5, None), (None, 1e-1), (None, 1e-2), (None, 1e-3))
+"""Targets of the policies compared, FMR and FPIR, beside the default policy and that without a margin."""
 MAX_RANK = 50
 DECISION_OUTCOMES = ("correct_match", "wrong_match", "ambiguous", "no_match", "low_quality", "no_face")
 
@@ -102,6 +104,29 @@ class OneToOnePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyOutcome:
+    """What a policy does to the same searches; photos of low quality are decided too.
+
+    Attributes:
+        target_fmr: As in `DecisionPolicy`.
+        target_fpir: As in `DecisionPolicy`.
+        margin: Lead over the runner-up, as cosine.
+        threshold: Cosine it means in this gallery.
+        right: Share of mate searches that name the right person.
+        wrong: Share of mate searches that name somebody else.
+        named: Share of non-mate searches that name somebody.
+    """
+
+    target_fmr: float | None
+    target_fpir: float | None
+    margin: float
+    threshold: float
+    right: Rate
+    wrong: Rate
+    named: Rate
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryResult:
     """Figures of all searches.
 
@@ -119,6 +144,7 @@ class GalleryResult:
         identified: Share of mate searches with the mate among the best r, by r.
         points: Open-set operating points.
         decision_threshold: Cosine of the pack's default decision.
+        policies: What other policies would do.
         decisions_mate: Rate of each outcome of the pack's default decision in mate searches.
         decisions_stranger: The same in non-mate searches.
         cmc: Share of mate searches with the mate among the best 1, 2, … candidates.
@@ -139,6 +165,7 @@ class GalleryResult:
     identified: dict[int, Rate]
     points: tuple[IdentificationPoint, ...]
     decision_threshold: float
+    policies: tuple[PolicyOutcome, ...]
     decisions_mate: dict[str, Rate]
     decisions_stranger: dict[str, Rate]
     cmc: tuple[float, ...]
@@ -169,9 +196,11 @@ def evaluate_gallery(
     gallery = split.enrolled[found[split.enrolled]]
     enrolled = np.unique(person[gallery])
     cmc = count_matches_by_rank(mates.mate_rank, max_rank=MAX_RANK) / len(split.mates)
+    default_policy = build_default_policy(defaults.enrol_rule, defaults.recognize_rule, defaults.calibration)
     kinds = (split.mates, mates), (split.strangers, strangers)
     decided = [
-        _compute_decision_rates(data, described, defaults, probes, answers, len(gallery)) for probes, answers in kinds
+        _compute_decision_rates(data, described, defaults, default_policy, probes, answers, len(gallery))
+        for probes, answers in kinds
     ]
 
     return GalleryResult(
@@ -190,7 +219,11 @@ def evaluate_gallery(
             for best in RANKS
         },
         points=tuple(_build_point(target, curve, mates, strangers, split, person) for target in TARGET_FPIRS),
-        decision_threshold=defaults.calibration.get_threshold(defaults.calibration.default_fmr),
+        decision_threshold=compute_threshold(default_policy, defaults.calibration, len(gallery)).cosine,
+        policies=tuple(
+            _evaluate_policy(policy, defaults.calibration, data, split, mates, strangers, len(gallery))
+            for policy in _list_policies(default_policy, defaults.calibration)
+        ),
         decisions_mate=decided[0],
         decisions_stranger=decided[1],
         cmc=tuple(map(float, cmc)),
@@ -257,12 +290,12 @@ def _compute_decision_rates(
     data: DataSet,
     described: DescribedPhotos,
     defaults: DecisionDefaults,
+    policy: DecisionPolicy,
     probes: Indices,
     answers: SearchOutcomes,
     templates: int,
 ) -> dict[str, Rate]:
     """Return the rate of each outcome of the pack's default decision."""
-    policy = build_default_policy(defaults.enrol_rule, defaults.recognize_rule, defaults.calibration)
     outcomes = []
     for at, probe in enumerate(probes):
         face = described.faces[probe]
@@ -280,3 +313,37 @@ def _compute_decision_rates(
         outcomes.append(("correct_match" if right else "wrong_match") if verdict is Verdict.MATCH else verdict.value)
     outcome = np.array(outcomes)
     return {kind: _compute_rate(outcome == kind, data.person_indices[probes]) for kind in DECISION_OUTCOMES}
+
+
+def _list_policies(default: DecisionPolicy, calibration: Calibration) -> list[DecisionPolicy]:
+    default = replace(default, margin=calibration.margin)
+    others = [replace(default, target_fmr=fmr, target_fpir=fpir) for fmr, fpir in POLICY_TARGETS]
+    return [default, replace(default, margin=0.0), *others]
+
+
+def _evaluate_policy(
+    policy: DecisionPolicy,
+    calibration: Calibration,
+    data: DataSet,
+    split: GallerySplit,
+    mates: SearchOutcomes,
+    strangers: SearchOutcomes,
+    templates: int,
+) -> PolicyOutcome:
+    threshold, margin = compute_threshold(policy, calibration, templates).cosine, policy.margin or 0.0
+
+    def find_matches(found: SearchOutcomes) -> Flags:
+        matches: Flags = (found.best_score >= threshold) & (found.second_score <= found.best_score - margin)
+        return matches
+
+    person = data.person_indices
+    matched, is_right = find_matches(mates), mates.best_person == person[split.mates]
+    return PolicyOutcome(
+        policy.target_fmr,
+        policy.target_fpir,
+        margin,
+        threshold,
+        right=_compute_rate(matched & is_right, person[split.mates]),
+        wrong=_compute_rate(matched & ~is_right, person[split.mates]),
+        named=_compute_rate(find_matches(strangers), person[split.strangers]),
+    )

@@ -97,3 +97,18 @@ def test_points_are_reported_as_far_as_non_mates_allow(
     assert point.fnir is not None
     assert point.fpir.value <= 0.1
     assert point.fnir.value == pytest.approx(2 / 12)
+
+
+def test_policies_are_compared_on_the_same_searches(result: GalleryResult) -> None:
+    default, without_margin, *others = result.policies
+
+    assert default.right.hits == result.decisions_mate["correct_match"].hits
+    assert (default.wrong.hits, default.named.hits) == (0, result.decisions_stranger["wrong_match"].hits)
+    assert (default.threshold, without_margin.threshold, without_margin.margin) == (
+        result.decision_threshold,
+        result.decision_threshold,
+        0.0,
+    )
+    by_fmr = [one.threshold for one in others if one.target_fmr]
+    by_fpir = [one.threshold for one in others if one.target_fpir]
+    assert (by_fmr, by_fpir) == (sorted(by_fmr), sorted(by_fpir))
