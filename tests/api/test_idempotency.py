@@ -14,7 +14,7 @@ from tests.faces import portrait
 from tests.galleries import enrol, people
 from tests.migrations import fetch_scalar, others, second
 
-from vultus.domain import Role
+from vultus.domain import Principal, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["others", "second"]
 
+SETUP = Principal.from_process("setup")
 COLLECTION = "/v1/collections/default"
 PEOPLE = f"{COLLECTION}/persons"
 TRANSITION = f"{COLLECTION}/transition"
@@ -131,7 +132,7 @@ every_write = pytest.mark.parametrize("prepare", WRITES, ids=lambda prepare: pre
 
 async def count_effects(api: Api, write: Write) -> int:
     entries = (await api.client.get("/v1/audit", params={"limit": 500})).json()["items"]
-    return sum(entry["action"] == write.action for entry in entries)
+    return sum(entry["action"] == write.action and entry["actor"] != SETUP.id for entry in entries)
 
 
 async def count_stored(api: Api) -> Any:
@@ -293,3 +294,31 @@ async def test_a_retried_form_is_the_same_request_though_its_boundary_is_another
     ]
 
     assert (again.headers["idempotent-replayed"], again.json()) == ("true", first.json())
+
+
+@pytest.mark.parametrize("media_type", ["Multipart/Form-Data; boundary=B", "multipart/FORM-DATA;boundary=B"])
+async def test_a_form_is_one_however_its_media_type_is_written(api: Api, media_type: str) -> None:
+    write = await register_one(api)
+    form = api.client.build_request(
+        "POST",
+        write.path,
+        headers={"Content-Type": "multipart/form-data; boundary=B", "Idempotency-Key": "k-1"},
+        **write.content,
+    )
+    headers = {**form.headers, "content-type": media_type}
+
+    first, again = [await api.client.post(form.url, content=form.read(), headers=headers) for _ in range(2)]
+
+    assert (first.status_code, again.headers.get("idempotent-replayed")) == (201, "true"), first.text
+
+
+async def test_a_form_without_files_is_refused_like_one_without_a_key(api: Api) -> None:
+    form = Write("/v1/register", "person.registered", {}, {"data": {"name": "Ada", **FORM}})
+
+    answers = [
+        await form.send(api, key, **{"Content-Type": "application/X-WWW-Form-URLEncoded"}) for key in (None, "k-1")
+    ]
+
+    assert [(answer.status_code, answer.json()["errors"]) for answer in answers] == [
+        (422, [{"path": "body.photo", "message": "Field required", "code": "missing"}])
+    ] * 2

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from vultus import errors
@@ -15,6 +16,7 @@ from vultus.api.deps import PrincipalDep, ServicesDep
 from vultus.domain import IdempotencyContext
 from vultus.schemas.base import ApiModel
 
+FORM_MEDIA_TYPES = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 IDEMPOTENCY_PROBLEMS = (errors.IdempotencyInFlightError, errors.IdempotencyMismatchError)
 
 _Key = Annotated[
@@ -77,7 +79,8 @@ def refuse_idempotency_key(reason: str) -> Any:
 async def _compute_request_digest(request: Request) -> bytes:
     """Return the SHA-256 of method, path, query and body; of a form, its fields in order of their names."""
     parts = [request.method.encode(), request.url.path.encode(), request.url.query.encode()]
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    media_type, _ = parse_options_header(request.headers.get("content-type"))  # in lower case
+    if media_type in FORM_MEDIA_TYPES:
         for name, value in sorted((await request.form()).multi_items(), key=itemgetter(0)):
             parts += [name.encode(), await _read_field(value)]
     else:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from vultus.domain import DETECTION, Lane, Permission
 from vultus.errors import (
+    SERVER_FAULT_KINDS,
     CropKeyError,
     InvalidInputError,
     NotFoundError,
@@ -22,7 +23,7 @@ from vultus.errors import (
     VultusError,
 )
 from vultus.services.crop_vault import CropDamagedError, open_stored_crop
-from vultus.services.enrolment.photo_screening import SERVER_FAULT_KINDS
+from vultus.services.jobs import PartialFailureError, record_progress
 from vultus.services.migration.migration import get_active_migration
 from vultus.services.photo_analysis import Photo, find_matching_face, pick_face
 from vultus.utils.ids import new_id
@@ -65,19 +66,25 @@ class BackfillWorker:
         """Backfill the pending faces of all collections; return the number of faces backfilled.
 
         Errors in one collection are logged and do not delay the others.
+
+        Raises:
+            PartialFailureError: Of some collections not all faces were backfilled.
         """
         async with self._database.transaction(read_only=True) as work:
             migrations = await work.migrations.list_migrations()
-        backfilled, no_key = 0, None
+        backfilled, failed, no_key = 0, 0, None
         for collection_id in (migration.collection_id for migration in migrations):
             try:
                 backfilled += await self.backfill_collection(collection_id)
             except CropKeyError as error:
                 no_key = error
             except Exception as error:
+                failed += 1
                 log.error("faces of collection %s are not backfilled", collection_id, exc_info=error)
         if no_key is not None:
             log.error("retained crops cannot be opened: %s", no_key.detail)
+        if failed or no_key is not None:
+            raise PartialFailureError("faces were not backfilled")
         return backfilled
 
     async def backfill_collection(self, collection_id: UUID) -> int:
@@ -111,7 +118,7 @@ class BackfillWorker:
         except PackNotLoadedError as error:
             log.warning("faces are not backfilled: %s", error.detail)
             return 0
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=str(collection.id)) as work:
             await work.lock_collection(collection.id)
             await work.backfill.add_missing_crop_failures(collection.id, space_id)
         backfilled, after = 0, None
@@ -125,6 +132,7 @@ class BackfillWorker:
                     NotFoundError
                 ):  # the face was deleted; of a deleted collection, no faces are listed
                     backfilled += await self._backfill_face(collection.id, face_id, space_id, key)
+                record_progress()
                 after = face_id
             if len(faces) < BATCH_SIZE:
                 break
@@ -191,7 +199,7 @@ async def record_outcome(
     Raises:
         NotFoundError: The collection, its migration or, with a failure, the face no longer exists.
     """
-    async with database.transaction() as work:
+    async with database.transaction(writes_to=str(collection_id)) as work:
         await work.lock_collection(collection_id)
         collection = await work.collections.get_collection(collection_id)
         _, second = await get_active_migration(work, collection)

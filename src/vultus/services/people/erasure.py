@@ -10,6 +10,7 @@ from uuid import UUID
 from vultus.domain import Permission, Principal
 from vultus.domain.events import ConsentExpired, ConsentWithdrawn, PersonErased
 from vultus.errors import NotFoundError
+from vultus.services.jobs import record_progress
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
@@ -86,7 +87,7 @@ class Eraser:
         Raises:
             NotFoundError: No such person in the collection.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             return await erase_person(work, collection.id, person_id, principal=principal)
 
@@ -114,7 +115,7 @@ class Eraser:
 
     async def _withdraw_if_expired(self, consent: Consent) -> bool:
         """End an expired consent, unless it was extended, ended or deleted meanwhile; return whether it did."""
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=str(consent.collection_id)) as work:
             try:
                 await work.open(str(consent.collection_id), SWEEPER, Permission.ERASE)
                 current = await work.consents.get_consent(consent.collection_id, consent.person_id, consent.id)
@@ -123,4 +124,5 @@ class Eraser:
             if current.withdrawn_at is not None or current.expires_at is None or current.expires_at > datetime.now(UTC):
                 return False
             await withdraw_consent(work, current, ConsentExpired, principal=SWEEPER)
+        record_progress()
         return True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vultus.db.database import HotQueries, UnitOfWork
 from vultus.db.templates.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Fusion
-from vultus.errors import VultusError
+from vultus.errors import SERVER_FAULT_KINDS, VultusError
 from vultus.services.search.engine import SimilarityFloor
 from vultus.utils import metrics
 
@@ -91,11 +91,17 @@ class Searcher:
         return found
 
     async def check_next_recall(self) -> None:
-        """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out."""
+        """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out.
+
+        Raises:
+            VultusError: The server is at fault, and not the search.
+        """
         query = await self._recall_monitor.get_next_query()
         try:
             await self.check_recall(query)
         except VultusError as error:
+            if error.kind in SERVER_FAULT_KINDS:
+                raise
             log.debug("a search was not repeated: %s", error.code)
 
     async def check_recall(self, query: SearchQuery) -> None:
@@ -125,7 +131,10 @@ class Searcher:
         if query.exact or self._recall_monitor.is_degraded(query.key):
             return None
         if query.graph is None:
-            return await self._search_index(queries, query)
+            try:
+                return await self._search_index(queries, query)
+            finally:
+                self._engine.end_search((query.collection_id, query.space_id), query.probes)
         async with queries() as work:
             if not isinstance(work, UnitOfWork):
                 raise TypeError("a graph is searched in a transaction, which holds its parameters")
