@@ -67,5 +67,5 @@ def describe_pipeline(space_id: str, dimension: int = 128) -> FacePipeline:
     without: Any = None
     pack, calibration = get_pack(PACKS[space_id]), CALIBRATIONS[space_id]
     space = EmbeddingSpace(space_id, pack.embedder.name, "0" * 64, "made up", dimension)
-    loaded = LoadedPack(pack, without, without, without, without, without, space, calibration, {})
+    loaded = LoadedPack(pack, without, without, without, without, without, without, space, calibration, {})
     return FacePipeline(loaded, inference=InferenceSettings(), photos=PhotoSettings(), calibration=calibration)

@@ -53,6 +53,43 @@ def test_a_portrait_is_analyzed(pipeline: FacePipeline) -> None:
     assert face.face.landmarks.dtype == np.float32
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_photo_turned_without_exif_is_analyzed_as_if_it_were_upright(pipeline: FacePipeline, quarters: int) -> None:
+    sent = np.ascontiguousarray(np.rot90(astronaut()[:, :400], quarters))
+
+    analysis = pipeline.analyze_photo(encoded(sent, "PNG"), Want(crops=True))
+
+    upright = pipeline.analyze_photo(encoded(astronaut()[:, :400], "PNG"))
+    ((face,), (expected,)) = analysis.faces, upright.faces
+    assert vector_of(analysis) @ vector_of(upright) > 0.9999
+    assert (analysis.height, analysis.width) == sent.shape[:2]
+    box = face.face.box
+    again = np.rot90(sent[max(0, int(box.top)) : int(box.bottom), max(0, int(box.left)) : int(box.right)], -quarters)
+    whole = expected.face.box
+    assert again.shape[:2] == pytest.approx((whole.height, whole.width), abs=2)
+    turned_deg = expected.quality.roll_deg - face.quality.roll_deg
+    assert turned_deg % 360 == pytest.approx(90 * quarters, abs=0.1)
+    assert face.crop is not None
+    assert vector_of(pipeline.analyze_photo(face.crop.jpeg, Want(turned=False))) @ vector_of(upright) > 0.99
+
+
+def test_a_photo_that_is_not_to_be_turned_is_searched_as_it_is(pipeline: FacePipeline) -> None:
+    lying = encoded(np.ascontiguousarray(np.rot90(astronaut())))
+
+    assert pipeline.analyze_photo(lying, Want(turned=False)).faces == ()
+
+
+def test_a_small_face_of_a_very_long_photo_is_found_sharp(pipeline: FacePipeline) -> None:
+    strip = np.full((9000, 300, 3), 127, np.uint8)
+    strip[6100:6400] = astronaut()[:300, 80:380]
+
+    analysis = pipeline.analyze_photo(encoded(strip))
+
+    (face,) = analysis.faces
+    assert face.face.box.centre == pytest.approx((225 - 80, 6100 + 120), abs=12)
+    assert vector_of(analysis) @ vector_of(pipeline.analyze_photo(portrait())) > 0.99
+
+
 def test_without_embedding_there_is_everything_else(pipeline: FacePipeline) -> None:
     analysis = pipeline.analyze_photo(portrait(), DETECTION)
 
