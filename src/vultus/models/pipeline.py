@@ -27,7 +27,7 @@ from vultus.domain import (
     find_matching_box,
 )
 from vultus.errors import LivenessNotLoadedError, WeightsError
-from vultus.models.catalog.measured import get_quality_rules
+from vultus.models.catalog.measured import get_min_face_px, get_quality_rules
 from vultus.models.catalog.packs import BUILTIN, get_pack
 from vultus.models.detection.finding import FaceFinder, scale_face
 from vultus.models.embedding.inputs import build_arcface_template
@@ -101,7 +101,10 @@ class FacePipeline:
         self._frontal = loaded.frontal
         self._view_cropper = loaded.view_cropper
         self._finder = FaceFinder(
-            loaded.detector, self._score_faces, min_face_px=inference.min_face_px, max_side_px=inference.max_side_px
+            loaded.detector,
+            self._score_faces,
+            min_face_px=inference.min_face_px or get_min_face_px(loaded.pack.detector.family),
+            max_side_px=inference.max_side_px,
         )
         self._embedder = loaded.embedder
         self._photos = photos

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
+from tests.packs import describe_pipeline
 
 from vultus.domain import DETECTION, Analysis, Box, Want
 from vultus.errors import ImageTooLargeError
@@ -229,6 +230,14 @@ def test_all_pixels_are_released_after_success_and_failure(pipeline: FacePipelin
 
 def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> None:
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize(
+    ("space_id", "setting", "expected"),
+    [("dlib-resnet-8fd92ff4", None, 40), ("mobilefacenet-f960ec8a", None, 24), ("mobilefacenet-f960ec8a", 60, 60)],
+)
+def test_the_smallest_face_follows_the_detector_unless_set(space_id: str, setting: int | None, expected: int) -> None:
+    assert describe_pipeline(space_id, min_face_px=setting)._finder.min_face_px == expected
 
 
 def test_the_pack_is_accessible(pipeline: FacePipeline) -> None:

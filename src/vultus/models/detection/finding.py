@@ -87,7 +87,7 @@ class FaceFinder:
     def __init__(self, detector: Detector, score_faces: ScoreFaces, *, min_face_px: float, max_side_px: int) -> None:
         self.detector = detector
         self._score_faces = score_faces
-        self._min_face_px = min_face_px
+        self.min_face_px = min_face_px
         self._max_side_px = max_side_px
 
     def compute_decoding_side(self, width: int, height: int) -> int:
@@ -123,7 +123,7 @@ class FaceFinder:
         factor = np.array([photo.width / width, photo.height / height])
         # The detector shrinks its input itself: its cost depends on the smallest face to find, not on the pixels.
         length = _compute_tile_length(max(height, width), min(height, width))
-        min_face_px = self._min_face_px * max(1.0, length / self._max_side_px)
+        min_face_px = self.min_face_px * max(1.0, length / self._max_side_px)
         if length >= max(height, width):
             found = self.detector.detect(photo.pixels, min_face_px)
         else:
