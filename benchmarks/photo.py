@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import photos
 from benchmarks.peer import DeepfacePeer, DlibPeer
 from benchmarks.record import Measurement, compute_percentiles, format_milliseconds, render_table
-from vultus.models.catalog.measured import DLIB_CHIPS
+from vultus.models.catalog.measured import DLIB_CHIPS, get_min_face_px
 from vultus.models.catalog.packs import BUILTIN
 from vultus.models.detection.mtcnn import CELL_PX, ImagePyramid
 from vultus.models.embedding import dlib_resnet_graph
@@ -236,7 +236,7 @@ def _measure_preparation(samples: list[photos.Sample], seconds: float) -> list[M
 
     def prepare(photo: bytes) -> None:
         pixels = EncodedPhoto.open(photo, limits).decode(inference.max_side_px).pixels
-        scale = CELL_PX * inference.max_side_px / (inference.min_face_px * max(pixels.shape))
+        scale = CELL_PX * inference.max_side_px / (get_min_face_px("mtcnn") * max(pixels.shape))
         level, _ = ImagePyramid(pixels).find_level(scale)
         cv2.resize(level, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 

@@ -57,15 +57,17 @@ def zoomed(pipeline: FacePipeline, *, by: float = CLOSER, name: str = "zoomed") 
     return other
 
 
-def describe_pipeline(space_id: str, dimension: int = 128) -> FacePipeline:
+def describe_pipeline(space_id: str, dimension: int = 128, *, min_face_px: int | None = None) -> FacePipeline:
     """Return the pipeline of one of `PACKS` without its networks, which most services do not need.
 
     Args:
         space_id: The embedding space.
         dimension: Length of the vectors that a test takes for its own.
+        min_face_px: The setting.
     """
     without: Any = None
     pack, calibration = get_pack(PACKS[space_id]), CALIBRATIONS[space_id]
     space = EmbeddingSpace(space_id, pack.embedder.name, "0" * 64, "made up", dimension)
-    loaded = LoadedPack(pack, without, without, without, without, without, space, calibration, {})
-    return FacePipeline(loaded, inference=InferenceSettings(), photos=PhotoSettings(), calibration=calibration)
+    loaded = LoadedPack(pack, without, without, without, without, without, without, space, calibration, {})
+    inference = InferenceSettings(min_face_px=min_face_px)
+    return FacePipeline(loaded, inference=inference, photos=PhotoSettings(), calibration=calibration)

@@ -93,8 +93,11 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
     photo_timeout_s: float = Field(
         60.0, gt=0, description="A worker process that takes longer for a photo is replaced, the photo refused."
     )
-    min_face_px: int = Field(
-        40, ge=20, description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px."
+    min_face_px: int | None = Field(
+        None,
+        ge=20,
+        description="Smallest face looked for, in pixels of a photo scaled to at most max_side_px; unset: 40 with "
+        "MTCNN, 24 with other detectors.",
     )
     max_side_px: int = Field(1600, ge=320, description="Longer side of the image the detector sees.")
     runtime: Literal["auto"] | Runtime = Field(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.api.conftest import Api
 
+    from vultus.models.pipeline import FacePipeline
+
 
 async def persons(api: Api) -> list[Any]:
     answer = await api.client.get("/v1/collections/default/persons")
@@ -69,6 +71,20 @@ async def test_a_registration_without_a_usable_photo_stores_nothing(api: Api) ->
     assert refused["code"] == "no_photo_accepted"
     assert [photo["reasons"] for photo in refused["rejected"]] == [["no_face"], ["not_an_image"]]
     assert await persons(api) == []
+
+
+async def test_what_a_second_network_does_not_call_a_face_is_not_enrolled(
+    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline._face_classifier, "score_chips", lambda chips, _: [0.3] * len(chips))
+
+    refused = await api.register(portrait(), name="Ada", status=422)
+    (face,) = (await api.recognize(portrait()))["faces"]
+
+    (photo,) = refused["rejected"]
+    assert photo["reasons"] == ["not_a_face"]
+    assert "second network" in photo["detail"]
+    assert (face["quality"]["face_score"], face["verdict"]) == (0.3, "no_match")
 
 
 async def test_a_face_enrolled_as_another_person_is_refused_and_names_the_person(api: Api) -> None:

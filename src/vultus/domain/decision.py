@@ -96,6 +96,7 @@ def compute_fmr(fpir: float, gallery_size: int) -> float:
 def find_quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[str, ...]:
     """Return which limits of a rule a face violates, as stable identifiers; empty if none."""
     faults = {
+        "not_a_face": quality.face_score is not None and quality.face_score < rule.min_face_score,
         "low_detection_score": score < rule.min_score,
         "too_small": quality.size_px < rule.min_size_px,
         "too_blurred": quality.sharpness < rule.min_sharpness,

@@ -73,7 +73,8 @@ class DetectedFace:
     Attributes:
         box: Location of the face, in pixels of the upright photo.
         landmarks: (5, 2) float32, x then y in pixels of the upright photo. Order: the eye on the image's left, the
-            eye on its right, the nose tip, the mouth corner on its left, the mouth corner on its right.
+            eye on its right, the nose tip, the mouth corner on its left, the mouth corner on its right. In a photo that
+            is turned, left and right are those of the photo turned upright.
         score: The detector's confidence, 0..1.
     """
 
@@ -94,6 +95,8 @@ class Quality:
         pitch_deg: Estimated nod, degrees; positive when the nose points down.
         roll_deg: Tilt of the line between the eyes, degrees, clockwise positive.
         network_score: Recognizability that a quality network predicts, 0..1; None without such a network.
+        face_score: Probability that the crop shows a human face, by another network than the detector, 0..1; None if it
+            was not computed.
     """
 
     size_px: float
@@ -103,6 +106,7 @@ class Quality:
     pitch_deg: float
     roll_deg: float
     network_score: float | None = None
+    face_score: float | None = None
 
 
 class LivenessReason(StrEnum):
@@ -213,12 +217,14 @@ class Want:
         crops: A crop of every face, which can be embedded again later.
         liveness: The liveness of every face.
         known_boxes: Of faces that need no embedding, in pixels of the upright photo: a tracker knows who they are.
+        turned: Whether to search the photo turned by 90°, 180° and 270° too if no face is certainly upright.
     """
 
     embed: bool = True
     crops: bool = False
     liveness: bool = False
     known_boxes: tuple[Box, ...] = ()
+    turned: bool = True
 
 
 DETECTION = Want(embed=False)

@@ -143,6 +143,7 @@ class QualityRule:
     min_brightness: float = 0.0
     max_brightness: float = 1.0
     min_network_score: float = 0.0
+    min_face_score: float = 0.0
 
 
 class Fusion(StrEnum):

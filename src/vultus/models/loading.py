@@ -17,7 +17,7 @@ from vultus.models.catalog.measured import (
     DLIB_FACE_SQUARE,
     DLIB_FIVE_POINTS,
 )
-from vultus.models.catalog.packs import Pack
+from vultus.models.catalog.packs import BUILTIN, Pack
 from vultus.models.detection import Detector, dlib_landmarks, mtcnn_graph, retinaface_graph
 from vultus.models.detection.centerface import load_centerface
 from vultus.models.detection.mtcnn import Mtcnn
@@ -32,6 +32,7 @@ from vultus.models.liveness import load_minifasnet, minifasnet_graph
 from vultus.models.liveness.ensemble import LivenessEnsemble, LivenessRule, LivenessScorer
 from vultus.models.liveness.facenox import Facenox
 from vultus.models.quality.ediffiqa import Ediffiqa
+from vultus.models.quality.face_classifier import FaceClassifier
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import MirrorCropper, PlainCropper, RealignedCropper, ViewCropper
 from vultus.models.weights.graph_preparation import PREPARATION_VERSION, prepare_graph
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.models.catalog.entries import Network
-    from vultus.models.runtime import SessionOpener
+    from vultus.models.runtime import NetworkSession, SessionOpener
     from vultus.models.runtime.choice import Runtime
     from vultus.models.weights.store import WeightsStore
 
@@ -59,6 +60,9 @@ CROP_INPUTS = {
 }
 """Input format of each embedder."""
 
+MTCNN_BUILDERS = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
+"""What builds the networks of MTCNN's cascade, in its order."""
+
 FACENET_NAMES = {"facenet", "facenet512"}
 DLIB_NAMES = {"dlib-resnet", "deepface:Dlib"}
 
@@ -72,6 +76,7 @@ class LoadedPack:
         embedder: Computes vectors from aligned crops.
         template: Target positions of this detector's landmarks in this embedder's crops.
         frontal: Positions of this detector's landmarks on a frontal face, in the crop from which quality is measured.
+        face_classifier: Tells faces from what a detector takes for one, in the same crop.
         view_cropper: Crops the views whose vectors are averaged.
         space: The embedding space, identified by what was loaded.
         calibration: Thresholds measured for the embedding space; None if the pack has no calibration.
@@ -83,6 +88,7 @@ class LoadedPack:
     embedder: Embedder
     template: AlignmentTemplate
     frontal: AlignmentTemplate
+    face_classifier: FaceClassifier
     view_cropper: ViewCropper
     space: EmbeddingSpace
     calibration: Calibration | None
@@ -113,8 +119,11 @@ def load_pack(pack: Pack, store: WeightsStore, runtime: Runtime) -> LoadedPack:
     # A calibration measured by this installation takes precedence over the published one.
     calibration = store.installation.find_calibration(space.id) or CALIBRATIONS.get(space.id)
     frontal = DLIB_CHIPS.get(pack.detector.name, DEFAULT_DLIB_CHIP)
-    engines = {"detector": runtime.detector_description, "embedder": embedder_runtime}
-    return LoadedPack(pack, detector, embedder, template, frontal, view_cropper, space, calibration, engines)
+    classifier = FaceClassifier(_load_mtcnn_network("onet", BUILTIN.detector, store, runtime.open_detector), frontal)
+    runtimes = {"detector": runtime.detector_description, "embedder": embedder_runtime}
+    return LoadedPack(
+        pack, detector, embedder, template, frontal, classifier, view_cropper, space, calibration, runtimes
+    )
 
 
 def load_liveness(
@@ -219,11 +228,7 @@ def _load_view_cropper(pack: Pack, template: AlignmentTemplate, store: WeightsSt
 
 def _load_detector(network: Network, store: WeightsStore, open_session: SessionOpener) -> Detector:
     if network.family == "mtcnn":
-        builders = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
-        pnet, rnet, onet = (
-            open_session(store.load_graph(network.files[role], build, version=mtcnn_graph.BUILDER_VERSION))
-            for role, build in builders.items()
-        )
+        pnet, rnet, onet = (_load_mtcnn_network(role, network, store, open_session) for role in MTCNN_BUILDERS)
         return Mtcnn(pnet, rnet, onet)
     if network.family == "retinaface":
         build = retinaface_graph.build_retinaface
@@ -239,6 +244,14 @@ def _load_liveness_scorer(network: Network, store: WeightsStore, open_session: S
         v2, v1se = (store.load_graph(network.files[role], build, version=version) for role in ("v2", "v1se"))
         return load_minifasnet(v2, v1se, open_session=open_session)
     return Facenox(open_session(store.load_graph(network.files["weights"], prepare_graph, version=PREPARATION_VERSION)))
+
+
+def _load_mtcnn_network(
+    role: str, network: Network, store: WeightsStore, open_session: SessionOpener
+) -> NetworkSession:
+    """Return one of the three networks of MTCNN's cascade: `pnet`, `rnet` or `onet`."""
+    build, version = MTCNN_BUILDERS[role], mtcnn_graph.BUILDER_VERSION
+    return open_session(store.load_graph(network.files[role], build, version=version))
 
 
 def _load_embedder(network: Network, store: WeightsStore, runtime: Runtime) -> tuple[Embedder, CropInput, str, str]:

@@ -27,14 +27,16 @@ from vultus.domain import (
     find_matching_box,
 )
 from vultus.errors import LivenessNotLoadedError, WeightsError
-from vultus.models.catalog.measured import get_quality_rules
+from vultus.models.catalog.measured import get_min_face_px, get_quality_rules
 from vultus.models.catalog.packs import BUILTIN, get_pack
+from vultus.models.detection.finding import FaceFinder, scale_face
 from vultus.models.embedding.inputs import build_arcface_template
-from vultus.models.imaging.alignment import align_face
+from vultus.models.imaging.alignment import align_face, compute_tilt_deg
 from vultus.models.imaging.cropping import compute_crop_scale, crop_face
 from vultus.models.imaging.decoding import DecodedPhoto, EncodedPhoto
 from vultus.models.imaging.geometry import compute_transform_scale, estimate_similarity_transform
 from vultus.models.imaging.pixel_budget import PixelBudget
+from vultus.models.imaging.turning import turn_photo
 from vultus.models.loading import load_pack
 from vultus.models.quality import measure_quality
 from vultus.models.runtime import limit_threads
@@ -95,11 +97,16 @@ class FacePipeline:
         self.scorer: Ediffiqa | None = None
         self.enrol_rule, self.recognize_rule = get_quality_rules(loaded.pack.detector.family)
         self._template = loaded.template
+        self._face_classifier = loaded.face_classifier
         self._frontal = loaded.frontal
         self._view_cropper = loaded.view_cropper
-        self._detector = loaded.detector
+        self._finder = FaceFinder(
+            loaded.detector,
+            self._score_faces,
+            min_face_px=inference.min_face_px or get_min_face_px(loaded.pack.detector.family),
+            max_side_px=inference.max_side_px,
+        )
         self._embedder = loaded.embedder
-        self._inference = inference
         self._photos = photos
         self.budget: Budget = PixelBudget(photos.pixel_budget)
 
@@ -220,32 +227,41 @@ class FacePipeline:
         liveness_detector = self._get_liveness_detector() if want.liveness else None
         clock = _StageTimer()
         opened = EncodedPhoto.open(request.photo, self._photos)
-        side = self._inference.max_side_px
+        side = self._finder.compute_decoding_side(opened.header.width, opened.header.height)
         with self.budget.reserve_pixels(opened.count_decoded_pixels(side)):
             with clock.measure_stage("decode"):
                 picture = opened.decode(side)
+            width, height = picture.width, picture.height
             with clock.measure_stage("detect"):
-                found = self._detect_faces(picture)
-            embedded = _list_unknown_faces(found, want.known_boxes) if want.embed else None
-            decoding_side = self._compute_decoding_side(found, max(picture.width, picture.height), crops=want.crops)
+                found = self._finder.find_faces(picture, turned=want.turned)
+            upright, scores, quarters = found.upright, found.scores, found.quarters
+            faces = found.list_sent_faces()
+            picture = found.photo
+            del found
+            embedded = _list_unknown_faces(faces, want.known_boxes) if want.embed else None
+            decoding_side = self._compute_decoding_side(upright, max(width, height), crops=want.crops)
             sharp = opened.compute_divisor(decoding_side) >= opened.compute_divisor(side)
             if sharp:
-                chips, faces = self._align_faces(
-                    picture, found, embedded or (), clock, liveness_detector, crops=want.crops
+                chips, described = self._align_faces(
+                    picture, upright, embedded or (), clock, liveness_detector, crops=want.crops
                 )
         if not sharp:
             # Outside the first reservation: photos that wait for more pixels while holding some could deadlock.
             del picture
             with self.budget.reserve_pixels(opened.count_decoded_pixels(decoding_side)):
                 with clock.measure_stage("decode"):
-                    picture = opened.decode(decoding_side)
-                chips, faces = self._align_faces(
-                    picture, found, embedded or (), clock, liveness_detector, crops=want.crops
+                    picture = turn_photo(opened.decode(decoding_side), quarters)
+                chips, described = self._align_faces(
+                    picture, upright, embedded or (), clock, liveness_detector, crops=want.crops
                 )
-        sha256 = hashlib.sha256(request.photo).hexdigest()
-        return _AlignedPhoto(
-            Analysis(picture.width, picture.height, sha256, tuple(faces), clock.durations_ms), chips, embedded
+        analysis = Analysis(
+            width,
+            height,
+            hashlib.sha256(request.photo).hexdigest(),
+            tuple(map(_place_in_photo, described, faces, scores)),
+            clock.durations_ms,
         )
+        return _AlignedPhoto(analysis, chips, embedded)
 
     def _get_liveness_detector(self) -> LivenessDetector:
         if self.liveness is None:
@@ -255,14 +271,13 @@ class FacePipeline:
             )
         return self.liveness
 
-    def _detect_faces(self, picture: DecodedPhoto) -> list[DetectedFace]:
-        """Return the faces, left to right, in pixels of the original photo."""
-        # The detector shrinks its input itself: its cost depends on the smallest face to find, not on the pixels.
-        height, width = picture.pixels.shape[:2]
-        shrunk = max(1.0, max(height, width) / self._inference.max_side_px)
-        found = self._detector.detect(picture.pixels, self._inference.min_face_px * shrunk)
-        factor = np.array([picture.width / width, picture.height / height])
-        return sorted((_scale_face(face, factor) for face in found), key=lambda face: face.box.left)
+    def _score_faces(self, photo: DecodedPhoto, detected: list[DetectedFace]) -> list[float]:
+        """Return the face scores of faces in pixels of the photo at full size."""
+        factor = np.array([photo.pixels.shape[1] / photo.width, photo.pixels.shape[0] / photo.height])
+        points = [(face.landmarks * factor).astype(np.float32) for face in detected]
+        return self._face_classifier.score_chips(
+            [align_face(photo.pixels, landmarks, self._frontal) for landmarks in points], points
+        )
 
     def _compute_decoding_side(self, detected: list[DetectedFace], longer_side: int, *, crops: bool) -> int:
         """Return the longer side, in pixels, to decode a photo at so that no chip and no crop is enlarged much.
@@ -295,7 +310,7 @@ class FacePipeline:
         """Return the chips, (n, views, side, side, 3), and the faces with everything requested but their vectors."""
         factor = np.array([picture.pixels.shape[1] / picture.width, picture.pixels.shape[0] / picture.height])
         chips, faces = [], []
-        boxes = [_scale_face(face, factor).box for face in detected]
+        boxes = [scale_face(face, factor).box for face in detected]
         points = np.array([face.landmarks * factor for face in detected], np.float32)
         with clock.measure_stage("align"):
             for at, face in enumerate(detected):
@@ -317,7 +332,7 @@ class FacePipeline:
             with clock.measure_stage("liveness"):
                 faces = [
                     replace(
-                        face, liveness=liveness_detector.assess_liveness(picture.pixels, _scale_face(face.face, factor))
+                        face, liveness=liveness_detector.assess_liveness(picture.pixels, scale_face(face.face, factor))
                     )
                     for face in faces
                 ]
@@ -339,11 +354,10 @@ class _StageTimer:
             self.durations_ms[name] = self.durations_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
 
 
-def _scale_face(face: DetectedFace, factor: np.ndarray) -> DetectedFace:
-    """Return a face in the pixels of a scaled image: x and y are multiplied by the (2,) factor."""
-    x, y = map(float, factor)
-    box = Box(face.box.left * x, face.box.top * y, face.box.right * x, face.box.bottom * y)
-    return replace(face, box=box, landmarks=(face.landmarks * factor).astype(np.float32))
+def _place_in_photo(described: DescribedFace, face: DetectedFace, face_score: float) -> DescribedFace:
+    """Return a face that was described upright, in pixels of the photo as it was sent, with its face score."""
+    quality = replace(described.quality, roll_deg=compute_tilt_deg(face.landmarks), face_score=face_score)
+    return replace(described, face=face, quality=quality)
 
 
 def _list_unknown_faces(detected: list[DetectedFace], known_boxes: Sequence[Box]) -> list[int]:

@@ -60,6 +60,9 @@ class QualityOut(ApiModel):
     pitch_deg: Measure = Field(description="Estimated nod, degrees.", examples=[-3.4])
     roll_deg: Measure = Field(description="Tilt of the eyes' line, degrees, clockwise positive.", examples=[-0.8])
     network_score: Measure | None = Field(None, description="Of the quality network, 0 to 1; null without one.")
+    face_score: Measure | None = Field(
+        None, description="Probability of a human face, 0 to 1, by another network than the detector.", examples=[0.999]
+    )
 
 
 class LivenessOut(ApiModel):

@@ -49,6 +49,7 @@ class QualityRuleWire(ApiModel):
     min_brightness: _Share = Field(0, description="Mean grey level of the face.", examples=[0.12])
     max_brightness: _Share = Field(1, description="Mean grey level of the face.", examples=[0.85])
     min_network_score: _Share = Field(0, description="Of the quality network, where one is loaded.")
+    min_face_score: _Share = Field(0, description="Probability of a human face, by a second network.", examples=[0.85])
 
 
 class QualityRulePatch(ApiModel):
@@ -62,6 +63,7 @@ class QualityRulePatch(ApiModel):
     min_brightness: _Share | None = None
     max_brightness: _Share | None = None
     min_network_score: _Share | None = None
+    min_face_score: _Share | None = None
 
 
 _KEEP_CROPS = Field(

@@ -79,8 +79,8 @@ class Demographics:
 class MatchedPoint:
     """The lowest threshold whose false match rate among matched adults does not exceed a target.
 
-    It is raised until no group's rate has an upper 95 % limit above `MAX_GROUP_RATIO` times the target, of groups whose
-    pairs resolve that many.
+    It is raised until no group's rate has a 95 % interval that ends above `MAX_GROUP_RATIO` times the target, of groups
+    of at least `MIN_GROUP_PAIRS` pairs that resolve that many.
 
     Attributes:
         target_fmr: Target false match rate.
@@ -297,12 +297,12 @@ def _build_points(tally: ScoreHistogram, groups: Sequence[ScoreHistogram]) -> It
 
 
 def _find_group_threshold(tally: ScoreHistogram, max_fmr: float) -> float:
-    """Return the lowest threshold at which the upper 95 % limit of a group's rate is at most `max_fmr`.
+    """Return the lowest threshold at which the 95 % interval of a group's rate ends at `max_fmr` or below.
 
-    −1 for a group whose pairs do not resolve that rate.
+    −1 for a group that is too small to resolve that rate, or to count at all.
     """
     trials = tally.impostor_trials
-    if max_fmr >= 1 or compute_expected_errors(max_fmr, trials) < RESOLVED_ERRORS:
+    if max_fmr >= 1 or trials < MIN_GROUP_PAIRS or compute_expected_errors(max_fmr, trials) < RESOLVED_ERRORS:
         return -1.0
     allowed = 0
     while compute_clopper_pearson_rate(allowed + 1, trials).high <= max_fmr:

@@ -18,7 +18,9 @@ from vultus.domain.decision import (
     find_quality_faults,
 )
 
-RULE = QualityRule(min_score=0.9, min_size_px=40, min_sharpness=30, max_yaw_deg=45, max_pitch_deg=40)
+RULE = QualityRule(
+    min_score=0.9, min_size_px=40, min_sharpness=30, max_yaw_deg=45, max_pitch_deg=40, min_face_score=0.8
+)
 POLICY = DecisionPolicy(enrol=RULE, recognize=RULE, target_fmr=1e-4)
 CALIBRATION = Calibration(((1e-2, 0.5), (1e-3, 0.6), (1e-4, 0.7), (1e-5, 0.8)), margin=0.05, source="made up")
 SHARP = Quality(size_px=100, sharpness=300, brightness=0.5, yaw_deg=5, pitch_deg=-5, roll_deg=0)
@@ -108,6 +110,8 @@ def test_a_lookalike_must_pass_a_stricter_threshold_in_a_larger_gallery() -> Non
         (SHARP, 0.95, ()),
         (SHARP, 0.5, ("low_detection_score",)),
         (replace(SHARP, size_px=39), 0.95, ("too_small",)),
+        (replace(SHARP, face_score=0.7), 0.95, ("not_a_face",)),
+        (replace(SHARP, face_score=0.8), 0.95, ()),
         (replace(SHARP, sharpness=2), 0.95, ("too_blurred",)),
         (replace(SHARP, yaw_deg=-60), 0.95, ("extreme_pose",)),
         (replace(SHARP, pitch_deg=50, sharpness=1), 0.95, ("too_blurred", "extreme_pose")),

@@ -65,7 +65,7 @@ def test_calibrations_fall_in_rate_and_rise_in_threshold(calibration: Calibratio
     assert "pairs" in calibration.source
 
 
-@pytest.mark.parametrize("family", ["mtcnn", "yunet"])
+@pytest.mark.parametrize("family", ["mtcnn", "yunet", "retinaface", "scrfd"])
 def test_enrolment_requires_more_than_recognition(family: str) -> None:
     enrol, recognize = get_quality_rules(family)
 
@@ -74,6 +74,9 @@ def test_enrolment_requires_more_than_recognition(family: str) -> None:
     assert enrol.min_sharpness > recognize.min_sharpness
     assert enrol.max_yaw_deg < recognize.max_yaw_deg
     assert enrol.max_pitch_deg < recognize.max_pitch_deg
+    assert enrol.min_brightness > recognize.min_brightness
+    assert enrol.max_brightness < recognize.max_brightness
+    assert enrol.min_face_score > recognize.min_face_score == 0
 
 
 def test_a_space_id_is_short_and_stable() -> None:

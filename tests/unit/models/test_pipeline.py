@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
+from tests.packs import describe_pipeline
 
 from vultus.domain import DETECTION, Analysis, Box, Want
 from vultus.errors import ImageTooLargeError
@@ -51,6 +52,43 @@ def test_a_portrait_is_analyzed(pipeline: FacePipeline) -> None:
     assert face.embedding.space_id == pipeline.space.id
     assert np.linalg.norm(face.embedding.vector) == pytest.approx(1, abs=1e-5)
     assert face.face.landmarks.dtype == np.float32
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_photo_turned_without_exif_is_analyzed_as_if_it_were_upright(pipeline: FacePipeline, quarters: int) -> None:
+    sent = np.ascontiguousarray(np.rot90(astronaut()[:, :400], quarters))
+
+    analysis = pipeline.analyze_photo(encoded(sent, "PNG"), Want(crops=True))
+
+    upright = pipeline.analyze_photo(encoded(astronaut()[:, :400], "PNG"))
+    ((face,), (expected,)) = analysis.faces, upright.faces
+    assert vector_of(analysis) @ vector_of(upright) > 0.9999
+    assert (analysis.height, analysis.width) == sent.shape[:2]
+    box = face.face.box
+    again = np.rot90(sent[max(0, int(box.top)) : int(box.bottom), max(0, int(box.left)) : int(box.right)], -quarters)
+    whole = expected.face.box
+    assert again.shape[:2] == pytest.approx((whole.height, whole.width), abs=2)
+    turned_deg = expected.quality.roll_deg - face.quality.roll_deg
+    assert turned_deg % 360 == pytest.approx(90 * quarters, abs=0.1)
+    assert face.crop is not None
+    assert vector_of(pipeline.analyze_photo(face.crop.jpeg, Want(turned=False))) @ vector_of(upright) > 0.99
+
+
+def test_a_photo_that_is_not_to_be_turned_is_searched_as_it_is(pipeline: FacePipeline) -> None:
+    lying = encoded(np.ascontiguousarray(np.rot90(astronaut())))
+
+    assert pipeline.analyze_photo(lying, Want(turned=False)).faces == ()
+
+
+def test_a_small_face_of_a_very_long_photo_is_found_sharp(pipeline: FacePipeline) -> None:
+    strip = np.full((9000, 300, 3), 127, np.uint8)
+    strip[6100:6400] = astronaut()[:300, 80:380]
+
+    analysis = pipeline.analyze_photo(encoded(strip))
+
+    (face,) = analysis.faces
+    assert face.face.box.centre == pytest.approx((225 - 80, 6100 + 120), abs=12)
+    assert vector_of(analysis) @ vector_of(pipeline.analyze_photo(portrait())) > 0.99
 
 
 def test_without_embedding_there_is_everything_else(pipeline: FacePipeline) -> None:
@@ -192,6 +230,14 @@ def test_all_pixels_are_released_after_success_and_failure(pipeline: FacePipelin
 
 def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> None:
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize(
+    ("space_id", "setting", "expected"),
+    [("dlib-resnet-8fd92ff4", None, 40), ("mobilefacenet-f960ec8a", None, 24), ("mobilefacenet-f960ec8a", 60, 60)],
+)
+def test_the_smallest_face_follows_the_detector_unless_set(space_id: str, setting: int | None, expected: int) -> None:
+    assert describe_pipeline(space_id, min_face_px=setting)._finder.min_face_px == expected
 
 
 def test_the_pack_is_accessible(pipeline: FacePipeline) -> None:

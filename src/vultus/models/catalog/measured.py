@@ -75,23 +75,52 @@ DLIB_FIVE_POINTS = AlignmentTemplate(
 DLIB_FACE_SQUARE = (0.2, 4.3, 135.9)
 """Left, top and side of dlib's own detection in dlib's crop, pixels: median of 1,189 LFW photos."""
 
-MTCNN_MIN_SCORES, SINGLE_SHOT_MIN_SCORES = (0.9, 0.8), (0.7, 0.6)
-"""Least detection scores for enrolment and for recognition; the scores of detectors are not comparable.
+MIN_FACES_PX = {"mtcnn": 40}
+"""Smallest face looked for, by detector family, unless the setting says otherwise.
 
-None of LFW's 13,233 faces has less than 0.83 with YuNet or 0.98 with RetinaFace.
+MTCNN's boxes are wider: looking for 40 pixels it finds 70 of 72 faces of 24 pixels, and YuNet none, nor 18 of 72 of 32.
 """
+
+DEFAULT_MIN_FACE_PX = 24
+
+MIN_SCORES = {"mtcnn": (0.9, 0.8), "yunet": (0.86, 0.6), "retinaface": (0.98, 0.6)}
+"""Least detection scores for enrolment and for recognition, by detector family: their scores are not comparable.
+
+Of 3,973 faces of LFW, UTK and NUAA that passed at 0.7, 5 have less than 0.86 with YuNet, and none less than 0.98 with
+RetinaFace; of 17 animals' faces 14 have less than 0.86 with YuNet.
+"""
+
+DEFAULT_MIN_SCORES = (0.7, 0.6)
+"""For families that were not measured."""
+
+MIN_FACE_SCORE = 0.85
+"""Least face score for enrolment: see `docs/accuracy.md`, "What is not a face"."""
+
+
+def get_min_face_px(detector_family: str) -> int:
+    """Return the smallest face to look for with a detector, in pixels of a photo scaled to at most `max_side_px`."""
+    return MIN_FACES_PX.get(detector_family, DEFAULT_MIN_FACE_PX)
 
 
 def get_quality_rules(detector_family: str) -> tuple[QualityRule, QualityRule]:
     """Return the quality rules of enrolment and of recognition.
 
     A Gaussian blur of 4 pixels leaves LFW's crops a sharpness of 2 to 12, below 9.2 for 99 of 100. Of its 13,232 faces
-    as they are, 1.2 % fail the first rule (23 by sharpness, 143 by pose) and 0.1 % the second. Their brightness lies in
-    0.163 to 0.816, so no limit rejects one. Brightened until 0.9 to 0.95, 12 % of 500 photos fell below the default
-    threshold; darkened until 0.04 to 0.06, 2.7 %. The limits are wide because brightness follows skin tone too.
+    as they are, 1.2 % fail the first rule (23 by sharpness, 143 by pose) and 0.1 % the second. Brightness follows skin
+    tone too, so its limits only refuse what hardly shows a face: LFW's and UTK's faces lie in 0.15 to 0.84, and 75 of
+    480 webcam photos above 0.85, each of which matches its person's other photos ("Light" in `docs/accuracy.md`).
     """
-    enrol, recognize = MTCNN_MIN_SCORES if detector_family == "mtcnn" else SINGLE_SHOT_MIN_SCORES
+    enrol, recognize = MIN_SCORES.get(detector_family, DEFAULT_MIN_SCORES)
     return (
-        QualityRule(enrol, 40, 10, max_yaw_deg=45, max_pitch_deg=60, min_brightness=0.12, max_brightness=0.85),
-        QualityRule(recognize, 25, 5, max_yaw_deg=60, max_pitch_deg=75, min_brightness=0.05, max_brightness=0.92),
+        QualityRule(
+            enrol,
+            40,
+            10,
+            max_yaw_deg=45,
+            max_pitch_deg=60,
+            min_brightness=0.05,
+            max_brightness=0.95,
+            min_face_score=MIN_FACE_SCORE,
+        ),
+        QualityRule(recognize, 25, 5, max_yaw_deg=60, max_pitch_deg=75, min_brightness=0.03, max_brightness=0.97),
     )

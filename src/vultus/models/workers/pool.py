@@ -136,6 +136,9 @@ class AnalysisPool:
             reservation.release()
         self.ensure_workers()
         result = asyncio.get_running_loop().create_future()
+        if lane is Lane.LIVE:
+            # A camera keeps its orientation, and most frames without a face show none: they are searched once.
+            want = replace(want, turned=False)
         job = AnalysisJob(AnalysisRequest(photo, want), space_id, result, lane, source)
         with _count_refusals(lane):
             self._queue.enqueue(job)

@@ -138,6 +138,7 @@ def _apply_rules(
 
 def _format_fault(fault: str, quality: Quality, score: float, rule: QualityRule) -> str:
     return {
+        "not_a_face": "a second network does not see an uncovered human face; send a photo of a person's face",
         "low_detection_score": f"the detector is only {score:.2f} sure of the face; {rule.min_score:.2f} is needed",
         "too_small": f"the face is {quality.size_px:.0f} px wide; {rule.min_size_px:.0f} px are needed",
         "too_blurred": f"the face's sharpness is {quality.sharpness:.0f}; {rule.min_sharpness:.0f} is needed",

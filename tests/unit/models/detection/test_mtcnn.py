@@ -30,7 +30,7 @@ EYES_NOSE_MOUTH = np.array([[204, 100], [246, 103], [225, 128], [202, 140], [245
 
 @pytest.fixture(scope="module")
 def detect(pipeline: FacePipeline) -> Detect:
-    return pipeline._detector.detect
+    return pipeline._finder.detector.detect
 
 
 def face_picture() -> Pixels:

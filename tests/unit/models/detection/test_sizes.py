@@ -29,7 +29,7 @@ WIDTH = 88
 @pytest.fixture(scope="module", params=["mtcnn", "yunet", "retinaface"])
 def detect(request: pytest.FixtureRequest, pipeline: FacePipeline) -> Detect:
     if request.param == "mtcnn":
-        return pipeline._detector.detect
+        return pipeline._finder.detector.detect
     if request.param == "yunet":
         return load_yunet(real_weights("yunet_n_dynamic.onnx")).detect
     return load_retinaface(build_retinaface(real_weights("retinaface_mobilenet0.25_Final.pth"))).detect
@@ -76,7 +76,7 @@ def test_large_and_small_faces_of_one_photo_are_all_found_once(detect: Detect, w
 def test_the_built_in_detector_finds_smaller_faces_too_beside_a_large_one(pipeline: FacePipeline) -> None:
     photo, _ = scene([400, 36, 32, 28, 24])
 
-    assert len(pipeline._detector.detect(photo, 40)) == 5
+    assert len(pipeline._finder.detector.detect(photo, 40)) == 5
 
 
 @pytest.mark.parametrize("scale", [1, 2, 6, 25])

@@ -245,7 +245,7 @@ async def test_a_worker_of_another_version_is_not_used(
 ) -> None:
     near, far = socket.socketpair()
     near.setblocking(False)
-    far.sendall(encode_message(Hello(1, version=2)))  # type: ignore[arg-type]
+    far.sendall(encode_message(Hello(1, version=1)))  # type: ignore[arg-type]
     monkeypatch.setattr(group, "fork_worker", lambda: near)
 
     with pytest.raises(WorkerEndedError, match="unknown message"):

@@ -30,9 +30,11 @@ class SlowPipeline:
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.batches: list[list[bytes]] = []
+        self.wants: list[Want] = []
 
     def analyze_photos(self, requests: Sequence[AnalysisRequest]) -> list[Analysis]:
         self.batches.append([one.photo for one in requests])
+        self.wants += [one.want for one in requests]
         self.entered.set()
         self.gate.wait(10)
         return [Analysis(1, 1, one.photo.decode(), (), {"embed": float(one.want.embed)}) for one in requests]
@@ -91,6 +93,15 @@ async def test_an_analysis_reports_the_time_it_waited(pipeline: FacePipeline) ->
 
     assert len(analysis.faces) == 1
     assert set(analysis.timings_ms) == {"queue", "decode", "detect", "align", "embed"}
+
+
+@pytest.mark.parametrize(("lane", "turned"), [(Lane.INTERACTIVE, True), (Lane.BATCH, True), (Lane.LIVE, False)])
+async def test_photos_are_searched_turned_and_frames_are_not(slow: SlowPipeline, lane: Lane, *, turned: bool) -> None:
+    slow.gate.set()
+    async with SlowPool(slow) as pool:
+        await pool.submit(b"photo", DETECTION, lane, source="door")
+
+    assert slow.wants == [Want(embed=False, turned=turned)]
 
 
 async def test_failures_of_the_pipeline_reach_the_caller(pipeline: FacePipeline) -> None:
