@@ -105,6 +105,7 @@ class FacePipeline:
             self._score_faces,
             min_face_px=inference.min_face_px or get_min_face_px(loaded.pack.detector.family),
             max_side_px=inference.max_side_px,
+            sure_score=self.enrol_rule.min_score,
         )
         self._embedder = loaded.embedder
         self._photos = photos
