@@ -66,6 +66,10 @@ class ErrorKind(StrEnum):
     INTERNAL = "internal"
 
 
+SERVER_FAULT_KINDS = frozenset({ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP})
+"""Kinds of errors that lie in the server or its state, and say nothing about what was sent."""
+
+
 class VultusError(Exception):
     """Root of every error whose detail is written for people.
 

@@ -23,6 +23,7 @@ from tests.migrations import (
 from vultus.domain import Liveness, LivenessReason
 from vultus.models.pipeline import FacePipeline
 from vultus.services.crop_vault import CropVault
+from vultus.services.jobs import PartialFailureError
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api
@@ -73,7 +74,8 @@ async def test_faces_wait_for_a_missing_key_and_without_a_crop_none_is_required(
     await start_migration(api)
 
     path.unlink()
-    assert await api.services.backfill_worker.run() == 0
+    with pytest.raises(PartialFailureError):
+        await api.services.backfill_worker.run()
     assert [str(path) in record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [True]
     coverage = (await call_api(api, "GET"))["second"]
     assert (coverage["pending"], coverage["failed"]) == (2, {"no_crop": 1})

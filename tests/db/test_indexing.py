@@ -20,6 +20,7 @@ from vultus.db.templates.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Collection, FloatArray, Fusion
 from vultus.index.candidates import CandidateIndex, ProbeSearch
 from vultus.index.coding import Quantizer
+from vultus.services.jobs import JobSupervisor, PartialFailureError
 from vultus.services.search.engine import SimilarityFloor
 from vultus.services.search.index_sync import IndexRegistry
 from vultus.services.search.local_engine import LocalCandidateEngine
@@ -467,6 +468,52 @@ async def test_the_runner_up_is_found_within_the_margin_though_the_index_did_not
     assert found is not None
     assert [candidate.external_id for candidate in found[0].candidates[:2]] == ["best", "runner-up"]
     assert found[0].candidates[1].similarity == pytest.approx(1 - lead, abs=1e-3)
+
+
+async def test_a_run_in_which_one_index_stays_behind_has_failed_and_updated_the_others(
+    large: Large, enrol: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, update_index = find_index(large).last_number, large.indexes._update_index
+    statistics = CodeRepository.list_space_statistics
+
+    async def list_statistics(self: CodeRepository) -> Any:
+        (size,) = await statistics(self)
+        return [replace(size, space_id="broken"), size]
+
+    async def update(key: Any, size: Any) -> None:
+        if key[1] == "broken":
+            raise RuntimeError("a defect")
+        await update_index(key, size)
+
+    monkeypatch.setattr(CodeRepository, "list_space_statistics", list_statistics)
+    monkeypatch.setattr(large.indexes, "_update_index", update)
+    async with large.database.transaction() as work:
+        await enrol(work, large.collection, "late", people(1, seed=9)[0, 0])
+
+    with pytest.raises(PartialFailureError, match="1 candidate indexes"):
+        await large.update_indexes()
+
+    assert find_index(large).last_number > before
+
+
+async def test_building_an_index_shows_life_after_every_batch(large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vultus.services.search.index_sync.ENCODE_BATCH_SIZE", 500)
+    async with large.database.transaction() as work:
+        await work._session.execute(text("UPDATE faces SET code = NULL"))
+    signs = 0
+    rebuilt = IndexRegistry(large.database, SETTINGS)
+
+    def count() -> None:
+        nonlocal signs
+        signs += 1
+
+    async with JobSupervisor().run("index-sync", rebuilt.update_indexes, interval_s=60) as status:
+        monkeypatch.setattr(type(status), "record_life", lambda _: count())
+        async with asyncio.timeout(20):
+            while status.last_success_at is None:  # noqa: ASYNC110  no event
+                await asyncio.sleep(0.01)
+
+    assert signs >= 2 * PERSONS / 500 + 1 + 1, "encoded, loaded, done"
 
 
 def find_index(large: Large) -> CandidateIndex:

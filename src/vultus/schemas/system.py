@@ -40,7 +40,9 @@ class JobOut(ApiModel):
     last_success_at: datetime | None = Field(examples=[TIMESTAMP])
     consecutive_failures: int = Field(examples=[0])
     is_overdue: bool = Field(
-        description="Whether it has not succeeded for much longer than its interval.", examples=[False]
+        description="Whether it has made no progress for much longer than its interval, failed ten times in a row, or "
+        "ended.",
+        examples=[False],
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,7 +25,14 @@ RETRY_DELAY_S = 1.0
 
 OVERDUE_INTERVALS = 10
 MIN_OVERDUE_S = 300.0
-"""A job is overdue when it has not succeeded for ten intervals, and for five minutes at least: a run may take long."""
+"""A job is overdue when it has shown no life for ten intervals, and for five minutes at least."""
+
+MAX_FAILURES = 10
+"""A job whose last ten runs failed is overdue, whatever its interval."""
+
+
+class PartialFailureError(Exception):
+    """Parts of a run failed, and the job has logged which and why; the other parts are done."""
 
 
 @dataclass(slots=True)
@@ -36,26 +44,37 @@ class JobStatus:
         interval_s: Pause between two runs; None for a job that waits for work.
         last_success_at: End of the last run that did not fail; None before the first.
         consecutive_failures: Runs that failed since then.
+        has_ended: Whether the job runs no more, though it should.
     """
 
     name: str
     interval_s: float | None
     last_success_at: datetime | None = None
     consecutive_failures: int = 0
-    _ok_since: float = field(default_factory=time.monotonic)
+    has_ended: bool = False
+    _alive_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether a job that runs at an interval has not succeeded for much longer than that."""
+        """Whether the job needs attention: it has ended, its last runs failed, or it has been silent for too long.
+
+        A job without an interval waits for work, for as long as it likes.
+        """
+        if self.has_ended or self.consecutive_failures >= MAX_FAILURES:
+            return True
         if self.interval_s is None:
             return False
-        return time.monotonic() - self._ok_since > max(MIN_OVERDUE_S, OVERDUE_INTERVALS * self.interval_s)
+        return time.monotonic() - self._alive_at > max(MIN_OVERDUE_S, OVERDUE_INTERVALS * self.interval_s)
+
+    def record_life(self) -> None:
+        """Note that a run makes progress."""
+        self._alive_at = time.monotonic()
 
     def record_success(self) -> None:
         """Note that a run succeeded."""
         self.last_success_at = datetime.now(UTC)
         self.consecutive_failures = 0
-        self._ok_since = time.monotonic()
+        self.record_life()
         metrics.JOB_RUNS.labels(self.name, "succeeded").inc()
         metrics.JOB_LAST_SUCCESS.labels(self.name).set(self.last_success_at.timestamp())
 
@@ -63,6 +82,15 @@ class JobStatus:
         """Note that a run failed."""
         self.consecutive_failures += 1
         metrics.JOB_RUNS.labels(self.name, "failed").inc()
+
+
+_running: ContextVar[JobStatus | None] = ContextVar("running_job", default=None)
+
+
+def record_progress() -> None:
+    """Note that the job which runs this makes progress: a long run is not a silent one. Elsewhere, do nothing."""
+    if (status := _running.get()) is not None:
+        status.record_life()
 
 
 class JobSupervisor:
@@ -95,6 +123,7 @@ class JobSupervisor:
             raise ValueError(f"a job named {name} runs already")
         status = self._statuses[name] = JobStatus(name, interval_s)
         task = asyncio.create_task(self._repeat(status, action), name=f"job {name}")
+        task.add_done_callback(lambda _: setattr(status, "has_ended", True))
         try:
             yield status
         finally:
@@ -104,6 +133,7 @@ class JobSupervisor:
             del self._statuses[name]
 
     async def _repeat(self, status: JobStatus, action: Callable[[], Awaitable[object]]) -> None:
+        _running.set(status)
         while True:
             pause_s = status.interval_s or 0.0
             try:
@@ -113,7 +143,9 @@ class JobSupervisor:
             except Exception as error:
                 status.record_failure()
                 pause_s = pause_s or RETRY_DELAY_S
-                if isinstance(error, VultusError):
+                if isinstance(error, PartialFailureError):
+                    log.warning("a part of the job failed; it runs again", extra={"job": status.name})
+                elif isinstance(error, VultusError):
                     log.warning("job failed; it runs again: %s", error.detail, extra={"job": status.name})
                 else:
                     log.error("job failed; it runs again", extra={"job": status.name}, exc_info=error)

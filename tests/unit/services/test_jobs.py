@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from vultus.errors import UnavailableError
+from vultus.errors import NotFoundError, UnavailableError, VultusError
 from vultus.services import jobs
-from vultus.services.jobs import JobStatus, JobSupervisor
+from vultus.services.jobs import MAX_FAILURES, JobStatus, JobSupervisor, PartialFailureError, record_progress
+from vultus.services.migration.shadow import ShadowComparer
+from vultus.services.search.recall_monitor import RecallMonitor
+from vultus.services.search.search import Searcher
+from vultus.settings import IndexSettings
 from vultus.utils import metrics
 
 
@@ -116,3 +122,90 @@ def test_a_job_is_overdue_after_ten_intervals_and_five_minutes(
     monkeypatch.setattr(time, "monotonic", lambda: later)
 
     assert status.is_overdue is is_overdue
+
+
+async def test_a_long_run_that_makes_progress_is_not_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MIN_OVERDUE_S", 0.2)
+    may_go_on, has_gone_on = asyncio.Event(), asyncio.Event()
+
+    async def run() -> None:
+        await may_go_on.wait()
+        record_progress()
+        has_gone_on.set()
+        await asyncio.Event().wait()
+
+    async with JobSupervisor().run("long", run, interval_s=0.001) as status:
+        await asyncio.sleep(0.3)
+        assert status.is_overdue
+        may_go_on.set()
+        await has_gone_on.wait()
+        assert not status.is_overdue
+        assert status.last_success_at is None
+
+
+async def test_progress_outside_of_a_job_is_nobodys() -> None:
+    async with JobSupervisor().run("other", Job(), interval_s=1) as status:
+        alive_at = status._alive_at
+        record_progress()
+
+        assert status._alive_at == alive_at
+
+
+async def test_a_run_that_failed_in_part_is_a_failure_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    job = Job(PartialFailureError("one of three"))
+
+    async with JobSupervisor().run("parts", job, interval_s=0.001) as status:
+        await job.has_run_all.wait()
+
+        assert (status.consecutive_failures, status.last_success_at) == (1, None)
+    assert [(record.levelname, record.exc_info is not None) for record in caplog.records] == [("WARNING", False)]
+
+
+@pytest.mark.parametrize("interval_s", [None, 60.0])
+def test_a_job_is_overdue_when_its_last_runs_failed_until_one_succeeds(interval_s: float | None) -> None:
+    status = JobStatus("job", interval_s)
+    for _ in range(MAX_FAILURES - 1):
+        status.record_failure()
+    assert not status.is_overdue
+
+    status.record_failure()
+    assert status.is_overdue
+    status.record_success()
+    assert not status.is_overdue
+
+
+async def test_a_job_that_has_ended_is_overdue() -> None:
+    """Nothing but the supervisor may end one; what does, a cancelled future for example, must not go unnoticed."""
+
+    async def end() -> None:
+        raise asyncio.CancelledError
+
+    async with JobSupervisor().run("queue", end, interval_s=None) as status:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+
+        assert status.is_overdue
+
+
+@pytest.mark.parametrize(
+    ("error", "has_failed"), [(UnavailableError("no database"), True), (NotFoundError("deleted meanwhile"), False)]
+)
+@pytest.mark.parametrize("job", ["shadow-comparison", "recall-monitor"])
+async def test_what_cannot_be_repeated_is_left_out_unless_the_server_is_at_fault(
+    monkeypatch: pytest.MonkeyPatch, job: str, error: VultusError, has_failed: bool
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    unused: Any = None
+    monitor = RecallMonitor(1.0, 0.0)
+    monitor._queue.put_nowait(unused)
+    searcher = Searcher(unused, unused, monitor, IndexSettings())
+    comparer = ShadowComparer(unused, unused, unused, searcher)
+    comparer._queue.put_nowait(type("Answered", (), {"photo": b"", "recognition": None}))  # type: ignore[arg-type]
+    monkeypatch.setattr(searcher, "check_recall", fail)
+    monkeypatch.setattr(comparer, "compare_recognition", fail)
+    run = comparer.compare_next if job == "shadow-comparison" else searcher.check_next_recall
+
+    with pytest.raises(UnavailableError) if has_failed else nullcontext():
+        await run()

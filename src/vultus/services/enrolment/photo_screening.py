@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Analysis, DescribedFace, Lane, LivenessMode, LivenessReason, QualityRule, Want
 from vultus.domain.decision import find_quality_faults
-from vultus.errors import ErrorKind, VultusError
+from vultus.errors import SERVER_FAULT_KINDS, VultusError
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer, find_attack, find_matching_face, pick_face
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_PHOTOS = 8
 """Photos of one registration queued concurrently."""
-
-SERVER_FAULT_KINDS = {ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP}
 
 ATTACK_DETAILS: dict[str, str] = {
     LivenessReason.SPOOF: "the face looks like a picture of one; take the photo of the person",

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from vultus.domain import DETECTION, Lane, Permission
 from vultus.errors import (
+    SERVER_FAULT_KINDS,
     CropKeyError,
     InvalidInputError,
     NotFoundError,
@@ -22,7 +23,7 @@ from vultus.errors import (
     VultusError,
 )
 from vultus.services.crop_vault import CropDamagedError, open_stored_crop
-from vultus.services.enrolment.photo_screening import SERVER_FAULT_KINDS
+from vultus.services.jobs import PartialFailureError, record_progress
 from vultus.services.migration.migration import get_active_migration
 from vultus.services.photo_analysis import Photo, find_matching_face, pick_face
 from vultus.utils.ids import new_id
@@ -65,19 +66,25 @@ class BackfillWorker:
         """Backfill the pending faces of all collections; return the number of faces backfilled.
 
         Errors in one collection are logged and do not delay the others.
+
+        Raises:
+            PartialFailureError: Of some collections not all faces were backfilled.
         """
         async with self._database.transaction(read_only=True) as work:
             migrations = await work.migrations.list_migrations()
-        backfilled, no_key = 0, None
+        backfilled, failed, no_key = 0, 0, None
         for collection_id in (migration.collection_id for migration in migrations):
             try:
                 backfilled += await self.backfill_collection(collection_id)
             except CropKeyError as error:
                 no_key = error
             except Exception as error:
+                failed += 1
                 log.error("faces of collection %s are not backfilled", collection_id, exc_info=error)
         if no_key is not None:
             log.error("retained crops cannot be opened: %s", no_key.detail)
+        if failed or no_key is not None:
+            raise PartialFailureError("faces were not backfilled")
         return backfilled
 
     async def backfill_collection(self, collection_id: UUID) -> int:
@@ -125,6 +132,7 @@ class BackfillWorker:
                     NotFoundError
                 ):  # the face was deleted; of a deleted collection, no faces are listed
                     backfilled += await self._backfill_face(collection.id, face_id, space_id, key)
+                record_progress()
                 after = face_id
             if len(faces) < BATCH_SIZE:
                 break

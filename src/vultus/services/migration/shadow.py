@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vultus.domain import Lane, Verdict
-from vultus.errors import NotFoundError, VultusError
+from vultus.errors import SERVER_FAULT_KINDS, NotFoundError, VultusError
 from vultus.services.migration.comparison import get_disagreement_kind
 from vultus.services.migration.policy_translation import convert_policy
 from vultus.services.photo_analysis import Photo, find_matching_face
@@ -59,11 +59,17 @@ class ShadowComparer:
                 self._queue.put_nowait(_ShadowJob(photo, recognition))
 
     async def compare_next(self) -> None:
-        """Wait for a recognition that was offered, and compare it; one that cannot be compared is left out."""
+        """Wait for a recognition that was offered, and compare it; one that cannot be compared is left out.
+
+        Raises:
+            VultusError: The server is at fault, and not what was to be compared.
+        """
         answered = await self._queue.get()
         try:
             await self.compare_recognition(answered.photo, answered.recognition)
         except VultusError as error:
+            if error.kind in SERVER_FAULT_KINDS:
+                raise
             log.debug("a recognition was not compared: %s", error.code)
 
     async def compare_recognition(self, photo: Photo, recognition: Recognition) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from vultus.domain import Permission, Principal
 from vultus.domain.events import ConsentExpired, ConsentWithdrawn, PersonErased
 from vultus.errors import NotFoundError
+from vultus.services.jobs import record_progress
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
@@ -123,4 +124,5 @@ class Eraser:
             if current.withdrawn_at is not None or current.expires_at is None or current.expires_at > datetime.now(UTC):
                 return False
             await withdraw_consent(work, current, ConsentExpired, principal=SWEEPER)
+        record_progress()
         return True

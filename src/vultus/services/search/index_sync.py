@@ -12,6 +12,7 @@ from vultus.domain import QuantizerParameters
 from vultus.errors import VultusError
 from vultus.index.candidates import CandidateIndex
 from vultus.index.coding import CODE_BITS, Quantizer
+from vultus.services.jobs import PartialFailureError, record_progress
 from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.utils import metrics
 
@@ -67,24 +68,33 @@ class IndexRegistry:
         return {key: len(entry.index) for key, entry in self._entries.items()}
 
     async def update_indexes(self) -> None:
-        """Bring all indexes up to date, create missing ones and remove those of small or deleted collections."""
+        """Bring all indexes up to date, create missing ones and remove those of small or deleted collections.
+
+        Raises:
+            PartialFailureError: Some are behind; the others were updated all the same.
+        """
         async with self._database.transaction(read_only=True) as work:
             sizes = {(size.collection_id, size.space_id): size for size in await work.codes.list_space_statistics()}
         for key in self._entries.keys() - sizes.keys():
             self._remove_index(key)
+        behind = 0
         for key, size in sizes.items():
             if size.rows < self._settings.exact_limit * (DROP_RATIO if key in self._entries else 1):
                 self._remove_index(key)
                 continue
             try:
                 await self._update_index(key, size)
+                continue
             except VultusError as error:  # of this index only; the others are updated
                 log.warning("a candidate index is behind: %s", error.detail, extra={"collection": str(key[0])})
             except Exception as error:
                 log.error("a candidate index is behind", extra={"collection": str(key[0])}, exc_info=error)
+            behind += 1
         self.recall_monitor.retain_collections({collection_id for collection_id, _ in sizes})
         metrics.INDEX_FACES.set(sum(self.get_sizes().values()))
         metrics.INDEX_BYTES.set(sum(entry.index.size_bytes for entry in self._entries.values()))
+        if behind:
+            raise PartialFailureError(f"{behind} candidate indexes are behind")
 
     async def _update_index(self, key: IndexKey, size: SpaceStatistics) -> None:
         """Bring an index up to date; a new one is published once it is."""
@@ -132,6 +142,7 @@ class IndexRegistry:
                     return
                 codes = await asyncio.to_thread(index.quantizer.encode_vectors, vectors[: len(numbers)])
                 await work.codes.update_codes(*key, numbers, codes)
+            record_progress()
             after = int(numbers[-1])
 
     async def _load_faces(self, key: IndexKey, index: CandidateIndex, last: int) -> None:
@@ -146,6 +157,7 @@ class IndexRegistry:
                     committed = coded.numbers <= last
                     codes = coded.codes[committed]
                     await asyncio.to_thread(index.add_faces, coded.numbers[committed], codes, after)
+                    record_progress()
         except BaseException:
             self._entries.pop(key, None)  # it holds some of the faces, and would load them twice
             raise

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vultus.db.database import HotQueries, UnitOfWork
 from vultus.db.templates.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Fusion
-from vultus.errors import VultusError
+from vultus.errors import SERVER_FAULT_KINDS, VultusError
 from vultus.services.search.engine import SimilarityFloor
 from vultus.utils import metrics
 
@@ -91,11 +91,17 @@ class Searcher:
         return found
 
     async def check_next_recall(self) -> None:
-        """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out."""
+        """Wait for a search that is to be repeated exactly, and repeat it; one that cannot be is left out.
+
+        Raises:
+            VultusError: The server is at fault, and not the search.
+        """
         query = await self._recall_monitor.get_next_query()
         try:
             await self.check_recall(query)
         except VultusError as error:
+            if error.kind in SERVER_FAULT_KINDS:
+                raise
             log.debug("a search was not repeated: %s", error.code)
 
     async def check_recall(self, query: SearchQuery) -> None:
