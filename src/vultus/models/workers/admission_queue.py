@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -95,7 +95,7 @@ class AdmissionQueue:
     """
 
     def __init__(self, *, workers: int, max_queue: int, max_batch: int) -> None:
-        self.running = 0
+        self._running: Counter[Lane] = Counter()
         self._workers = workers
         self._capacity = workers + max_queue
         self._max_batch = max_batch
@@ -107,6 +107,11 @@ class AdmissionQueue:
     def __len__(self) -> int:
         """Return the number of waiting jobs."""
         return sum(map(len, self._lanes.values()))
+
+    @property
+    def running(self) -> int:
+        """Number of jobs that workers analyse."""
+        return self._running.total()
 
     def reserve_slot(self) -> SlotReservation:
         """Reserve a slot for a photo that is still being received.
@@ -124,7 +129,7 @@ class AdmissionQueue:
             OverloadedError: There is none; `retry_after_s` estimates when the photos queued now will have completed.
         """
         now = time.monotonic()
-        occupied = self.running + len(self._lanes[Lane.INTERACTIVE])
+        occupied = self._count_running() + len(self._lanes[Lane.INTERACTIVE])
         reserved = sum(reservation.expires_at > now for reservation in self._reservations)
         if occupied + reserved >= self._capacity:
             wait_s = max(1, math.ceil(occupied * self._mean_photo_s / self._workers))
@@ -171,12 +176,12 @@ class AdmissionQueue:
             batch = [self._lanes[Lane.BATCH].popleft()]
         else:
             batch = self._take_compatible_jobs(urgent)
-        self.running += len(batch)
+        self._running.update(job.lane for job in batch)
         return batch
 
     def complete(self, batch: list[AnalysisJob], duration_s: float) -> None:
         """Count a batch as completed and update the average time per photo."""
-        self.running -= len(batch)
+        self._running.subtract(job.lane for job in batch)
         photo_s = duration_s / len(batch)
         self._mean_photo_s += SMOOTHING_FACTOR * (photo_s - self._mean_photo_s) if self._mean_photo_s else photo_s
 
@@ -187,8 +192,12 @@ class AdmissionQueue:
             lane.clear()
         return cancelled
 
+    def _count_running(self) -> int:
+        """Return the number of running jobs that take a slot: those of the batch lane leave it to photos."""
+        return self.running - self._running[Lane.BATCH]
+
     def _count_occupied_slots(self) -> int:
-        return self.running + len(self._lanes[Lane.INTERACTIVE]) + len(self._lanes[Lane.LIVE])
+        return self._count_running() + len(self._lanes[Lane.INTERACTIVE]) + len(self._lanes[Lane.LIVE])
 
     def _enqueue_frame(self, job: AnalysisJob) -> None:
         """Let a frame take the place of an older one of its source, or append it if it would not wait for photos."""

@@ -123,6 +123,25 @@ async def test_the_batch_lane_is_never_refused_and_takes_no_places() -> None:
         queue.enqueue(make_job("c"))
 
 
+async def test_photos_of_the_batch_lane_that_run_refuse_neither_photos_nor_frames() -> None:
+    queue = make_queue(workers=1, max_queue=3, max_batch=8)
+    fill(queue, *(make_job(f"crop {at}", Lane.BATCH) for at in range(8)))
+    batch = queue.next_batch()
+    assert (queue.running, len(queue)) == (8, 0)
+
+    queue.enqueue(make_frame("frame"))
+    fill(queue, *map(make_job, "abc"))
+    with queue.reserve_slot(), pytest.raises(OverloadedError, match="All 4 places"):
+        queue.enqueue(make_job("d"))
+
+    queue.complete(batch, 1.0)
+    assert queue.running == 0
+    take(queue)
+    assert queue.running == 1
+    with pytest.raises(OverloadedError):  # the frame runs, and takes a place
+        queue.reserve_slot()
+
+
 async def test_the_batch_lane_waits_for_photos_and_frames() -> None:
     queue = make_queue(max_queue=9, max_batch=4)
     fill(queue, make_job("crop 1", Lane.BATCH), make_job("crop 2", Lane.BATCH), make_frame("frame"), make_job("photo"))
