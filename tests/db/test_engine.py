@@ -37,6 +37,7 @@ class NumpyEngine:
     vectors: FloatArray
     forgets_after: int = 1_000
     calls: list[tuple[str, list[int]]] = field(default_factory=list)
+    ended: int = 0
 
     async def watermark(self, key: IndexKey) -> Watermark | None:
         return Watermark(int(self.numbers.max(initial=0)), len(self.numbers)) if self._holds("watermark", []) else None
@@ -57,6 +58,9 @@ class NumpyEngine:
             lowest = min(floor.cosine for floor in some) - 1e-3
             found.append(np.setdiff1d(self.numbers[self.vectors @ probe >= lowest], excluded))
         return found if self._holds("above", found) else None
+
+    def end_search(self, key: IndexKey, probes: FloatArray) -> None:
+        self.ended += 1
 
     def _holds(self, call: str, found: list[NumberArray]) -> bool:
         self.calls.append((call, [len(numbers) for numbers in found]))
@@ -98,6 +102,7 @@ async def test_a_search_by_another_engine_equals_an_exact_one(
 
     assert found == exact
     assert [name for name, _ in engine.calls] == ["watermark", "nearest", "above"]
+    assert engine.ended == 1
 
 
 async def test_what_the_first_call_does_not_propose_the_second_does(
@@ -146,6 +151,7 @@ async def test_an_engine_that_no_longer_holds_the_collection_leaves_the_search_t
 
     assert found == exact
     assert len(engine.calls) == calls + 1
+    assert engine.ended == 1
 
 
 async def test_an_engine_that_loses_persons_is_no_longer_asked(

@@ -144,6 +144,11 @@ class ProbeSearch:
         self._proposed: Rows = np.empty(0, np.int64)
 
     @property
+    def size_bytes(self) -> int:
+        """Memory of what was scanned, in bytes; not of the index's rows."""
+        return (0 if self._scanned is None else self._scanned.nbytes) + self._proposed.nbytes
+
+    @property
     def _hamming_distances(self) -> ByteArray:
         """Hamming distances of all rows in the first segment, scanned once."""
         if self._scanned is None:

@@ -1,6 +1,6 @@
 """The port to what proposes candidates: an index in this process, one split over several, or a vector engine elsewhere.
 
-Messages are values and arrays, and no call depends on an earlier one. An engine may be late, lose faces or propose
+Messages are values and arrays, and no answer depends on an earlier call. An engine may be late, lose faces or propose
 erased ones: PostgreSQL rescores what it proposes, leaves out what is gone and adds what is newer than its watermark,
 and the recall monitor measures what it loses.
 """
@@ -51,7 +51,8 @@ class SimilarityFloor(NamedTuple):
 class CandidateEngine(Protocol):
     """Proposes templates by number. Every method returns None if the engine does not hold the collection (any more).
 
-    A search asks for the watermark first: what an engine holds then, or more, must be in its later answers.
+    A search asks for the watermark first: what an engine holds then, or more, must be in its later answers. It ends
+    with `end_search`, however it ends.
     """
 
     async def watermark(self, key: IndexKey) -> Watermark | None:
@@ -75,6 +76,10 @@ class CandidateEngine(Protocol):
             key: The collection and embedding space.
             probes: (k, d) float32, each row of length 1.
             floors: One or more per probe.
-            exclude: Numbers not to be proposed, one array per probe.
+            exclude: Numbers not to be proposed, nor to be counted by a floor, one array per probe.
         """
+        ...
+
+    def end_search(self, key: IndexKey, probes: FloatArray) -> None:
+        """Release what is kept for a search between its calls; it makes no further one."""
         ...

@@ -3,38 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vultus.domain import NumberArray
+from vultus.index.candidates import CandidateIndex, ProbeSearch
 from vultus.index.codes import set_single_thread
 from vultus.services.search.engine import Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from vultus.domain import FloatArray, NumberArray
-    from vultus.index.candidates import ProbeSearch
+    from vultus.domain import FloatArray
     from vultus.services.search.engine import IndexKey, SimilarityFloor
     from vultus.services.search.index_sync import IndexRegistry
 
-MAX_SCANS, SCAN_TTL_S = 16, 10.0
-"""Scans kept for a following call of `above`, and for how long: they refer to rows that the index may have replaced."""
+MAX_SCAN_BYTES = 256 * 2**20
+"""Memory of all scans that are kept for the next call of their searches; a scan beyond it is repeated."""
 
 Result = TypeVar("Result")
-ScanKey = tuple[tuple[object, ...], bytes, bytes]
+SearchKey = tuple[tuple[object, ...], bytes]
+
+
+@dataclass(slots=True, eq=False)
+class _Scan:
+    """A scan of an index.
+
+    Attributes:
+        index: What is scanned.
+        last_number: Every face up to this number was there to be scanned.
+        searches: One per probe.
+        proposed: What they proposed last, one array per probe.
+    """
+
+    index: CandidateIndex
+    last_number: int
+    searches: list[ProbeSearch]
+    proposed: Sequence[NumberArray] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(search.size_bytes for search in self.searches)
+
+    def has_proposed(self, numbers: Sequence[NumberArray]) -> bool:
+        """Return whether these numbers are what it left out of its next answer."""
+        return len(numbers) == len(self.proposed) and all(map(np.array_equal, numbers, self.proposed))
 
 
 class LocalCandidateEngine:
     """The indexes of a registry behind the port.
 
-    `above` continues the scan of the `nearest` that proposed what it is to exclude; one that is not kept is repeated.
+    A search that widens, or goes on to `above`, continues its scan; one that is not kept is repeated, with the same
+    answer. What is kept refers to rows that the index may have replaced, and leaves with its search.
     """
 
     def __init__(self, indexes: IndexRegistry) -> None:
         self._indexes = indexes
-        self._scans: dict[ScanKey, list[ProbeSearch]] = {}
+        self._scans: dict[SearchKey, _Scan] = {}
         # One thread: a scan is bound by memory bandwidth, and the networks use the other cores.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=set_single_thread)
 
@@ -49,11 +78,12 @@ class LocalCandidateEngine:
 
     async def nearest(self, key: IndexKey, probes: FloatArray, count: int) -> list[NumberArray] | None:
         """Return the numbers of about `count` nearest templates per probe."""
-        scans = self._start_scans(key, probes)
-        if scans is None:
+        scan = self._take_scan(key, probes) or self._start_scan(key, probes)
+        if scan is None:
             return None
-        proposed = await self._run_in_thread(lambda: [scan.nearest(count) for scan in scans])
-        self._keep_scans(_build_scan_key(key, probes, proposed), scans)
+        proposed = await self._run_in_thread(lambda: [search.nearest(count) for search in scan.searches])
+        scan.proposed = proposed
+        self._keep_scan(_build_search_key(key, probes), scan)
         return proposed
 
     async def above(
@@ -64,30 +94,48 @@ class LocalCandidateEngine:
         exclude: Sequence[NumberArray],
     ) -> list[NumberArray] | None:
         """Return the numbers of all templates that may reach a floor, without those to exclude."""
-        scans = self._scans.pop(_build_scan_key(key, probes, exclude), None) or self._start_scans(key, probes)
-        if scans is None:
+        scan = self._take_scan(key, probes)
+        if scan is None or not scan.has_proposed(exclude):
+            scan = self._start_scan(key, probes)
+        if scan is None:
             return None
-        return await self._run_in_thread(lambda: list(map(_find_above, scans, floors, exclude)))
+        return await self._run_in_thread(lambda: list(map(_find_above, scan.searches, floors, exclude)))
 
-    def _start_scans(self, key: IndexKey, probes: FloatArray) -> list[ProbeSearch] | None:
+    def end_search(self, key: IndexKey, probes: FloatArray) -> None:
+        """Drop the scan of a search."""
+        self._scans.pop(_build_search_key(key, probes), None)
+
+    def _start_scan(self, key: IndexKey, probes: FloatArray) -> _Scan | None:
         index = self._indexes.find_index(*key)
-        return None if index is None else [index.start_search(probe) for probe in probes]
+        if index is None:
+            return None
+        last_number = index.last_number  # first: what is added from now on may be scanned or not
+        return _Scan(index, last_number, [index.start_search(probe) for probe in probes])
 
-    def _keep_scans(self, scan_key: ScanKey, scans: list[ProbeSearch]) -> None:
-        self._scans[scan_key] = scans
-        if len(self._scans) > MAX_SCANS:
+    def _take_scan(self, key: IndexKey, probes: FloatArray) -> _Scan | None:
+        """Return the scan of a search that has been kept, unless the index holds more by now: it may be another's."""
+        scan = self._scans.pop(_build_search_key(key, probes), None)
+        if scan is None or scan.index is not self._indexes.find_index(*key):
+            return None
+        return scan if scan.last_number == scan.index.last_number else None
+
+    def _keep_scan(self, search_key: SearchKey, scan: _Scan) -> None:
+        """Keep a scan for the next call of its search, instead of the oldest ones if they are too large together."""
+        self._scans[search_key] = scan
+        while sum(kept.size_bytes for kept in self._scans.values()) > MAX_SCAN_BYTES:
             del self._scans[next(iter(self._scans))]
-        asyncio.get_running_loop().call_later(SCAN_TTL_S, self._scans.pop, scan_key, None)
 
     async def _run_in_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
-def _build_scan_key(key: IndexKey, probes: FloatArray, proposed: Sequence[NumberArray]) -> ScanKey:
-    return key, probes.tobytes(), b"".join(numbers.tobytes() for numbers in proposed)
+def _build_search_key(key: IndexKey, probes: FloatArray) -> SearchKey:
+    return key, probes.tobytes()
 
 
-def _find_above(scan: ProbeSearch, floors: Sequence[SimilarityFloor], exclude: NumberArray) -> NumberArray:
-    found = scan.above_similarity(*((floor.cosine, floor.risk) for floor in floors))
+def _find_above(search: ProbeSearch, floors: Sequence[SimilarityFloor], exclude: NumberArray) -> NumberArray:
+    above = search.above_similarity(*((floor.cosine, floor.risk) for floor in floors))
+    # Before they are counted: a scan that is continued has left them out already.
+    found = [np.setdiff1d(numbers, exclude) for numbers in above]
     admitted = [numbers for floor, numbers in zip(floors, found, strict=True) if len(numbers) <= floor.max_candidates]
-    return np.setdiff1d(np.concatenate(admitted), exclude) if admitted else exclude[:0]
+    return np.unique(np.concatenate(admitted)) if admitted else exclude[:0]

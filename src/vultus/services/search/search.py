@@ -131,7 +131,10 @@ class Searcher:
         if query.exact or self._recall_monitor.is_degraded(query.key):
             return None
         if query.graph is None:
-            return await self._search_index(queries, query)
+            try:
+                return await self._search_index(queries, query)
+            finally:
+                self._engine.end_search((query.collection_id, query.space_id), query.probes)
         async with queries() as work:
             if not isinstance(work, UnitOfWork):
                 raise TypeError("a graph is searched in a transaction, which holds its parameters")
