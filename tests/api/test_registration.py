@@ -174,7 +174,50 @@ async def test_a_policy_changed_between_search_and_lock_decides_who_is_a_lookali
     probes = run_after_search(api, monkeypatch, lambda: api.client.patch("/v1/collections/default", json=policy))
 
     assert (await api.register(portrait(mirror=True), name="Eve"))["rejected"] == []
-    assert probes == [1, 1], "searched again under the lock"
+    assert probes == [1, 1], "searched again"
+
+
+async def test_a_search_that_is_repeated_holds_neither_the_lock_nor_a_connection(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.register(portrait(), name="Ada")
+    pool: Any = api.services.database._engine.pool
+    policy, held = {"policy": {"threshold": 0.9999}}, []
+    run_after_search(api, monkeypatch, lambda: api.client.patch("/v1/collections/default", json=policy))
+    search_then_act = api.services.searcher.search
+
+    async def search_and_note(*values: Any) -> Any:
+        held.append(pool.checkedout())
+        return await search_then_act(*values)
+
+    monkeypatch.setattr(api.services.searcher, "search", search_and_note)
+
+    assert (await api.register(portrait(mirror=True), name="Eve"))["rejected"] == []
+    assert held == [0, 0]
+
+
+async def test_a_collection_renamed_between_search_and_lock_is_not_searched_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = run_after_search(
+        api, monkeypatch, lambda: api.client.patch("/v1/collections/default", json={"name": "renamed"})
+    )
+
+    assert (await api.register(portrait(), name="Ada"))["created"] is True
+    assert probes == [1]
+
+
+async def test_a_lookalikes_face_deleted_between_search_and_lock_refuses_nobody(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the person has another face, which does not look like it."""
+    ada = await api.register(portrait(), encoded(drawn(STRANGER)), name="Ada")
+    face = ada["accepted"][0]["face"]["id"]
+    path = f"/v1/collections/default/persons/{ada['person']['id']}/faces/{face}"
+    probes = run_after_search(api, monkeypatch, lambda: api.client.delete(path))
+
+    assert (await api.register(portrait(mirror=True), name="Eve"))["rejected"] == []
+    assert probes == [1, 1]
 
 
 async def test_an_external_id_finds_the_person_again(api: Api) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vultus.domain import Candidate, Collection, FloatArray, Fusion, SearchResult
 from vultus.domain.decision import compute_lookalike_threshold
-from vultus.services.collections import get_calibration
+from vultus.services.collections import CollectionChangedError, get_calibration
 from vultus.services.search.request import SearchQuery, get_search_method
 from vultus.utils import timing
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vultus.services.search.search import Searcher
 
 NOTHING_PROPOSED = np.empty(0, np.int64)
+ROUNDING_TOLERANCE = 1e-5
+"""More than two ways of computing a cosine in SQL differ by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,34 +78,33 @@ class LookalikeFinder:
     async def complete_search(
         self, work: UnitOfWork, collection: Collection, searched: LookalikeSearch, person_id: UUID | None
     ) -> list[Lookalike | None]:
-        """Return, per probe, the nearest person if it is a lookalike as of now.
-
-        Compares with what was enrolled since. The search is repeated if the collection has been changed since, or a
-        lookalike erased: both are rare.
+        """Return, per probe, the nearest person if it is a lookalike as of now: compares with what was enrolled since.
 
         Args:
             work: A transaction that holds the collection's lock.
             collection: The collection in its current state.
             searched: What was found before.
             person_id: The person whose faces the probes are; no lookalike of themselves.
+
+        Raises:
+            CollectionChangedError: The search must be repeated, outside of this transaction: since it, what decides who
+                is a lookalike was changed, or a lookalike's face erased. Both are rare.
         """
-        if searched.collection.updated_at == collection.updated_at:
-            newer = await work.templates.rescore_proposals(
-                collection.id,
-                collection.space_id,
-                searched.probes,
-                [NOTHING_PROPOSED] * len(searched.probes),
-                searched.last_number,
-                limit=1,
-            )
-            results = list(map(_merge_results, searched.found, newer))
-            lookalikes = self._select_lookalikes(collection, results, person_id)
-            if not await self._is_any_erased(work, collection, searched.probes, lookalikes):
-                return lookalikes
-        again = await self.search(collection, searched.probes)
-        return self._select_lookalikes(
-            collection, [(result.candidates, result.gallery_size) for result in again.found], person_id
+        if not _is_searched_alike(searched.collection, collection):
+            raise CollectionChangedError(collection)
+        newer = await work.templates.rescore_proposals(
+            collection.id,
+            collection.space_id,
+            searched.probes,
+            [NOTHING_PROPOSED] * len(searched.probes),
+            searched.last_number,
+            limit=1,
         )
+        results = list(map(_merge_results, searched.found, newer))
+        lookalikes = self._select_lookalikes(collection, results, person_id)
+        if await self._is_any_erased(work, collection, searched.probes, lookalikes):
+            raise CollectionChangedError(collection)
+        return lookalikes
 
     def _select_lookalikes(
         self, collection: Collection, results: Sequence[tuple[Sequence[Candidate], int]], person_id: UUID | None
@@ -121,11 +122,14 @@ class LookalikeFinder:
     async def _is_any_erased(
         self, work: UnitOfWork, collection: Collection, probes: FloatArray, lookalikes: Sequence[Lookalike | None]
     ) -> bool:
-        """Return whether a lookalike no longer has a live template."""
+        """Return whether a lookalike no longer has a live template that makes them one."""
         for probe, lookalike in zip(probes, lookalikes, strict=True):
-            if lookalike and not await work.templates.find_person_similarity(
+            if lookalike is None:
+                continue
+            closest = await work.templates.find_person_similarity(
                 collection.id, lookalike.candidate.person_id, collection.space_id, probe
-            ):
+            )
+            if closest is None or closest[0] < lookalike.threshold - ROUNDING_TOLERANCE:
                 return True
         return False
 
@@ -140,6 +144,17 @@ class LookalikeFinder:
             get_floor=lambda size: (compute_lookalike_threshold(collection.policy, calibration, size), 0.0),
             **get_search_method(collection, collection.space_id),
         )
+
+
+def _is_searched_alike(before: Collection, current: Collection) -> bool:
+    """Return whether a search of both finds the same lookalikes; a name, for example, decides nothing."""
+    return (before.space_id, before.policy, before.calibrations, before.search, before.graph) == (
+        current.space_id,
+        current.policy,
+        current.calibrations,
+        current.search,
+        current.graph,
+    )
 
 
 def _merge_results(found: SearchResult, newer: SearchResult) -> tuple[tuple[Candidate, ...], int]:
