@@ -18,6 +18,7 @@ from vultus.db.database import Database
 from vultus.db.repositories.codes import CodeRepository
 from vultus.db.templates.ranking import MEAN_SHORTLIST_SIZE
 from vultus.domain import Collection, FloatArray, Fusion
+from vultus.errors import OverloadedError
 from vultus.index.candidates import CandidateIndex, ProbeSearch
 from vultus.index.codes import CodeStore
 from vultus.index.coding import Quantizer
@@ -574,6 +575,25 @@ async def test_a_run_in_which_one_index_stays_behind_has_failed_and_updated_the_
         await large.update_indexes()
 
     assert find_index(large).last_number > before
+
+
+async def test_what_was_erased_leaves_the_index_though_nothing_can_be_encoded(
+    large: Large, enrol: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database too busy to write to must not keep the codes of erased persons in memory."""
+
+    async def refuse(*_: Any) -> None:
+        raise OverloadedError("busy")
+
+    monkeypatch.setattr(large.indexes, "_encode_faces", refuse)
+    async with large.database.transaction() as work:
+        await enrol(work, large.collection, "late", people(1, seed=9)[0, 0])
+        await work.persons.delete_person(large.collection.id, large.persons[0])
+
+    with pytest.raises(PartialFailureError):
+        await large.update_indexes()
+
+    assert len(find_index(large)) == 2 * PERSONS - 2
 
 
 async def test_building_an_index_shows_life_after_every_batch(large: Large, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,13 +104,13 @@ class IndexRegistry:
             if quantizer is None:
                 return
             entry = _IndexEntry(CandidateIndex(quantizer, int(CAPACITY_FACTOR * size.rows)), size.last_tombstone)
+        if size.last_tombstone != entry.last_tombstone:  # first: nothing that fails below may keep what was erased
+            await self._erase_faces(key, entry, size.last_tombstone)
         async with self._database.transaction(read_only=True) as work:
             last = await work.codes.get_last_template_number(key[0])
         if last > entry.index.last_number:
             await self._encode_faces(key, entry.index, last)
             await self._load_faces(key, entry.index, last)
-        if size.last_tombstone != entry.last_tombstone:
-            await self._erase_faces(key, entry, size.last_tombstone)
         await asyncio.to_thread(entry.index.compact_rows)
         if key not in self._entries:
             log.info("candidate index ready", extra={"collection": str(key[0]), "faces": len(entry.index)})
