@@ -47,7 +47,7 @@ class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
     """PostgreSQL to use; without a URL an embedded one in the data directory."""
 
     url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
-    pool_size: int = Field(10, ge=1, description="Connections kept open; writers have half, readers all.")
+    pool_size: int = Field(10, ge=2, description="Connections kept open; writers have half, readers all.")
     pool_wait_s: float = Field(2.0, gt=0, description="Wait for a free connection before answering 503.")
     statement_timeout_ms: int = Field(15_000, ge=0, description="Longest SQL statement; 0 for no limit.")
 

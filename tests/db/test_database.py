@@ -77,12 +77,11 @@ async def test_read_only_work_cannot_write(database: Database, policy: DecisionP
 
 
 async def test_a_full_pool_refuses(database_url: str) -> None:
-    database = await Database.connect(database_url, DatabaseSettings(pool_size=1, pool_wait_s=0.05))
-    async with database.transaction() as work:
-        await work.keys.count_active_keys()
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=2, pool_wait_s=0.05))
+    async with database.transaction(read_only=True), database.transaction(read_only=True):
         with pytest.raises(OverloadedError, match="in use"):
-            async with database.transaction() as another:
-                await another.keys.count_active_keys()
+            async with database.transaction():
+                pass
     await database.ping()
     await database.close()
 
@@ -109,6 +108,42 @@ async def test_reads_are_answered_while_writers_wait_for_a_collection(
         await database.ping()
         assert not any(writer.done() for writer in writers)
     await asyncio.gather(*writers)
+    await database.close()
+
+
+async def test_writers_of_one_collection_leave_connections_to_those_of_others(
+    database_url: str, collection: Collection, policy: DecisionPolicy
+) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=8, pool_wait_s=5))
+    async with database.transaction() as work:
+        other = await work.collections.add_collection("other", "contract", policy)
+    pool: Any = database._engine.pool
+
+    async def write(to: Collection) -> None:
+        async with database.transaction(writes_to=to.name) as work:
+            await work.lock_collection(to.id)
+
+    async with asyncio.timeout(4), database.transaction(writes_to=collection.name) as holder:
+        await holder.lock_collection(collection.id)
+        writers = [asyncio.create_task(write(collection)) for _ in range(12)]
+        await asyncio.sleep(0.1)
+        assert pool.checkedout() == 2
+        await write(other)
+        assert not any(writer.done() for writer in writers)
+    await asyncio.gather(*writers)
+    assert not database._collection_writers, "nothing is kept of collections nobody writes to"
+    await database.close()
+
+
+async def test_who_waited_for_a_collection_in_vain_frees_no_place(database_url: str, collection: Collection) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=2, pool_wait_s=0.05))
+    async with database.transaction(writes_to=collection.name):
+        for _ in range(3):
+            with pytest.raises(OverloadedError, match="in use"):
+                async with database.transaction(writes_to=collection.name):
+                    pass
+    async with database.transaction(writes_to=collection.name) as work:
+        await work.lock_collection(collection.id)
     await database.close()
 
 
@@ -147,7 +182,8 @@ async def test_a_broken_connection_is_unavailable_and_heals(database: Database, 
 
 
 async def test_hot_queries_return_their_connection_to_the_pool(database_url: str) -> None:
-    database = await Database.connect(database_url, DatabaseSettings(pool_size=1, pool_wait_s=0.1))
+    settings = DatabaseSettings(pool_wait_s=0.1).model_copy(update={"pool_size": 1})
+    database = await Database.connect(database_url, settings)
 
     async def fetch_backend_pid(statement: str = "SELECT pg_backend_pid() AS pid") -> int:
         async with database.hot_queries() as queries:
@@ -300,7 +336,7 @@ async def test_a_bug_in_a_statement_stays_visible(database: Database) -> None:
 async def test_a_broken_connection_state_is_unavailable_and_not_reused(
     database_url: str, monkeypatch: pytest.MonkeyPatch, broken: Exception, method: str
 ) -> None:
-    database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
+    database = await Database.connect(database_url, DatabaseSettings().model_copy(update={"pool_size": 1}))
 
     async def fetch(*_: object, **__: object) -> None:
         raise broken

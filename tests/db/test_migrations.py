@@ -184,7 +184,7 @@ async def test_templates_stay_in_one_place_and_out_of_the_statistics(bare_databa
     for column in ("embedding", "source_sha256"):
         await connection.execute(f"ALTER TABLE faces_{old} ALTER {column} SET STATISTICS 0")
     await migrate.upgrade_schema(bare_database_url)
-    database = await Database.connect(bare_database_url, DatabaseSettings(pool_size=1))
+    database = await Database.connect(bare_database_url, DatabaseSettings().model_copy(update={"pool_size": 1}))
     async with database.transaction() as work:
         await work.collections._create_partition(collection_id)
     await database.close()

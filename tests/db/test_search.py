@@ -404,7 +404,7 @@ async def test_a_search_reads_its_collections_partition_and_no_other(
 async def test_only_a_statement_that_names_its_partition_keeps_its_plan(
     database_url: str, collection: Collection, large_collection_person: UUID, towards: Towards
 ) -> None:
-    database = await Database.connect(database_url, DatabaseSettings(pool_size=1))
+    database = await Database.connect(database_url, DatabaseSettings().model_copy(update={"pool_size": 1}))
     probe, space_id = towards(0)[None], collection.space_id
     async with database.transaction(read_only=True) as work:
         newest = await work.codes.get_last_template_number(collection.id)

@@ -32,3 +32,8 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, vari
 def test_an_option_cannot_select_all_networks_by_naming_none(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="host"):
         Settings(**given)
+
+
+def test_a_pool_has_a_connection_for_readers_beside_that_for_writers() -> None:
+    with pytest.raises(ValidationError, match="pool_size"):
+        Settings(database={"pool_size": 1})

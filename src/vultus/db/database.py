@@ -1,17 +1,18 @@
 """The connection pool and the unit of work, the only place that commits.
 
 Readers never wait for writers: a writing transaction may wait for a collection's lock while it holds a connection, so
-writing transactions together have only a part of the pool.
+writing transactions together have only a part of the pool, and those of one collection only a part of that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -59,6 +60,9 @@ PING_TIMEOUT_S = 2.0
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
 WRITER_SHARE = 0.5
 """Share of the pool that writing transactions have together; at least one connection."""
+
+COLLECTION_SHARE = 0.5
+"""Share of the writers' connections that those of one collection have, which wait for each other; at least one."""
 
 
 class HotQueries:
@@ -183,7 +187,10 @@ class Database:
     def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
         self._engine = engine
         self._pool_wait_s = settings.pool_wait_s
-        self._writers = asyncio.Semaphore(max(1, int(WRITER_SHARE * settings.pool_size)))
+        writers = max(1, int(WRITER_SHARE * settings.pool_size))
+        self._writers = asyncio.Semaphore(writers)
+        self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))
+        self._collection_writers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @classmethod
     async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
@@ -207,7 +214,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, read_only: bool = False, idempotency: IdempotencyContext | None = None
+        self, *, read_only: bool = False, idempotency: IdempotencyContext | None = None, writes_to: str | None = None
     ) -> AsyncIterator[UnitOfWork]:
         """Open a transaction: committed when the block ends, rolled back when it raises.
 
@@ -217,6 +224,8 @@ class Database:
         Args:
             read_only: Whether nothing is written.
             idempotency: Of an idempotent request; the block calls `store_response`.
+            writes_to: Id or name of the collection that the block opens for writing: those who wait for its lock leave
+                connections to writers of others.
 
         Raises:
             RepeatedRequestError: The idempotent request was answered before.
@@ -228,7 +237,10 @@ class Database:
             UnavailableError: A statement took too long.
         """
         with translate_errors():
-            async with nullcontext() if read_only else self._admit_writer(), self._engine.connect() as connection:
+            async with (
+                nullcontext() if read_only else self._admit_writer(writes_to),
+                self._engine.connect() as connection,
+            ):
                 await set_plan_cache_mode(await connection.get_raw_connection(), CUSTOM_PLAN)
                 if read_only:
                     # One snapshot for all statements: a collection must not be cut over between two of them.
@@ -241,17 +253,20 @@ class Database:
                     work.ensure_answered()
 
     @asynccontextmanager
-    async def _admit_writer(self) -> AsyncIterator[None]:
-        """Wait for one of the connections that writing transactions may hold, and hold it."""
-        try:
-            async with asyncio.timeout(self._pool_wait_s):
-                await self._writers.acquire()
-        except TimeoutError as error:
-            raise OverloadedError("Every database connection for writing is in use; try again.") from error
-        try:
+    async def _admit_writer(self, collection: str | None) -> AsyncIterator[None]:
+        """Wait for one of the connections that writers, and those of a collection, may hold, and hold it."""
+        limits = [self._writers]
+        if collection is not None:  # first: who waits for a collection's turn keeps nothing from others
+            others = asyncio.Semaphore(self._writers_per_collection)
+            limits.insert(0, self._collection_writers.setdefault(collection, others))
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._pool_wait_s):
+                    for limit in limits:
+                        await stack.enter_async_context(limit)
+            except TimeoutError as error:
+                raise OverloadedError("Every database connection for such a write is in use; try again.") from error
             yield
-        finally:
-            self._writers.release()
 
     @asynccontextmanager
     async def hot_queries(self) -> AsyncIterator[HotQueries]:

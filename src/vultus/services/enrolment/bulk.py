@@ -106,7 +106,7 @@ class BulkRegistrar:
         self._check_space(collection, batch)
         vectors, sources = await asyncio.to_thread(_prepare_vectors, batch)
         codes = await self._encode_vectors(collection, batch.space_id, vectors)
-        async with self._database.transaction(idempotency=idempotency) as work:
+        async with self._database.transaction(idempotency=idempotency, writes_to=batch.collection) as work:
             collection = await work.open(str(collection.id), principal, Permission.ENROL)
             self._check_space(collection, batch)
             new_rows = await _find_new_rows(work, collection, batch)

@@ -145,7 +145,7 @@ class Registrar:
 
         async def run_attempt(collection: Collection) -> RegistrationResult:
             screened = await self._screen_photos(collection, request)
-            async with self._database.transaction(idempotency=idempotency) as work:
+            async with self._database.transaction(idempotency=idempotency, writes_to=request.collection) as work:
                 result = await self._write_registration(principal, work, collection, request, screened)
                 await work.store_response(result, result.person.id)
             return result

@@ -118,7 +118,7 @@ class BackfillWorker:
         except PackNotLoadedError as error:
             log.warning("faces are not backfilled: %s", error.detail)
             return 0
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=str(collection.id)) as work:
             await work.lock_collection(collection.id)
             await work.backfill.add_missing_crop_failures(collection.id, space_id)
         backfilled, after = 0, None
@@ -199,7 +199,7 @@ async def record_outcome(
     Raises:
         NotFoundError: The collection, its migration or, with a failure, the face no longer exists.
     """
-    async with database.transaction() as work:
+    async with database.transaction(writes_to=str(collection_id)) as work:
         await work.lock_collection(collection_id)
         collection = await work.collections.get_collection(collection_id)
         _, second = await get_active_migration(work, collection)

@@ -108,7 +108,7 @@ class MigrationService:
             ConflictError: The collection is in that embedding space already, or is being migrated to another one.
         """
         target = self._spaces.get_space_of_pack(pack).id
-        async with self._database.transaction(idempotency=idempotency) as work:
+        async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             existing = await work.migrations.find_migration(collection.id)
             if existing is None:
@@ -172,7 +172,7 @@ class MigrationService:
             InvalidInputError: One of the calibrations does not resolve the policy's fixed threshold.
         """
         started = time.perf_counter()
-        async with self._database.transaction(idempotency=idempotency) as work:
+        async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             migration, second = await get_active_migration(work, collection)
             coverage = await work.migrations.compute_coverage(collection.id, second)
@@ -214,7 +214,7 @@ class MigrationService:
             NotFoundError: The collection does not exist or has no active migration.
             MigrationIncompleteError: Faces have no template in the active space, and `allow_unmigrated` is not set.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             _, second = await get_active_migration(work, collection)
             coverage = await work.migrations.compute_coverage(collection.id, collection.space_id)

@@ -113,7 +113,7 @@ class ConsentService:
         idempotency: IdempotencyContext | None = None,
     ) -> Consent:
         """Record a further consent of a person."""
-        async with self._database.transaction(idempotency=idempotency) as work:
+        async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             await work.persons.get_person(collection.id, person_id)
             consent = await add_consent(work, collection, person_id, grant)
@@ -146,7 +146,7 @@ class ConsentService:
         Raises:
             InvalidInputError: The new expiry lies in the past, or the consent is no longer live.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)
             if consent not in await work.consents.list_live_consents(collection.id, person_id):
@@ -173,7 +173,7 @@ class ConsentService:
         self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID
     ) -> ErasureResult:
         """Withdraw a consent: erase the faces under it, and the person if no live consent remains."""
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)
             return await withdraw_consent(work, consent, ConsentWithdrawn, principal=principal)

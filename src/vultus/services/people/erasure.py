@@ -87,7 +87,7 @@ class Eraser:
         Raises:
             NotFoundError: No such person in the collection.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             return await erase_person(work, collection.id, person_id, principal=principal)
 
@@ -115,7 +115,7 @@ class Eraser:
 
     async def _withdraw_if_expired(self, consent: Consent) -> bool:
         """End an expired consent, unless it was extended, ended or deleted meanwhile; return whether it did."""
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=str(consent.collection_id)) as work:
             try:
                 await work.open(str(consent.collection_id), SWEEPER, Permission.ERASE)
                 current = await work.consents.get_consent(consent.collection_id, consent.person_id, consent.id)

@@ -47,7 +47,7 @@ class PersonService:
         Raises:
             AlreadyExistsError: The external id is taken.
         """
-        async with self._database.transaction(idempotency=idempotency) as work:
+        async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             person = await work.persons.add_person(collection.id, external_id=external_id, name=name, metadata=metadata)
             granted = await add_consent(work, collection, person.id, consent)
@@ -83,7 +83,7 @@ class PersonService:
         Raises:
             InvalidInputError: The person would have neither a name nor an external id, or too many metadata.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             # Locked, so that of two patches the second is merged into the result of the first.
             collection = await work.open(reference, principal, Permission.ENROL)
             changes = dict(patch)
@@ -116,7 +116,7 @@ class PersonService:
 
     async def delete_face(self, principal: Principal, reference: str, person_id: UUID, face_id: UUID) -> None:
         """Delete one face; the person and their consents stay."""
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             await work.faces.delete_face(collection.id, person_id, face_id)
             await work.record(
