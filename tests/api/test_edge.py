@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from fastapi import APIRouter, Request
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 from PIL import Image
@@ -19,9 +20,9 @@ from tests.callers import CALLER
 from tests.faces import astronaut, encoded, portrait
 
 from vultus.api.app import create_app
-from vultus.api.guard import GuardedRoute
+from vultus.api.guard import GuardedRoute, require_permission
 from vultus.api.routes import migrations, persons, recognition, registration
-from vultus.domain import Role
+from vultus.domain import Permission, Role
 from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
@@ -437,6 +438,37 @@ async def test_a_photo_that_is_being_read_has_its_slot(
 
     assert (refused.status_code, refused.json()["code"], read) == (503, "overloaded", [0])
     assert (served, afterwards.status_code) == ([200, 200], 200)
+
+
+async def test_photos_inside_json_are_admitted_like_those_of_forms(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot is reserved before the body is read, which may be as long as photos are, and refused if there is none."""
+    monkeypatch.setattr("vultus.models.workers.admission_queue.RESERVATION_TTL_S", 60.0)
+    api = await serve(inference={"workers": 1, "max_queue": 1}, server={"max_json_bytes": 1_024})
+    router, reservations = APIRouter(route_class=GuardedRoute), list[Any]()
+
+    @router.post("/json", openapi_extra=require_permission(Permission.RECOGNIZE, photos=True))
+    async def read_json(body: dict[str, Any], request: Request) -> int:
+        reservations.append(request.state.reservation)
+        return len(body["photo"])
+
+    app = api.client._transport.app
+    app.include_router(router)
+    read = [0]
+
+    async def send() -> AsyncIterator[bytes]:
+        read[0] += 1
+        yield b'{"photo": "' + b"A" * 5_000 + b'"}'
+
+    headers = {"Content-Type": "application/json"}
+    admitted = await api.client.post("/json", content=send(), headers=headers)
+    with api.services.photo_analyzer.reserve_slot(), api.services.photo_analyzer.reserve_slot():
+        refused = await api.client.post("/json", content=send(), headers=headers)
+
+    assert (admitted.status_code, admitted.json(), len(reservations)) == (200, 5_000, 1)
+    assert (refused.status_code, refused.json()["code"], read) == (503, "overloaded", [1])
+    assert api.services.photo_analyzer._pool._queue._reservations == set()
 
 
 async def test_a_defect_is_answered_without_its_secrets(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from vultus.api.app import create_app
-from vultus.api.guard import REQUIRED_ROLE_KEY, GuardedRoute
+from vultus.api.guard import PHOTOS_KEY, REQUIRED_ROLE_KEY, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
 from vultus.schemas import calibration, faces, galleries, migrations, recognition, system, vectors
 from vultus.schemas.base import ApiModel, Page
@@ -117,6 +117,14 @@ def test_every_route_is_guarded() -> None:
 
     assert len(contexts) == len(OPERATIONS)
     assert all(isinstance(context.original_route, GuardedRoute) for context in contexts)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_form_says_that_it_has_photos(path: str, method: str) -> None:
+    """Or nothing would be refused before its body is read."""
+    operation = SCHEMA["paths"][path][method]
+
+    assert (PHOTOS_KEY in operation) == ("multipart/form-data" in operation.get("requestBody", {}).get("content", {}))
 
 
 def test_a_field_without_an_example_is_refused() -> None:

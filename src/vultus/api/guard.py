@@ -8,7 +8,6 @@ import time
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 REQUIRED_ROLE_KEY = "x-required-role"
 PERMISSION_KEY = "x-required-permission"
 LONG_BODY_KEY = "x-long-body"
+PHOTOS_KEY = "x-photos"
 BODY_IDLE_TIMEOUT_S = 20.0
 """Longest pause between two parts of a body."""
 
@@ -42,15 +42,17 @@ BODY_TIMEOUT_S = 300.0
 """Longest time from the first part of a body to its last."""
 
 
-def require_permission(permission: Permission, *, long_body: bool = False) -> dict[str, Any]:
+def require_permission(permission: Permission, *, photos: bool = False, long_body: bool = False) -> dict[str, Any]:
     """Declare the permission of a route, shown in the OpenAPI document and enforced by the guard.
 
     Args:
         permission: Of the principal.
-        long_body: Whether JSON may be as long as a form with photos.
+        photos: Whether photos are in the body, of a form or JSON: it is read only once the admission queue has a slot,
+            which is `request.state.reservation`, and may be as long as photos are.
+        long_body: Whether a body without photos may be as long.
     """
     declared = {PERMISSION_KEY: permission.value, REQUIRED_ROLE_KEY: permission.least_role.value}
-    return declared | ({LONG_BODY_KEY: True} if long_body else {})
+    return declared | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
 
 
 class _BodyReadError(HTTPException):
@@ -117,16 +119,17 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        declared = (self.openapi_extra or {}).get(PERMISSION_KEY)
+        extra = self.openapi_extra or {}
+        declared = extra.get(PERMISSION_KEY)
         permission = None if declared is None else Permission(declared)
         known_parameters = _list_query_parameters(self.dependant)
-        is_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
-        long_body = is_form or LONG_BODY_KEY in (self.openapi_extra or {})
+        takes_photos = PHOTOS_KEY in extra
+        long_body = takes_photos or LONG_BODY_KEY in extra
 
         async def handle_request(request: Request) -> Response:
             services: Services = request.app.state.services
             scope = get_scope()
-            if is_form:  # first: under overload a refusal must cost no query
+            if takes_photos:  # first: under overload a refusal must cost no query
                 services.photo_analyzer.ensure_capacity()
             if permission is not None:
                 scope.principal = await authenticate_request(request, services, scope)
@@ -145,7 +148,7 @@ class GuardedRoute(APIRoute):
                 )
             limits = services.settings.server
             body = _LimitedBody(request, scope, limits.max_body_bytes if long_body else limits.max_json_bytes)
-            request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if is_form else None
+            request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if takes_photos else None
             try:
                 with reservation or nullcontext():
                     return await handle(_StrictRequest(request.scope, body.receive))

@@ -110,7 +110,7 @@ async def finish_transition(
     responses=declare_body_problems(
         errors.NotFoundError, errors.InvalidInputError, errors.IdempotencyNotSupportedError
     ),
-    openapi_extra=require_permission(Permission.CONFIGURE),
+    openapi_extra=require_permission(Permission.CONFIGURE, photos=True),
     dependencies=[
         refuse_idempotency_key(
             "Every photo is stored by itself, so there is no one answer; a repeated photo is `already_carried`."

@@ -38,7 +38,7 @@ PHOTO_PROBLEMS = (
     "/recognize",
     summary="Recognize the people in a photo",
     responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError, *PHOTO_PROBLEMS),
-    openapi_extra=require_permission(Permission.RECOGNIZE),
+    openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
 async def recognize(
     form: Annotated[RecognizeForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
@@ -64,7 +64,7 @@ async def recognize(
     "/detect",
     summary="Find the faces of a photo",
     responses=declare_body_problems(*PHOTO_PROBLEMS),
-    openapi_extra=require_permission(Permission.RECOGNIZE),
+    openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
 async def detect(form: Annotated[DetectForm, File()], request: Request, services: ServicesDep) -> DetectionOut:
     """Return box, landmarks, score and quality of every face; nothing is searched or stored."""
@@ -80,7 +80,7 @@ async def detect(form: Annotated[DetectForm, File()], request: Request, services
     responses=declare_body_problems(
         errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS
     ),
-    openapi_extra=require_permission(Permission.RECOGNIZE),
+    openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
 async def compare(
     form: Annotated[CompareForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
@@ -100,7 +100,7 @@ async def compare(
     responses=declare_body_problems(
         errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS
     ),
-    openapi_extra=require_permission(Permission.RECOGNIZE),
+    openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
 async def verify(
     form: Annotated[VerifyForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
@@ -123,7 +123,7 @@ async def verify(
     "/embeddings",
     summary="Turn faces into vectors",
     responses=declare_body_problems(errors.NotFoundError, *PHOTO_PROBLEMS),
-    openapi_extra=require_permission(Permission.READ),
+    openapi_extra=require_permission(Permission.READ, photos=True),
 )
 async def embeddings(
     form: Annotated[EmbeddingsForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep

@@ -37,7 +37,7 @@ REGISTRATION_PROBLEMS = declare_body_problems(
     status_code=201,
     summary="Register a person from photos",
     responses=REGISTRATION_PROBLEMS,
-    openapi_extra=require_permission(Permission.ENROL),
+    openapi_extra=require_permission(Permission.ENROL, photos=True),
 )
 async def register(
     request: Request,
@@ -65,7 +65,7 @@ async def register(
     status_code=201,
     summary="Add photos to a person",
     responses=REGISTRATION_PROBLEMS,
-    openapi_extra=require_permission(Permission.ENROL),
+    openapi_extra=require_permission(Permission.ENROL, photos=True),
 )
 async def add_faces(
     request: Request,
