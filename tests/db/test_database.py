@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from vultus.db.database import Database
+from vultus.db.database import Database, HotQueries
 from vultus.errors import (
     AlreadyExistsError,
     DatabaseUnavailableError,
@@ -153,9 +153,9 @@ async def test_writers_beyond_their_share_of_the_pool_are_refused(database_url: 
         with pytest.raises(OverloadedError, match="in use"):
             async with database.transaction():
                 pass
-        await work.keys.count_active_keys()
+        await work.keys.list_keys(after=None, limit=1)
     async with database.transaction() as work:  # the place is free again, after the refusal too
-        await work.keys.count_active_keys()
+        await work.keys.list_keys(after=None, limit=1)
     await database.close()
 
 
@@ -202,7 +202,7 @@ async def test_hot_queries_return_their_connection_to_the_pool(database_url: str
         await fetch_backend_pid("SELECT pg_terminate_backend(pg_backend_pid())")
     healed = await fetch_backend_pid()
     async with database.transaction() as work:
-        await work.keys.count_active_keys()
+        await work.keys.list_keys(after=None, limit=1)
     await database.close()
 
     assert (kept == first, healed != first) == (True, True)
@@ -370,3 +370,18 @@ async def test_work_on_one_collection_is_serialized(database: Database) -> None:
     await task
 
     assert order == ["first", "second"]
+
+
+def test_hot_queries_have_repositories_that_read_and_no_others() -> None:
+    """Each query is a transaction by itself: a write through them would be outside of every unit of work."""
+    session: Any = None
+    repositories = vars(HotQueries(session))
+
+    assert {name: type(one).__name__ for name, one in repositories.items()} == {
+        "collections": "CollectionQueries",
+        "keys": "ApiKeyQueries",
+        "templates": "TemplateSearches",
+    }
+    methods = {name for one in repositories.values() for name in dir(one) if not name.startswith("_")}
+    assert methods
+    assert {name.split("_")[0] for name in methods} <= {"find", "get", "list", "rescore", "search"}
