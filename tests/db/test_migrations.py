@@ -70,18 +70,18 @@ async def test_downgrade_and_upgrade_again(bare_database_url: str) -> None:
     assert await migrate.fetch_current_revision(url) is None
     await migrate.upgrade_schema(url)
 
-    await migrate.check_schema_current(url)
+    assert await migrate.fetch_current_revision(url) == migrate.get_head_revision()
 
 
 async def test_two_processes_migrate_once(bare_database_url: str) -> None:
     await asyncio.gather(*(migrate.upgrade_schema(bare_database_url) for _ in range(3)))
 
-    await migrate.check_schema_current(bare_database_url)
+    assert await migrate.fetch_current_revision(bare_database_url) == migrate.get_head_revision()
 
 
 async def test_another_schema_is_refused(bare_database_url: str) -> None:
     with pytest.raises(SchemaNotCurrentError, match="vultus db upgrade"):
-        await migrate.check_schema_current(bare_database_url)
+        migrate.check_revision(await migrate.fetch_current_revision(bare_database_url))
     with pytest.raises(ExtensionMissingError, match="vultus db upgrade"):
         await Database.connect(bare_database_url, DatabaseSettings())
 

@@ -289,7 +289,6 @@ async def test_keys_by_the_digest_of_their_secret(database: Database) -> None:
         assert await work.keys.list_keys(after=key.id, limit=9) == (other,)
         revoked = await work.keys.revoke_key(key.id)
         assert await work.keys.revoke_key(key.id) == revoked
-        assert await work.keys.count_active_keys() == 1
     assert revoked.revoked_at is not None
 
 

@@ -71,16 +71,6 @@ async def downgrade_schema(url: str, revision: str) -> None:
         await connection.run_sync(partial(_run_alembic_command, command.downgrade, revision))
 
 
-async def check_schema_current(url: str) -> None:
-    """Raise if the schema is not the one this version requires.
-
-    Raises:
-        SchemaNotCurrentError: It is older or newer.
-    """
-    async with _open_connection(url) as connection:
-        check_revision(await read_revision(connection))
-
-
 def check_revision(revision: str | None) -> None:
     """Raise if a revision is not the one this version requires.
 

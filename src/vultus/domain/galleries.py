@@ -94,11 +94,6 @@ class Role(StrEnum):
     ENROL = "enrol"
     ADMIN = "admin"
 
-    def includes_role(self, needed: Role) -> bool:
-        """Return whether this role includes the needed one."""
-        order = list(Role)
-        return order.index(self) >= order.index(needed)
-
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:

@@ -11,7 +11,7 @@ from vultus.api.deps import PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import CompareForm, DetectForm, EmbeddingsForm, RecognizeForm, VerifyForm
 from vultus.api.guard import GuardedRoute, require_permission
 from vultus.api.problems import declare_body_problems
-from vultus.domain import DETECTION, Permission
+from vultus.domain import Permission
 from vultus.schemas.faces import CandidateOut, DecisionOut
 from vultus.schemas.recognition import (
     ComparisonOut,
@@ -66,12 +66,12 @@ async def recognize(
     responses=declare_body_problems(*PHOTO_PROBLEMS),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
-async def detect(form: Annotated[DetectForm, File()], request: Request, services: ServicesDep) -> DetectionOut:
+async def detect(
+    form: Annotated[DetectForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
+) -> DetectionOut:
     """Return box, landmarks, score and quality of every face; nothing is searched or stored."""
     (photo,) = await read_photos(request, [form.photo])
-    return DetectionOut.from_domain(
-        await services.photo_analyzer.analyze_photo(photo, services.spaces.default.id, DETECTION)
-    )
+    return DetectionOut.from_domain(await services.recognizer.detect_faces(principal, photo))
 
 
 @router.post(
@@ -131,7 +131,7 @@ async def embeddings(
     """Return the vector of every face; nothing is stored. A vector is biometric data: keep it as carefully."""
     (photo,) = await read_photos(request, [form.photo])
     space = await services.collections.get_space(principal, form.collection)
-    return EmbeddingsOut.from_domain(await services.photo_analyzer.analyze_photo(photo, space.id), space)
+    return EmbeddingsOut.from_domain(await services.recognizer.embed_faces(principal, photo, space.id), space)
 
 
 @router.post(

@@ -75,11 +75,6 @@ class ApiKeyRepository(ApiKeyQueries):
             raise NotFoundError(f"There is no key with id {key_id}.")
         return _build_key(row)
 
-    async def count_active_keys(self) -> int:
-        """Return how many keys are not revoked."""
-        query = select(func.count()).select_from(KeyRow).where(KeyRow.revoked_at.is_(None))
-        return (await self._session.execute(query)).scalar_one()
-
 
 def _build_key(row: Any) -> ApiKey:
     return ApiKey(row.id, row.name, Role(row.role), row.created_at, row.revoked_at)

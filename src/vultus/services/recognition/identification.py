@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.domain import LivenessMode, Permission, Want
+from vultus.domain import DETECTION, LivenessMode, Permission, Want
 from vultus.domain.decision import decide_verdict
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, SetupError
 from vultus.services.collections import (
@@ -191,6 +191,16 @@ class Recognizer:
             return None
         async with self._database.transaction(read_only=True) as work:
             return await work.migrations.find_migration(collection.id)
+
+    async def detect_faces(self, principal: Principal, photo: Photo) -> Analysis:
+        """Return every face of a photo, without vectors, as the default pack detects them."""
+        principal.require(Permission.RECOGNIZE)
+        return await self._analyzer.analyze_photo(photo, self._spaces.default.id, DETECTION)
+
+    async def embed_faces(self, principal: Principal, photo: Photo, space_id: str) -> Analysis:
+        """Return every face of a photo with its vector, which is biometric data."""
+        principal.require(Permission.READ)
+        return await self._analyzer.analyze_photo(photo, space_id)
 
     async def search(
         self, principal: Principal, vector: FloatArray, *, space_id: str, reference: str, limit: int

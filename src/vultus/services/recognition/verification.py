@@ -137,7 +137,7 @@ class Verifier:
             face = await self._analyzer.get_single_face(photo, collection.space_id, largest=largest, liveness=mode)
             attack = find_attack(face, mode)
             async with self._database.transaction(read_only=True) as work:
-                current = await work.collections.get_collection(collection.id)
+                current = await work.open(str(collection.id), principal, Permission.RECOGNIZE)
                 ensure_same_search_space(collection, current, mode)
                 person = await work.persons.get_person(collection.id, person_id)
                 with timing.measure_stage("search"):

@@ -1,0 +1,82 @@
+"""Whoever calls a service says for whom: its public methods take a principal, and use it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src/vultus"
+
+COLLABORATORS = {
+    "CandidateEngine": "proposes numbers, which a search rescores",
+    "CropVault": "works in the transaction of its caller, or opens what the backfill reads",
+    "IndexRegistry": "a background job",
+    "JobSupervisor": "runs background jobs",
+    "LocalCandidateEngine": "proposes numbers, which a search rescores",
+    "LookalikeFinder": "part of a registration",
+    "PhotoAnalyzer": "sees a photo and no collection",
+    "RecallMonitor": "a background job",
+    "Searcher": "searches for the services that opened the collection, and a background job",
+}
+"""Classes that only services and jobs call."""
+
+EXCEPTIONS = {
+    "AccessService.authenticate": "finds out who calls",
+    "AccessService.bootstrap_admin_key": "before there is anybody",
+    "BackfillWorker.backfill_collection": "a background job",
+    "BackfillWorker.run": "a background job",
+    "CollectionService.ensure_default_collection": "at start",
+    "Eraser.sweep_expired": "a background job; records its own principal",
+    "ShadowComparer.compare_next": "a background job",
+    "ShadowComparer.compare_recognition": "a background job",
+}
+CAPACITY = {"ensure_workers", "ensure_capacity", "reserve_slot"}
+"""What the edge asks of the analyzer itself, before it knows who calls."""
+
+
+def list_methods() -> list[tuple[str, ast.AsyncFunctionDef]]:
+    return [
+        (f"{node.name}.{method.name}", method)
+        for path in sorted((SOURCE / "services").rglob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.AsyncFunctionDef) and not method.name.startswith("_")
+    ]
+
+
+METHODS = dict(list_methods())
+SERVED = [name for name in METHODS if name not in EXCEPTIONS and name.split(".")[0] not in COLLABORATORS]
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_every_service_method_takes_a_principal_and_uses_it(name: str) -> None:
+    method = METHODS[name]
+    used = {node.id for statement in method.body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+
+    assert "principal" in [argument.arg for argument in method.args.args[1:3]], "first, or after the transaction"
+    assert "principal" in used
+
+
+def test_the_exceptions_exist_and_need_to_be_some() -> None:
+    without = {name for name, method in METHODS.items() if "principal" not in {arg.arg for arg in method.args.args}}
+
+    assert EXCEPTIONS.keys() <= without
+    assert COLLABORATORS.keys() <= {name.split(".")[0] for name in without}
+    assert not {name for name in METHODS if name.split(".")[0] in COLLABORATORS} - without
+
+
+def test_edges_call_no_collaborator() -> None:
+    """But for a place in the admission queue, and in jobs."""
+    call = re.compile(r"services\.(photo_analyzer|searcher|indexes|candidate_engine)\.(\w+)")
+    called = {
+        found.group(1, 2)
+        for folder in ("api", "cli")
+        for path in sorted((SOURCE / folder).rglob("*.py"))
+        for found in call.finditer(path.read_text())
+    }
+
+    assert called == {("photo_analyzer", name) for name in CAPACITY}
