@@ -10,7 +10,9 @@ from uuid import uuid4
 import pytest
 from tests.callers import CALLER
 
+from vultus.db.repositories.outbox import MAX_WAIT_S
 from vultus.domain.events import CollectionCreated, KeyRevoked, PersonErased
+from vultus.errors import OverloadedError
 from vultus.services.people.erasure import Eraser
 
 if TYPE_CHECKING:
@@ -78,6 +80,25 @@ async def test_an_event_committed_late_is_not_missed(database: Database) -> None
         assert not following.done()
 
     assert [event.action for event in await following] == ["collection.created", "key.revoked"]
+
+
+async def test_a_follower_stops_other_writers_only_briefly(database: Database) -> None:
+    """Who records an event waits behind a follower who waits for another writer; so the follower gives up."""
+
+    async def record() -> None:
+        async with database.transaction() as work:
+            await work.record(CALLER, KeyRevoked(object_id=uuid4()))
+
+    async with database.transaction() as late:
+        await late.record(CALLER, CollectionCreated(collection_id=uuid4()))
+        following = asyncio.create_task(list_new_events(database))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(MAX_WAIT_S + 2):
+            with pytest.raises(OverloadedError):
+                await following
+            await record()
+
+    assert [event.action for event in await list_new_events(database)] == ["collection.created", "key.revoked"]
 
 
 async def test_old_events_leave_the_outbox_and_stay_in_the_audit_record(database: Database) -> None:

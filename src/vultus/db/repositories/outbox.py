@@ -28,7 +28,14 @@ _COLUMNS = (
     OutboxRow.object_id,
     OutboxRow.detail,
 )
-_WAIT_FOR_WRITERS = text("LOCK TABLE outbox IN SHARE MODE")
+MAX_WAIT_S = 1.0
+"""Longest wait for writers, who wait behind it."""
+
+_WAIT_FOR_WRITERS = (
+    text(f"SET LOCAL lock_timeout = {int(MAX_WAIT_S * 1e3)}"),
+    text("LOCK TABLE outbox IN SHARE MODE"),
+    text("SET LOCAL lock_timeout = 0"),
+)
 
 
 async def add_event(session: AsyncSession, principal: Principal, event: Event) -> None:
@@ -62,8 +69,12 @@ class OutboxRepository:
 
         Waits for the transactions that have recorded an event and not ended, and those that record one meanwhile wait
         for this transaction: end it before acting on the events. It must not be read-only.
+
+        Raises:
+            OverloadedError: A transaction that recorded an event lasts longer than `MAX_WAIT_S`; list them later.
         """
-        await self._session.execute(_WAIT_FOR_WRITERS)
+        for statement in _WAIT_FOR_WRITERS:
+            await self._session.execute(statement)
         query = select(*_COLUMNS).where(OutboxRow.number > after).order_by(OutboxRow.number).limit(limit)
         return tuple(OutboxEntry(*row) for row in await self._session.execute(query))
 
