@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from tests.callers import CALLER
 
+from vultus.db.database import Database
 from vultus.db.repositories.collections import get_partition_name
 from vultus.domain import IdempotencyContext, Principal, RepeatedRequestError, Role
 from vultus.domain.events import KeyCreated, KeyRevoked, PersonRegistered
@@ -24,9 +25,9 @@ from vultus.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database
     from vultus.domain import Collection, DecisionPolicy, FloatArray
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -75,7 +76,8 @@ async def test_the_default_collection_is_created_once(database: Database, policy
 
     made = await asyncio.gather(*(ensure() for _ in range(5)))
 
-    assert len({collection.id for collection in made}) == 1
+    assert len({collection.id for collection, _ in made}) == 1
+    assert sorted(is_new for _, is_new in made) == [False] * 4 + [True]
 
 
 async def test_collections_are_paged_in_order_of_creation(database: Database, policy: DecisionPolicy) -> None:
@@ -145,6 +147,27 @@ async def test_deleting_a_collection_drops_its_partition(
     assert get_partition_name(collection.id) not in tables
     assert get_partition_name(other.id) in tables
     assert remaining == {"persons": 1, "consents": 1, "faces": 1}
+
+
+async def test_a_deletion_that_waits_for_writers_stops_no_creation(
+    database_url: str, collection: Collection, policy: DecisionPolicy
+) -> None:
+    database = await Database.connect(database_url, DatabaseSettings(pool_size=6))
+
+    async def delete() -> None:
+        async with database.transaction() as work:
+            await work.collections.delete_collection(collection.id)
+
+    async with asyncio.timeout(10):
+        async with database.transaction() as holder:
+            await holder.lock_collection(collection.id)
+            deletion = asyncio.create_task(delete())
+            await asyncio.sleep(0.2)
+            async with asyncio.timeout(3), database.transaction() as work:
+                await work.collections.add_collection("another", "contract", policy)
+            assert not deletion.done()
+        await deletion
+    await database.close()
 
 
 async def test_creating_and_deleting_collections_during_registrations_never_deadlocks(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.callers import CALLER
 from tests.packs import FIRST, PACKS, SECOND
-from tests.services.conftest import count_rows, wait_for_lock_waiter
+from tests.services.conftest import count_rows, list_actions, wait_for_lock_waiter
 
 from vultus.domain import Calibration, LivenessMode, NewCrop, Principal, Role
 from vultus.domain.principal import PERMISSIONS
@@ -181,3 +181,12 @@ async def test_a_request_gives_up_where_the_collection_keeps_changing(collection
     with pytest.raises(OverloadedError, match="keeps changing"):
         await retry_if_collection_changed(collection, run_attempt)
     assert len(attempts) == MAX_ATTEMPTS
+
+
+async def test_the_default_collection_is_recorded_by_the_process_that_creates_it(
+    collections: CollectionService, database: Database
+) -> None:
+    for _ in range(2):
+        await collections.ensure_default_collection()
+
+    assert await list_actions(database) == ["collection.created"]

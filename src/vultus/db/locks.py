@@ -39,7 +39,7 @@ async def lock_collection(session: AsyncSession, collection_id: UUID) -> None:
     Every writer of faces takes it before their numbers are drawn, so that numbers ascend in commit order: a reader that
     has seen a number never sees a lower one appear later. A transaction can take it again.
 
-    Taken first in a transaction, before any row is written, it cannot deadlock. Only `PARTITION_LOCK` precedes it, and
-    its holder requires no other lock of a writer of faces; the key of an idempotent request is tried, never waited for.
+    Taken first in a transaction, before any row is written, it cannot deadlock: `PARTITION_LOCK` follows it, whose
+    holder waits for no collection; the key of an idempotent request is tried, never waited for.
     """
     await acquire_lock(session, compute_lock_number("collection", str(collection_id)))

@@ -208,9 +208,12 @@ class CollectionService:
         """Return the collection `default`; create it if the installation does not have it."""
         async with self._database.transaction() as work:
             space = self._spaces.default
-            return await work.collections.ensure_collection(
+            found, is_new = await work.collections.ensure_collection(
                 name=DEFAULT_COLLECTION, space_id=space.id, policy=_build_default_policy(space)
             )
+            if is_new:
+                await work.record(Principal.from_process("setup"), CollectionCreated(collection_id=found.id))
+        return found
 
     async def get_collection_with_counts(self, principal: Principal, reference: str) -> tuple[Collection, int, int]:
         """Return a collection, its number of persons and its number of faces."""

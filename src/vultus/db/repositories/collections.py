@@ -115,13 +115,15 @@ class CollectionRepository(CollectionQueries):
         await self._create_partition(row.id)
         return _build_collection(row)
 
-    async def ensure_collection(self, name: str, space_id: str, policy: DecisionPolicy) -> Collection:
-        """Return the collection with this name, creating it if there is none; safe in concurrent processes."""
+    async def ensure_collection(self, name: str, space_id: str, policy: DecisionPolicy) -> tuple[Collection, bool]:
+        """Return the collection with this name and whether it is new: created if there is none, by one process only."""
         if found := await self._find_collection(_BY_NAME, name):
-            return found
+            return found, False
         # Creation holds this lock until commit; the second query sees a collection committed meanwhile.
         await acquire_lock(self._session, PARTITION_LOCK)
-        return await self._find_collection(_BY_NAME, name) or await self.add_collection(name, space_id, policy)
+        if found := await self._find_collection(_BY_NAME, name):
+            return found, False
+        return await self.add_collection(name, space_id, policy), True
 
     async def list_collections(
         self, after: UUID | None, limit: int, among: Set[UUID] | None = None
@@ -186,9 +188,9 @@ class CollectionRepository(CollectionQueries):
         Raises:
             NotFoundError: There is no such collection.
         """
-        await acquire_lock(self._session, PARTITION_LOCK)
-        # Writers of faces hold this lock; waiting for it first, holding nothing they need, avoids deadlocks.
+        # First, as everywhere: who waits for the writers of this collection must not stop the creation of others.
         await lock_collection(self._session, collection_id)
+        await acquire_lock(self._session, PARTITION_LOCK)
         counts = await self.count_persons_and_faces(collection_id)
         await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
         await self._session.execute(delete(TombstoneRow).where(TombstoneRow.collection_id == collection_id))
