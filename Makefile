@@ -1,4 +1,4 @@
-# The only commands to remember: run, test, check, coverage, bench, clean.
+# The only commands to remember: run, test, check, bench, clean.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,16 +6,13 @@ BIN := $(VENV)/bin
 # tests, which share fixtures.
 PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal
 
-.PHONY: run test coverage check bench lock clean
+.PHONY: run test check bench lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
 
-test: $(VENV)/.dev  ## run the whole test suite, or in one process what ARGS names
-	@$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
-
-coverage: $(VENV)/.dev  ## run the whole test suite; fail where less of the code is covered than pyproject.toml says
-	@$(BIN)/python -m pytest $(PARALLEL) --cov
+test: $(VENV)/.dev  ## run the whole test suite and print what it does not reach, or in one process what ARGS names
+	@$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov)
 
 check: $(VENV)/.dev  ## style, types, layers, documents
 	@$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from tests.migrations import (
 )
 
 from vultus.models.pipeline import FacePipeline
+from vultus.services.jobs import PartialFailureError
 from vultus.services.migration.backfill import BackfillWorker, record_outcome
 
 if TYPE_CHECKING:
@@ -167,8 +168,10 @@ async def test_a_face_and_a_collection_that_fail_do_not_stop_the_others(
     monkeypatch.setattr(worker, "_backfill_space", fail_for_first)
     run_after_analysis(api, monkeypatch, second, fail_analysis)
 
-    assert await worker.run() == 1
-    assert (await call_api(api, "GET"))["second"]["failed"] == {"error": 1}
+    with pytest.raises(PartialFailureError):
+        await worker.run()
+    coverage = (await call_api(api, "GET"))["second"]
+    assert (coverage["faces"], coverage["failed"]) == (1, {"error": 1})
     assert f"collection {first}" in caplog.text
     assert any(one["face"]["id"] in caplog.text for one in ada["accepted"])
     assert "a name" not in caplog.text

@@ -45,6 +45,8 @@ class PhotoAnalyzer:
         space_id: str,
         want: Want = EMBEDDINGS,
         lane: Lane = Lane.INTERACTIVE,
+        *,
+        source: str = "",
     ) -> Analysis:
         """Return every face of a photo, left to right, with what is wanted of it.
 
@@ -53,6 +55,7 @@ class PhotoAnalyzer:
             space_id: Embedding space whose networks analyse it.
             want: What is wanted of it.
             lane: How urgent it is.
+            source: Of a frame in the live lane: a newer one takes the place of a waiting one of the same source only.
 
         Raises:
             ImageError: The bytes are no usable image.
@@ -63,7 +66,9 @@ class PhotoAnalyzer:
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        analysis = await self._pool.analyze_photo(photo.content, space_id, want, lane, reservation=photo.reservation)
+        analysis = await self._pool.analyze_photo(
+            photo.content, space_id, want, lane, source=source, reservation=photo.reservation
+        )
         timing.record_stages(analysis.timings_ms)
         return analysis
 
