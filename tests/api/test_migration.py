@@ -250,14 +250,14 @@ async def test_a_fixed_threshold_keeps_its_error_rate_and_is_restored_by_a_rollb
 ) -> None:
     lower = replace(second.calibration, points=tuple((rate, at - 0.5) for rate, at in second.calibration.points))
     set_calibration(api, monkeypatch, second, lower)
-    await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9830, "margin": 0.03}})
+    await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9810, "margin": 0.03}})
     await start_migration(api)
 
     switched = (await call_api(api, "POST", f"{MIGRATION}/switch"))["collection"]["policy"]
     rolled_back = (await call_api(api, "POST", f"{MIGRATION}/switch"))["collection"]["policy"]
 
     assert (switched["threshold"], switched["margin"]) == (pytest.approx(lower.points[-1][1]), pytest.approx(0.03))
-    assert (rolled_back["threshold"], rolled_back["margin"]) == (0.9830, 0.03)
+    assert (rolled_back["threshold"], rolled_back["margin"]) == (0.9810, 0.03)
 
 
 async def test_a_fixed_threshold_the_other_network_cannot_keep_is_refused(
@@ -271,17 +271,17 @@ async def test_a_fixed_threshold_the_other_network_cannot_keep_is_refused(
     )  # beyond the measured range of the first network
     assert (await call_api(api, "POST", f"{MIGRATION}/switch", 422))["code"] == "invalid_input"
     set_calibration(api, monkeypatch, second, coarse)
-    await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9640}})
+    await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9623}})
     refused = await call_api(api, "POST", f"{MIGRATION}/switch", 422, params={"leave_behind": True})
     assert ("1e-04" in refused["detail"], "1e-03" in refused["detail"]) == (True, True)
 
-    await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9599}})
+    await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9601}})
     await call_api(api, "POST", f"{MIGRATION}/switch")
     set_calibration(api, monkeypatch, second, replace(coarse, points=coarse.points[:2]))
     rolled_back = await call_api(
         api, "POST", f"{MIGRATION}/switch"
     )  # restores the previous threshold, whatever is resolved now
-    assert rolled_back["collection"]["policy"]["threshold"] == 0.9599
+    assert rolled_back["collection"]["policy"]["threshold"] == 0.9601
 
 
 async def test_a_migration_that_cannot_start_is_refused(api: Api) -> None:

@@ -49,7 +49,7 @@ BUILTIN = replace(
     _build_pack("builtin", "mtcnn", "dlib-resnet"),
     caution=(
         "The built-in pack confuses some people far more often than others: where its threshold lets one pair of "
-        "strangers in 10,000 pass on LFW, it is one in 200 of strangers of one sex and age, and one in 10 of young "
+        "strangers in 10,000 pass on LFW, it is one in 350 of adults of one sex and age band, and one in 9 of young "
         "Asian women. It is there for want of the recommended pack. Run vultus models pull sface, then "
         "vultus models use sface, and migrate the collections that hold its vectors."
     ),
