@@ -50,8 +50,8 @@ CALIBRATIONS = {
 """By embedding space: another detector, template or preprocessing of the same weights has other thresholds.
 
 Points of matched strangers: the lowest threshold at which their false match rate does not exceed the rate, and at
-which the 95 % interval of no group ends above ten times the rate, as far as a group resolves it. The worst group is that
-of the highest rate with at least 10 false matches.
+which the 95 % interval of no group ends above ten times the rate, as far as a group resolves it. The worst group is
+that of the highest rate with at least 10 false matches.
 """
 
 DLIB_CHIPS = {
