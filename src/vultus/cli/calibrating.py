@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from vultus.settings import Settings
     from vultus.statistics.intervals import Rate
 
+CHILDREN_NOTE = (
+    "No network here tells children under about twelve apart, whatever the threshold: let none decide about them alone."
+)
 COLUMNS = ("threshold", "FMR, from", "FMR here", "FNMR here", "FPIR expected", "FPIR here")
 
 
@@ -72,6 +75,7 @@ def _show_calibration(done: CalibrationResult) -> None:
     if done.groups:
         show_groups((done.groups,))
     out.print(done.source, soft_wrap=True)
+    out.print(CHILDREN_NOTE, soft_wrap=True)
     out.print("Stored." if done.applied else "Nothing was changed; --apply stores it.")
 
 
