@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vultus.errors import DownloadError, WeightsError
@@ -56,8 +57,21 @@ def ensure_recommended_pack(
         try:
             downloader.fetch_weights(*missing)
         except (DownloadError, WeightsError) as error:
-            installation.record_failed_fetch()
             log.warning("the recommended pack '%s' could not be fetched: %s", RECOMMENDED.name, error.detail)
+            with suppress(OSError):
+                installation.record_failed_fetch()
             return
-    installation.set_default_pack(RECOMMENDED.name, BUILTIN.name)
+    try:
+        installation.set_default_pack(RECOMMENDED.name, BUILTIN.name)
+    except OSError as error:
+        log.warning(
+            "the recommended pack '%s' is here, but cannot be made the default: %s cannot be written (%s). Set "
+            "VULTUS_INFERENCE__PACK=%s and VULTUS_INFERENCE__EXTRA_PACKS=%s.",
+            RECOMMENDED.name,
+            store.models_dir,
+            error.strerror,
+            RECOMMENDED.name,
+            BUILTIN.name,
+        )
+        return
     log.info("new collections use the recommended pack '%s'", RECOMMENDED.name)

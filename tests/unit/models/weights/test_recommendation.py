@@ -14,6 +14,7 @@ from tests import loopback
 from vultus.models.catalog.entries import PublishedFile
 from vultus.models.catalog.packs import RECOMMENDED
 from vultus.models.weights import recommendation
+from vultus.models.weights.installation import InstallationState
 from vultus.models.weights.recommendation import ensure_recommended_pack
 from vultus.models.weights.store import WeightsStore
 from vultus.settings import ModelSettings
@@ -94,3 +95,21 @@ def test_wrong_bytes_are_refused(site: loopback.Site, store: WeightsStore) -> No
     site.files["/e.onnx"] = b"something else"
 
     assert ensure(store) == ()
+
+
+def test_a_models_folder_that_cannot_be_written_stops_no_start(
+    site: loopback.Site, store: WeightsStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests may run as root, whom no mode of a folder stops."""
+
+    def refuse(self: InstallationState, *_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(InstallationState, "set_default_pack", refuse)
+    monkeypatch.setattr(InstallationState, "record_failed_fetch", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert ensure(store) == ()
+        assert "VULTUS_INFERENCE__PACK=sface" in caplog.text
+        site.status = 503
+        (store.ensure_models_dir() / "e.onnx").unlink()
+        assert ensure(store) == ()
