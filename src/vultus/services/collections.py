@@ -257,7 +257,7 @@ class CollectionService:
         return changed
 
     async def _apply_patch(self, principal: Principal, reference: str, patch: Mapping[str, Any]) -> Collection:
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             # Locked, so that of two patches the second is merged into the result of the first.
             found = await work.open(reference, principal, Permission.CONFIGURE)
             changes = dict(patch)
@@ -315,7 +315,7 @@ class CollectionService:
         Raises:
             NotFoundError: There is no such collection.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=str(collection_id)) as work:
             await work.open(str(collection_id), principal, Permission.CONFIGURE)
             await work.collections.set_hnsw_graph(collection_id, graph)
             await work.record(
@@ -337,7 +337,7 @@ class CollectionService:
         Raises:
             NotFoundError: There is no such collection, or it has no calibration of its own.
         """
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             found = await work.open(reference, principal, Permission.CALIBRATE)
             if found.space_id not in found.calibrations:
                 raise NotFoundError(f"Collection '{found.name}' has no calibration of its own; its pack's holds.")
@@ -346,7 +346,7 @@ class CollectionService:
 
     async def delete_collection(self, principal: Principal, reference: str) -> None:
         """Delete a collection with its persons and faces."""
-        async with self._database.transaction() as work:
+        async with self._database.transaction(writes_to=reference) as work:
             found = await work.open(reference, principal, Permission.CONFIGURE)
             persons, faces = await work.collections.delete_collection(found.id)
             await work.record(principal, CollectionDeleted(collection_id=found.id, persons=persons, faces=faces))

@@ -189,7 +189,7 @@ class CollectionCalibrator:
 
         if not request.apply:
             return build_result(collection)
-        async with self._database.transaction(idempotency=idempotency) as work:
+        async with self._database.transaction(idempotency=idempotency, writes_to=str(collection.id)) as work:
             result = build_result(
                 await self._collections.set_calibration(
                     work,
