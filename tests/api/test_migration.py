@@ -248,7 +248,11 @@ async def test_a_share_of_recognitions_is_compared_in_both_spaces(
 async def test_a_fixed_threshold_keeps_its_error_rate_and_is_restored_by_a_rollback(
     api: Api, second: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lower = replace(second.calibration, points=tuple((rate, at - 0.5) for rate, at in second.calibration.points))
+    points, anybody = (
+        tuple((rate, at - 0.5) for rate, at in curve)
+        for curve in (second.calibration.points, second.calibration.anybody)
+    )
+    lower = replace(second.calibration, points=points, anybody=anybody)
     set_calibration(api, monkeypatch, second, lower)
     await call_api(api, "PATCH", COLLECTION, json={"policy": {"threshold": 0.9810, "margin": 0.03}})
     await start_migration(api)

@@ -71,14 +71,13 @@ async def test_the_limit_counts_candidates_of_a_face(api: Api) -> None:
 async def test_a_collection_with_target_fpir_reports_the_rate_it_reached(api: Api) -> None:
     made = await api.client.post("/v1/collections", json={"name": "gate", "policy": {"target_fpir": 0.01}})
     assert made.status_code == 201
-    await api.client.patch("/v1/collections/gate", json={"policy": {"target_fmr": None}})
     await api.register(portrait(), name="Ada", collection="gate")
     await api.register(encoded(drawn(STRANGER)), name="Bob", collection="gate")
 
     (face,) = (await api.recognize(portrait(scale=0.8), collection="gate"))["faces"]
 
-    assert face["false_positive_identification_rate"] == pytest.approx(0.01)
-    assert 0.01 < face["false_match_rate"] < face["worst_group_false_match_rate"]
+    assert 0 < face["false_positive_identification_rate"] < 0.01
+    assert face["false_match_rate"] == 0.01 < face["worst_group_false_match_rate"]
 
 
 async def test_two_collections_do_not_see_each_other(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.faces import portrait
 
 from vultus.domain import Role
+from vultus.models.pipeline import FacePipeline
 
 if TYPE_CHECKING:
     from tests.api.conftest import Api
@@ -103,7 +105,16 @@ async def test_metrics_can_be_disabled(serve: Callable[..., Any]) -> None:
     assert (await api.client.get("/metrics")).status_code == 404
 
 
-async def test_a_full_queue_is_reported_before_the_photo_is_sent(serve: Callable[..., Any]) -> None:
+async def test_a_full_queue_is_reported_before_the_photo_is_sent(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, analyze_photos = threading.Event(), FacePipeline.analyze_photos
+
+    def analyze_when_released(self: FacePipeline, requests: Any) -> Any:
+        released.wait(60)
+        return analyze_photos(self, requests)
+
+    monkeypatch.setattr(FacePipeline, "analyze_photos", analyze_when_released)
     api: Api = await serve(inference={"workers": 1, "max_queue": 1})
     headers = await api.key(Role.RECOGNIZE)
     requests = [asyncio.create_task(api.recognize(portrait())) for _ in range(2)]
@@ -118,6 +129,7 @@ async def test_a_full_queue_is_reported_before_the_photo_is_sent(serve: Callable
 
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     refused = await api.client.post("/v1/recognize", content=body(), headers={**headers, **kind})
+    released.set()
     await asyncio.gather(*requests)
 
     assert (refused.status_code, refused.json()["code"], read) == (503, "overloaded", [])

@@ -15,6 +15,8 @@ from vultus.domain import Calibration, Candidate, Decision, DecisionPolicy, Qual
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vultus.domain.policies import RateCurve
+
 DEFAULT_FPIR = 1e-2
 """One stranger in a hundred named by a search."""
 
@@ -59,11 +61,9 @@ def compute_threshold(policy: DecisionPolicy, calibration: Calibration, gallery_
     anybody = calibration.anybody_curve
     if policy.threshold is not None:
         return Threshold(policy.threshold, calibration.get_fmr(policy.threshold), anybody.get_fmr(policy.threshold))
-    required = []
+    required: list[tuple[RateCurve, float]] = [(calibration, policy.target_fmr or calibration.default_fmr)]
     if policy.target_fpir is not None and gallery_size is not None:
         required.append((anybody, compute_fmr(policy.target_fpir, gallery_size)))
-    if policy.target_fmr is not None or not required:
-        required.append((calibration, policy.target_fmr or calibration.default_fmr))
     cosine = max(curve.get_threshold(fmr) for curve, fmr in required)
     return Threshold(
         cosine,

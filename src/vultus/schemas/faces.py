@@ -119,12 +119,13 @@ class DecisionOut(ApiModel):
     verdict: domain.Verdict = Field(examples=["match"])
     threshold: Cosine = Field(description="Cosine a candidate had to reach.", examples=[0.9412])
     false_match_rate: Rate = Field(
-        description="Share of comparisons of two strangers that reach the threshold; with a pack's own calibration, of "
-        "two adults of one sex and age band.",
+        description="Share of comparisons of two strangers that reach the threshold, at most, as far as measured; with "
+        "a pack's own calibration, of two adults of one sex and age band.",
         examples=[0.0001],
     )
     worst_group_false_match_rate: Rate | None = Field(
-        description="The same for the group of sex, age band and ancestry with the highest rate; null if not measured.",
+        description="The same for the group of sex, age band and ancestry with the highest rate, never below the "
+        "lowest rate measured; null if none was.",
         examples=[0.0009],
     )
     false_positive_identification_rate: Rate = Field(

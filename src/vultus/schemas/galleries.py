@@ -83,7 +83,11 @@ _LIVENESS = Field(
 class _BasePolicy(ApiModel):
     threshold: Number | None = Field(None, ge=-1, le=1, description="Fixed cosine threshold.")
     target_fmr: Number | None = Field(
-        None, gt=0, lt=1, description="False match rate of one comparison. 0.0001 at first.", examples=[0.0001]
+        None,
+        gt=0,
+        lt=1,
+        description="False match rate of one comparison. 0.0001 at first, 0.01 with the built-in pack.",
+        examples=[0.0001],
     )
     target_fpir: Number | None = Field(
         None,

@@ -136,7 +136,7 @@ def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: 
     """
     merged = merge_patch(_build_document(current), _remove_alternatives(patch))
     decides = any(merged.get(name) is not None for name in THRESHOLD_FIELDS)
-    kept = dict.fromkeys(THRESHOLD_FIELDS) if decides else {}
+    kept = dict.fromkeys(THRESHOLD_FIELDS if decides else [name for name in ("target_fpir",) if name in patch])
     return parse_policy(merge_patch(_build_document(default), kept | merged))
 
 

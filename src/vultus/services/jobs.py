@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -53,6 +54,7 @@ class JobStatus:
     consecutive_failures: int = 0
     has_ended: bool = False
     _alive_at: float = field(default_factory=time.monotonic)
+    _failed_at: float = -math.inf
 
     @property
     def is_overdue(self) -> bool:
@@ -60,10 +62,14 @@ class JobStatus:
 
         A job without an interval waits for work, for as long as it likes.
         """
-        if self.has_ended or self.consecutive_failures >= MAX_FAILURES:
+        if self.has_ended:
             return True
         if self.interval_s is None:
-            return False
+            # Without work to succeed at, its failures lapse.
+            is_recent = time.monotonic() - self._failed_at < MIN_OVERDUE_S
+            return self.consecutive_failures >= MAX_FAILURES and is_recent
+        if self.consecutive_failures >= MAX_FAILURES:
+            return True
         return time.monotonic() - self._alive_at > max(MIN_OVERDUE_S, OVERDUE_INTERVALS * self.interval_s)
 
     def record_life(self) -> None:
@@ -81,6 +87,7 @@ class JobStatus:
     def record_failure(self) -> None:
         """Note that a run failed."""
         self.consecutive_failures += 1
+        self._failed_at = time.monotonic()
         metrics.JOB_RUNS.labels(self.name, "failed").inc()
 
 

@@ -56,7 +56,11 @@ async def test_a_cutover_converts_what_the_policy_fixes(
 
     other = spaces.get_space(SECOND)
     assert (there.space_id, there.second_space_id) == (SECOND, FIRST)
-    assert there.policy.threshold == pytest.approx(THRESHOLDS[SECOND])
+    matched = CALIBRATIONS[SECOND].get_threshold(CALIBRATIONS[FIRST].get_fmr(THRESHOLDS[FIRST]))
+    anybody, before = CALIBRATIONS[SECOND].anybody_curve, CALIBRATIONS[FIRST].anybody_curve
+    assert there.policy.threshold == pytest.approx(
+        max(matched, anybody.get_threshold(before.get_fmr(THRESHOLDS[FIRST])))
+    )
     assert there.policy.margin == pytest.approx(0.1)  # two and a half times the measured one, as before
     assert (there.policy.enrol, there.policy.recognize) == (other.enrol_rule, other.recognize_rule)
     assert (back.space_id, back.policy.threshold, back.policy.margin) == (FIRST, THRESHOLDS[FIRST], 0.025)
@@ -72,7 +76,9 @@ async def test_a_cutover_leaves_what_the_calibration_decides(
 
     policy = (await cut_over(migrations)).policy
 
-    assert (policy.threshold, policy.margin, policy.target_fmr) == (None, None, collection.policy.target_fmr)
+    assert (policy.threshold, policy.margin) == (None, None)
+    assert collection.policy.target_fmr == CALIBRATIONS[FIRST].default_fmr != CALIBRATIONS[SECOND].default_fmr
+    assert policy.target_fmr == CALIBRATIONS[SECOND].default_fmr  # a default stays one
     assert policy.recognize == stricter
 
 

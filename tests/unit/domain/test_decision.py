@@ -66,11 +66,12 @@ def test_a_decision_reports_the_rates_of_its_threshold() -> None:
 def test_target_fpir_raises_the_threshold_with_the_gallery() -> None:
     policy = replace(POLICY, target_fmr=None, target_fpir=0.01)
 
-    small, large = (compute_threshold(policy, CALIBRATION, size) for size in (10, 100))
+    tiny, small, large = (compute_threshold(policy, CALIBRATION, size) for size in (1, 200, 1000))
 
-    assert compute_fpir(small.fmr, 10) == pytest.approx(0.01)
-    assert compute_fpir(large.fmr, 100) == pytest.approx(0.01)
-    assert large.cosine > small.cosine
+    assert tiny.cosine == compute_threshold(policy, CALIBRATION, None).cosine  # never laxer than a comparison
+    assert compute_fpir(small.fmr, 200) == pytest.approx(0.01)
+    assert compute_fpir(large.fmr, 1000) == pytest.approx(0.01)
+    assert large.cosine > small.cosine > tiny.cosine
 
 
 def test_a_rate_beyond_the_measurement_is_not_invented() -> None:

@@ -116,8 +116,11 @@ class FaceFinder:
         is_long = max(photo.width, photo.height) > MAX_ASPECT * min(photo.width, photo.height)
         if not turned or is_long or found.get_best_score(self._sure_score) >= CONFIRMED_SCORE:
             return found
-        others = [self._search_turned_photo(photo, quarters) for quarters in QUARTER_TURNS]
-        best = max(others, key=lambda other: other.get_best_score(self._sure_score))
+        best = found
+        for quarters in QUARTER_TURNS:  # one turned copy of the pixels at a time, besides the best
+            other = self._search_turned_photo(photo, quarters)
+            if other.get_best_score(self._sure_score) > best.get_best_score(self._sure_score):
+                best = other
         return best if best.get_best_score(self._sure_score) >= CONFIRMED_SCORE else found
 
     def _search_turned_photo(self, photo: DecodedPhoto, quarters: int) -> FoundFaces:

@@ -56,8 +56,9 @@ def ensure_recommended_pack(
         )
         try:
             downloader.fetch_weights(*missing)
-        except (DownloadError, WeightsError) as error:
-            log.warning("the recommended pack '%s' could not be fetched: %s", RECOMMENDED.name, error.detail)
+        except (DownloadError, WeightsError, OSError) as error:
+            reason = getattr(error, "detail", error)
+            log.warning("the recommended pack '%s' could not be fetched: %s", RECOMMENDED.name, reason)
             with suppress(OSError):
                 installation.record_failed_fetch()
             return

@@ -179,7 +179,7 @@ class MigrationService:
             _check_complete(collection, coverage, "switch", allow_unmigrated=allow_unmigrated)
             last = migration.policies
             # A rollback restores the earlier policy, unless the policy was changed since the cutover.
-            unchanged = last is not None and last["came"] == asdict(collection.policy)
+            unchanged = last is not None and parse_policy(last["came"]) == collection.policy
             if last and unchanged:
                 policy = parse_policy(last["left"])
             else:

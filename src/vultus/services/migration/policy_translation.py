@@ -9,7 +9,8 @@ from vultus.errors import InvalidInputError
 from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
-    from vultus.domain import Collection, DecisionPolicy, SpaceRegistry
+    from vultus.domain import Calibration, Collection, DecisionPolicy, SpaceRegistry
+    from vultus.domain.policies import RateCurve
 
 RATE_TOLERANCE = 1e-6
 """Relative rounding error of a rate converted to its logarithm and back."""
@@ -18,10 +19,11 @@ RATE_TOLERANCE = 1e-6
 def convert_policy(collection: Collection, space_id: str, spaces: SpaceRegistry) -> DecisionPolicy:
     """Return a collection's policy converted to another embedding space.
 
-    A fixed threshold becomes the one with the same false match rate, a fixed margin the same multiple of the measured
-    one, and a quality rule that is its pack's default becomes the other pack's, because detector scores differ in
-    scale. What the policy leaves to the calibration stays. Where a calibration does not resolve the rate of a fixed
-    threshold, its strictest point stands in: sufficient for comparisons; before a cutover, call
+    A fixed threshold becomes the lowest one at which no false match rate, of matched strangers or of any two people, is
+    higher; a fixed margin the same multiple of the measured one. A target rate or a quality rule that is its pack's
+    default becomes the other pack's, because networks differ in what they can keep, and detector scores in scale. What
+    the policy leaves to the calibration stays. Where a calibration does not resolve the rate of a fixed threshold, its
+    strictest point stands in: sufficient for comparisons; before a cutover, call
     `check_threshold_resolved`.
     """
     policy = collection.policy
@@ -33,18 +35,29 @@ def convert_policy(collection: Collection, space_id: str, spaces: SpaceRegistry)
         get_calibration(collection, current_space),
         get_calibration(collection, target_space),
     )
-    threshold, margin = policy.threshold, policy.margin
+    threshold, target_fmr, margin = policy.threshold, policy.target_fmr, policy.margin
     if threshold is not None:
-        threshold = target_calibration.get_threshold(current_calibration.get_fmr(threshold))
+        threshold = max(
+            target.get_threshold(current.get_fmr(threshold))
+            for current, target in _pair_curves(current_calibration, target_calibration)
+        )
+    if target_fmr == current_calibration.default_fmr:
+        target_fmr = target_calibration.default_fmr
     if margin is not None and current_calibration.margin:
         margin = margin * target_calibration.margin / current_calibration.margin
     return replace(
         policy,
         threshold=threshold,
+        target_fmr=target_fmr,
         margin=margin,
         enrol=target_space.enrol_rule if policy.enrol == current_space.enrol_rule else policy.enrol,
         recognize=target_space.recognize_rule if policy.recognize == current_space.recognize_rule else policy.recognize,
     )
+
+
+def _pair_curves(current: Calibration, target: Calibration) -> tuple[tuple[RateCurve, RateCurve], ...]:
+    """Return the curves of both calibrations: of their points, and of any two people."""
+    return (current, target), (current.anybody_curve, target.anybody_curve)
 
 
 def check_threshold_resolved(collection: Collection, space_id: str, spaces: SpaceRegistry) -> None:
@@ -60,7 +73,11 @@ def check_threshold_resolved(collection: Collection, space_id: str, spaces: Spac
         get_calibration(collection, spaces.get_space(one)) for one in (collection.space_id, space_id)
     )
     rate, strictest = current_calibration.get_fmr(threshold), current_calibration.points[-1][1]
-    if threshold <= strictest and rate >= target_calibration.strictest_fmr * (1 - RATE_TOLERANCE):
+    is_resolved = all(
+        current.get_fmr(threshold) >= target.strictest_fmr * (1 - RATE_TOLERANCE)
+        for current, target in _pair_curves(current_calibration, target_calibration)
+    )
+    if threshold <= strictest and is_resolved:
         return
     below = f"below {current_calibration.strictest_fmr:.0e}" if threshold > strictest else f"of {rate:.0e}"
     raise InvalidInputError(
