@@ -79,6 +79,7 @@ async def test_of_changes_at_once_none_undoes_another(
         ([{"target_fpir": None}, {"margin": 0.1}], (None, 1e-2, None)),
         ([{"threshold": 0.9}, {"margin": 0.1}], (0.9, None, None)),
         ([{"threshold": 0.9}, {"target_fpir": 0.05}], (None, None, 0.05)),
+        ([{"threshold": 0.9}, {"target_fpir": 0.05}, {"target_fpir": None}], (None, 1e-2, None)),
         ([{"threshold": 0.9}, {"threshold": None}], (None, 1e-2, 1e-2)),
     ],
 )

@@ -174,6 +174,18 @@ def test_a_job_is_overdue_when_its_last_runs_failed_until_one_succeeds(interval_
     assert not status.is_overdue
 
 
+def test_failures_of_a_job_that_waits_for_work_lapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night without work must not keep the server degraded for an outage of the evening."""
+    status, now = JobStatus("queue", None), time.monotonic()
+    for _ in range(MAX_FAILURES):
+        status.record_failure()
+    assert status.is_overdue
+
+    monkeypatch.setattr(time, "monotonic", lambda: now + jobs.MIN_OVERDUE_S + 60)
+
+    assert not status.is_overdue
+
+
 async def test_a_job_that_has_ended_is_overdue() -> None:
     """Nothing but the supervisor may end one; what does, a cancelled future for example, must not go unnoticed."""
 

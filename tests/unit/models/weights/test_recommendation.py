@@ -14,6 +14,7 @@ from tests import loopback
 from vultus.models.catalog.entries import PublishedFile
 from vultus.models.catalog.packs import RECOMMENDED
 from vultus.models.weights import recommendation
+from vultus.models.weights.download import Downloader
 from vultus.models.weights.installation import InstallationState
 from vultus.models.weights.recommendation import ensure_recommended_pack
 from vultus.models.weights.store import WeightsStore
@@ -113,3 +114,16 @@ def test_a_models_folder_that_cannot_be_written_stops_no_start(
         site.status = 503
         (store.ensure_models_dir() / "e.onnx").unlink()
         assert ensure(store) == ()
+
+
+def test_a_download_that_cannot_be_written_stops_no_start(
+    site: loopback.Site, store: WeightsStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out_of_space(self: Downloader, *_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Downloader, "fetch_weights", run_out_of_space)
+    with caplog.at_level(logging.WARNING):
+        assert ensure(store) == ()
+
+    assert "No space left on device" in caplog.text
