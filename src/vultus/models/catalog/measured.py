@@ -21,6 +21,14 @@ CALIBRATIONS = {
         source=MATCHED_SOURCE,
         logistic=(31.66, -10.69),
     ),
+    "sface-3b11ec48": Calibration(  # retinaface-mobilenet+sface
+        points=((1e-1, 0.1777), (1e-2, 0.2940), (1e-3, 0.3896), (1e-4, 0.5248), (1e-5, 0.5957), (1e-6, 0.6456)),
+        anybody=((1e-1, 0.2154), (1e-2, 0.3067), (1e-3, 0.3749), (1e-4, 0.4380), (1e-5, 0.5089), (1e-6, 0.5588)),
+        worst_group=((0.360, 0.1777), (0.0748, 0.2940), (8.6e-3, 0.3896), (5.5e-4, 0.5248)),
+        margin=0.03,
+        source=MATCHED_SOURCE,
+        logistic=(32.54, -11.42),
+    ),
     "mobilefacenet-f960ec8a": Calibration(  # yunet-n+mobilefacenet
         points=((1e-1, 0.1904), (1e-2, 0.3182), (1e-3, 0.4233), (1e-4, 0.5378), (1e-5, 0.6082), (1e-6, 0.6630)),
         anybody=((1e-1, 0.1433), (1e-2, 0.2552), (1e-3, 0.3402), (1e-4, 0.4142), (1e-5, 0.4846), (1e-6, 0.5394)),
