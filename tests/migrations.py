@@ -59,7 +59,7 @@ def run_after_analysis(
     api: Api, monkeypatch: pytest.MonkeyPatch, pipeline: FacePipeline, act: Callable[[], Any]
 ) -> None:
     """Run an action once, after a pipeline analyzed the next photo and before the caller gets the result."""
-    pool = api.services.backfill_worker._pool
+    pool = api.services.backfill_worker._engine
     analyze = pool.analyze_photo
     done: list[bool] = []
 

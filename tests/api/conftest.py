@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -35,6 +35,11 @@ class Api:
 
     client: httpx.AsyncClient
     services: Services
+
+    @property
+    def pool(self) -> AnalysisPool:
+        """The engine behind the photo analyzer."""
+        return cast("AnalysisPool", self.services.photo_analyzer._engine)
 
     async def key(self, role: Role) -> dict[str, str]:
         """Return the headers of a new key."""

@@ -124,7 +124,7 @@ async def test_a_killed_job_resumes_where_it_was(
     assert await worker.run() == 0
     async with api.services.database.transaction() as work:
         await work.migrations.acquire_lease(migration.collection_id, UUID(int=1), 0)
-    next_process = BackfillWorker(worker._database, worker._pool, worker._spaces, worker._vault)
+    next_process = BackfillWorker(worker._database, worker._engine, worker._spaces, worker._vault)
     assert await next_process.run() == 3
     assert (await call_api(api, "GET"))["second"]["faces"] == 3
 
@@ -133,7 +133,7 @@ async def test_the_job_yields_to_requests(api: Api, second: FacePipeline) -> Non
     await set_keep_crops(api)
     await api.register(portrait(), name="Ada")
     await start_migration(api)
-    pool = api.services.backfill_worker._pool
+    pool = api.pool
     pool._free_workers, workers = [], pool._free_workers
     job = asyncio.create_task(api.services.backfill_worker.run())
     await asyncio.sleep(0.5)

@@ -468,7 +468,7 @@ async def test_photos_inside_json_are_admitted_like_those_of_forms(
 
     assert (admitted.status_code, admitted.json(), len(reservations)) == (200, 5_000, 1)
     assert (refused.status_code, refused.json()["code"], read) == (503, "overloaded", [1])
-    assert api.services.photo_analyzer._pool._queue._reservations == set()
+    assert api.pool._queue._reservations == set()
 
 
 async def test_a_defect_is_answered_without_its_secrets(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ async def test_a_full_queue_is_reported_before_the_photo_is_sent(
     headers = await api.key(Role.RECOGNIZE)
     requests = [asyncio.create_task(api.recognize(portrait())) for _ in range(2)]
     async with asyncio.timeout(10):
-        while api.services.photo_analyzer._pool.in_flight < 2:  # noqa: ASYNC110  the pool tells nobody
+        while api.pool.in_flight < 2:  # noqa: ASYNC110  the pool tells nobody
             await asyncio.sleep(0.001)
     read: list[bytes] = []
 

@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src/vultus"
 
 COLLABORATORS = {
+    "AnalysisEngine": "sees a photo and no collection",
     "CandidateEngine": "proposes numbers, which a search rescores",
     "CropVault": "works in the transaction of its caller, or opens what the backfill reads",
     "IndexRegistry": "a background job",

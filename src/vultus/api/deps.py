@@ -13,8 +13,7 @@ from fastapi import Depends, Path, Query, Request, UploadFile
 
 from vultus.api.problems import InvalidRequestError
 from vultus.domain import Principal
-from vultus.models.workers.admission_queue import SlotReservation
-from vultus.services.photo_analysis import Photo
+from vultus.services.photo_analysis import Photo, Reservation
 from vultus.services.wiring import Services
 from vultus.utils.request_scope import get_scope
 
@@ -68,7 +67,7 @@ class _HasId(Protocol):
     def id(self) -> UUID: ...
 
 
-async def _read_photo(upload: UploadFile, reservation: SlotReservation | None) -> Photo:
+async def _read_photo(upload: UploadFile, reservation: Reservation | None) -> Photo:
     # The name is only echoed in the response, which it must not be able to break.
     name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in upload.filename or "")
     return Photo(await upload.read(), name[:MAX_FILENAME_LENGTH] or None, reservation)

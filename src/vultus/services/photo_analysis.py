@@ -3,18 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from vultus.domain import EMBEDDINGS, Lane, LivenessMode, Want, find_matching_box
 from vultus.errors import ImageTooLargeError, NoFaceFoundError, SeveralFacesError
-from vultus.models.workers.admission_queue import SlotReservation
 from vultus.utils import timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.domain import Analysis, Box, DescribedFace
-    from vultus.models.workers.pool import AnalysisPool
+
+
+class Reservation(Protocol):
+    """A reserved place for a photo that is still being received; released at the end of a `with` block, too."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *raised: object) -> None: ...
+
+    def release(self) -> None:
+        """Give the place back; do nothing the second time."""
+        ...
+
+
+class AnalysisEngine(Protocol):
+    """Analyses photos, in this process, in others, or on another machine: what services ask of pixels."""
+
+    def ensure_workers(self) -> None:
+        """Raise `UnavailableError` unless a worker can analyse photos."""
+        ...
+
+    def ensure_capacity(self) -> None:
+        """Raise `OverloadedError` unless there is room for a photo."""
+        ...
+
+    def reserve_slot(self) -> Reservation:
+        """Reserve a place for a photo, or raise `OverloadedError`."""
+        ...
+
+    async def analyze_photo(
+        self,
+        photo: bytes,
+        space_id: str,
+        want: Want = EMBEDDINGS,
+        lane: Lane = Lane.INTERACTIVE,
+        *,
+        source: str = "",
+        reservation: Any = None,
+    ) -> Analysis:
+        """Return every face of a photo, left to right, with what is wanted of it.
+
+        Args:
+            photo: A JPEG, PNG or WebP file.
+            space_id: Embedding space whose networks analyse it.
+            want: What is wanted of it.
+            lane: How urgent it is.
+            source: Of a frame in the live lane.
+            reservation: From `reserve_slot` of the same engine; it is released.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +77,14 @@ class Photo:
 
     content: bytes
     filename: str | None = None
-    reservation: SlotReservation | None = field(default=None, compare=False, repr=False)
+    reservation: Reservation | None = field(default=None, compare=False, repr=False)
 
 
 class PhotoAnalyzer:
     """Detects and embeds the faces of photos."""
 
-    def __init__(self, pool: AnalysisPool, *, max_bytes: int) -> None:
-        self._pool = pool
+    def __init__(self, engine: AnalysisEngine, *, max_bytes: int) -> None:
+        self._engine = engine
         self._max_bytes = max_bytes
 
     async def analyze_photo(
@@ -66,7 +114,7 @@ class PhotoAnalyzer:
         """
         if len(photo.content) > self._max_bytes:
             raise ImageTooLargeError(f"The photo has {len(photo.content):,} bytes; the limit is {self._max_bytes:,}.")
-        analysis = await self._pool.analyze_photo(
+        analysis = await self._engine.analyze_photo(
             photo.content, space_id, want, lane, source=source, reservation=photo.reservation
         )
         timing.record_stages(analysis.timings_ms)
@@ -78,7 +126,7 @@ class PhotoAnalyzer:
         Raises:
             UnavailableError: No worker can, or the server is shutting down.
         """
-        self._pool.ensure_workers()
+        self._engine.ensure_workers()
 
     def ensure_capacity(self) -> None:
         """Raise unless the admission queue has room for a photo, so that no upload is read in vain.
@@ -86,15 +134,15 @@ class PhotoAnalyzer:
         Raises:
             OverloadedError: Too many photos are waiting.
         """
-        self._pool.ensure_capacity()
+        self._engine.ensure_capacity()
 
-    def reserve_slot(self) -> SlotReservation:
+    def reserve_slot(self) -> Reservation:
         """Reserve a slot of the admission queue for a photo that is still being received; the `Photo` takes it along.
 
         Raises:
             OverloadedError: Too many photos are waiting.
         """
-        return self._pool.reserve_slot()
+        return self._engine.reserve_slot()
 
     async def get_single_face(
         self, photo: Photo, space_id: str, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF

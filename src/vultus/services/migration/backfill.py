@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from vultus.db.database import Database
     from vultus.domain import Collection, FaceSource, FloatArray, Principal, SealedCrop, SpaceRegistry
-    from vultus.models.workers.pool import AnalysisPool
     from vultus.services.crop_vault import CropKey, CropVault
-    from vultus.services.photo_analysis import PhotoAnalyzer
+    from vultus.services.photo_analysis import AnalysisEngine, PhotoAnalyzer
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +54,9 @@ class BackfillFailure:
 class BackfillWorker:
     """Computes embeddings of retained crops in the target embedding space of a migration."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, spaces: SpaceRegistry, vault: CropVault) -> None:
+    def __init__(self, database: Database, engine: AnalysisEngine, spaces: SpaceRegistry, vault: CropVault) -> None:
         self._database = database
-        self._pool = pool
+        self._engine = engine
         self._spaces = spaces
         self._vault = vault
         self._id = new_id()
@@ -165,7 +164,7 @@ class BackfillWorker:
             return BackfillFailure("no_crop")
         try:
             crop = open_stored_crop(key, stored, collection_id=collection_id, face_id=face_id)
-            analysis = await self._pool.analyze_photo(crop.jpeg, space_id, lane=Lane.BATCH)
+            analysis = await self._engine.analyze_photo(crop.jpeg, space_id, lane=Lane.BATCH)
         except CropKeyError:
             return BackfillFailure("wrong_key")
         except CropDamagedError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vultus.db.database import Database
     from vultus.domain import SpaceRegistry
-    from vultus.models.workers.pool import AnalysisPool
+    from vultus.services.photo_analysis import AnalysisEngine
     from vultus.services.recognition.verdicts import RecognizedFace
     from vultus.services.search.search import Searcher
 
@@ -45,9 +45,9 @@ class _ShadowJob:
 class ShadowComparer:
     """Compares recognitions with their repetition in the second embedding space."""
 
-    def __init__(self, database: Database, pool: AnalysisPool, spaces: SpaceRegistry, searcher: Searcher) -> None:
+    def __init__(self, database: Database, engine: AnalysisEngine, spaces: SpaceRegistry, searcher: Searcher) -> None:
         self._database = database
-        self._pool = pool
+        self._engine = engine
         self._spaces = spaces
         self._searcher = searcher
         self._queue: asyncio.Queue[_ShadowJob] = asyncio.Queue(QUEUE_SIZE)
@@ -82,7 +82,7 @@ class ShadowComparer:
         if collection.second_space_id is None:
             return
         space = self._spaces.get_space(collection.second_space_id)
-        analysis = await self._pool.analyze_photo(photo.content, space.id, lane=Lane.BATCH)
+        analysis = await self._engine.analyze_photo(photo.content, space.id, lane=Lane.BATCH)
         named: tuple[RecognizedFace, ...] = ()
         if analysis.faces:
             probes = np.stack([face.vector for face in analysis.faces])
