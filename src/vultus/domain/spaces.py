@@ -29,6 +29,7 @@ class LoadedSpace(EmbeddingSpace):
         calibration: Its measured thresholds.
         enrol_rule: Quality that new collections require for enrolment.
         recognize_rule: Quality that new collections require of a probe.
+        earlier_rules: Rules of enrolment and of recognition that new collections required before.
         pack: Name of the pack.
         detector: The pack's detector.
         embedder: The pack's embedder.
@@ -46,6 +47,7 @@ class LoadedSpace(EmbeddingSpace):
     is_commercial_use_allowed: bool
     runtime: dict[str, str]
     caution: str | None = None
+    earlier_rules: tuple[QualityRule, ...] = ()
 
 
 class SpaceRegistry:

@@ -27,7 +27,7 @@ from vultus.domain import (
     find_matching_box,
 )
 from vultus.errors import LivenessNotLoadedError, WeightsError
-from vultus.models.catalog.measured import get_min_face_px, get_quality_rules
+from vultus.models.catalog.measured import get_min_face_px, get_quality_rules, list_earlier_quality_rules
 from vultus.models.catalog.packs import BUILTIN, get_pack
 from vultus.models.detection.finding import FaceFinder, scale_face
 from vultus.models.embedding.inputs import build_arcface_template
@@ -158,6 +158,7 @@ class FacePipeline:
             calibration=self.calibration,
             enrol_rule=self.enrol_rule,
             recognize_rule=self.recognize_rule,
+            earlier_rules=list_earlier_quality_rules(self.pack.detector.family),
             pack=self.pack.name,
             detector=detector,
             embedder=embedder,

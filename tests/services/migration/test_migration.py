@@ -82,6 +82,19 @@ async def test_a_cutover_leaves_what_the_calibration_decides(
     assert policy.recognize == stricter
 
 
+async def test_a_cutover_replaces_the_default_rules_of_an_earlier_version(
+    migrations: MigrationService, collections: CollectionService, collection: Collection, spaces: SpaceRegistry
+) -> None:
+    enrol, recognize = spaces.get_space(FIRST).earlier_rules
+    await set_policy(collections, enrol=enrol, recognize=recognize)
+    await start(migrations)
+
+    policy = (await cut_over(migrations)).policy
+
+    other = spaces.get_space(SECOND)
+    assert (policy.enrol, policy.recognize) == (other.enrol_rule, other.recognize_rule)
+
+
 async def test_a_rollback_keeps_a_policy_that_was_changed_since_the_cutover(
     migrations: MigrationService, collections: CollectionService, collection: Collection
 ) -> None:

@@ -133,3 +133,12 @@ def get_quality_rules(detector_family: str) -> tuple[QualityRule, QualityRule]:
         ),
         QualityRule(recognize, 25, 5, max_yaw_deg=60, max_pitch_deg=75, min_brightness=0.03, max_brightness=0.97),
     )
+
+
+def list_earlier_quality_rules(detector_family: str) -> tuple[QualityRule, ...]:
+    """Return the rules of enrolment and of recognition that new collections had before; stored policies hold them."""
+    enrol, recognize = (0.9, 0.8) if detector_family == "mtcnn" else (0.7, 0.6)
+    return (
+        QualityRule(enrol, 40, 10, max_yaw_deg=45, max_pitch_deg=60, min_brightness=0.12, max_brightness=0.85),
+        QualityRule(recognize, 25, 5, max_yaw_deg=60, max_pitch_deg=75, min_brightness=0.05, max_brightness=0.92),
+    )

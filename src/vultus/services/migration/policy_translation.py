@@ -35,6 +35,7 @@ def convert_policy(collection: Collection, space_id: str, spaces: SpaceRegistry)
         get_calibration(collection, current_space),
         get_calibration(collection, target_space),
     )
+    defaults = (current_space.enrol_rule, current_space.recognize_rule, *current_space.earlier_rules)
     threshold, target_fmr, margin = policy.threshold, policy.target_fmr, policy.margin
     if threshold is not None:
         threshold = max(
@@ -50,8 +51,8 @@ def convert_policy(collection: Collection, space_id: str, spaces: SpaceRegistry)
         threshold=threshold,
         target_fmr=target_fmr,
         margin=margin,
-        enrol=target_space.enrol_rule if policy.enrol == current_space.enrol_rule else policy.enrol,
-        recognize=target_space.recognize_rule if policy.recognize == current_space.recognize_rule else policy.recognize,
+        enrol=target_space.enrol_rule if policy.enrol in defaults else policy.enrol,
+        recognize=target_space.recognize_rule if policy.recognize in defaults else policy.recognize,
     )
 
 
