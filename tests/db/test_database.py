@@ -160,7 +160,7 @@ async def test_writers_beyond_their_share_of_the_pool_are_refused(database_url: 
 
 
 async def test_a_long_statement_is_cancelled(database_url: str) -> None:
-    database = await Database.connect(database_url, DatabaseSettings(statement_timeout_ms=50))
+    database = await Database.connect(database_url, DatabaseSettings(statement_timeout_ms=500))
 
     with pytest.raises(UnavailableError, match="took longer"):
         await run(database, "SELECT pg_sleep(5)")
