@@ -365,8 +365,9 @@ async def test_the_index_of_a_shrunk_or_deleted_collection_is_removed(large: Lar
     async with large.database.transaction() as work:
         for person in large.persons[: PERSONS - 100]:
             await work.persons.delete_person(large.collection.id, person)
-    await large.update_indexes()
-    assert large.indexes.get_sizes() == {}
+    async with asyncio.timeout(30):  # PostgreSQL counts live rows some time after a commit
+        while large.indexes.get_sizes():
+            await large.update_indexes()
     (found,) = await large.search(large.vectors[-1:, 0])
     assert found.candidates[0].person_id == large.persons[-1]
     assert found.gallery_size == 200
