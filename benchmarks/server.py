@@ -87,7 +87,7 @@ def run_server(data: Path | None = None) -> Iterator[Server]:
     folder = data or Path(tempfile.mkdtemp(prefix="vultus-bench-"))
     written = folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
-    environment |= {"VULTUS_DATA_DIR": str(folder)}
+    environment |= {"VULTUS_DATA_DIR": str(folder), "VULTUS_MODELS__OFFLINE": "true"}  # the built-in networks
     try:
         with written.open("wb") as log:
             process = subprocess.Popen(

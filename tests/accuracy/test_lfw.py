@@ -1,4 +1,4 @@
-"""The default pack keeps its accuracy on Labeled Faces in the Wild (minutes long; VULTUS_LFW names the data)."""
+"""The built-in pack keeps its accuracy on Labeled Faces in the Wild (minutes long; VULTUS_LFW names the data)."""
 
 from __future__ import annotations
 

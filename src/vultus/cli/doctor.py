@@ -118,8 +118,8 @@ def _check_networks(settings: Settings) -> str:
         f"pack '{pipeline.pack.name}' makes contract {pipeline.space.id} (embedder in {pipeline.runtime['embedder']})"
         for pipeline in loaded
     )
-    cautions = "".join(f"; {pipeline.pack.caution}" for pipeline in [loaded.default] if pipeline.pack.caution)
-    return f"{packs}; digests verified{cautions}"
+    caution = loaded.default.pack.caution
+    return f"{packs}; digests verified" + (f"; {caution}" if caution else "")
 
 
 def _check_database(settings: Settings) -> str:

@@ -1,12 +1,13 @@
-"""Exports of measured thresholds: a verification report as a calibration, and thresholds for matched impostors."""
+"""Calibrations from measurements: of a verification report, and by matched impostors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vultus.domain import Calibration
+from vultus.domain.policies import RateCurve
 from vultus.errors import InvalidInputError
+from vultus.services.calibration.thresholds import combine_thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,63 +20,52 @@ MIN_POINTS = 3
 DIGITS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class WorstGroup:
-    """Matched adults at one threshold.
+def build_matched_calibration(
+    anybody: Sequence[VerificationPoint],
+    matched: MatchedImpostors,
+    *,
+    source: str,
+    logistic: tuple[float, float] | None,
+) -> Calibration | None:
+    """Return a calibration by matched impostors, as `models/catalog/measured.py` holds it for the packs.
 
-    Attributes:
-        threshold: Cosine, rounded as in the lists.
-        fmr: False match rate of all matched pairs.
-        group: The worst group; None where no group is large enough.
-        group_fmr: Its false match rate.
-        resolved: Whether that is resolved.
-    """
-
-    threshold: float
-    fmr: float
-    group: str | None
-    group_fmr: float | None
-    resolved: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdExport:
-    """Thresholds to keep for an embedding space: rates that the data resolve, descending; thresholds never fall.
-
-    Attributes:
-        matched: (false match rate among matched adults, cosine); empty without such data.
-        anybody: (false match rate among all pairs, cosine).
-        worst: The worst group at each threshold of both, ascending.
-    """
-
-    matched: tuple[tuple[float, float], ...]
-    anybody: tuple[tuple[float, float], ...]
-    worst: tuple[WorstGroup, ...]
-
-
-def export_thresholds(anybody: Sequence[VerificationPoint], matched: MatchedImpostors | None) -> ThresholdExport:
-    """Return the resolved thresholds of all pairs and of matched impostors.
+    Rates that the matched impostors do not resolve get the thresholds of anybody, raised as far as at the strictest
+    rate that they do. None if one of the two resolves too few rates.
 
     Args:
         anybody: Operating points of all pairs, rates descending.
-        matched: Matched impostors, evaluated at the thresholds of `anybody` too.
+        matched: Matched impostors.
+        source: As in `Calibration`.
+        logistic: As in `Calibration`.
     """
-    lists = (_list_resolved(matched.points if matched else ()), _list_resolved(anybody))
-    used = {threshold for thresholds in lists for _, threshold in thresholds}
-    return ThresholdExport(
-        *lists,
-        worst=tuple(
-            WorstGroup(
-                round(rates.threshold, DIGITS),
-                rates.fmr.value,
-                rates.worst,
-                rates.worst_fmr.fmr.value if rates.worst_fmr else None,
-                bool(rates.worst_fmr and rates.worst_fmr.resolved),
-            )
-            for rates in (matched.rates if matched else ())
-            if round(rates.threshold, DIGITS) in used
+    curve, own = RateCurve(_list_resolved(anybody)), dict(_list_resolved(matched.points))
+    if len(curve.points) < MIN_POINTS or not own:
+        return None
+    points = combine_thresholds(curve, own)
+    worst = {
+        point.threshold: matched.find_worst_rate(point.threshold)
+        for point in matched.points
+        if point.resolved and point.threshold is not None
+    }
+    return Calibration(
+        points=tuple((rate, round(threshold, DIGITS)) for rate, threshold in points),
+        margin=_compute_margin(curve.points),
+        source=source,
+        logistic=logistic,
+        anybody=curve.points,
+        worst_group=tuple(
+            (float(f"{rate:.3g}"), round(threshold, DIGITS)) for threshold, rate in worst.items() if rate is not None
         ),
     )
+
+
+def _compute_margin(points: tuple[tuple[float, float], ...]) -> float:
+    """Return by how much the best person must be ahead of the next, from points of any two people.
+
+    A fifth of the distance between the first and the third threshold: for dlib's network on LFW that is the 0.01 that
+    was chosen by measurement.
+    """
+    return round((points[2][1] - points[0][1]) / 5, DIGITS)
 
 
 def _list_resolved(points: Iterable[VerificationPoint | MatchedPoint]) -> tuple[tuple[float, float], ...]:
@@ -90,9 +80,6 @@ def _list_resolved(points: Iterable[VerificationPoint | MatchedPoint]) -> tuple[
 def build_calibration(report: PairsReport) -> Calibration:
     """Return the thresholds of all pairs whose false match rates the data resolve.
 
-    The margin, by which the best person must be ahead of the next, is a fifth of the distance between the first and the
-    third threshold: for dlib's network on LFW that is the 0.01 that was chosen by measurement.
-
     Raises:
         InvalidInputError: The data set is too small to resolve three rates.
     """
@@ -105,7 +92,7 @@ def build_calibration(report: PairsReport) -> Calibration:
     evaluated = report.evaluated
     return Calibration(
         points=points,
-        margin=round((points[2][1] - points[0][1]) / 5, DIGITS),
+        margin=_compute_margin(points),
         source=(
             f"{evaluated.data}, {evaluated.photos:,} photos of {evaluated.persons:,} persons, all "
             f"{report.all.impostor:,} pairs of different people; vultus evaluate pairs, "

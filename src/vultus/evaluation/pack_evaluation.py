@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vultus.domain import DEFAULT_FMR, Calibration
-from vultus.evaluation.calibration_export import ThresholdExport, export_thresholds
+from vultus.evaluation.calibration_export import build_matched_calibration
 from vultus.evaluation.datasets import DataSet, ListedPairs
 from vultus.evaluation.doubles import DOUBLES_FMR, PersonPair, find_alike_persons, find_doubles
 from vultus.evaluation.pairs import CalibrationCheck, VerificationPoint, evaluate_all_pairs, evaluate_listed_pairs
@@ -96,7 +96,7 @@ class PackEvaluation:
         doubles: Persons of the verification data who were taken for one person.
         matched_doubles: The same for the matched data.
         time: Of a photo.
-        calibration: Thresholds to keep.
+        calibration: The pack's calibration by both data sets; None without matched data, or where they are too small.
     """
 
     pack: str
@@ -112,7 +112,7 @@ class PackEvaluation:
     doubles: tuple[NamePair, ...]
     matched_doubles: tuple[NamePair, ...]
     time: PhotoTime
-    calibration: ThresholdExport
+    calibration: Calibration | None
 
 
 def evaluate_packs(
@@ -206,7 +206,20 @@ def _evaluate_pack(
         doubles=_list_names(verification.data, doubles),
         matched_doubles=_list_names(matched.data, matched_doubles) if matched else (),
         time=photo_time,
-        calibration=export_thresholds(points, impostors),
+        calibration=build_matched_calibration(
+            points, impostors, source=_format_source(verification, matched, impostors), logistic=everything.logistic
+        )
+        if matched and impostors
+        else None,
+    )
+
+
+def _format_source(verification: VerificationData, matched: MatchedData, impostors: MatchedImpostors) -> str:
+    return (
+        f"{impostors.pairs:,} pairs of adults of one sex and age band in {matched.data.root.name}; rates of any two "
+        f"people on {verification.data.root.name}, {len(verification.data.photos):,} photos; one person under two "
+        "names left out; thresholds of stricter rates as far above those of any two people as at the strictest rate "
+        "resolved; vultus evaluate packs"
     )
 
 

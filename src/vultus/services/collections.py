@@ -132,12 +132,14 @@ def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: 
     """Return a policy with a JSON merge patch applied; what it removes takes the default.
 
     A fixed threshold and targets are alternatives: one that is set removes the other. What decides is never completed
-    by the default: without a target for searches they follow that for comparisons.
+    by the default: without a target for searches they follow that for comparisons, also where only that is removed.
     """
     merged = merge_patch(_build_document(current), _remove_alternatives(patch))
-    decides = any(merged.get(name) is not None for name in THRESHOLD_FIELDS)
-    kept = dict.fromkeys(THRESHOLD_FIELDS if decides else [name for name in ("target_fpir",) if name in patch])
-    return parse_policy(merge_patch(_build_document(default), kept | merged))
+    if any(merged.get(name) is not None for name in THRESHOLD_FIELDS):
+        merged = dict.fromkeys(THRESHOLD_FIELDS) | merged
+    elif "target_fpir" in patch:
+        merged = {"target_fpir": None} | merged
+    return parse_policy(merge_patch(_build_document(default), merged))
 
 
 def _build_document(policy: DecisionPolicy) -> dict[str, Any]:

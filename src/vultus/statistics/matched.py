@@ -172,6 +172,15 @@ class MatchedImpostors:
         """Return the rates at a threshold that was asked for."""
         return next(rates for rates in self.rates if rates.threshold == threshold)
 
+    def find_worst_rate(self, threshold: float) -> float | None:
+        """Return the highest rate of a group at a threshold that was asked for, None if no group resolves one.
+
+        Of groups of at least `MIN_GROUP_PAIRS` pairs with at least `RESOLVED_ERRORS` false matches.
+        """
+        index = [rates.threshold for rates in self.rates].index(threshold)
+        found = (group.rates[index].fmr for group in self.groups if group.pairs >= MIN_GROUP_PAIRS)
+        return max((rate.value for rate in found if rate.hits >= RESOLVED_ERRORS), default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class _Compared:

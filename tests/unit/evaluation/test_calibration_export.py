@@ -10,14 +10,14 @@ import pytest
 
 from vultus.domain import Calibration
 from vultus.errors import InvalidInputError
-from vultus.evaluation.calibration_export import WorstGroup, build_calibration, export_thresholds
+from vultus.evaluation.calibration_export import build_calibration, build_matched_calibration
 from vultus.evaluation.datasets import read_person_folders
 from vultus.evaluation.pairs import evaluate_all_pairs
 from vultus.evaluation.provenance import build_provenance
 from vultus.evaluation.record import PairsReport, build_evaluation_context
 from vultus.evaluation.runner import describe_photos
 from vultus.statistics.intervals import compute_wilson_rate
-from vultus.statistics.matched import GroupFmr, MatchedImpostors, MatchedPoint, MatchedRates
+from vultus.statistics.matched import GroupFmr, MatchedGroup, MatchedImpostors, MatchedPoint, MatchedRates
 
 NOT_MEASURED = Calibration((), 0.0, "")
 
@@ -63,25 +63,28 @@ def test_data_that_resolve_too_few_rates_are_refused(report: PairsReport) -> Non
         build_calibration(report)
 
 
-def test_both_lists_of_thresholds_never_fall_and_name_the_worst_group(report: PairsReport) -> None:
-    rate = compute_wilson_rate(5, 5000)
-    worst = GroupFmr(compute_wilson_rate(9, 3000), 12.0, resolved=True)
-    rates = (MatchedRates(0.30004, rate, "a", worst), MatchedRates(0.41, rate, None, None))
-    points = (
-        MatchedPoint(1e-1, 500, resolved=True, threshold=0.30004),
-        MatchedPoint(1e-2, 50, resolved=True, threshold=0.41),
-        MatchedPoint(1e-3, 5, resolved=False, threshold=1.0),
+def test_a_calibration_by_matched_impostors_is_whole(report: PairsReport) -> None:
+    """Resolved rates from both data sets, stricter ones raised alike, and the worst group that resolves a rate."""
+    anybody = resolving(report, 0.2, 0.30004, 0.4, 0.5).all.points
+    small, few, worst = (compute_wilson_rate(hits, trials) for hits, trials in ((90, 1000), (9, 3000), (30, 3000)))
+    groups = tuple(
+        MatchedGroup(name, 80, rate.trials, (GroupFmr(rate, 12.0, resolved=True),) * 3)
+        for name, rate in (("small", small), ("few", few), ("worst", worst))
     )
-    matched = MatchedImpostors(100, 5000, points, rates, (), (), 0, 0)
+    everybody = compute_wilson_rate(5, 5000)
+    rates = tuple(MatchedRates(threshold, everybody, None, None) for threshold in (0.25, 0.45006, 0.9))
+    points = (
+        MatchedPoint(1e-1, 500, resolved=True, threshold=0.25),
+        MatchedPoint(1e-2, 50, resolved=True, threshold=0.45006),
+        MatchedPoint(1e-3, 5, resolved=False, threshold=0.9),
+    )
+    matched = MatchedImpostors(100, 5000, points, rates, groups, (), 0, 0)
 
-    made = export_thresholds(resolving(report, 0.5, 0.49999, 0.6).all.points, matched)
+    made = build_matched_calibration(anybody, matched, source="two data sets", logistic=(30.0, -12.5))
 
-    assert made.matched == ((1e-1, 0.3), (1e-2, 0.41))
-    assert made.anybody == ((1e-1, 0.5), (1e-2, 0.5), (1e-3, 0.6))
-    assert made.worst == (WorstGroup(0.3, 0.001, "a", 0.003, True), WorstGroup(0.41, 0.001, None, None, False))
-
-
-def test_without_matched_data_there_are_thresholds_for_anybody_only(report: PairsReport) -> None:
-    made = export_thresholds(resolving(report, 0.5).all.points, None)
-
-    assert (made.matched, made.anybody, made.worst) == ((), ((1e-1, 0.5),), ())
+    assert made is not None
+    assert made.anybody == ((1e-1, 0.2), (1e-2, 0.3), (1e-3, 0.4), (1e-4, 0.5))
+    assert made.points == ((1e-1, 0.25), (1e-2, 0.4501), (1e-3, 0.5501), (1e-4, 0.6501))
+    assert made.worst_group == ((0.01, 0.25), (0.01, 0.4501))
+    assert (made.source, made.logistic, made.margin) == ("two data sets", (30.0, -12.5), 0.04)
+    assert build_matched_calibration(anybody[:1], matched, source="", logistic=None) is None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vultus.errors import InvalidInputError
-from vultus.evaluation.calibration_export import ThresholdExport
 from vultus.evaluation.comparison import TABLE_END, TABLE_START, render_comparison_table, write_between_markers
 from vultus.evaluation.pack_evaluation import PackEvaluation, PhotoTime
 from vultus.evaluation.pairs import CalibrationCheck, VerificationPoint
@@ -44,7 +43,7 @@ def evaluation(name: str, matches: int) -> PackEvaluation:
         doubles=(),
         matched_doubles=(),
         time=PhotoTime(13.44, 1.0),
-        calibration=ThresholdExport((), (), ()),
+        calibration=None,
     )
 
 

@@ -70,8 +70,9 @@ def test_doubles_are_left_out_and_named(verification: VerificationData, matched:
         assert found.matched is not None
         assert found.matched.pairs == STRANGERS * (STRANGERS - 1) // 2 - 1
         assert found.matched.get_rates(found.default.threshold).worst == "male 35–49 a"
+        assert found.calibration is not None
         assert [rate for rate, _ in found.calibration.anybody] == [1e-1, 1e-2, 1e-3, 1e-4]
-        assert [rate for rate, _ in found.calibration.matched] == [1e-1, 1e-2]
+        assert [rate for rate, _ in found.calibration.points] == [1e-1, 1e-2, 1e-3, 1e-4]
 
 
 def test_children_are_never_taken_for_doubles(verification: VerificationData, matched: MatchedData) -> None:
@@ -101,7 +102,7 @@ def test_a_pack_without_thresholds_is_measured_at_those_found(verification: Veri
 
     assert not found.is_calibrated
     assert found.default.threshold == found.points[3].threshold
-    assert (found.matched, found.matched_without_face, found.calibration.matched) == (None, None, ())
+    assert (found.matched, found.matched_without_face, found.calibration) == (None, None, None)
 
 
 def test_packs_are_timed_photo_by_photo_in_turn(folder: Path, pipeline: Any) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from vultus.models.weights.graph_preparation import replace_prelus
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -56,21 +58,8 @@ class GraphBuilder:
         )
 
     def add_prelu(self, tensor: str, slopes: NDArray[Any]) -> str:
-        """Add a PReLU with (channels,) slopes s, written as s · x + (1 − s) · max(x, 0).
-
-        The products are depthwise convolutions of one pixel, which ONNX Runtime computes together with what follows.
-        """
-        rest = 1 - slopes
-        if rest.min() >= 0:  # then (1 − s) · max(x, 0) = max((1 − s) · x, 0)
-            positive = self.add_node("Relu", self._add_scaling(tensor, rest))
-        else:
-            positive = self._add_scaling(self.add_node("Relu", tensor), rest)
-        return self.add_node("Add", self._add_scaling(tensor, slopes), positive)
-
-    def _add_scaling(self, tensor: str, factors: NDArray[Any]) -> str:
-        """Multiply every channel by its factor."""
-        kernels = self.add_constant(factors.astype(np.float32).reshape(-1, 1, 1, 1))
-        return self.add_node("Conv", tensor, kernels, kernel_shape=[1, 1], group=len(factors))
+        """Add a PReLU with (channels,) slopes; it is built as `replace_prelus` writes it."""
+        return self.add_node("PRelu", tensor, self.add_constant(slopes.astype(np.float32).reshape(-1, 1, 1)))
 
     def build_graph(
         self, name: str, inputs: dict[str, tuple[int, TensorShape]], outputs: dict[str, tuple[str, TensorShape]]
@@ -90,6 +79,7 @@ class GraphBuilder:
             [helper.make_tensor_value_info(key, TensorProto.FLOAT, shape) for key, (_, shape) in outputs.items()],
             self._constants,
         )
+        replace_prelus(graph)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
         onnx.checker.check_model(model)
         return bytes(model.SerializeToString(deterministic=True))

@@ -24,9 +24,7 @@ def prepare_graph(published: bytes) -> bytes:
 
     - Initializers are no longer listed as inputs, where a caller could replace them: only so are they folded.
     - A batch dimension fixed at one is free.
-    - A PReLU with a slope s per channel becomes s · x + (1 − s) · max(x, 0), the products depthwise convolutions of one
-      pixel. ONNX Runtime computes convolutions in a blocked layout of channels which its PRelu does not know, so that
-      every PRelu between them has the whole tensor reordered twice.
+    - PReLUs are replaced: see `replace_prelus`.
 
     Raises:
         WeightsError: The bytes are no ONNX graph.
@@ -40,13 +38,22 @@ def prepare_graph(published: bytes) -> bytes:
     images = [entry for entry in graph.input if entry.name not in constants]
     del graph.input[:], graph.value_info[:]  # the latter are shapes of intermediate tensors for a batch of one
     graph.input.extend(images)
-    nodes = [new for node in graph.node for new in _replace_prelu(graph, node)]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_prelus(graph)
     if len(images) == 1:
         _free_batch(graph)
     model.ir_version = max(model.ir_version, 4)  # before, initializers had to be inputs
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def replace_prelus(graph: onnx.GraphProto) -> None:
+    """Write every PReLU with a slope s per channel as s · x + (1 − s) · max(x, 0).
+
+    The products are depthwise convolutions of one pixel. ONNX Runtime computes convolutions in a blocked layout of
+    channels which its PRelu does not know, so that every PRelu between them has the whole tensor reordered twice.
+    """
+    nodes = [new for node in graph.node for new in _replace_prelu(graph, node)]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _replace_prelu(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:

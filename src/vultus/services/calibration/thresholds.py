@@ -28,6 +28,7 @@ from vultus.statistics.metrics import (
 from vultus.statistics.probability import fit_logistic_to_pairs
 
 if TYPE_CHECKING:
+    from vultus.domain.policies import RateCurve
     from vultus.statistics.metrics import Indices
 
 FMR_DECADES = tuple(10.0**-power for power in range(1, 10))
@@ -118,27 +119,22 @@ def measure_gallery(
     """
     tally = count_pair_scores(vectors, person)
     curve, impostors = _compute_curve(tally), tally.impostor_trials
-    combined = combine_thresholds(pack, own := _measure_thresholds(curve, impostors, pack))
-    logistic = fit_logistic_to_pairs(vectors, person, tally)
-    calibration = Calibration(
-        points=combined,
-        margin=pack.margin,
-        source=_format_source(description, pack, own, combined, fitted=logistic is not None),
-        logistic=logistic or pack.logistic,
-    )
-    current_threshold = compute_threshold(policies[0], current, gallery_size)
+    own = _measure_thresholds(curve, impostors, pack)
+    calibration = _complete_calibration(pack, own, fit_logistic_to_pairs(vectors, person, tally), description)
     target_threshold = compute_threshold(policies[1], calibration, gallery_size)
     stated = [
-        *combined,
-        (calibration.get_fmr(current_threshold.cosine), current_threshold.cosine),
-        (target_threshold.fmr, target_threshold.cosine),
+        *calibration.points,
+        *(
+            (calibration.get_fmr(decided.cosine), decided.cosine)
+            for decided in (compute_threshold(policies[0], current, gallery_size), target_threshold)
+        ),
     ]
     report_from = max(pack.points[-1][1], _find_threshold(curve, MAX_SIMILAR_PAIRS, impostors))
     accepted = count_accepted_by_person(
         vectors, person, np.array([limit for _, limit in stated]), persons=int(person[-1]) + 1, report_from=report_from
     )
     points = [
-        _build_operating_point(index, *point, accepted, person, gallery_size, min(own))
+        _build_operating_point(index, *point, calibration, accepted, person, gallery_size, min(own))
         for index, point in enumerate(stated)
     ]
     return GalleryMeasurement(
@@ -170,11 +166,26 @@ def _measure_thresholds(curve: RocCurve, impostors: int, pack: Calibration) -> d
     return own
 
 
-def combine_thresholds(pack: Calibration, own: dict[float, float]) -> tuple[tuple[float, float], ...]:
-    """Return the points of a calibration: the measured ones, then the pack's at stricter rates.
+def _complete_calibration(
+    pack: Calibration, own: dict[float, float], logistic: tuple[float, float] | None, description: str
+) -> Calibration:
+    """Return the calibration of a gallery: its own thresholds, which are of any two of its people, then the pack's."""
+    points = combine_thresholds(pack, own)
+    return replace(
+        pack,
+        points=points,
+        source=_format_source(description, pack, own, points, fitted=logistic is not None),
+        logistic=logistic or pack.logistic,
+        anybody=combine_thresholds(pack.anybody_curve, own) if pack.anybody else (),
+        worst_group=(),
+    )
+
+
+def combine_thresholds(pack: RateCurve, own: dict[float, float]) -> tuple[tuple[float, float], ...]:
+    """Return the points of a calibration: the measured ones, then the pack's at stricter rates, raised as far as these.
 
     Args:
-        pack: The pack's calibration.
+        pack: The pack's rates.
         own: Measured thresholds by false match rate, of every rate that is resolved; at least one.
     """
     strictest = min(own)
@@ -199,6 +210,7 @@ def _build_operating_point(
     index: int,
     stated: float,
     threshold: float,
+    calibration: Calibration,
     accepted: AcceptedCounts,
     person: Indices,
     gallery_size: int,
@@ -216,7 +228,9 @@ def _build_operating_point(
         resolved=expected >= RESOLVED_ERRORS,
         fmr=compute_clustered_rate(accepted.impostor[index], accepted.impostor_trials, order=2),
         fnmr=compute_clustered_rate(own - accepted.genuine[index], own) if own.any() else None,
-        expected_fpir=compute_fpir(stated, gallery_size),
+        expected_fpir=compute_fpir(
+            calibration.anybody_curve.get_fmr(threshold) if calibration.anybody else stated, gallery_size
+        ),
         measured_fpir=compute_clustered_rate(np.bincount(person, weights=found), np.bincount(person)),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,3 +72,22 @@ def test_figures_are_those_of_every_comparison(seed: int, persons: int, noise: f
         assert point.resolved == (point.stated_fmr * found.impostor >= 10)
         if point in found.points and point.origin == "own":
             assert point.fmr.value <= point.stated_fmr
+
+
+def test_searches_and_defaults_keep_the_curve_that_is_theirs() -> None:
+    """What a gallery measures is of any two people; stricter rates of a search follow the pack's rates of these."""
+    vectors, person = gallery(0, 60, 0.5)
+    points = tuple((rate, 0.9 + threshold / 10) for rate, threshold in PACK.points)
+    anybody = tuple((rate, threshold - 0.03) for rate, threshold in points)
+    pack = replace(PACK, points=points, anybody=anybody, worst_group=((0.5, 0.3),), default_fmr=1e-2)
+
+    own = measure_gallery(
+        vectors, person, pack=pack, current=pack, policies=(POLICY, POLICY), gallery_size=60, description="made up"
+    ).calibration
+
+    measured = {rate: threshold for rate, threshold in own.points if (rate, threshold) in own.anybody}
+    assert measured
+    assert own.points == combine_thresholds(pack, measured)
+    assert own.anybody == combine_thresholds(pack.anybody_curve, measured)
+    assert own.anybody[-1][1] < own.points[-1][1]
+    assert (own.worst_group, own.default_fmr, own.margin) == ((), 1e-2, PACK.margin)
