@@ -188,7 +188,7 @@ class _MigrationRun:
     def __init__(self, services: Services, connections: list[Connection], key: str, probes: list[Probe]) -> None:
         self._services = services
         self._free = connections
-        self._requests = {name: build_photo_request("/v1/recognize", key, photo) for name, photo in probes}
+        self._requests = {name: build_photo_request("/v1/recognize", key, photo, limit="1") for name, photo in probes}
         self._reference_answers: dict[str, dict[str, Identification]] = {}
         self._phases: list[PhaseAnswers] = []
         self._durations_ms: dict[str, float] = {}

@@ -52,7 +52,7 @@ async def resubmit_photos(api: Api, *photos: bytes) -> list[str]:
 async def recognize_best(api: Api, photo: bytes) -> tuple[str, str, str | None]:
     found = await api.recognize(photo)
     (face,) = found["faces"]
-    return found["contract_id"], face["verdict"], face["candidates"][0]["name"] if face["candidates"] else None
+    return found["contract_id"], face["verdict"], face["person"]["name"] if face["person"] else None
 
 
 def run_after_analysis(

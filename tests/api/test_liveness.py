@@ -55,12 +55,13 @@ async def test_a_presentation_that_is_rejected_is_never_matched(api: Api, use_li
     use_liveness(FixedLiveness(0.1, LivenessReason.SPOOF))
 
     (reported,) = (await api.recognize(portrait(angle=5), liveness="report"))["faces"]
-    (refused,) = (await api.recognize(portrait(angle=5), liveness="required"))["faces"]
+    (refused,) = (await api.recognize(portrait(angle=5), liveness="required", limit="5"))["faces"]
     verified = await verify(api, person, portrait(angle=5), liveness="required")
 
     assert reported["liveness"] == {"score": 0.1, "live": False, "reason": "spoof"}
-    assert (reported["verdict"], reported["candidates"][0]["person_id"]) == ("match", person)
+    assert (reported["verdict"], reported["person"]["id"]) == ("match", person)
     assert (refused["verdict"], refused["reasons"], refused["candidates"]) == ("not_live", ["spoof"], [])
+    assert (refused["person"], verified["person"]) == (None, None)
     assert (verified["verdict"], verified["similarity"], verified["probability"]) == ("not_live", None, None)
     assert verified["face"]["liveness"]["reason"] == "spoof"
 

@@ -103,9 +103,9 @@ async def test_twins_are_enrolled_when_a_human_has_checked(api: Api) -> None:
     await api.register(portrait(), name="Ada")
     await api.register(portrait(mirror=True), name="Eve", allow_lookalike="true")
 
-    (face,) = (await api.recognize(portrait(angle=3)))["faces"]
+    (face,) = (await api.recognize(portrait(angle=3), limit="5"))["faces"]
 
-    assert face["verdict"] == "ambiguous"
+    assert (face["verdict"], face["person"]) == ("ambiguous", None)
     assert {one["name"] for one in face["candidates"]} == {"Ada", "Eve"}
 
 

@@ -56,8 +56,8 @@ async def test_a_person_is_recognised_by_their_vector(api: Api) -> None:
     found = (await api.recognize(portrait(angle=4)))["faces"][0]
 
     assert done["registered"] == 2
-    assert (found["verdict"], found["candidates"][0]["name"]) == ("match", "Ada")
-    ada = found["candidates"][0]["person_id"]
+    assert (found["verdict"], found["person"]["name"]) == ("match", "Ada")
+    ada = found["person"]["id"]
     (consent,) = (await api.client.get(f"/v1/collections/default/persons/{ada}/consents")).json()["items"]
     assert {key: consent[key] for key in CONSENT} == CONSENT
     (entry,) = [one for one in (await api.client.get("/v1/audit")).json()["items"] if "vectors" in one["action"]]

@@ -107,8 +107,8 @@ async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli)
     assert {**second, "report": ""} == {
         "photos": 1, "skipped": 4, "retried": 0, "refused_before": 2, "enrolled": 1, "report": ""
     }  # fmt: skip
-    assert found["faces"][0]["candidates"][0]["name"] == "Ada Lovelace"
-    assert found["faces"][0]["candidates"][0]["external_id"] == "Ada_Lovelace"
+    assert found["faces"][0]["person"]["name"] == "Ada Lovelace"
+    assert found["faces"][0]["person"]["external_id"] == "Ada_Lovelace"
 
 
 async def test_photos_refused_before_are_tried_again_under_other_rules(cli: Cli) -> None:

@@ -43,7 +43,7 @@ def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir:
     with serving(data_dir, signal.SIGTERM) as (address, _, process):
         found = httpx.post(f"{address}/v1/recognize", files={"photo": portrait(angle=5)}, headers=headers).json()
 
-    assert found["faces"][0]["candidates"][0]["name"] == "Ada"
+    assert found["faces"][0]["person"]["name"] == "Ada"
     assert process.returncode == 0
     assert postgres_of(data_dir) == []
 

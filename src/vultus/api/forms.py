@@ -45,7 +45,7 @@ class RecognizeForm(_BaseForm):
 
     photo: PhotoField
     collection: CollectionField = "default"
-    limit: int = Field(5, ge=1, le=MAX_CANDIDATES, description="Candidates per face.")
+    limit: int = Field(0, ge=0, le=MAX_CANDIDATES, description="Candidates per face; 0 for none.")
     unique_per_image: bool = Field(False, description="Give every person to at most one face of the photo.")
     liveness: LivenessField = None
 

@@ -46,7 +46,6 @@ def draw_recognition(photo: Path, recognition: Recognition, target: Path) -> Non
 
 
 def _format_label(face: RecognizedFace) -> str:
-    if face.decision.verdict is Verdict.MATCH:
-        best = face.candidates[0]
-        return f"{best.name or best.external_id or best.person_id} {best.similarity:.3f}"
+    if person := face.person:
+        return f"{person.name or person.external_id or person.person_id} {person.similarity:.3f}"
     return face.decision.verdict.replace("_", " ")

@@ -20,7 +20,7 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.drawing import draw_recognition
-from vultus.domain import LivenessMode, Verdict
+from vultus.domain import LivenessMode
 from vultus.main import open_services
 from vultus.schemas.recognition import RecognitionOut, RegistrationOut
 from vultus.services.enrolment.registration import RegistrationRequest, RegistrationResult
@@ -117,9 +117,8 @@ def recognize(
         return
     rows = []
     for number, face in enumerate(found.faces, 1):
-        best = face.candidates[0] if face.candidates else None
-        decision = face.decision
-        who = (best.name or best.external_id or best.person_id) if best and decision.verdict is Verdict.MATCH else None
+        best, person, decision = face.best, face.person, face.decision
+        who = (person.name or person.external_id or person.person_id) if person else None
         closest = f"{best.similarity:.4f} ({best.name or best.external_id or best.person_id})" if best else None
         needed = f"{decision.threshold:.4f} (FMR {decision.fmr:.1g}, FPIR {decision.fpir:.1g})"
         rows.append((number, decision.verdict, who, closest, needed, ", ".join(decision.reasons)))

@@ -151,6 +151,29 @@ class DecisionOut(ApiModel):
         )
 
 
+class MatchedPersonOut(ApiModel):
+    """The person that a verdict names."""
+
+    id: PersonId
+    external_id: str | None = Field(examples=["E-1017"])
+    name: str | None = Field(examples=["Ada"])
+
+    @classmethod
+    def from_candidate(cls, person: domain.Candidate | None) -> Self | None:
+        """Build the response from a domain value; None stays None."""
+        if person is None:
+            return None
+        return cls(id=person.person_id, external_id=person.external_id, name=person.name)
+
+
+class NamedDecisionOut(DecisionOut):
+    """A verdict, and whom it names."""
+
+    person: MatchedPersonOut | None = Field(
+        description="Whom the verdict names; null unless it is `match`.", examples=[MatchedPersonOut.build_example()]
+    )
+
+
 class FaceOut(ApiModel):
     """An enrolled template of a person, without its vector."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -16,12 +17,20 @@ from vultus.schemas.base import (
     Digest,
     Name,
     Number,
-    PersonId,
     Probability,
     SpaceId,
     WholeNumber,
 )
-from vultus.schemas.faces import CandidateOut, DecisionOut, DetectedFaceOut, FaceOut, LivenessOut, build_face_fields
+from vultus.schemas.faces import (
+    CandidateOut,
+    DecisionOut,
+    DetectedFaceOut,
+    FaceOut,
+    LivenessOut,
+    MatchedPersonOut,
+    NamedDecisionOut,
+    build_face_fields,
+)
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.enrolment.photo_screening import RejectedPhoto
 from vultus.services.enrolment.registration import RegistrationResult
@@ -53,10 +62,14 @@ class DetectionOut(ApiModel):
         )
 
 
-class RecognizedFaceOut(DetectedFaceOut, DecisionOut):
-    """A face with its verdict and the closest enrolled persons."""
+class RecognizedFaceOut(DetectedFaceOut, NamedDecisionOut):
+    """A face with its verdict, and the person it names."""
 
-    candidates: list[CandidateOut] = Field(description="Best first, one entry per person, whatever the verdict.")
+    candidates: list[CandidateOut] | None = Field(
+        None,
+        description="The closest persons, best first, one entry per person, whatever the verdict; null unless `limit` "
+        "asks for them.",
+    )
 
     @classmethod
     def from_domain(cls, recognized_face: RecognizedFace) -> Self:
@@ -64,7 +77,10 @@ class RecognizedFaceOut(DetectedFaceOut, DecisionOut):
         return cls(
             **build_face_fields(recognized_face.described),
             **DecisionOut.from_decision(recognized_face.decision).model_dump(),
-            candidates=[CandidateOut.from_attributes(candidate) for candidate in recognized_face.candidates],
+            person=MatchedPersonOut.from_candidate(recognized_face.person),
+            candidates=None
+            if recognized_face.candidates is None
+            else [CandidateOut.from_attributes(candidate) for candidate in recognized_face.candidates],
         )
 
 
@@ -174,10 +190,9 @@ class ComparisonOut(DecisionOut):
         )
 
 
-class VerificationOut(DecisionOut):
+class VerificationOut(NamedDecisionOut):
     """Whether a photo shows an enrolled person."""
 
-    person_id: PersonId
     similarity: Cosine | None = Field(
         description="Of the person's closest face; null when they have none.", examples=[0.9731]
     )
@@ -189,7 +204,9 @@ class VerificationOut(DecisionOut):
         """Build the response from a service result."""
         return cls(
             **DecisionOut.from_decision(verification.decision).model_dump(),
-            person_id=verification.person.id,
+            person=MatchedPersonOut.from_attributes(verification.person)
+            if verification.decision.verdict is domain.Verdict.MATCH
+            else None,
             similarity=verification.similarity,
             probability=verification.probability,
             face=DetectedFaceOut.from_face(verification.face),
@@ -243,8 +260,20 @@ class SearchIn(ApiModel):
             return np.asarray(self.vector, dtype=np.float64).astype(np.float32)
 
 
-class SearchOut(DecisionOut):
+class SearchOut(NamedDecisionOut):
     """The closest persons to a vector."""
 
     collection_id: CollectionId
     candidates: list[CandidateOut]
+
+    @classmethod
+    def from_domain(
+        cls, collection: domain.Collection, decision: domain.Decision, candidates: Sequence[domain.Candidate]
+    ) -> Self:
+        """Build the response from a service result."""
+        return cls(
+            **DecisionOut.from_decision(decision).model_dump(),
+            person=MatchedPersonOut.from_candidate(candidates[0] if decision.verdict is domain.Verdict.MATCH else None),
+            collection_id=collection.id,
+            candidates=[CandidateOut.from_attributes(candidate) for candidate in candidates],
+        )

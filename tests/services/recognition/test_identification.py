@@ -66,7 +66,7 @@ async def recognize(recognizer: Recognizer, **options: Any) -> list[tuple[Verdic
     """Return per face the verdict, the candidates' external ids, and whether there was a runner-up."""
     found = await recognizer.recognize(CALLER, Photo(b"", None), reference="home", **options)
     return [
-        (face.decision.verdict, [one.external_id for one in face.candidates], face.decision.margin is not None)
+        (face.decision.verdict, [one.external_id for one in face.candidates or ()], face.decision.margin is not None)
         for face in found.faces
     ]
 

@@ -66,7 +66,7 @@ def decide(
         3,
         **{"unique_per_image": True} | options,
     )
-    return [(one.decision.verdict, [candidate.person_id for candidate in one.candidates]) for one in decided]
+    return [(one.decision.verdict, [candidate.person_id for candidate in one.candidates or ()]) for one in decided]
 
 
 async def test_a_face_of_low_quality_takes_nobody_from_another_face(

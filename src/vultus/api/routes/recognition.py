@@ -12,7 +12,6 @@ from vultus.api.forms import CompareForm, DetectForm, EmbeddingsForm, RecognizeF
 from vultus.api.guard import GuardedRoute, require_permission
 from vultus.api.problems import declare_body_problems
 from vultus.domain import Permission
-from vultus.schemas.faces import CandidateOut, DecisionOut
 from vultus.schemas.recognition import (
     ComparisonOut,
     DetectionOut,
@@ -43,7 +42,7 @@ PHOTO_PROBLEMS = (
 async def recognize(
     form: Annotated[RecognizeForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
 ) -> RecognitionOut:
-    """Find every face, decide about each, and list the closest enrolled people.
+    """Find every face and decide about each; a match names the person.
 
     No face is an empty list, not an error.
     """
@@ -145,11 +144,8 @@ async def search(body: SearchIn, services: ServicesDep, principal: PrincipalDep)
 
     Needs the role `enrol`: whoever may search with chosen vectors can reconstruct templates from the scores.
     """
-    found_collection, decision, candidates = await services.recognizer.search(
-        principal, body.to_probe(), space_id=body.contract_id, reference=body.collection, limit=body.limit
-    )
-    return SearchOut(
-        **DecisionOut.from_decision(decision).model_dump(),
-        collection_id=found_collection.id,
-        candidates=[CandidateOut.from_attributes(candidate) for candidate in candidates],
+    return SearchOut.from_domain(
+        *await services.recognizer.search(
+            principal, body.to_probe(), space_id=body.contract_id, reference=body.collection, limit=body.limit
+        )
     )

@@ -117,9 +117,9 @@ class ShadowComparer:
 
 def _get_person_id(face: RecognizedFace | None) -> UUID | None:
     """Return the id of the person that the verdict names; None if it names none."""
-    if face is None or face.decision.verdict not in (Verdict.MATCH, Verdict.AMBIGUOUS):
+    if face is None or face.best is None or face.decision.verdict not in (Verdict.MATCH, Verdict.AMBIGUOUS):
         return None
-    return face.candidates[0].person_id
+    return face.best.person_id
 
 
 def _format_answer(face: RecognizedFace | None) -> dict[str, Any] | None:
@@ -129,6 +129,6 @@ def _format_answer(face: RecognizedFace | None) -> dict[str, Any] | None:
     return {
         "verdict": face.decision.verdict,
         "person_id": str(person) if person else None,
-        "similarity": round(face.candidates[0].similarity, 4) if face.candidates else None,
+        "similarity": round(face.best.similarity, 4) if face.best else None,
         "threshold": round(face.decision.threshold, 4),
     }

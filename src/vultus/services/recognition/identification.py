@@ -98,7 +98,7 @@ class Recognizer:
             principal: The caller.
             photo: A photo of any number of people.
             reference: Id or name of the collection.
-            limit: Maximum number of candidates per face.
+            limit: Maximum number of candidates per face; 0 for none.
             unique_per_image: Assign every person to at most one face.
             liveness: Liveness mode, if stricter than the collection's policy.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, LivenessMode
+from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, LivenessMode, Verdict
 from vultus.domain.decision import assign_persons_to_faces, compute_threshold, decide_verdict, find_quality_faults
 from vultus.services.collections import get_calibration
 from vultus.services.photo_analysis import find_attack
@@ -18,11 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RecognizedFace:
-    """A face of a photo with its verdict and its candidates, best first, one per person."""
+    """A face of a photo with its verdict.
+
+    Attributes:
+        described: The face.
+        decision: The verdict and its reasons.
+        best: The closest person, whatever the verdict; None if nobody was compared.
+        candidates: The closest persons, best first, one entry per person; None if none were requested.
+    """
 
     described: DescribedFace
     decision: Decision
-    candidates: tuple[Candidate, ...]
+    best: Candidate | None
+    candidates: tuple[Candidate, ...] | None
+
+    @property
+    def person(self) -> Candidate | None:
+        """The person that the verdict names: only a match names somebody."""
+        return self.best if self.decision.verdict is Verdict.MATCH else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ def decide_faces(
         space: The embedding space of the faces.
         analysis: The analysis of the photo.
         results: One result per face, in the same order, deep enough to include the runner-up.
-        limit: Maximum number of candidates returned per face.
+        limit: Maximum number of candidates returned per face; 0 for None.
         unique_per_image: Assign every person to at most one face.
         liveness: Whether a face must be live to have candidates.
     """
@@ -78,7 +91,8 @@ def decide_faces(
                 faults=fault,
                 attack_reason=attack,
             ),
-            add_probabilities(candidates[:limit], calibration),
+            next(iter(candidates), None),
+            add_probabilities(candidates[:limit], calibration) if limit else None,
         )
         for face, fault, attack, candidates, result in zip(analysis.faces, faults, attacks, lists, results, strict=True)
     )
