@@ -1,18 +1,36 @@
 """Configuration: frozen sections, the unit in the name, impossible combinations rejected at start.
 
 Every field is an environment variable: `VULTUS_` + section + `__` + field, for example `VULTUS_SERVER__PORT`. One that
-is empty counts as unset: that is how an unset variable arrives from Compose files and unit files.
+is empty counts as unset: that is how an unset variable arrives from Compose files and unit files. What the environment
+does not set, one TOML file may.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from stat import S_IRGRP, S_IROTH
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+
+from vultus.errors import SetupError
+from vultus.utils.configuration import (
+    FILE_VARIABLE,
+    describe_mistake,
+    normalise_values,
+    read_configuration_file,
+    read_environment,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationError
+    from pydantic_settings import PydanticBaseSettingsSource
 
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -22,7 +40,17 @@ QUEUE_PER_WORKER = 10
 """Queued photos per worker: bounds the queueing delay of an accepted photo, whatever the load."""
 
 
-class ServerSettings(BaseModel, frozen=True, extra="forbid"):
+class Section(BaseModel, frozen=True, extra="forbid"):
+    """A group of settings."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def normalise_values(cls, values: Any) -> Any:
+        """Expand `~` in paths, and take words in any case."""
+        return normalise_values(cls, values)
+
+
+class ServerSettings(Section):
     """Where the API listens and what it accepts."""
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
@@ -43,7 +71,7 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
+class DatabaseSettings(Section):
     """PostgreSQL to use; without a URL an embedded one in the data directory."""
 
     url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
@@ -52,7 +80,7 @@ class DatabaseSettings(BaseModel, frozen=True, extra="forbid"):
     statement_timeout_ms: int = Field(15_000, ge=0, description="Longest SQL statement; 0 for no limit.")
 
 
-class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
+class PhotoSettings(Section):
     """Limits on photos, checked before a pixel is decoded."""
 
     max_bytes: int = Field(25 * 2**20, ge=1, description="Largest photo file.")
@@ -68,11 +96,11 @@ class PhotoSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
+class InferenceSettings(Section):
     """How the networks run."""
 
     pack: str | None = Field(None, description="Networks of new collections: a pack's name, or DETECTOR+EMBEDDER.")
-    extra_packs: Annotated[tuple[str, ...], NoDecode] = Field(
+    extra_packs: tuple[str, ...] = Field(
         (), description="Further packs to load, separated by commas: those that other collections use or migrate to."
     )
     quality: str | None = Field(None, description="Network that scores the quality of a face: `ediffiqa-tiny`.")
@@ -129,7 +157,7 @@ class InferenceSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class ModelSettings(BaseModel, frozen=True, extra="forbid"):
+class ModelSettings(Section):
     """Pretrained networks beyond the built-in ones."""
 
     dir: Path | None = Field(None, description="Where downloaded and imported weights lie.")
@@ -143,7 +171,7 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class IndexSettings(BaseModel, frozen=True, extra="forbid"):
+class IndexSettings(Section):
     """How large collections are searched."""
 
     exact_limit: int = Field(
@@ -160,7 +188,7 @@ class IndexSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class JobSettings(BaseModel, frozen=True, extra="forbid"):
+class JobSettings(Section):
     """Work done in the background by the server."""
 
     sweep_interval_s: float = Field(60.0, gt=0, description="Pause between sweeps that erase what has expired.")
@@ -171,7 +199,7 @@ class JobSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class CropSettings(BaseModel, frozen=True, extra="forbid"):
+class CropSettings(Section):
     """Crops of enrolled faces, kept encrypted where a collection's policy says so."""
 
     key_file: Path | None = Field(
@@ -180,7 +208,7 @@ class CropSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class LogSettings(BaseModel, frozen=True, extra="forbid"):
+class LogSettings(Section):
     """What is written to standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity written.")
@@ -196,9 +224,7 @@ def get_default_data_dir() -> Path:
 class Settings(BaseSettings):
     """Complete configuration."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VULTUS_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Field(
         default_factory=get_default_data_dir,
@@ -214,7 +240,87 @@ class Settings(BaseSettings):
     crops: CropSettings = CropSettings()
     log: LogSettings = LogSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def normalise_values(cls, values: Any) -> Any:
+        """Expand `~` in paths."""
+        return normalise_values(cls, values)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return options first, then the environment, then the configuration file.
+
+        Raises:
+            SetupError: The file cannot be read.
+        """
+        del env_settings, dotenv_settings, file_secret_settings
+        environment = read_environment(cls, os.environ)
+        given = init_settings().get("data_dir") or environment.get("data_dir")
+        file = find_configuration_file(Path(given) if isinstance(given, (str, Path)) else None)
+        return (
+            init_settings,
+            InitSettingsSource(settings_cls, environment),
+            InitSettingsSource(settings_cls, _read_file(file) if file else {}),
+        )
+
     @property
     def crop_key_file(self) -> Path:
         """File with the key of the retained crops."""
         return self.crops.key_file or self.data_dir / "crops.key"
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What is allowed and unwise, in sentences for the log."""
+        file = find_configuration_file(self.data_dir)
+        if file is None or not file.stat().st_mode & (S_IRGRP | S_IROTH):
+            return ()
+        url = _read_file(file).get("database", {}).get("url", "")
+        if not urlsplit(url).password:
+            return ()
+        return (f"{file} holds the database's password and can be read by others: chmod 600 '{file}'",)
+
+
+def find_configuration_file(data_dir: Path | None = None) -> Path | None:
+    """Return the configuration file: of `VULTUS_CONFIG`, else `vultus.toml` in the data directory, else None.
+
+    Args:
+        data_dir: Of the options or the environment; None for the default.
+    """
+    if named := os.environ.get(FILE_VARIABLE, "").strip():
+        return Path(named).expanduser()
+    file = (data_dir or get_default_data_dir()).expanduser() / "vultus.toml"
+    return file if os.path.exists(file) else None  # noqa: PTH110  Path.exists raises where a directory is closed
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    found = read_configuration_file(file)
+    if "data_dir" in found and not os.environ.get(FILE_VARIABLE, "").strip():
+        raise SetupError(
+            f"{file} was found in the data directory and cannot name another one (data_dir). Set VULTUS_DATA_DIR, or "
+            "VULTUS_CONFIG to the path of this file."
+        )
+    return found
+
+
+def describe_mistakes(error: ValidationError, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the name of each wrong setting as its user wrote it, and what is wrong with it, without its value.
+
+    Args:
+        error: Of `Settings`.
+        options: Settings by section that the command line set.
+    """
+    environment = read_environment(Settings, os.environ)
+    given = options.get("data_dir") or environment.get("data_dir")
+    file = find_configuration_file(Path(given) if given else None)
+    return [
+        describe_mistake(mistake, Settings, environ=os.environ, options=options, file=str(file or ""))
+        for mistake in error.errors()
+        if mistake["type"] != "default_factory_not_called"  # follows from another mistake
+    ]

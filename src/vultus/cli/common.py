@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 import threading
@@ -24,8 +25,10 @@ from rich.text import Text
 from vultus.domain import Principal
 from vultus.errors import ErrorKind, VultusError
 from vultus.services.photo_analysis import Photo
-from vultus.settings import Settings
+from vultus.settings import Settings, describe_mistakes
 from vultus.utils import logging as logs
+
+log = logging.getLogger(__name__)
 
 # Output may contain untrusted text: its brackets and colons are not markup. A pipe has no width at which names would
 # have to be broken.
@@ -61,7 +64,7 @@ Result = TypeVar("Result")
 
 
 def load_settings(*, quiet: bool = True, **overrides: Any) -> Settings:
-    """Read the settings from the environment and set up logging.
+    """Read the settings from environment and configuration file, and set up logging.
 
     Args:
         quiet: Log warnings only, so that a command's own output stays readable.
@@ -69,14 +72,19 @@ def load_settings(*, quiet: bool = True, **overrides: Any) -> Settings:
     """
     try:
         settings = Settings(**overrides)
+    except VultusError as error:
+        exit_with_error(error)
     except ValidationError as error:
-        for wrong in error.errors():
-            name = "VULTUS_" + "__".join(str(part) for part in wrong["loc"]).upper()
-            err.print(Text.assemble((name, "red"), f": {wrong['msg']}"), highlight=False)
-        raise typer.Exit(EXIT_CODES[ErrorKind.SETUP]) from None
+        mistakes = describe_mistakes(error, overrides)
+        for name, mistake in mistakes:
+            err.print(Text.assemble((name, "red"), f": {mistake}"), highlight=False, soft_wrap=True)
+        is_option = all(name.startswith("--") for name, _ in mistakes)
+        raise typer.Exit(EXIT_CODES[ErrorKind.INVALID if is_option else ErrorKind.SETUP]) from None
     logs.configure_logging(
         "WARNING" if quiet and settings.log.level != "DEBUG" else settings.log.level, settings.log.format
     )
+    for caution in settings.cautions:
+        log.warning("%s", caution)
     return settings
 
 
