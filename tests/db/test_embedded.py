@@ -330,3 +330,26 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     limit.write_text(f"{2**27}\n")
     assert tuning.get_memory_bytes() == 2**27
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words", "it's", 'a "quote"', "100%", "a,b", "a\\b", "$(touch made-by-a-shell)", "Ämter 名簿", "a@b#c?d&e=f"],
+)
+async def test_a_data_directory_may_have_any_name(data_dir: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir.chmod(0o755)
+    monkeypatch.setenv("TMPDIR", str(data_dir))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with EmbeddedPostgres(data_dir / name) as server:
+        url = server.start()
+
+        assert await fetch_value(url, "SELECT 1") == 1
+        process = postmaster(data_dir / name)
+
+    assert has_ended(process)
+    assert not list(data_dir.rglob("made-by-a-shell"))
+
+
+def test_a_line_break_in_the_data_directory_is_refused(data_dir: Path) -> None:
+    with pytest.raises(EmbeddedDatabaseError, match="line break"):
+        EmbeddedPostgres(data_dir / "a\nb").start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import stat
@@ -31,6 +32,9 @@ SERVER_MAJOR_VERSION = 18
 
 PORT = 5432  # only part of the socket's name
 MAX_SOCKET_PATH_BYTES = 107  # Linux' sun_path less its final zero
+MAX_SOCKET_DIRECTORY_BYTES = MAX_SOCKET_PATH_BYTES - len(f"/.s.PGSQL.{PORT}")
+_PLAIN_PATH = re.compile(r"[\w./ +:=~-]+", re.ASCII)
+_SHELL_CHARACTERS = frozenset('"$`\\\n')
 START_TIMEOUT_S = 120  # crash recovery may read much
 STOP_TIMEOUT_S = 60
 MAX_LOG_BYTES = 4 * 2**20
@@ -93,7 +97,17 @@ class PostgresCluster:
             return
         for mode in ("fast", "immediate"):
             done = self._run_program(
-                "pg_ctl", "stop", "-D", self._cluster_directory, "-m", mode, "-w", "-t", STOP_TIMEOUT_S, "-s"
+                "pg_ctl",
+                "stop",
+                "-D",
+                ".",
+                "-m",
+                mode,
+                "-w",
+                "-t",
+                STOP_TIMEOUT_S,
+                "-s",
+                folder=self._cluster_directory,
             )
             if done.returncode == 0 or not self._is_server(pid):
                 return
@@ -104,8 +118,9 @@ class PostgresCluster:
             self._log_file.replace(self._log_file.with_suffix(".log.1"))
         # Started by pg_ctl, the server is a child of init and outlives this process while others use it.
         done = self._run_program(
-            "pg_ctl", "start", "-D", self._cluster_directory, "-l", self._log_file, "-w", "-t", START_TIMEOUT_S, "-s"
-        )
+            "pg_ctl", "start", "-D", ".", "-l", self._log_file.name, "-w", "-t", START_TIMEOUT_S, "-s",
+            folder=self._cluster_directory,
+        )  # fmt: skip
         if done.returncode != 0:
             raise self._build_failure("PostgreSQL does not start", done.stderr)
 
@@ -132,14 +147,16 @@ class PostgresCluster:
         fresh.mkdir(mode=0o700)
         self._account.set_owner(fresh)
         done = self._run_program(
-            "initdb", "-D", fresh, f"--username={ROLE}", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
+            "initdb", "-D", ".", f"--username={ROLE}", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8", "--data-checksums", "--auth-local=peer", "--auth-host=reject",
+            folder=fresh,
         )  # fmt: skip
         if done.returncode != 0:
             raise self._build_failure("PostgreSQL's files cannot be made", done.stderr or done.stdout)
         done = self._run_program(
-            "postgres", "--single", "-D", fresh, "template1", input_text=f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n"
-        )
+            "postgres", "--single", "-D", ".", "template1", folder=fresh,
+            input_text=f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n",
+        )  # fmt: skip
         if done.returncode != 0 or "ERROR" in done.stderr:
             raise self._build_failure("The database cannot be made", done.stderr)
         if self._cluster_directory.exists():
@@ -225,7 +242,8 @@ class PostgresCluster:
 
     def _create_socket_directory(self) -> Path:
         for path, parents in ((self._data_dir / "run", False), (self._get_digest_directory(), True)):
-            if len(os.fsencode(path / f".s.PGSQL.{PORT}")) > MAX_SOCKET_PATH_BYTES:
+            # Other characters mean something in postgresql.conf, in URLs or to libpq, which lists directories by commas.
+            if not _PLAIN_PATH.fullmatch(str(path)) or len(os.fsencode(path)) > MAX_SOCKET_DIRECTORY_BYTES:
                 continue
             path.mkdir(mode=0o700, parents=parents, exist_ok=True)
             found = path.lstat()
@@ -238,8 +256,8 @@ class PostgresCluster:
                 )
             return path
         raise EmbeddedDatabaseError(
-            f"No directory has a short enough path for a Unix socket ({MAX_SOCKET_PATH_BYTES} bytes); set "
-            "VULTUS_DATA_DIR or TMPDIR to a shorter one."
+            f"No directory has a short and plain enough path for a Unix socket ({MAX_SOCKET_DIRECTORY_BYTES} bytes; "
+            "letters, digits and ./ +:=~-); set VULTUS_DATA_DIR or TMPDIR to another one."
         )
 
     def _get_digest_directory(self) -> Path:
@@ -257,6 +275,11 @@ class PostgresCluster:
         tree = Path(spec.submodule_search_locations[0]).resolve() / f"pginstall{SERVER_MAJOR_VERSION}"
         if self._account.find_blocked_directory(tree / "bin" / "postgres") is not None:
             tree = self._copy_programs(tree)
+        if _SHELL_CHARACTERS.intersection(str(tree)):
+            raise EmbeddedDatabaseError(
+                f"PostgreSQL's programs lie in {tree} and start each other by shell commands, in which this path cannot "
+                "be written. Set VULTUS_DATA_DIR to a path without quotation marks, $, ` and backslashes."
+            )
         return tree / "bin"
 
     def _copy_programs(self, tree: Path) -> Path:
@@ -275,9 +298,12 @@ class PostgresCluster:
         return copy / SERVER_PACKAGE / tree.name
 
     def _run_program(
-        self, program: str, *arguments: object, input_text: str | None = None
+        self, program: str, *arguments: object, folder: Path, input_text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of PostgreSQL's programs as the server's user, in a fixed environment."""
+        """Run one of PostgreSQL's programs as the server's user, in a fixed environment.
+
+        It runs in the folder it works on, and is given no path: `pg_ctl` and `initdb` put theirs into shell commands.
+        """
         # Files, not pipes: the server inherits them from pg_ctl and would keep a pipe open indefinitely.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(  # noqa: S603  fixed programs, no shell
@@ -289,7 +315,7 @@ class PostgresCluster:
                 text=True,
                 check=False,
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                **self._account.build_popen_options(),
+                **self._account.build_popen_options() | {"cwd": folder},
             )
             out.seek(0)
             err.seek(0)

@@ -98,6 +98,10 @@ class EmbeddedPostgres:
 
     def _prepare_data_directory(self) -> SystemAccount:
         """Create the data directory and let only the server's user traverse it; return that user."""
+        if "\n" in str(self._data_dir):
+            raise EmbeddedDatabaseError(
+                "The path of the data directory contains a line break; set VULTUS_DATA_DIR anew."
+            )
         account = get_server_account(self._data_dir / "postgres")
         if not self._data_dir.exists():
             self._data_dir.parent.mkdir(parents=True, exist_ok=True)
