@@ -242,7 +242,7 @@ class PostgresCluster:
 
     def _create_socket_directory(self) -> Path:
         for path, parents in ((self._data_dir / "run", False), (self._get_digest_directory(), True)):
-            # Other characters mean something in postgresql.conf, in URLs or to libpq, which lists directories by commas.
+            # Other characters mean something in postgresql.conf, in URLs or to libpq, as a comma does.
             if not _PLAIN_PATH.fullmatch(str(path)) or len(os.fsencode(path)) > MAX_SOCKET_DIRECTORY_BYTES:
                 continue
             path.mkdir(mode=0o700, parents=parents, exist_ok=True)
@@ -277,8 +277,8 @@ class PostgresCluster:
             tree = self._copy_programs(tree)
         if _SHELL_CHARACTERS.intersection(str(tree)):
             raise EmbeddedDatabaseError(
-                f"PostgreSQL's programs lie in {tree} and start each other by shell commands, in which this path cannot "
-                "be written. Set VULTUS_DATA_DIR to a path without quotation marks, $, ` and backslashes."
+                f"PostgreSQL's programs lie in {tree} and start each other by shell commands, in which this path "
+                "cannot be written. Set VULTUS_DATA_DIR to a path without quotation marks, $, ` and backslashes."
             )
         return tree / "bin"
 
