@@ -262,3 +262,29 @@ async def test_a_collection_is_not_renamed_to_an_id(api: Api) -> None:
     refused = await api.client.patch("/v1/collections/default", json={"name": "019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"})
 
     assert refused.status_code == 422
+
+
+async def test_texts_are_under_one_rule_in_every_field(api: Api) -> None:
+    """What would move a terminal's cursor is refused as well as what would hide; too long is said in characters."""
+    person = {"external_id": "E-7", "consent": CONSENT}
+    refused = [
+        await api.client.post(PEOPLE, json={**person, "name": "a\x9b31mred"}),
+        await api.client.post(PEOPLE, json={**person, "metadata": {"a\u202e": 1}}),
+        await api.client.post(PEOPLE, json={**person, "consent": {**CONSENT, "purpose": "p\u200b"}}),
+        await api.client.post("/v1/keys", json={"name": "\x85"}),
+    ]
+    long = await api.client.post(PEOPLE, json={**person, "name": "x" * 201})
+
+    assert [answer.status_code for answer in refused] == [422] * 4
+    assert "U+009B" in refused[0].json()["detail"]
+    assert "at most 200 characters; it has 201" in long.json()["detail"]
+    assert (await api.client.get(PEOPLE)).json()["items"] == []
+
+
+async def test_an_id_is_found_as_it_was_sent(api: Api) -> None:
+    sent = " E-7\u00a0"
+    made = (await api.client.post(PEOPLE, json={"external_id": sent, "consent": CONSENT})).json()
+
+    found = (await api.client.get(PEOPLE, params={"external_id": sent})).json()["items"]
+
+    assert (made["external_id"], [person["id"] for person in found]) == ("E-7", [made["id"]])

@@ -9,7 +9,7 @@ from fastapi import UploadFile
 from pydantic import ConfigDict, Field, Json, model_validator
 
 from vultus.domain import LivenessMode
-from vultus.schemas.base import ApiModel, Metadata, Name, Reference, Text, Timestamp
+from vultus.schemas.base import ApiModel, Metadata, Name, Purpose, Reference, Timestamp
 from vultus.schemas.recognition import MAX_CANDIDATES
 from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
@@ -79,7 +79,7 @@ class SupplyForm(_BaseForm):
 class ConsentForm(_BaseForm):
     """The person's agreement: a new one, or the id of a live one."""
 
-    consent_purpose: Text | None = Field(None, max_length=500, description="What the person agreed to.")
+    consent_purpose: Purpose | None = Field(None, description="What the person agreed to.")
     consent_recorded_by: Name | None = Field(None, description="Who took the agreement.")
     consent_granted_at: Timestamp | None = Field(None, description="When; now unless given.")
     consent_expires_at: Timestamp | None = Field(None, description="Until when; left out: until withdrawn.")

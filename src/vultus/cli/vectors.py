@@ -12,7 +12,6 @@ from zipfile import BadZipFile
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vultus.cli.common import (
@@ -28,7 +27,6 @@ from vultus.cli.common import (
 from vultus.cli.people import Expires, Purpose, RecordedBy, convert_to_utc
 from vultus.errors import InvalidInputError
 from vultus.main import open_services
-from vultus.schemas.base import Name, Reference
 from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch, find_repeated_rows
 from vultus.services.people.consents import ConsentGrant
 
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_BATCHES = 2
 """One batch is prepared while the database writes the other; writers of one collection are serialized."""
-
-EXTERNAL_IDS: TypeAdapter[list[str]] = TypeAdapter(list[Reference])
-NAMES: TypeAdapter[list[str | None]] = TypeAdapter(list[Name | None])
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,10 @@ def import_vectors(
             consent,
             skip_known=resume,
         )
+        if repeated_rows := find_repeated_rows(whole.external_ids):
+            raise InvalidInputError(
+                f"{file.name}: row {repeated_rows[0]}, counted from 0, has the external id of an earlier row."
+            )
         return await _import_batches(settings, whole, show=not as_json)
 
     settings = load_settings()
@@ -103,7 +102,9 @@ def read_vector_file(file: Path) -> VectorFile:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             vectors, external_ids = arrays["vectors"], arrays["external_ids"].tolist()
-            names = [name or None for name in arrays["names"].tolist()] if "names" in arrays else [None] * len(vectors)
+            names: list[str | None] = (
+                [name or None for name in arrays["names"].tolist()] if "names" in arrays else [None] * len(vectors)
+            )
             space_id = str(arrays["contract"])
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise InvalidInputError(
@@ -115,26 +116,15 @@ def read_vector_file(file: Path) -> VectorFile:
             f"{file.name}: vectors must be (n, d) floating-point numbers, external_ids and names n texts; they are "
             f"{vectors.shape} {vectors.dtype}, {len(external_ids)} and {len(names)}."
         )
-    vector_file = VectorFile(
-        space_id,
-        vectors,
-        _validate_texts(EXTERNAL_IDS, external_ids, "external_ids"),
-        _validate_texts(NAMES, names, "names"),
-    )
-    if repeated_rows := find_repeated_rows(vector_file.external_ids):
-        raise InvalidInputError(
-            f"{file.name}: row {repeated_rows[0]}, counted from 0, has the external id of an earlier row."
-        )
-    return vector_file
+    _require_strings("external_ids", external_ids)
+    _require_strings("names", [name or "" for name in names])
+    return VectorFile(space_id, vectors, external_ids, names)
 
 
-def _validate_texts(adapter: TypeAdapter[Any], texts: Sequence[str | None], name: str) -> list[Any]:
-    try:
-        return list(adapter.validate_python(texts))
-    except ValidationError as error:
-        first = error.errors()[0]
-        row = first["loc"][0]
-        raise InvalidInputError(f"{name}, row {row}, counted from 0: {first['msg']}.") from None
+def _require_strings(name: str, values: Sequence[object]) -> None:
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InvalidInputError(f"{name}, row {row}, counted from 0: must be a text, not {type(value).__name__}.")
 
 
 async def _import_batches(settings: Settings, whole: VectorBatch, *, show: bool) -> tuple[int, int]:

@@ -90,6 +90,7 @@ class HotQueries:
             NotFoundError: There is no such collection, or it does not exist for the principal.
         """
         principal.require(permission)
+        reference = reference.strip()  # as names are kept
         try:
             key = UUID(reference)
         except ValueError:

@@ -18,12 +18,18 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
-    StringConstraints,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-from vultus.domain.metadata import validate_metadata, validate_storable_text
+from vultus.domain.metadata import normalize_metadata
+from vultus.domain.texts import (
+    MAX_COLLECTION_NAME_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_PURPOSE_LENGTH,
+    normalize_moment,
+    normalize_text,
+)
 
 
 class ApiModel(BaseModel):
@@ -103,13 +109,32 @@ class NotRemovable:
         return value
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(validate_storable_text)]
-Name = Annotated[Text, Field(max_length=200)]
-Reference = Annotated[Text, Field(max_length=200)]
-Slug = Annotated[Text, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+@dataclass(frozen=True, slots=True)
+class TextRule:
+    """The domain's rule for texts, with the lengths that the description of the API gives."""
+
+    max_length: int
+    line_breaks: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Normalise a text, or refuse it in the domain's words."""
+        return core_schema.no_info_after_validator_function(self._normalize, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe the text with its lengths."""
+        return {**handler(schema), "minLength": 1, "maxLength": self.max_length}
+
+    def _normalize(self, text: str) -> str:
+        return normalize_text(text, max_length=self.max_length, line_breaks=self.line_breaks)
 
 
-Metadata = Annotated[dict[str, Any], AfterValidator(validate_metadata)]
+Name = Annotated[str, TextRule(MAX_NAME_LENGTH)]
+Reference = Annotated[str, TextRule(MAX_NAME_LENGTH)]
+Purpose = Annotated[str, TextRule(MAX_PURPOSE_LENGTH, line_breaks=True)]
+Slug = Annotated[str, TextRule(MAX_COLLECTION_NAME_LENGTH), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+Metadata = Annotated[dict[str, Any], AfterValidator(normalize_metadata)]
 
 
 def _validate_number_type(value: Any) -> Any:
@@ -141,13 +166,7 @@ Measure = Annotated[float, _build_rounding_serializer(2)]
 Rate = Annotated[float, PlainSerializer(lambda value: float(f"{value:.3g}"), return_type=float, when_used="json")]
 
 
-def _validate_timestamp(timestamp: datetime) -> datetime:
-    if not 1970 <= timestamp.year <= 9000:
-        raise ValueError("must lie between the years 1970 and 9000")
-    return timestamp
-
-
-Timestamp = Annotated[AwareDatetime, AfterValidator(_validate_timestamp)]
+Timestamp = Annotated[AwareDatetime, AfterValidator(normalize_moment)]
 
 TIMESTAMP = "2026-11-24T09:30:00Z"
 SPACE_ID, NEW_SPACE_ID = "dlib-resnet-3f0a9b1c", "sface-0c2d91aa"

@@ -21,12 +21,12 @@ from vultus.schemas.base import (
     NotRemovable,
     Number,
     PersonId,
+    Purpose,
     Rate,
     RecordedAt,
     Reference,
     Slug,
     SpaceId,
-    Text,
     Timestamp,
     WholeNumber,
 )
@@ -231,7 +231,7 @@ class CollectionOut(ApiModel):
 class ConsentIn(ApiModel):
     """A person's agreement as it was recorded."""
 
-    purpose: Text = Field(max_length=500, examples=["Entry to building A"])
+    purpose: Purpose = Field(examples=["Entry to building A"])
     recorded_by: Name = Field(examples=["reception@example.org"])
     granted_at: Timestamp | None = Field(None, description="When it was given; now by default.")
     expires_at: Timestamp | None = Field(None, description="Until when; null until withdrawn.")

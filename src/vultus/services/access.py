@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vultus.domain import ApiKey, Permission, Principal, Role
 from vultus.domain.events import KeyCreated, KeyRevoked
+from vultus.domain.texts import require_text
 from vultus.errors import UnauthenticatedError
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ class AccessService:
         return key
 
     async def create_key(self, principal: Principal, name: str, role: Role) -> tuple[ApiKey, str]:
-        """Create a key and return it with its secret, which is not stored and cannot be shown again."""
+        """Create a key and return it with its secret, which is not stored and cannot be shown again.
+
+        Raises:
+            InvalidInputError: The name cannot be kept.
+        """
         principal.require(Permission.KEYS)
+        name = require_text("The key's name", name)
         secret = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         async with self._database.transaction() as work:
             key = await work.keys.add_key(name=name, role=role, secret_sha256=compute_digest(secret))

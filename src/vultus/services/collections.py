@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -18,6 +19,7 @@ from vultus.domain.events import (
     CollectionUncalibrated,
     SearchGraphSet,
 )
+from vultus.domain.texts import MAX_COLLECTION_NAME_LENGTH, require_text
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
 from vultus.utils.merge_patch import merge_patch
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from vultus.services.crop_vault import CropVault
 
 DEFAULT_COLLECTION = "default"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 TARGET_FIELDS = ("target_fmr", "target_fpir")
 THRESHOLD_FIELDS = ("threshold", *TARGET_FIELDS)
@@ -118,10 +121,21 @@ async def retry_if_collection_changed(
     raise OverloadedError(f"Collection '{collection.name}' keeps changing; try again.")
 
 
-def _check_name(name: str) -> None:
+def _require_name(name: str) -> str:
+    """Return a collection's name as it is kept.
+
+    Raises:
+        InvalidInputError: It is no word of letters, digits, points and dashes, or looks like an id.
+    """
+    name = require_text("The collection's name", name, max_length=MAX_COLLECTION_NAME_LENGTH)
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidInputError(
+            "A collection's name is a word of A-Z, a-z, 0-9, '.', '_' and '-' that begins with a letter or digit."
+        )
     with contextlib.suppress(ValueError):
         UUID(name)
         raise InvalidInputError("A collection's name must not look like an id; choose a word.")
+    return name
 
 
 def _build_default_policy(space: LoadedSpace) -> DecisionPolicy:
@@ -198,7 +212,7 @@ class CollectionService:
             NotFoundError: The pack is not loaded.
         """
         principal.require(Permission.CONFIGURE)
-        _check_name(name)
+        name = _require_name(name)
         space = self._get_pack_space(pack)
         default = _build_default_policy(space)
         async with self._database.transaction(idempotency=idempotency) as work:
@@ -263,7 +277,8 @@ class CollectionService:
             # Locked, so that of two patches the second is merged into the result of the first.
             found = await work.open(reference, principal, Permission.CONFIGURE)
             changes = dict(patch)
-            _check_name(changes.get("name", found.name))
+            if "name" in changes:
+                changes["name"] = _require_name(changes["name"])
             if "policy" in patch:
                 default = _build_default_policy(self._spaces.get_space(found.space_id))
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vultus.domain import CodeArray, Collection, FloatArray, Permission, Principal, QuantizerParameters
 from vultus.domain.events import VectorsRegistered
+from vultus.domain.texts import MAX_NAME_LENGTH, normalize_text
 from vultus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -39,7 +40,7 @@ MIN_VECTORS_FOR_CENTRE = 1_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorBatch:
-    """Persons to register, each with one vector.
+    """Persons to register, each with one vector; texts are normalised, or refused, as it is built.
 
     Attributes:
         collection: Id or name.
@@ -60,6 +61,24 @@ class VectorBatch:
     consent: ConsentGrant | None
     skip_known: bool = False
     first_row: int = 0
+
+    def __post_init__(self) -> None:
+        """Apply the rule for texts.
+
+        Raises:
+            InvalidInputError: An external id or a name cannot be kept; the detail names the row.
+        """
+        object.__setattr__(self, "external_ids", self._normalize_texts("external_ids", self.external_ids))
+        object.__setattr__(self, "names", self._normalize_texts("names", self.names))
+
+    def _normalize_texts(self, label: str, texts: Sequence[str | None]) -> list[str | None]:
+        normal: list[str | None] = []
+        for row, text in enumerate(texts, self.first_row):
+            try:
+                normal.append(None if text is None else normalize_text(text, max_length=MAX_NAME_LENGTH))
+            except ValueError as error:
+                raise InvalidInputError(f"{label}, row {row}, counted from 0: {error}.", rows=[row]) from None
+        return normal
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from vultus.domain import (
     Principal,
 )
 from vultus.domain.events import FacesAdded, PersonRegistered
+from vultus.domain.metadata import require_metadata
+from vultus.domain.texts import require_optional_text
 from vultus.errors import (
     ConsentRequiredError,
     InvalidInputError,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRequest:
-    """A person to register, with photos and a consent.
+    """A person to register, with photos and a consent; texts are normalised, or refused, as it is built.
 
     Attributes:
         collection: Id or name.
@@ -76,6 +78,17 @@ class RegistrationRequest:
     allow_lookalike: bool = False
     liveness: LivenessMode | None = None
     lane: Lane = Lane.INTERACTIVE
+
+    def __post_init__(self) -> None:
+        """Apply the rule for texts.
+
+        Raises:
+            InvalidInputError: Name, external id or metadata cannot be kept.
+        """
+        object.__setattr__(self, "name", require_optional_text("The name", self.name))
+        object.__setattr__(self, "external_id", require_optional_text("The external_id", self.external_id))
+        if self.metadata is not None:
+            object.__setattr__(self, "metadata", require_metadata(self.metadata))
 
 
 @dataclass(frozen=True, slots=True)

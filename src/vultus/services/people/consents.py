@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission
 from vultus.domain.events import ConsentChanged, ConsentRecorded, ConsentWithdrawn
+from vultus.domain.texts import MAX_PURPOSE_LENGTH, require_moment, require_optional_text, require_text
 from vultus.errors import InvalidInputError, NotFoundError
 from vultus.services.people.erasure import ErasureResult, withdraw_consent
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConsentGrant:
-    """A consent to be recorded.
+    """A consent to be recorded; its texts are normalised, or refused, as it is built.
 
     Attributes:
         purpose: The purpose that the person agreed to.
@@ -35,6 +36,19 @@ class ConsentGrant:
     granted_at: datetime | None = None
     expires_at: datetime | None = None
     evidence_ref: str | None = None
+
+    def __post_init__(self) -> None:
+        """Apply the rule for texts and moments.
+
+        Raises:
+            InvalidInputError: One of them cannot be kept.
+        """
+        purpose = require_text("The consent's purpose", self.purpose, max_length=MAX_PURPOSE_LENGTH, line_breaks=True)
+        object.__setattr__(self, "purpose", purpose)
+        object.__setattr__(self, "recorded_by", require_text("The consent's recorded_by", self.recorded_by))
+        object.__setattr__(self, "evidence_ref", require_optional_text("The consent's evidence_ref", self.evidence_ref))
+        require_moment("The consent's granted_at", self.granted_at)
+        require_moment("The consent's expires_at", self.expires_at)
 
 
 async def add_consent(work: UnitOfWork, collection: Collection, person_id: UUID, grant: ConsentGrant) -> Consent:
@@ -146,6 +160,9 @@ class ConsentService:
         Raises:
             InvalidInputError: The new expiry lies in the past, or the consent is no longer live.
         """
+        if "evidence_ref" in changes:
+            changes["evidence_ref"] = require_optional_text("The consent's evidence_ref", changes["evidence_ref"])
+        require_moment("The consent's expires_at", changes.get("expires_at"))
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission
 from vultus.domain.events import FaceDeleted, PersonChanged, PersonCreated
-from vultus.domain.metadata import validate_metadata
+from vultus.domain.metadata import require_metadata
+from vultus.domain.texts import require_optional_text
 from vultus.errors import InvalidInputError
 from vultus.services.people.consents import ConsentGrant, add_consent
 from vultus.utils.merge_patch import merge_patch
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 
 
 def _merge_metadata(current: dict[str, Any], patch: dict[str, Any] | None) -> dict[str, Any]:
-    try:
-        return validate_metadata(merge_patch(current, patch) or {})
-    except ValueError as error:
-        raise InvalidInputError(f"The person's metadata {error}.") from None
+    # The patch by itself first: its keys must be those of the current object, which are in one normal form.
+    return require_metadata(merge_patch(current, require_metadata(patch) if patch else patch) or {})
 
 
 class PersonService:
@@ -46,7 +45,11 @@ class PersonService:
 
         Raises:
             AlreadyExistsError: The external id is taken.
+            InvalidInputError: A text cannot be kept.
         """
+        external_id = require_optional_text("The external_id", external_id)
+        name = require_optional_text("The name", name)
+        metadata = require_metadata(metadata)
         async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
             person = await work.persons.add_person(collection.id, external_id=external_id, name=name, metadata=metadata)
@@ -66,7 +69,12 @@ class PersonService:
     async def list_persons(
         self, principal: Principal, reference: str, *, after: UUID | None, limit: int, external_id: str | None = None
     ) -> tuple[Person, ...]:
-        """Return persons in order of creation, after the given id; with `external_id`, only the person who has it."""
+        """Return persons in order of creation, after the given id; with `external_id`, only the person who has it.
+
+        Raises:
+            InvalidInputError: No person can have such an external id.
+        """
+        external_id = require_optional_text("The external_id", external_id)
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
             return await work.persons.list_persons(collection.id, after=after, limit=limit, external_id=external_id)
@@ -81,8 +89,14 @@ class PersonService:
             patch: Of external_id and name the new value, None to remove it; of metadata a JSON merge patch.
 
         Raises:
-            InvalidInputError: The person would have neither a name nor an external id, or too many metadata.
+            InvalidInputError: The person would have neither a name nor an external id, or too many metadata, or a text
+                cannot be kept.
         """
+        patch |= {
+            field: require_optional_text(f"The {field}", patch[field])
+            for field in ("external_id", "name")
+            if field in patch
+        }
         async with self._database.transaction(writes_to=reference) as work:
             # Locked, so that of two patches the second is merged into the result of the first.
             collection = await work.open(reference, principal, Permission.ENROL)
