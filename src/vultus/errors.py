@@ -23,6 +23,7 @@ VultusError
 │   ├── AlreadyExistsError
 │   ├── IdempotencyMismatchError
 │   ├── IdempotencyInFlightError
+│   ├── PersonMismatchError
 │   └── MigrationIncompleteError
 ├── RequestTimeoutError               the caller stopped sending
 ├── OverloadedError                   full; try again later
@@ -219,6 +220,13 @@ class IdempotencyMismatchError(ConflictError):
 
     kind = ErrorKind.MISMATCH
     code, title = "idempotency_mismatch", "Idempotency-Key used with another body"
+
+
+class PersonMismatchError(ConflictError):
+    """The ids or the name of the request are not those of one person, so nothing was stored."""
+
+    kind = ErrorKind.MISMATCH
+    code, title = "person_mismatch", "Ids or name of another person"
 
 
 class MigrationIncompleteError(ConflictError):

@@ -294,7 +294,7 @@ def whole_form() -> bytes:
 
 @pytest.mark.parametrize("path", form_routes())
 async def test_a_form_without_its_end_is_refused_by_every_route_that_reads_one(api: Api, path: str) -> None:
-    url = "/v1" + path.format(collection="default", person_id=uuid4())
+    url = "/v1" + path.format(collection="default", person=uuid4())
 
     answer = await api.client.post(
         url,

@@ -84,6 +84,55 @@ async def test_a_person_is_changed_and_found_by_external_id(api: Api) -> None:
     assert [(one["id"], one["name"], one["metadata"]) for one in found] == [(made["id"], "Ada", {"floor": 2})]
 
 
+async def test_a_person_is_meant_by_their_external_id_wherever_by_their_id(api: Api) -> None:
+    ada = (await api.register(portrait(), name="Ada", external_id="E 17/a b"))["person"]
+    await api.client.patch(f"{PEOPLE}/{ada['id']}", json={"external_id": "E 17"})
+    path = f"{PEOPLE}/external_id:%20E%2017"  # blanks around it do not count, as where it was given
+
+    read = await api.client.get(path)
+    added = await api.client.post(
+        f"{path}/faces",
+        data={"consent_purpose": "Tests", "consent_recorded_by": "tests"},
+        files={"photo": portrait(mirror=True)},
+    )
+    consent = await api.client.post(f"{path}/consents", json=CONSENT)
+    changed = await api.client.patch(f"{path}/consents/{consent.json()['id']}", json={"evidence_ref": "form 3"})
+    faces = (await api.client.get(f"{path}/faces")).json()["items"]
+    face = await api.client.get(f"{path}/faces/{faces[0]['id']}")
+    verified = await api.client.post("/v1/verify", data={"external_id": "E 17"}, files={"photo": portrait(angle=3)})
+    listed = await api.client.get(PEOPLE, params={"external_id": " E 17 "})
+    erased = await api.client.delete(path)
+
+    assert (read.json()["id"], added.json()["created"], len(faces)) == (ada["id"], False, 2)
+    assert (consent.json()["person_id"], changed.json()["evidence_ref"]) == (ada["id"], "form 3")
+    assert face.json() == faces[0]
+    assert (verified.json()["verdict"], verified.json()["person"]["id"]) == ("match", ada["id"])
+    assert [one["id"] for one in listed.json()["items"]] == [ada["id"]]
+    assert erased.json()["person_id"] == ada["id"]
+
+
+async def test_an_external_id_that_nobody_has_creates_nobody_at_a_path(api: Api) -> None:
+    form = {"consent_purpose": "Tests", "consent_recorded_by": "tests"}
+
+    added = await api.client.post(f"{PEOPLE}/external_id:E-9/faces", data=form, files={"photo": portrait()})
+    unknown = await api.client.get(f"{PEOPLE}/E-9")
+    verified = await api.client.post("/v1/verify", files={"photo": portrait()})
+
+    assert (added.status_code, added.json()["detail"]) == (
+        404,
+        "The collection has no person with the external_id 'E-9'.",
+    )
+    assert unknown.json()["errors"] == [
+        {
+            "path": "path.person",
+            "message": "must be a person's id, or 'external_id:' and your own id, as in external_id:E-1017",
+            "code": "person_reference",
+        }
+    ]
+    assert "person_id or external_id" in verified.json()["detail"]
+    assert (await api.client.get(PEOPLE)).json()["items"] == []
+
+
 async def test_deleting_a_person_removes_everything_derived_from_them(api: Api) -> None:
     ada = (await api.register(portrait(), portrait(mirror=True), name="Ada"))["person"]["id"]
 

@@ -238,12 +238,32 @@ async def test_a_lookalikes_face_deleted_between_search_and_lock_refuses_nobody(
 
 async def test_an_external_id_finds_the_person_again(api: Api) -> None:
     first = await api.register(portrait(), external_id="E-1", name="Ada", metadata='{"level": 3}')
-    second = await api.register(portrait(mirror=True), external_id="E-1", name="Ada L.")
+    second = await api.register(portrait(mirror=True), external_id="E-1", metadata='{"level": 4}')
 
     assert (first["created"], second["created"]) == (True, False)
     assert second["person"]["id"] == first["person"]["id"]
-    assert second["person"]["name"] == "Ada L."
-    assert second["person"]["metadata"] == {"level": 3}
+    assert (second["person"]["name"], second["person"]["metadata"]) == ("Ada", {"level": 4})
+    audit = (await api.client.get("/v1/audit")).json()["items"]
+    assert [(one["action"], one["detail"].get("fields")) for one in audit[-2:]] == [
+        ("person.changed", ["metadata"]),
+        ("faces.added", None),
+    ]
+
+
+async def test_ids_of_two_persons_or_another_name_are_refused(api: Api) -> None:
+    ada = (await api.register(portrait(), external_id="E-1", name="Ada"))["person"]
+    await api.register(encoded(drawn(STRANGER)), external_id="E-2")
+
+    renamed = await api.register(portrait(angle=4), status=422, external_id="E-1", name="Someone Else")
+    two = await api.register(portrait(angle=4), status=422, person_id=ada["id"], external_id="E-2")
+    verify = {"person_id": ada["id"], "external_id": "E-2"}
+    verified = await api.client.post("/v1/verify", data=verify, files={"photo": portrait()})
+    named = await api.register(encoded(drawn(STRANGER), "PNG"), external_id="E-2", name="Bob")
+
+    assert {renamed["code"], two["code"], verified.json()["code"]} == {"person_mismatch"}
+    assert "PATCH" in renamed["detail"]
+    assert (await api.client.get(f"/v1/collections/default/persons/{ada['id']}")).json() == ada
+    assert named["person"]["name"] == "Bob"
 
 
 async def test_the_same_photo_is_enrolled_once(api: Api) -> None:

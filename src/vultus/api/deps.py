@@ -10,9 +10,11 @@ from typing import Annotated, Protocol
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request, UploadFile
+from pydantic import TypeAdapter, ValidationError
 
-from vultus.api.problems import InvalidRequestError
-from vultus.domain import Principal
+from vultus.api.problems import InvalidRequestError, list_invalid_fields
+from vultus.domain import PersonReference, Principal
+from vultus.schemas.base import Reference
 from vultus.services.photo_analysis import Photo, Reservation
 from vultus.services.wiring import Services
 from vultus.utils.request_scope import get_scope
@@ -34,6 +36,35 @@ MAX_FILENAME_LENGTH = 200
 ServicesDep = Annotated[Services, Depends(_get_services)]
 PrincipalDep = Annotated[Principal, Depends(_get_principal)]
 CollectionRef = Annotated[str, Path(description="A collection's id or name.", examples=["default"], max_length=200)]
+
+
+EXTERNAL_ID_PREFIX = "external_id:"
+_REFERENCE = TypeAdapter(Reference)
+
+
+async def _parse_person(
+    person: Annotated[
+        str,
+        Path(
+            description="A person's id, or `external_id:` and your own id of them, percent-encoded.",
+            examples=["019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"],
+        ),
+    ],
+) -> PersonReference:
+    try:
+        if person.startswith(EXTERNAL_ID_PREFIX):
+            return _REFERENCE.validate_python(person.removeprefix(EXTERNAL_ID_PREFIX))
+        return UUID(person)
+    except ValidationError as error:
+        message = list_invalid_fields(error.errors())[0]["message"]
+    except ValueError:
+        message = f"must be a person's id, or '{EXTERNAL_ID_PREFIX}' and your own id, as in {EXTERNAL_ID_PREFIX}E-1017"
+    raise InvalidRequestError(
+        f"path.person: {message}", errors=[{"path": "path.person", "message": message, "code": "person_reference"}]
+    )
+
+
+PersonDep = Annotated[PersonReference, Depends(_parse_person)]
 
 
 @dataclass(frozen=True, slots=True)

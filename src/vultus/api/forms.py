@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import UploadFile
 from pydantic import ConfigDict, Field, Json, model_validator
 
-from vultus.domain import LivenessMode
+from vultus.domain import LivenessMode, PersonReference
 from vultus.schemas.base import ApiModel, Metadata, Name, Purpose, Reference, Timestamp
 from vultus.schemas.recognition import MAX_CANDIDATES
 from vultus.services.enrolment.registration import RegistrationRequest
@@ -64,10 +64,23 @@ class VerifyForm(_BaseForm):
     """One photo and the person it should show."""
 
     photo: PhotoField
-    person_id: UUID
+    person_id: UUID | None = Field(None, description="Who it should show, or")
+    external_id: Reference | None = Field(None, description="your own id of them.")
     collection: CollectionField = "default"
     largest_face: LargestField = False
     liveness: LivenessField = None
+
+    @model_validator(mode="after")
+    def validate_person_given(self) -> Self:
+        """Require one of the two ids."""
+        if self.person_id is None and self.external_id is None:
+            raise ValueError("give person_id or external_id: whom the photo should show")
+        return self
+
+    @property
+    def person(self) -> PersonReference:
+        """The person it should show."""
+        return self.person_id or self.external_id or ""
 
 
 class SupplyForm(_BaseForm):
@@ -129,14 +142,14 @@ class RegisterForm(EnrolForm):
 
 
 def build_registration_request(
-    form: EnrolForm, photos: tuple[Photo, ...], *, collection: str, person_id: UUID | None = None
+    form: EnrolForm, photos: tuple[Photo, ...], *, collection: str, person: PersonReference | None = None
 ) -> RegistrationRequest:
     """Return the request a form describes."""
     register_form = form if isinstance(form, RegisterForm) else None
     return RegistrationRequest(
         collection=collection,
         photos=photos,
-        person_id=person_id,
+        person=person,
         external_id=register_form.external_id if register_form else None,
         name=register_form.name if register_form else None,
         metadata=register_form.metadata if register_form else None,

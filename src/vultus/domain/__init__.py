@@ -26,6 +26,7 @@ from vultus.domain.galleries import (
     DeletedCounts,
     Face,
     Person,
+    PersonReference,
     Role,
 )
 from vultus.domain.idempotency import IdempotencyContext, RepeatedRequestError, StoredResponse
@@ -110,6 +111,7 @@ __all__ = [
     "OutboxEntry",
     "Permission",
     "Person",
+    "PersonReference",
     "Pixels",
     "Principal",
     "Quality",

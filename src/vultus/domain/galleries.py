@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from vultus.domain.faces import Quality
@@ -49,6 +49,10 @@ class Person:
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+
+
+PersonReference: TypeAlias = UUID | str
+"""How a caller names a person of a collection: by their id, or by the external id as a text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from vultus import errors
-from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.deps import CollectionRef, PagingDep, PersonDep, PrincipalDep, ServicesDep, build_next_cursor
 from vultus.api.guard import GuardedRoute, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Consent, IdempotencyContext, Permission, Person
-from vultus.schemas.base import Page
+from vultus.schemas.base import Page, Reference
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import (
     ConsentIn,
@@ -27,8 +27,8 @@ from vultus.schemas.galleries import (
 
 PREFIX = "/collections/{collection}/persons"
 persons = APIRouter(route_class=GuardedRoute, prefix=PREFIX, tags=["persons"])
-faces = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person_id}/faces", tags=["faces"])
-consents = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person_id}/consents", tags=["consents"])
+faces = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person}/faces", tags=["faces"])
+consents = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person}/consents", tags=["consents"])
 
 MISSING = declare_problems(errors.NotFoundError)
 MISSING_BODY = declare_body_problems(errors.NotFoundError)
@@ -71,7 +71,7 @@ async def list_persons(
     services: ServicesDep,
     principal: PrincipalDep,
     paging: PagingDep,
-    external_id: Annotated[str | None, Query(max_length=200, description="Only the person with your id.")] = None,
+    external_id: Annotated[Reference | None, Query(description="Only the person with your id.")] = None,
 ) -> Page[PersonOut]:
     """List persons in order of creation."""
     found = await services.persons.list_persons(
@@ -83,50 +83,48 @@ async def list_persons(
     )
 
 
-@persons.get(
-    "/{person_id}", summary="Read a person", responses=MISSING, openapi_extra=require_permission(Permission.READ)
-)
+@persons.get("/{person}", summary="Read a person", responses=MISSING, openapi_extra=require_permission(Permission.READ))
 async def read_person(
-    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep
 ) -> PersonOut:
     """Return a person."""
-    return PersonOut.from_attributes(await services.persons.get_person(principal, collection, person_id))
+    return PersonOut.from_attributes(await services.persons.get_person(principal, collection, person))
 
 
 @persons.patch(
-    "/{person_id}",
+    "/{person}",
     summary="Change a person",
     responses=declare_body_problems(errors.NotFoundError, errors.AlreadyExistsError),
     openapi_extra=require_permission(Permission.ENROL),
 )
 async def change_person(
-    collection: CollectionRef, person_id: UUID, body: PersonPatch, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, body: PersonPatch, services: ServicesDep, principal: PrincipalDep
 ) -> PersonOut:
     """Change external id, name or metadata.
 
     A JSON merge patch (RFC 7396): what is left out stays, null removes, metadata are merged.
     """
     return PersonOut.from_attributes(
-        await services.persons.update_person(principal, collection, person_id, **body.to_patch())
+        await services.persons.update_person(principal, collection, person, **body.to_patch())
     )
 
 
 @persons.delete(
-    "/{person_id}", summary="Erase a person", responses=MISSING, openapi_extra=require_permission(Permission.ERASE)
+    "/{person}", summary="Erase a person", responses=MISSING, openapi_extra=require_permission(Permission.ERASE)
 )
 async def erase_person(
-    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep
 ) -> ErasedOut:
     """Remove a person with everything derived from them, whatever network made it."""
-    return ErasedOut.from_attributes(await services.eraser.erase(principal, collection, person_id))
+    return ErasedOut.from_attributes(await services.eraser.erase(principal, collection, person))
 
 
 @faces.get("", summary="List a person's faces", responses=MISSING, openapi_extra=require_permission(Permission.READ))
 async def list_faces(
-    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
+    collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
 ) -> Page[FaceOut]:
     """List enrolled templates in order of enrolment, without vectors."""
-    found = await services.persons.list_faces(principal, collection, person_id, after=paging.after, limit=paging.limit)
+    found = await services.persons.list_faces(principal, collection, person, after=paging.after, limit=paging.limit)
     return Page(
         items=[FaceOut.from_attributes(face) for face in found], next_cursor=build_next_cursor(found, paging.limit)
     )
@@ -134,10 +132,10 @@ async def list_faces(
 
 @faces.get("/{face_id}", summary="Read a face", responses=MISSING, openapi_extra=require_permission(Permission.READ))
 async def read_face(
-    collection: CollectionRef, person_id: UUID, face_id: UUID, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, face_id: UUID, services: ServicesDep, principal: PrincipalDep
 ) -> FaceOut:
     """Return one enrolled template, without its vector. A template is never changed, only added or deleted."""
-    return FaceOut.from_attributes(await services.persons.get_face(principal, collection, person_id, face_id))
+    return FaceOut.from_attributes(await services.persons.get_face(principal, collection, person, face_id))
 
 
 @faces.delete(
@@ -148,10 +146,10 @@ async def read_face(
     openapi_extra=require_permission(Permission.ERASE),
 )
 async def delete_face(
-    collection: CollectionRef, person_id: UUID, face_id: UUID, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, face_id: UUID, services: ServicesDep, principal: PrincipalDep
 ) -> None:
     """Remove one template; the person and their consents stay."""
-    await services.persons.delete_face(principal, collection, person_id, face_id)
+    await services.persons.delete_face(principal, collection, person, face_id)
 
 
 @consents.post(
@@ -163,7 +161,7 @@ async def delete_face(
 )
 async def record_consent(
     collection: CollectionRef,
-    person_id: UUID,
+    person: PersonDep,
     body: ConsentIn,
     services: ServicesDep,
     principal: PrincipalDep,
@@ -172,7 +170,7 @@ async def record_consent(
     """Record a further consent of a person."""
     return ConsentOut.from_attributes(
         await services.consents.record_consent(
-            principal, collection, person_id, body.to_consent_grant(), idempotency=idempotency
+            principal, collection, person, body.to_consent_grant(), idempotency=idempotency
         )
     )
 
@@ -181,12 +179,10 @@ async def record_consent(
     "", summary="List a person's consents", responses=MISSING, openapi_extra=require_permission(Permission.READ)
 )
 async def list_consents(
-    collection: CollectionRef, person_id: UUID, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
+    collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
 ) -> Page[ConsentOut]:
     """List consents in order of recording, withdrawn ones too."""
-    found = await services.consents.list_consents(
-        principal, collection, person_id, after=paging.after, limit=paging.limit
-    )
+    found = await services.consents.list_consents(principal, collection, person, after=paging.after, limit=paging.limit)
     return Page(
         items=[ConsentOut.from_attributes(consent) for consent in found],
         next_cursor=build_next_cursor(found, paging.limit),
@@ -197,10 +193,10 @@ async def list_consents(
     "/{consent_id}", summary="Read a consent", responses=MISSING, openapi_extra=require_permission(Permission.READ)
 )
 async def read_consent(
-    collection: CollectionRef, person_id: UUID, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
 ) -> ConsentOut:
     """Return one consent."""
-    return ConsentOut.from_attributes(await services.consents.get_consent(principal, collection, person_id, consent_id))
+    return ConsentOut.from_attributes(await services.consents.get_consent(principal, collection, person, consent_id))
 
 
 @consents.patch(
@@ -211,7 +207,7 @@ async def read_consent(
 )
 async def change_consent(
     collection: CollectionRef,
-    person_id: UUID,
+    person: PersonDep,
     consent_id: UUID,
     body: ConsentPatch,
     services: ServicesDep,
@@ -222,7 +218,7 @@ async def change_consent(
     A JSON merge patch (RFC 7396): what is left out stays, null removes.
     """
     return ConsentOut.from_attributes(
-        await services.consents.update_consent(principal, collection, person_id, consent_id, **body.to_patch())
+        await services.consents.update_consent(principal, collection, person, consent_id, **body.to_patch())
     )
 
 
@@ -230,9 +226,9 @@ async def change_consent(
     "/{consent_id}", summary="Withdraw a consent", responses=MISSING, openapi_extra=require_permission(Permission.ERASE)
 )
 async def withdraw_consent(
-    collection: CollectionRef, person_id: UUID, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef, person: PersonDep, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
 ) -> ErasedOut:
     """Withdraw a consent: the faces under it are erased, and with the last live consent the whole person."""
     return ErasedOut.from_attributes(
-        await services.consents.withdraw_consent(principal, collection, person_id, consent_id)
+        await services.consents.withdraw_consent(principal, collection, person, consent_id)
     )

@@ -97,7 +97,11 @@ async def compare(
     "/verify",
     summary="Check a photo against a person",
     responses=declare_body_problems(
-        errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS
+        errors.NoFaceFoundError,
+        errors.SeveralFacesError,
+        errors.NotFoundError,
+        errors.PersonMismatchError,
+        *PHOTO_PROBLEMS,
     ),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
@@ -111,7 +115,8 @@ async def verify(
             principal,
             photo,
             reference=form.collection,
-            person_id=form.person_id,
+            person=form.person,
+            external_id=form.external_id,
             largest=form.largest_face,
             liveness=form.liveness,
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, File, Request
 
 from vultus import errors
-from vultus.api.deps import CollectionRef, PrincipalDep, ServicesDep, read_photos
+from vultus.api.deps import CollectionRef, PersonDep, PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import EnrolForm, RegisterForm, build_registration_request
 from vultus.api.guard import GuardedRoute, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
@@ -25,6 +24,7 @@ REGISTRATION_PROBLEMS = declare_body_problems(
     errors.NoPhotoAcceptedError,
     errors.NotFoundError,
     errors.AlreadyExistsError,
+    errors.PersonMismatchError,
     errors.EmbeddingSpaceMismatchError,
     errors.CropKeyError,
     *IDEMPOTENCY_PROBLEMS,
@@ -49,19 +49,18 @@ async def register(
     """Enrol the faces of one person, given their consent.
 
     Every photo is screened on its own: usable ones are enrolled, the others come back with reasons. The person is the
-    one with `person_id`, or with `external_id`, or a new one.
+    one with `person_id`, or with `external_id`, or a new one. Ids of two persons, and another name than the person has,
+    are refused.
     """
     photos = await read_photos(request, form.photo)
-    registration_request = build_registration_request(
-        form, photos, collection=form.collection, person_id=form.person_id
-    )
+    registration_request = build_registration_request(form, photos, collection=form.collection, person=form.person_id)
     return RegistrationOut.from_domain(
         await services.registrar.register(principal, registration_request, idempotency=idempotency)
     )
 
 
 @router.post(
-    "/collections/{collection}/persons/{person_id}/faces",
+    "/collections/{collection}/persons/{person}/faces",
     status_code=201,
     summary="Add photos to a person",
     responses=REGISTRATION_PROBLEMS,
@@ -70,7 +69,7 @@ async def register(
 async def add_faces(
     request: Request,
     collection: CollectionRef,
-    person_id: UUID,
+    person: PersonDep,
     form: Annotated[EnrolForm, File()],
     services: ServicesDep,
     principal: PrincipalDep,
@@ -78,7 +77,7 @@ async def add_faces(
 ) -> RegistrationOut:
     """Enrol further faces of a person under a new or a live consent."""
     photos = await read_photos(request, form.photo)
-    registration_request = build_registration_request(form, photos, collection=collection, person_id=person_id)
+    registration_request = build_registration_request(form, photos, collection=collection, person=person)
     return RegistrationOut.from_domain(
         await services.registrar.register(principal, registration_request, idempotency=idempotency)
     )

@@ -9,12 +9,15 @@ from sqlalchemy import delete, func, insert, select, update
 from vultus.db.repositories.idempotency import delete_collection_responses
 from vultus.db.tables import ConsentRow, FaceRow, PersonRow
 from vultus.domain import DeletedCounts, Person
+from vultus.domain.texts import require_text
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from vultus.domain import PersonReference
 
 _COLUMNS = (
     PersonRow.id,
@@ -50,18 +53,28 @@ class PersonRepository:
         )
         return _build_person(row.one())
 
-    async def get_person(self, collection_id: UUID, person_id: UUID) -> Person:
+    async def get_person(self, collection_id: UUID, person: PersonReference) -> Person:
         """Return a person.
 
         Raises:
-            NotFoundError: The collection has none with this id.
+            NotFoundError: The collection has none with this id or external id.
+            InvalidInputError: It is no text that could be an external id.
         """
-        row = (
-            await self._session.execute(
-                select(*_COLUMNS).where(PersonRow.collection_id == collection_id, PersonRow.id == person_id)
-            )
-        ).one_or_none()
-        return _build_person(_ensure_found(row, person_id))
+        if isinstance(person, str):
+            person = require_text("external_id", person)  # as it was when it was kept
+            named = PersonRow.external_id == person
+        else:
+            named = PersonRow.id == person
+        query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id, named)
+        return _build_person(_ensure_found((await self._session.execute(query)).one_or_none(), person))
+
+    async def resolve_person(self, collection_id: UUID, person: PersonReference) -> UUID:
+        """Return the id of a person; whether an id exists is not looked up.
+
+        Raises:
+            NotFoundError: The collection has none with this external id.
+        """
+        return (await self.get_person(collection_id, person)).id if isinstance(person, str) else person
 
     async def find_person_by_external_id(self, collection_id: UUID, external_id: str) -> Person | None:
         """Return the person with this external id, if the collection has one."""
@@ -143,9 +156,10 @@ class PersonRepository:
         return DeletedCounts(faces, consents)
 
 
-def _ensure_found(row: Any, person_id: UUID) -> Any:
+def _ensure_found(row: Any, person: PersonReference) -> Any:
     if row is None:
-        raise NotFoundError(f"The collection has no person with id {person_id}.")
+        named = f"the external_id '{person}'" if isinstance(person, str) else f"id {person}"
+        raise NotFoundError(f"The collection has no person with {named}.")
     return row
 
 

@@ -19,16 +19,13 @@ from vultus.domain import (
     LivenessMode,
     Permission,
     Person,
+    PersonReference,
     Principal,
 )
-from vultus.domain.events import FacesAdded, PersonRegistered
+from vultus.domain.events import FacesAdded, PersonChanged, PersonRegistered
 from vultus.domain.metadata import require_metadata
 from vultus.domain.texts import require_optional_text
-from vultus.errors import (
-    ConsentRequiredError,
-    InvalidInputError,
-    NoPhotoAcceptedError,
-)
+from vultus.errors import ConsentRequiredError, InvalidInputError, NoPhotoAcceptedError, PersonMismatchError
 from vultus.services.collections import (
     ensure_same_write_spaces,
     retry_if_collection_changed,
@@ -37,6 +34,7 @@ from vultus.services.enrolment.lookalikes import Lookalike, LookalikeFinder, Loo
 from vultus.services.enrolment.photo_screening import AcceptedFace, RejectedPhoto, screen_photos
 from vultus.services.enrolment.templates import enrol_faces
 from vultus.services.people.consents import ConsentGrant, add_consent, get_live_consent
+from vultus.services.people.persons import ensure_same_external_id
 from vultus.services.photo_analysis import Photo
 
 if TYPE_CHECKING:
@@ -54,9 +52,9 @@ class RegistrationRequest:
     Attributes:
         collection: Id or name.
         photos: At least one.
-        person_id: Add to this person; else
-        external_id: finds the person, or is given to a new one; else a new person is created.
-        name: Display name; need not be unique.
+        person: Add to this person; else
+        external_id: finds the person, or is given to a new one; else a new person is created. Beside `person`: theirs.
+        name: Display name; need not be unique. Of a person who has one: that one.
         metadata: Any JSON object; replaces the person's.
         consent: A new consent, or
         consent_id: a live one that the person gave before.
@@ -68,7 +66,7 @@ class RegistrationRequest:
 
     collection: str
     photos: tuple[Photo, ...]
-    person_id: UUID | None = None
+    person: PersonReference | None = None
     external_id: str | None = None
     name: str | None = None
     metadata: dict[str, Any] | None = None
@@ -154,6 +152,7 @@ class Registrar:
             ConsentRequiredError: Neither a consent nor a live consent's id was given.
             NoPhotoAcceptedError: No photo could be enrolled; its `rejected` fact gives the reasons for each.
             NotFoundError: The collection, person or consent does not exist.
+            PersonMismatchError: The person has another external id or name.
         """
 
         async def run_attempt(collection: Collection) -> RegistrationResult:
@@ -209,7 +208,7 @@ class Registrar:
         rejected = sorted([*screened.rejected, *duplicates], key=lambda photo: photo.photo)
         if not new_faces:
             raise _build_rejection_error(rejected)
-        person = await _write_person(work, collection, request, existing)
+        person = await _write_person(principal, work, collection, request, existing)
         if request.consent:
             consent = await add_consent(work, collection, person.id, request.consent)
         else:
@@ -263,32 +262,55 @@ def _check_request(request: RegistrationRequest, max_photos: int) -> None:
         )
     if request.consent is not None and request.consent_id is not None:
         raise InvalidInputError("Give either a new consent or the id of one, not both.")
-    if request.consent_id is not None and request.person_id is None and request.external_id is None:
+    if request.consent_id is not None and request.person is None and request.external_id is None:
         raise InvalidInputError("A consent_id belongs to a person: give person_id or external_id too.")
-    if request.person_id is None and request.external_id is None and request.name is None:
+    if request.person is None and request.external_id is None and request.name is None:
         raise InvalidInputError("Say who it is: give name, external_id or person_id.")
     if not 1 <= len(request.photos) <= max_photos:
         raise InvalidInputError(f"Send 1 to {max_photos} photos; {len(request.photos)} were sent.")
 
 
 async def _find_person(work: UnitOfWork, collection: Collection, request: RegistrationRequest) -> Person | None:
-    if request.person_id is not None:
-        return await work.persons.get_person(collection.id, request.person_id)
-    if request.external_id is not None:
-        return await work.persons.find_person_by_external_id(collection.id, request.external_id)
-    return None
+    """Return the person whom a request means; None if they are new.
+
+    Raises:
+        NotFoundError: There is no such person.
+        PersonMismatchError: They have another external id, or another name.
+    """
+    person = None
+    if request.person is not None:
+        person = await work.persons.get_person(collection.id, request.person)
+        ensure_same_external_id(person, request.external_id)
+    elif request.external_id is not None:
+        person = await work.persons.find_person_by_external_id(collection.id, request.external_id)
+    if person and person.name and request.name and person.name != request.name:
+        named = f"with external_id '{person.external_id}'" if request.external_id else str(person.id)
+        raise PersonMismatchError(
+            f"The person {named} has another name than '{request.name}'. Nothing was stored: if it is them, leave the "
+            "name out, or change it first by PATCH of the person."
+        )
+    return person
 
 
 async def _write_person(
-    work: UnitOfWork, collection: Collection, request: RegistrationRequest, existing: Person | None
+    principal: Principal,
+    work: UnitOfWork,
+    collection: Collection,
+    request: RegistrationRequest,
+    existing: Person | None,
 ) -> Person:
     if existing is None:
         return await work.persons.add_person(
             collection.id, external_id=request.external_id, name=request.name, metadata=request.metadata or {}
         )
     given = {"name": request.name, "metadata": request.metadata}
-    changes = {field: value for field, value in given.items() if value is not None}
-    return await work.persons.update_person(collection.id, existing.id, **changes) if changes else existing
+    changes = {field: new for field, new in given.items() if new is not None and new != getattr(existing, field)}
+    if not changes:
+        return existing
+    changed = await work.persons.update_person(collection.id, existing.id, **changes)
+    event = PersonChanged(collection_id=collection.id, person_id=existing.id, fields=tuple(sorted(changes)))
+    await work.record(principal, event)
+    return changed
 
 
 def _get_vectors(accepted: list[AcceptedFace]) -> FloatArray:

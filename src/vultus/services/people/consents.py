@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import Collection, Consent, IdempotencyContext, Person, Principal
+    from vultus.domain import Collection, Consent, IdempotencyContext, Person, PersonReference, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class ConsentService:
         self,
         principal: Principal,
         reference: str,
-        person_id: UUID,
+        person: PersonReference,
         grant: ConsentGrant,
         *,
         idempotency: IdempotencyContext | None = None,
@@ -129,7 +129,7 @@ class ConsentService:
         """Record a further consent of a person."""
         async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
-            await work.persons.get_person(collection.id, person_id)
+            person_id = (await work.persons.get_person(collection.id, person)).id
             consent = await add_consent(work, collection, person_id, grant)
             await work.record(
                 principal, ConsentRecorded(collection_id=collection.id, person_id=person_id, object_id=consent.id)
@@ -137,23 +137,26 @@ class ConsentService:
             await work.store_response(consent, person_id)
         return consent
 
-    async def get_consent(self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID) -> Consent:
+    async def get_consent(
+        self, principal: Principal, reference: str, person: PersonReference, consent_id: UUID
+    ) -> Consent:
         """Return one consent of a person."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
+            person_id = await work.persons.resolve_person(collection.id, person)
             return await work.consents.get_consent(collection.id, person_id, consent_id)
 
     async def list_consents(
-        self, principal: Principal, reference: str, person_id: UUID, *, after: UUID | None, limit: int
+        self, principal: Principal, reference: str, person: PersonReference, *, after: UUID | None, limit: int
     ) -> tuple[Consent, ...]:
         """Return a person's consents in order of recording."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            await work.persons.get_person(collection.id, person_id)
-            return await work.consents.list_consents(collection.id, person_id, after=after, limit=limit)
+            found = await work.persons.get_person(collection.id, person)
+            return await work.consents.list_consents(collection.id, found.id, after=after, limit=limit)
 
     async def update_consent(
-        self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID, **changes: Any
+        self, principal: Principal, reference: str, person: PersonReference, consent_id: UUID, **changes: Any
     ) -> Consent:
         """Change a live consent's expiry or evidence; the faces under it follow its expiry.
 
@@ -165,6 +168,7 @@ class ConsentService:
         require_moment("The consent's expires_at", changes.get("expires_at"))
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
+            person_id = await work.persons.resolve_person(collection.id, person)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)
             if consent not in await work.consents.list_live_consents(collection.id, person_id):
                 raise InvalidInputError(
@@ -187,10 +191,11 @@ class ConsentService:
         return changed
 
     async def withdraw_consent(
-        self, principal: Principal, reference: str, person_id: UUID, consent_id: UUID
+        self, principal: Principal, reference: str, person: PersonReference, consent_id: UUID
     ) -> ErasureResult:
         """Withdraw a consent: erase the faces under it, and the person if no live consent remains."""
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
+            person_id = await work.persons.resolve_person(collection.id, person)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)
             return await withdraw_consent(work, consent, ConsentWithdrawn, principal=principal)

@@ -14,7 +14,7 @@ from vultus.services.jobs import record_progress
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import Consent
+    from vultus.domain import Consent, PersonReference
 
 SWEEP_BATCH_SIZE = 200
 SWEEPER = Principal.from_process("sweep")
@@ -81,7 +81,7 @@ class Eraser:
         self._idempotency_hours = idempotency_hours
         self._outbox_hours = outbox_hours
 
-    async def erase(self, principal: Principal, reference: str, person_id: UUID) -> ErasureResult:
+    async def erase(self, principal: Principal, reference: str, person: PersonReference) -> ErasureResult:
         """Delete a person and everything derived from them.
 
         Raises:
@@ -89,6 +89,7 @@ class Eraser:
         """
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
+            person_id = await work.persons.resolve_person(collection.id, person)
             return await erase_person(work, collection.id, person_id, principal=principal)
 
     async def sweep_expired(self) -> int:

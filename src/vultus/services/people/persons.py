@@ -8,7 +8,7 @@ from vultus.domain import Permission
 from vultus.domain.events import FaceDeleted, PersonChanged, PersonCreated
 from vultus.domain.metadata import require_metadata
 from vultus.domain.texts import require_optional_text
-from vultus.errors import InvalidInputError
+from vultus.errors import InvalidInputError, PersonMismatchError
 from vultus.services.people.consents import ConsentGrant, add_consent
 from vultus.utils.merge_patch import merge_patch
 
@@ -16,12 +16,25 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.domain import Consent, Face, IdempotencyContext, Person, Principal
+    from vultus.domain import Consent, Face, IdempotencyContext, Person, PersonReference, Principal
 
 
 def _merge_metadata(current: dict[str, Any], patch: dict[str, Any] | None) -> dict[str, Any]:
     # The patch by itself first: its keys must be those of the current object, which are in one normal form.
     return require_metadata(merge_patch(current, require_metadata(patch) if patch else patch) or {})
+
+
+def ensure_same_external_id(person: Person, external_id: str | None) -> None:
+    """Return if a person has this external id, or none was given.
+
+    Raises:
+        PersonMismatchError: They have another one, or none.
+    """
+    if external_id is not None and person.external_id != external_id:
+        raise PersonMismatchError(
+            f"The person {person.id} has another external_id than '{external_id}'. Nothing was done: give only one of "
+            "person_id and external_id, or set the external_id first by PATCH of the person."
+        )
 
 
 class PersonService:
@@ -60,11 +73,11 @@ class PersonService:
             await work.store_response((person, granted), person.id)
         return person, granted
 
-    async def get_person(self, principal: Principal, reference: str, person_id: UUID) -> Person:
+    async def get_person(self, principal: Principal, reference: str, person: PersonReference) -> Person:
         """Return a person."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            return await work.persons.get_person(collection.id, person_id)
+            return await work.persons.get_person(collection.id, person)
 
     async def list_persons(
         self, principal: Principal, reference: str, *, after: UUID | None, limit: int, external_id: str | None = None
@@ -79,13 +92,15 @@ class PersonService:
             collection = await work.open(reference, principal, Permission.READ)
             return await work.persons.list_persons(collection.id, after=after, limit=limit, external_id=external_id)
 
-    async def update_person(self, principal: Principal, reference: str, person_id: UUID, **patch: Any) -> Person:
+    async def update_person(
+        self, principal: Principal, reference: str, person: PersonReference, **patch: Any
+    ) -> Person:
         """Change a person's external id, name or metadata.
 
         Args:
             principal: For the audit record.
             reference: Id or name of the collection.
-            person_id: Of the person.
+            person: Id or external id.
             patch: Of external_id and name the new value, None to remove it; of metadata a JSON merge patch.
 
         Raises:
@@ -100,38 +115,40 @@ class PersonService:
         async with self._database.transaction(writes_to=reference) as work:
             # Locked, so that of two patches the second is merged into the result of the first.
             collection = await work.open(reference, principal, Permission.ENROL)
+            current = await work.persons.get_person(collection.id, person)
             changes = dict(patch)
             if "metadata" in patch:
-                current = await work.persons.get_person(collection.id, person_id)
                 changes["metadata"] = _merge_metadata(current.metadata, patch["metadata"])
-            person = await work.persons.update_person(collection.id, person_id, **changes)
-            if person.name is None and person.external_id is None:
+            changed = await work.persons.update_person(collection.id, current.id, **changes)
+            if changed.name is None and changed.external_id is None:
                 raise InvalidInputError("A person needs a name or an external_id.")
             await work.record(
                 principal,
-                PersonChanged(collection_id=collection.id, person_id=person_id, fields=tuple(sorted(changes))),
+                PersonChanged(collection_id=collection.id, person_id=changed.id, fields=tuple(sorted(changes))),
             )
-        return person
+        return changed
 
     async def list_faces(
-        self, principal: Principal, reference: str, person_id: UUID, *, after: UUID | None, limit: int
+        self, principal: Principal, reference: str, person: PersonReference, *, after: UUID | None, limit: int
     ) -> tuple[Face, ...]:
         """Return a person's faces in order of enrolment, without vectors."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            await work.persons.get_person(collection.id, person_id)
-            return await work.faces.list_faces(collection.id, person_id, collection.space_id, after=after, limit=limit)
+            found = await work.persons.get_person(collection.id, person)
+            return await work.faces.list_faces(collection.id, found.id, collection.space_id, after=after, limit=limit)
 
-    async def get_face(self, principal: Principal, reference: str, person_id: UUID, face_id: UUID) -> Face:
+    async def get_face(self, principal: Principal, reference: str, person: PersonReference, face_id: UUID) -> Face:
         """Return one face of a person."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
+            person_id = await work.persons.resolve_person(collection.id, person)
             return await work.faces.get_face(collection.id, person_id, face_id, collection.space_id)
 
-    async def delete_face(self, principal: Principal, reference: str, person_id: UUID, face_id: UUID) -> None:
+    async def delete_face(self, principal: Principal, reference: str, person: PersonReference, face_id: UUID) -> None:
         """Delete one face; the person and their consents stay."""
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
+            person_id = await work.persons.resolve_person(collection.id, person)
             await work.faces.delete_face(collection.id, person_id, face_id)
             await work.record(
                 principal, FaceDeleted(collection_id=collection.id, person_id=person_id, object_id=face_id)

@@ -24,14 +24,13 @@ from vultus.services.collections import (
     get_calibration,
     retry_if_collection_changed,
 )
+from vultus.services.people.persons import ensure_same_external_id
 from vultus.services.photo_analysis import find_attack
 from vultus.utils import timing
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from vultus.db.database import Database
-    from vultus.domain import Principal, SpaceRegistry
+    from vultus.domain import PersonReference, Principal, SpaceRegistry
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
 
 
@@ -116,20 +115,32 @@ class Verifier:
         photo: Photo,
         *,
         reference: str,
-        person_id: UUID,
+        person: PersonReference,
+        external_id: str | None = None,
         largest: bool = False,
         liveness: LivenessMode | None = None,
     ) -> Verification:
         """Decide whether a photo shows an enrolled person.
 
+        Args:
+            principal: The caller.
+            photo: Of one person.
+            reference: Id or name of the collection.
+            person: Whom it should show.
+            external_id: Theirs, if it was given too.
+            largest: Take the largest face where several are found.
+            liveness: Liveness mode, if stricter than the collection's policy.
+
         Raises:
             NotFoundError: There is no such collection or person.
+            PersonMismatchError: The person has another external id.
             NoFaceFoundError: The photo shows no face.
             SeveralFacesError: It shows several and `largest` is not set.
         """
         async with self._database.transaction(read_only=True) as work:
             found = await work.open(reference, principal, Permission.RECOGNIZE)
-            await work.persons.get_person(found.id, person_id)
+            expected = await work.persons.get_person(found.id, person)
+            ensure_same_external_id(expected, external_id)
 
         async def run_attempt(collection: Collection) -> Verification:
             space = self._spaces.get_space(collection.space_id)
@@ -139,10 +150,10 @@ class Verifier:
             async with self._database.transaction(read_only=True) as work:
                 current = await work.open(str(collection.id), principal, Permission.RECOGNIZE)
                 ensure_same_search_space(collection, current, mode)
-                person = await work.persons.get_person(collection.id, person_id)
+                enrolled = await work.persons.get_person(collection.id, expected.id)
                 with timing.measure_stage("search"):
                     best = await work.templates.find_person_similarity(
-                        collection.id, person_id, current.space_id, face.vector, current.policy.fusion
+                        collection.id, enrolled.id, current.space_id, face.vector, current.policy.fusion
                     )
             similarity = None if best is None or attack else best[0]
             scores = [] if similarity is None else [similarity]
@@ -151,7 +162,7 @@ class Verifier:
                 scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
             )
             probability = None if similarity is None else calibration.compute_probability(similarity)
-            return Verification(person, face, similarity, probability, decision)
+            return Verification(enrolled, face, similarity, probability, decision)
 
         return await retry_if_collection_changed(found, run_attempt)
 
