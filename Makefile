@@ -1,4 +1,4 @@
-# The only commands to remember: run, test, check, bench, clean.
+# The only commands to remember: run, test, check, bench, chaos, clean.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # tests, which share fixtures.
 PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal
 
-.PHONY: run test check bench lock clean
+.PHONY: run test check bench chaos lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
@@ -24,6 +24,9 @@ check: $(VENV)/.dev  ## style, types, layers, documents
 
 bench: $(VENV)/.dev  ## answer the questions in benchmarks/
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev  ## break things on purpose, and print what held (docs/trust.md)
+	@$(BIN)/python -m chaos $(ARGS)
 
 lock: $(VENV)/.dev  ## resolve the dependencies of pyproject.toml anew
 	@$(BIN)/python -m pip install --quiet uv

@@ -96,7 +96,7 @@ def run_server(data: Path | None = None) -> Iterator[Server]:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches only the benchmark, which stops the server itself
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         try:
             yield _wait_until_announced(process, written, folder)
@@ -107,7 +107,24 @@ def run_server(data: Path | None = None) -> Iterator[Server]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end_with_parent() -> None:
+def find_address(text: str) -> int | None:
+    """Return the port that a server's output announces."""
+    found = ADDRESS.search(text)
+    return int(found[1]) if found else None
+
+
+def find_first_key(text: str, data: Path) -> str:
+    """Return the administrator's key that the first start on a data directory makes; empty at any other start.
+
+    Args:
+        text: The server's output.
+        data: Its data directory.
+    """
+    found = KEY.search(text)
+    return found[1] if found else ""
+
+
+def end_with_parent() -> None:
     """Make Linux stop the server even when the benchmark is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
@@ -117,9 +134,8 @@ def _wait_until_announced(process: subprocess.Popen[bytes], written: Path, data:
     until = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until:
         text = written.read_text(encoding="utf-8", errors="replace")
-        if address := ADDRESS.search(text):
-            key = KEY.search(text)  # printed at the first start only
-            return Server(int(address[1]), key[1] if key else "", process.pid, data)
+        if port := find_address(text):
+            return Server(port, find_first_key(text, data), process.pid, data)
         time.sleep(0.1)
     raise RuntimeError(f"The server did not start:\n{written.read_text(encoding='utf-8', errors='replace')}")
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "vultus").rglob("*.py"))
-CODE = [path for folder in ("src", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+CODE = [path for folder in ("src", "tests", "benchmarks", "chaos") for path in sorted((ROOT / folder).rglob("*.py"))]
 HISTORY = ROOT / "src" / "vultus" / "db" / "migrations" / "versions"
 """Migrations stay as they were released."""
 
