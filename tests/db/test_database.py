@@ -234,20 +234,6 @@ async def test_a_connection_that_cannot_be_opened_raises_unavailable(
     await database.close()
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["postgresql://vultus@/vultus?host=/nonexistent", "postgresql://vultus@127.0.0.1:1/vultus"],
-)
-async def test_no_server_is_unavailable(url: str) -> None:
-    with pytest.raises(DatabaseUnavailableError):
-        await Database.connect(url, DatabaseSettings())
-
-
-async def test_no_such_database_is_unavailable(server_url: str) -> None:
-    with pytest.raises(DatabaseUnavailableError, match="does not exist"):
-        await Database.connect(server_url.replace("/vultus?", "/nowhere?"), DatabaseSettings())
-
-
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
 async def test_a_careless_server_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     # fsync cannot be turned off for one database, so the server's response is replaced.

@@ -15,10 +15,11 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from sqlalchemy import event, exc, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from vultus.db.connections import check_connection, create_engine
 from vultus.db.driver_session import CUSTOM_PLAN, PLAN_CACHE_MODE, DriverSession, set_plan_cache_mode
-from vultus.db.failures import UNREACHABLE_DETAIL, register_error_handler, translate_errors
+from vultus.db.failures import UNREACHABLE_DETAIL, translate_errors
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, read_revision
 from vultus.db.repositories.audit import AuditRepository
@@ -51,11 +52,11 @@ if TYPE_CHECKING:
 
     from vultus.db.driver_session import StatementSession
     from vultus.db.templates.hnsw import HnswMaintenance
+    from vultus.db.urls import DatabaseAddress
     from vultus.domain import Collection, IdempotencyContext, Permission, Principal
     from vultus.domain.events import Event
     from vultus.settings import DatabaseSettings
 
-CONNECT_TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 2.0
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
 WRITER_SHARE = 0.5
@@ -185,8 +186,9 @@ class UnitOfWork(HotQueries):
 class Database:
     """A PostgreSQL database with the current schema."""
 
-    def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
+    def __init__(self, engine: AsyncEngine, address: DatabaseAddress, settings: DatabaseSettings) -> None:
         self._engine = engine
+        self._address = address
         self._pool_wait_s = settings.pool_wait_s
         writers = max(1, int(WRITER_SHARE * settings.pool_size))
         self._writers = asyncio.Semaphore(writers)
@@ -199,9 +201,12 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: It cannot be reached.
-            SetupError: It is too old, not durable, without pgvector, or its schema is not current.
+            SetupError: The URL is wrong, or the database too old, not durable, without pgvector, behind a pooler by
+                transaction, or its schema not current.
         """
-        engine = _create_engine(url, settings)
+        address = parse_database_url(url)
+        await check_connection(address)
+        engine = _create_engine(address, settings)
         try:
             with translate_errors():
                 async with engine.connect() as connection:
@@ -211,7 +216,7 @@ class Database:
         except BaseException:
             await engine.dispose()
             raise
-        return cls(engine, settings)
+        return cls(engine, address, settings)
 
     @asynccontextmanager
     async def transaction(
@@ -291,7 +296,7 @@ class Database:
         Raises:
             ConflictError: On entering, another process holds the lock.
         """
-        return open_hnsw_maintenance(self._engine.url, collection_id)
+        return open_hnsw_maintenance(self._address, collection_id)
 
     async def ping(self) -> None:
         """Raise unless the database answers.
@@ -312,35 +317,29 @@ class Database:
         await self._engine.dispose()
 
 
-def _create_engine(url: str, settings: DatabaseSettings) -> AsyncEngine:
+def _create_engine(address: DatabaseAddress, settings: DatabaseSettings) -> AsyncEngine:
     timeout_ms = settings.statement_timeout_ms
-    engine = create_async_engine(
-        parse_database_url(url),
+    session_settings = {
+        # Firewalls drop idle connections silently; without keepalives a request would fail.
+        "tcp_keepalives_idle": "60",
+        "statement_timeout": str(timeout_ms),
+        "idle_in_transaction_session_timeout": "60000",
+        # A generic plan would lock the partitions of all collections; planning takes 0.1 ms.
+        PLAN_CACHE_MODE: CUSTOM_PLAN,
+        "jit": "off",
+        "work_mem": "32MB",  # a search groups the templates of a collection by person
+    }
+    engine = create_engine(
+        address,
+        session_settings,
+        command_timeout_s=timeout_ms / 1000 + CLIENT_GRACE_S if timeout_ms else None,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_wait_s,
         # Last in, first out: idle connections stay idle, and their memory can be released.
         pool_use_lifo=True,
-        hide_parameters=True,
         json_serializer=partial(json.dumps, ensure_ascii=False, allow_nan=False),
-        connect_args={
-            "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": timeout_ms / 1000 + CLIENT_GRACE_S if timeout_ms else None,
-            "server_settings": {
-                "application_name": "vultus",
-                "timezone": "UTC",
-                # Firewalls drop idle connections silently; without keepalives a request would fail.
-                "tcp_keepalives_idle": "60",
-                "statement_timeout": str(timeout_ms),
-                "idle_in_transaction_session_timeout": "60000",
-                # A generic plan would lock the partitions of all collections; planning takes 0.1 ms.
-                PLAN_CACHE_MODE: CUSTOM_PLAN,
-                "jit": "off",
-                "work_mem": "32MB",  # a search groups the templates of a collection by person
-            },
-        },
     )
-    register_error_handler(engine)
     event.listen(engine.sync_engine, "connect", _register_halfvec_codec)
     event.listen(engine.sync_engine, "checkout", _check_connection_open)
     return engine

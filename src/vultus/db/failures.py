@@ -18,9 +18,11 @@ from vultus.errors import (
     AlreadyExistsError,
     ConflictError,
     DatabaseUnavailableError,
+    ExtensionMissingError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
+    SetupError,
     UnavailableError,
     VultusError,
 )
@@ -68,6 +70,15 @@ CONSTRAINT_FAILURES: dict[str, tuple[type[VultusError], str]] = {
 _VALUE_QUOTING_CLASSES = ("22", "XX", "P0")  # SQLSTATE classes whose messages quote values
 
 UNREACHABLE_DETAIL = "The database cannot be reached. It may be starting; try again."
+POOLING_DETAIL = (
+    "A connection pooler such as PgBouncer is between Vultus and PostgreSQL and pools by transaction. Vultus needs its "
+    "settings, prepared statements and locks for as long as a connection lasts: set pool_mode = session for this "
+    "database, or connect to PostgreSQL directly."
+)
+CREATE_EXTENSION_DETAIL = (
+    "The role of VULTUS_DATABASE__URL may not create the extension pgvector. Run once as a superuser, in this "
+    "database: CREATE EXTENSION vector; then run 'vultus db upgrade'."
+)
 BUSY_DETAIL = "The database is busy; try again."
 
 # SQLSTATE classes and codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -80,6 +91,14 @@ _SQLSTATE_FAILURES: dict[str, tuple[type[VultusError], str]] = {
     "53": (OverloadedError, BUSY_DETAIL),
     "55P03": (OverloadedError, BUSY_DETAIL),
     "40": (OverloadedError, BUSY_DETAIL),
+    "26": (SetupError, POOLING_DETAIL),  # a prepared statement of another server
+    "42P05": (SetupError, POOLING_DETAIL),
+    "42501": (
+        SetupError,
+        "The role of VULTUS_DATABASE__URL lacks a privilege. It must own Vultus' tables and may create tables in the "
+        "schema public: run 'vultus db upgrade' as the role that serves, and as the database's owner GRANT CREATE ON "
+        "SCHEMA public TO that role.",
+    ),
     "25006": (UnavailableError, "The database is read-only."),
     "58": (UnavailableError, "The database server has a problem with its disk; see its log."),
     "XX": (UnavailableError, "The database server reports damage or an internal error; see its log."),
@@ -162,6 +181,8 @@ def _remove_values(error: BaseException | None) -> None:
 
 
 def _convert_postgres_error(cause: Any) -> VultusError | None:
+    if cause.sqlstate == "42501" and "create extension" in str(cause):
+        return ExtensionMissingError(CREATE_EXTENSION_DETAIL)
     constraint, table, state = cause.constraint_name or "", cause.table_name or "", cause.sqlstate or ""
     if state == "42P01" and 'relation "faces_' in str(cause):
         return NotFoundError("The collection is gone.")  # its partition was dropped between two statements

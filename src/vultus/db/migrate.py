@@ -12,10 +12,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from vultus.db.failures import register_error_handler, translate_errors
+from vultus.db.connections import check_connection, create_engine
+from vultus.db.failures import translate_errors
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.urls import parse_database_url
 from vultus.errors import SchemaNotCurrentError
@@ -123,9 +123,9 @@ async def _lock_schema(connection: AsyncConnection) -> None:
 
 @asynccontextmanager
 async def _open_connection(url: str) -> AsyncIterator[AsyncConnection]:
-    # hide_parameters for the same reason as in `database.py`: values must not reach a traceback.
-    engine = create_async_engine(parse_database_url(url), poolclass=NullPool, hide_parameters=True)
-    register_error_handler(engine)
+    address = parse_database_url(url)
+    await check_connection(address)
+    engine = create_engine(address, {}, command_timeout_s=None, poolclass=NullPool)
     try:
         with translate_errors():
             async with engine.begin() as connection:

@@ -1,40 +1,171 @@
-"""Parses a database URL into the form the driver requires."""
+"""Parses a database URL: libpq's parameters are understood or refused by name, and nothing secret is repeated."""
 
 from __future__ import annotations
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from vultus.errors import SetupError
 
+VARIABLE = "VULTUS_DATABASE__URL"
+CONNECT_TIMEOUT_S = 5.0
+DEFAULT_PORT = 5432
+APPLICATION_NAME = "vultus"
+
 _SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
-_SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+
+_DRIVER_PARAMETERS = frozenset(
+    [
+        *("application_name", "dbname", "gsslib", "host", "krbsrvname", "options", "passfile", "password", "port"),
+        *("service", "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode"),
+        *("sslnegotiation", "sslpassword", "sslrootcert", "target_session_attrs", "user"),
+    ]
+)
+"""Parameters that the driver understands as libpq does."""
+
+FILE_PARAMETERS = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
+"""Parameters that name files to be read."""
+
+_OWN_PARAMETERS = frozenset({"connect_timeout", "fallback_application_name"})
+
+_SUPPORTED_VALUES: Mapping[str, tuple[str, ...]] = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+    # What follows has no effect in these values, which are what hosted databases hand out and libpq's defaults.
+    "channel_binding": ("prefer", "disable"),
+    "client_encoding": ("utf8", "auto"),
+    "gssencmode": ("prefer", "disable"),
+    "keepalives": ("1",),
+    "load_balance_hosts": ("disable",),
+    "sslcertmode": ("allow",),
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+}
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ENCODING_ADVICE = (
+    "cannot be read. In user and password, characters that mean something in a URL are written percent-encoded: @ as "
+    "%40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25, [ as %5B; "
+    f"{VARIABLE}=postgresql://user:password@host/database"
+)
 
 
-def parse_database_url(url: str) -> URL:
-    """Return the URL for SQLAlchemy's asyncpg dialect.
+@dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """How to connect to a database.
 
-    Accepts `postgres://`, `postgresql://` and `postgresql+asyncpg://`; libpq's `sslmode` becomes asyncpg's `ssl`.
+    Attributes:
+        dsn: For the driver; it may hold a password.
+        place: Host and port, for people.
+        database: Its name; None if a service file names it.
+        timeout_s: Longest time to connect.
+        application_name: As PostgreSQL lists the connections.
+        files: Path by the parameter that names it.
+    """
+
+    dsn: str = field(repr=False)
+    place: str
+    database: str | None
+    timeout_s: float
+    application_name: str
+    files: Mapping[str, str]
+
+
+def parse_database_url(url: str) -> DatabaseAddress:
+    """Return the address that a URL in libpq's form names.
+
+    Accepts `postgres://`, `postgresql://` and `postgresql+asyncpg://`.
 
     Raises:
-        SetupError: It is not the URL of a PostgreSQL database. The message omits the URL, which may hold a password.
+        SetupError: It is not the URL of a PostgreSQL database, or a parameter is not supported. The message omits the
+            URL, which may hold a password.
     """
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator:
+        raise _build_error(f"is no URL; write {VARIABLE}=postgresql://user:password@host/database")
+    if scheme not in _SCHEMES:
+        raise _build_error(f"has the scheme '{scheme}'; write {VARIABLE}=postgresql://user:password@host/database")
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise SetupError(_INVALID_URL_DETAIL.format("cannot be read")) from None
-    if parsed.drivername not in _SCHEMES:
-        raise SetupError(_INVALID_URL_DETAIL.format(f"has the scheme '{parsed.drivername}'"))
-    if not parsed.database:
-        raise SetupError(_INVALID_URL_DETAIL.format("names no database"))
-    mode = parsed.query.get("sslmode")
-    if mode is not None:
-        if mode not in _SSL_MODES:
-            raise SetupError(
-                _INVALID_URL_DETAIL.format(f"has an sslmode that is none of {', '.join(sorted(_SSL_MODES))}")
+        parts = urlsplit(f"postgresql://{rest}")
+        parameters = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise _build_error(_ENCODING_ADVICE) from None
+    is_ambiguous = parts.netloc.count("@") > 1 or "@" in parts.path or "#" in rest or _BAD_ESCAPE.search(rest)
+    if is_ambiguous or any("@" in name for name, _ in parameters):
+        raise _build_error(_ENCODING_ADVICE)
+    given = _check_parameters(parameters)
+    database = unquote(parts.path.removeprefix("/")) or given.get("dbname")
+    if not database and "service" not in given:
+        raise _build_error(f"names no database; write {VARIABLE}=postgresql://user:password@host/database")
+    hosts = unquote(parts.netloc.rpartition("@")[2]) or given.get("host", "")
+    place = _format_place(hosts, given.get("port", ""), given.get("service"))
+    passed = {name: value for name, value in given.items() if name in _DRIVER_PARAMETERS - {"application_name"}}
+    return DatabaseAddress(
+        dsn=f"postgresql://{parts.netloc}{parts.path}?{urlencode(passed, quote_via=quote)}".rstrip("?"),
+        place=place,
+        database=database,
+        timeout_s=_parse_timeout(given.get("connect_timeout")),
+        application_name=given.get("application_name") or given.get("fallback_application_name") or APPLICATION_NAME,
+        files={name: given[name] for name in FILE_PARAMETERS if name in given},
+    )
+
+
+def _check_parameters(parameters: list[tuple[str, str]]) -> dict[str, str]:
+    """Return parameters by name; those that are empty count as unset."""
+    given: dict[str, str] = {}
+    for name, value in parameters:
+        if name in given:
+            raise _build_error(f"has the parameter '{name}' twice")
+        values = _SUPPORTED_VALUES.get(name)
+        if values is not None and value and value.lower().replace("utf-8", "utf8") not in values:
+            raise _build_error(
+                f"has a value of the parameter '{name}' that is not supported; write one of {', '.join(values)}, or "
+                "leave it out"
             )
-        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": str(mode)})
-    return parsed.set(drivername="postgresql+asyncpg")
+        if values is None and name not in _DRIVER_PARAMETERS | _OWN_PARAMETERS:
+            known = ", ".join(sorted(_DRIVER_PARAMETERS | _OWN_PARAMETERS | _SUPPORTED_VALUES.keys()))
+            raise _build_error(f"has the parameter '{name}', which is not supported: leave it out. There are {known}")
+        if value:
+            given[name] = value
+    return given
 
 
-_INVALID_URL_DETAIL = "The database URL {}; write VULTUS_DATABASE__URL=postgresql://user:password@host/database."
+def _format_place(hosts: str, ports: str, service: str | None) -> str:
+    """Return every host with its port, as people write them.
+
+    Raises:
+        SetupError: A port is no number from 1 to 65535.
+    """
+    if not hosts:
+        return f"the service '{service}'" if service else f"this machine, port {_parse_port(ports)}"
+    listed = ports.split(",") if ports else [""]
+    places = []
+    for number, entry in enumerate(hosts.split(",")):
+        host, separator, port = ("", "", "") if entry.startswith("/") or entry.endswith("]") else entry.rpartition(":")
+        own = port if separator else listed[min(number, len(listed) - 1)]
+        places.append(f"{host if separator else entry}:{_parse_port(own)}")
+    return ", ".join(places)
+
+
+def _parse_port(port: str) -> int:
+    if not port:
+        return DEFAULT_PORT
+    if not port.isascii() or not port.isdigit():
+        raise _build_error(_ENCODING_ADVICE)  # what looks like a port may be a part of the password
+    if not 1 <= int(port) <= 65535:
+        raise _build_error("has a port that does not exist; ports are numbers from 1 to 65535")
+    return int(port)
+
+
+def _parse_timeout(value: str | None) -> float:
+    if value is None:
+        return CONNECT_TIMEOUT_S
+    if not value.isascii() or not value.isdigit():
+        raise _build_error("has a connect_timeout that is no whole number of seconds")
+    return float(value) or CONNECT_TIMEOUT_S
+
+
+def _build_error(problem: str) -> SetupError:
+    return SetupError(f"The database URL ({VARIABLE}) {problem}.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from vultus.db.embedded.account import OWN_SERVER_ADVICE, SystemAccount, get_server_account
-from vultus.db.embedded.cluster import DATABASE, ROLE, PostgresCluster
+from vultus.db.embedded.cluster import DATABASE, PORT, ROLE, PostgresCluster
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class EmbeddedPostgres:
                 f"The data directory {self._data_dir} cannot be used: {error}. Set VULTUS_DATA_DIR to a directory on a "
                 f"local disk that this user may write, {OWN_SERVER_ADVICE}."
             ) from error
-        return f"postgresql+asyncpg://{ROLE}@/{DATABASE}?host={quote(str(cluster.socket_directory))}"
+        # Port and sslmode too: variables such as PGPORT set what a URL leaves open.
+        folder = quote(str(cluster.socket_directory))
+        return f"postgresql+asyncpg://{ROLE}@/{DATABASE}?host={folder}&port={PORT}&sslmode=disable"
 
     def is_running(self) -> bool:
         """Return whether the server runs; a cheap check of its process."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from vultus.db.failures import register_error_handler, translate_errors
+from vultus.db.connections import create_engine
+from vultus.db.failures import translate_errors
 from vultus.db.locks import compute_lock_number
 from vultus.db.repositories.collections import get_partition_name
 from vultus.errors import ConflictError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from uuid import UUID
 
-    from sqlalchemy.engine import URL
+    from vultus.db.urls import DatabaseAddress
 
 MIB = 2**20
 MIN_MEMORY_MIB, MAX_MEMORY_MIB = 64, 2048
@@ -73,20 +73,18 @@ class HnswMaintenance:
 
 
 @asynccontextmanager
-async def open_hnsw_maintenance(url: URL, collection_id: UUID) -> AsyncIterator[HnswMaintenance]:
+async def open_hnsw_maintenance(address: DatabaseAddress, collection_id: UUID) -> AsyncIterator[HnswMaintenance]:
     """Open a connection without a statement timeout that holds the exclusive lock on a collection's HNSW index.
 
     Raises:
         ConflictError: Another process holds the lock.
     """
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
-    register_error_handler(engine)
+    engine = create_engine(address, {"statement_timeout": "0"}, command_timeout_s=None, poolclass=NullPool)
     try:
         with translate_errors():
             async with engine.connect() as connection:
                 # The driver's connection: it stays usable when its caller is cancelled during a statement.
                 driver: Any = (await connection.get_raw_connection()).driver_connection
-                await driver.execute("SET statement_timeout = 0; SET application_name = 'vultus'")
                 number = compute_lock_number("graph", str(collection_id))
                 # A session lock, not a transaction's: CREATE INDEX CONCURRENTLY waits for every transaction.
                 if not await driver.fetchval("SELECT pg_try_advisory_lock($1)", number):
