@@ -234,14 +234,16 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
 
 async def serve_api(
     settings: Settings,
-    announce: Callable[[str, str | None], None],
+    announce: Callable[[str], None],
+    deliver_key: Callable[[str], None],
     progress: Callable[[str, int, int | None], None] = lambda _name, _done, _all: None,
 ) -> None:
     """Serve the API until SIGINT or SIGTERM.
 
     Args:
         settings: All of it.
-        announce: Called once requests are answered, with the address and, the first time, the administrator's key.
+        announce: Called once requests are answered, with the address.
+        deliver_key: Called the first time, with the administrator's key before it is stored; see `write_secret_file`.
         progress: As in `open_services`.
     """
     with bind_socket(settings.server.host, settings.server.port) as listener:
@@ -250,7 +252,7 @@ async def serve_api(
                 max_requests=settings.server.max_requests, max_bodies_bytes=settings.server.max_bodies_bytes
             )
             app = create_app(services, limits=limits, metrics=settings.server.metrics)
-            first_key = await services.access.bootstrap_admin_key()
+            await services.access.bootstrap_admin_key(deliver_key)
             config = uvicorn.Config(
                 app,
                 http="h11",  # httptools has no limit for a head, and copies a long header anew for every part of it
@@ -267,5 +269,5 @@ async def serve_api(
                 # Garbage collections need not look at what lives as long as the server.
                 gc.freeze()
                 listener.listen(SOCKET_BACKLOG)  # a client may connect as soon as the address is printed
-                announce(address, first_key)
+                announce(address)
                 await _ApiServer(config).serve(sockets=[listener])

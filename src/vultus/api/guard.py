@@ -1,4 +1,4 @@
-"""A route that checks key and role before it reads the body, and limits what it reads."""
+"""A route that checks key and permission before it reads the body, and limits what it reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
     from vultus.utils.request_scope import RequestScope
 
-REQUIRED_ROLE_KEY = "x-required-role"
 PERMISSION_KEY = "x-required-permission"
 LONG_BODY_KEY = "x-long-body"
 PHOTOS_KEY = "x-photos"
@@ -51,8 +50,7 @@ def require_permission(permission: Permission, *, photos: bool = False, long_bod
             which is `request.state.reservation`, and may be as long as photos are.
         long_body: Whether a body without photos may be as long.
     """
-    declared = {PERMISSION_KEY: permission.value, REQUIRED_ROLE_KEY: permission.least_role.value}
-    return declared | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
+    return {PERMISSION_KEY: permission.value} | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
 
 
 class _BodyReadError(HTTPException):
@@ -172,7 +170,8 @@ async def authenticate_request(request: Request, services: Services, scope: Requ
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         secret = token.strip()
-    return Principal.from_key(await services.access.authenticate(secret), scope.request_id)
+    address = request.client.host if request.client else None
+    return Principal.from_key(await services.access.authenticate(secret, address), scope.request_id)
 
 
 class _LimitedBody:

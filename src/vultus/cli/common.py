@@ -48,6 +48,7 @@ EXIT_CODES = {
     ErrorKind.CONFLICT: 4,
     ErrorKind.UNAUTHENTICATED: 5,
     ErrorKind.FORBIDDEN: 5,
+    ErrorKind.LIMITED: 6,
     ErrorKind.TIMEOUT: 6,
     ErrorKind.OVERLOADED: 6,
     ErrorKind.UNAVAILABLE: 6,
