@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
+KEY_USAGE_INTERVAL_S = 60.0
 SOCKET_BACKLOG = 2048
 MAX_HEADER_BYTES = 64 * 2**10
 """Longest request line and headers, or trailers of a body, that are waited for; beyond it the connection is closed."""
@@ -228,6 +229,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
         run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
         run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
+        run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
     ):
         yield
 

@@ -50,7 +50,8 @@ def require_permission(permission: Permission, *, photos: bool = False, long_bod
             which is `request.state.reservation`, and may be as long as photos are.
         long_body: Whether a body without photos may be as long.
     """
-    return {PERMISSION_KEY: permission.value} | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
+    declared: dict[str, Any] = {PERMISSION_KEY: permission.value}
+    return declared | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
 
 
 class _BodyReadError(HTTPException):

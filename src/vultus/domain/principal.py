@@ -73,8 +73,12 @@ class Principal:
         """
         if more := [one for one in Permission if one in grant.permissions - self.permissions]:
             lacking = ", ".join(f"'{one}'" for one in more)
-            raise ForbiddenError(f"A key may manage only keys that may do no more than itself; this one lacks {lacking}.")
-        if self.collections is not None and not (grant.collections is not None and grant.collections <= self.collections):
+            raise ForbiddenError(
+                f"A key may manage only keys that may do no more than itself; this one lacks {lacking}."
+            )
+        if self.collections is not None and not (
+            grant.collections is not None and grant.collections <= self.collections
+        ):
             raise ForbiddenError(
                 "A key that is bound to collections may manage only keys bound to some of them: name their collections."
             )

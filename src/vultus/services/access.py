@@ -30,6 +30,9 @@ _SECRET = re.compile(r"vultus_[A-Za-z0-9_-]{43}")
 REFUSAL_S = 10.0
 """How long a refused secret is refused from memory."""
 
+ACCEPTANCE_S = 3600.0
+"""How long an accepted secret is looked up whatever others try from its address, for example through one proxy."""
+
 FAILURES_PER_MINUTE = 60
 """Different unknown secrets that an address may try in a minute."""
 
@@ -57,6 +60,7 @@ class AccessService:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._refused: RecentThings[bytes] = RecentThings(MAX_REMEMBERED, REFUSAL_S)
+        self._accepted: RecentThings[bytes] = RecentThings(MAX_REMEMBERED, ACCEPTANCE_S)
         self._failures: RecentCounts[str] = RecentCounts(MAX_REMEMBERED, 60.0)
         self._uses: dict[UUID, datetime] = {}
 
@@ -80,11 +84,12 @@ class AccessService:
             raise UnauthenticatedError("Send an API key: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
         digest = compute_digest(secret)
         if digest not in self._refused and _SECRET.fullmatch(secret):
-            source = _get_source(address)
+            source = None if digest in self._accepted else _get_source(address)
             self._ensure_few_failures(source)
             async with self._database.hot_queries() as work:
                 key = await work.keys.find_live_key(digest)
             if key is not None:
+                self._accepted.add(digest)
                 self._uses[key.id] = datetime.now(UTC)
                 return key
             self._refused.add(digest)

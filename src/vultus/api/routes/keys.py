@@ -56,17 +56,13 @@ async def list_keys(services: ServicesDep, principal: PrincipalDep, paging: Pagi
 @router.post(
     "/keys/{key_id}/rotate",
     summary="Give a key another secret",
-    responses=declare_body_problems(
-        errors.NotFoundError, errors.ConflictError, errors.IdempotencyNotSupportedError
-    ),
+    responses=declare_body_problems(errors.NotFoundError, errors.ConflictError, errors.IdempotencyNotSupportedError),
     openapi_extra=require_permission(Permission.KEYS),
     dependencies=[
         refuse_idempotency_key("A key's secret is never stored, so its answer cannot be repeated. Rotate it again.")
     ],
 )
-async def rotate_key(
-    key_id: UUID, body: KeyRotationIn, services: ServicesDep, principal: PrincipalDep
-) -> NewKeyOut:
+async def rotate_key(key_id: UUID, body: KeyRotationIn, services: ServicesDep, principal: PrincipalDep) -> NewKeyOut:
     """Replace a key's secret, shown this once; the present one is accepted a while longer, an older one is not."""
     key, secret = await services.access.rotate_key(principal, key_id, overlap_s=body.overlap_s)
     return NewKeyOut.from_domain(key, secret=secret)

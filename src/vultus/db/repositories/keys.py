@@ -155,7 +155,7 @@ class ApiKeyRepository(ApiKeyQueries):
 
 
 def _is_within(collections: Set[UUID] | None) -> ColumnElement[bool]:
-    return true() if collections is None else KeyRow.collections.contained_by(cast(list(collections), ARRAY(Uuid)))
+    return true() if collections is None else KeyRow.collections.bool_op("<@")(cast(list(collections), ARRAY(Uuid)))
 
 
 def _build_key(row: Any) -> ApiKey:
