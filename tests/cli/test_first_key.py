@@ -1,4 +1,4 @@
-"""The first administrator's key: on a terminal, or in a file that only its owner can read; never in what a log keeps."""
+"""The first administrator's key: on a terminal, or in a file for its owner alone; never in what a log keeps."""
 
 from __future__ import annotations
 
