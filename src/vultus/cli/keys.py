@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, print_json, print_table, run_command
+from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, out, print_json, print_table, run_command
 from vultus.domain import ApiKey, Permission, Role
 from vultus.main import open_database
 from vultus.services.access import AccessService
@@ -53,7 +53,7 @@ def create_key(
                 expires_at=expires_at,
             )
 
-    key, secret = run_command(add_key(load_settings()), as_json=as_json)
+    key, secret = run_command(add_key(load_settings()))
     _print_secret(key, secret, as_json=as_json)
 
 
@@ -68,7 +68,7 @@ def list_keys(as_json: JsonOption = False) -> None:
                 found.extend(page)
             return found
 
-    found = run_command(fetch_keys(load_settings()), as_json=as_json)
+    found = run_command(fetch_keys(load_settings()))
     if as_json:
         print_json([_describe_key(key) for key in found])
         return
@@ -104,7 +104,7 @@ def rotate_key(
         async with open_database(settings) as database:
             return await AccessService(database).rotate_key(COMMAND_LINE, key_id, overlap_s=overlap_hours * 3600)
 
-    key, secret = run_command(replace_secret(load_settings()), as_json=as_json)
+    key, secret = run_command(replace_secret(load_settings()))
     _print_secret(key, secret, as_json=as_json)
 
 
@@ -116,11 +116,11 @@ def revoke_key(key_id: KeyArgument, as_json: JsonOption = False) -> None:
         async with open_database(settings) as database:
             return await AccessService(database).revoke_key(COMMAND_LINE, key_id)
 
-    key = run_command(mark_revoked(load_settings()), as_json=as_json)
+    key = run_command(mark_revoked(load_settings()))
     if as_json:
         print_json(_describe_key(key))
     else:
-        typer.echo(f"Key {key.id} ({key.name}) is revoked.")
+        out.print(f"Key {key.id} ({key.name}) is revoked.")
 
 
 def _print_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:
