@@ -88,6 +88,7 @@ def run_server(data: Path | None = None) -> Iterator[Server]:
     written = folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
     environment |= {"VULTUS_DATA_DIR": str(folder), "VULTUS_MODELS__OFFLINE": "true"}  # the built-in networks
+    environment["VULTUS_SERVER__METRICS"] = "shared"
     try:
         with written.open("wb") as log:
             process = subprocess.Popen(

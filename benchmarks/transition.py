@@ -31,10 +31,11 @@ from benchmarks.record import Measurement, compute_percentiles, format_milliseco
 from vultus.api.app import create_app
 from vultus.domain import Role
 from vultus.errors import NoPhotoAcceptedError
-from vultus.main import bind_socket, open_database, open_weights_store
+from vultus.main import open_database, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
+from vultus.server.serving import bind_socket
 from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
 from vultus.services.photo_analysis import Photo

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
 POLL_S = 0.02
-DEFAULT_SETTINGS = {"MODELS__OFFLINE": "true"}
-"""Names without `VULTUS_`: the built-in networks, nothing fetched."""
+DEFAULT_SETTINGS = {"MODELS__OFFLINE": "true", "SERVER__METRICS": "shared"}
+"""Names without `VULTUS_`: the built-in networks, nothing fetched; `/metrics` on the API's port."""
 
 
 class Service:

@@ -1,6 +1,7 @@
 """Exceptions raised deliberately. Each edge maps the kind once: to an HTTP status, to an exit code.
 
 VultusError
+├── MalformedRequestError             no HTTP, no form, or one that breaks off
 ├── InvalidInputError                 what was sent cannot be used
 │   ├── ConsentRequiredError
 │   ├── NoPhotoAcceptedError
@@ -16,12 +17,8 @@ VultusError
 ├── TooLargeError                     beyond a limit of size
 │   ├── ImageTooLargeError
 │   └── BodyTooLargeError
-├── UnauthenticatedError              no key, or an unknown, revoked or expired one
-├── ForbiddenError                    the key may not do it
-├── LimitReachedError                 more than the caller may do within a time
-│   ├── KeyFailureLimitError          unknown keys, of an address
-│   ├── SearchLimitError              searches, of a key
-│   └── VerificationLimitError        failed verifications, of a key and a person
+├── UnauthenticatedError              no key, or an unknown or revoked one
+├── ForbiddenError                    the key's role does not allow it
 ├── NotFoundError
 ├── ConflictError
 │   ├── AlreadyExistsError
@@ -61,7 +58,6 @@ class ErrorKind(StrEnum):
     TOO_LARGE = "too_large"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
-    LIMITED = "limited"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     MISMATCH = "mismatch"
@@ -92,6 +88,12 @@ class VultusError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.facts = facts
+
+
+class MalformedRequestError(VultusError):
+    """The request is not HTTP, or its body no multipart form, or it breaks off in the middle."""
+
+    kind, code, title = ErrorKind.MALFORMED, "malformed_request", "Malformed request"
 
 
 class InvalidInputError(VultusError):
@@ -185,39 +187,15 @@ class BodyTooLargeError(TooLargeError):
 
 
 class UnauthenticatedError(VultusError):
-    """No API key, or one that is unknown, revoked or expired."""
+    """No API key, or one that is unknown or revoked."""
 
     kind, code, title = ErrorKind.UNAUTHENTICATED, "unauthenticated", "API key required"
 
 
 class ForbiddenError(VultusError):
-    """The key is valid but lacks the permission for this."""
+    """The key is valid but its role does not allow this."""
 
     kind, code, title = ErrorKind.FORBIDDEN, "forbidden", "Not allowed"
-
-
-class LimitReachedError(VultusError):
-    """The caller has done as much as it may for now; `retry_after_s` says when it may again."""
-
-    kind, code, title = ErrorKind.LIMITED, "limit_reached", "Limit reached"
-
-
-class KeyFailureLimitError(LimitReachedError):
-    """Too many unknown API keys came from this address."""
-
-    code, title = "key_failure_limit", "Too many unknown keys"
-
-
-class SearchLimitError(LimitReachedError):
-    """The key has searched for as many faces as it may within an hour."""
-
-    code, title = "search_limit", "Too many searches"
-
-
-class VerificationLimitError(LimitReachedError):
-    """Too many verifications of this person with this key have failed."""
-
-    code, title = "verification_limit", "Too many failed verifications"
 
 
 class NotFoundError(VultusError):

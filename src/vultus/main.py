@@ -6,15 +6,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
-import socket
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from vultus.api.app import create_app
+from vultus.api.metrics import MetricsApp
+from vultus.api.middleware import is_health_path
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.migrate import upgrade_schema
@@ -26,24 +24,31 @@ from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.fork_server import ProcessWorkerGroup
 from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
+from vultus.server.serving import (
+    SOCKET_BACKLOG,
+    ApiServer,
+    bind_socket,
+    build_registry,
+    format_address,
+    is_loopback,
+    open_tls,
+)
 from vultus.services.jobs import JobSupervisor
 from vultus.services.wiring import Services, build_services
 from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
+    from socket import socket
 
     from vultus.domain import SpaceRegistry
     from vultus.models.workers.worker import WorkerGroup
-    from vultus.settings import Settings
+    from vultus.server.registry import ConnectionRegistry
+    from vultus.settings import ServerSettings, Settings
 
 log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
-KEY_USAGE_INTERVAL_S = 60.0
-SOCKET_BACKLOG = 2048
-MAX_HEADER_BYTES = 64 * 2**10
-"""Longest request line and headers, or trailers of a body, that are waited for; beyond it the connection is closed."""
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -183,42 +188,6 @@ async def restart_postgres_if_dead(server: EmbeddedPostgres) -> None:
         await asyncio.to_thread(server.start)
 
 
-def bind_socket(host: str, port: int) -> socket.socket:
-    """Bind the API's socket before anything slow happens.
-
-    Raises:
-        SetupError: The address is taken or not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # Head and body of an answer are two writes: without this the second waits 40 ms for the first one's receipt.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise SetupError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set VULTUS_SERVER__PORT."
-        ) from error
-    return listener
-
-
-class _ApiServer(uvicorn.Server):
-    """Stops on SIGINT and SIGTERM by returning.
-
-    uvicorn would raise the signal again after serving, and SIGTERM would end the process before anything is closed.
-    """
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals in the event loop; the second SIGINT does not wait for requests under way."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-
 @asynccontextmanager
 async def run_jobs(services: Services) -> AsyncIterator[None]:
     """Run the server's background jobs for the length of the block."""
@@ -229,47 +198,75 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
         run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
         run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
-        run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
     ):
         yield
 
 
 async def serve_api(
     settings: Settings,
-    announce: Callable[[str], None],
-    deliver_key: Callable[[str], None],
+    announce: Callable[[str, str | None], None],
     progress: Callable[[str, int, int | None], None] = lambda _name, _done, _all: None,
 ) -> None:
     """Serve the API until SIGINT or SIGTERM.
 
     Args:
         settings: All of it.
-        announce: Called once requests are answered, with the address.
-        deliver_key: Called the first time, with the administrator's key before it is stored; see `write_secret_file`.
+        announce: Called once requests are answered, with the address and, the first time, the administrator's key.
         progress: As in `open_services`.
     """
-    with bind_socket(settings.server.host, settings.server.port) as listener:
+    server_settings = settings.server
+    tls, registry = open_tls(server_settings), build_registry(server_settings)
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(bind_socket(server_settings.host, server_settings.port))
+        metrics_listener = _bind_metrics(server_settings)
+        if metrics_listener:
+            sockets.enter_context(metrics_listener)
         async with open_services(settings, processes=True, progress=progress) as services:
             limits = RequestLimits(
-                max_requests=settings.server.max_requests, max_bodies_bytes=settings.server.max_bodies_bytes
+                max_requests=server_settings.max_requests, max_bodies_bytes=server_settings.max_bodies_bytes
             )
-            app = create_app(services, limits=limits, metrics=settings.server.metrics)
-            await services.access.bootstrap_admin_key(deliver_key)
-            config = uvicorn.Config(
-                app,
-                http="h11",  # httptools has no limit for a head, and copies a long header anew for every part of it
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=10,
+            app = create_app(services, limits=limits, settings=server_settings)
+            first_key = await services.access.bootstrap_admin_key()
+            server = ApiServer(
+                app, registry, root_path=server_settings.root_path, tls=tls, is_always_answered=is_health_path
             )
-            host, port = listener.getsockname()[:2]
-            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            async with run_jobs(services):
+            async with run_jobs(services), _serve_metrics(metrics_listener, registry):
                 # Garbage collections need not look at what lives as long as the server.
                 gc.freeze()
                 listener.listen(SOCKET_BACKLOG)  # a client may connect as soon as the address is printed
-                announce(address)
-                await _ApiServer(config).serve(sockets=[listener])
+                address = format_address(listener, tls=tls is not None)
+                _warn_of_plain_text(server_settings)
+                announce(address, first_key)
+                await server.serve(sockets=[listener])
+
+
+def _bind_metrics(settings: ServerSettings) -> socket | None:
+    if settings.metrics != "separate":
+        return None
+    setting = "VULTUS_SERVER__METRICS_PORT, or VULTUS_SERVER__METRICS=off"
+    return bind_socket(settings.host, settings.metrics_listener_port, setting)
+
+
+@asynccontextmanager
+async def _serve_metrics(listener: socket | None, registry: ConnectionRegistry) -> AsyncIterator[None]:
+    """Serve `/metrics` on a socket of its own for the length of the block."""
+    if listener is None:
+        yield
+        return
+    server = ApiServer(MetricsApp(), registry, handle_signals=False)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    log.info("metrics answer on %s/metrics", format_address(listener, tls=False))
+    try:
+        yield
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
+
+
+def _warn_of_plain_text(settings: ServerSettings) -> None:
+    if settings.tls_certificate is None and not settings.trusted_proxies and not is_loopback(settings.host):
+        log.warning(
+            "the API answers beyond this machine in plain HTTP, so keys and photos can be read on the way: set "
+            "VULTUS_SERVER__TLS_CERTIFICATE and VULTUS_SERVER__TLS_KEY, or put a proxy with TLS in front of it and "
+            "name it in VULTUS_SERVER__TRUSTED_PROXIES"
+        )

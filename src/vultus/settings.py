@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from stat import S_IRGRP, S_IROTH
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from vultus.errors import SetupError
@@ -24,6 +24,9 @@ from vultus.utils.configuration import (
     normalise_values,
     read_configuration_file,
     read_environment,
+    require_network,
+    require_origin,
+    split_words,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda", "coreml"]
+
+Network = Annotated[str, AfterValidator(require_network)]
+Origin = Annotated[str, AfterValidator(require_origin)]
 
 QUEUE_PER_WORKER = 10
 """Queued photos per worker: bounds the queueing delay of an accepted photo, whatever the load."""
@@ -61,7 +67,49 @@ class ServerSettings(Section):
         512 * 2**20, ge=1024, description="Bodies held in memory, all requests together, before new ones get 503."
     )
     max_requests: int = Field(512, ge=1, description="Requests in flight before new ones get 503.")
-    metrics: bool = Field(True, description="Whether `GET /metrics` answers; it needs no key.")
+    max_connections: int = Field(
+        4096, ge=64, description="Open connections; fewer where the limit of open files does not allow as many."
+    )
+    max_connections_per_address: int = Field(
+        1024, ge=8, description="Open connections of one address, of IPv6 of one /64 network; not of trusted proxies."
+    )
+    root_path: str = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Path under which a proxy publishes the API, such as /faces."
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (), description="Addresses and networks of proxies whose X-Forwarded-* headers count, separated by commas."
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="Origins whose pages may call the API from a browser, separated by commas; * for all."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate and those that vouch for it; with it the API speaks TLS alone."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key, without a password.")
+    metrics: Literal["separate", "shared", "off"] = Field(
+        "separate", description="Where `GET /metrics` answers, without a key: on a port of its own, the API's, nowhere."
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of `/metrics`, on the same address; unset: the one after the API's."
+    )
+
+    @field_validator("trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def parse_list(cls, value: object) -> object:
+        """Split the comma-separated text of an environment variable."""
+        return split_words(value)
+
+    @model_validator(mode="after")
+    def validate_tls(self) -> Self:
+        """Validate that certificate and key come together."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("server.tls_certificate and server.tls_key belong together: set both, or neither")
+        return self
+
+    @property
+    def metrics_listener_port(self) -> int:
+        """Port of `/metrics` where it has its own; after one that the system chooses comes another such."""
+        return self.metrics_port if self.metrics_port is not None else (self.port + 1) % 65536 if self.port else 0
 
     @model_validator(mode="after")
     def validate_body_budget(self) -> Self:
@@ -142,7 +190,7 @@ class InferenceSettings(Section):
     @classmethod
     def parse_extra_packs(cls, value: object) -> object:
         """Split the comma-separated text of an environment variable."""
-        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+        return split_words(value)
 
     @model_validator(mode="after")
     def validate_runtime(self) -> Self:

@@ -80,21 +80,27 @@ def others() -> tuple[FacePipeline, ...]:
 
 @pytest.fixture
 async def serve(
-    database: Database, pipeline: FacePipeline, others: tuple[FacePipeline, ...], tmp_path: Path
+    database: Database,
+    pipeline: FacePipeline,
+    others: tuple[FacePipeline, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Callable[..., Any]]:
     """Return a function that serves the API with settings of its own."""
+    monkeypatch.setattr("vultus.api.metrics.MAX_AGE_S", 0.0)  # what a test did must be in the metrics it reads
     open_pools: list[AnalysisPool] = []
     clients: list[httpx.AsyncClient] = []
 
     async def start(**settings: Any) -> Api:
-        chosen = Settings(**{"data_dir": tmp_path, **settings})
+        server = {"metrics": "shared", **settings.pop("server", {})}
+        chosen = Settings(**{"data_dir": tmp_path, "server": server, **settings})
         pipelines = PipelineRegistry(pipeline, *others)
         pool = AnalysisPool(chosen.inference, ThreadWorkerGroup(pipelines, chosen.inference.workers))
         open_pools.append(pool)
         services = build_services(chosen, database, pool, pipelines.spaces)
         await services.collections.ensure_default_collection()
         limits = RequestLimits(max_requests=chosen.server.max_requests, max_bodies_bytes=chosen.server.max_bodies_bytes)
-        app = create_app(services, limits=limits, metrics=chosen.server.metrics)
+        app = create_app(services, limits=limits, settings=chosen.server)
         _, secret = await services.access.create_key(CALLER, "administrator", Role.ADMIN)
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),

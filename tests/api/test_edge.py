@@ -65,7 +65,7 @@ async def test_without_a_key_no_byte_of_the_body_is_read(api: Api, key: str) -> 
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_a_key_without_the_permission_is_refused_before_the_body(api: Api) -> None:
+async def test_a_key_of_too_low_a_role_is_refused_before_the_body(api: Api) -> None:
     low = await api.key(Role.RECOGNIZE)
     read = [0]
 
@@ -85,7 +85,7 @@ async def test_both_headers_accept_a_key_and_a_revoked_one_is_refused(api: Api) 
 
     await api.client.delete(f"/v1/keys/{key.id}")
     revoked = await api.client.get("/v1/version", headers=header)
-    unknown = await api.client.get("/v1/version", headers={**header, "X-API-Key": "vultus_" + "x" * 43})
+    unknown = await api.client.get("/v1/version", headers={**header, "X-API-Key": "vultus_unknown"})
 
     assert (good.status_code, revoked.status_code) == (200, 401)
     assert {**revoked.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
@@ -346,7 +346,7 @@ async def test_the_two_main_operations_redirect_with_method_and_body(api: Api) -
     for name in ("register", "recognize"):
         answer = await api.client.post(f"/{name}", files={"photo": b"x"})
 
-        assert (answer.status_code, answer.headers["location"]) == (308, f"/v1/{name}")
+        assert (answer.status_code, answer.headers["location"]) == (308, f"v1/{name}")
 
 
 @pytest.mark.parametrize("query", ["name=keys", "path=//evil.test", "url=x&next=y&to=z&location=keys"])
@@ -355,7 +355,7 @@ async def test_no_request_chooses_where_it_is_redirected(api: Api, query: str) -
 
     answers = [await api.client.request(method, f"{path}?{query}") for path, method in routes.items()]
 
-    assert [answer.headers["location"] for answer in answers] == ["/v1/register", "/v1/recognize", "/docs"]
+    assert [answer.headers["location"] for answer in answers] == ["v1/register", "v1/recognize", "docs"]
 
 
 async def test_a_route_without_a_guard_takes_nothing_from_the_query(api: Api) -> None:

@@ -100,7 +100,7 @@ async def test_a_change_of_a_collection_costs_the_next_photo_a_second_search_and
 
 
 async def test_metrics_can_be_disabled(serve: Callable[..., Any]) -> None:
-    api: Api = await serve(server={"metrics": False})
+    api: Api = await serve(server={"metrics": "off"})
 
     assert (await api.client.get("/metrics")).status_code == 404
 

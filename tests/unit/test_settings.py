@@ -106,7 +106,7 @@ def test_a_section_has_no_value_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         ("VULTUS_INFERENCE__WORKERS", "0", "must be at least 1"),
         ("VULTUS_SERVER__PORT", "99999", "must be at most 65535"),
         ("VULTUS_SERVER__PORT", "many", "must be a whole number"),
-        ("VULTUS_SERVER__METRICS", "perhaps", "must be true or false"),
+        ("VULTUS_MODELS__OFFLINE", "perhaps", "must be true or false"),
         ("VULTUS_LOG__FORMAT", "xml", "must be 'text' or 'json'"),
     ],
 )

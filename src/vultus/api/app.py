@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
-from starlette.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
 
 from vultus import __version__
 from vultus.api import problems
-from vultus.api.guard import PERMISSION_KEY
+from vultus.api.docs_page import add_documentation, redirect_to
+from vultus.api.guard import REQUIRED_ROLE_KEY
 from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import add_example
-from vultus.api.routes import collections, keys, migrations, persons, recognition, registration, system, vectors
+from vultus.api.routes import collections, migrations, persons, recognition, registration, system, vectors
 from vultus.schemas.system import Problem
+from vultus.server.proxies import ForwardedMiddleware
+from vultus.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
     from vultus.utils.request_scope import RequestLimits
 
-DOCS_ASSETS_PATH = "/docs-assets"
+CORS_EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After", "Idempotent-Replayed", "WWW-Authenticate")
 MERGE_PATCH_MEDIA_TYPE = "application/merge-patch+json"
 DESCRIPTION = """Register people with their consent, recognise them in photos, forget them completely.
 
@@ -34,13 +36,13 @@ Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are pro
 `code`. Every verdict names its threshold, the false match rate it stands for, and what that means for the gallery."""
 
 
-def create_app(services: Services, *, limits: RequestLimits, metrics: bool = True) -> FastAPI:
+def create_app(services: Services, *, limits: RequestLimits, settings: ServerSettings | None = None) -> FastAPI:
     """Build the application on services that stay open while it runs.
 
     Args:
         services: Available to every route.
         limits: What all requests may take together.
-        metrics: Whether to serve `GET /metrics`, which requires no key.
+        settings: Proxies, origins, and whether `GET /metrics` is served here; the defaults unless given.
     """
     app = FastAPI(
         title="Vultus",
@@ -54,7 +56,8 @@ def create_app(services: Services, *, limits: RequestLimits, metrics: bool = Tru
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    app.add_middleware(RequestContextMiddleware, limits=limits)
+    settings = settings or ServerSettings()
+    _add_middleware(app, settings, limits)
     problems.register_error_handlers(app)
     v1 = APIRouter(prefix="/v1")
     for router in (
@@ -66,53 +69,51 @@ def create_app(services: Services, *, limits: RequestLimits, metrics: bool = Tru
         persons.faces,
         persons.consents,
         vectors.router,
-        keys.router,
         system.router,
     ):
         v1.include_router(router)
     app.include_router(v1)
-    if metrics:
+    if settings.metrics == "shared":
         app.include_router(system.metrics)
     _add_unversioned_redirects(app)
-    _add_documentation(app)
+    add_documentation(app)
+    _cache_openapi_schema(app)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: ServerSettings, limits: RequestLimits) -> None:
+    """Add what wraps every request; the last added is the outermost."""
+    app.add_middleware(RequestContextMiddleware, limits=limits)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=CORS_EXPOSED_HEADERS,
+        )
+    if settings.trusted_proxies:
+        app.add_middleware(ForwardedMiddleware, networks=settings.trusted_proxies)
 
 
 def _add_unversioned_redirects(app: FastAPI) -> None:
     """Redirect the unversioned paths of the two main operations to version 1; body and method are kept."""
     for path in ("/register", "/recognize"):
         app.add_api_route(
-            path, _build_redirect_endpoint(f"/v1{path}"), methods=["POST"], status_code=308, include_in_schema=False
+            path, _build_redirect_endpoint(f"v1{path}"), methods=["POST"], status_code=308, include_in_schema=False
         )
 
 
-def _build_redirect_endpoint(path: str) -> Callable[[], Coroutine[None, None, RedirectResponse]]:
-    """Return an endpoint without parameters: FastAPI would read any parameter from the request."""
+def _build_redirect_endpoint(path: str) -> Callable[[Request], Coroutine[None, None, RedirectResponse]]:
+    """Return an endpoint that takes the request alone: FastAPI would read any other parameter from the query."""
 
-    async def send_redirect() -> RedirectResponse:
-        return RedirectResponse(path, 308)
+    async def send_redirect(request: Request) -> RedirectResponse:
+        return redirect_to(path, request, 308)
 
     return send_redirect
 
 
-def _add_documentation(app: FastAPI) -> None:
-    """Serve the documentation from this machine alone; no page requests anything from another host."""
-    app.mount(DOCS_ASSETS_PATH, StaticFiles(packages=[("fastapi_offline", "static")]))
-
-    @app.get("/", include_in_schema=False)
-    async def redirect_to_docs() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Vultus API",
-            swagger_js_url=f"{DOCS_ASSETS_PATH}/swagger-ui-bundle.js",
-            swagger_css_url=f"{DOCS_ASSETS_PATH}/swagger-ui.css",
-            swagger_favicon_url=f"{DOCS_ASSETS_PATH}/favicon.png",
-        )
-
+def _cache_openapi_schema(app: FastAPI) -> None:
     def get_cached_schema() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _build_openapi_schema(app)
@@ -142,9 +143,9 @@ def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
             content = methods["patch"]["requestBody"]["content"]
             content[MERGE_PATCH_MEDIA_TYPE] = content["application/json"]
         for operation in methods.values():
-            if PERMISSION_KEY in operation:
+            if REQUIRED_ROLE_KEY in operation:
                 operation["security"] = [{"bearer": []}, {"header": []}]
-                operation["description"] += f"\n\nNeeds a key with the permission `{operation[PERMISSION_KEY]}`."
+                operation["description"] += f"\n\nNeeds a key with role `{operation[REQUIRED_ROLE_KEY]}` or higher."
             else:
                 operation["responses"].pop("422", None)
             if route := routes.get(operation["operationId"]):

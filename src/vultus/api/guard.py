@@ -1,10 +1,8 @@
-"""A route that checks key and permission before it reads the body, and limits what it reads."""
+"""A route that checks key and role before it reads the body, and limits what it reads."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from starlette.requests import Request
 
 from vultus.api.problems import InvalidRequestError
 from vultus.domain import Permission, Principal
-from vultus.errors import BodyTooLargeError, OverloadedError, RequestTimeoutError, VultusError
+from vultus.errors import BodyTooLargeError, MalformedRequestError, OverloadedError, VultusError
 from vultus.utils.request_scope import get_scope
 
 if TYPE_CHECKING:
@@ -31,14 +29,10 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
     from vultus.utils.request_scope import RequestScope
 
+REQUIRED_ROLE_KEY = "x-required-role"
 PERMISSION_KEY = "x-required-permission"
 LONG_BODY_KEY = "x-long-body"
 PHOTOS_KEY = "x-photos"
-BODY_IDLE_TIMEOUT_S = 20.0
-"""Longest pause between two parts of a body."""
-
-BODY_TIMEOUT_S = 300.0
-"""Longest time from the first part of a body to its last."""
 
 
 def require_permission(permission: Permission, *, photos: bool = False, long_body: bool = False) -> dict[str, Any]:
@@ -50,7 +44,7 @@ def require_permission(permission: Permission, *, photos: bool = False, long_bod
             which is `request.state.reservation`, and may be as long as photos are.
         long_body: Whether a body without photos may be as long.
     """
-    declared: dict[str, Any] = {PERMISSION_KEY: permission.value}
+    declared = {PERMISSION_KEY: permission.value, REQUIRED_ROLE_KEY: permission.least_role.value}
     return declared | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
 
 
@@ -167,16 +161,29 @@ def _list_query_parameters(dependant: Dependant) -> set[str]:
 
 async def authenticate_request(request: Request, services: Services, scope: RequestScope) -> Principal:
     """Return the principal of the key sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
-    secret = request.headers.get("x-api-key")
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        secret = token.strip()
-    address = request.client.host if request.client else None
-    return Principal.from_key(await services.access.authenticate(secret, address), scope.request_id)
+    return Principal.from_key(await services.access.authenticate(_read_key(request.headers)), scope.request_id)
+
+
+def _read_key(headers: Headers) -> str | None:
+    """Return the one key that a request has; blanks around it are no part of it.
+
+    Raises:
+        MalformedRequestError: It has several that differ.
+    """
+    keys = {key.strip() for key in headers.getlist("x-api-key")}
+    for credentials in headers.getlist("authorization"):
+        scheme, _, token = credentials.strip().partition(" ")
+        if scheme.lower() == "bearer":
+            keys.add(token.strip())
+    if len(keys) > 1:
+        raise MalformedRequestError(
+            "Authorization and X-API-Key, or two of either, hold different keys: send one key, once."
+        )
+    return next(iter(keys), None)
 
 
 class _LimitedBody:
-    """Reads a request's body within its own limit, the limit of all bodies together, and the timeouts."""
+    """Reads a request's body within its own limit, the limit of all bodies together."""
 
     def __init__(self, request: Request, scope: RequestScope, limit: int) -> None:
         self._receive = request.receive
@@ -184,22 +191,18 @@ class _LimitedBody:
         self._max_bytes = limit
         self._scope = scope
         self._length = 0
-        self._deadline = time.monotonic() + BODY_TIMEOUT_S
 
     async def receive(self) -> Message:
         """Return the next part of the body."""
         if self._content_length.isdigit() and int(self._content_length) > self._max_bytes:
             raise self._build_too_long_error()
+        self._scope.begin_wait()
         try:
-            async with asyncio.timeout(min(BODY_IDLE_TIMEOUT_S, self._deadline - time.monotonic())):
-                message = await self._receive()
-        except TimeoutError:
-            raise _BodyReadError(
-                RequestTimeoutError(
-                    f"The body stopped arriving for {BODY_IDLE_TIMEOUT_S:.0f} seconds, "
-                    f"or took more than {BODY_TIMEOUT_S:.0f} in all."
-                )
-            ) from None
+            message = await self._receive()
+        except VultusError as error:  # the body comes too slowly, or breaks off
+            raise _BodyReadError(error) from None
+        finally:
+            self._scope.end_wait()
         self._reserve_memory(len(message.get("body", b"")))
         return message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 
 from vultus.api import problems
 from vultus.errors import OverloadedError
@@ -13,21 +13,43 @@ from vultus.utils import metrics
 from vultus.utils.request_scope import RequestScope
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from vultus.utils.request_scope import RequestLimits
 
 log = logging.getLogger("vultus.access")
 
-COUNTED_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+HEALTH_PATHS = ("/v1/health/live", "/v1/health/ready")
+COUNTED_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 """Methods that are counted by name: a caller must not be able to add label values to the metrics."""
+
+METHOD_NOT_ALLOWED = 405
+UNTIMED_STATUSES = {401, 404, 405}
+"""Statuses that say how long nothing took; a caller without a key makes as many as it likes."""
+
+SECURITY_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+}
+"""Sent with every response that has none of its own by that name."""
+
+
+def is_health_path(path: str) -> bool:
+    """Return whether a path, with or without a proxy's prefix, asks for the server's health."""
+    return path.endswith(HEALTH_PATHS)
 
 
 class RequestContextMiddleware:
     """Opens the scope of every request, returns its id, and writes one log line per request.
 
     An incoming X-Request-ID is kept. Beyond the limit of requests in flight, requests are refused with 503 before
-    anything of them is read.
+    anything of them is read; questions for the server's health never are, or a supervisor would end a sound server.
+    HEAD is answered like GET: the server leaves the body out.
 
     The line contains the route's pattern, never the path, which a caller chooses.
     """
@@ -41,6 +63,9 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
         request_scope = RequestScope(self._limits, Headers(scope=scope).get("x-request-id", ""))
         status = 0
 
@@ -48,17 +73,15 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_scope.request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-                if server_timing := request_scope.format_server_timing():
-                    headers["Server-Timing"] = server_timing
+                message = {**message, "headers": _complete_headers(message.get("headers", ()), request_scope)}
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         with request_scope:
             try:
-                request_scope.ensure_admitted()
+                if not is_health_path(scope["path"]):
+                    request_scope.ensure_admitted()
                 await self._app(scope, receive, send_response)
             except OverloadedError as error:  # of the admission: the app answers its own
                 await problems.build_error_response(error)(scope, receive, send_response)
@@ -67,13 +90,26 @@ class RequestContextMiddleware:
                     raise
                 await problems.handle_unexpected_error(error)(scope, receive, send_response)
             finally:
-                _record_request(scope, status, request_scope.elapsed_s)
+                _record_request(scope, method, status, request_scope.elapsed_s)
 
 
-def _record_request(scope: Scope, status: int, took_s: float) -> None:
+def _complete_headers(headers: Iterable[tuple[bytes, bytes]], request_scope: RequestScope) -> list[tuple[bytes, bytes]]:
+    """Return a response's headers with the request's id, its timings, and what every response has."""
+    completed = [*headers, (b"x-request-id", request_scope.request_id.encode())]
+    own = {name for name, _ in completed}
+    completed += [header for header in SECURITY_HEADERS.items() if header[0] not in own]
+    if server_timing := request_scope.format_server_timing():
+        completed.append((b"server-timing", server_timing.encode()))
+    return completed
+
+
+def _record_request(scope: Scope, method: str, status: int, took_s: float) -> None:
     """Write the log line of a request, and count it."""
-    route, method = getattr(scope.get("route"), "path", "-"), scope["method"]
+    route = getattr(scope.get("route"), "path", "-")
     log.info("request", extra={"method": method, "route": route, "status": status, "ms": round(took_s * 1e3, 1)})
-    method = method if method in COUNTED_METHODS else "other"
-    metrics.get_labelled(metrics.REQUESTS, route, method, str(status)).inc()
-    metrics.get_labelled(metrics.REQUEST_SECONDS, route, method).observe(took_s)
+    if status == METHOD_NOT_ALLOWED:  # of a path, whichever of its routes came first
+        route = "-"
+    counted = scope["method"] if route != "-" and scope["method"] in COUNTED_METHODS else "-"
+    metrics.get_labelled(metrics.REQUESTS, route, counted, str(status)).inc()
+    if status not in UNTIMED_STATUSES:
+        metrics.get_labelled(metrics.REQUEST_SECONDS, route, counted).observe(took_s)

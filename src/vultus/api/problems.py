@@ -8,7 +8,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 
 from vultus import errors
@@ -28,7 +30,6 @@ STATUS_BY_KIND: Mapping[ErrorKind, int] = {
     ErrorKind.TOO_LARGE: 413,
     ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.FORBIDDEN: 403,
-    ErrorKind.LIMITED: 429,
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.CONFLICT: 409,
     ErrorKind.MISMATCH: 422,
@@ -51,12 +52,6 @@ class InvalidRequestError(errors.InvalidInputError):
     """Fields of the request are missing, unknown or wrong."""
 
     code, title = "invalid_request", "Invalid request"
-
-
-class MalformedRequestError(VultusError):
-    """The body is no multipart form, or breaks off in the middle of one."""
-
-    kind, code, title = ErrorKind.MALFORMED, "malformed_request", "Malformed request"
 
 
 class InternalError(VultusError):
@@ -94,7 +89,7 @@ def build_error_response(error: VultusError) -> JSONResponse:
 def declare_body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
     """Declare the errors of every route that reads a body, and `kinds`."""
     return declare_problems(
-        MalformedRequestError,
+        errors.MalformedRequestError,
         errors.RequestTimeoutError,
         errors.BodyTooLargeError,
         errors.OverloadedError,
@@ -174,12 +169,35 @@ def register_error_handlers(app: FastAPI) -> None:
         return build_error_response(InvalidRequestError(detail, errors=wrong))
 
     @app.exception_handler(HTTPException)
-    async def handle_http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == STATUS_BY_KIND[ErrorKind.MALFORMED]:
-            return build_error_response(MalformedRequestError(str(error.detail)))
+            return build_error_response(errors.MalformedRequestError(str(error.detail)))
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return _answer_other_method(app, request)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
         return build_problem_response(error.status_code, code, phrase, str(error.detail), headers=error.headers)
+
+
+def _answer_other_method(app: FastAPI, request: Request) -> Response:
+    """Answer OPTIONS, and refuse what no route of the path does, with all methods that the path's routes have."""
+    path = get_route_path(request.scope)
+    methods = {"OPTIONS"}
+    for route in iter_route_contexts(app.routes):
+        if route.methods and route.path_regex.match(path):
+            methods |= route.methods
+    if "GET" in methods:
+        methods.add("HEAD")
+    allowed = {"Allow": ", ".join(sorted(methods))}
+    if request.method == "OPTIONS":
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=allowed)
+    return build_problem_response(
+        405,
+        "method_not_allowed",
+        "Method not allowed",
+        f"{request.url.path} does not take {request.method}, but {allowed['Allow']}.",
+        headers=allowed,
+    )
 
 
 def handle_unexpected_error(error: Exception) -> JSONResponse:

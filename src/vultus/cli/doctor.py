@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import typer
 from packaging.requirements import Requirement
+from rich.text import Text
 
 from vultus.cli.common import JsonOption, load_settings, out, print_json
 from vultus.db import migrate
 from vultus.errors import SetupError, VultusError
-from vultus.main import bind_socket, open_postgres, open_weights_store
+from vultus.main import open_postgres, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
+from vultus.server.serving import bind_socket
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -55,8 +57,8 @@ def check_installation(as_json: JsonOption = False) -> None:
             finding = {"check": name, "ok": False, "detail": getattr(error, "detail", str(error))}
         findings.append(finding)
         if not as_json:
-            label, style = ("ok  ", "green") if finding["ok"] else ("fail", "red")
-            out.print_labelled(label, style, f" {name}: {finding['detail']}")
+            word = ("ok  ", "green") if finding["ok"] else ("fail", "red")
+            out.print(Text.assemble(word, f" {name}: {finding['detail']}"), soft_wrap=True)
     healthy = all(finding["ok"] for finding in findings)
     if as_json:
         print_json({"healthy": healthy, "checks": findings})

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -33,6 +34,8 @@ _SERVICE_LINKS = re.compile(
 )
 _SERVICE_ADDRESS_NAME = re.compile(r"VULTUS_(\w+_)?PORT")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 _MESSAGES = {
     "int_parsing": "must be a whole number",
@@ -194,3 +197,32 @@ def _format_name(path: tuple[str, ...], *, is_variable: bool) -> str:
 
 def _join_variable(path: tuple[str, ...]) -> str:
     return PREFIX + SEPARATOR.join(path).upper()
+
+
+def split_words(value: object) -> object:
+    """Return the words of a text that are separated by commas; what is no text as it is."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def require_network(text: str) -> str:
+    """Return the text of an address or a network.
+
+    Raises:
+        ValueError: It is neither, a name for example.
+    """
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("must be addresses and networks, such as 10.0.0.5 or 10.0.0.0/24") from None
+    return text
+
+
+def require_origin(text: str) -> str:
+    """Return the text of an origin as browsers send it, or `*`.
+
+    Raises:
+        ValueError: It is none, or longer than one.
+    """
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError("must be origins such as https://app.example.org, without a path, or *")
+    return text

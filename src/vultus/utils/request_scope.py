@@ -81,6 +81,14 @@ class RequestScope:
     def principal(self, principal: object) -> None:
         self._principal = principal
 
+    def begin_wait(self) -> None:
+        """Count the request as not in flight: it waits for its caller, who may take long and costs nothing."""
+        self._limits.in_flight -= 1
+
+    def end_wait(self) -> None:
+        """Count the request as in flight again."""
+        self._limits.in_flight += 1
+
     def ensure_admitted(self) -> None:
         """Raise if more requests are in flight than allowed.
 

@@ -1,0 +1,68 @@
+"""The head of a request, collected whole before the parser sees it.
+
+httptools has no limit for a head, and copies a long header anew for every part of it that arrives.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_HEAD_BYTES = 32 * 2**10
+"""Longest request line and headers; and longest part of a body, trailers for example, that carries nothing."""
+
+_OTHER_UPGRADE = re.compile(
+    rb"(?<=\n)upgrade[ \t]*:(?![ \t]*websocket[ \t]*\r?\n)[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE
+)
+
+
+class HeadTooLongError(Exception):
+    """A head is longer than `MAX_HEAD_BYTES`."""
+
+
+class HeadBuffer:
+    """What has arrived of a head.
+
+    An offer to upgrade to anything but a WebSocket is taken out, for RFC 9110 lets a server ignore it: Java's client
+    offers h2c with its requests, and httptools would take the body for the other protocol's.
+    """
+
+    __slots__ = ("_received",)
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def __len__(self) -> int:
+        """Return the number of bytes that wait for the rest of their head."""
+        return len(self._received)
+
+    def add(self, data: bytes) -> bytes | None:
+        """Return everything received once it begins with a whole head, else None.
+
+        Raises:
+            HeadTooLongError: It is, or will be.
+        """
+        begun = len(self._received)
+        if begun:
+            self._received += data
+        end = _find_end(self._received or data, max(0, begun - 3))
+        if end < 0 and not begun:
+            self._received += data
+        if max(end, len(self._received) if end < 0 else 0) > MAX_HEAD_BYTES:
+            raise HeadTooLongError
+        if end < 0:
+            return None
+        if begun:
+            data = bytes(self._received)
+            self._received.clear()
+        if _OTHER_UPGRADE.search(data, 0, end):
+            return _OTHER_UPGRADE.sub(b"", data[:end]) + data[end:]
+        return data
+
+
+def _find_end(data: bytes | bytearray, start: int) -> int:
+    """Return where the first empty line ends, or -1; the parser judges lines that end without a carriage return."""
+    end = data.find(b"\n\r\n", start)
+    if end >= 0:
+        return end + 3
+    end = data.find(b"\n\n", start)
+    return end + 2 if end >= 0 else -1

@@ -1,0 +1,21 @@
+"""WebSockets on a connection that began as HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class CountedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol; says when its connection is gone."""
+
+    on_closed: Callable[[], None]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Report the end of the connection."""
+        super().connection_lost(exc)
+        self.on_closed()
