@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vultus.cli.serving import FIRST_KEY_FILE
+
 STARTUP_S = 60
 
 
@@ -31,15 +33,13 @@ def serving(
     )
     try:
         assert process.stdout is not None
-        address, key = None, None
+        address = None
         for line in process.stdout:
-            address = address or re.search(r"http://127\.0\.0\.1:\d+", line)
-            key = key or re.search(r"vultus_\S+", line)
-            if address and (key or not first_key):
+            if address := re.search(r"http://127\.0\.0\.1:\d+", line):
                 break
         log.seek(0)
         assert address, log.read()
-        yield address.group(), key.group() if key else "", process
+        yield address.group(), (data_dir / FIRST_KEY_FILE).read_text().strip() if first_key else "", process
     finally:
         if process.poll() is None:
             process.send_signal(end)

@@ -17,8 +17,12 @@ VultusError
 ├── TooLargeError                     beyond a limit of size
 │   ├── ImageTooLargeError
 │   └── BodyTooLargeError
-├── UnauthenticatedError              no key, or an unknown or revoked one
-├── ForbiddenError                    the key's role does not allow it
+├── UnauthenticatedError              no key, or an unknown, revoked or expired one
+├── ForbiddenError                    the key may not do it
+├── LimitReachedError                 more than the caller may do within a time
+│   ├── KeyFailureLimitError          unknown keys, of an address
+│   ├── SearchLimitError              searches, of a key
+│   └── VerificationLimitError        failed verifications, of a key and a person
 ├── NotFoundError
 ├── ConflictError
 │   ├── AlreadyExistsError
@@ -58,6 +62,7 @@ class ErrorKind(StrEnum):
     TOO_LARGE = "too_large"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
+    LIMITED = "limited"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     MISMATCH = "mismatch"
@@ -187,15 +192,39 @@ class BodyTooLargeError(TooLargeError):
 
 
 class UnauthenticatedError(VultusError):
-    """No API key, or one that is unknown or revoked."""
+    """No API key, or one that is unknown, revoked or expired."""
 
     kind, code, title = ErrorKind.UNAUTHENTICATED, "unauthenticated", "API key required"
 
 
 class ForbiddenError(VultusError):
-    """The key is valid but its role does not allow this."""
+    """The key is valid but lacks the permission for this."""
 
     kind, code, title = ErrorKind.FORBIDDEN, "forbidden", "Not allowed"
+
+
+class LimitReachedError(VultusError):
+    """The caller has done as much as it may for now; `retry_after_s` says when it may again."""
+
+    kind, code, title = ErrorKind.LIMITED, "limit_reached", "Limit reached"
+
+
+class KeyFailureLimitError(LimitReachedError):
+    """Too many unknown API keys came from this address."""
+
+    code, title = "key_failure_limit", "Too many unknown keys"
+
+
+class SearchLimitError(LimitReachedError):
+    """The key has searched for as many faces as it may within an hour."""
+
+    code, title = "search_limit", "Too many searches"
+
+
+class VerificationLimitError(LimitReachedError):
+    """Too many verifications of this person with this key have failed."""
+
+    code, title = "verification_limit", "Too many failed verifications"
 
 
 class NotFoundError(VultusError):

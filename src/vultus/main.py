@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
+KEY_USAGE_INTERVAL_S = 60.0
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -198,20 +199,23 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
         run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
         run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
+        run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
     ):
         yield
 
 
 async def serve_api(
     settings: Settings,
-    announce: Callable[[str, str | None], None],
+    announce: Callable[[str], None],
+    deliver_key: Callable[[str], None],
     progress: Callable[[str, int, int | None], None] = lambda _name, _done, _all: None,
 ) -> None:
     """Serve the API until SIGINT or SIGTERM.
 
     Args:
         settings: All of it.
-        announce: Called once requests are answered, with the address and, the first time, the administrator's key.
+        announce: Called once requests are answered, with the address.
+        deliver_key: Called the first time, with the administrator's key before it is stored; see `write_secret_file`.
         progress: As in `open_services`.
     """
     server_settings = settings.server
@@ -226,7 +230,7 @@ async def serve_api(
                 max_requests=server_settings.max_requests, max_bodies_bytes=server_settings.max_bodies_bytes
             )
             app = create_app(services, limits=limits, settings=server_settings)
-            first_key = await services.access.bootstrap_admin_key()
+            await services.access.bootstrap_admin_key(deliver_key)
             server = ApiServer(
                 app, registry, root_path=server_settings.root_path, tls=tls, is_always_answered=is_health_path
             )
@@ -236,7 +240,7 @@ async def serve_api(
                 listener.listen(SOCKET_BACKLOG)  # a client may connect as soon as the address is printed
                 address = format_address(listener, tls=tls is not None)
                 _warn_of_plain_text(server_settings)
-                announce(address, first_key)
+                announce(address)
                 await server.serve(sockets=[listener])
 
 

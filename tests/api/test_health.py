@@ -37,6 +37,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
         ("shadow-comparison", None, False),
         ("index-sync", 1, False),
         ("recall-monitor", None, False),
+        ("key-usage", 60, False),
     ]
 
 

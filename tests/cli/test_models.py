@@ -15,7 +15,7 @@ from tests import loopback
 from tests.weights import FOLDER, real_weights
 from typer.testing import CliRunner, Result
 
-from vultus.cli import models
+from vultus.cli.app import app
 from vultus.models.catalog import packs
 from vultus.models.catalog.entries import Archive, PublishedFile
 from vultus.models.catalog.licences import INSIGHTFACE
@@ -34,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(models.app, [str(word) for word in words], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["models", *(str(word) for word in words)], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vultus import errors
 from vultus.api.problems import STATUS_BY_KIND
-from vultus.cli.common import EXIT_CODES
+from vultus.cli.failures import EXIT_CODES
 from vultus.errors import ErrorKind, VultusError
 
 if TYPE_CHECKING:

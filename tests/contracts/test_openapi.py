@@ -8,9 +8,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from vultus.api.app import create_app
-from vultus.api.guard import PHOTOS_KEY, REQUIRED_ROLE_KEY, GuardedRoute
+from vultus.api.guard import PERMISSION_KEY, PHOTOS_KEY, GuardedRoute
 from vultus.api.problems import MEDIA_TYPE
-from vultus.schemas import calibration, faces, galleries, migrations, recognition, system, vectors
+from vultus.schemas import calibration, faces, galleries, keys, migrations, recognition, system, vectors
 from vultus.schemas.base import ApiModel, Page
 from vultus.utils.request_scope import RequestLimits
 
@@ -37,8 +37,8 @@ ANSWERS: dict[str, Any] = {
     "FaceOut": faces.FaceOut,
     "ConsentOut": galleries.ConsentOut,
     "ErasedOut": galleries.ErasedOut,
-    "KeyOut": galleries.KeyOut,
-    "NewKeyOut": galleries.NewKeyOut,
+    "KeyOut": keys.KeyOut,
+    "NewKeyOut": keys.NewKeyOut,
     "VectorsOut": vectors.VectorsOut,
     "AuditOut": system.AuditOut,
     "ModelOut": system.ModelOut,
@@ -55,10 +55,10 @@ ANSWERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_every_operation_requires_a_role_unless_it_is_public(path: str, method: str) -> None:
+def test_every_operation_requires_a_permission_unless_it_is_public(path: str, method: str) -> None:
     operation = SCHEMA["paths"][path][method]
 
-    assert (REQUIRED_ROLE_KEY in operation) == (path not in PUBLIC)
+    assert (PERMISSION_KEY in operation) == (path not in PUBLIC)
     assert ("401" in operation["responses"]) == (path not in PUBLIC)
 
 
@@ -88,7 +88,7 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
 
 def test_every_post_that_writes_accepts_an_idempotency_key_or_refuses_it() -> None:
     reading = {"recognize", "detect", "compare", "verify", "embeddings", "search"}
-    refusing = {"create_key", "supply_photos"}
+    refusing = {"create_key", "rotate_key", "supply_photos"}
     posts = [methods["post"] for methods in SCHEMA["paths"].values() if "post" in methods]
 
     accepting = {

@@ -27,6 +27,7 @@ COLLABORATORS = {
 EXCEPTIONS = {
     "AccessService.authenticate": "finds out who calls",
     "AccessService.bootstrap_admin_key": "before there is anybody",
+    "AccessService.record_uses": "a background job",
     "BackfillWorker.backfill_collection": "a background job",
     "BackfillWorker.run": "a background job",
     "CollectionService.ensure_default_collection": "at start",

@@ -14,7 +14,6 @@ from tests.packs import FIRST, PACKS, SECOND
 from tests.services.conftest import count_rows, list_actions, wait_for_lock_waiter
 
 from vultus.domain import Calibration, LivenessMode, NewCrop, Principal, Role
-from vultus.domain.principal import PERMISSIONS
 from vultus.errors import AlreadyExistsError, ForbiddenError, InvalidInputError, NotFoundError, OverloadedError
 from vultus.services.collections import (
     MAX_ATTEMPTS,
@@ -156,15 +155,20 @@ async def test_a_principal_reaches_only_its_collections_and_only_with_its_permis
     collections: CollectionService, collection: Collection
 ) -> None:
     other = await collections.create_collection(CALLER, "other")
-    confined = Principal("test", PERMISSIONS[Role.ADMIN], collections=frozenset({other.id}))
-    enrolling = Principal("test", PERMISSIONS[Role.ENROL])
+    confined = Principal("test", Role.ADMIN.permissions, collections=frozenset({other.id}))
+    enrolling = Principal("test", Role.ENROL.permissions)
 
     assert await collections.list_collections(confined, after=None, limit=9) == (other,)
     for reference in ("home", str(collection.id)):
         with pytest.raises(NotFoundError):
-            await collections.update_collection(confined, reference, name="mine")
+            await collections.update_collection(confined, reference, retention_days=1)
         with pytest.raises(ForbiddenError):
             await collections.delete_collection(enrolling, reference)
+    with pytest.raises(ForbiddenError, match="create others"):  # it could not reach it
+        await collections.create_collection(confined, "mine")
+    for name in ("home", "free"):  # whether a name is taken is nothing it may learn
+        with pytest.raises(ForbiddenError, match="rename"):
+            await collections.update_collection(confined, "other", name=name)
 
 
 def changed_since(collection: Collection, **changes: Any) -> Collection:

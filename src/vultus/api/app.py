@@ -14,10 +14,10 @@ from starlette.middleware.cors import CORSMiddleware
 from vultus import __version__
 from vultus.api import problems
 from vultus.api.docs_page import add_documentation, redirect_to
-from vultus.api.guard import REQUIRED_ROLE_KEY
+from vultus.api.guard import PERMISSION_KEY
 from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import add_example
-from vultus.api.routes import collections, migrations, persons, recognition, registration, system, vectors
+from vultus.api.routes import collections, keys, migrations, persons, recognition, registration, system, vectors
 from vultus.schemas.system import Problem
 from vultus.server.proxies import ForwardedMiddleware
 from vultus.settings import ServerSettings
@@ -69,6 +69,7 @@ def create_app(services: Services, *, limits: RequestLimits, settings: ServerSet
         persons.faces,
         persons.consents,
         vectors.router,
+        keys.router,
         system.router,
     ):
         v1.include_router(router)
@@ -143,9 +144,9 @@ def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
             content = methods["patch"]["requestBody"]["content"]
             content[MERGE_PATCH_MEDIA_TYPE] = content["application/json"]
         for operation in methods.values():
-            if REQUIRED_ROLE_KEY in operation:
+            if PERMISSION_KEY in operation:
                 operation["security"] = [{"bearer": []}, {"header": []}]
-                operation["description"] += f"\n\nNeeds a key with role `{operation[REQUIRED_ROLE_KEY]}` or higher."
+                operation["description"] += f"\n\nNeeds a key with the permission `{operation[PERMISSION_KEY]}`."
             else:
                 operation["responses"].pop("422", None)
             if route := routes.get(operation["operationId"]):

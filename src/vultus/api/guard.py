@@ -1,4 +1,4 @@
-"""A route that checks key and role before it reads the body, and limits what it reads."""
+"""A route that checks key and permission before it reads the body, and limits what it reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
     from vultus.utils.request_scope import RequestScope
 
-REQUIRED_ROLE_KEY = "x-required-role"
 PERMISSION_KEY = "x-required-permission"
 LONG_BODY_KEY = "x-long-body"
 PHOTOS_KEY = "x-photos"
@@ -44,7 +43,7 @@ def require_permission(permission: Permission, *, photos: bool = False, long_bod
             which is `request.state.reservation`, and may be as long as photos are.
         long_body: Whether a body without photos may be as long.
     """
-    declared = {PERMISSION_KEY: permission.value, REQUIRED_ROLE_KEY: permission.least_role.value}
+    declared: dict[str, Any] = {PERMISSION_KEY: permission.value}
     return declared | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
 
 
@@ -161,7 +160,9 @@ def _list_query_parameters(dependant: Dependant) -> set[str]:
 
 async def authenticate_request(request: Request, services: Services, scope: RequestScope) -> Principal:
     """Return the principal of the key sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
-    return Principal.from_key(await services.access.authenticate(_read_key(request.headers)), scope.request_id)
+    address = request.client.host if request.client else None
+    key = await services.access.authenticate(_read_key(request.headers), address)
+    return Principal.from_key(key, scope.request_id)
 
 
 def _read_key(headers: Headers) -> str | None:

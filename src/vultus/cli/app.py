@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +13,8 @@ from typer.core import TyperGroup
 from vultus import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typer._click import Command, Context, HelpFormatter
 
 
@@ -58,11 +62,39 @@ COMMANDS = {
 """In the order they are listed."""
 
 
+class BrokenOffError(Exception):
+    """Carries an error past Typer, which would end the program with a code of its own."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
 class LazyCommandGroup(TyperGroup):
-    """Imports a command's module when the command is run.
+    """Imports a command's module when the command is run, and ends the program with a documented code.
 
     Networks, database driver and server take seconds to import; `--version` and `--help` need none of them.
     """
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
+        """Run the command line; whatever goes wrong is said by `vultus.cli.failures`."""
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            result = super().main(words, **{**extra, "standalone_mode": False})
+            code = result if isinstance(result, int) else 0
+            sys.stdout.flush()
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  the one place where a command's errors end
+            code = _report_failure(error.error if isinstance(error, BrokenOffError) else error, words)
+        sys.exit(code)
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError, OSError) as error:
+            raise BrokenOffError(error) from error
 
     def list_commands(self, ctx: Context) -> list[str]:
         """Return the names of the commands."""
@@ -112,9 +144,46 @@ def _parse_global_options(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    __: Annotated[bool, typer.Option("--traceback", help="Print where in the program an error arose.")] = False,
 ) -> None: ...
 
 
 def main() -> None:
     """Run the command line."""
+    _open_missing_streams()
     app()
+
+
+def _report_failure(error: BaseException, words: list[str]) -> int:
+    """Say what went wrong, as JSON where it was asked for, and return the exit code."""
+    report = import_module("vultus.cli.failures").report_failure
+    try:
+        code: int = report(error, as_json="--json" in words, with_trace="--traceback" in words)
+        sys.stdout.flush()
+    except OSError:  # not even that can be written
+        code = report(error, as_json=False, with_trace=False)
+    _discard_output()
+    return code
+
+
+def _open_missing_streams() -> None:
+    """Open what was closed of standard input, output and error: no file opened later may become one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")  # a terminal of another charset
+
+
+def _discard_output() -> None:
+    """Send nowhere what standard output still holds, so that Python does not fail with it at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # it is no file
+        return

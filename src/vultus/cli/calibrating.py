@@ -53,7 +53,7 @@ def calibrate(
             job = CollectionCalibrator(services.database, services.spaces, services.collections)
             return await job.calibrate(COMMAND_LINE, collection, request)
 
-    done = run_command(measure_collection(load_settings()), as_json=as_json)
+    done = run_command(measure_collection(load_settings()))
     if as_json:
         print_json(CalibrationOut.from_attributes(done).model_dump(mode="json"))
         return

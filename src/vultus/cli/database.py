@@ -39,7 +39,7 @@ def show_schema_status(as_json: JsonOption = False) -> None:
             return await migrate.fetch_current_revision(url)
 
     settings = load_settings()
-    found, needed = run_command(read_revision(settings), as_json=as_json), migrate.get_head_revision()
+    found, needed = run_command(read_revision(settings)), migrate.get_head_revision()
     kind = "external" if settings.database.url else "embedded"
     if as_json:
         print_json({"kind": kind, "schema": found, "needed": needed, "current": found == needed})

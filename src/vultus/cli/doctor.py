@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from packaging.requirements import Requirement
-from rich.text import Text
 
 from vultus.cli.common import JsonOption, load_settings, out, print_json
 from vultus.db import migrate
@@ -57,8 +56,8 @@ def check_installation(as_json: JsonOption = False) -> None:
             finding = {"check": name, "ok": False, "detail": getattr(error, "detail", str(error))}
         findings.append(finding)
         if not as_json:
-            word = ("ok  ", "green") if finding["ok"] else ("fail", "red")
-            out.print(Text.assemble(word, f" {name}: {finding['detail']}"), soft_wrap=True)
+            label, style = ("ok  ", "green") if finding["ok"] else ("fail", "red")
+            out.print_labelled(label, style, f" {name}: {finding['detail']}")
     healthy = all(finding["ok"] for finding in findings)
     if as_json:
         print_json({"healthy": healthy, "checks": findings})

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vultus.cli.common import JsonOption, err, exit_with_error, load_settings, out, print_json, print_table
+from vultus.cli.common import JsonOption, err, load_settings, out, print_json, print_table
 from vultus.cli.groups import show_groups
-from vultus.errors import InvalidInputError, VultusError
+from vultus.errors import InvalidInputError
 from vultus.evaluation.calibration_export import build_calibration
 from vultus.evaluation.datasets import DataSet, ListedPairs, read_pairs, read_person_folders
 from vultus.evaluation.gallery import evaluate_gallery
@@ -76,31 +76,30 @@ def run_pairs_evaluation(
 ) -> None:
     """Verification: are two photos of one person? LFW's protocol on listed pairs, and all pairs of the data set."""
     settings = load_settings()
-    with exit_on_error(as_json=as_json):
-        data = read_person_folders(folder)
-        listed = _read_listed_pairs(folder, pairs_file, data, needed=listed_only)
-        if listed and listed_only:
-            data, listed = data.select_photos(listed.photo_positions), listed.convert_positions(listed.photo_positions)
-        labels = read_groups(groups, data) if groups else {}
-        pipeline = open_pipeline(settings, pack, calibrated=False)
-        described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
-        command = ["vultus", "evaluate", "pairs", str(folder)]
-        command += ["--pack", pack] if pack else []
-        command += ["--pairs", str(pairs_file)] if pairs_file else []
-        command += ["--groups", str(groups)] if groups else []
-        command += ["--listed-only"] if listed_only else []
-        try:
-            report = PairsReport(
-                build_evaluation_context(data, described, describe_run(pipeline, command)),
-                evaluate_listed_pairs(listed, described) if listed else None,
-                evaluate_all_pairs(data, described, pipeline.calibration),
-                evaluate_by_group(data, described, pipeline.calibration, labels),
-            )
-        except ValueError as error:
-            raise InvalidInputError(f"The data set is too small: {error}.") from error
-        page = write_report(report, out_dir)
-        if keep:
-            open_weights_store(settings).installation.save_calibration(pipeline.space.id, build_calibration(report))
+    data = read_person_folders(folder)
+    listed = _read_listed_pairs(folder, pairs_file, data, needed=listed_only)
+    if listed and listed_only:
+        data, listed = data.select_photos(listed.photo_positions), listed.convert_positions(listed.photo_positions)
+    labels = read_groups(groups, data) if groups else {}
+    pipeline = open_pipeline(settings, pack, calibrated=False)
+    described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+    command = ["vultus", "evaluate", "pairs", str(folder)]
+    command += ["--pack", pack] if pack else []
+    command += ["--pairs", str(pairs_file)] if pairs_file else []
+    command += ["--groups", str(groups)] if groups else []
+    command += ["--listed-only"] if listed_only else []
+    try:
+        report = PairsReport(
+            build_evaluation_context(data, described, describe_run(pipeline, command)),
+            evaluate_listed_pairs(listed, described) if listed else None,
+            evaluate_all_pairs(data, described, pipeline.calibration),
+            evaluate_by_group(data, described, pipeline.calibration, labels),
+        )
+    except ValueError as error:
+        raise InvalidInputError(f"The data set is too small: {error}.") from error
+    page = write_report(report, out_dir)
+    if keep:
+        open_weights_store(settings).installation.save_calibration(pipeline.space.id, build_calibration(report))
     if as_json:
         print_json(build_summary(report))
     else:
@@ -125,24 +124,23 @@ def run_gallery_evaluation(
 ) -> None:
     """Identification: who is this? Searches for enrolled people and for strangers."""
     settings = load_settings()
-    with exit_on_error(as_json=as_json):
-        data = read_person_folders(folder)
-        parts = split_gallery(data, enrol=enrol, held_out=held_out, seed=seed)
-        pipeline = open_pipeline(settings, pack)
-        described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
-        command = ["vultus", "evaluate", "gallery", str(folder)]
-        command += ["--pack", pack] if pack else []
-        command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
-        command += ["--fusion", fusion.value] if fusion is not TemplateFusion.BEST else []
-        report = GalleryReport(
-            build_evaluation_context(data, described, describe_run(pipeline, command)),
-            enrol,
-            held_out,
-            seed,
-            evaluate_gallery(data, parts, described, pipeline, fusion),
-            fusion,
-        )
-        page = write_report(report, out_dir)
+    data = read_person_folders(folder)
+    parts = split_gallery(data, enrol=enrol, held_out=held_out, seed=seed)
+    pipeline = open_pipeline(settings, pack)
+    described = embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+    command = ["vultus", "evaluate", "gallery", str(folder)]
+    command += ["--pack", pack] if pack else []
+    command += ["--enrol", str(enrol), "--held-out", f"{held_out:g}", "--seed", str(seed)]
+    command += ["--fusion", fusion.value] if fusion is not TemplateFusion.BEST else []
+    report = GalleryReport(
+        build_evaluation_context(data, described, describe_run(pipeline, command)),
+        enrol,
+        held_out,
+        seed,
+        evaluate_gallery(data, parts, described, pipeline, fusion),
+        fusion,
+    )
+    page = write_report(report, out_dir)
     if as_json:
         print_json(build_summary(report))
     else:
@@ -172,27 +170,26 @@ def run_liveness_evaluation(
 ) -> None:
     """Presentation attack detection: do photographed faces pass for live ones?"""
     settings = load_settings()
-    with exit_on_error(as_json=as_json):
-        data = read_presentations(folder)
-        names = networks or [settings.inference.liveness or "minifasnet"]
-        opened = [open_liveness(settings, name) for name in names]
-        pipeline = open_pipeline(settings, pack, calibrated=False)
-        assessor = build_liveness_assessor(pipeline, [one.detector for one in opened], settings.photos)
-        with _show_progress(len(data.photos), show=not as_json) as progress:
-            assessed = assess_photos(assessor, data, workers=workers or settings.inference.workers, progress=progress)
-        if not assessed:
-            raise InvalidInputError(f"No face was found in any of the {len(data.photos)} photos of {folder}.")
-        command = ["vultus", "evaluate", "liveness", str(folder)]
-        command += [word for name in networks or () for word in ("--network", name)]
-        command += ["--threshold", f"{threshold:g}"] if threshold != LIVENESS_THRESHOLD else []
-        command += ["--pack", pack] if pack else []
-        provenance = describe_run(pipeline, command)
-        reports = [
-            _build_liveness_report(data, photos, one, threshold, provenance)
-            for one, photos in zip(opened, assessed, strict=True)
-        ]
-        folders = [out_dir / report.network if len(reports) > 1 else out_dir for report in reports]
-        pages = [write_report(report, target) for report, target in zip(reports, folders, strict=True)]
+    data = read_presentations(folder)
+    names = networks or [settings.inference.liveness or "minifasnet"]
+    opened = [open_liveness(settings, name) for name in names]
+    pipeline = open_pipeline(settings, pack, calibrated=False)
+    assessor = build_liveness_assessor(pipeline, [one.detector for one in opened], settings.photos)
+    with _show_progress(len(data.photos), show=not as_json) as progress:
+        assessed = assess_photos(assessor, data, workers=workers or settings.inference.workers, progress=progress)
+    if not assessed:
+        raise InvalidInputError(f"No face was found in any of the {len(data.photos)} photos of {folder}.")
+    command = ["vultus", "evaluate", "liveness", str(folder)]
+    command += [word for name in networks or () for word in ("--network", name)]
+    command += ["--threshold", f"{threshold:g}"] if threshold != LIVENESS_THRESHOLD else []
+    command += ["--pack", pack] if pack else []
+    provenance = describe_run(pipeline, command)
+    reports = [
+        _build_liveness_report(data, photos, one, threshold, provenance)
+        for one, photos in zip(opened, assessed, strict=True)
+    ]
+    folders = [out_dir / report.network if len(reports) > 1 else out_dir for report in reports]
+    pages = [write_report(report, target) for report, target in zip(reports, folders, strict=True)]
     if as_json:
         summaries = [build_summary(report) for report in reports]
         print_json(summaries if len(summaries) > 1 else summaries[0])
@@ -246,15 +243,6 @@ def open_pipeline(settings: Settings, pack: str | None, *, calibrated: bool = Tr
     """Load a pack."""
     store = open_weights_store(settings)
     return FacePipeline.load(settings.inference, settings.photos, store, pack=pack, calibrated=calibrated)
-
-
-@contextmanager
-def exit_on_error(*, as_json: bool) -> Iterator[None]:
-    """Print a failure and end with its exit code."""
-    try:
-        yield
-    except VultusError as error:
-        exit_with_error(error, as_json=as_json)
 
 
 def _read_listed_pairs(folder: Path, pairs_file: Path | None, data: DataSet, *, needed: bool) -> ListedPairs | None:

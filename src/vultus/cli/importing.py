@@ -164,7 +164,7 @@ def import_folder(
         retry,
         report or folder / REPORT_FILENAME,
     )
-    log = run_command(_import_persons(load_settings(), plan, show=not as_json), as_json=as_json)
+    log = run_command(_import_persons(load_settings(), plan, show=not as_json))
     counts = {"skipped": log.skipped, "retried": log.retried, "refused_before": log.refused_before}
     if as_json:
         print_json({"photos": log.outcomes.total(), **counts, **log.outcomes, "report": str(plan.report)})

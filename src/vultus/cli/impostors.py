@@ -34,26 +34,25 @@ def run_impostors_evaluation(
 ) -> None:
     """False match rates among people of one sex and one age band; one photo per person suffices."""
     settings = load_settings()
-    with evaluate.exit_on_error(as_json=as_json):
-        data = read_person_folders(folder)
-        labels = read_demographics(groups, data)
-        pipeline = evaluate.open_pipeline(settings, pack, calibrated=False)
-        described = evaluate.embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
-        command = ["vultus", "evaluate", "impostors", str(folder), "--groups", str(groups)]
-        command += ["--pack", pack] if pack else []
-        stated = pipeline.calibration.points
-        used = (pipeline.calibration.get_threshold(pipeline.calibration.default_fmr),) if stated else ()
-        found = described.has_vector
-        result = evaluate_matched_impostors(
-            described.vectors[found],
-            data.person_indices[found],
-            labels.select_photos(found),
-            (*(threshold for _, threshold in stated), *used),
-        )
-        report = ImpostorsReport(
-            build_evaluation_context(data, described, evaluate.describe_run(pipeline, command)), stated, result
-        )
-        page = write_report(report, out_dir)
+    data = read_person_folders(folder)
+    labels = read_demographics(groups, data)
+    pipeline = evaluate.open_pipeline(settings, pack, calibrated=False)
+    described = evaluate.embed_photos(pipeline, data, workers or settings.inference.workers, show=not as_json)
+    command = ["vultus", "evaluate", "impostors", str(folder), "--groups", str(groups)]
+    command += ["--pack", pack] if pack else []
+    stated = pipeline.calibration.points
+    used = (pipeline.calibration.get_threshold(pipeline.calibration.default_fmr),) if stated else ()
+    found = described.has_vector
+    result = evaluate_matched_impostors(
+        described.vectors[found],
+        data.person_indices[found],
+        labels.select_photos(found),
+        (*(threshold for _, threshold in stated), *used),
+    )
+    report = ImpostorsReport(
+        build_evaluation_context(data, described, evaluate.describe_run(pipeline, command)), stated, result
+    )
+    page = write_report(report, out_dir)
     if as_json:
         print_json(build_summary(report))
     else:

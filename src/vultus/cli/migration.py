@@ -36,12 +36,12 @@ AllowUnmigrated = Annotated[
 Result = TypeVar("Result")
 
 
-def _run_with_services(action: Callable[[Services], Awaitable[Result]], *, as_json: bool) -> Result:
+def _run_with_services(action: Callable[[Services], Awaitable[Result]]) -> Result:
     async def call_with_services() -> Result:
         async with open_services(load_settings()) as services:
             return await action(services)
 
-    return run_command(call_with_services(), as_json=as_json)
+    return run_command(call_with_services())
 
 
 def _show_migration(state: TransitionOut, *, as_json: bool) -> None:
@@ -72,8 +72,7 @@ def start_migration(
 ) -> None:
     """Let enrolment write a second network too; repeated, it retries faces that could not be backfilled."""
     state = _run_with_services(
-        lambda services: services.migrations.start(COMMAND_LINE, collection, pack=pack, shadow_share=shadow_share),
-        as_json=as_json,
+        lambda services: services.migrations.start(COMMAND_LINE, collection, pack=pack, shadow_share=shadow_share)
     )
     _show_migration(TransitionOut.from_domain(state), as_json=as_json)
 
@@ -81,9 +80,7 @@ def start_migration(
 @app.command("status")
 def show_migration(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """Show the progress of a collection's migration."""
-    state = _run_with_services(
-        lambda services: services.migrations.get_state(COMMAND_LINE, collection), as_json=as_json
-    )
+    state = _run_with_services(lambda services: services.migrations.get_state(COMMAND_LINE, collection))
     _show_migration(TransitionOut.from_domain(state), as_json=as_json)
 
 
@@ -96,7 +93,7 @@ def run_backfill(collection: CollectionOption = "default", as_json: JsonOption =
         await services.backfill_worker.backfill_collection(before.collection.id)
         return TransitionOut.from_domain(await services.migrations.get_state(COMMAND_LINE, collection))
 
-    _show_migration(_run_with_services(backfill_collection, as_json=as_json), as_json=as_json)
+    _show_migration(_run_with_services(backfill_collection), as_json=as_json)
 
 
 @app.command("supply")
@@ -118,7 +115,7 @@ def resubmit_photos(
             unknown += [paths[photo.photo] for photo in done if photo.outcome == "unknown"]
         return outcomes, unknown
 
-    outcomes, unknown = _run_with_services(submit_photos, as_json=as_json)
+    outcomes, unknown = _run_with_services(submit_photos)
     if as_json:
         print_json({"outcomes": outcomes, "unknown": unknown})
         return
@@ -147,7 +144,7 @@ def list_unmigrated_persons(collection: CollectionOption = "default", as_json: J
             after = page[-1].id
         return found
 
-    persons = _run_with_services(fetch_persons, as_json=as_json)
+    persons = _run_with_services(fetch_persons)
     columns = ("id", "external_id", "name", "faces", "reasons")
     if as_json:
         print_json([dict(zip(columns, person, strict=True)) for person in persons])
@@ -163,9 +160,7 @@ def compare_spaces(
 ) -> None:
     """Search for enrolled faces with both networks and report their disagreements."""
     report = ContractComparisonOut.from_domain(
-        _run_with_services(
-            lambda services: services.space_comparer.compare(COMMAND_LINE, collection, sample), as_json=as_json
-        )
+        _run_with_services(lambda services: services.space_comparer.compare(COMMAND_LINE, collection, sample))
     )
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -188,8 +183,7 @@ def cut_over_migration(
     """Search the second network from now on; a second switch rolls back."""
     done = SwitchedOut.from_domain(
         _run_with_services(
-            lambda services: services.migrations.cut_over(COMMAND_LINE, collection, allow_unmigrated=leave_behind),
-            as_json=as_json,
+            lambda services: services.migrations.cut_over(COMMAND_LINE, collection, allow_unmigrated=leave_behind)
         )
     )
     if as_json:
@@ -205,8 +199,7 @@ def finish_migration(
     """Remove the templates of the network that is not searched."""
     done = FinishedOut.from_domain(
         _run_with_services(
-            lambda services: services.migrations.finish(COMMAND_LINE, collection, allow_unmigrated=leave_behind),
-            as_json=as_json,
+            lambda services: services.migrations.finish(COMMAND_LINE, collection, allow_unmigrated=leave_behind)
         )
     )
     if as_json:

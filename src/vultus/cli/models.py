@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +12,13 @@ import typer
 from vultus.cli.common import (
     JsonOption,
     err,
-    exit_with_error,
     load_settings,
     open_download_bar,
     out,
     print_json,
     print_table,
 )
-from vultus.errors import InvalidInputError, NotFoundError, VultusError
+from vultus.errors import InvalidInputError, NotFoundError
 from vultus.main import open_weights_store
 from vultus.models.catalog.entries import Network, PackagedFile, PublishedFile
 from vultus.models.catalog.packs import NETWORKS, PACKS, get_network, get_pack
@@ -38,9 +35,8 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks or
 @app.command("list")
 def list_networks(as_json: JsonOption = False) -> None:
     """List every network with its licence and whether its weights are present and verified."""
-    with _exit_on_error(as_json):
-        store = open_weights_store(load_settings())
-        rows = [_build_network_row(network, store) for network in NETWORKS.values()]
+    store = open_weights_store(load_settings())
+    rows = [_build_network_row(network, store) for network in NETWORKS.values()]
     if as_json:
         print_json(rows)
         return
@@ -63,12 +59,11 @@ def show_network(
     name: Annotated[str, typer.Argument(help="A network or a pack.")], as_json: JsonOption = False
 ) -> None:
     """Show a network's origin, inputs, licence and files."""
-    with _exit_on_error(as_json):
-        store = open_weights_store(load_settings())
-        shown = [
-            (network, _build_network_details(network, store), _list_network_files(network, store))
-            for network in _find_networks([name])
-        ]
+    store = open_weights_store(load_settings())
+    shown = [
+        (network, _build_network_details(network, store), _list_network_files(network, store))
+        for network in _find_networks([name])
+    ]
     if as_json:
         print_json([{**details, "files": files} for _, details, files in shown])
         return
@@ -82,18 +77,15 @@ def download_weights(names: Names, as_json: JsonOption = False) -> None:
     """Download weights, verify them and place them; a broken download is continued."""
     settings = load_settings()
     placed: list[tuple[PublishedFile, str]] = []
-    with _exit_on_error(as_json):
-        store = open_weights_store(settings)
-        networks = _find_networks(names)
-        store.check_licences(*networks)
-        missing = [
-            file for file in _list_published_files(networks) if store.get_file_state(file) is not FileState.PRESENT
-        ]
-        with open_download_bar() as progress:
-            downloader = Downloader(
-                store, mirror=settings.models.mirror, timeout_s=settings.models.timeout_s, progress=progress
-            )
-            placed += zip(missing, downloader.fetch_weights(*missing), strict=True)
+    store = open_weights_store(settings)
+    networks = _find_networks(names)
+    store.check_licences(*networks)
+    missing = [file for file in _list_published_files(networks) if store.get_file_state(file) is not FileState.PRESENT]
+    with open_download_bar() as progress:
+        downloader = Downloader(
+            store, mirror=settings.models.mirror, timeout_s=settings.models.timeout_s, progress=progress
+        )
+        placed += zip(missing, downloader.fetch_weights(*missing), strict=True)
     _print_placed_files(placed, as_json=as_json)
 
 
@@ -103,10 +95,9 @@ def verify_weights(
     as_json: JsonOption = False,
 ) -> None:
     """Compare weights with their digests; exit code 1 when one is damaged or a named one is missing."""
-    with _exit_on_error(as_json):
-        store = open_weights_store(load_settings())
-        networks = _find_networks(names or list(NETWORKS))
-        states = {file.filename: store.get_file_state(file) for network in networks for file in network.files.values()}
+    store = open_weights_store(load_settings())
+    networks = _find_networks(names or list(NETWORKS))
+    states = {file.filename: store.get_file_state(file) for network in networks for file in network.files.values()}
     if not names:
         states = {name: state for name, state in states.items() if state is not FileState.ABSENT}
     if as_json:
@@ -131,17 +122,16 @@ def import_files(
 ) -> None:
     """Place weights that were downloaded by hand; each is recognised by its digest."""
     placed = []
-    with _exit_on_error(as_json):
-        store = open_weights_store(load_settings())
-        if as_name and len(files) > 1:
-            raise InvalidInputError("--as names one file; import the others by themselves.")
-        for path in files:
-            for file in _find_matching_files(path, as_name):
-                if file.archive and compute_file_sha256(path) == file.archive.sha256:
-                    with open_archive_member(path, file.archive.member, store.ensure_models_dir()) as member:
-                        placed.append((file, store.add_file(file, member)))
-                else:
-                    placed.append((file, store.import_file(file, path, replace=replace)))
+    store = open_weights_store(load_settings())
+    if as_name and len(files) > 1:
+        raise InvalidInputError("--as names one file; import the others by themselves.")
+    for path in files:
+        for file in _find_matching_files(path, as_name):
+            if file.archive and compute_file_sha256(path) == file.archive.sha256:
+                with open_archive_member(path, file.archive.member, store.ensure_models_dir()) as member:
+                    placed.append((file, store.add_file(file, member)))
+            else:
+                placed.append((file, store.import_file(file, path, replace=replace)))
     _print_placed_files(placed, as_json=as_json)
 
 
@@ -153,12 +143,11 @@ def accept_licence(
     """Accept a licence by its name; who did it and when is recorded."""
     known = {network.licence.name: network.licence for network in (*NETWORKS.values(), get_network("deepface:any"))}
     found = known.get(licence)
-    with _exit_on_error(as_json):
-        store = open_weights_store(load_settings())
-        if found is None or not found.must_be_accepted:
-            licence_names = sorted(name for name, entry in known.items() if entry.must_be_accepted)
-            raise NotFoundError(f"No licence '{licence}' waits to be accepted; there are {', '.join(licence_names)}.")
-        store.installation.add_acceptance(found, accepted_by=_get_user_name())
+    store = open_weights_store(load_settings())
+    if found is None or not found.must_be_accepted:
+        licence_names = sorted(name for name, entry in known.items() if entry.must_be_accepted)
+        raise NotFoundError(f"No licence '{licence}' waits to be accepted; there are {', '.join(licence_names)}.")
+    store.installation.add_acceptance(found, accepted_by=_get_user_name())
     if as_json:
         print_json({"licence": found.name, **store.installation.get_acceptances()[found.name]})
     else:
@@ -171,25 +160,16 @@ def select_default_pack(
 ) -> None:
     """Make a pack the default for new collections; those in use before stay loaded for their collections."""
     settings = load_settings()
-    with _exit_on_error(as_json):
-        store = open_weights_store(settings)
-        chosen = get_pack(pack)
-        FacePipeline.load(settings.inference, settings.photos, store, pack=chosen.name)
-        packs = store.installation.set_default_pack(chosen.name, get_default_pack(store))
+    store = open_weights_store(settings)
+    chosen = get_pack(pack)
+    FacePipeline.load(settings.inference, settings.photos, store, pack=chosen.name)
+    packs = store.installation.set_default_pack(chosen.name, get_default_pack(store))
     if as_json:
         print_json({"pack": chosen.name, "loaded": packs})
     else:
         typer.echo(f"New collections use {chosen.name}. Loaded at the next start: {', '.join(packs)}.")
     if settings.inference.pack:
         err.print("VULTUS_INFERENCE__PACK is set and goes before this choice.")
-
-
-@contextmanager
-def _exit_on_error(as_json: bool) -> Iterator[None]:
-    try:
-        yield
-    except VultusError as error:
-        exit_with_error(error, as_json=as_json)
 
 
 def _get_user_name() -> str:

@@ -72,26 +72,25 @@ def run_packs_evaluation(
 ) -> None:
     """Measure packs on the same photos and write one table: LFW's protocol, matched impostors, missed faces, time."""
     settings = load_settings()
-    with evaluate.exit_on_error(as_json=as_json):
-        packs = _choose_packs(names, open_weights_store(settings))
-        verification = _read_verification_data(folder)
-        strangers = _read_matched_data(matched, groups) if matched else None
-        loaded = {pack.name: evaluate.open_pipeline(settings, pack.name, calibrated=False) for pack in packs}
-        embedder = _DataSetEmbedder(settings, cache, workers or settings.inference.workers, show=not as_json)
-        vectors = [embedder.embed_pack(pack, loaded[pack.name], verification, strangers) for pack in packs]
-        timed = {BUILTIN.name: evaluate.open_pipeline(settings, BUILTIN.name, calibrated=False)} | loaded
-        times = measure_photo_times(timed, verification.data, reference=BUILTIN.name)
-        try:
-            found = evaluate_packs(vectors, verification, strangers, times)
-        except ValueError as error:
-            raise InvalidInputError(f"The data set is too small: {error}.") from error
-        report = _build_report(vectors, verification, strangers, found)
-        text = render_comparison_table(found)
-        out_dir.mkdir(parents=True, exist_ok=True)
-        (out_dir / "packs.md").write_text(text, encoding="utf-8")
-        write_json(report, out_dir / "packs.json")
-        if table:
-            write_between_markers(table, text)
+    packs = _choose_packs(names, open_weights_store(settings))
+    verification = _read_verification_data(folder)
+    strangers = _read_matched_data(matched, groups) if matched else None
+    loaded = {pack.name: evaluate.open_pipeline(settings, pack.name, calibrated=False) for pack in packs}
+    embedder = _DataSetEmbedder(settings, cache, workers or settings.inference.workers, show=not as_json)
+    vectors = [embedder.embed_pack(pack, loaded[pack.name], verification, strangers) for pack in packs]
+    timed = {BUILTIN.name: evaluate.open_pipeline(settings, BUILTIN.name, calibrated=False)} | loaded
+    times = measure_photo_times(timed, verification.data, reference=BUILTIN.name)
+    try:
+        found = evaluate_packs(vectors, verification, strangers, times)
+    except ValueError as error:
+        raise InvalidInputError(f"The data set is too small: {error}.") from error
+    report = _build_report(vectors, verification, strangers, found)
+    text = render_comparison_table(found)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "packs.md").write_text(text, encoding="utf-8")
+    write_json(report, out_dir / "packs.json")
+    if table:
+        write_between_markers(table, text)
     if as_json:
         print_json(to_json_values(report))
     else:

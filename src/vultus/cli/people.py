@@ -76,7 +76,7 @@ def register(
         async with open_services(settings) as services:
             return await services.registrar.register(COMMAND_LINE, request)
 
-    done = run_command(register_photos(load_settings()), as_json=as_json)
+    done = run_command(register_photos(load_settings()))
     if as_json:
         print_json(RegistrationOut.from_domain(done).model_dump(mode="json"))
         return
@@ -109,7 +109,7 @@ def recognize(
                 liveness=liveness,
             )
 
-    found = run_command(recognize_photo(load_settings()), as_json=as_json)
+    found = run_command(recognize_photo(load_settings()))
     if drawing:
         draw_recognition(photo, found, drawing)
     if as_json:

@@ -43,7 +43,7 @@ def search_by(
             job = HnswBuilder(services.database, services.spaces, services.collections)
             return await job.enable(COMMAND_LINE, collection, request)
 
-    done = run_command(set_search_mode(load_settings()), as_json=as_json)
+    done = run_command(set_search_mode(load_settings()))
     if as_json:
         print_json(CollectionOut.from_domain(done).model_dump(mode="json"))
         return

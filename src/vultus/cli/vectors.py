@@ -86,7 +86,7 @@ def import_vectors(
         return await _import_batches(settings, whole, show=not as_json)
 
     settings = load_settings()
-    registered, known = run_command(import_file(), as_json=as_json)
+    registered, known = run_command(import_file())
     if as_json:
         print_json({"registered": registered, "known": known})
     else:

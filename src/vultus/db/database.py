@@ -42,7 +42,7 @@ from vultus.db.templates.searches import TemplateSearches
 from vultus.db.templates.store import TemplateStore
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
-from vultus.errors import DatabaseUnavailableError, NotFoundError, OverloadedError
+from vultus.errors import DatabaseUnavailableError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -95,14 +95,8 @@ class HotQueries:
         try:
             key = UUID(reference)
         except ValueError:
-            found = await self.collections.get_collection_by_name(reference)
-            description = f"named '{reference}'"
-        else:
-            found = await self.collections.get_collection(key)
-            description = f"with id {key}"
-        if not principal.can_reach(found.id):
-            raise NotFoundError(f"There is no collection {description}.")
-        return found
+            return await self.collections.get_collection_by_name(reference, principal.collections)
+        return await self.collections.get_collection(key, principal.collections)
 
 
 class UnitOfWork(HotQueries):

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Sequence,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
     text,
     true,
@@ -269,18 +270,33 @@ class ShadowDisagreementRow(Base):
 
 
 class KeyRow(Base):
-    """An API key: the digest of its secret, never the secret."""
+    """An API key: the digest of its secret, never the secret. It has a role or permissions of its own.
+
+    The collections it is bound to are ids without a foreign key: one that is deleted must not widen what is left.
+    """
 
     __tablename__ = "api_keys"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
-    role: Mapped[str]
+    owner: Mapped[str | None]
+    role: Mapped[str | None]
+    permissions: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    collections: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))
     secret_sha256: Mapped[bytes]
+    previous_sha256: Mapped[bytes | None]
+    previous_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
-    __table_args__ = (UniqueConstraint("secret_sha256"),)
+    __table_args__ = (
+        UniqueConstraint("secret_sha256"),
+        UniqueConstraint("previous_sha256"),
+        CheckConstraint("(role IS NULL) <> (permissions IS NULL)", name="permissions"),
+        CheckConstraint("(previous_sha256 IS NULL) = (previous_until IS NULL)", name="previous"),
+    )
 
 
 class IdempotencyRow(Base):

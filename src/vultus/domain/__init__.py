@@ -1,6 +1,6 @@
 """Domain values of every layer: frozen, free of I/O, with units and orders stated."""
 
-from vultus.domain.events import AuditEntry, OutboxEntry
+from vultus.domain.events import AuditEntry, AuditFilter, OutboxEntry
 from vultus.domain.faces import (
     DETECTION,
     EMBEDDINGS,
@@ -20,14 +20,12 @@ from vultus.domain.faces import (
     find_matching_box,
 )
 from vultus.domain.galleries import (
-    ApiKey,
     Collection,
     Consent,
     DeletedCounts,
     Face,
     Person,
     PersonReference,
-    Role,
 )
 from vultus.domain.idempotency import IdempotencyContext, RepeatedRequestError, StoredResponse
 from vultus.domain.index import (
@@ -41,6 +39,7 @@ from vultus.domain.index import (
     SearchMode,
     SpaceStatistics,
 )
+from vultus.domain.keys import ApiKey, KeyGrant, Permission, Role
 from vultus.domain.migration import (
     Coverage,
     FaceSource,
@@ -61,7 +60,7 @@ from vultus.domain.policies import (
     QualityRule,
     Verdict,
 )
-from vultus.domain.principal import Permission, Principal
+from vultus.domain.principal import Principal
 from vultus.domain.search import SearchResult
 from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
@@ -73,6 +72,7 @@ __all__ = [
     "Analysis",
     "ApiKey",
     "AuditEntry",
+    "AuditFilter",
     "Box",
     "Calibration",
     "Candidate",
@@ -97,6 +97,7 @@ __all__ = [
     "HnswGraph",
     "HnswRecallLoss",
     "IdempotencyContext",
+    "KeyGrant",
     "Lane",
     "LeaveOneOutResult",
     "Liveness",

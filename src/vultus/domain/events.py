@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from vultus.domain.galleries import Role
+from vultus.domain.keys import Permission
 
 _IDS = {"collection_id", "person_id", "object_id"}
 
@@ -37,11 +37,42 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyCreated(Event):
-    """An API key was created."""
+    """An API key was created.
+
+    Attributes:
+        permissions: What it may do.
+        collections: Ids of the collections it is bound to; None for all.
+        expires_at: When it ends; None for never.
+    """
 
     action: ClassVar[str] = "key.created"
     object_id: UUID
-    role: Role
+    permissions: tuple[Permission, ...]
+    collections: tuple[UUID, ...] | None
+    expires_at: datetime | None
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """The permissions, and what confines the key, if something does."""
+        return {
+            "permissions": self.permissions,
+            **({} if self.collections is None else {"collections": [str(one) for one in self.collections]}),
+            **({} if self.expires_at is None else {"expires_at": self.expires_at.isoformat()}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotated(Event):
+    """An API key got a new secret; the one before is accepted until `previous_until`, or from then on refused."""
+
+    action: ClassVar[str] = "key.rotated"
+    object_id: UUID
+    previous_until: datetime | None
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """Until when the secret before is accepted."""
+        return {"previous_until": self.previous_until and self.previous_until.isoformat()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +355,24 @@ class AuditEntry:
     person_id: UUID | None
     object_id: UUID | None
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries of the audit record are listed; None for any.
+
+    Attributes:
+        since: Earliest time.
+        until: Time before which they were written.
+        collections: Ids of collections, in one of which they happened.
+    """
+
+    actor: str | None = None
+    action: str | None = None
+    person_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    collections: frozenset[UUID] | None = None
 
 
 @dataclass(frozen=True, slots=True)

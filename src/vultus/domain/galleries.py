@@ -1,10 +1,9 @@
-"""Collections, persons, consents, enrolled faces and API keys."""
+"""Collections, persons, consents and enrolled faces."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -89,25 +88,6 @@ class Face:
     source_sha256: str
     created_at: datetime
     contracts: tuple[str, ...]
-
-
-class Role(StrEnum):
-    """What an API key may do; each role includes the ones before it."""
-
-    RECOGNIZE = "recognize"
-    ENROL = "enrol"
-    ADMIN = "admin"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key without its secret."""
-
-    id: UUID
-    name: str
-    role: Role
-    created_at: datetime
-    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

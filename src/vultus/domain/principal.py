@@ -3,64 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from vultus.domain.galleries import ApiKey, Role
+from vultus.domain.keys import ApiKey, KeyGrant, Permission
 from vultus.errors import ForbiddenError
-
-
-class Permission(StrEnum):
-    """Something a principal may do."""
-
-    RECOGNIZE = "recognize"
-    """Detect, recognise, verify and compare faces in photos; list collections."""
-
-    READ = "read"
-    """Read persons, faces and consents, and compute embeddings."""
-
-    SEARCH = "search"
-    """Search by a vector: chosen vectors can reconstruct templates from the scores."""
-
-    ENROL = "enrol"
-    """Add and change persons, faces and consents."""
-
-    ERASE = "erase"
-    """Erase persons and faces, withdraw consents."""
-
-    CONFIGURE = "configure"
-    """Create, change and delete collections, and migrate them to another network."""
-
-    CALIBRATE = "calibrate"
-    """Measure a collection on its own faces and set its thresholds."""
-
-    AUDIT = "audit"
-    """Read the audit."""
-
-    KEYS = "keys"
-    """Create, list and revoke API keys."""
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a collection opened with it is changed, so that its writers are serialized."""
-        return self in {Permission.ENROL, Permission.ERASE, Permission.CONFIGURE, Permission.CALIBRATE}
-
-    @property
-    def least_role(self) -> Role:
-        """The least role that has it."""
-        return next(role for role in Role if self in PERMISSIONS[role])
-
-
-_RECOGNIZE = frozenset({Permission.RECOGNIZE})
-_ENROL = _RECOGNIZE | {Permission.READ, Permission.SEARCH, Permission.ENROL, Permission.ERASE}
-
-PERMISSIONS: dict[Role, frozenset[Permission]] = {
-    Role.RECOGNIZE: _RECOGNIZE,
-    Role.ENROL: _ENROL,
-    Role.ADMIN: frozenset(Permission),
-}
-"""What each role may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +17,21 @@ class Principal:
     Attributes:
         id: For the audit: `key:` and an API key's id, or the name of a command or job.
         permissions: What it may do.
-        role: Where the permissions come from, for the words of a refusal; None for commands and jobs.
         collections: Ids of the collections it may reach; None for all.
         request_id: Of the HTTP request.
+        key: The API key; None for commands and jobs.
     """
 
     id: str
     permissions: frozenset[Permission]
-    role: Role | None = None
     collections: frozenset[UUID] | None = None
     request_id: str | None = None
+    key: ApiKey | None = None
 
     @classmethod
     def from_key(cls, key: ApiKey, request_id: str | None = None) -> Self:
         """Build the principal of a request made with an API key."""
-        return cls(f"key:{key.id}", PERMISSIONS[key.role], key.role, request_id=request_id)
+        return cls(f"key:{key.id}", key.permissions, key.collections, request_id, key)
 
     @classmethod
     def from_process(cls, name: str) -> Self:
@@ -95,14 +42,48 @@ class Principal:
         """Return if the principal has a permission.
 
         Raises:
-            ForbiddenError: It has not; the detail names the least role that has.
+            ForbiddenError: It has not; the detail names the permission.
         """
         if permission in self.permissions:
             return
-        needed = permission.least_role
-        has = f"this key has '{self.role}'" if self.role else f"'{self.id}' has it not"
-        raise ForbiddenError(f"This needs a key with role '{needed}'; {has}.", needed=needed.value)
+        has = ", ".join(f"'{one}'" for one in Permission if one in self.permissions) or "none"
+        whose = "this key" if self.key else f"'{self.id}'"
+        raise ForbiddenError(
+            f"This needs a key with the permission '{permission}'; {whose} has {has}.", needed=permission.value
+        )
 
     def can_reach(self, collection_id: UUID) -> bool:
         """Return whether a collection exists for the principal."""
         return self.collections is None or collection_id in self.collections
+
+    def require_all_collections(self, action: str) -> None:
+        """Return unless the principal is confined to some collections.
+
+        Raises:
+            ForbiddenError: It is.
+        """
+        if self.collections is not None:
+            raise ForbiddenError(f"This key is bound to collections, and may not {action}: use one that is not.")
+
+    def require_no_less_than(self, grant: KeyGrant) -> None:
+        """Return if a key with this grant may do nothing that the principal may not.
+
+        Raises:
+            ForbiddenError: It may; the detail says what.
+        """
+        if more := [one for one in Permission if one in grant.permissions - self.permissions]:
+            lacking = ", ".join(f"'{one}'" for one in more)
+            raise ForbiddenError(
+                f"A key may manage only keys that may do no more than itself; this one lacks {lacking}."
+            )
+        if self.collections is not None and not (
+            grant.collections is not None and grant.collections <= self.collections
+        ):
+            raise ForbiddenError(
+                "A key that is bound to collections may manage only keys bound to some of them: name their collections."
+            )
+        own_end = self.key.expires_at if self.key else None
+        if own_end is not None and (grant.expires_at is None or grant.expires_at > own_end):
+            raise ForbiddenError(
+                f"A key that expires may manage only keys that expire no later: at most {own_end.isoformat()}."
+            )

@@ -1,4 +1,4 @@
-"""Collections, persons, consents and keys: requests and responses."""
+"""Collections, persons and consents: requests and responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from vultus.schemas.base import (
     ApiModel,
     CollectionId,
     ConsentId,
-    KeyId,
     Measure,
     MergePatch,
     Metadata,
@@ -311,26 +310,3 @@ class ErasedOut(ApiModel):
     person_erased: bool = Field(description="False when another live consent keeps the person.", examples=[True])
     faces: int = Field(examples=[3])
     consents: int = Field(examples=[1])
-
-
-class KeyIn(ApiModel):
-    """A new API key."""
-
-    name: Name = Field(examples=["turnstile"])
-    role: domain.Role = domain.Role.RECOGNIZE
-
-
-class KeyOut(ApiModel):
-    """An API key without its secret."""
-
-    id: KeyId
-    name: str = Field(examples=["turnstile"])
-    role: domain.Role = Field(examples=["recognize"])
-    created_at: RecordedAt
-    revoked_at: datetime | None
-
-
-class NewKeyOut(KeyOut):
-    """An API key with its secret, shown this once."""
-
-    secret: str = Field(description="Keep it; only its digest is stored.", examples=["vultus_N2Qx...shown once"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vultus.domain import Permission
+from vultus.domain import AuditFilter, Permission
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -20,9 +21,19 @@ class AuditService:
         self._database = database
 
     async def list_entries(
-        self, principal: Principal, *, after: UUID | None, limit: int, person_id: UUID | None = None
+        self,
+        principal: Principal,
+        *,
+        after: UUID | None,
+        limit: int,
+        only: AuditFilter | None = None,
+        newest_first: bool = False,
     ) -> tuple[AuditEntry, ...]:
-        """Return entries, oldest first, after the given id; only those of one person if `person_id` is given."""
+        """Return entries after the given id, the oldest first unless asked otherwise.
+
+        A principal that is bound to collections sees what happened in them, and nothing about keys and other ones.
+        """
         principal.require(Permission.AUDIT)
+        only = replace(only or AuditFilter(), collections=principal.collections)
         async with self._database.transaction(read_only=True) as work:
-            return await work.audit.list_entries(after=after, limit=limit, person_id=person_id)
+            return await work.audit.list_entries(after, limit, only, newest_first=newest_first)

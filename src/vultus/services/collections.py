@@ -212,6 +212,7 @@ class CollectionService:
             NotFoundError: The pack is not loaded.
         """
         principal.require(Permission.CONFIGURE)
+        principal.require_all_collections("create others")
         name = _require_name(name)
         space = self._get_pack_space(pack)
         default = _build_default_policy(space)
@@ -273,6 +274,8 @@ class CollectionService:
         return changed
 
     async def _apply_patch(self, principal: Principal, reference: str, patch: Mapping[str, Any]) -> Collection:
+        if "name" in patch:  # a name that is refused would tell of another collection
+            principal.require_all_collections("rename one")
         async with self._database.transaction(writes_to=reference) as work:
             # Locked, so that of two patches the second is merged into the result of the first.
             found = await work.open(reference, principal, Permission.CONFIGURE)

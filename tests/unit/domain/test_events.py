@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from vultus.domain import Role, events
+from vultus.domain import Permission, events
 from vultus.domain.events import Event
 
 COLLECTION, PERSON, OBJECT = uuid4(), uuid4(), uuid4()
@@ -21,7 +21,27 @@ THEN, NOW = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, 5, 6, 7, 8, t
 CONSENT_TIME = {"granted_at": "2026-01-02T00:00:00+00:00", "ended_at": "2026-03-04T05:06:07.000008+00:00"}
 
 EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str, Any]]] = [
-    (events.KeyCreated, "key.created", {"object_id": OBJECT}, {"role": Role.ADMIN}, {"role": "admin"}),
+    (
+        events.KeyCreated,
+        "key.created",
+        {"object_id": OBJECT},
+        {"permissions": (Permission.AUDIT, Permission.READ), "collections": None, "expires_at": None},
+        {"permissions": ["audit", "read"]},
+    ),
+    (
+        events.KeyCreated,
+        "key.created",
+        {"object_id": OBJECT},
+        {"permissions": (Permission.READ,), "collections": (COLLECTION,), "expires_at": THEN},
+        {"permissions": ["read"], "collections": [str(COLLECTION)], "expires_at": "2026-01-02T00:00:00+00:00"},
+    ),
+    (
+        events.KeyRotated,
+        "key.rotated",
+        {"object_id": OBJECT},
+        {"previous_until": THEN},
+        {"previous_until": "2026-01-02T00:00:00+00:00"},
+    ),
     (events.KeyRevoked, "key.revoked", {"object_id": OBJECT}, {}, {}),
     (events.CollectionCreated, "collection.created", IN_COLLECTION, {}, {}),
     (events.CollectionChanged, "collection.changed", IN_COLLECTION, {"fields": ("name",)}, {"fields": ["name"]}),
@@ -132,7 +152,8 @@ def test_every_event_has_an_example() -> None:
 def test_an_event_cannot_hold_a_name_a_vector_or_an_image(kind: type[Event]) -> None:
     """Its texts are names of settings and of embedding spaces; everything else is an id, a count or a time."""
     texts = {"contract_id", "from_contract_id", "to_contract_id", "kept", "removed", "fields"}
-    types = {"UUID", "UUID | None", "int", "float | None", "datetime", "Role", "tuple[tuple[float, float], ...]"}
+    types = {"UUID", "UUID | None", "int", "float | None", "datetime", "tuple[tuple[float, float], ...]"}
+    types |= {"datetime | None", "tuple[UUID, ...] | None", "tuple[Permission, ...]"}
 
     fields = {name: field.type for name, field in kind.__dataclass_fields__.items() if name != "action"}
 

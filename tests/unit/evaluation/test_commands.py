@@ -11,6 +11,7 @@ from tests.reports import read_page
 from typer.testing import CliRunner, Result
 
 from vultus.cli import evaluate
+from vultus.cli.app import app
 from vultus.domain import Calibration
 
 
@@ -20,7 +21,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, pipeline: Any) -> None:
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(evaluate.app, [str(word) for word in words])
+    return CliRunner().invoke(app, ["evaluate", *(str(word) for word in words)])
 
 
 def test_pairs_writes_a_report_and_prints_its_figures(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests.reports import read_page
 from typer.testing import CliRunner, Result
 
-from vultus.cli import evaluate, impostors
+from vultus.cli import evaluate
+from vultus.cli.app import app
 from vultus.domain import Calibration
 
 
@@ -35,7 +36,7 @@ def people(tmp_path: Path) -> Path:
 
 def call(folder: Path, *words: object) -> Result:
     options = ["impostors", folder, "--groups", folder / "groups.csv", *words]
-    return CliRunner().invoke(impostors.evaluation, [str(word) for word in options])
+    return CliRunner().invoke(app, ["evaluate", *(str(word) for word in options)])
 
 
 def test_matched_adults_and_children_are_reported(people: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.unit.evaluation.conftest import FakePipeline
 from typer.testing import CliRunner, Result
 
 from vultus.cli import evaluate, packs
+from vultus.cli.app import app
 from vultus.evaluation.comparison import TABLE_END, TABLE_START
 from vultus.models.catalog.packs import BUILTIN
 
@@ -53,7 +54,7 @@ def strangers(tmp_path: Path) -> Path:
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(packs.evaluation, ["packs", *(str(word) for word in words)])
+    return CliRunner().invoke(app, ["evaluate", "packs", *(str(word) for word in words)])
 
 
 def test_one_command_makes_the_table(opened: list[str], people: Path, strangers: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Health, version, models, keys and the audit record."""
+"""Health, version, models and the audit record."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from vultus import __version__, errors
+from vultus import __version__
 from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
 from vultus.api.guard import GuardedRoute, require_permission
-from vultus.api.idempotency import refuse_idempotency_key
 from vultus.api.metrics import METRICS_PATH, MetricsCache
-from vultus.api.problems import declare_body_problems, declare_problems
-from vultus.domain import Permission
-from vultus.schemas.base import Page
-from vultus.schemas.galleries import KeyIn, KeyOut, NewKeyOut
+from vultus.api.problems import declare_problems
+from vultus.domain import AuditFilter, Permission
+from vultus.schemas.base import Page, Timestamp
 from vultus.schemas.system import AuditOut, HealthOut, ModelOut, ReadinessOut, VersionOut
 
 metrics = APIRouter(route_class=GuardedRoute)
@@ -70,47 +68,6 @@ async def models(services: ServicesDep) -> Page[ModelOut]:
     return Page(items=[ModelOut.from_space(space) for space in services.spaces], next_cursor=None)
 
 
-@router.post(
-    "/keys",
-    status_code=201,
-    summary="Create a key",
-    responses=declare_body_problems(errors.IdempotencyNotSupportedError),
-    openapi_extra=require_permission(Permission.KEYS),
-    dependencies=[
-        refuse_idempotency_key(
-            "A key's secret is never stored, so its answer cannot be repeated. If it is lost, revoke the key and "
-            "create another."
-        )
-    ],
-)
-async def create_key(body: KeyIn, services: ServicesDep, principal: PrincipalDep) -> NewKeyOut:
-    """Make an API key; its secret is shown this once."""
-    key, secret = await services.access.create_key(principal, body.name, body.role)
-    return NewKeyOut(**KeyOut.from_attributes(key).model_dump(), secret=secret)
-
-
-@router.get(
-    "/keys", summary="List keys", responses=declare_problems(), openapi_extra=require_permission(Permission.KEYS)
-)
-async def list_keys(services: ServicesDep, principal: PrincipalDep, paging: PagingDep) -> Page[KeyOut]:
-    """List keys in order of creation, revoked ones too, without secrets."""
-    found = await services.access.list_keys(principal, after=paging.after, limit=paging.limit)
-    return Page(
-        items=[KeyOut.from_attributes(one) for one in found], next_cursor=build_next_cursor(found, paging.limit)
-    )
-
-
-@router.delete(
-    "/keys/{key_id}",
-    summary="Revoke a key",
-    responses=declare_problems(errors.NotFoundError),
-    openapi_extra=require_permission(Permission.KEYS),
-)
-async def revoke_key(key_id: UUID, services: ServicesDep, principal: PrincipalDep) -> KeyOut:
-    """Make a key useless from now on."""
-    return KeyOut.from_attributes(await services.access.revoke_key(principal, key_id))
-
-
 @router.get(
     "/audit",
     summary="Read the audit record",
@@ -122,9 +79,22 @@ async def audit(
     principal: PrincipalDep,
     paging: PagingDep,
     person_id: Annotated[UUID | None, Query(description="Only what concerns this person.")] = None,
+    actor: Annotated[
+        str | None, Query(max_length=200, description="Only what this one did: `key:` and a key's id, or `cli`.")
+    ] = None,
+    action: Annotated[str | None, Query(max_length=64, description="Only this, for example `person.erased`.")] = None,
+    since: Annotated[Timestamp | None, Query(description="Only from this time on.")] = None,
+    until: Annotated[Timestamp | None, Query(description="Only before this time.")] = None,
+    newest_first: Annotated[bool, Query(description="Begin with the latest entry.")] = False,
 ) -> Page[AuditOut]:
-    """List what was written, oldest first: who, what and when; ids and counts only."""
-    found = await services.audit.list_entries(principal, after=paging.after, limit=paging.limit, person_id=person_id)
+    """List what was written, oldest first: who, what and when; ids and counts only.
+
+    A key that is bound to collections sees what happened in them.
+    """
+    only = AuditFilter(person_id=person_id, actor=actor, action=action, since=since, until=until)
+    found = await services.audit.list_entries(
+        principal, after=paging.after, limit=paging.limit, only=only, newest_first=newest_first
+    )
     return Page(
         items=[AuditOut.from_attributes(one) for one in found], next_cursor=build_next_cursor(found, paging.limit)
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from vultus.db.tables import AuditRow
-from vultus.domain import AuditEntry
+from vultus.domain import AuditEntry, AuditFilter
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -34,12 +34,20 @@ class AuditRepository:
         self._session = session
 
     async def list_entries(
-        self, after: UUID | None, limit: int, person_id: UUID | None = None
+        self, after: UUID | None, limit: int, only: AuditFilter | None = None, *, newest_first: bool = False
     ) -> tuple[AuditEntry, ...]:
-        """Return entries, oldest first, those after the given id; with `person_id` those about one person."""
-        query = select(*_COLUMNS).order_by(AuditRow.id).limit(limit)
+        """Return entries that pass a filter, those after the given id in the order asked for."""
+        only = only or AuditFilter()
+        query = select(*_COLUMNS).order_by(AuditRow.id.desc() if newest_first else AuditRow.id).limit(limit)
         if after is not None:
-            query = query.where(AuditRow.id > after)
-        if person_id is not None:
-            query = query.where(AuditRow.person_id == person_id)
+            query = query.where(AuditRow.id < after if newest_first else AuditRow.id > after)
+        for column in (AuditRow.actor, AuditRow.action, AuditRow.person_id):
+            if (wanted := getattr(only, column.key)) is not None:
+                query = query.where(column == wanted)
+        if only.since is not None:
+            query = query.where(AuditRow.at >= only.since)
+        if only.until is not None:
+            query = query.where(AuditRow.at < only.until)
+        if only.collections is not None:
+            query = query.where(AuditRow.collection_id.in_(only.collections))
         return tuple(AuditEntry(*row) for row in await self._session.execute(query))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, column, delete, func, insert, literal, select, table, text, update
+from sqlalchemy import ARRAY, Uuid, bindparam, column, delete, func, insert, literal, select, table, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
@@ -52,6 +52,10 @@ _COLUMNS = (
 # Built once: building them costs more than executing them, and most requests execute them.
 _BY_ID = select(*_COLUMNS).where(CollectionRow.id == bindparam("value"))
 _BY_NAME = select(*_COLUMNS).where(CollectionRow.name == bindparam("value"))
+# Of a principal that is bound to collections: another one must not even take longer than one that does not exist.
+_IS_AMONG = CollectionRow.id == func.any(bindparam("among", type_=ARRAY(Uuid)))
+_BY_ID_AMONG = _BY_ID.where(_IS_AMONG)
+_BY_NAME_AMONG = _BY_NAME.where(_IS_AMONG)
 _UPDATABLE_COLUMNS = {"name", "policy", "retention_days", "contract_id", "second_contract_id", "search"}
 
 
@@ -66,30 +70,35 @@ class CollectionQueries:
     def __init__(self, session: StatementSession) -> None:
         self._session = session
 
-    async def get_collection(self, collection_id: UUID) -> Collection:
-        """Return a collection.
+    async def get_collection(self, collection_id: UUID, among: Set[UUID] | None = None) -> Collection:
+        """Return a collection; if `among` is given, only one of these.
 
         Raises:
             NotFoundError: There is no collection with this id.
         """
-        found = await self._find_collection(_BY_ID, collection_id)
+        found = await self._find_collection(_BY_ID, _BY_ID_AMONG, collection_id, among)
         if found is None:
             raise NotFoundError(f"There is no collection with id {collection_id}.")
         return found
 
-    async def get_collection_by_name(self, name: str) -> Collection:
-        """Return the collection with this name.
+    async def get_collection_by_name(self, name: str, among: Set[UUID] | None = None) -> Collection:
+        """Return the collection with this name; if `among` is given, only one of these.
 
         Raises:
             NotFoundError: There is no collection with this name.
         """
-        found = await self._find_collection(_BY_NAME, name)
+        found = await self._find_collection(_BY_NAME, _BY_NAME_AMONG, name, among)
         if found is None:
             raise NotFoundError(f"There is no collection named '{name}'.")
         return found
 
-    async def _find_collection(self, query: Select[Any], value: object) -> Collection | None:
-        row = (await self._session.execute(query, {"value": value})).one_or_none()
+    async def _find_collection(
+        self, query: Select[Any], query_among: Select[Any], value: object, among: Set[UUID] | None = None
+    ) -> Collection | None:
+        if among is None:
+            row = (await self._session.execute(query, {"value": value})).one_or_none()
+        else:
+            row = (await self._session.execute(query_among, {"value": value, "among": list(among)})).one_or_none()
         return None if row is None else _build_collection(row)
 
 
@@ -117,11 +126,11 @@ class CollectionRepository(CollectionQueries):
 
     async def ensure_collection(self, name: str, space_id: str, policy: DecisionPolicy) -> tuple[Collection, bool]:
         """Return the collection with this name and whether it is new: created if there is none, by one process only."""
-        if found := await self._find_collection(_BY_NAME, name):
+        if found := await self._find_collection(_BY_NAME, _BY_NAME_AMONG, name):
             return found, False
         # Creation holds this lock until commit; the second query sees a collection committed meanwhile.
         await acquire_lock(self._session, PARTITION_LOCK)
-        if found := await self._find_collection(_BY_NAME, name):
+        if found := await self._find_collection(_BY_NAME, _BY_NAME_AMONG, name):
             return found, False
         return await self.add_collection(name, space_id, policy), True
 

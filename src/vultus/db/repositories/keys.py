@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, Uuid, bindparam, cast, func, insert, or_, select, text, true, update
 
+from vultus.db.locks import acquire_lock, compute_lock_number
 from vultus.db.tables import KeyRow
-from vultus.domain import ApiKey, Role
+from vultus.domain import ApiKey, Permission, Role
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Set
+    from datetime import datetime
     from uuid import UUID
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from vultus.db.driver_session import StatementSession
+    from vultus.domain import KeyGrant
 
-_COLUMNS = (KeyRow.id, KeyRow.name, KeyRow.role, KeyRow.created_at, KeyRow.revoked_at)
+FIRST_KEY_LOCK = compute_lock_number("first key")
 
-# Built once: building it costs more than executing it, and every request executes it.
-_BY_DIGEST = select(*_COLUMNS).where(KeyRow.secret_sha256 == bindparam("digest"))
+_COLUMNS = (
+    KeyRow.id,
+    KeyRow.name,
+    KeyRow.owner,
+    KeyRow.role,
+    KeyRow.permissions,
+    KeyRow.collections,
+    KeyRow.created_at,
+    KeyRow.expires_at,
+    KeyRow.last_used_at,
+    KeyRow.previous_until,
+    KeyRow.revoked_at,
+)
+
+# Built once: building them costs more than executing them, and every request executes the first. Whether a key is live
+# is decided by the clock that all servers share. A dead key is not found, so that it takes as long as an unknown one.
+_IS_LIVE = KeyRow.revoked_at.is_(None) & or_(KeyRow.expires_at.is_(None), KeyRow.expires_at > func.now())
+_BY_DIGEST = select(*_COLUMNS).where(KeyRow.secret_sha256 == bindparam("digest"), _IS_LIVE)
+_BY_PREVIOUS_DIGEST = select(*_COLUMNS).where(
+    KeyRow.previous_sha256 == bindparam("digest"), KeyRow.previous_until > func.now(), _IS_LIVE
+)
 
 
 class ApiKeyQueries:
@@ -29,10 +53,16 @@ class ApiKeyQueries:
     def __init__(self, session: StatementSession) -> None:
         self._session = session
 
-    async def find_key_by_digest(self, digest: bytes) -> ApiKey | None:
-        """Return the key whose secret has this SHA-256, including a revoked one."""
-        row = (await self._session.execute(_BY_DIGEST, {"digest": digest})).one_or_none()
-        return None if row is None else _build_key(row)
+    async def find_live_key(self, digest: bytes) -> ApiKey | None:
+        """Return the key with a secret of this SHA-256, unless it is revoked or has expired.
+
+        Its secret from before the last rotation is looked for only if no key has it now.
+        """
+        for query in (_BY_DIGEST, _BY_PREVIOUS_DIGEST):
+            row = (await self._session.execute(query, {"digest": digest})).one_or_none()
+            if row is not None:
+                return _build_key(row)
+        return None
 
 
 class ApiKeyRepository(ApiKeyQueries):
@@ -43,38 +73,103 @@ class ApiKeyRepository(ApiKeyQueries):
     def __init__(self, session: AsyncSession) -> None:
         super().__init__(session)
 
-    async def add_key(self, name: str, role: Role, secret_sha256: bytes) -> ApiKey:
+    async def add_key(self, grant: KeyGrant, secret_sha256: bytes) -> ApiKey:
         """Add a key."""
         row = await self._session.execute(
-            insert(KeyRow).values(name=name, role=role.value, secret_sha256=secret_sha256).returning(*_COLUMNS)
+            insert(KeyRow)
+            .values(
+                name=grant.name,
+                owner=grant.owner,
+                role=grant.role,
+                permissions=None if grant.role else sorted(grant.permissions),
+                collections=None if grant.collections is None else sorted(grant.collections),
+                expires_at=grant.expires_at,
+                secret_sha256=secret_sha256,
+            )
+            .returning(*_COLUMNS)
         )
         return _build_key(row.one())
 
-    async def list_keys(self, after: UUID | None, limit: int) -> tuple[ApiKey, ...]:
-        """Return keys in order of creation, those after the given id, including revoked ones."""
-        query = select(*_COLUMNS).order_by(KeyRow.id).limit(limit)
+    async def list_keys(self, after: UUID | None, limit: int, within: Set[UUID] | None = None) -> tuple[ApiKey, ...]:
+        """Return keys in order of creation, those after the given id, including revoked ones.
+
+        Args:
+            after: Id of the last key of the page before.
+            limit: Most keys.
+            within: If given, only keys bound to some of these collections.
+        """
+        query = select(*_COLUMNS).where(_is_within(within)).order_by(KeyRow.id).limit(limit)
         if after is not None:
             query = query.where(KeyRow.id > after)
         return tuple(map(_build_key, await self._session.execute(query)))
 
-    async def revoke_key(self, key_id: UUID) -> ApiKey:
-        """Revoke a key; one already revoked keeps its original timestamp.
+    async def is_first_key(self) -> bool:
+        """Return whether no key was ever added; another transaction that asks waits until this one ends."""
+        await acquire_lock(self._session, FIRST_KEY_LOCK)
+        return (await self._session.execute(select(KeyRow.id).limit(1))).first() is None
+
+    async def lock_key(self, key_id: UUID, within: Set[UUID] | None = None) -> ApiKey:
+        """Return a key, revoked or not, locked until the transaction ends.
+
+        Args:
+            key_id: The key.
+            within: As in `list_keys`.
 
         Raises:
             NotFoundError: There is no such key.
         """
-        row = (
-            await self._session.execute(
-                update(KeyRow)
-                .where(KeyRow.id == key_id)
-                .values(revoked_at=func.coalesce(KeyRow.revoked_at, func.now()))
-                .returning(*_COLUMNS)
-            )
-        ).one_or_none()
+        query = select(*_COLUMNS).where(KeyRow.id == key_id, _is_within(within)).with_for_update()
+        row = (await self._session.execute(query)).one_or_none()
         if row is None:
             raise NotFoundError(f"There is no key with id {key_id}.")
         return _build_key(row)
 
+    async def revoke_key(self, key_id: UUID) -> ApiKey:
+        """Revoke an existing key; one already revoked keeps its original timestamp."""
+        return await self._update_key(key_id, revoked_at=func.coalesce(KeyRow.revoked_at, func.now()))
+
+    async def rotate_key(self, key_id: UUID, secret_sha256: bytes, overlap_s: float) -> ApiKey:
+        """Give an existing key another secret; the present one is accepted for `overlap_s` more seconds."""
+        previous = {
+            "previous_sha256": KeyRow.secret_sha256 if overlap_s else None,
+            "previous_until": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, overlap_s) if overlap_s else None,
+        }
+        return await self._update_key(key_id, secret_sha256=secret_sha256, **previous)
+
+    async def record_uses(self, uses: Mapping[UUID, datetime]) -> None:
+        """Record when keys were last used, unless another server recorded a later use."""
+        await self._session.execute(
+            text(
+                "UPDATE api_keys SET last_used_at = used.at"
+                " FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS used (id, at)"
+                " WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at)"
+            ),
+            {"ids": list(uses), "times": list(uses.values())},
+        )
+
+    async def _update_key(self, key_id: UUID, **changes: Any) -> ApiKey:
+        row = await self._session.execute(
+            update(KeyRow).where(KeyRow.id == key_id).values(**changes).returning(*_COLUMNS)
+        )
+        return _build_key(row.one())
+
+
+def _is_within(collections: Set[UUID] | None) -> ColumnElement[bool]:
+    return true() if collections is None else KeyRow.collections.bool_op("<@")(cast(list(collections), ARRAY(Uuid)))
+
 
 def _build_key(row: Any) -> ApiKey:
-    return ApiKey(row.id, row.name, Role(row.role), row.created_at, row.revoked_at)
+    role = None if row.role is None else Role(row.role)
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        owner=row.owner,
+        role=role,
+        permissions=role.permissions if role else frozenset(map(Permission, row.permissions)),
+        collections=None if row.collections is None else frozenset(row.collections),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        previous_until=row.previous_until,
+        revoked_at=row.revoked_at,
+    )

@@ -255,8 +255,13 @@ class Recognizer:
 
     async def _load_collection(self, work: HotQueries, principal: Principal, reference: str) -> Collection:
         """Read and cache a collection; if it no longer exists, remove it from the cache."""
+        try:
+            found = await work.open(reference, principal, Permission.RECOGNIZE)
+        except NotFoundError:
+            if principal.collections is None:  # for all principals, not only for this one
+                self._cache.pop(reference, None)
+            raise
         self._cache.pop(reference, None)
-        found = await work.open(reference, principal, Permission.RECOGNIZE)
         if len(self._cache) >= MAX_CACHED_COLLECTIONS:
             self._cache.pop(next(iter(self._cache)))
         self._cache[reference] = found
