@@ -69,7 +69,7 @@ def measure(seconds: float = SECONDS) -> list[Measurement]:
         # Forks, therefore before anything else.
         networks = ProcessWorkerGroup(
             load,
-            pixel_budget=limits.pixel_budget,
+            memory_budget=limits.memory_budget,
             timeout_s=settings.photo_timeout_s,
             shared=is_fork_safe(settings),
         )

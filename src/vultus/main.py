@@ -157,7 +157,7 @@ def _build_worker_processes(settings: Settings, load: Callable[[], PipelineRegis
     inference = settings.inference
     return ProcessWorkerGroup(
         load,
-        pixel_budget=settings.photos.pixel_budget,
+        memory_budget=settings.photos.memory_budget,
         timeout_s=inference.photo_timeout_s,
         shared=is_fork_safe(inference),
     )

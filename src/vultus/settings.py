@@ -134,14 +134,11 @@ class PhotoSettings(Section):
     max_bytes: int = Field(25 * 2**20, ge=1, description="Largest photo file.")
     max_pixels: int = Field(60_000_000, ge=1, description="Most pixels of one photo (width times height).")
     max_photos: int = Field(20, ge=1, description="Photos in one registration.")
-    pixel_budget: int = Field(120_000_000, ge=1, description="Pixels decoded at the same time, all requests together.")
-
-    @model_validator(mode="after")
-    def validate_pixel_budget(self) -> Self:
-        """Validate that the budget admits the largest photo."""
-        if self.pixel_budget < self.max_pixels:
-            raise ValueError("photos.pixel_budget must be at least photos.max_pixels")
-        return self
+    memory_budget: int = Field(
+        640 * 2**20,
+        ge=2**20,
+        description="Memory for decoding, bytes, all photos together; a photo that needs more is refused.",
+    )
 
 
 class InferenceSettings(Section):

@@ -15,7 +15,7 @@ from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
 from vultus.services.photo_analysis import Photo
 
-PhotoField = Annotated[UploadFile, Field(description="JPEG, PNG or WebP; EXIF orientation is honoured.")]
+PhotoField = Annotated[UploadFile, Field(description="JPEG, PNG, WebP, HEIC or AVIF; EXIF orientation is honoured.")]
 CollectionField = Annotated[Name, Field(description="Id or name.")]
 LargestField = Annotated[bool, Field(description="Take the largest face where several are found.")]
 LivenessField = Annotated[
@@ -125,7 +125,9 @@ class ConsentForm(_BaseForm):
 class EnrolForm(ConsentForm):
     """Photos of a person who is known."""
 
-    photo: list[UploadFile] = Field(min_length=1, description="JPEG, PNG or WebP of this one person; repeatable.")
+    photo: list[UploadFile] = Field(
+        min_length=1, description="JPEG, PNG, WebP, HEIC or AVIF of one person; repeatable."
+    )
     largest_face: LargestField = False
     allow_lookalike: bool = Field(False, description="Enrol even if another person of the collection looks the same.")
     liveness: LivenessField = None

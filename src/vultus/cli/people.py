@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from vultus.services.recognition.verdicts import Recognition
     from vultus.settings import Settings
 
-PhotoPath = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JPEG, PNG or WebP.")]
+PhotoPath = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JPEG, PNG, WebP, HEIC or AVIF.")
+]
 Purpose = Annotated[str, typer.Option(help="What the person agreed to.")]
 RecordedBy = Annotated[str, typer.Option(help="Who took the agreement.")]
 Expires = Annotated[

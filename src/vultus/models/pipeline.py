@@ -26,7 +26,7 @@ from vultus.domain import (
     Want,
     find_matching_box,
 )
-from vultus.errors import LivenessNotLoadedError, WeightsError
+from vultus.errors import ImageTooLargeError, LivenessNotLoadedError, WeightsError
 from vultus.models.catalog.measured import get_min_face_px, get_quality_rules, list_earlier_quality_rules
 from vultus.models.catalog.packs import BUILTIN, get_pack
 from vultus.models.detection.finding import FaceFinder, scale_face
@@ -35,7 +35,7 @@ from vultus.models.imaging.alignment import align_face, compute_tilt_deg
 from vultus.models.imaging.cropping import compute_crop_scale, crop_face
 from vultus.models.imaging.decoding import DecodedPhoto, EncodedPhoto
 from vultus.models.imaging.geometry import compute_transform_scale, estimate_similarity_transform
-from vultus.models.imaging.pixel_budget import PixelBudget
+from vultus.models.imaging.memory_budget import MemoryBudget
 from vultus.models.imaging.turning import turn_photo
 from vultus.models.loading import load_pack
 from vultus.models.quality import measure_quality
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vultus.domain import FloatArray
-    from vultus.models.imaging.pixel_budget import Budget
+    from vultus.models.imaging.memory_budget import Budget
     from vultus.models.liveness import LivenessDetector
     from vultus.models.loading import LoadedPack
     from vultus.models.quality.ediffiqa import Ediffiqa
@@ -62,7 +62,7 @@ QUALITY_TEMPLATE = build_arcface_template(112)
 
 @dataclass(frozen=True, slots=True)
 class AnalysisRequest:
-    """A photo, a JPEG, PNG or WebP file, and what is wanted of it."""
+    """A photo, a JPEG, PNG, WebP, HEIC or AVIF file, and what is wanted of it."""
 
     photo: bytes
     want: Want = EMBEDDINGS
@@ -109,7 +109,7 @@ class FacePipeline:
         )
         self._embedder = loaded.embedder
         self._photos = photos
-        self.budget: Budget = PixelBudget(photos.pixel_budget)
+        self.budget: Budget = MemoryBudget(photos.memory_budget)
 
     @classmethod
     def load(
@@ -171,7 +171,7 @@ class FacePipeline:
         """Return every face of a photo, left to right; blocks.
 
         Args:
-            photo: A JPEG, PNG or WebP file.
+            photo: A JPEG, PNG, WebP, HEIC or AVIF file.
             want: What is wanted of it.
 
         Raises:
@@ -220,6 +220,8 @@ class FacePipeline:
     def _prepare_photo_or_error(self, request: AnalysisRequest) -> _AlignedPhoto | Exception:
         try:
             return self._prepare_photo(request)
+        except MemoryError:
+            return ImageTooLargeError("The photo needs more memory than a worker has. Make it smaller.")
         except Exception as error:  # noqa: BLE001  one photo must not fail those that came with it
             return error
 
@@ -230,16 +232,17 @@ class FacePipeline:
         clock = _StageTimer()
         opened = EncodedPhoto.open(request.photo, self._photos)
         side = self._finder.compute_decoding_side(opened.header.width, opened.header.height)
-        with self.budget.reserve_pixels(opened.count_decoded_pixels(side)):
+        with self.budget.reserve_bytes(opened.count_held_bytes(side)):
             with clock.measure_stage("decode"):
                 picture = opened.decode(side)
+                view = picture.shrink(side)
             width, height = picture.width, picture.height
             with clock.measure_stage("detect"):
-                found = self._finder.find_faces(picture, turned=want.turned)
+                found = self._finder.find_faces(view, turned=want.turned)
             upright, scores, quarters = found.upright, found.scores, found.quarters
             faces = found.list_sent_faces()
-            picture = found.photo
-            del found
+            picture = found.photo if view is picture else turn_photo(picture, quarters)
+            del found, view
             embedded = _list_unknown_faces(faces, want.known_boxes) if want.embed else None
             decoding_side = self._compute_decoding_side(upright, max(width, height), crops=want.crops)
             sharp = opened.compute_divisor(decoding_side) >= opened.compute_divisor(side)
@@ -250,7 +253,7 @@ class FacePipeline:
         if not sharp:
             # Outside the first reservation: photos that wait for more pixels while holding some could deadlock.
             del picture
-            with self.budget.reserve_pixels(opened.count_decoded_pixels(decoding_side)):
+            with self.budget.reserve_bytes(opened.count_held_bytes(decoding_side)):
                 with clock.measure_stage("decode"):
                     picture = turn_photo(opened.decode(decoding_side), quarters)
                 chips, described = self._align_faces(

@@ -55,7 +55,7 @@ class AnalysisEngine(Protocol):
         """Return every face of a photo, left to right, with what is wanted of it.
 
         Args:
-            photo: A JPEG, PNG or WebP file.
+            photo: A JPEG, PNG, WebP, HEIC or AVIF file.
             space_id: Embedding space whose networks analyse it.
             want: What is wanted of it.
             lane: How urgent it is.

@@ -16,7 +16,7 @@ from tests.packs import describe_pipeline
 from vultus.domain import DETECTION, Analysis, Box, Want
 from vultus.errors import ImageTooLargeError
 from vultus.models.catalog.measured import CALIBRATIONS, get_quality_rules
-from vultus.models.imaging.pixel_budget import PixelBudget
+from vultus.models.imaging.memory_budget import MemoryBudget
 from vultus.models.pipeline import AnalysisRequest, FacePipeline
 from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
@@ -219,13 +219,13 @@ def test_limits_hold(graph_cache: Path) -> None:
         small.analyze_photo(portrait())
 
 
-def test_all_pixels_are_released_after_success_and_failure(pipeline: FacePipeline) -> None:
+def test_all_memory_is_released_after_success_and_failure(pipeline: FacePipeline) -> None:
     pipeline.analyze_photo(portrait())
     with pytest.raises(Exception, match="truncated"):
         pipeline.analyze_photo(portrait()[:20_000])
 
-    assert isinstance(pipeline.budget, PixelBudget)
-    assert pipeline.budget.available == PhotoSettings().pixel_budget
+    assert isinstance(pipeline.budget, MemoryBudget)
+    assert pipeline.budget.available == PhotoSettings().memory_budget
 
 
 def test_opencv_stays_on_the_thread_that_called_it(pipeline: FacePipeline) -> None:

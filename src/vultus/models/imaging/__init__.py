@@ -1,1 +1,1 @@
-"""Images: headers, decoding within a pixel budget, geometry, alignment, crops."""
+"""Images: headers, decoding within a memory budget, geometry, alignment, crops."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import math
 import struct
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import cv2
 import numpy as np
-import simplejpeg
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from vultus.domain import Pixels
 from vultus.errors import ImageTooLargeError, ImageTooSmallError, ImageTruncatedError
-from vultus.models.imaging.headers import ImageHeader, read_header
+from vultus.models.imaging.formats import build_refusal
+from vultus.models.imaging.heif import open_heif
+from vultus.models.imaging.jpeg import JpegPicture
+from vultus.models.imaging.picture import EncodedPicture, ImageHeader
+from vultus.models.imaging.png import SIGNATURE, PngPicture
+from vultus.models.imaging.webp import WebpPicture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from vultus.settings import PhotoSettings
@@ -27,16 +27,11 @@ if TYPE_CHECKING:
 MIN_SIDE_PX = 20
 """Below this no face has enough pixels to be recognised."""
 
-JPEG_SCALES = (8, 4, 2)
+SCALES = (8, 4, 2)
 """Divisors for which libjpeg has fast code; its other fractions are slower than a full decode."""
 
-HARMLESS_WARNING = "extraneous bytes"
-"""libjpeg's warning about bytes between segments, when no image data is missing."""
-
-SIMPLEJPEG_COLOUR_SPACES = {1: "GRAY", 3: "RGB"}
-
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
-"""Exceptions that Pillow's decoders raise on damaged files."""
+SEARCH_COPIES = 4
+"""Copies of a shrunk photo while it is searched: itself, two that are turned, and what the detector makes of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +48,22 @@ class DecodedPhoto:
     width: int
     height: int
 
+    def shrink(self, longer_side: int) -> DecodedPhoto:
+        """Return the photo with sides divided by the largest of `SCALES` that leave the longer one `longer_side`."""
+        height, width = self.pixels.shape[:2]
+        divisor = find_divisor(max(width, height), longer_side)
+        if divisor == 1:
+            return self
+        sides = math.ceil(width / divisor), math.ceil(height / divisor)
+        smaller = cast("Pixels", cv2.resize(self.pixels, sides, interpolation=cv2.INTER_AREA))
+        return DecodedPhoto(smaller, self.width, self.height)
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedPhoto:
     """A photo whose header was read and is within the limits; nothing is decoded yet."""
 
-    content: bytes
-    header: ImageHeader
+    picture: EncodedPicture
 
     @classmethod
     def open(cls, content: bytes, limits: PhotoSettings) -> EncodedPhoto:
@@ -69,12 +73,13 @@ class EncodedPhoto:
             NotAnImageError: The bytes are no image, or there are none.
             UnsupportedImageError: An image of a format that is not read.
             ImageTruncatedError: The header is incomplete.
-            ImageTooLargeError: More bytes or pixels than the limits.
+            ImageTooLargeError: More bytes or pixels than the limits, or decoding would need more memory.
             ImageTooSmallError: A side has fewer than `MIN_SIDE_PX` pixels.
         """
         if len(content) > limits.max_bytes:
             raise ImageTooLargeError(f"The photo has {len(content):,} bytes; the limit is {limits.max_bytes:,}.")
-        header = read_header(content)
+        picture = open_picture(content)
+        header = picture.header
         pixels = header.width * header.height
         if pixels > limits.max_pixels:
             raise ImageTooLargeError(f"The photo has {pixels:,} pixels; the limit is {limits.max_pixels:,}.")
@@ -82,22 +87,34 @@ class EncodedPhoto:
             raise ImageTooSmallError(
                 f"The photo has {header.width} × {header.height} pixels; both sides need {MIN_SIDE_PX}."
             )
-        return cls(content, header)
+        if (needed := picture.count_bytes(1)) > limits.memory_budget:
+            raise ImageTooLargeError(
+                f"The photo needs {needed:,} bytes of memory to be decoded; the limit is {limits.memory_budget:,}. "
+                "Make it smaller, or save it with 8 bits a channel and without transparency."
+            )
+        return cls(picture)
+
+    @property
+    def header(self) -> ImageHeader:
+        """Format, size and orientation."""
+        return self.picture.header
 
     def compute_divisor(self, longer_side: int) -> int:
         """Return the largest divisor for decoding at which the longer side keeps `longer_side` pixels."""
         if self.header.format != "JPEG":
             return 1
-        longest = max(self.header.width, self.header.height)
-        return next((scale for scale in JPEG_SCALES if longest >= scale * longer_side), 1)
+        return find_divisor(max(self.header.width, self.header.height), longer_side)
 
-    def count_decoded_pixels(self, longer_side: int) -> int:
-        """Return how many pixels the decoder holds in memory."""
-        divisor = 1 if self.header.is_progressive else self.compute_divisor(longer_side)
-        return math.ceil(self.header.width / divisor) * math.ceil(self.header.height / divisor)
+    def count_held_bytes(self, longer_side: int) -> int:
+        """Return how many bytes a photo holds at most while it is decoded and searched at a longer side."""
+        divisor = self.compute_divisor(longer_side)
+        searched = find_divisor(max(self.header.width, self.header.height), longer_side)
+        pixels = 3 * self.header.width * self.header.height
+        held = max(self.picture.count_bytes(divisor), 2 * pixels // divisor**2)  # twice: turned upright
+        return held + SEARCH_COPIES * pixels // searched**2
 
     def decode(self, longer_side: int) -> DecodedPhoto:
-        """Decode the photo and apply the Exif orientation.
+        """Decode the photo and turn it upright.
 
         Args:
             longer_side: Pixels the longer side keeps, if it has as many; a JPEG is decoded no larger than necessary.
@@ -106,63 +123,37 @@ class EncodedPhoto:
             ImageTruncatedError: The data ends early or is damaged.
         """
         header = self.header
-        try:
-            pixels = (
-                self._decode_jpeg(self.compute_divisor(longer_side))
-                if header.format == "JPEG"
-                else self._decode_with_pillow(1)
-            )
-        except DECODER_ERRORS as error:
-            raise ImageTruncatedError(f"The {header.format} file is truncated or damaged.") from error
+        pixels = self.picture.decode(self.compute_divisor(longer_side))
         upright = turn_upright(pixels, header.orientation)
         width, height = (header.height, header.width) if header.is_transposed else (header.width, header.height)
         return DecodedPhoto(np.ascontiguousarray(upright), width, height)
 
-    def _decode_jpeg(self, divisor: int) -> Pixels:
-        """Decode with simplejpeg, or with Pillow if simplejpeg does not support the file."""
-        if self.header.channels not in SIMPLEJPEG_COLOUR_SPACES:
-            return self._decode_with_pillow(divisor)
-        try:
-            pixels: Pixels = simplejpeg.decode_jpeg(
-                self.content,
-                "RGB",
-                min_height=math.ceil(self.header.height / divisor) if divisor > 1 else 0,
-                min_width=math.ceil(self.header.width / divisor) if divisor > 1 else 0,
-                min_factor=divisor,
-            )
-        except ValueError as error:
-            if HARMLESS_WARNING not in str(error):
-                raise
-            return self._decode_with_pillow(divisor)
-        return pixels
 
-    def _decode_with_pillow(self, divisor: int) -> Pixels:
-        """Decode with the plugin of the format; `Image.open` would apply its own limit to the size."""
-        plugins: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-            "JPEG": JpegImagePlugin.JpegImageFile,
-            "PNG": PngImagePlugin.PngImageFile,
-            "WebP": WebPImagePlugin.WebPImageFile,
-        }
-        with plugins[self.header.format](io.BytesIO(self.content)) as image:
-            if image.size != (self.header.width, self.header.height):
-                # Two headers in one file: the size that was checked is not that of the image to decode.
-                raise ImageTruncatedError(f"The {self.header.format} file contradicts itself about its size.")
-            if divisor > 1:
-                image.draft(None, (image.width // divisor, image.height // divisor))
-            image.load()
-            return to_rgb(image)
+def find_divisor(longer_side: int, wanted_side: int) -> int:
+    """Return the largest of `SCALES` by which a longer side can be divided and keep the wanted pixels; else 1."""
+    return next((scale for scale in SCALES if longer_side >= scale * wanted_side), 1)
 
 
-def to_rgb(image: Image.Image) -> Pixels:
-    """Return the RGB pixels of a loaded image of any mode, composited on white."""
-    if image.mode.startswith("I"):  # 16 bits of grey
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
-        return np.asarray(Image.alpha_composite(white, layers).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+def open_picture(content: bytes) -> EncodedPicture:
+    """Read the header of a photo.
+
+    Raises:
+        NotAnImageError: The bytes are no image, or there are none.
+        UnsupportedImageError: An image of a format that is not read.
+        ImageTruncatedError: The header ends too early or is damaged.
+    """
+    try:
+        if content.startswith(b"\xff\xd8\xff"):
+            return JpegPicture(content)
+        if content.startswith(SIGNATURE):
+            return PngPicture(content)
+        if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+            return WebpPicture(content)
+        if (heif := open_heif(content)) is not None:
+            return heif
+    except (struct.error, IndexError) as error:
+        raise ImageTruncatedError("The photo ends inside its header.") from error
+    raise build_refusal(content)
 
 
 def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

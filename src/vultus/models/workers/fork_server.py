@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from vultus.errors import SetupError, VultusError
-from vultus.models.imaging.pixel_budget import SharedPixelBudget
+from vultus.models.imaging.memory_budget import SharedMemoryBudget
 from vultus.models.runtime import use_all_cores
 from vultus.models.workers.messages import (
     LENGTH_HEADER,
@@ -60,7 +60,7 @@ class ProcessWorkerGroup:
 
     Args:
         load_pipelines: Loads the networks, in the fork server.
-        pixel_budget: Pixels, shared by all workers.
+        memory_budget: Bytes for decoding, shared by all workers.
         timeout_s: Timeout per photo; a worker that exceeds it is killed.
         shared: Whether the networks are fork-safe, and so loaded once.
     """
@@ -69,7 +69,7 @@ class ProcessWorkerGroup:
         self,
         load_pipelines: Callable[[], PipelineRegistry],
         *,
-        pixel_budget: int,
+        memory_budget: int,
         timeout_s: float,
         shared: bool = True,
     ) -> None:
@@ -81,7 +81,7 @@ class ProcessWorkerGroup:
         if not self._pid:
             _reset_inherited_state(child_socket)
             _run_and_exit(
-                lambda: _run_fork_server(child_socket, load_pipelines, self.in_flight, pixel_budget, shared=shared)
+                lambda: _run_fork_server(child_socket, load_pipelines, self.in_flight, memory_budget, shared=shared)
             )
         child_socket.close()
         self._socket.setblocking(False)
@@ -256,12 +256,12 @@ def _run_fork_server(
     parent: socket.socket,
     load_pipelines: Callable[[], PipelineRegistry],
     in_flight: mmap,
-    pixel_budget: int,
+    memory_budget: int,
     *,
     shared: bool,
 ) -> None:
     """Load the networks, then fork a worker for every socket received from the parent."""
-    load_networks = partial(_load_pipelines, load_pipelines, SharedPixelBudget(pixel_budget))
+    load_networks = partial(_load_pipelines, load_pipelines, SharedMemoryBudget(memory_budget))
     common = _load_and_report(parent, load_networks) if shared else None
     begun = common if shared else _run_in_child(lambda: _load_and_report(parent, load_networks))
     if not begun:
@@ -276,7 +276,7 @@ def _run_fork_server(
                 _run_and_exit(lambda: _run_worker(pool, common or load_networks(), in_flight))
 
 
-def _load_pipelines(load_pipelines: Callable[[], PipelineRegistry], budget: SharedPixelBudget) -> PipelineRegistry:
+def _load_pipelines(load_pipelines: Callable[[], PipelineRegistry], budget: SharedMemoryBudget) -> PipelineRegistry:
     pipelines = load_pipelines()
     for pipeline in pipelines:
         pipeline.budget = budget

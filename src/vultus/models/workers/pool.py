@@ -117,7 +117,7 @@ class AnalysisPool:
         recipient.
 
         Args:
-            photo: A JPEG, PNG or WebP file.
+            photo: A JPEG, PNG, WebP, HEIC or AVIF file.
             space_id: Embedding space whose networks analyse it.
             want: What is wanted of it.
             lane: How urgent it is.

@@ -11,17 +11,19 @@ from tests.faces import astronaut, encoded
 
 from vultus.errors import VultusError
 from vultus.models.imaging.decoding import EncodedPhoto
-from vultus.models.imaging.headers import read_exif_orientation
+from vultus.models.imaging.orientation import find_orientation
 from vultus.settings import PhotoSettings
 
 # A damaged header may claim any size; that is checked, and small limits keep the test quick.
 LIMITS = PhotoSettings(max_pixels=1_000_000)
+FORMS = ["JPEG", "PROGRESSIVE", "PNG", "WEBP", "AVIF"]
 STARTS = (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"RIFF\0\0\0\0WEBPVP8 ", b"RIFF\0\0\0\0WEBPVP8X")
 
 
 @cache
 def sound(form: str) -> bytes:
-    return encoded(astronaut()[60:140, 180:270], form)
+    picture = astronaut()[60:140, 180:270]
+    return encoded(picture, progressive=True) if form == "PROGRESSIVE" else encoded(picture, form)
 
 
 def attempt(content: bytes) -> np.ndarray | None:
@@ -36,8 +38,8 @@ def test_random_bytes_are_refused_with_a_reason(start: bytes, rest: bytes) -> No
     assert attempt(start + rest) is None
 
 
-@given(form=st.sampled_from(["JPEG", "PNG", "WEBP"]), data=st.data())
-def test_a_photo_cut_anywhere_is_refused_or_whole(form: str, data: st.DataObject) -> None:
+@given(form=st.sampled_from(FORMS), data=st.data())
+def test_a_photo_cut_anywhere_is_refused_or_nearly_whole(form: str, data: st.DataObject) -> None:
     content = sound(form)
     cut = data.draw(st.integers(0, len(content) - 1))
 
@@ -45,10 +47,12 @@ def test_a_photo_cut_anywhere_is_refused_or_whole(form: str, data: st.DataObject
 
     whole = attempt(content)
     assert whole is not None
-    assert pixels is None or np.array_equal(pixels, whole)
+    if pixels is not None:
+        # Of 80 rows the last 5 may be missing: a strip, and the blocks around it.
+        assert np.abs(pixels[:-21].astype(int) - whole[:-21]).mean() < 4
 
 
-@given(form=st.sampled_from(["JPEG", "PNG", "WEBP"]), data=st.data())
+@given(form=st.sampled_from(FORMS), data=st.data())
 def test_damaged_bytes_never_break_the_decoder(form: str, data: st.DataObject) -> None:
     content = bytearray(sound(form))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -61,4 +65,4 @@ def test_damaged_bytes_never_break_the_decoder(form: str, data: st.DataObject) -
 
 @given(exif=st.binary(max_size=200), order=st.sampled_from([b"", b"II*\0", b"MM\0*"]))
 def test_any_exif_block_has_an_orientation(exif: bytes, order: bytes) -> None:
-    assert 1 <= read_exif_orientation(order + exif) <= 8
+    assert 1 <= find_orientation([order + exif], [exif]) <= 8

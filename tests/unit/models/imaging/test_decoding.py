@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,14 +191,6 @@ def test_limits_are_checked_before_anything_is_decoded() -> None:
         decode(encoded(PICTURE), limits=PhotoSettings(max_pixels=160 * 240 - 1))
 
 
-def test_a_photo_at_the_limit_is_decoded_even_where_pillow_would_warn() -> None:
-    limits = PhotoSettings(max_pixels=200_000_000, pixel_budget=200_000_000)
-
-    picture = decode(encoded(Image.new("1", (10_000, 10_000)), "PNG"), limits=limits)
-
-    assert picture.pixels.shape == (10_000, 10_000, 3)
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 3), (19, 300, 3), (300, 19, 3)])
 def test_photos_with_too_few_pixels_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageTooSmallError):
@@ -224,11 +219,61 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(
     assert (picture.width, picture.height) == size
 
 
-def test_the_weight_of_a_photo_is_the_memory_of_its_decoder() -> None:
-    small, progressive = (
-        encoded(Image.new("RGB", (1600, 1200))),
-        encoded(Image.new("RGB", (1600, 1200)), progressive=True),
-    )
+def test_a_photo_weighs_what_decoding_it_holds(tmp_path: Path) -> None:
+    picture = np.asarray(Image.fromarray(astronaut()).resize((3000, 2000)))
+    layers = np.dstack([picture, picture[:, :, :1]])
+    files = {
+        "jpeg": encoded(picture),
+        "progressive": encoded(picture, progressive=True, subsampling=0),
+        "cmyk": encoded(Image.fromarray(picture).convert("CMYK"), progressive=True),
+        "png": encoded(picture, "PNG", compress_level=1),
+        "png-alpha": encoded(layers, "PNG", compress_level=1),
+        "png-grey-16": encoded(Image.fromarray(picture[:, :, 0].astype(np.uint16)), "PNG", compress_level=1),
+        "webp": encoded(picture, "WEBP", method=0),
+        "webp-alpha": encoded(layers, "WEBP", method=0),
+        "webp-lossless": encoded(np.full_like(layers, 90), "WEBP", lossless=True, method=0),
+        "avif": encoded(picture, "AVIF", speed=10),
+        "avif-alpha": encoded(layers, "AVIF", speed=10),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
 
-    assert EncodedPhoto.open(small, LIMITS).count_decoded_pixels(400) == 400 * 300
-    assert EncodedPhoto.open(progressive, LIMITS).count_decoded_pixels(400) == 1600 * 1200
+    for side in (9999, 700):
+        measured = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(side), *(str(tmp_path / name) for name in files)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        held = dict(zip(files, map(int, measured.stdout.split()), strict=True))
+        weights = {name: EncodedPhoto.open(content, LIMITS).count_held_bytes(side) for name, content in files.items()}
+        assert {name: bytes_ for name, bytes_ in held.items() if bytes_ > weights[name] + 4_000_000} == {}
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from vultus.models.imaging.decoding import EncodedPhoto
+from vultus.settings import PhotoSettings
+
+def read_kilobytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+for path in (sys.argv[2], *sys.argv[2:]):  # the first one twice: it also loads what decoders load
+    content = Path(path).read_bytes()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = read_kilobytes("VmRSS")
+    EncodedPhoto.open(content, PhotoSettings()).decode(int(sys.argv[1]))
+    if path is not sys.argv[2] or "seen" in globals():
+        print(1024 * (read_kilobytes("VmHWM") - before))
+    seen = True
+"""
+
+
+def test_a_photo_that_needs_more_memory_than_the_budget_is_refused() -> None:
+    layers = encoded(np.zeros((1000, 1000, 4), np.uint8), "PNG")
+
+    assert decode(layers, limits=PhotoSettings(memory_budget=10 * 2**20)).width == 1000
+    with pytest.raises(ImageTooLargeError, match="memory"):
+        decode(layers, limits=PhotoSettings(memory_budget=8 * 2**20))

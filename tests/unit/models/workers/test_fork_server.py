@@ -48,7 +48,7 @@ SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
 async def group(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncIterator[ProcessWorkerGroup]:
     """Two workers."""
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    group = ProcessWorkerGroup(load, pixel_budget=PhotoSettings().pixel_budget, timeout_s=60, shared=request.param)
+    group = ProcessWorkerGroup(load, memory_budget=PhotoSettings().memory_budget, timeout_s=60, shared=request.param)
     group.spaces = await group.wait_until_loaded()  # type: ignore[attr-defined]
     await group.start_workers(2)
     yield group
@@ -154,7 +154,7 @@ async def test_photos_of_a_batch_whose_worker_died_are_retried_one_by_one(
 
 async def test_without_its_fork_server_the_pool_reports_that_it_must_be_restarted(graph_cache: Path) -> None:
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60)
+    group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     async with AnalysisPool(SETTINGS, group) as pool:
@@ -174,7 +174,7 @@ async def test_without_its_fork_server_the_pool_reports_that_it_must_be_restarte
 async def test_a_process_that_ends_while_it_loads_is_reported_here() -> None:
     """For example, killed when memory runs out."""
     for shared in (True, False):
-        group = ProcessWorkerGroup(lambda: os.abort(), pixel_budget=1000, timeout_s=60, shared=shared)
+        group = ProcessWorkerGroup(lambda: os.abort(), memory_budget=1000, timeout_s=60, shared=shared)
         with pytest.raises(SetupError, match="enough memory"):
             await group.wait_until_loaded()
         await group.close()
@@ -184,7 +184,7 @@ async def test_a_process_that_ends_while_it_loads_is_reported_here() -> None:
 async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, shared: bool) -> None:
     settings = InferenceSettings(pack="opencv")
     load = partial(PipelineRegistry.load, settings, PhotoSettings(), WeightsStore(tmp_path))
-    group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60, shared=shared)
+    group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60, shared=shared)
     with pytest.raises(WeightsError):
         await group.wait_until_loaded()
     await group.close()
@@ -224,7 +224,7 @@ async def test_a_worker_that_returns_another_number_of_results_is_stopped(
 
     monkeypatch.setattr(fork_server, "run_batch", miscount)  # the processes forked from now on inherit it
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
-    group = ProcessWorkerGroup(load, pixel_budget=1000, timeout_s=60)
+    group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     (worker,) = group.workers

@@ -1,4 +1,4 @@
-"""The pixel budget is never exceeded and starves nobody."""
+"""The memory budget is never exceeded and starves nobody."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from vultus.models.imaging.pixel_budget import PixelBudget
+from vultus.models.imaging.memory_budget import MemoryBudget
 
 
-def test_pixels_are_released_also_after_a_failure() -> None:
-    budget = PixelBudget(10)
+def test_bytes_are_released_also_after_a_failure() -> None:
+    budget = MemoryBudget(10)
 
-    with pytest.raises(KeyError), budget.reserve_pixels(7):
+    with pytest.raises(KeyError), budget.reserve_bytes(7):
         assert budget.available == 3
         raise KeyError
 
@@ -21,21 +21,21 @@ def test_pixels_are_released_also_after_a_failure() -> None:
 
 
 def test_a_photo_larger_than_the_budget_waits_until_it_is_alone() -> None:
-    budget = PixelBudget(10)
+    budget = MemoryBudget(10)
 
-    with budget.reserve_pixels(99):
+    with budget.reserve_bytes(99):
         assert budget.available == 0
 
     assert budget.available == 10
 
 
 def test_many_threads_never_hold_more_than_the_budget() -> None:
-    budget, held, most, lock = PixelBudget(10), 0, 0, threading.Lock()
+    budget, held, most, lock = MemoryBudget(10), 0, 0, threading.Lock()
 
     def work(weight: int) -> None:
         nonlocal held, most
         for _ in range(20):
-            with budget.reserve_pixels(weight):
+            with budget.reserve_bytes(weight):
                 with lock:
                     held += weight
                     most = max(most, held)
@@ -54,16 +54,16 @@ def test_many_threads_never_hold_more_than_the_budget() -> None:
 
 
 def test_a_large_photo_is_not_overtaken_by_small_ones() -> None:
-    budget, order = PixelBudget(10), list[str]()
+    budget, order = MemoryBudget(10), list[str]()
     started = threading.Event()
 
     def work(name: str, weight: int) -> None:
         started.set()
-        with budget.reserve_pixels(weight):
+        with budget.reserve_bytes(weight):
             order.append(name)
 
     large, small = (threading.Thread(target=work, args=args) for args in (("large", 10), ("small", 1)))
-    with budget.reserve_pixels(5):
+    with budget.reserve_bytes(5):
         large.start()
         started.wait(5)
         while not budget._waiting:

@@ -1,4 +1,4 @@
-"""Processes share one budget of pixels; pixels held by a process that died are released."""
+"""Processes share one budget of memory; bytes held by a process that died are released."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import signal
 import time
 from multiprocessing import get_context
 
-from vultus.models.imaging.pixel_budget import SharedPixelBudget
+from vultus.models.imaging.memory_budget import SharedMemoryBudget
 
 FORK = get_context("fork")
 
 
-def hold(budget: SharedPixelBudget, pixels: int, seconds: float, acquired: object) -> None:
-    with budget.reserve_pixels(pixels):
+def hold(budget: SharedMemoryBudget, size: int, seconds: float, acquired: object) -> None:
+    with budget.reserve_bytes(size):
         acquired.put((os.getpid(), time.monotonic()))  # type: ignore[attr-defined]
         time.sleep(seconds)
 
 
-def test_processes_wait_for_pixels_and_pixels_of_dead_processes_are_released() -> None:
-    budget, acquired = SharedPixelBudget(640), FORK.Queue()
+def test_processes_wait_for_memory_and_that_of_dead_processes_are_released() -> None:
+    budget, acquired = SharedMemoryBudget(640), FORK.Queue()
     holders = [FORK.Process(target=hold, args=(budget, 320, 60, acquired)) for _ in range(2)]
     for holder in holders:
         holder.start()

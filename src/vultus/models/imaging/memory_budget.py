@@ -1,4 +1,4 @@
-"""A limit on the number of pixels held by all photos that are decoded concurrently."""
+"""A limit on the memory held by all photos that are decoded concurrently."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ SHARE_COUNT = 64
 
 
 class Budget(Protocol):
-    """A budget of decoded pixels."""
+    """A budget of memory."""
 
-    def reserve_pixels(self, pixels: int) -> AbstractContextManager[None]:
-        """Reserve pixels of the budget for the block; wait until they are available."""
+    def reserve_bytes(self, size: int) -> AbstractContextManager[None]:
+        """Reserve bytes of the budget for the block; wait until they are available."""
         ...
 
 
-class PixelBudget:
+class MemoryBudget:
     """A weighted semaphore, first in first out, so that large photos are not starved indefinitely.
 
     Args:
-        pixels: That may be held concurrently. A photo that needs more waits until no other is held.
+        size: Bytes that may be held concurrently. A photo that needs more waits until no other is held.
     """
 
-    def __init__(self, pixels: int) -> None:
-        self._total = pixels
-        self._available = pixels
+    def __init__(self, size: int) -> None:
+        self._total = size
+        self._available = size
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
 
     @property
     def available(self) -> int:
-        """Pixels that could be reserved now."""
+        """Bytes that could be reserved now."""
         return self._available
 
     @contextmanager
-    def reserve_pixels(self, pixels: int) -> Iterator[None]:
-        """Reserve pixels of the budget for the block; wait until they are available."""
-        weight = min(pixels, self._total)
-        self._acquire_pixels(weight)
+    def reserve_bytes(self, size: int) -> Iterator[None]:
+        """Reserve bytes of the budget for the block; wait until they are available."""
+        weight = min(size, self._total)
+        self._acquire_bytes(weight)
         try:
             yield
         finally:
@@ -57,7 +57,7 @@ class PixelBudget:
                 self._available += weight
                 self._changed.notify_all()
 
-    def _acquire_pixels(self, weight: int) -> None:
+    def _acquire_bytes(self, weight: int) -> None:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -69,24 +69,24 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-class SharedPixelBudget:
-    """A pixel budget shared by the processes forked from the one that creates it, for one thread in each.
+class SharedMemoryBudget:
+    """A memory budget shared by the processes forked from the one that creates it, for one thread in each.
 
     A share of the budget is a locked byte of an unlinked file: the system releases the shares of a process that ends.
 
     Args:
-        pixels: That all processes together may hold concurrently.
+        size: Bytes that all processes together may hold concurrently.
     """
 
-    def __init__(self, pixels: int) -> None:
-        self._share = math.ceil(pixels / SHARE_COUNT)
+    def __init__(self, size: int) -> None:
+        self._share = math.ceil(size / SHARE_COUNT)
         self._file, path = tempfile.mkstemp()  # stays open until its processes end
         Path(path).unlink()
 
     @contextmanager
-    def reserve_pixels(self, pixels: int) -> Iterator[None]:
-        """Reserve pixels of the budget for the block; wait until they are available."""
-        needed = min(SHARE_COUNT, math.ceil(pixels / self._share))
+    def reserve_bytes(self, size: int) -> Iterator[None]:
+        """Reserve bytes of the budget for the block; wait until they are available."""
+        needed = min(SHARE_COUNT, math.ceil(size / self._share))
         held: set[int] = set()
         try:
             # Only one process at a time acquires shares, all it needs, so that no two wait for each other's.
