@@ -104,10 +104,8 @@ class Upgraded:
 
     async def search(self, vector: FloatArray, space_id: str) -> tuple[Decision, str | None]:
         """Return the decision about a vector, and the external id of the nearest person."""
-        _, decision, candidates = await self.services.recognizer.search(
-            CALLER, vector, space_id=space_id, reference="staff", limit=3
-        )
-        return decision, candidates[0].external_id
+        found = await self.services.recognizer.search(CALLER, vector, space_id=space_id, reference="staff", limit=3)
+        return found.decision, found.candidates[0].external_id if found.candidates else None
 
     async def backfill(self, row: int) -> bool:
         """Store the template that the second network made of a person's face."""

@@ -45,7 +45,9 @@ class RecognizeForm(_BaseForm):
 
     photo: PhotoField
     collection: CollectionField = "default"
-    limit: int = Field(0, ge=0, le=MAX_CANDIDATES, description="Candidates per face; 0 for none.")
+    limit: int = Field(
+        0, ge=0, le=MAX_CANDIDATES, description="Candidates per face; more than 0 needs the permission `scores`."
+    )
     unique_per_image: bool = Field(False, description="Give every person to at most one face of the photo.")
     liveness: LivenessField = None
 

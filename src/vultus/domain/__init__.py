@@ -50,6 +50,7 @@ from vultus.domain.migration import (
 )
 from vultus.domain.policies import (
     DEFAULT_FMR,
+    Band,
     Calibration,
     Candidate,
     Decision,
@@ -73,6 +74,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "AuditFilter",
+    "Band",
     "Box",
     "Calibration",
     "Candidate",

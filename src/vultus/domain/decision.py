@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from vultus.domain import Calibration, Candidate, Decision, DecisionPolicy, Quality, QualityRule, Verdict
+from vultus.domain import Band, Calibration, Candidate, Decision, DecisionPolicy, Quality, QualityRule, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,6 +149,7 @@ def decide_verdict(
         verdict, reasons = Verdict.AMBIGUOUS, ("runner_up_too_close",)
     else:
         verdict, reasons = Verdict.MATCH, ("above_threshold",)
+    is_clear = bool(similarities) and similarities[0] - limit.cosine >= calibration.margin
     return Decision(
         verdict=verdict,
         threshold=limit.cosine,
@@ -158,6 +159,7 @@ def decide_verdict(
         gallery_size=gallery_size,
         margin=margin,
         reasons=(*reasons, "threshold_beyond_measurement") if limit.beyond_measurement else reasons,
+        band=(Band.CLEAR if is_clear else Band.NEAR_THRESHOLD) if verdict is Verdict.MATCH else None,
     )
 
 

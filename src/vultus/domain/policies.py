@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -222,6 +222,13 @@ class Verdict(StrEnum):
     NOT_LIVE = "not_live"
 
 
+class Band(StrEnum):
+    """How clearly a match matches: all that is said of its cosine to who may see no scores."""
+
+    CLEAR = "clear"  # above the threshold by the calibration's margin or more
+    NEAR_THRESHOLD = "near_threshold"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A verdict with everything needed to understand it.
@@ -233,8 +240,10 @@ class Decision:
         worst_group_fmr: That of the group with the highest rate; None if it was not measured.
         fpir: False positive identification rate expected of a search of `gallery_size` templates.
         gallery_size: Templates compared.
-        margin: Difference of the cosines of the best candidate and the next person; None with fewer than two.
+        margin: Difference of the cosines of the best candidate and the next person; None with fewer than two, or if
+            hidden.
         reasons: Stable identifiers of the reasons, strongest first.
+        band: How clear a match is; None for any other verdict.
     """
 
     verdict: Verdict
@@ -245,3 +254,8 @@ class Decision:
     gallery_size: int
     margin: float | None
     reasons: tuple[str, ...]
+    band: Band | None = None
+
+    def hide_scores(self) -> Self:
+        """Return the decision without what depends on a cosine, but for the verdict and the band."""
+        return replace(self, margin=None)

@@ -52,6 +52,11 @@ class Principal:
             f"This needs a key with the permission '{permission}'; {whose} has {has}.", needed=permission.value
         )
 
+    @property
+    def may_see_scores(self) -> bool:
+        """Whether answers show cosines, probabilities and margins."""
+        return Permission.SCORES in self.permissions
+
     def can_reach(self, collection_id: UUID) -> bool:
         """Return whether a collection exists for the principal."""
         return self.collections is None or collection_id in self.collections

@@ -133,7 +133,15 @@ class DecisionOut(ApiModel):
         examples=[0.0488],
     )
     gallery_size: int = Field(description="Templates compared, N.", examples=[500])
-    margin: Cosine | None = Field(description="Cosine ahead of the next person; null without one.", examples=[0.0731])
+    margin: Cosine | None = Field(
+        description="Cosine ahead of the next person; null without one, and for keys without the permission `scores`.",
+        examples=[0.0731],
+    )
+    band: domain.Band | None = Field(
+        description="How clear a match is: `clear` from the pack's margin (`GET /v1/models`) above the threshold on, "
+        "else `near_threshold`; null unless the verdict is `match`.",
+        examples=["clear"],
+    )
     reasons: list[str] = Field(description="Stable reason codes.", examples=[["above_threshold"]])
 
     @classmethod
@@ -147,6 +155,7 @@ class DecisionOut(ApiModel):
             false_positive_identification_rate=decision.fpir,
             gallery_size=decision.gallery_size,
             margin=decision.margin,
+            band=decision.band,
             reasons=list(decision.reasons),
         )
 

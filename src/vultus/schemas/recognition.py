@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -34,7 +33,7 @@ from vultus.schemas.faces import (
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.services.enrolment.photo_screening import RejectedPhoto
 from vultus.services.enrolment.registration import RegistrationResult
-from vultus.services.recognition.verdicts import Recognition, RecognizedFace
+from vultus.services.recognition.verdicts import Recognition, RecognizedFace, VectorSearch
 from vultus.services.recognition.verification import PhotoComparison, Verification
 
 MAX_CANDIDATES = 50
@@ -68,7 +67,7 @@ class RecognizedFaceOut(DetectedFaceOut, NamedDecisionOut):
     candidates: list[CandidateOut] | None = Field(
         None,
         description="The closest persons, best first, one entry per person, whatever the verdict; null unless `limit` "
-        "asks for them.",
+        "asks for them, which needs the permission `scores`.",
     )
 
     @classmethod
@@ -172,7 +171,8 @@ class ComparisonOut(DecisionOut):
     """Whether two photos show the same person."""
 
     similarity: Cosine | None = Field(
-        description="Null where liveness is required and a face is not live.", examples=[0.9731]
+        description="Null where liveness is required and a face is not live, and without the permission `scores`.",
+        examples=[0.9731],
     )
     probability: Probability = Field(examples=[0.9999])
     first: DetectedFaceOut
@@ -194,7 +194,8 @@ class VerificationOut(NamedDecisionOut):
     """Whether a photo shows an enrolled person."""
 
     similarity: Cosine | None = Field(
-        description="Of the person's closest face; null when they have none.", examples=[0.9731]
+        description="Of the person's closest face; null when they have none, and without the permission `scores`.",
+        examples=[0.9731],
     )
     probability: Probability = Field(examples=[0.9999])
     face: DetectedFaceOut
@@ -252,7 +253,9 @@ class SearchIn(ApiModel):
     collection: Name = "default"
     contract_id: Name = Field(description="From the response that held the vector.")
     vector: Vector
-    limit: WholeNumber = Field(5, ge=1, le=MAX_CANDIDATES)
+    limit: WholeNumber = Field(
+        5, ge=0, le=MAX_CANDIDATES, description="Candidates; more than 0 needs the permission `scores`."
+    )
 
     def to_probe(self) -> domain.FloatArray:
         """Return the vector as an array; numbers beyond float32 become infinite, which the service refuses."""
@@ -264,16 +267,18 @@ class SearchOut(NamedDecisionOut):
     """The closest persons to a vector."""
 
     collection_id: CollectionId
-    candidates: list[CandidateOut]
+    candidates: list[CandidateOut] | None = Field(
+        None, description="The closest persons, best first; null if `limit` is 0, which it is without `scores`."
+    )
 
     @classmethod
-    def from_domain(
-        cls, collection: domain.Collection, decision: domain.Decision, candidates: Sequence[domain.Candidate]
-    ) -> Self:
+    def from_domain(cls, search: VectorSearch) -> Self:
         """Build the response from a service result."""
         return cls(
-            **DecisionOut.from_decision(decision).model_dump(),
-            person=MatchedPersonOut.from_candidate(candidates[0] if decision.verdict is domain.Verdict.MATCH else None),
-            collection_id=collection.id,
-            candidates=[CandidateOut.from_attributes(candidate) for candidate in candidates],
+            **DecisionOut.from_decision(search.decision).model_dump(),
+            person=MatchedPersonOut.from_candidate(search.person),
+            collection_id=search.collection.id,
+            candidates=None
+            if search.candidates is None
+            else [CandidateOut.from_attributes(candidate) for candidate in search.candidates],
         )

@@ -147,10 +147,11 @@ async def embeddings(
 async def search(body: SearchIn, services: ServicesDep, principal: PrincipalDep) -> SearchOut:
     """List the people closest to a vector made by `/v1/embeddings`.
 
-    Needs the role `enrol`: whoever may search with chosen vectors can reconstruct templates from the scores.
+    Whoever may search with chosen vectors approaches a template faster than with photos. Candidates come with scores,
+    which are a permission of their own: without it send `limit` 0.
     """
     return SearchOut.from_domain(
-        *await services.recognizer.search(
+        await services.recognizer.search(
             principal, body.to_probe(), space_id=body.contract_id, reference=body.collection, limit=body.limit
         )
     )

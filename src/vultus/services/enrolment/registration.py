@@ -204,7 +204,7 @@ class Registrar:
         ensure_same_write_spaces(collection, current, collection.policy.liveness.get_stricter_mode(request.liveness))
         collection = current
         existing = await _find_person(work, collection, request)
-        new_faces, duplicates = await self._reject_duplicates(work, collection, existing, screened)
+        new_faces, duplicates = await self._reject_duplicates(principal, work, collection, existing, screened)
         rejected = sorted([*screened.rejected, *duplicates], key=lambda photo: photo.photo)
         if not new_faces:
             raise _build_rejection_error(rejected)
@@ -232,7 +232,12 @@ class Registrar:
         return RegistrationResult(collection, person, existing is None, consent, accepted, tuple(rejected))
 
     async def _reject_duplicates(
-        self, work: UnitOfWork, collection: Collection, person: Person | None, screened: _ScreenedPhotos
+        self,
+        principal: Principal,
+        work: UnitOfWork,
+        collection: Collection,
+        person: Person | None,
+        screened: _ScreenedPhotos,
     ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
         """Separate photos that the person already has, and faces that are enrolled as another person."""
         known = await work.faces.list_photo_digests(collection.id, person.id) if person else set()
@@ -247,7 +252,7 @@ class Registrar:
             if face.sha256 in known:
                 rejected.append(_build_duplicate_rejection(face))
             elif lookalike:
-                rejected.append(_build_lookalike_rejection(face, lookalike))
+                rejected.append(_build_lookalike_rejection(face, lookalike, scores=principal.may_see_scores))
             else:
                 kept.append(face)
             known.add(face.sha256)
@@ -322,19 +327,18 @@ def _build_duplicate_rejection(face: AcceptedFace) -> RejectedPhoto:
     return RejectedPhoto(face.photo, face.filename, ("duplicate_photo",), detail)
 
 
-def _build_lookalike_rejection(face: AcceptedFace, lookalike: Lookalike) -> RejectedPhoto:
+def _build_lookalike_rejection(face: AcceptedFace, lookalike: Lookalike, *, scores: bool) -> RejectedPhoto:
     other = lookalike.candidate
+    facts: dict[str, Any] = {"person_id": str(other.person_id)}
+    if scores:
+        facts |= {"similarity": round(other.similarity, 4), "threshold": round(lookalike.threshold, 4)}
     return RejectedPhoto(
         face.photo,
         face.filename,
         ("enrolled_as_other_person",),
         f"the face is already enrolled as another person, {other.person_id}; add to that person, or set "
         "allow_lookalike after a human has checked",
-        {
-            "person_id": str(other.person_id),
-            "similarity": round(other.similarity, 4),
-            "threshold": round(lookalike.threshold, 4),
-        },
+        facts,
     )
 
 

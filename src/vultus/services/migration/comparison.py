@@ -105,10 +105,12 @@ class SpaceComparer:
         """Search for up to `sample` faces that have both templates, each left out of the gallery.
 
         Raises:
+            ForbiddenError: The caller may not configure, or not see the scores that the report contains.
             NotFoundError: The collection does not exist or has no active migration.
         """
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
+            principal.require(Permission.SCORES)
             migration, second = await get_active_migration(work, collection)
             compared, agreed, latest = await work.comparisons.get_shadow_statistics(collection.id)
             faces = await work.comparisons.sample(collection.id, sample)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vultus.domain import DETECTION, LivenessMode, Permission, Want
+from vultus.domain import DETECTION, LivenessMode, Permission, Verdict, Want
 from vultus.domain.decision import decide_verdict
-from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, SetupError
+from vultus.errors import EmbeddingSpaceMismatchError, ForbiddenError, InvalidInputError, NotFoundError, SetupError
 from vultus.services.collections import (
     MAX_ATTEMPTS,
     CollectionChangedError,
@@ -18,7 +18,7 @@ from vultus.services.collections import (
     get_calibration,
     retry_if_collection_changed,
 )
-from vultus.services.recognition.verdicts import Recognition, add_probabilities, decide_faces
+from vultus.services.recognition.verdicts import Recognition, VectorSearch, add_probabilities, decide_faces
 from vultus.services.search.request import build_query
 from vultus.utils import timing
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from vultus.db.database import Database, HotQueries
     from vultus.domain import (
         Analysis,
-        Candidate,
         Collection,
-        Decision,
         FloatArray,
         LoadedSpace,
         Migration,
@@ -101,6 +99,9 @@ class Recognizer:
             limit: Maximum number of candidates per face; 0 for none.
             unique_per_image: Assign every person to at most one face.
             liveness: Liveness mode, if stricter than the collection's policy.
+
+        Raises:
+            ForbiddenError: The caller may not recognise, or asks for candidates and may not see scores.
         """
 
         async def run_attempt(collection: Collection) -> Recognition:
@@ -117,6 +118,7 @@ class Recognizer:
             )
 
         principal.require(Permission.RECOGNIZE)
+        _require_scores(principal, limit)
         cached = self._cache.pop(reference, None)
         if cached is None or not principal.can_reach(cached.id):
             return await retry_if_collection_changed(await self._get_collection(principal, reference), run_attempt)
@@ -155,7 +157,7 @@ class Recognizer:
         # The second network does not check liveness, so a comparison under required liveness would be meaningless.
         if migration is not None and mode is not LivenessMode.REQUIRED:
             self._observer.offer_recognition(photo, recognition, migration.shadow_share)
-        return recognition
+        return recognition if principal.may_see_scores else recognition.hide_scores()
 
     async def _search_collection(
         self,
@@ -204,28 +206,30 @@ class Recognizer:
 
     async def search(
         self, principal: Principal, vector: FloatArray, *, space_id: str, reference: str, limit: int
-    ) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
-        """Return the current collection, the decision and the persons nearest to a vector in its embedding space.
+    ) -> VectorSearch:
+        """Return the decision about a vector, the person it names, and those nearest to it in its embedding space.
 
         Args:
             principal: The caller.
             vector: (d,) finite, any length but zero; it is normalised.
             space_id: Embedding space of the vector; must be the collection's.
             reference: Id or name of the collection.
-            limit: Maximum number of candidates returned.
+            limit: Maximum number of candidates returned; 0 for none.
 
         Raises:
+            ForbiddenError: The caller may not search, or asks for candidates and may not see scores.
             InvalidInputError: The vector has no direction.
             EmbeddingSpaceMismatchError: It is in another embedding space, or has another dimension.
             NotFoundError: There is no such collection.
             OverloadedError: The collection keeps changing.
         """
         principal.require(Permission.SEARCH)
+        _require_scores(principal, limit)
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if not np.isfinite(length) or length == 0:
             raise InvalidInputError("The vector has no direction: its length is zero or not finite.")
 
-        async def run_attempt(collection: Collection) -> tuple[Collection, Decision, tuple[Candidate, ...]]:
+        async def run_attempt(collection: Collection) -> VectorSearch:
             check_same_space(collection, space_id)
             space = self._spaces.get_space(space_id)
             if vector.shape != (space.dimension,):
@@ -245,7 +249,12 @@ class Recognizer:
                 calibration=calibration,
                 gallery_size=found.gallery_size,
             )
-            return current, decision, add_probabilities(found.candidates[:limit], calibration)
+            return VectorSearch(
+                current,
+                decision if principal.may_see_scores else decision.hide_scores(),
+                found.candidates[0] if decision.verdict is Verdict.MATCH else None,
+                add_probabilities(found.candidates[:limit], calibration) if limit else None,
+            )
 
         return await retry_if_collection_changed(await self._get_collection(principal, reference), run_attempt)
 
@@ -266,3 +275,16 @@ class Recognizer:
             self._cache.pop(next(iter(self._cache)))
         self._cache[reference] = found
         return found
+
+
+def _require_scores(principal: Principal, limit: int) -> None:
+    """Return unless candidates are asked for by a principal that may not see scores.
+
+    Raises:
+        ForbiddenError: They are; to leave them out would look as if there were none.
+    """
+    if limit and not principal.may_see_scores:
+        raise ForbiddenError(
+            "Candidates come with scores, which need a key with the permission 'scores'; leave limit out, or send 0.",
+            needed=Permission.SCORES.value,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, LivenessMode, Verdict
 from vultus.domain.decision import assign_persons_to_faces, compute_threshold, decide_verdict, find_quality_faults
@@ -37,6 +37,10 @@ class RecognizedFace:
         """The person that the verdict names: only a match names somebody."""
         return self.best if self.decision.verdict is Verdict.MATCH else None
 
+    def hide_scores(self) -> Self:
+        """Return the face with nobody but the person whom its verdict names, and without scores."""
+        return replace(self, decision=self.decision.hide_scores(), best=self.person, candidates=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
@@ -45,6 +49,26 @@ class Recognition:
     collection: Collection
     analysis: Analysis
     faces: tuple[RecognizedFace, ...]
+
+    def hide_scores(self) -> Self:
+        """Return the recognition without scores."""
+        return replace(self, faces=tuple(face.hide_scores() for face in self.faces))
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSearch:
+    """The decision about a vector.
+
+    Attributes:
+        collection: The collection as it was searched.
+        person: Whom the verdict names; None unless it is a match.
+        candidates: The closest persons, best first; None if none were requested.
+    """
+
+    collection: Collection
+    decision: Decision
+    person: Candidate | None
+    candidates: tuple[Candidate, ...] | None
 
 
 def decide_faces(

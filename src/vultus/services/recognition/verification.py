@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PhotoComparison:
-    """The faces of two photos, their cosine and verdict; no cosine if a face must be live and is not."""
+    """The faces of two photos, their cosine and verdict; no cosine if a face must be live and is not, or if hidden."""
 
     first: DescribedFace
     second: DescribedFace
@@ -50,7 +50,7 @@ class Verification:
     """The face of a photo compared with an enrolled person.
 
     Attributes:
-        similarity: Cosine; None if the person has no face, or the photo's must be live and is not.
+        similarity: Cosine; None if the person has no face, the photo's must be live and is not, or it is hidden.
         probability: Probability of a match by `Calibration.compute_probability`; None without a cosine.
     """
 
@@ -103,6 +103,8 @@ class Verifier:
         )
         calibration = get_calibration(collection, space)
         decision = self._build_decision([] if attack else [similarity], collection.policy, calibration, faults, attack)
+        if not principal.may_see_scores:
+            return PhotoComparison(first_face, second_face, None, None, decision.hide_scores())
         if attack:
             return PhotoComparison(first_face, second_face, None, None, decision)
         return PhotoComparison(
@@ -161,6 +163,8 @@ class Verifier:
             decision = self._build_decision(
                 scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
             )
+            if not principal.may_see_scores:
+                return Verification(enrolled, face, None, None, decision.hide_scores())
             probability = None if similarity is None else calibration.compute_probability(similarity)
             return Verification(enrolled, face, similarity, probability, decision)
 
