@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from vultus.cli.serving import FIRST_KEY_FILE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -25,7 +27,6 @@ START_S = 90.0
 STOP_S = 30.0
 PR_SET_PDEATHSIG = 1
 ADDRESS = re.compile(r"answers on http://127\.0\.0\.1:(\d+)")
-KEY = re.compile(r"^\s+(vultus_\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +115,10 @@ def find_address(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def find_first_key(text: str, data: Path) -> str:
-    """Return the administrator's key that the first start on a data directory makes; empty at any other start.
-
-    Args:
-        text: The server's output.
-        data: Its data directory.
-    """
-    found = KEY.search(text)
-    return found[1] if found else ""
+def find_first_key(data: Path) -> str:
+    """Return the administrator's key that the first start on a data directory wrote there; empty if another one did."""
+    path = data / FIRST_KEY_FILE
+    return path.read_text().strip() if path.exists() else ""
 
 
 def end_with_parent() -> None:
@@ -136,7 +132,7 @@ def _wait_until_announced(process: subprocess.Popen[bytes], written: Path, data:
     while process.poll() is None and time.monotonic() < until:
         text = written.read_text(encoding="utf-8", errors="replace")
         if port := find_address(text):
-            return Server(port, find_first_key(text, data), process.pid, data)
+            return Server(port, find_first_key(data), process.pid, data)
         time.sleep(0.1)
     raise RuntimeError(f"The server did not start:\n{written.read_text(encoding='utf-8', errors='replace')}")
 

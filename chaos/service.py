@@ -79,7 +79,7 @@ class Service:
         while self._process.poll() is None and time.monotonic() < started + START_S:
             text = self.read_log(offset)
             if find_address(text):
-                self.key = self.key or find_first_key(text, self.data)
+                self.key = self.key or find_first_key(self.data)
                 return time.monotonic() - started
             await asyncio.sleep(POLL_S)
         raise RuntimeError(f"The server did not start:\n{self.read_log(offset)}")
