@@ -12,6 +12,7 @@ import base64
 import io
 import os
 import signal
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from chaos.client import CONSENT, Client, draw_vectors
 from chaos.outcome import Outcome, Plan
 from chaos.service import Service, run_service
 from chaos.sql import connect
+from vultus.cli.serving import FIRST_KEY_FILE
 
 if TYPE_CHECKING:
     import random
@@ -97,6 +99,8 @@ async def measure(plan: Plan) -> Outcome:
         await _check_control(service, client, chance, outcome)
         canaries = Canaries(chance)
         canaries.add("first administrator's key", service.key)
+        mode = stat.S_IMODE((service.data / FIRST_KEY_FILE).stat().st_mode)
+        outcome.check(mode == 0o600, f"{FIRST_KEY_FILE} has the mode {mode:o}")
         await _send_texts(client, canaries)
         await _send_refused(client, canaries)
         await _send_vectors(client, canaries, plan.seed)
@@ -240,10 +244,10 @@ async def _collect_sinks(service: Service, client: Client) -> dict[str, bytes]:
 
 
 def _list_files(data: Path) -> Iterator[Path]:
-    """Yield the files of a data directory without weights, programs, and what the database stores."""
+    """Yield the files of a data directory without weights, programs, the first key, and what the database stores."""
     for folder, names, files in os.walk(data):
         names[:] = [name for name in names if name not in DATABASE_FOLDERS | {"graphs"} and "programs" not in name]
-        yield from (path for name in files if (path := data / folder / name).is_file())
+        yield from (path for name in files if name != FIRST_KEY_FILE and (path := data / folder / name).is_file())
 
 
 def _make_photo(exif: str = "", comment: str = "") -> bytes:

@@ -119,7 +119,7 @@ async def test_anothers_collection_is_answered_like_one_that_does_not_exist(api:
 
 async def test_lists_show_a_bound_key_its_own_only(api: Api) -> None:
     await api.register(portrait(), name="Ada")
-    mine = (await api.client.post("/v1/collections", json={"name": "mine"})).json()
+    granted = (await api.client.post("/v1/collections", json={"name": "mine"})).json()
     bound = await make_key(api, set(Permission), "mine")
 
     listed = {
@@ -128,7 +128,7 @@ async def test_lists_show_a_bound_key_its_own_only(api: Api) -> None:
     }
     refused = await api.client.post("/v1/collections", json={"name": "more"}, headers=bound)
 
-    assert [one["id"] for one in listed["list_collections"]] == [mine["id"]]
-    assert [one["collections"] for one in listed["list_keys"]] == [[mine["id"]]]
-    assert {one["collection_id"] for one in listed["audit"]} == {mine["id"]}
+    assert [one["id"] for one in listed["list_collections"]] == [granted["id"]]
+    assert [one["collections"] for one in listed["list_keys"]] == [[granted["id"]]]
+    assert {one["collection_id"] for one in listed["audit"]} == {granted["id"]}
     assert refused.status_code == 403
