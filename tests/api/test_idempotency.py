@@ -204,7 +204,7 @@ async def test_a_refused_request_leaves_its_key_free(api: Api, prepare: Prepare)
     refused = await missing.send(api)
     done = await write.send(api)
 
-    assert refused.status_code in {404, 422}
+    assert refused.status_code in {404, 415, 422}
     assert done.status_code == write.status
 
 
@@ -319,6 +319,4 @@ async def test_a_form_without_files_is_refused_like_one_without_a_key(api: Api) 
         await form.send(api, key, **{"Content-Type": "application/X-WWW-Form-URLEncoded"}) for key in (None, "k-1")
     ]
 
-    assert [(answer.status_code, answer.json()["errors"]) for answer in answers] == [
-        (422, [{"path": "body.photo", "message": "Field required", "code": "missing"}])
-    ] * 2
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(415, "unsupported_media_type")] * 2

@@ -12,7 +12,8 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request, UploadFile
 from pydantic import TypeAdapter, ValidationError
 
-from vultus.api.problems import InvalidRequestError, list_invalid_fields
+from vultus.api.problems import InvalidRequestError
+from vultus.api.sentences import list_invalid_fields
 from vultus.domain import PersonReference, Principal
 from vultus.schemas.base import Reference
 from vultus.services.photo_analysis import Photo, Reservation

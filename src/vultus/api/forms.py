@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import UploadFile
-from pydantic import ConfigDict, Field, Json, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from vultus.api.strict_json import load_json
 from vultus.domain import LivenessMode, PersonReference
 from vultus.schemas.base import ApiModel, Metadata, Name, Purpose, Reference, Timestamp
 from vultus.schemas.recognition import MAX_CANDIDATES
@@ -22,6 +23,15 @@ LivenessField = Annotated[
     LivenessMode | None,
     Field(description="`report` adds whether a face is live, `required` also refuses one that is not."),
 ]
+
+
+def _load_metadata(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise ValueError("must be a text that holds a JSON object")
+    return load_json(text.encode("utf-8", "surrogatepass"))
+
+
+MetadataField = Annotated[Metadata, BeforeValidator(_load_metadata)]
 
 
 class _BaseForm(ApiModel):
@@ -142,7 +152,7 @@ class RegisterForm(EnrolForm):
     name: Name | None = Field(None, description="For people to read.")
     external_id: Reference | None = Field(None, description="Your own id; finds the person or names a new one.")
     person_id: UUID | None = Field(None, description="Add the photos to this person.")
-    metadata: Json[Metadata] | None = Field(None, description="A JSON object; replaces the person's.")
+    metadata: MetadataField | None = Field(None, description="A JSON object; replaces the person's.")
 
 
 def build_registration_request(

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import aclosing, nullcontext
+from collections import Counter
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from fastapi.params import Form
 from fastapi.routing import APIRoute
-from pydantic_core import from_json
-from python_multipart.multipart import parse_options_header
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from vultus.api.problems import InvalidRequestError
+from vultus.api.bodies import BodyReadError, StrictRequest, ensure_content_type
+from vultus.api.problems import build_validation_error
+from vultus.api.sentences import format_unknown_name
+from vultus.api.shapes import BodyShape
 from vultus.domain import Permission, Principal
 from vultus.errors import BodyTooLargeError, MalformedRequestError, OverloadedError, VultusError
 from vultus.utils.request_scope import get_scope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from fastapi.dependencies.models import Dependant
-    from starlette.datastructures import FormData, Headers
+    from starlette.datastructures import Headers
     from starlette.responses import Response
     from starlette.types import Message
 
@@ -30,79 +30,23 @@ if TYPE_CHECKING:
     from vultus.utils.request_scope import RequestScope
 
 PERMISSION_KEY = "x-required-permission"
-LONG_BODY_KEY = "x-long-body"
+MAX_JSON_KEY = "x-max-json-bytes"
 PHOTOS_KEY = "x-photos"
 
 
-def require_permission(permission: Permission, *, photos: bool = False, long_body: bool = False) -> dict[str, Any]:
+def require_permission(
+    permission: Permission, *, photos: bool = False, max_json_bytes: int | None = None
+) -> dict[str, Any]:
     """Declare the permission of a route, shown in the OpenAPI document and enforced by the guard.
 
     Args:
         permission: Of the principal.
         photos: Whether photos are in the body, of a form or JSON: it is read only once the admission queue has a slot,
             which is `request.state.reservation`, and may be as long as photos are.
-        long_body: Whether a body without photos may be as long.
+        max_json_bytes: Longest JSON body, where it is not that of the settings; never longer than one with photos.
     """
-    declared: dict[str, Any] = {PERMISSION_KEY: permission.value}
-    return declared | ({PHOTOS_KEY: True} if photos else {}) | ({LONG_BODY_KEY: True} if long_body else {})
-
-
-class _BodyReadError(HTTPException):
-    """Wraps an error raised while FastAPI reads the body: FastAPI turns any other exception into 400."""
-
-    def __init__(self, original_error: VultusError) -> None:
-        super().__init__(400)
-        self.original_error = original_error
-
-
-class _CompleteFormParser(MultiPartParser):
-    """Reads a multipart form in memory, and refuses a truncated one.
-
-    The library takes the end of the body for the end of the form: the last part of a truncated form would be silently
-    missing, for example the end of a consent.
-    """
-
-    spool_max_size = 2**31  # a photo never touches a temporary file; the body's limit bounds the memory instead
-
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: Any) -> None:
-        super().__init__(headers, self._read_until_boundary(stream), **limits)
-        self._is_complete = False
-
-    def on_end(self) -> None:
-        """Record that the closing boundary was read."""
-        self._is_complete = True
-
-    async def _read_until_boundary(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for part in stream:
-            yield part
-        if not self._is_complete:
-            raise MultiPartException(
-                "The form breaks off: the boundary that closes it is missing. Nothing was changed; send it again whole."
-            )
-
-
-class _StrictRequest(Request):
-    """A request whose JSON is strict and whose form is complete.
-
-    JSON must not contain NaN, lone surrogates, or nesting that exhausts the stack.
-    """
-
-    async def _get_form(self, **limits: Any) -> FormData:
-        content_type, _ = parse_options_header(self.headers.get("Content-Type"))
-        if self._form is None and content_type == b"multipart/form-data":
-            try:
-                async with aclosing(self.stream()) as stream:
-                    self._form = await _CompleteFormParser(self.headers, stream, **limits).parse()
-            except MultiPartException as error:
-                raise HTTPException(400, error.message) from None
-        return await super()._get_form(**limits)
-
-    async def json(self) -> Any:
-        body = await self.body()
-        try:
-            return from_json(body, allow_inf_nan=False, cache_strings=False)
-        except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from None
+    limit = {} if max_json_bytes is None else {MAX_JSON_KEY: max_json_bytes}
+    return {PERMISSION_KEY: permission.value} | ({PHOTOS_KEY: True} if photos else {}) | limit
 
 
 class GuardedRoute(APIRoute):
@@ -116,7 +60,7 @@ class GuardedRoute(APIRoute):
         permission = None if declared is None else Permission(declared)
         known_parameters = _list_query_parameters(self.dependant)
         takes_photos = PHOTOS_KEY in extra
-        long_body = takes_photos or LONG_BODY_KEY in extra
+        shape = find_body_shape(self)
 
         async def handle_request(request: Request) -> Response:
             services: Services = request.app.state.services
@@ -126,30 +70,51 @@ class GuardedRoute(APIRoute):
             if permission is not None:
                 scope.principal = await authenticate_request(request, services, scope)
                 scope.principal.require(permission)
-            if unknown := sorted(set(request.query_params) - known_parameters):
-                raise InvalidRequestError(
-                    f"Unknown query parameter: {', '.join(unknown)}.",
-                    errors=[
-                        {
-                            "path": f"query.{name}",
-                            "message": "Extra inputs are not permitted",
-                            "code": "extra_forbidden",
-                        }
-                        for name in unknown
-                    ],
-                )
+            _check_query(request, known_parameters)
+            request.state.body_shape = shape
+            if shape is not None:
+                ensure_content_type(shape, request.headers, request.url.path)
             limits = services.settings.server
-            body = _LimitedBody(request, scope, limits.max_body_bytes if long_body else limits.max_json_bytes)
+            max_json_bytes = extra.get(MAX_JSON_KEY, limits.max_json_bytes)
+            max_bytes = limits.max_body_bytes if takes_photos else min(max_json_bytes, limits.max_body_bytes)
+            body = _LimitedBody(request, scope, max_bytes)
             request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if takes_photos else None
             try:
                 with reservation or nullcontext():
-                    return await handle(_StrictRequest(request.scope, body.receive))
-            except _BodyReadError as error:
+                    return await handle(StrictRequest(request.scope, body.receive, shape))
+            except BodyReadError as error:
                 raise error.original_error from None
             finally:
                 scope.release_bytes()
 
         return handle_request
+
+
+def find_body_shape(route: APIRoute) -> BodyShape | None:
+    """Return what a route reads of a body, which is one model; None if it reads none."""
+    if route.body_field is None:
+        return None
+    (parameter,) = route.dependant.body_params
+    model: Any = parameter.field_info.annotation
+    return BodyShape(model, is_form=isinstance(parameter.field_info, Form))
+
+
+def _check_query(request: Request, known: set[str]) -> None:
+    """Refuse query parameters that the route does not read, or reads once and were given twice."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    wrong = [
+        {"path": f"query.{name}", "message": "given twice; send it once", "code": "twice"}
+        if name in known
+        else {
+            "path": f"query.{name}",
+            "message": format_unknown_name("query parameter", name, known),
+            "code": "extra_forbidden",
+        }
+        for name, count in sorted(counts.items())
+        if count > 1 or name not in known
+    ]
+    if wrong:
+        raise build_validation_error(wrong)
 
 
 def _list_query_parameters(dependant: Dependant) -> set[str]:
@@ -201,7 +166,7 @@ class _LimitedBody:
         try:
             message = await self._receive()
         except VultusError as error:  # the body comes too slowly, or breaks off
-            raise _BodyReadError(error) from None
+            raise BodyReadError(error) from None
         finally:
             self._scope.end_wait()
         self._reserve_memory(len(message.get("body", b"")))
@@ -214,9 +179,9 @@ class _LimitedBody:
         try:
             self._scope.hold_bytes(length)
         except OverloadedError as error:
-            raise _BodyReadError(error) from None
+            raise BodyReadError(error) from None
 
-    def _build_too_long_error(self) -> _BodyReadError:
-        return _BodyReadError(
+    def _build_too_long_error(self) -> BodyReadError:
+        return BodyReadError(
             BodyTooLargeError(f"The request is longer than {self._max_bytes:,} bytes; reading stopped there.")
         )

@@ -8,15 +8,15 @@ from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
-from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from vultus import errors
 from vultus.api.deps import PrincipalDep, ServicesDep
+from vultus.api.problems import build_validation_error
+from vultus.api.shapes import BodyShape
 from vultus.domain import IdempotencyContext
 from vultus.schemas.base import ApiModel
 
-FORM_MEDIA_TYPES = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 IDEMPOTENCY_PROBLEMS = (errors.IdempotencyInFlightError, errors.IdempotencyMismatchError)
 
 _Key = Annotated[
@@ -48,6 +48,9 @@ def accept_idempotency_key(build_body: Callable[[Any], ApiModel]) -> Any:
     ) -> IdempotencyContext | None:
         if idempotency_key is None:
             return None
+        if len(request.headers.getlist("idempotency-key")) > 1:
+            twice = {"path": "header.idempotency-key", "message": "given twice; send it once", "code": "twice"}
+            raise build_validation_error([twice])
         context = IdempotencyContext(
             principal.id,
             idempotency_key,
@@ -79,8 +82,8 @@ def refuse_idempotency_key(reason: str) -> Any:
 async def _compute_request_digest(request: Request) -> bytes:
     """Return the SHA-256 of method, path, query and body; of a form, its fields in order of their names."""
     parts = [request.method.encode(), request.url.path.encode(), request.url.query.encode()]
-    media_type, _ = parse_options_header(request.headers.get("content-type"))  # in lower case
-    if media_type in FORM_MEDIA_TYPES:
+    shape: BodyShape | None = request.state.body_shape
+    if shape is not None and shape.is_form:
         for name, value in sorted((await request.form()).multi_items(), key=itemgetter(0)):
             parts += [name.encode(), await _read_field(value)]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,15 @@ from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 
 from vultus import errors
+from vultus.api.sentences import list_invalid_fields
 from vultus.domain import RepeatedRequestError
 from vultus.errors import ErrorKind, VultusError
 from vultus.utils.request_scope import get_request_id
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
+
+    from vultus.api.shapes import BodyShape
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,12 @@ class InvalidRequestError(errors.InvalidInputError):
     """Fields of the request are missing, unknown or wrong."""
 
     code, title = "invalid_request", "Invalid request"
+
+
+class UnsupportedMediaTypeError(VultusError):
+    """The body is of another kind than this operation reads; the detail shows how to send it."""
+
+    kind, code, title = ErrorKind.UNSUPPORTED, "unsupported_media_type", "Unsupported media type"
 
 
 class InternalError(VultusError):
@@ -91,6 +100,7 @@ def declare_body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str
     """Declare the errors of every route that reads a body, and `kinds`."""
     return declare_problems(
         errors.MalformedRequestError,
+        UnsupportedMediaTypeError,
         errors.RequestTimeoutError,
         errors.BodyTooLargeError,
         errors.OverloadedError,
@@ -133,23 +143,13 @@ def declare_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any
     return declared
 
 
-def list_invalid_fields(validation_errors: Sequence[Any]) -> list[dict[str, str]]:
-    """Return path, message and code of every wrong field, without repeating what was sent."""
-    return [
-        {
-            "path": ".".join(str(part) for part in error["loc"]),
-            "message": _format_validation_message(error["msg"]),
-            "code": error["type"],
-        }
-        for error in validation_errors
+def build_validation_error(wrong: list[dict[str, str]]) -> InvalidRequestError:
+    """Return the error of wrong fields, each with path, message and code; what was sent is not repeated."""
+    sentences = [
+        field["message"] if field["path"] == "body" else f"{field['path'].removeprefix('body.')}: {field['message']}"
+        for field in wrong
     ]
-
-
-def _format_validation_message(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if message.startswith("Expected UploadFile"):
-        return "must be a file, sent as multipart/form-data (with curl: -F photo=@photo.jpg)"
-    return message
+    return InvalidRequestError("; ".join(sentences), errors=wrong)
 
 
 def register_error_handlers(app: FastAPI) -> None:
@@ -164,10 +164,9 @@ def register_error_handlers(app: FastAPI) -> None:
         return JSONResponse(error.stored.body, error.stored.status, {"Idempotent-Replayed": "true"})
 
     @app.exception_handler(RequestValidationError)
-    async def handle_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = list_invalid_fields(error.errors())
-        detail = "; ".join(f"{field['path']}: {field['message']}" for field in wrong)
-        return build_error_response(InvalidRequestError(detail, errors=wrong))
+    async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        shape: BodyShape | None = getattr(request.state, "body_shape", None)
+        return build_error_response(build_validation_error(list_invalid_fields(error.errors(), shape)))
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
