@@ -74,7 +74,9 @@ class ServerSettings(Section):
         1024, ge=8, description="Open connections of one address, of IPv6 of one /64 network; not of trusted proxies."
     )
     root_path: str = Field(
-        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Path under which a proxy publishes the API, such as /faces."
+        "",
+        pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$",
+        description="Path under which a proxy publishes the API, such as /faces.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         (), description="Addresses and networks of proxies whose X-Forwarded-* headers count, separated by commas."

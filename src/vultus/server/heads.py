@@ -10,6 +10,8 @@ import re
 MAX_HEAD_BYTES = 32 * 2**10
 """Longest request line and headers; and longest part of a body, trailers for example, that carries nothing."""
 
+_FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
 _OTHER_UPGRADE = re.compile(
     rb"(?<=\n)upgrade[ \t]*:(?![ \t]*websocket[ \t]*\r?\n)[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE
 )
@@ -36,12 +38,14 @@ class HeadBuffer:
         return len(self._received)
 
     def add(self, data: bytes) -> bytes | None:
-        """Return everything received once it begins with a whole head, else None.
+        """Return everything received once it begins with a whole head, or cannot become one; else None.
 
         Raises:
             HeadTooLongError: It is, or will be.
         """
         begun = len(self._received)
+        if not begun and data[0] not in _FIRST_BYTES:
+            return data  # the parser says what is wrong, without waiting for an end that may never come
         if begun:
             self._received += data
         end = _find_end(self._received or data, max(0, begun - 3))

@@ -27,6 +27,7 @@ from vultus.server.refusals import (
     SERVER_FULL,
     TOO_MANY_PIPELINED,
     build_malformed,
+    explain_malformed,
 )
 from vultus.server.websockets import CountedWebSocket
 
@@ -179,7 +180,7 @@ class HttpProtocol(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._upgrade()
         except httptools.HttpParserError as error:
-            self._refuse(self._refusal or build_malformed(f"This is no HTTP/1.1 request: {error}."))
+            self._refuse(self._refusal or explain_malformed(data, error))
         else:
             useful = self._phase is _Phase.IDLE or parsed is not self._parsed or self._count_carried() > carried
             self._loose_bytes = 0 if useful else self._loose_bytes + len(data)
@@ -264,7 +265,7 @@ class HttpProtocol(asyncio.Protocol):
             try:
                 address = httptools.parse_url(self._url)
             except httptools.HttpParserInvalidURLError:
-                self._raise_refusal(build_malformed("The request's address is none."))
+                self._raise_refusal(build_malformed("The address in the request line is not valid."))
             raw_path, query = address.path or b"/", address.query or b""
         if not raw_path.isascii():
             self._raise_refusal(build_malformed("The request's path has bytes beyond ASCII: encode them as %XX."))

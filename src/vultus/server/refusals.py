@@ -66,6 +66,13 @@ def build_malformed(detail: str) -> Refusal:
     return Refusal(400, "malformed_request", "Malformed request", f"{detail} The connection is closed.")
 
 
+def explain_malformed(data: bytes, error: Exception) -> Refusal:
+    """Return the refusal of what the parser does not take."""
+    if data.startswith(b"\x16\x03"):
+        return build_malformed("TLS was sent, but this port speaks plain HTTP: use http:// in the address.")
+    return build_malformed(f"This is no HTTP/1.1 request: {error}.")
+
+
 HEAD_TOO_LONG = Refusal(
     431,
     "head_too_long",
