@@ -87,11 +87,11 @@ class Running:
         self.lines.append(line)
         return line
 
-    async def exchange(self, sent: bytes, patience_s: float = 5.0) -> bytes:
+    async def exchange(self, sent: bytes, wait_s: float = 5.0) -> bytes:
         """Send on a new connection; return all that comes until it ends, or nothing more does."""
         line = await self.connect()
         line.writer.write(sent)
-        return await line.read_all(patience_s)
+        return await line.read_all(wait_s)
 
 
 @dataclass
@@ -101,11 +101,11 @@ class Line:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def read_all(self, patience_s: float = 5.0) -> bytes:
+    async def read_all(self, wait_s: float = 5.0) -> bytes:
         """Return all that comes until the connection ends; `(open)` at the end if it does not."""
         received = b""
         try:
-            while part := await asyncio.wait_for(self.reader.read(2**16), patience_s):
+            while part := await asyncio.wait_for(self.reader.read(2**16), wait_s):
                 received += part
         except TimeoutError:
             received += b"(open)"
@@ -157,12 +157,12 @@ def read_problem(response: bytes) -> tuple[int, str]:
     return int(head.split()[1]), json.loads(body.removesuffix(b"(open)"))["code"]
 
 
-async def wait_until(condition: Callable[[], object], patience_s: float = 5.0) -> None:
+async def wait_until(condition: Callable[[], object], wait_s: float = 5.0) -> None:
     """Wait until something holds.
 
     Raises:
         TimeoutError: It does not.
     """
-    async with asyncio.timeout(patience_s):
+    async with asyncio.timeout(wait_s):
         while not condition():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
