@@ -22,8 +22,8 @@ from vultus.server.heads import MAX_HEAD_BYTES
 def postgres_of(data_dir: Path) -> list[psutil.Process]:
     return [
         process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if process.info["name"] == "postgres" and str(data_dir) in " ".join(process.info["cmdline"] or [])
+        for process in psutil.process_iter(["name", "cwd"])
+        if process.info["name"] == "postgres" and process.info["cwd"] == str(data_dir / "postgres")
     ]
 
 
