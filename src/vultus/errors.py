@@ -34,6 +34,7 @@ VultusError
 ├── OverloadedError                   full; try again later
 ├── UnavailableError                  something needed is down
 │   ├── DatabaseUnavailableError
+│   ├── StorageFullError
 │   └── WorkerLostError               the process that analysed a photo died
 └── SetupError                        the installation requires operator action
     ├── SchemaNotCurrentError
@@ -293,6 +294,12 @@ class DatabaseUnavailableError(UnavailableError):
     """The database cannot be reached."""
 
     code, title = "database_unavailable", "Database unavailable"
+
+
+class StorageFullError(UnavailableError):
+    """The disk of the database is full: nothing can be stored; what is stored can be read."""
+
+    code, title = "storage_full", "Storage full"
 
 
 class WorkerLostError(UnavailableError):

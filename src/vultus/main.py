@@ -15,7 +15,7 @@ from vultus.api.metrics import MetricsApp
 from vultus.api.middleware import is_health_path
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
-from vultus.db.migrate import upgrade_schema
+from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
 from vultus.errors import SetupError, VultusError
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
 KEY_USAGE_INTERVAL_S = 60.0
+SERVED_CHECK_INTERVAL_S = 60.0
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -92,19 +93,22 @@ async def open_postgres(settings: Settings, jobs: JobSupervisor | None = None) -
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, jobs: JobSupervisor | None = None) -> AsyncIterator[Database]:
-    """Yield a database with a current schema; the embedded one is brought up to date first.
+async def open_database(
+    settings: Settings, jobs: JobSupervisor | None = None, *, migrates: bool = False
+) -> AsyncIterator[Database]:
+    """Yield a database with a current schema.
 
     Args:
         settings: Which database.
         jobs: Runs the job that watches the embedded server.
+        migrates: Whether an embedded database of an older schema is migrated; one that is empty gets its schema.
 
     Raises:
         SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`.
     """
     async with open_postgres(settings, jobs) as url:
         if settings.database.url is None:
-            await upgrade_schema(url)
+            await (upgrade_embedded(url, settings.data_dir) if migrates else create_embedded_schema(url))
         database = await Database.connect(url, settings.database)
         try:
             yield database
@@ -142,7 +146,7 @@ async def open_services(
             stack.push_async_callback(worker_processes.close)
         loading = asyncio.create_task(_load_networks(load, settings.inference.workers, worker_processes))
         stack.push_async_callback(_wait_until_loaded, loading)
-        database = await stack.enter_async_context(open_database(settings, jobs))
+        database = await stack.enter_async_context(open_database(settings, jobs, migrates=processes))
         workers, spaces = await loading
         if worker_processes:
             await worker_processes.start_workers(settings.inference.workers)
@@ -194,6 +198,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
     """Run the server's background jobs for the length of the block."""
     settings, run = services.settings, services.jobs.run
     async with (
+        run("served-collections", services.collections.check_served, interval_s=SERVED_CHECK_INTERVAL_S),
         run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
         run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),

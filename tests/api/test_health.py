@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import asyncpg
+from tests.faces import portrait
+
 from vultus.main import run_jobs
 from vultus.services import jobs
 
@@ -32,6 +35,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
     assert ready.json()["status"] == "ok"
     assert all(job["last_success_at"] for job in ready.json()["jobs"] if job["interval_s"])
     assert [(job["name"], job["interval_s"], job["is_overdue"]) for job in ready.json()["jobs"]] == [
+        ("served-collections", 60, False),
         ("expiry-sweep", 60, False),
         ("backfill", 5, False),
         ("shadow-comparison", None, False),
@@ -57,6 +61,51 @@ async def test_an_overdue_job_degrades_the_service_and_does_not_close_it(
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     (sweep,) = [job for job in ready.json()["jobs"] if job["name"] == "expiry-sweep"]
     assert (sweep["last_success_at"], sweep["consecutive_failures"], sweep["is_overdue"]) == (None, 1, True)
+
+
+async def test_a_collection_whose_vectors_nothing_makes_is_named(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """As after an update that replaces a network."""
+    await api.client.post("/v1/collections", json={"name": "staff"})
+    async with api.services.database.transaction() as work:
+        staff = await work.collections.get_collection_by_name("staff")
+        await work.collections.update_collection(staff.id, contract_id="dlib-resnet-0ld0ld00")
+    async with run_jobs(api.services):
+        await wait_for_runs(api)
+        ready = (await api.client.get("/v1/health/ready", headers=NOBODY)).json()
+    refused = (await api.client.post("/v1/recognize", data={"collection": "staff"}, files={"photo": portrait()})).json()
+
+    assert ready["status"] == "degraded"
+    assert [(one["contract_id"], one["collections"]) for one in ready["unserved"]] == [("dlib-resnet-0ld0ld00", 1)]
+    assert "staff" not in str(ready), "readiness needs no key"
+    assert "Nobody is recognised in 'staff'" in caplog.text
+    assert "vultus transition begin builtin -c staff" in caplog.text
+    assert refused["code"] == "pack_not_loaded"
+    assert "vultus transition begin builtin" in refused["detail"]
+
+
+async def test_a_full_disk_is_no_overload_and_heals(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise asyncpg.DiskFullError("could not extend file: No space left on device")
+
+    await api.client.get("/v1/health/ready")
+    with monkeypatch.context() as patch:
+        patch.setattr("vultus.db.repositories.collections.CollectionRepository.add_collection", refuse)
+        refused = await api.client.post("/v1/collections", json={"name": "full"})
+        patch.setattr("vultus.db.health.text", refuse)
+        ready = await api.client.get("/v1/health/ready", headers=NOBODY)
+        searched = await api.client.get("/v1/collections")
+    healed = await api.client.get("/v1/health/ready", headers=NOBODY)
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "storage_full")
+    assert (ready.status_code, ready.json()["code"]) == (503, "storage_full")
+    assert searched.status_code == 200
+    assert healed.status_code == 200
+    assert [record.levelname for record in caplog.records if "disk of the database" in record.message] == [
+        "ERROR",
+        "WARNING",
+    ]
 
 
 async def test_metrics_count_the_runs_of_every_job(api: Api) -> None:

@@ -30,6 +30,7 @@ EXCEPTIONS = {
     "AccessService.record_uses": "a background job",
     "BackfillWorker.backfill_collection": "a background job",
     "BackfillWorker.run": "a background job",
+    "CollectionService.check_served": "a background job",
     "CollectionService.ensure_default_collection": "at start",
     "Eraser.sweep_expired": "a background job; records its own principal",
     "ShadowComparer.compare_next": "a background job",

@@ -22,7 +22,7 @@ from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded import tuning
 from vultus.db.embedded.account import SystemAccount, get_server_account
-from vultus.db.embedded.cluster import SERVER_PACKAGE
+from vultus.db.embedded.programs import SERVER_PACKAGE
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
 from vultus.settings import DatabaseSettings

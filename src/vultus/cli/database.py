@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from vultus.cli.common import JsonOption, load_settings, print_json, run_command
-from vultus.db import migrate
+from vultus.db import migrate, upgrades
+from vultus.errors import SchemaNotCurrentError
 from vultus.main import open_postgres
 
 if TYPE_CHECKING:
@@ -23,11 +24,16 @@ def upgrade_schema() -> None:
     async def apply_migrations(settings: Settings) -> tuple[str | None, str | None]:
         async with open_postgres(settings) as url:
             before = await migrate.fetch_current_revision(url)
-            await migrate.upgrade_schema(url)
+            if settings.database.url is None:
+                await upgrades.upgrade_embedded(url, settings.data_dir)
+            else:
+                await migrate.upgrade_schema(url)
             return before, await migrate.fetch_current_revision(url)
 
     before, after = run_command(apply_migrations(load_settings()))
-    typer.echo(f"The schema is current ({after})." if before == after else f"Upgraded from {before} to {after}.")
+    typer.echo(
+        f"The schema is current ({after})." if before == after else f"Upgraded from {before or 'nothing'} to {after}."
+    )
 
 
 @app.command("status")
@@ -44,7 +50,14 @@ def show_schema_status(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"kind": kind, "schema": found, "needed": needed, "current": found == needed})
     else:
-        verdict = "current" if found == needed else f"needs '{needed}': run vultus db upgrade"
-        typer.echo(f"{kind} database, schema '{found}': {verdict}")
+        typer.echo(f"{kind} database: {_describe_schema(found)}")
     if found != needed:
         raise typer.Exit(1)
+
+
+def _describe_schema(revision: str | None) -> str:
+    try:
+        migrate.check_revision(revision)
+    except SchemaNotCurrentError as error:
+        return error.detail
+    return f"schema {revision} is current"

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from vultus.cli.common import JsonOption, load_settings, out, print_json
 from vultus.db import migrate
+from vultus.db.database import Database
 from vultus.errors import SetupError, VultusError
 from vultus.main import open_postgres, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
@@ -123,16 +124,41 @@ def _check_networks(settings: Settings) -> str:
 
 
 def _check_database(settings: Settings) -> str:
-    async def read_revision() -> str | None:
-        async with open_postgres(settings) as url:
-            return await migrate.fetch_current_revision(url)
+    """Run the checks of `vultus serve`, in its words."""
 
-    found = asyncio.run(read_revision())
-    if settings.database.url is None:
-        return "embedded PostgreSQL starts and stops; its schema follows the program"
-    if found != migrate.get_head_revision():
-        raise CheckFailedError("the schema is not current: vultus db upgrade")
-    return f"external PostgreSQL, schema {found} is current"
+    async def connect() -> dict[str, tuple[str, ...]] | None:
+        async with open_postgres(settings) as url:
+            if settings.database.url is None and await migrate.fetch_current_revision(url) is None:
+                return None  # the first start creates it
+            database = await Database.connect(url, settings.database)
+            try:
+                async with database.transaction(read_only=True) as work:
+                    return await work.collections.list_names_by_space()
+            finally:
+                await database.close()
+
+    names_by_space = asyncio.run(connect())
+    if names_by_space is None:
+        return "embedded PostgreSQL starts and stops; it has no schema before the first start"
+    _check_collections(settings, names_by_space)
+    kind = "external" if settings.database.url else "embedded"
+    return f"{kind} PostgreSQL, schema {migrate.get_head_revision()} is current, durable; every collection is served"
+
+
+def _check_collections(settings: Settings, names_by_space: dict[str, tuple[str, ...]]) -> None:
+    if not names_by_space:
+        return
+    try:
+        spaces = PipelineRegistry.load(settings.inference, settings.photos, open_weights_store(settings)).spaces
+    except VultusError:
+        return  # the check of the networks says so
+    lost = [
+        spaces.describe_unserved(space_id, names)
+        for space_id, names in names_by_space.items()
+        if spaces.find_space(space_id) is None
+    ]
+    if lost:
+        raise CheckFailedError(" ".join(lost))
 
 
 def _check_port(settings: Settings) -> str:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from sqlalchemy import event, exc, text
+from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from vultus.db.connections import check_connection, create_engine
 from vultus.db.driver_session import CUSTOM_PLAN, PLAN_CACHE_MODE, DriverSession, set_plan_cache_mode
-from vultus.db.failures import UNREACHABLE_DETAIL, translate_errors
+from vultus.db.failures import translate_errors
+from vultus.db.health import DatabaseHealth
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, read_revision
 from vultus.db.repositories.audit import AuditRepository
@@ -42,7 +43,7 @@ from vultus.db.templates.searches import TemplateSearches
 from vultus.db.templates.store import TemplateStore
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
-from vultus.errors import DatabaseUnavailableError, OverloadedError
+from vultus.errors import OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from vultus.domain.events import Event
     from vultus.settings import DatabaseSettings
 
-PING_TIMEOUT_S = 2.0
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
 WRITER_SHARE = 0.5
 """Share of the pool that writing transactions have together; at least one connection."""
@@ -183,6 +183,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, address: DatabaseAddress, settings: DatabaseSettings) -> None:
         self._engine = engine
         self._address = address
+        self._health = DatabaseHealth(engine)
         self._pool_wait_s = settings.pool_wait_s
         writers = max(1, int(WRITER_SHARE * settings.pool_size))
         self._writers = asyncio.Semaphore(writers)
@@ -236,7 +237,7 @@ class Database:
             OverloadedError: No connection became free in time.
             UnavailableError: A statement took too long.
         """
-        with translate_errors():
+        with self._health.notice_full_storage(), translate_errors():
             async with (
                 nullcontext() if read_only else self._admit_writer(writes_to),
                 self._engine.connect() as connection,
@@ -293,21 +294,17 @@ class Database:
         return open_hnsw_maintenance(self._address, collection_id)
 
     async def ping(self) -> None:
-        """Raise unless the database answers.
+        """Raise unless the database answers, and has space again after its disk was full.
 
         Raises:
-            DatabaseUnavailableError: It does not answer within `PING_TIMEOUT_S`.
+            DatabaseUnavailableError: It does not answer soon.
+            StorageFullError: Its disk is full.
         """
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                with translate_errors():
-                    async with self._engine.connect() as connection:
-                        await connection.execute(text("SELECT 1"))
-        except TimeoutError as error:
-            raise DatabaseUnavailableError(UNREACHABLE_DETAIL) from error
+        await self._health.check()
 
     async def close(self) -> None:
         """Close every connection."""
+        self._health.close()
         await self._engine.dispose()
 
 

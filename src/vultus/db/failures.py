@@ -23,6 +23,7 @@ from vultus.errors import (
     NotFoundError,
     OverloadedError,
     SetupError,
+    StorageFullError,
     UnavailableError,
     VultusError,
 )
@@ -88,6 +89,11 @@ _SQLSTATE_FAILURES: dict[str, tuple[type[VultusError], str]] = {
     "28": (DatabaseUnavailableError, "The database refused the user or password of VULTUS_DATABASE__URL."),
     "3D": (DatabaseUnavailableError, "The database named in VULTUS_DATABASE__URL does not exist."),
     "57014": (UnavailableError, "The database took longer than database.statement_timeout_ms; try again."),
+    "53100": (
+        StorageFullError,
+        "The disk of the database is full: nothing was stored. Searches go on; writes are accepted again as soon as it "
+        "has space.",
+    ),
     "53": (OverloadedError, BUSY_DETAIL),
     "55P03": (OverloadedError, BUSY_DETAIL),
     "40": (OverloadedError, BUSY_DETAIL),

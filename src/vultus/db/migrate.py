@@ -59,7 +59,7 @@ async def upgrade_schema(url: str, revision: str = "head") -> None:
         await _lock_schema(connection)
         await check_server(connection)
         await check_pgvector(connection, installed=False)
-        _check_revision_known(await read_revision(connection))
+        check_revision_known(await read_revision(connection))
         await connection.run_sync(partial(_run_alembic_command, command.upgrade, revision))
         await check_pgvector(connection)
 
@@ -77,7 +77,7 @@ def check_revision(revision: str | None) -> None:
     Raises:
         SchemaNotCurrentError: It is older or newer.
     """
-    _check_revision_known(revision)
+    check_revision_known(revision)
     needed = get_head_revision()
     if revision != needed:
         state = "is empty" if revision is None else f"has schema {revision}"
@@ -88,13 +88,12 @@ def check_revision(revision: str | None) -> None:
         )
 
 
-def is_schema_object(item: Any, name: str | None, kind: str, reflected: bool, against: Any) -> bool:
-    """Return whether a database object belongs to the schema; the collections' partitions do not."""
-    del item, against
-    return not (kind == "table" and reflected and name is not None and name.startswith("faces_"))
+def check_revision_known(revision: str | None) -> None:
+    """Raise if this version does not know a revision: a newer one made it.
 
-
-def _check_revision_known(revision: str | None) -> None:
+    Raises:
+        SchemaNotCurrentError: It is newer.
+    """
     known = {script.revision for script in ScriptDirectory.from_config(_build_alembic_config()).walk_revisions()}
     if revision is not None and revision not in known:
         raise SchemaNotCurrentError(
@@ -103,6 +102,12 @@ def _check_revision_known(revision: str | None) -> None:
             current=revision,
             needed=get_head_revision(),
         )
+
+
+def is_schema_object(item: Any, name: str | None, kind: str, reflected: bool, against: Any) -> bool:
+    """Return whether a database object belongs to the schema; the collections' partitions do not."""
+    del item, against
+    return not (kind == "table" and reflected and name is not None and name.startswith("faces_"))
 
 
 def _build_alembic_config() -> Config:

@@ -80,12 +80,40 @@ class SpaceRegistry:
         found = self._by_id.get(space_id)
         if found is None:
             raise PackNotLoadedError(
-                f"The collection holds vectors of contract '{space_id}', which none of the loaded packs makes "
-                f"({', '.join(space.pack for space in self)}). If its pack was chosen after the server was started, "
-                "start that again; else name it in VULTUS_INFERENCE__EXTRA_PACKS.",
+                f"The collection holds vectors of contract '{space_id}', which {self.describe_remedy('COLLECTION')}",
                 contract_id=space_id,
             )
         return found
+
+    def find_space(self, space_id: str) -> LoadedSpace | None:
+        """Return a space by its id; None if no loaded pack computes vectors in it."""
+        return self._by_id.get(space_id)
+
+    def describe_unserved(self, space_id: str, names: tuple[str, ...]) -> str:
+        """Return a sentence about collections whose vectors no loaded pack makes.
+
+        Args:
+            space_id: Of their embedding space.
+            names: Of the collections.
+        """
+        quoted = ", ".join(f"'{name}'" for name in names)
+        return (
+            f"Nobody is recognised in {quoted}: they hold vectors of contract '{space_id}', which "
+            f"{self.describe_remedy(names[0])}"
+        )
+
+    def describe_remedy(self, collection: str) -> str:
+        """Return what to do about a collection whose vectors no loaded pack makes, as the end of a sentence.
+
+        Args:
+            collection: Its name.
+        """
+        return (
+            f"none of the loaded packs makes ({', '.join(space.pack for space in self)}). If its pack is installed, "
+            "name it in VULTUS_INFERENCE__EXTRA_PACKS and start again; if an update replaced it, migrate: vultus "
+            f"transition begin {self.default.pack} -c {collection}, then vultus transition supply for persons without "
+            "crops."
+        )
 
     def get_space_of_pack(self, pack: str) -> LoadedSpace:
         """Return the space in which a pack computes vectors.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vultus.domain import LoadedSpace
+from vultus.domain import LoadedSpace, SpaceRegistry
 from vultus.schemas.base import (
     TIMESTAMP,
     ApiModel,
@@ -46,17 +46,34 @@ class JobOut(ApiModel):
     )
 
 
+class UnservedOut(ApiModel):
+    """Collections in which nobody is recognised, because no loaded pack makes their vectors."""
+
+    contract_id: SpaceId
+    collections: int = Field(description="How many; the log and `vultus doctor` name them.", examples=[1])
+    remedy: str = Field(
+        examples=["If its pack is installed, name it in VULTUS_INFERENCE__EXTRA_PACKS and start again; else migrate."]
+    )
+
+
 class ReadinessOut(ApiModel):
-    """Requests can be served; `degraded` when a background job is overdue."""
+    """Requests can be served; `degraded` when a background job is overdue or collections are not served."""
 
     status: Literal["ok", "degraded"] = Field(examples=["ok"])
     jobs: list[JobOut]
+    unserved: list[UnservedOut]
 
     @classmethod
-    def from_statuses(cls, statuses: Sequence[JobStatus]) -> Self:
-        """Build the response from the jobs that run."""
+    def from_statuses(
+        cls, statuses: Sequence[JobStatus], spaces: SpaceRegistry, unserved: Mapping[str, Sequence[str]]
+    ) -> Self:
+        """Build the response from the jobs that run, the loaded spaces, and the names of collections by lost space."""
         jobs = [JobOut.from_attributes(status) for status in statuses]
-        return cls(status="degraded" if any(job.is_overdue for job in jobs) else "ok", jobs=jobs)
+        lost = [
+            UnservedOut(contract_id=space_id, collections=len(names), remedy=spaces.describe_remedy("COLLECTION"))
+            for space_id, names in unserved.items()
+        ]
+        return cls(status="degraded" if lost or any(job.is_overdue for job in jobs) else "ok", jobs=jobs, unserved=lost)
 
 
 class VersionOut(ApiModel):

@@ -32,11 +32,13 @@ async def live() -> HealthOut:
 async def ready(services: ServicesDep) -> ReadinessOut:
     """Answer 200 when the database answers and a worker is left for photos, else 503; needs no key.
 
-    A background job that is overdue makes the status `degraded`: requests are answered correctly all the same.
+    A background job that is overdue makes the status `degraded`, as do collections whose vectors no loaded pack makes:
+    all other requests are answered correctly all the same. Within two seconds of the database's end it is 503, and 503
+    `storage_full` while the database's disk is full.
     """
     services.photo_analyzer.ensure_workers()
     await services.database.ping()
-    return ReadinessOut.from_statuses(services.jobs.list_statuses())
+    return ReadinessOut.from_statuses(services.jobs.list_statuses(), services.spaces, services.collections.unserved)
 
 
 @metrics.get(METRICS_PATH, include_in_schema=False)

