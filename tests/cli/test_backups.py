@@ -84,14 +84,14 @@ def test_few_copies_are_kept(data_dir: Path) -> None:
 
 
 def test_a_backup_is_restored_with_the_key_of_the_crops(data_dir: Path, tmp_path: Path) -> None:
-    home, other, file = data_dir / "home", data_dir / "other", tmp_path / "today.zip"
+    source, other, file = data_dir / "source", data_dir / "other", tmp_path / "today.zip"
     data_dir.chmod(0o755)
-    run(home, "keys", "create", "gate", "--role", "recognize")
-    (home / "crops.key").write_bytes(bytes(32))
+    run(source, "keys", "create", "gate", "--role", "recognize")
+    (source / "crops.key").write_bytes(bytes(32))
 
-    run(home, "backup", file)
-    assert "exists" in run(home, "backup", file, code=4)
-    assert "not empty" in run(home, "restore", file, code=4)
+    run(source, "backup", file)
+    assert "exists" in run(source, "backup", file, code=4)
+    assert "not empty" in run(source, "restore", file, code=4)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "erase and revoke again" in run(other, "restore", file)
 

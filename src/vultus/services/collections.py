@@ -252,11 +252,10 @@ class CollectionService:
         """Note in `unserved` which collections no loaded pack can search, and log what is new of it."""
         async with self._database.transaction(read_only=True) as work:
             found = await work.collections.list_names_by_space()
-        unserved = {space_id: names for space_id, names in found.items() if self._spaces.find_space(space_id) is None}
-        for space_id, names in unserved.items():
-            if self.unserved.get(space_id) != names:
+        before, self.unserved = self.unserved, {one: found[one] for one in found if not self._spaces.find_space(one)}
+        for space_id, names in self.unserved.items():
+            if before.get(space_id) != names:
                 log.warning("%s", self._spaces.describe_unserved(space_id, names))
-        self.unserved = unserved
 
     async def get_collection_with_counts(self, principal: Principal, reference: str) -> tuple[Collection, int, int]:
         """Return a collection, its number of persons and its number of faces."""
