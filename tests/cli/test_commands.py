@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-from tests.faces import STRANGER, drawn, encoded, nobody, portrait
+from tests.faces import nobody, portrait
 from tests.galleries import enrol, people
 from typer.testing import CliRunner, Result
 
@@ -78,99 +76,6 @@ async def test_an_unknown_collection_has_its_own_exit_code(cli: Cli) -> None:
     result = await cli("recognize", cli.photo("ada.jpg", portrait()), "-c", "nowhere", code=3)
 
     assert "not_found" in result.stderr
-
-
-async def test_an_import_into_an_unknown_collection_says_so(cli: Cli) -> None:
-    cli.photo("people/Ada/1.jpg", portrait())
-
-    refused = await cli.json("import", str(cli.folder / "people"), *GRANT, "-c", "nowhere", code=3)
-
-    assert refused["error"]["code"] == "not_found"
-
-
-async def test_an_import_registers_folders_reports_rejects_and_resumes(cli: Cli) -> None:
-    cli.photo("people/Ada_Lovelace/1.jpg", portrait())
-    cli.photo("people/Ada_Lovelace/2.jpg", portrait(mirror=True))
-    cli.photo("people/Ada_Lovelace/wall.png", nobody())
-    cli.photo("people/Nobody/1.jpg", b"no image")
-    folder = str(cli.folder / "people")
-
-    first = await cli.json("import", folder, *GRANT)
-    cli.photo("people/Bob/1.jpg", encoded(drawn(STRANGER)))
-    second = await cli.json("import", folder, *GRANT)
-    found = await cli.json("recognize", cli.photo("party.jpg", portrait(angle=4)))
-
-    assert {**first, "report": ""} == {
-        "photos": 4, "skipped": 0, "retried": 0, "refused_before": 0,
-        "enrolled": 2, "no_face": 1, "not_an_image": 1, "report": "",
-    }  # fmt: skip
-    assert {**second, "report": ""} == {
-        "photos": 1, "skipped": 4, "retried": 0, "refused_before": 2, "enrolled": 1, "report": ""
-    }  # fmt: skip
-    assert found["faces"][0]["person"]["name"] == "Ada Lovelace"
-    assert found["faces"][0]["person"]["external_id"] == "Ada_Lovelace"
-
-
-async def test_photos_refused_before_are_tried_again_under_other_rules(cli: Cli) -> None:
-    small = np.pad(drawn(5, side=200), ((100, 100), (0, 0), (0, 0)), mode="edge")
-    couple = np.hstack([drawn(STRANGER), small])
-    cli.photo("people/Ada/1.jpg", portrait())
-    cli.photo("people/Bob/couple.jpg", encoded(couple))
-    cli.photo("people/Bob/wall.jpg", nobody())
-    folder = str(cli.folder / "people")
-
-    first = await cli.json("import", folder, *GRANT)
-    same = await cli.json("import", folder, *GRANT, code=1)
-    largest = await cli.json("import", folder, *GRANT, "--largest-face")
-    again = await cli("import", folder, *GRANT, "--largest-face", code=1)
-    retried = await cli.json("import", folder, *GRANT, "--largest-face", "--retry")
-
-    assert (first["enrolled"], first["several_faces"], first["no_face"]) == (1, 1, 1)
-    assert (same["photos"], same["skipped"], same["refused_before"]) == (0, 3, 2)
-    assert (largest["photos"], largest["retried"], largest["enrolled"], largest["no_face"]) == (2, 2, 1, 1)
-    assert "1 photos were refused before under the same rules" in again.stderr
-    assert "--retry" in again.stderr
-    assert (retried["photos"], retried["retried"], retried["no_face"], retried["skipped"]) == (1, 1, 1, 2)
-
-
-async def test_a_changed_policy_is_another_rule(cli: Cli, database: Database) -> None:
-    cli.photo("people/Ada/1.jpg", portrait())
-    folder = str(cli.folder / "people")
-
-    async def set_least_brightness(value: float) -> None:
-        async with database.transaction() as work:
-            found = await work.collections.get_collection_by_name("default")
-            enrol = replace(found.policy.enrol, min_brightness=value)
-            await work.collections.update_collection(found.id, policy=replace(found.policy, enrol=enrol))
-
-    await cli("recognize", cli.photo("ada.jpg", portrait()))
-    await set_least_brightness(0.99)
-    refused = await cli.json("import", folder, *GRANT)
-    await set_least_brightness(0)
-    taken = await cli.json("import", folder, *GRANT)
-
-    assert refused["too_dark"] == 1
-    assert (taken["retried"], taken["enrolled"]) == (1, 1)
-
-
-async def test_an_import_of_more_photos_than_the_queue_holds_waits(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request with as many photos would be refused, each time it is sent again."""
-    monkeypatch.setenv("VULTUS_INFERENCE__WORKERS", "1")
-    monkeypatch.setenv("VULTUS_INFERENCE__MAX_QUEUE", "1")
-    for angle in range(4):
-        cli.photo(f"people/Ada/{angle}.jpg", portrait(angle=angle))
-
-    imported = await cli.json("import", str(cli.folder / "people"), *GRANT)
-
-    assert imported["photos"] == 4
-    assert imported["enrolled"] >= 1
-
-
-async def test_an_import_whose_last_line_was_truncated_processes_that_photo_again(cli: Cli) -> None:
-    cli.photo("people/Ada/1.jpg", portrait())
-    (cli.folder / "people" / "vultus-import.jsonl").write_text('{"photo": "Ada/1.j')
-
-    assert (await cli.json("import", str(cli.folder / "people"), *GRANT))["enrolled"] == 1
 
 
 async def test_keys_are_made_listed_and_revoked(cli: Cli) -> None:

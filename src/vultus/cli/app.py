@@ -33,7 +33,7 @@ COMMANDS = {
     "import": CommandSource(
         "importing",
         "import_folder",
-        "Register everybody in a folder: the name of a person's folder becomes external id and name.",
+        "Register everybody in a folder of folders.",
     ),
     "import-vectors": CommandSource(
         "vectors", "import_vectors", "Register persons from vectors made elsewhere by the collection's network."

@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from vultus.cli.output import err, open_download_bar, open_progress_bar, out, print_json, print_table
 from vultus.domain import Principal
+from vultus.domain.texts import normalize_moment
 from vultus.errors import InvalidInputError, SetupError
 from vultus.services.photo_analysis import Photo
 from vultus.settings import Settings, describe_mistakes
@@ -30,6 +32,35 @@ COMMAND_LINE = Principal.from_process("cli")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Id or name.")]
+Purpose = Annotated[str, typer.Option(help="What the person agreed to.")]
+RecordedBy = Annotated[str, typer.Option(help="Who took the agreement.")]
+Evidence = Annotated[str | None, typer.Option(help="Where the proof of consent is kept.")]
+
+
+def parse_moment(text: str) -> datetime:
+    """Return a date or moment as people and the API write it; without a time zone it is UTC.
+
+    Raises:
+        typer.BadParameter: It is none, or too far away.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{text}' is no date; write 2030-01-01, 2030-01-01T00:00:00Z or 2030-01-01T00:00:00+01:00"
+        ) from None
+    try:
+        return normalize_moment(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} {error}") from None
+
+
+Expires = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=parse_moment, metavar="DATE", help="In UTC unless it says otherwise; left out: until withdrawn."
+    ),
+]
 
 Result = TypeVar("Result")
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vultus.cli.common import JsonOption, err, load_settings, out, print_json, print_table
+from vultus.cli.common import JsonOption, load_settings, open_progress_bar, out, print_json, print_table
 from vultus.cli.groups import show_groups
 from vultus.errors import InvalidInputError
 from vultus.evaluation.calibration_export import build_calibration
@@ -263,8 +262,7 @@ def embed_photos(pipeline: FacePipeline, data: DataSet, workers: int, *, show: b
 
 @contextmanager
 def _show_progress(photos: int, *, show: bool) -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not show) as progress:
+    with open_progress_bar(show=show) as progress:
         bar = progress.add_task("photos", total=photos)
         yield lambda done, _: progress.update(bar, completed=done)
 

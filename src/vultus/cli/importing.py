@@ -1,138 +1,58 @@
-"""`vultus import`: one folder per person, resumable, with a report of what was rejected."""
+"""`vultus import`: one folder per person, resumable, with a report of what was not imported."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vultus.cli.common import (
     COMMAND_LINE,
     CollectionOption,
+    Evidence,
+    Expires,
     JsonOption,
+    Purpose,
+    RecordedBy,
     err,
     load_settings,
+    open_progress_bar,
     out,
     print_json,
     print_table,
-    read_photo,
     run_command,
 )
-from vultus.cli.people import Expires, Purpose, RecordedBy, convert_to_utc
-from vultus.domain import Lane
-from vultus.errors import NoPhotoAcceptedError, OverloadedError
+from vultus.cli.failures import EXIT_FOUND
 from vultus.main import open_services
-from vultus.services.enrolment.registration import RegistrationRequest, RegistrationResult
+from vultus.services.enrolment.folder_import import FolderImporter, FolderImportRequest, ImportSummary, open_scan
+from vultus.services.enrolment.folders import LeftOutReason
 from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
-    from vultus.domain import Collection
-    from vultus.services.wiring import Services
-    from vultus.settings import InferenceSettings, Settings
+    from vultus.services.enrolment.folders import FolderScan
+    from vultus.settings import Settings
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".mpo"}
-REPORT_FILENAME = "vultus-import.jsonl"
-
-
-FINAL_OUTCOMES = {"enrolled", "duplicate_photo"}
-"""Outcomes of photos that are enrolled; any other one is a refusal, whose photo can be tried again."""
-
-NOTHING_TRIED = 1
-"""Exit code where photos were refused before and none was tried."""
-
-
-@dataclass(frozen=True)
-class ImportPlan:
-    """What one import does."""
-
-    root: Path
-    collection: str
-    consent: ConsentGrant
-    largest_face: bool
-    retry: bool
-    report: Path
-
-
-class ImportReport:
-    """One line per photo, written as soon as its outcome is known; an import resumes from it.
-
-    Attributes:
-        outcomes: Of the photos of this run.
-        retried: Photos of this run that were refused before.
-
-    Args:
-        path: Of the report.
-        rules: Digest of the rules of this run.
-        retry: Whether refused photos are tried again even under the same rules.
-    """
-
-    def __init__(self, path: Path, rules: str, *, retry: bool) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self.retried = 0
-        self._path = path
-        self._rules = rules
-        self._retry = retry
-        self._earlier = dict(_read_earlier_outcomes(path))
-
-    @property
-    def skipped(self) -> int:
-        """Photos with an outcome of an earlier run that were not tried again."""
-        return len(self._earlier) - self.retried
-
-    @property
-    def refused_before(self) -> int:
-        """Photos refused in an earlier run that were not tried again."""
-        return sum(outcome not in FINAL_OUTCOMES for outcome, _ in self._earlier.values()) - self.retried
-
-    def should_try(self, photo: str) -> bool:
-        """Return whether a photo is new, or was refused and is to be tried again."""
-        if photo not in self._earlier:
-            return True
-        outcome, rules = self._earlier[photo]
-        return outcome not in FINAL_OUTCOMES and (self._retry or rules != self._rules)
-
-    def add_outcome(self, photo: str, outcome: str, **facts: Any) -> None:
-        """Record the outcome of a photo."""
-        line = {"photo": photo, "outcome": outcome, **facts, "rules": self._rules}
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self.outcomes[outcome] += 1
-        self.retried += photo in self._earlier
-
-
-def _read_earlier_outcomes(path: Path) -> Iterator[tuple[str, tuple[str, str | None]]]:
-    """Yield photo, outcome and rules of earlier runs, the latest of a photo last.
-
-    A last line cut off by a crash is ignored, its photo processed again.
-    """
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, KeyError):
-                line = json.loads(text)
-                yield line["photo"], (line["outcome"], line.get("rules"))
-
-
-def compute_rules_digest(collection: Collection, inference: InferenceSettings, *, largest_face: bool) -> str:
-    """Return a digest of everything set by the user that decides whether a photo is refused."""
-    rules = [
-        str(collection.id),
-        collection.space_id,
-        asdict(collection.policy.enrol),
-        collection.policy.liveness,
-        inference.min_face_px,
-        inference.max_side_px,
-        largest_face,
-    ]
-    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:12]
+LEFT_OUT_WORDS = {
+    LeftOutReason.LINK: "links that lead out of the folder, or to a folder",
+    LeftOutReason.LOOSE: "photos that lie loose, in no person's folder",
+    LeftOutReason.NAME: "folders whose name no person can have",
+    LeftOutReason.NESTED: "photos in folders inside a person's folder",
+    LeftOutReason.NOT_A_FILE: "pipes, sockets and devices",
+    LeftOutReason.NOT_A_PHOTO: "files that are no photos",
+    LeftOutReason.SYSTEM: "hidden and system files and folders",
+    LeftOutReason.UNFINISHED: "unfinished downloads",
+    LeftOutReason.UNREADABLE: "files and folders that cannot be read",
+}
+HINTS = {
+    "several_faces": "--largest-face takes the largest face of a photo that shows several.",
+    "enrolled_as_other_person": "The report names the other person whose face it is.",
+    "unreadable": "What could not be read is tried again by the next run.",
+    "unsupported_image": "The report names the formats that are not read: convert such photos to JPEG.",
+}
 
 
 def import_folder(
@@ -140,124 +60,92 @@ def import_folder(
     purpose: Purpose,
     recorded_by: RecordedBy,
     expires: Expires = None,
-    evidence: Annotated[str | None, typer.Option(help="Where the proofs of consent are kept.")] = None,
+    evidence: Evidence = None,
     collection: CollectionOption = "default",
     largest_face: Annotated[bool, typer.Option(help="Take the largest face where several are found.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try photos refused before again, even under the same rules.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(help=f"Default: {REPORT_FILENAME} in the folder. Delete it to start over.")
+        Path | None, typer.Option(help="Default: in the data directory. Delete it to start over.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register everybody in a folder: the name of a person's folder becomes external id and name.
+    """Register everybody in a folder of folders.
 
-    Interrupted imports resume, and photos refused before under other rules are tried again. Every consent is recorded
-    with the same purpose.
+    The name of a person's folder becomes external id and, with underscores as spaces, name. Interrupted imports resume,
+    and photos refused before under other rules are tried again. Every person's consent is recorded once, with the same
+    purpose. Exit code 1: not every photo of every person is enrolled.
     """
-    plan = ImportPlan(
-        folder,
-        collection,
-        ConsentGrant(purpose, recorded_by, expires_at=convert_to_utc(expires), evidence_ref=evidence),
-        largest_face,
-        retry,
-        report or folder / REPORT_FILENAME,
+    consent = ConsentGrant(purpose, recorded_by, expires_at=expires, evidence_ref=evidence)
+    settings = load_settings()
+    scan = open_scan(folder)
+    request = FolderImportRequest(
+        folder, collection, consent, report or choose_report_path(settings, folder, collection), largest_face, retry
     )
-    log = run_command(_import_persons(load_settings(), plan, show=not as_json))
-    counts = {"skipped": log.skipped, "retried": log.retried, "refused_before": log.refused_before}
+    done = run_command(_import_people(settings, request, scan, show=not as_json))
     if as_json:
-        print_json({"photos": log.outcomes.total(), **counts, **log.outcomes, "report": str(plan.report)})
+        print_json(_describe_import(done, request))
     else:
-        print_table("Import", ("outcome", "photos"), sorted(log.outcomes.items()))
-        out.print(
-            f"{log.skipped} photos were done before. {log.retried} refused before were tried again. "
-            f"Every photo's outcome: {plan.report}",
-            soft_wrap=True,
-        )
-        if log.refused_before:
-            err.print(
-                f"{log.refused_before} photos were refused before under the same rules and not tried again. "
-                "Change the rules (--largest-face, the collection's policy), or try them again with --retry.",
-                soft_wrap=True,
-            )
-    if log.refused_before and not log.outcomes:
-        raise typer.Exit(NOTHING_TRIED)
+        _show_import(done, request)
+    if not done.is_complete:
+        raise typer.Exit(EXIT_FOUND)
 
 
-def find_person_folders(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Yield each person's name and photos, sorted, so that a resumed import has the same order."""
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            photos = sorted(path for path in entry.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
-            if photos:
-                yield entry.name, photos
+def choose_report_path(settings: Settings, folder: Path, collection: str) -> Path:
+    """Return where an import's report lies: in the data directory, one for each folder and collection."""
+    whole = os.fsencode(folder.resolve()) + b"\0" + collection.encode("utf-8", "surrogateescape")
+    name = "".join(char if char.isascii() and char.isalnum() else "-" for char in folder.resolve().name)[:40]
+    return settings.data_dir / "imports" / f"{name}-{hashlib.sha256(whole).hexdigest()[:12]}.jsonl"
 
 
-async def _import_persons(settings: Settings, plan: ImportPlan, *, show: bool) -> ImportReport:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+async def _import_people(
+    settings: Settings, request: FolderImportRequest, scan: FolderScan, *, show: bool
+) -> ImportSummary:
     async with open_services(settings) as services:
-        collection, _, _ = await services.collections.get_collection_with_counts(COMMAND_LINE, plan.collection)
-        rules = compute_rules_digest(collection, settings.inference, largest_face=plan.largest_face)
-        report = ImportReport(plan.report, rules, retry=plan.retry)
-        remaining = [
-            (person, due)
-            for person, photos in find_person_folders(plan.root)
-            if (due := [path for path in photos if report.should_try(path.relative_to(plan.root).as_posix())])
-        ]
-        remaining_persons = iter(remaining)
-        with Progress(*columns, console=err, disable=not show) as progress:
-            bar = progress.add_task("photos", total=sum(len(photos) for _, photos in remaining))
-
-            async def process_persons() -> None:
-                for person, photos in remaining_persons:
-                    for start in range(0, len(photos), settings.photos.max_photos):
-                        batch = photos[start : start + settings.photos.max_photos]
-                        await _register_person(services, plan, person, batch, report)
-                        progress.advance(bar, len(batch))
-
-            # One person more than the networks process concurrently, so that they never wait for a transaction.
-            async with asyncio.TaskGroup() as group:
-                for _ in range(settings.inference.workers + 1):
-                    group.create_task(process_persons())
-    return report
+        importer = FolderImporter(services.registrar, services.collections, settings)
+        with open_progress_bar(show=show) as progress:
+            bar = progress.add_task("photos", total=None)
+            set_total: Callable[[int], None] = lambda total: progress.update(bar, total=total)  # noqa: E731
+            advance: Callable[[int], None] = lambda photos: progress.advance(bar, photos)  # noqa: E731
+            return await importer.import_people(COMMAND_LINE, request, scan, on_start=set_total, on_photos=advance)
 
 
-async def _register_person(
-    services: Services, plan: ImportPlan, person: str, photos: list[Path], report: ImportReport
-) -> None:
-    names = [path.relative_to(plan.root).as_posix() for path in photos]
-    try:
-        contents = tuple(read_photo(path) for path in photos)
-    except OSError as error:
-        for name in names:
-            report.add_outcome(name, "unreadable", detail=str(error.strerror))
-        return
-    request = RegistrationRequest(
-        collection=plan.collection,
-        photos=contents,
-        external_id=person,
-        name=person.replace("_", " "),
-        consent=plan.consent,
-        largest_face=plan.largest_face,
-        lane=Lane.BATCH,
-    )
-    try:
-        done = await _register_with_retry(services, request)
-    except NoPhotoAcceptedError as error:
-        for rejected in error.facts["rejected"]:
-            facts = {key: fact for key, fact in rejected.items() if key not in {"photo", "filename", "reasons"}}
-            report.add_outcome(names[rejected["photo"]], rejected["reasons"][0], **facts)
-        return
-    for face in done.accepted:
-        report.add_outcome(names[face.photo], "enrolled", person_id=str(done.person.id), face_id=str(face.face.id))
-    for photo in done.rejected:
-        report.add_outcome(names[photo.photo], photo.reasons[0], detail=photo.detail, **photo.facts)
+def _describe_import(done: ImportSummary, request: FolderImportRequest) -> dict[str, Any]:
+    return {
+        "persons": done.persons,
+        "persons_enrolled": done.persons_enrolled,
+        "photos": sum(done.outcomes.values()),
+        "skipped": done.skipped,
+        "retried": done.retried,
+        "refused_before": done.refused_before,
+        **done.outcomes,
+        "left_out": done.left_out,
+        "left_out_suffixes": done.left_out_suffixes,
+        "report": request.report,
+    }
 
 
-async def _register_with_retry(services: Services, request: RegistrationRequest) -> RegistrationResult:
-    while True:
-        try:
-            return await services.registrar.register(COMMAND_LINE, request)
-        except OverloadedError:
-            await asyncio.sleep(0.2)
+def _show_import(done: ImportSummary, request: FolderImportRequest) -> None:
+    if done.outcomes:
+        print_table("Photos of this run", ("outcome", "photos"), sorted(done.outcomes.items()))
+    without = done.persons - done.persons_enrolled
+    out.print(f"Persons: {done.persons}; enrolled: {done.persons_enrolled}; without an enrolled photo: {without}.")
+    out.print(f"Photos done before: {done.skipped}; refused before and tried again: {done.retried}.")
+    for reason, number in sorted(done.left_out.items()):
+        words = LEFT_OUT_WORDS[LeftOutReason(reason)]
+        suffixes = f" ({', '.join(_format_suffixes(done))})" if reason == LeftOutReason.NOT_A_PHOTO else ""
+        out.print(f"Left out: {words}{suffixes}: {number}, as {done.examples[reason]}")
+    out.print(f"Every photo's outcome: {request.report}")
+    for outcome, hint in HINTS.items():
+        if outcome in done.outcomes:
+            err.print(hint)
+    if done.refused_before:
+        err.print(
+            f"Photos refused before under the same rules and not tried again: {done.refused_before}. "
+            "Change the rules (--largest-face, the collection's policy), or try them again with --retry."
+        )
+
+
+def _format_suffixes(done: ImportSummary) -> list[str]:
+    return [f"{number} {suffix or 'without a suffix'}" for suffix, number in done.left_out_suffixes.items()]

@@ -18,12 +18,13 @@ from vultus.cli.common import (
     out,
     print_json,
     print_table,
-    read_photo,
     run_command,
 )
-from vultus.cli.importing import PHOTO_SUFFIXES
+from vultus.errors import ImageTooLargeError
 from vultus.main import open_services
 from vultus.schemas.migrations import ContractComparisonOut, FinishedOut, SwitchedOut, TransitionOut
+from vultus.services.enrolment.folders import iterate_photos, read_photo_inside
+from vultus.services.photo_analysis import Photo
 from vultus.services.wiring import Services
 
 if TYPE_CHECKING:
@@ -104,15 +105,16 @@ def resubmit_photos(
 ) -> None:
     """Backfill faces from the same files they were enrolled from."""
 
-    async def submit_photos(services: Services) -> tuple[Counter[str], list[Path]]:
+    async def submit_photos(services: Services) -> tuple[Counter[str], list[str]]:
         outcomes: Counter[str] = Counter()
-        unknown: list[Path] = []
-        for paths in _split_photo_paths(folder, services.settings.photos.max_photos):
+        unknown: list[str] = []
+        limits = services.settings.photos
+        for photos in _split_photos(folder, limits.max_photos, limits.max_bytes, outcomes):
             done: tuple[ResubmissionOutcome, ...] = await services.photo_resubmission.submit(
-                COMMAND_LINE, collection, [read_photo(path) for path in paths]
+                COMMAND_LINE, collection, photos
             )
             outcomes.update(photo.outcome for photo in done)
-            unknown += [paths[photo.photo] for photo in done if photo.outcome == "unknown"]
+            unknown += [str(photos[photo.photo].filename) for photo in done if photo.outcome == "unknown"]
         return outcomes, unknown
 
     outcomes, unknown = _run_with_services(submit_photos)
@@ -122,10 +124,21 @@ def resubmit_photos(
     print_table("Photos", ("outcome", "photos"), sorted(outcomes.items()))
 
 
-def _split_photo_paths(folder: Path, size: int) -> Iterator[list[Path]]:
-    paths = iter(sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()))
-    while part := list(islice(paths, size)):
+def _split_photos(folder: Path, size: int, max_bytes: int, outcomes: Counter[str]) -> Iterator[list[Photo]]:
+    """Yield the photos of a folder, as many as are sent together; those that cannot be read are counted."""
+    photos = _read_photos(folder, max_bytes, outcomes)
+    while part := list(islice(photos, size)):
         yield part
+
+
+def _read_photos(folder: Path, max_bytes: int, outcomes: Counter[str]) -> Iterator[Photo]:
+    for path in iterate_photos(folder):
+        try:
+            yield Photo(read_photo_inside(folder, path, max_bytes=max_bytes), path)
+        except OSError:
+            outcomes["unreadable"] += 1
+        except ImageTooLargeError as error:
+            outcomes[error.code] += 1
 
 
 @app.command("left-behind")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,11 @@ import typer
 from vultus.cli.common import (
     COMMAND_LINE,
     CollectionOption,
+    Evidence,
+    Expires,
     JsonOption,
+    Purpose,
+    RecordedBy,
     load_settings,
     out,
     print_json,
@@ -33,19 +36,9 @@ if TYPE_CHECKING:
 PhotoPath = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JPEG, PNG, WebP, HEIC or AVIF.")
 ]
-Purpose = Annotated[str, typer.Option(help="What the person agreed to.")]
-RecordedBy = Annotated[str, typer.Option(help="Who took the agreement.")]
-Expires = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="UTC; left out: until withdrawn.")
-]
 LivenessOption = Annotated[
     LivenessMode | None, typer.Option(help="report: is the face live? required: refuse one that is not.")
 ]
-
-
-def convert_to_utc(timestamp: datetime | None) -> datetime | None:
-    """Return a timestamp typed without a time zone as UTC."""
-    return timestamp.replace(tzinfo=UTC) if timestamp else None
 
 
 def register(
@@ -55,7 +48,7 @@ def register(
     name: Annotated[str | None, typer.Option(help="For people to read.")] = None,
     external_id: Annotated[str | None, typer.Option(help="Your own id; finds the person or names a new one.")] = None,
     expires: Expires = None,
-    evidence: Annotated[str | None, typer.Option(help="Where the proof of consent is kept.")] = None,
+    evidence: Evidence = None,
     collection: CollectionOption = "default",
     largest_face: Annotated[bool, typer.Option(help="Take the largest face where several are found.")] = False,
     allow_lookalike: Annotated[bool, typer.Option(help="Enrol even if another person looks the same.")] = False,
@@ -68,7 +61,7 @@ def register(
         photos=tuple(read_photo(path) for path in photos),
         name=name,
         external_id=external_id,
-        consent=ConsentGrant(purpose, recorded_by, expires_at=convert_to_utc(expires), evidence_ref=evidence),
+        consent=ConsentGrant(purpose, recorded_by, expires_at=expires, evidence_ref=evidence),
         largest_face=largest_face,
         allow_lookalike=allow_lookalike,
         liveness=liveness,

@@ -12,19 +12,21 @@ from zipfile import BadZipFile
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vultus.cli.common import (
     COMMAND_LINE,
     CollectionOption,
+    Evidence,
+    Expires,
     JsonOption,
-    err,
+    Purpose,
+    RecordedBy,
     load_settings,
+    open_progress_bar,
     out,
     print_json,
     run_command,
 )
-from vultus.cli.people import Expires, Purpose, RecordedBy, convert_to_utc
 from vultus.errors import InvalidInputError
 from vultus.main import open_services
 from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch, find_repeated_rows
@@ -55,7 +57,7 @@ def import_vectors(
     purpose: Purpose,
     recorded_by: RecordedBy,
     expires: Expires = None,
-    evidence: Annotated[str | None, typer.Option(help="Where the proofs of consent are kept.")] = None,
+    evidence: Evidence = None,
     collection: CollectionOption = "default",
     resume: Annotated[bool, typer.Option(help="Leave out persons whose external id the collection has.")] = False,
     as_json: JsonOption = False,
@@ -69,7 +71,7 @@ def import_vectors(
 
     async def import_file() -> tuple[int, int]:
         vector_file = read_vector_file(file)
-        consent = ConsentGrant(purpose, recorded_by, expires_at=convert_to_utc(expires), evidence_ref=evidence)
+        consent = ConsentGrant(purpose, recorded_by, expires_at=expires, evidence_ref=evidence)
         whole = VectorBatch(
             collection,
             vector_file.space_id,
@@ -131,8 +133,7 @@ async def _import_batches(settings: Settings, whole: VectorBatch, *, show: bool)
     """Return how many persons were registered and how many were known."""
     registered = known = 0
     waiting = _split_batches(whole)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not show) as progress:
+    with open_progress_bar(show=show) as progress:
         bar = progress.add_task("persons", total=len(whole.vectors))
 
         async def register_batches(services: Services) -> None:
