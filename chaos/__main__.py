@@ -12,13 +12,15 @@ import time
 
 from benchmarks.record import Origin
 
-from chaos import canaries, erasure, kills, record, retries, tampering
+from chaos import canaries, erasure, fuzzing, kills, malformed, record, retries, tampering
 from chaos.outcome import Figure, Outcome, Plan
 
 FIGURES = {
     name: Figure.from_module(module)
     for name, module in {
         "F1": kills,
+        "F3": malformed,
+        "F5": fuzzing,
         "F10": retries,
         "F12": erasure,
         "F17": canaries,

@@ -24,6 +24,7 @@ VultusError
 │   ├── SearchLimitError              searches, of a key
 │   └── VerificationLimitError        failed verifications, of a key and a person
 ├── NotFoundError
+├── IdempotencyErasedError            repeated after who it was about was erased
 ├── ConflictError
 │   ├── AlreadyExistsError
 │   ├── IdempotencyMismatchError
@@ -65,6 +66,7 @@ class ErrorKind(StrEnum):
     FORBIDDEN = "forbidden"
     LIMITED = "limited"
     NOT_FOUND = "not_found"
+    GONE = "gone"
     CONFLICT = "conflict"
     MISMATCH = "mismatch"
     TIMEOUT = "timeout"
@@ -250,6 +252,12 @@ class IdempotencyInFlightError(ConflictError):
     """The first request with this Idempotency-Key has not finished."""
 
     code, title = "idempotency_in_flight", "First request still running"
+
+
+class IdempotencyErasedError(VultusError):
+    """The Idempotency-Key is that of a request about somebody who has been erased since; nothing was done again."""
+
+    kind, code, title = ErrorKind.GONE, "idempotency_erased", "Erased since the first request"
 
 
 class IdempotencyMismatchError(ConflictError):

@@ -17,7 +17,11 @@ from vultus.api.shapes import BodyShape
 from vultus.domain import IdempotencyContext
 from vultus.schemas.base import ApiModel
 
-IDEMPOTENCY_PROBLEMS = (errors.IdempotencyInFlightError, errors.IdempotencyMismatchError)
+IDEMPOTENCY_PROBLEMS = (
+    errors.IdempotencyInFlightError,
+    errors.IdempotencyMismatchError,
+    errors.IdempotencyErasedError,
+)
 
 _Key = Annotated[
     str | None,

@@ -35,6 +35,7 @@ STATUS_BY_KIND: Mapping[ErrorKind, int] = {
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.LIMITED: 429,
     ErrorKind.NOT_FOUND: 404,
+    ErrorKind.GONE: 410,
     ErrorKind.CONFLICT: 409,
     ErrorKind.MISMATCH: 422,
     ErrorKind.TIMEOUT: 408,

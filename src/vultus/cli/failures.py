@@ -22,6 +22,7 @@ EXIT_CODES = {
     ErrorKind.TOO_LARGE: 2,
     ErrorKind.MISMATCH: 2,
     ErrorKind.NOT_FOUND: 3,
+    ErrorKind.GONE: 3,
     ErrorKind.CONFLICT: 4,
     ErrorKind.UNAUTHENTICATED: 5,
     ErrorKind.FORBIDDEN: 5,

@@ -231,6 +231,7 @@ class Database:
         Raises:
             RepeatedRequestError: The idempotent request was answered before.
             IdempotencyMismatchError: Its key was used with another request.
+            IdempotencyErasedError: Who its answer was about has been erased.
             IdempotencyInFlightError: The key's first request is still running.
             DatabaseUnavailableError: The database cannot be reached, or the connection broke; nothing was committed
                 unless it broke during the commit.

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -50,7 +51,7 @@ UNSAMPLED_COLUMNS = {
     "consents": ("purpose", "recorded_by", "evidence_ref"),
     "faces": ("embedding", "source_sha256", "code"),
     "codings": ("centre",),
-    "idempotency": ("key", "request_sha256", "body"),
+    "idempotency": ("key_sha256", "request_sha256", "body"),
     "crops": ("sealed",),
 }
 """Columns that ANALYZE must not copy into pg_statistic, where values would outlive their row."""
@@ -300,16 +301,19 @@ class KeyRow(Base):
 
 
 class IdempotencyRow(Base):
-    """The stored response of a request with an idempotency key; deleted with the person it names."""
+    """The stored response of a request with an idempotency key.
+
+    With the person it names the response goes, by a trigger; the row stays, so that a late retry stores nobody again.
+    """
 
     __tablename__ = "idempotency"
 
     api_key_id: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
+    key_sha256: Mapped[bytes] = mapped_column(primary_key=True)
     request_sha256: Mapped[bytes]
     status: Mapped[int]
-    body: Mapped[dict[str, Any]]
-    person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"), index=True)
+    body: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 

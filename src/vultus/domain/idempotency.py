@@ -29,11 +29,11 @@ class IdempotencyContext:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """The response to the first request with an idempotency key."""
+    """The response to the first request with an idempotency key; the body is None after who it was about was erased."""
 
     request_sha256: bytes
     status: int
-    body: dict[str, Any]
+    body: dict[str, Any] | None
     created_at: datetime
 
 
