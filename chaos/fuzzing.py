@@ -77,6 +77,7 @@ async def _fuzz(service: Service, run: Run, plan: Plan, outcome: Outcome) -> Non
         config.write_text(run.config)
         command = [Path(sys.executable).parent / "schemathesis", "--config-file", config, "run"]
         command += [f"http://127.0.0.1:{service.port}/openapi.json", "-H", f"Authorization: Bearer {run.key}"]
+        command += ["-H", f"X-API-Key: {run.key}"]  # else it draws another one, and both are refused
         command += ["--checks", CHECKS, "--phases", "fuzzing" if plan.short else "examples,coverage,fuzzing"]
         command += ["-n", str(run.examples), "--seed", str(plan.seed), "--continue-on-failure", "--no-shrink"]
         command += ["--report", "json", "--report-json-path", report, "--generation-database", "none", *run.options]

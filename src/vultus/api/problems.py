@@ -112,11 +112,13 @@ def declare_body_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str
 def declare_problems(*kinds: type[VultusError]) -> dict[int | str, dict[str, Any]]:
     """Declare the errors of a route for the OpenAPI document, with one example per error.
 
-    Every route with a key can return 401, 403 and 422, and 503 when a dependency is down.
+    Every route with a key can return 400, 401, 403, 422 and 429, and 503 when a dependency is down.
     """
     always: tuple[type[VultusError], ...] = (
+        errors.MalformedRequestError,
         errors.UnauthenticatedError,
         errors.ForbiddenError,
+        errors.KeyFailureLimitError,
         InvalidRequestError,
         errors.DatabaseUnavailableError,
     )
