@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse
 from fastapi.routing import iter_route_contexts
@@ -29,6 +29,20 @@ if TYPE_CHECKING:
     from vultus.utils.request_scope import RequestLimits
 
 CORS_EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After", "Idempotent-Replayed", "WWW-Authenticate")
+ROUTERS = (
+    recognition.router,
+    registration.router,
+    collections.router,
+    migrations.router,
+    persons.persons,
+    persons.faces,
+    persons.consents,
+    vectors.router,
+    keys.router,
+    system.router,
+)
+"""In the order in which routes are tried."""
+
 MERGE_PATCH_MEDIA_TYPE = "application/merge-patch+json"
 DESCRIPTION = """Register people with their consent, recognise them in photos, forget them completely.
 
@@ -59,23 +73,11 @@ def create_app(services: Services, *, limits: RequestLimits, settings: ServerSet
     settings = settings or ServerSettings()
     _add_middleware(app, settings, limits)
     problems.register_error_handlers(app)
-    v1 = APIRouter(prefix="/v1")
-    for router in (
-        registration.router,
-        recognition.router,
-        collections.router,
-        migrations.router,
-        persons.persons,
-        persons.faces,
-        persons.consents,
-        vectors.router,
-        keys.router,
-        system.router,
-    ):
-        v1.include_router(router)
-    app.include_router(v1)
+    # Themselves, not by include_router: FastAPI looks for the route of an included router anew on every level, which
+    # takes a tenth of what this process spends on a photo.
+    app.router.routes += [route for router in ROUTERS for route in router.routes]
     if settings.metrics == "shared":
-        app.include_router(system.metrics)
+        app.router.routes += system.metrics.routes
     _add_unversioned_redirects(app)
     add_documentation(app)
     _cache_openapi_schema(app)

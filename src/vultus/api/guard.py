@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fastapi.params import Form
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
 from starlette.requests import Request
 
 from vultus.api.bodies import BodyReadError, StrictRequest, ensure_content_type
@@ -20,6 +20,7 @@ from vultus.utils.request_scope import get_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from enum import Enum
 
     from fastapi.dependencies.models import Dependant
     from starlette.datastructures import Headers
@@ -88,6 +89,16 @@ class GuardedRoute(APIRoute):
                 scope.release_bytes()
 
         return handle_request
+
+
+def create_router(prefix: str = "", *, tags: list[str | Enum]) -> APIRouter:
+    """Return a router for guarded operations under `/v1`, named like their functions."""
+    return APIRouter(
+        route_class=GuardedRoute,
+        prefix=f"/v1{prefix}",
+        tags=tags,
+        generate_unique_id_function=lambda route: route.name,
+    )
 
 
 def find_body_shape(route: APIRoute) -> BodyShape | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
-
 from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import IdempotencyContext, Permission
@@ -17,7 +15,7 @@ from vultus.schemas.calibration import CalibrationIn, CalibrationOut
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
 from vultus.services.calibration.calibration import CalibrationRequest, CollectionCalibrator
 
-router = APIRouter(route_class=GuardedRoute, prefix="/collections", tags=["collections"])
+router = create_router("/collections", tags=["collections"])
 
 
 @router.post(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
 from vultus import errors
 from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Permission
 from vultus.schemas.base import Page
 from vultus.schemas.keys import KeyIn, KeyOut, KeyRotationIn, NewKeyOut
 
-router = APIRouter(route_class=GuardedRoute, tags=["system"])
+router = create_router(tags=["system"])
 
 
 @router.post(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Query, Request
+from fastapi import File, Query, Request
 
 from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor, read_photos
 from vultus.api.forms import SupplyForm
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key, refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import IdempotencyContext, Permission
@@ -24,7 +24,7 @@ from vultus.schemas.migrations import (
     TransitionOut,
 )
 
-router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/transition", tags=["transitions"])
+router = create_router("/collections/{collection}/transition", tags=["transitions"])
 
 MISSING = declare_problems(errors.NotFoundError)
 INCOMPLETE_PROBLEMS = (errors.NotFoundError, errors.MigrationIncompleteError, errors.PackNotLoadedError)

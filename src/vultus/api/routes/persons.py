@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from vultus import errors
 from vultus.api.deps import CollectionRef, PagingDep, PersonDep, PrincipalDep, ServicesDep, build_next_cursor
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Consent, IdempotencyContext, Permission, Person
@@ -26,9 +26,9 @@ from vultus.schemas.galleries import (
 )
 
 PREFIX = "/collections/{collection}/persons"
-persons = APIRouter(route_class=GuardedRoute, prefix=PREFIX, tags=["persons"])
-faces = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person}/faces", tags=["faces"])
-consents = APIRouter(route_class=GuardedRoute, prefix=PREFIX + "/{person}/consents", tags=["consents"])
+persons = create_router(PREFIX, tags=["persons"])
+faces = create_router(PREFIX + "/{person}/faces", tags=["faces"])
+consents = create_router(PREFIX + "/{person}/consents", tags=["consents"])
 
 MISSING = declare_problems(errors.NotFoundError)
 MISSING_BODY = declare_body_problems(errors.NotFoundError)

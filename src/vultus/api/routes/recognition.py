@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Request
+from fastapi import File, Request
 
 from vultus import errors
 from vultus.api.deps import PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import CompareForm, DetectForm, EmbeddingsForm, RecognizeForm, VerifyForm
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.problems import declare_body_problems
 from vultus.domain import Permission
 from vultus.schemas.recognition import (
@@ -22,7 +22,7 @@ from vultus.schemas.recognition import (
     VerificationOut,
 )
 
-router = APIRouter(route_class=GuardedRoute, tags=["recognition"])
+router = create_router(tags=["recognition"])
 
 PHOTO_PROBLEMS = (
     errors.NotAnImageError,

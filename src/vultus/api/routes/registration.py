@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Request
+from fastapi import File, Request
 
 from vultus import errors
 from vultus.api.deps import CollectionRef, PersonDep, PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import EnrolForm, RegisterForm, build_registration_request
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems
 from vultus.api.routes.recognition import PHOTO_PROBLEMS
 from vultus.domain import IdempotencyContext, Permission
 from vultus.schemas.recognition import RegistrationOut
 
-router = APIRouter(route_class=GuardedRoute, tags=["registration"])
+router = create_router(tags=["registration"])
 
 RegistrationKey = Annotated[IdempotencyContext | None, accept_idempotency_key(RegistrationOut.from_domain)]
 REGISTRATION_PROBLEMS = declare_body_problems(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from vultus import __version__
 from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import GuardedRoute, create_router, require_permission
 from vultus.api.metrics import METRICS_PATH, MetricsCache
 from vultus.api.problems import declare_problems
 from vultus.domain import AuditFilter, Permission
@@ -17,7 +17,7 @@ from vultus.schemas.base import Page, Timestamp
 from vultus.schemas.system import AuditOut, HealthOut, ModelOut, ReadinessOut, VersionOut
 
 metrics = APIRouter(route_class=GuardedRoute)
-router = APIRouter(route_class=GuardedRoute, tags=["system"])
+router = create_router(tags=["system"])
 METRICS = MetricsCache()
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: declare_problems()[503]}
 

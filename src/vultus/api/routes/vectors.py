@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
-
 from vultus import errors
 from vultus.api.deps import CollectionRef, PrincipalDep, ServicesDep
-from vultus.api.guard import GuardedRoute, require_permission
+from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems
 from vultus.domain import IdempotencyContext, Permission
@@ -17,7 +15,7 @@ from vultus.schemas.vectors import VectorsIn, VectorsOut
 MAX_VECTORS_BYTES = 20 * 2**20
 """What 5,000 persons need whose vectors have 512 numbers (2.7 kB in base64); of longer ones a request holds fewer."""
 
-router = APIRouter(route_class=GuardedRoute, prefix="/collections/{collection}/vectors", tags=["persons"])
+router = create_router("/collections/{collection}/vectors", tags=["persons"])
 
 
 @router.post(
