@@ -91,7 +91,7 @@ def _add_middleware(app: FastAPI, settings: ServerSettings, limits: RequestLimit
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["*"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=CORS_EXPOSED_HEADERS,
         )

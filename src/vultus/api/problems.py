@@ -198,7 +198,7 @@ def _answer_other_method(app: FastAPI, request: Request) -> Response:
         405,
         "method_not_allowed",
         "Method not allowed",
-        f"{request.url.path} does not take {request.method}, but {allowed['Allow']}.",
+        f"This path takes {allowed['Allow']} only.",
         headers=allowed,
     )
 

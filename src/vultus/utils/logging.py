@@ -39,7 +39,7 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("uvicorn.access", "sqlalchemy", "alembic", "PIL"):
+    for noisy in ("uvicorn", "sqlalchemy", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
