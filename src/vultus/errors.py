@@ -359,8 +359,9 @@ class DownloadError(WeightsError):
 
 
 class LivenessNotLoadedError(SetupError):
-    """Liveness was requested, but no liveness network is loaded."""
+    """Liveness was requested, but no liveness network is loaded; the same request can never succeed here."""
 
+    kind = ErrorKind.CONFLICT
     code, title = "liveness_not_loaded", "No liveness network loaded"
 
 

@@ -119,6 +119,13 @@ async def serve(
 
 
 @pytest.fixture
+async def live_api(serve: Callable[..., Any]) -> Api:
+    """The API with settings that name a liveness network; tests load one of their own."""
+    started: Api = await serve(inference={"liveness": "minifasnet"})
+    return started
+
+
+@pytest.fixture
 async def api(serve: Callable[..., Any]) -> Api:
     """The API with default settings."""
     started: Api = await serve()

@@ -115,27 +115,27 @@ async def test_crops_are_ciphertext_and_deleted_when_the_policy_no_longer_keeps_
 
 
 @pytest.mark.parametrize("policy", [{"threshold": 0.95}, {"threshold": None, "fusion": None}])
-async def test_a_policy_that_does_not_name_crops_and_liveness_keeps_them(api: Api, policy: Any) -> None:
-    created = await call_api(api, "POST", "/v1/collections", 201, json={"name": "new", "policy": {}})
+async def test_a_policy_that_does_not_name_crops_and_liveness_keeps_them(live_api: Api, policy: Any) -> None:
+    created = await call_api(live_api, "POST", "/v1/collections", 201, json={"name": "new", "policy": {}})
     assert (created["policy"]["keep_crops"], created["policy"]["liveness"]) == (False, "off")
-    await set_keep_crops(api)
-    await api.register(portrait(), name="Ada")
-    await call_api(api, "PATCH", COLLECTION, json={"policy": {"liveness": "required"}})
+    await set_keep_crops(live_api)
+    await live_api.register(portrait(), name="Ada")
+    await call_api(live_api, "PATCH", COLLECTION, json={"policy": {"liveness": "required"}})
 
-    changed = (await call_api(api, "PATCH", COLLECTION, json={"policy": policy}))["policy"]
+    changed = (await call_api(live_api, "PATCH", COLLECTION, json={"policy": policy}))["policy"]
 
     assert (changed["keep_crops"], changed["liveness"]) == (True, "required")
     assert changed["threshold"] == policy["threshold"]
-    assert await fetch_scalar(api, "SELECT count(*) FROM crops") == 1
-    named = (await call_api(api, "PATCH", COLLECTION, json={"policy": {"keep_crops": False, "liveness": "off"}}))[
+    assert await fetch_scalar(live_api, "SELECT count(*) FROM crops") == 1
+    named = (await call_api(live_api, "PATCH", COLLECTION, json={"policy": {"keep_crops": False, "liveness": "off"}}))[
         "policy"
     ]
     assert (named["keep_crops"], named["liveness"]) == (False, "off")
-    assert await fetch_scalar(api, "SELECT count(*) FROM crops") == 0
+    assert await fetch_scalar(live_api, "SELECT count(*) FROM crops") == 0
 
 
 async def test_a_policy_that_becomes_stricter_applies_to_requests_in_flight(
-    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+    live_api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Spoof:
         def assess_liveness(self, *_: Any) -> Liveness:
@@ -144,23 +144,23 @@ async def test_a_policy_that_becomes_stricter_applies_to_requests_in_flight(
     def change_during(act: Callable[[], Any]) -> None:
         monkeypatch.undo()
         monkeypatch.setattr(pipeline, "liveness", Spoof())
-        run_after_analysis(api, monkeypatch, pipeline, act)
+        run_after_analysis(live_api, monkeypatch, pipeline, act)
 
     def policy(mode: str, *, crops: bool = False) -> Any:
-        return call_api(api, "PATCH", COLLECTION, json={"policy": {"liveness": mode, "keep_crops": crops}})
+        return call_api(live_api, "PATCH", COLLECTION, json={"policy": {"liveness": mode, "keep_crops": crops}})
 
     change_during(lambda: policy("off", crops=True))
-    ada = await api.register(portrait(), name="Ada")
-    assert await fetch_scalar(api, "SELECT count(*) FROM crops") == 1
+    ada = await live_api.register(portrait(), name="Ada")
+    assert await fetch_scalar(live_api, "SELECT count(*) FROM crops") == 1
     change_during(lambda: policy("required"))
-    assert (await recognize_best(api, portrait(angle=5)))[1] == "not_live"
+    assert (await recognize_best(live_api, portrait(angle=5)))[1] == "not_live"
     await policy("report")
     change_during(lambda: policy("required"))
     verified = await call_api(
-        *(api, "POST", "/v1/verify"), data={"person_id": ada["person"]["id"]}, files={"photo": portrait(angle=5)}
+        *(live_api, "POST", "/v1/verify"), data={"person_id": ada["person"]["id"]}, files={"photo": portrait(angle=5)}
     )
     assert verified["verdict"] == "not_live"
     await policy("off")
     change_during(lambda: policy("required"))
-    refused = await api.register(encoded(drawn(STRANGER)), name="Bob", status=422)
+    refused = await live_api.register(encoded(drawn(STRANGER)), name="Bob", status=422)
     assert refused["rejected"][0]["reasons"] == ["not_live", "spoof"]

@@ -109,22 +109,28 @@ async def test_a_face_with_a_low_network_score_is_refused_if_the_policy_requires
     )
 
 
-async def test_a_policy_that_requires_liveness_cannot_be_overridden(api: Api, use_liveness: Any) -> None:
-    await api.register(portrait(), external_id="ada")
+async def test_a_policy_that_requires_liveness_cannot_be_overridden(live_api: Api, use_liveness: Any) -> None:
+    await live_api.register(portrait(), external_id="ada")
     use_liveness(FixedLiveness(0.1, LivenessReason.SPOOF))
-    changed = await api.client.patch(HOME, json={"policy": {"liveness": "required"}})
+    changed = await live_api.client.patch(HOME, json={"policy": {"liveness": "required"}})
 
-    (face,) = (await api.recognize(portrait(angle=5), liveness="off"))["faces"]
+    (face,) = (await live_api.recognize(portrait(angle=5), liveness="off"))["faces"]
 
     assert changed.json()["policy"]["liveness"] == "required"
     assert face["verdict"] == "not_live"
 
 
 async def test_requesting_liveness_without_a_network_says_how_to_get_one(api: Api) -> None:
-    refused = await api.recognize(portrait(), status=503, liveness="report")
+    refused = [
+        await api.recognize(portrait(), status=409, liveness="report"),
+        await api.register(portrait(), status=409, name="Ada", liveness="required"),
+        (await api.client.patch(HOME, json={"policy": {"liveness": "required"}})).json(),
+        (await api.client.post("/v1/collections", json={"name": "x", "policy": {"liveness": "report"}})).json(),
+    ]
 
-    assert refused["code"] == "liveness_not_loaded"
-    assert "VULTUS_INFERENCE__LIVENESS" in refused["detail"]
+    assert {one["code"] for one in refused} == {"liveness_not_loaded"}
+    assert all("VULTUS_INFERENCE__LIVENESS" in one["detail"] for one in refused)
+    assert (await api.client.get(HOME)).json()["policy"]["liveness"] == "off"
 
 
 async def test_real_networks_distinguish_a_person_from_a_screen(api: Api, use_liveness: Any) -> None:
@@ -140,13 +146,13 @@ async def test_real_networks_distinguish_a_person_from_a_screen(api: Api, use_li
 
 
 async def test_a_policy_that_was_relaxed_meanwhile_decides(
-    api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+    live_api: Api, pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "liveness", FixedLiveness(0.1, LivenessReason.SPOOF))
-    await api.register(portrait(), name="Ada")
+    await live_api.register(portrait(), name="Ada")
 
     async def verdict(mode: str) -> str:
-        await api.client.patch("/v1/collections/default", json={"policy": {"liveness": mode}})
-        return str((await api.recognize(portrait(angle=5)))["faces"][0]["verdict"])
+        await live_api.client.patch("/v1/collections/default", json={"policy": {"liveness": mode}})
+        return str((await live_api.recognize(portrait(angle=5)))["faces"][0]["verdict"])
 
     assert [await verdict(mode) for mode in ("required", "off")] == ["not_live", "match"]

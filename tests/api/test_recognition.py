@@ -116,22 +116,22 @@ async def test_a_collection_is_searched_with_its_current_state_and_name(api: Api
         assert gone["code"] == "not_found"
 
 
-async def test_an_error_of_a_collection_is_not_cached(api: Api) -> None:
+async def test_an_error_of_a_collection_is_not_cached(live_api: Api) -> None:
     """A network that is not loaded, required by a policy or by an embedding space; then it is required no more."""
-    gate = (await api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
-    await api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "required"}})
-    refused = await api.recognize(portrait(), status=503, collection="gate")
-    await api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "off"}})
-    accepted = await api.recognize(portrait(), collection="gate")
-    async with api.services.database.transaction() as work:
+    gate = (await live_api.client.post("/v1/collections", json={"name": "gate"})).json()["id"]
+    await live_api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "required"}})
+    refused = await live_api.recognize(portrait(), status=409, collection="gate")
+    await live_api.client.patch("/v1/collections/gate", json={"policy": {"liveness": "off"}})
+    accepted = await live_api.recognize(portrait(), collection="gate")
+    async with live_api.services.database.transaction() as work:
         await work._session.execute(
             text("UPDATE collections SET contract_id = 'elsewhere', updated_at = now() WHERE name = 'gate'")
         )
-    not_loaded = [await api.recognize(portrait(), status=503, collection="gate") for _ in range(2)]
-    await api.client.delete("/v1/collections/gate")
-    gone = await api.recognize(portrait(), status=404, collection="gate")
-    await api.client.post("/v1/collections", json={"name": "gate"})
-    recreated = await api.recognize(portrait(), collection="gate")
+    not_loaded = [await live_api.recognize(portrait(), status=503, collection="gate") for _ in range(2)]
+    await live_api.client.delete("/v1/collections/gate")
+    gone = await live_api.recognize(portrait(), status=404, collection="gate")
+    await live_api.client.post("/v1/collections", json={"name": "gate"})
+    recreated = await live_api.recognize(portrait(), collection="gate")
 
     assert refused["code"] == "liveness_not_loaded"
     assert accepted["collection_id"] == gate != recreated["collection_id"]
@@ -168,12 +168,14 @@ async def test_two_photos_are_compared(api: Api) -> None:
     several = await compare(portrait(), two_faces)
     largest = await compare(portrait(), two_faces, largest_face="true")
     none = await compare(portrait(), nobody())
+    broken = await compare(b"no photo", portrait())
 
     assert (same["verdict"], other["verdict"], largest["verdict"]) == ("match", "no_match", "match")
     assert same["similarity"] > other["similarity"]
     assert same["probability"] > 0.99 > other["probability"]
-    assert (several["code"], several["faces"]) == ("several_faces", 2)
-    assert none["code"] == "no_face"
+    assert (several["code"], several["faces"], several["photo"]) == ("several_faces", 2, "second")
+    assert (none["code"], none["detail"].partition(":")[0]) == ("no_face", "second")
+    assert (broken["code"], broken["photo"]) == ("not_an_image", "first")
 
 
 async def test_a_photo_is_verified_against_a_person(api: Api) -> None:

@@ -36,7 +36,7 @@ def spaces() -> SpaceRegistry:
 
 @pytest.fixture
 def collections(database: Database, spaces: SpaceRegistry, tmp_path: Path) -> CollectionService:
-    return CollectionService(database, spaces, CropVault(tmp_path / "crop.key"))
+    return CollectionService(database, spaces, CropVault(tmp_path / "crop.key"), has_liveness=True)
 
 
 @pytest.fixture

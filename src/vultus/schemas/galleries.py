@@ -134,7 +134,7 @@ class PolicyPatch(_BasePolicy):
     """
 
     keep_crops: Annotated[bool | None, NotRemovable("crops are deleted by false only")] = _KEEP_CROPS
-    liveness: Annotated[domain.LivenessMode | None, NotRemovable("liveness is switched off by 'off' only")] = _LIVENESS
+    liveness: domain.LivenessMode | None = _LIVENESS
     enrol: QualityRulePatch | None = Field(None, description="For photos to be enrolled.")
     recognize: QualityRulePatch | None = Field(None, description="For probes.")
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from vultus.db.repositories.collections import parse_policy
-from vultus.domain import Calibration, Collection, DecisionPolicy, HnswGraph, Permission, Principal
-from vultus.domain.decision import build_default_policy
+from vultus.domain import Calibration, Collection, HnswGraph, Permission, Principal
 from vultus.domain.events import (
     CollectionCalibrated,
     CollectionChanged,
@@ -22,7 +20,7 @@ from vultus.domain.events import (
 )
 from vultus.domain.texts import MAX_COLLECTION_NAME_LENGTH, require_text
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
-from vultus.utils.merge_patch import merge_patch
+from vultus.services.policies import build_collection_policy, check_liveness_policy, merge_policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -35,9 +33,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_COLLECTION = "default"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-TARGET_FIELDS = ("target_fmr", "target_fpir")
-THRESHOLD_FIELDS = ("threshold", *TARGET_FIELDS)
 
 MAX_ATTEMPTS = 4
 """Attempts before a request gives up; administrative changes are rare."""
@@ -141,36 +136,6 @@ def _require_name(name: str) -> str:
     return name
 
 
-def _build_default_policy(space: LoadedSpace) -> DecisionPolicy:
-    return build_default_policy(space.enrol_rule, space.recognize_rule, space.calibration)
-
-
-def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: DecisionPolicy) -> DecisionPolicy:
-    """Return a policy with a JSON merge patch applied; what it removes takes the default.
-
-    A fixed threshold and targets are alternatives: one that is set removes the other. What decides is never completed
-    by the default: without a target for searches they follow that for comparisons, also where only that is removed.
-    """
-    merged = merge_patch(_build_document(current), _remove_alternatives(patch))
-    if any(merged.get(name) is not None for name in THRESHOLD_FIELDS):
-        merged = dict.fromkeys(THRESHOLD_FIELDS) | merged
-    elif "target_fpir" in patch:
-        merged = {"target_fpir": None} | merged
-    return parse_policy(merge_patch(_build_document(default), merged))
-
-
-def _build_document(policy: DecisionPolicy) -> dict[str, Any]:
-    return {name: value for name, value in asdict(policy).items() if value is not None}
-
-
-def _remove_alternatives(patch: Mapping[str, Any]) -> dict[str, Any]:
-    if patch.get("threshold") is not None:
-        return {**patch, **dict.fromkeys(TARGET_FIELDS)}
-    if any(patch.get(name) is not None for name in TARGET_FIELDS):
-        return {**patch, "threshold": None}
-    return dict(patch)
-
-
 class CollectionService:
     """Creates, reads, updates and deletes collections, by id or name.
 
@@ -179,11 +144,14 @@ class CollectionService:
             the last `check_served`.
     """
 
-    def __init__(self, database: Database, spaces: SpaceRegistry, vault: CropVault) -> None:
+    def __init__(
+        self, database: Database, spaces: SpaceRegistry, vault: CropVault, *, has_liveness: bool = False
+    ) -> None:
         self.unserved: Mapping[str, tuple[str, ...]] = {}
         self._database = database
         self._spaces = spaces
         self._vault = vault
+        self._has_liveness = has_liveness
 
     async def get_space(self, principal: Principal, reference: str) -> LoadedSpace:
         """Return the embedding space of a collection's vectors.
@@ -219,12 +187,14 @@ class CollectionService:
         Raises:
             AlreadyExistsError: The name is taken.
             NotFoundError: The pack is not loaded.
+            LivenessNotLoadedError: The policy asks for liveness, which nothing loaded judges.
         """
         principal.require(Permission.CONFIGURE)
+        check_liveness_policy(policy, has_liveness=self._has_liveness)
         principal.require_all_collections("create others")
         name = _require_name(name)
-        space = self._get_pack_space(pack)
-        default = _build_default_policy(space)
+        space = self._spaces.default if pack is None else self._spaces.get_space_of_pack(pack)
+        default = build_collection_policy(space)
         async with self._database.transaction(idempotency=idempotency) as work:
             created = await work.collections.add_collection(
                 name=name,
@@ -242,7 +212,7 @@ class CollectionService:
         async with self._database.transaction() as work:
             space = self._spaces.default
             found, is_new = await work.collections.ensure_collection(
-                name=DEFAULT_COLLECTION, space_id=space.id, policy=_build_default_policy(space)
+                name=DEFAULT_COLLECTION, space_id=space.id, policy=build_collection_policy(space)
             )
             if is_new:
                 await work.record(Principal.from_process("setup"), CollectionCreated(collection_id=found.id))
@@ -283,6 +253,7 @@ class CollectionService:
             ConflictError: The collection's graph is being built.
             PackNotLoadedError: The policy is changed, and the pack with its defaults is not loaded.
         """
+        check_liveness_policy(patch.get("policy"), has_liveness=self._has_liveness)
         if "search" not in patch:
             return await self._apply_patch(principal, reference, patch)
         found, _, _ = await self.get_collection_with_counts(principal, reference)
@@ -301,7 +272,7 @@ class CollectionService:
             if "name" in changes:
                 changes["name"] = _require_name(changes["name"])
             if "policy" in patch:
-                default = _build_default_policy(self._spaces.get_space(found.space_id))
+                default = build_collection_policy(self._spaces.get_space(found.space_id))
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
@@ -395,6 +366,3 @@ class CollectionService:
             await self._vault.load_sealing_key(work)
             return 0
         return await work.crops.delete_crops(collection.id)
-
-    def _get_pack_space(self, pack: str | None) -> LoadedSpace:
-        return self._spaces.default if pack is None else self._spaces.get_space_of_pack(pack)

@@ -85,7 +85,7 @@ def build_services(
         bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),
-        collections=CollectionService(database, spaces, vault),
+        collections=CollectionService(database, spaces, vault, has_liveness=bool(settings.inference.liveness)),
         space_comparer=SpaceComparer(database, spaces),
         consents=ConsentService(database),
         eraser=Eraser(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Analysis, DescribedFace, Lane, LivenessMode, LivenessReason, QualityRule, Want
 from vultus.domain.decision import find_quality_faults
-from vultus.errors import SERVER_FAULT_KINDS, VultusError
+from vultus.errors import SERVER_FAULT_KINDS, LivenessNotLoadedError, VultusError
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer, find_attack, find_matching_face, pick_face
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def screen_photos(
         try:
             analysis: Analysis | VultusError = await analyzer.analyze_photo(photo, space_id, want, lane)
         except VultusError as error:
-            if error.kind in SERVER_FAULT_KINDS:
+            if error.kind in SERVER_FAULT_KINDS or isinstance(error, LivenessNotLoadedError):
                 raise
             analysis = error
         outcome = _apply_rules(index, photo.filename, analysis, rule, liveness, largest=largest)

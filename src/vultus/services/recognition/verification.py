@@ -19,6 +19,7 @@ from vultus.domain import (
     Person,
 )
 from vultus.domain.decision import decide_verdict, find_quality_faults
+from vultus.errors import InvalidInputError, TooLargeError, UnsupportedImageError
 from vultus.services.collections import (
     ensure_same_search_space,
     get_calibration,
@@ -84,15 +85,20 @@ class Verifier:
         Raises:
             NoFaceFoundError: A photo shows no face.
             SeveralFacesError: A photo shows several and `largest` is not set.
+            ImageError: A photo is none. Of these errors, the detail and the fact `photo` say which photo.
         """
         async with self._database.hot_queries() as work:
             collection = await work.open(reference, principal, Permission.RECOGNIZE)
         space = self._spaces.get_space(collection.space_id)
         mode = collection.policy.liveness.get_stricter_mode(liveness)
-        first_face, second_face = await asyncio.gather(
-            self._analyzer.get_single_face(first, collection.space_id, largest=largest, liveness=mode),
-            self._analyzer.get_single_face(second, collection.space_id, largest=largest, liveness=mode),
-        )
+
+        async def get_face(photo: Photo, name: str) -> DescribedFace:
+            try:
+                return await self._analyzer.get_single_face(photo, collection.space_id, largest=largest, liveness=mode)
+            except (InvalidInputError, UnsupportedImageError, TooLargeError) as error:
+                raise type(error)(f"{name}: {error.detail}", photo=name, **error.facts) from None
+
+        first_face, second_face = await asyncio.gather(get_face(first, "first"), get_face(second, "second"))
         attack = find_attack(first_face, mode) or find_attack(second_face, mode)
         similarity = float(np.dot(first_face.vector, second_face.vector))
         faults = tuple(
