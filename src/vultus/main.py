@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
 KEY_USAGE_INTERVAL_S = 60.0
-SERVED_CHECK_INTERVAL_S = 60.0
+INVENTORY_INTERVAL_S = 60.0
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -198,7 +198,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
     """Run the server's background jobs for the length of the block."""
     settings, run = services.settings, services.jobs.run
     async with (
-        run("served-collections", services.collections.check_served, interval_s=SERVED_CHECK_INTERVAL_S),
+        run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
         run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
         run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),

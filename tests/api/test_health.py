@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 from tests.faces import portrait
 
+from vultus.errors import OverloadedError
 from vultus.main import run_jobs
 from vultus.services import jobs
 
@@ -35,7 +36,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
     assert ready.json()["status"] == "ok"
     assert all(job["last_success_at"] for job in ready.json()["jobs"] if job["interval_s"])
     assert [(job["name"], job["interval_s"], job["is_overdue"]) for job in ready.json()["jobs"]] == [
-        ("served-collections", 60, False),
+        ("inventory", 60, False),
         ("expiry-sweep", 60, False),
         ("backfill", 5, False),
         ("shadow-comparison", None, False),
@@ -106,6 +107,51 @@ async def test_a_full_disk_is_no_overload_and_heals(
         "ERROR",
         "WARNING",
     ]
+
+
+async def test_an_access_line_says_what_was_refused_to_whom_and_why(
+    api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OverloadedError("Every database connection is in use; try again.")
+
+    caplog.set_level("INFO", "vultus.access")
+    await api.client.get("/v1/collections/nowhere/persons")
+    monkeypatch.setattr(api.services.collections, "list_collections", fail)
+    await api.client.get("/v1/collections")
+
+    missing, failed = [vars(record) for record in caplog.records if record.name == "vultus.access"]
+    (key,) = (await api.client.get("/v1/keys")).json()["items"]
+    assert (missing["levelname"], missing["status"], missing["code"], missing["cause"]) == (
+        "INFO",
+        404,
+        "not_found",
+        None,
+    )
+    assert missing["route"].startswith("/v1/collections/{")
+    assert (missing["key"], missing["client"]) == (key["id"], "127.0.0.1")
+    assert (failed["levelname"], failed["status"], failed["code"]) == ("WARNING", 503, "overloaded")
+    assert failed["cause"] == "Every database connection is in use; try again."
+
+
+async def test_metrics_tell_what_is_stored_decided_and_refused(api: Api) -> None:
+    await api.client.post("/v1/recognize", files={"photo": portrait()})
+    await api.client.get("/v1/collections/nowhere")
+    async with run_jobs(api.services):
+        await wait_for_runs(api)
+        text = (await api.client.get("/metrics", headers=NOBODY)).text
+
+    for line in (
+        'vultus_verdicts_total{operation="recognize",verdict="no_match"}',
+        'vultus_errors_total{code="not_found",status="404"}',
+        'vultus_database_connections{state="in_use"}',
+        "vultus_persons 0.0",
+        "vultus_expired_consents 0.0",
+        "vultus_unserved_collections 0.0",
+        "vultus_worker_resident_memory_bytes",
+        "vultus_build_info{python=",
+    ):
+        assert line in text
 
 
 async def test_metrics_count_the_runs_of_every_job(api: Api) -> None:

@@ -74,7 +74,7 @@ async def test_metrics_count_requests_stages_and_batches_and_name_nobody(api: Ap
     def grown(name: str) -> float:
         return after[name] - before.get(name, 0)
 
-    recognized = 'method="POST",route="/recognize"'
+    recognized = 'method="POST",route="/v1/recognize"'
     assert grown(f'vultus_requests_total{{{recognized},status="200"}}') == 1
     assert grown(f"vultus_request_seconds_count{{{recognized}}}") == 1
     assert grown('vultus_stage_seconds_count{stage="embed"}') == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -90,7 +91,7 @@ class RequestContextMiddleware:
                     raise
                 await problems.handle_unexpected_error(error)(scope, receive, send_response)
             finally:
-                _record_request(scope, method, status, request_scope.elapsed_s)
+                _record_request(scope, method, status, request_scope)
 
 
 def _complete_headers(headers: Iterable[tuple[bytes, bytes]], request_scope: RequestScope) -> list[tuple[bytes, bytes]]:
@@ -103,13 +104,33 @@ def _complete_headers(headers: Iterable[tuple[bytes, bytes]], request_scope: Req
     return completed
 
 
-def _record_request(scope: Scope, method: str, status: int, took_s: float) -> None:
+def _record_request(scope: Scope, method: str, status: int, request_scope: RequestScope) -> None:
     """Write the log line of a request, and count it."""
-    route = getattr(scope.get("route"), "path", "-")
-    log.info("request", extra={"method": method, "route": route, "status": status, "ms": round(took_s * 1e3, 1)})
+    route, took_s = _get_route(scope), request_scope.elapsed_s
+    client = (scope.get("client") or ("-",))[0]
+    log.log(
+        logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
+        "request",
+        extra={
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(took_s * 1e3, 1),
+            "code": request_scope.error_code or None,
+            "cause": request_scope.error_cause or None,
+            "key": request_scope.principal_id.removeprefix("key:") or None,
+            "client": client,
+        },
+    )
     if status == METHOD_NOT_ALLOWED:  # of a path, whichever of its routes came first
         route = "-"
     counted = scope["method"] if route != "-" and scope["method"] in COUNTED_METHODS else "-"
     metrics.get_labelled(metrics.REQUESTS, route, counted, str(status)).inc()
     if status not in UNTIMED_STATUSES:
         metrics.get_labelled(metrics.REQUEST_SECONDS, route, counted).observe(took_s)
+
+
+def _get_route(scope: Scope) -> str:
+    """Return the pattern of the route that answered, with the prefixes of the routers around it."""
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    return getattr(route, "path", "-")

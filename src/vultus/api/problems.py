@@ -17,7 +17,8 @@ from vultus import errors
 from vultus.api.sentences import list_invalid_fields
 from vultus.domain import RepeatedRequestError
 from vultus.errors import ErrorKind, VultusError
-from vultus.utils.request_scope import get_request_id
+from vultus.utils import metrics
+from vultus.utils.request_scope import find_scope, get_request_id
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -74,7 +75,11 @@ class InternalError(VultusError):
 def build_problem_response(
     status: int, code: str, title: str, detail: str, *, headers: Mapping[str, str] | None = None, **facts: Any
 ) -> JSONResponse:
-    """Build a response of problem details."""
+    """Build a response of problem details, which the request's log line names."""
+    if scope := find_scope():
+        scope.error_code = code
+        scope.error_cause = detail if status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""
+    metrics.get_labelled(metrics.ERRORS, code, str(status)).inc()
     body = {
         "type": f"urn:vultus:problem:{code}",
         "title": title,

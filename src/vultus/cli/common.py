@@ -89,12 +89,13 @@ def load_settings(*, quiet: bool = True, **overrides: Any) -> Settings:
 
 
 def run_command(command: Coroutine[Any, Any, Result]) -> Result:
-    """Run a command in an event loop; SIGTERM is a graceful stop like Ctrl-C."""
+    """Run a command in an event loop; SIGTERM and SIGHUP are a graceful stop like Ctrl-C."""
 
     async def run_cancellable() -> Result:
         task = asyncio.current_task()
         if threading.current_thread() is threading.main_thread() and task is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await command
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

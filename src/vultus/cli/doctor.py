@@ -133,7 +133,7 @@ def _check_database(settings: Settings) -> str:
             database = await Database.connect(url, settings.database)
             try:
                 async with database.transaction(read_only=True) as work:
-                    return await work.collections.list_names_by_space()
+                    return await work.inventory.list_names_by_space()
             finally:
                 await database.close()
 

@@ -33,6 +33,7 @@ from vultus.db.repositories.consents import ConsentRepository
 from vultus.db.repositories.crops import CropRepository
 from vultus.db.repositories.faces import FaceRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
+from vultus.db.repositories.inventory import InventoryRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxRepository, add_event
@@ -44,6 +45,7 @@ from vultus.db.templates.store import TemplateStore
 from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
 from vultus.errors import OverloadedError
+from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -127,6 +129,7 @@ class UnitOfWork(HotQueries):
         self.comparisons = ComparisonRepository(session)
         self.codes = CodeRepository(session)
         self.bulk = BulkRepository(session)
+        self.inventory = InventoryRepository(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal; locked until the transaction ends if it is opened for writing.
@@ -185,6 +188,9 @@ class Database:
         self._address = address
         self._health = DatabaseHealth(engine)
         self._pool_wait_s = settings.pool_wait_s
+        pool: Any = engine.pool
+        metrics.CONNECTIONS.labels("in_use").set_function(pool.checkedout)
+        metrics.CONNECTIONS.labels("idle").set_function(pool.checkedin)
         writers = max(1, int(WRITER_SHARE * settings.pool_size))
         self._writers = asyncio.Semaphore(writers)
         self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))

@@ -38,8 +38,8 @@ MAX_MESSAGE_BYTES = 2**24
 class ApiServer(uvicorn.Server):
     """uvicorn's server with this package's protocol.
 
-    It stops on SIGINT and SIGTERM by returning: uvicorn would raise the signal again after serving, and SIGTERM would
-    end the process before anything is closed.
+    It stops on SIGINT, SIGTERM and SIGHUP by returning: uvicorn would raise the signal again after serving, and SIGTERM
+    would end the process before anything is closed.
 
     Args:
         app: ASGI application.
@@ -87,7 +87,7 @@ class ApiServer(uvicorn.Server):
         """Handle signals in the event loop; the second SIGINT does not wait for requests under way."""
         if self._handles_signals:
             loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: its terminal is closed
                 loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
     from vultus.domain import IdempotencyContext, LivenessMode, LoadedSpace, SpaceRegistry
     from vultus.services.crop_vault import CropVault
-
-log = logging.getLogger(__name__)
 
 DEFAULT_COLLECTION = "default"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -137,17 +134,11 @@ def _require_name(name: str) -> str:
 
 
 class CollectionService:
-    """Creates, reads, updates and deletes collections, by id or name.
-
-    Attributes:
-        unserved: Names of the collections whose vectors no loaded pack makes, by the id of their embedding space; as of
-            the last `check_served`.
-    """
+    """Creates, reads, updates and deletes collections, by id or name."""
 
     def __init__(
         self, database: Database, spaces: SpaceRegistry, vault: CropVault, *, has_liveness: bool = False
     ) -> None:
-        self.unserved: Mapping[str, tuple[str, ...]] = {}
         self._database = database
         self._spaces = spaces
         self._vault = vault
@@ -217,15 +208,6 @@ class CollectionService:
             if is_new:
                 await work.record(Principal.from_process("setup"), CollectionCreated(collection_id=found.id))
         return found
-
-    async def check_served(self) -> None:
-        """Note in `unserved` which collections no loaded pack can search, and log what is new of it."""
-        async with self._database.transaction(read_only=True) as work:
-            found = await work.collections.list_names_by_space()
-        before, self.unserved = self.unserved, {one: found[one] for one in found if not self._spaces.find_space(one)}
-        for space_id, names in self.unserved.items():
-            if before.get(space_id) != names:
-                log.warning("%s", self._spaces.describe_unserved(space_id, names))
 
     async def get_collection_with_counts(self, principal: Principal, reference: str) -> tuple[Collection, int, int]:
         """Return a collection, its number of persons and its number of faces."""

@@ -13,6 +13,7 @@ from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
 from vultus.services.enrolment.registration import Registrar
+from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
 from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
 from vultus.services.migration.comparison import SpaceComparer
@@ -51,6 +52,7 @@ class Services:
     eraser: Eraser
     photo_analyzer: PhotoAnalyzer
     indexes: IndexRegistry
+    inventory: Inventory
     jobs: JobSupervisor
     persons: PersonService
     recognizer: Recognizer
@@ -93,6 +95,7 @@ def build_services(
         ),
         photo_analyzer=analyzer,
         indexes=indexes,
+        inventory=Inventory(database, spaces),
         jobs=jobs or JobSupervisor(),
         persons=PersonService(database),
         recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer),

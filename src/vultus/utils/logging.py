@@ -6,7 +6,9 @@ Nothing biometric is ever logged: no image, no vector, no name; ids only. Of wha
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from numbers import Real
@@ -24,19 +26,25 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-EXTRA_KEYS = ("method", "route", "status", "ms", "job", "count", "collection", "faces")
-"""Keys of `extra` that a line may have, in its order: ids, counts, durations, codes, routes, names of jobs."""
+EXTRA_KEYS = (
+    *("method", "route", "status", "ms", "code", "cause", "key", "client"),
+    *("job", "count", "collection", "faces"),
+)
+"""Keys of `extra` that a line may have, in its order: ids, counts, durations, codes, routes, names of jobs.
+
+`cause` is the detail of an error that lies in the server, `key` the id of an API key, `client` an address.
+"""
+
+
+_WORD = re.compile(r"[\w./:{}%+-]+")
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     """Write records at or above `level` to standard error."""
-    is_json = style == "json"
+    render = JSONRenderer() if style == "json" else _render_text
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        ProcessorFormatter(
-            processors=[ExtraAdder(EXTRA_KEYS), _build_entry, JSONRenderer() if is_json else _render_text],
-            fmt="%(message)s" if is_json else "%(asctime)s %(levelname)-7s %(name)s %(message)s",
-        )
+        ProcessorFormatter(processors=[ExtraAdder(EXTRA_KEYS), _build_entry, render], fmt="%(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("uvicorn", "sqlalchemy", "alembic", "PIL"):
@@ -61,9 +69,14 @@ def _build_entry(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def _render_text(_logger: object, _method: str, entry: EventDict) -> str:
-    extra = "".join(f" {key}={entry[key]}" for key in EXTRA_KEYS if key in entry)
+    extra = "".join(f" {key}={_quote_text(entry[key])}" for key in EXTRA_KEYS if key in entry)
     trace = f"\n{entry['trace']}" if "trace" in entry else ""
-    return f"{entry['request_id']} {entry['message']}{extra}{trace}"
+    head = f"{entry['at']} {entry['level']:<7} {entry['logger']} {entry['request_id']}"
+    return f"{head} {entry['message']}{extra}{trace}"
+
+
+def _quote_text(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and not _WORD.fullmatch(value) else value
 
 
 def _format_trace(error: BaseException) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from vultus import __version__
 
 Labelled = TypeVar("Labelled", Counter, Histogram)
 
@@ -53,6 +57,37 @@ RECALL_DISAGREEMENTS = Counter(
 )
 RECALL_EXPECTED = Counter("vultus_watch_wanted", "Persons above the threshold, by exact search.", registry=REGISTRY)
 RECALL_RETURNED = Counter("vultus_watch_found", "Of them, those that the index listed: the recall.", registry=REGISTRY)
+
+ERRORS = Counter("vultus_errors", "Problems answered, by code and status.", ("code", "status"), registry=REGISTRY)
+VERDICTS = Counter(
+    "vultus_verdicts", "Decisions, by operation and verdict.", ("operation", "verdict"), registry=REGISTRY
+)
+CONNECTIONS = Gauge("vultus_database_connections", "Connections of the pool, by state.", ("state",), registry=REGISTRY)
+PERSONS = Gauge("vultus_persons", "Persons stored, by PostgreSQL's statistics.", registry=REGISTRY)
+FACES = Gauge("vultus_faces", "Templates stored, by PostgreSQL's statistics.", registry=REGISTRY)
+EXPIRED = Gauge("vultus_expired_consents", "Consents that have ended and are not swept yet.", registry=REGISTRY)
+UNSERVED = Gauge("vultus_unserved_collections", "Collections whose vectors no loaded pack makes.", registry=REGISTRY)
+WORKER_MEMORY = Gauge(
+    "vultus_worker_resident_memory_bytes",
+    "Memory of the processes that analyse photos, as each sees it.",
+    registry=REGISTRY,
+)
+BUILD = Info("vultus_build", "Version of the program and of Python.", registry=REGISTRY)
+BUILD.info({"version": __version__, "python": platform.python_version()})
+
+
+def measure_worker_memory() -> float:
+    """Return the resident memory of this process' children, bytes; pages that they share count for each."""
+    total = 0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            total += child.memory_info().rss
+        except psutil.Error:  # it has ended
+            continue
+    return float(total)
+
+
+WORKER_MEMORY.set_function(measure_worker_memory)
 
 
 @cache

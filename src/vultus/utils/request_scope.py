@@ -39,13 +39,19 @@ class RequestScope:
     Attributes:
         request_id: For the log, the audit record and the caller.
         stages: Milliseconds by stage, in the order in which they ran first.
+        error_code: Of the problem that was answered; empty if none was.
+        error_cause: Its detail, if it lies in the server.
     """
 
-    __slots__ = ("_held_bytes", "_limits", "_principal", "_started", "_token", "request_id", "stages")
+    __slots__ = (
+        *("_held_bytes", "_limits", "_principal", "_started", "_token"),
+        *("error_cause", "error_code", "request_id", "stages"),
+    )
 
     def __init__(self, limits: RequestLimits, incoming_id: str = "") -> None:
         self.request_id = incoming_id if _REQUEST_ID.fullmatch(incoming_id) else uuid4().hex
         self.stages: dict[str, float] = {}
+        self.error_code = self.error_cause = ""
         self._limits = limits
         self._principal: Any = None
         self._started = time.perf_counter()
@@ -65,6 +71,11 @@ class RequestScope:
     def elapsed_s(self) -> float:
         """Seconds since the request began."""
         return time.perf_counter() - self._started
+
+    @property
+    def principal_id(self) -> str:
+        """The id of the originator; empty before it is known."""
+        return "" if self._principal is None else str(self._principal.id)
 
     @property
     def principal(self) -> Any:

@@ -65,12 +65,14 @@ def test_a_text_line_has_time_level_logger_request_message_and_extra(write: Writ
     written = write("text")
     with RequestScope(RequestLimits(max_requests=1, max_bodies_bytes=1), "0d9f4c2a"):
         logging.getLogger("vultus.access").info(
-            "done in %d", 3, extra={"route": "/v1/recognize", "status": 200, "ms": 1.5}
+            "done in %d", 3, extra={"route": "/v1/recognize", "status": 200, "ms": 1.5, "cause": "The disk\nis full."}
         )
 
     time, rest = written().split(" INFO", 1)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", time)
-    assert rest == "    vultus.access 0d9f4c2a done in 3 route=/v1/recognize status=200 ms=1.5\n"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", time)
+    assert rest == (
+        '    vultus.access 0d9f4c2a done in 3 route=/v1/recognize status=200 ms=1.5 cause="The disk\\nis full."\n'
+    )
 
 
 def test_a_text_line_without_extra_ends_with_its_message(write: Write) -> None:

@@ -38,7 +38,7 @@ async def ready(services: ServicesDep) -> ReadinessOut:
     """
     services.photo_analyzer.ensure_workers()
     await services.database.ping()
-    return ReadinessOut.from_statuses(services.jobs.list_statuses(), services.spaces, services.collections.unserved)
+    return ReadinessOut.from_statuses(services.jobs.list_statuses(), services.spaces, services.inventory.unserved)
 
 
 @metrics.get(METRICS_PATH, include_in_schema=False)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, Uuid, bindparam, column, delete, func, insert, literal, select, table, text, update
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
 from vultus.db.repositories.idempotency import delete_collection_responses
@@ -123,14 +123,6 @@ class CollectionRepository(CollectionQueries):
         row = (await self._session.execute(insert(CollectionRow).values(values).returning(*_COLUMNS))).one()
         await self._create_partition(row.id)
         return _build_collection(row)
-
-    async def list_names_by_space(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of the collections searched in each embedding space, by its id."""
-        names = func.array_agg(aggregate_order_by(CollectionRow.name, CollectionRow.name))
-        rows = await self._session.execute(
-            select(CollectionRow.contract_id, names.label("names")).group_by(CollectionRow.contract_id)
-        )
-        return {row.contract_id: tuple(row.names) for row in rows}
 
     async def ensure_collection(self, name: str, space_id: str, policy: DecisionPolicy) -> tuple[Collection, bool]:
         """Return the collection with this name and whether it is new: created if there is none, by one process only."""

@@ -20,7 +20,7 @@ from vultus.services.collections import (
 )
 from vultus.services.recognition.verdicts import Recognition, VectorSearch, add_probabilities, decide_faces
 from vultus.services.search.request import build_query
-from vultus.utils import timing
+from vultus.utils import metrics, timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, HotQueries
@@ -153,6 +153,8 @@ class Recognizer:
         )
         mode = current.policy.liveness.get_stricter_mode(liveness)  # the policy may require less by now
         named = decide_faces(current, space, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
+        for face in named:
+            metrics.get_labelled(metrics.VERDICTS, "recognize", face.decision.verdict.value).inc()
         recognition = Recognition(current, analysis, named)
         # The second network does not check liveness, so a comparison under required liveness would be meaningless.
         if migration is not None and mode is not LivenessMode.REQUIRED:
@@ -249,6 +251,7 @@ class Recognizer:
                 calibration=calibration,
                 gallery_size=found.gallery_size,
             )
+            metrics.get_labelled(metrics.VERDICTS, "search", decision.verdict.value).inc()
             return VectorSearch(
                 current,
                 decision if principal.may_see_scores else decision.hide_scores(),

@@ -27,7 +27,7 @@ from vultus.services.collections import (
 )
 from vultus.services.people.persons import ensure_same_external_id
 from vultus.services.photo_analysis import find_attack
-from vultus.utils import timing
+from vultus.utils import metrics, timing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -184,7 +184,7 @@ class Verifier:
         faults: tuple[str, ...],
         attack: str | None = None,
     ) -> Decision:
-        return decide_verdict(
+        decision = decide_verdict(
             similarities,
             policy=policy,
             calibration=calibration,
@@ -193,6 +193,8 @@ class Verifier:
             faults=faults,
             attack_reason=attack,
         )
+        metrics.get_labelled(metrics.VERDICTS, "verify", decision.verdict.value).inc()
+        return decision
 
     @staticmethod
     def _find_quality_faults(face: DescribedFace, policy: DecisionPolicy) -> tuple[str, ...]:
