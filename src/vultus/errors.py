@@ -10,7 +10,8 @@ VultusError
 │   ├── ImageError                    the photo itself
 │   │   ├── NotAnImageError
 │   │   ├── ImageTruncatedError
-│   │   └── ImageTooSmallError
+│   │   ├── ImageTooSmallError
+│   │   └── ImageTooSlowError
 │   ├── EmbeddingSpaceMismatchError
 │   └── IdempotencyNotSupportedError
 ├── UnsupportedImageError             a format that is not read
@@ -156,6 +157,12 @@ class ImageTooSmallError(ImageError):
     """The image has too few pixels to show a face."""
 
     code, title = "image_too_small", "Image too small"
+
+
+class ImageTooSlowError(ImageError):
+    """Decoding the image takes too long; it was stopped."""
+
+    code, title = "image_too_slow", "Image takes too long to decode"
 
 
 class EmbeddingSpaceMismatchError(InvalidInputError):

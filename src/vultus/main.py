@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
+import signal
+import sysconfig
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vultus.api.app import create_app
 from vultus.api.metrics import MetricsApp
 from vultus.api.middleware import is_health_path
 from vultus.db.database import Database
+from vultus.db.embedded.account import get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
-from vultus.errors import SetupError, VultusError
+from vultus.errors import EmbeddedDatabaseError, SetupError, VultusError
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
 from vultus.models.weights.recommendation import ensure_recommended_pack
@@ -150,11 +155,23 @@ async def open_services(
         workers, spaces = await loading
         if worker_processes:
             await worker_processes.start_workers(settings.inference.workers)
-        pool = await stack.enter_async_context(AnalysisPool(settings.inference, workers))
+        lost = asyncio.Event()
+        on_lost = partial(_end_without_workers, lost) if worker_processes else lambda: None
+        pool = await stack.enter_async_context(AnalysisPool(settings.inference, workers, on_lost=on_lost))
         services = build_services(settings, database, pool, spaces, jobs)
         stack.callback(services.candidate_engine.close)
         await services.collections.ensure_default_collection()
         yield services
+        if lost.is_set():
+            raise SetupError(
+                "Every process that analyses photos ended, and none could be started again; is there enough memory?"
+            )
+
+
+def _end_without_workers(lost: asyncio.Event) -> None:
+    """Stop serving: a supervisor starts a server that has ended, and nobody one that answers 503 indefinitely."""
+    lost.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _build_worker_processes(settings: Settings, load: Callable[[], PipelineRegistry]) -> ProcessWorkerGroup:
@@ -163,8 +180,31 @@ def _build_worker_processes(settings: Settings, load: Callable[[], PipelineRegis
         load,
         memory_budget=settings.photos.memory_budget,
         timeout_s=inference.photo_timeout_s,
+        decode_timeout_s=settings.photos.decode_timeout_s,
+        user=_find_worker_user(settings),
         shared=is_fork_safe(inference),
     )
+
+
+def _find_worker_user(settings: Settings) -> tuple[int, int] | None:
+    """Return user and group id for processes that decode photos, if this one is root: those that run PostgreSQL."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        account = get_server_account(settings.data_dir / "postgres")
+    except EmbeddedDatabaseError as error:
+        log.warning("photos are decoded as root, without its capabilities: %s", error.detail)
+        return None
+    for folder in (Path(os.__file__).parent, Path(sysconfig.get_path("platlib")), Path(__file__).parent):
+        if (blocked := account.find_blocked_directory(folder)) is not None:
+            log.warning(
+                "photos are decoded as root, without its capabilities: the user '%s' may not enter %s, where Python or "
+                "Vultus is installed; install them where every user may read.",
+                account.name,
+                blocked,
+            )
+            return None
+    return account.uid, account.gid
 
 
 async def _load_networks(

@@ -136,6 +136,11 @@ class PhotoSettings(Section):
     max_bytes: int = Field(25 * 2**20, ge=1, description="Largest photo file.")
     max_pixels: int = Field(60_000_000, ge=1, description="Most pixels of one photo (width times height).")
     max_photos: int = Field(20, ge=1, description="Photos in one registration.")
+    decode_timeout_s: float = Field(
+        2.0,
+        gt=0,
+        description="Processor time for decoding a photo; beyond, its worker is replaced and the photo refused.",
+    )
     memory_budget: int = Field(
         640 * 2**20,
         ge=2**20,

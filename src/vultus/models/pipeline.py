@@ -43,7 +43,7 @@ from vultus.models.runtime import limit_threads
 from vultus.models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vultus.domain import FloatArray
     from vultus.models.imaging.memory_budget import Budget
@@ -110,6 +110,8 @@ class FacePipeline:
         self._embedder = loaded.embedder
         self._photos = photos
         self.budget: Budget = MemoryBudget(photos.memory_budget)
+        self.on_decoding: Callable[[int | None], None] = lambda _position: None
+        """Called with a photo's position in its batch when its decoding begins, and with None when that ends."""
 
     @classmethod
     def load(
@@ -190,7 +192,7 @@ class FacePipeline:
 
         One photo's pixels are held at a time; the embedder runs once over the faces of all photos.
         """
-        aligned = [self._prepare_photo_or_error(one) for one in requests]
+        aligned = [self._prepare_photo_or_error(one, position) for position, one in enumerate(requests)]
         chips = [one.chips for one in aligned if isinstance(one, _AlignedPhoto) and len(one.chips)]
         clock = _StageTimer()
         vectors = iter(())
@@ -217,23 +219,32 @@ class FacePipeline:
             timings_ms=aligned.analysis.timings_ms | {"embed": embed_ms_per_face * len(embeddings)},
         )
 
-    def _prepare_photo_or_error(self, request: AnalysisRequest) -> _AlignedPhoto | Exception:
+    def _prepare_photo_or_error(self, request: AnalysisRequest, position: int) -> _AlignedPhoto | Exception:
         try:
-            return self._prepare_photo(request)
+            return self._prepare_photo(request, position)
         except MemoryError:
             return ImageTooLargeError("The photo needs more memory than a worker has. Make it smaller.")
         except Exception as error:  # noqa: BLE001  one photo must not fail those that came with it
             return error
 
-    def _prepare_photo(self, request: AnalysisRequest) -> _AlignedPhoto:
+    @contextmanager
+    def _announce_decoding(self, position: int) -> Iterator[None]:
+        self.on_decoding(position)
+        try:
+            yield
+        finally:
+            self.on_decoding(None)
+
+    def _prepare_photo(self, request: AnalysisRequest, position: int) -> _AlignedPhoto:
         """Decode a photo, detect its faces and align them."""
         want = request.want
         liveness_detector = self._get_liveness_detector() if want.liveness else None
         clock = _StageTimer()
-        opened = EncodedPhoto.open(request.photo, self._photos)
+        with self._announce_decoding(position):
+            opened = EncodedPhoto.open(request.photo, self._photos)
         side = self._finder.compute_decoding_side(opened.header.width, opened.header.height)
         with self.budget.reserve_bytes(opened.count_held_bytes(side)):
-            with clock.measure_stage("decode"):
+            with clock.measure_stage("decode"), self._announce_decoding(position):
                 picture = opened.decode(side)
                 view = picture.shrink(side)
             width, height = picture.width, picture.height
@@ -254,7 +265,7 @@ class FacePipeline:
             # Outside the first reservation: photos that wait for more pixels while holding some could deadlock.
             del picture
             with self.budget.reserve_bytes(opened.count_held_bytes(decoding_side)):
-                with clock.measure_stage("decode"):
+                with clock.measure_stage("decode"), self._announce_decoding(position):
                     picture = turn_photo(opened.decode(decoding_side), quarters)
                 chips, described = self._align_faces(
                     picture, upright, embedded or (), clock, liveness_detector, crops=want.crops

@@ -39,6 +39,7 @@ class AnalysisJob:
         result: Future that resolves to its analysis.
         lane: How urgent it is.
         source: Of a frame in the live lane, where newer frames replace older ones of the same source.
+        losses: Workers that ended while they analysed it.
         must_run_alone: Whether it must not share a batch: a worker ended while analysing it together with others.
         enqueued_at: When it was enqueued, seconds of `time.perf_counter`.
     """
@@ -48,6 +49,7 @@ class AnalysisJob:
     result: asyncio.Future[Analysis]
     lane: Lane = Lane.INTERACTIVE
     source: str = ""
+    losses: int = 0
     must_run_alone: bool = False
     enqueued_at: float = field(default_factory=time.perf_counter)
 

@@ -1,41 +1,37 @@
 """Worker processes: the event loop does not share the GIL with inference; a decoder that crashes ends only its process.
 
-The networks are loaded once, by a fork server: a process forked from this one before it has threads. It then forks the
-workers, which share its memory copy-on-write, and forks another whenever one has ended. It never starts threads.
-Networks that are not fork-safe are loaded by every worker separately.
+Before this process has threads it forks a keeper, which does nothing but fork again. The keeper forks the fork server,
+which loads the networks once, never starts threads, and forks the workers, which share its memory copy-on-write; it
+forks another whenever one has ended. If the fork server ends, the keeper forks another. What these processes do is in
+`processes.py`. Networks that are not fork-safe are loaded by every worker separately.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import socket
 from contextlib import suppress
-from functools import partial
 from mmap import mmap
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import msgspec
+import psutil
 
 from vultus.errors import SetupError, VultusError
-from vultus.models.imaging.memory_budget import SharedMemoryBudget
-from vultus.models.runtime import use_all_cores
+from vultus.models.workers.decoding_watch import DecodingWatch
 from vultus.models.workers.messages import (
     LENGTH_HEADER,
-    Hello,
     PhotoBatch,
-    decode_batch,
     decode_hello,
     decode_loaded,
     decode_results,
-    encode_loaded,
     encode_message,
-    encode_results,
 )
-from vultus.models.workers.worker import WorkerEndedError, run_batch
+from vultus.models.workers.processes import WORKER_HEADER, Nursery, fork_keeper
+from vultus.models.workers.worker import WorkerEndedError, WorkerStoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +44,9 @@ log = logging.getLogger(__name__)
 
 WORKER_START_TIMEOUT_S = 60.0
 """Longest time until a worker has started, including loading its own networks."""
+
+CHECK_INTERVAL_S = 0.2
+"""Pause between looks at what a worker decodes."""
 
 MAX_MESSAGE_BYTES = 1 << 30
 """Longest message that is read from a worker."""
@@ -62,7 +61,9 @@ class ProcessWorkerGroup:
         load_pipelines: Loads the networks, in the fork server.
         memory_budget: Bytes for decoding, shared by all workers.
         timeout_s: Timeout per photo; a worker that exceeds it is killed.
+        decode_timeout_s: Processor time for decoding a photo; a worker that exceeds it is killed.
         shared: Whether the networks are fork-safe, and so loaded once.
+        user: User and group id of the workers, if this process is root.
     """
 
     def __init__(
@@ -71,20 +72,29 @@ class ProcessWorkerGroup:
         *,
         memory_budget: int,
         timeout_s: float,
+        decode_timeout_s: float = 2.0,
         shared: bool = True,
+        user: tuple[int, int] | None = None,
     ) -> None:
         self.workers: list[ProcessWorker] = []
         self.timeout_s = timeout_s
+        self.decode_timeout_s = decode_timeout_s
         self.in_flight = mmap(-1, 1)  # shared with every child
-        self._socket, child_socket = socket.socketpair()
-        self._pid = os.fork()
-        if not self._pid:
-            _reset_inherited_state(child_socket)
-            _run_and_exit(
-                lambda: _run_fork_server(child_socket, load_pipelines, self.in_flight, memory_budget, shared=shared)
-            )
-        child_socket.close()
-        self._socket.setblocking(False)
+        self.decoding_watch = DecodingWatch()
+        nursery = Nursery(load_pipelines, self.in_flight, self.decoding_watch, memory_budget, shared, user)
+        self._keeper_pid, self._keeper = fork_keeper(nursery)
+        self._socket = self._start_fork_server()
+        self._is_lost = False
+        self._loading = asyncio.Lock()
+        self._mending: asyncio.Task[None] | None = None
+
+    def _start_fork_server(self) -> socket.socket:
+        """Let the keeper fork a fork server, and return the socket connected to it.
+
+        Raises:
+            WorkerEndedError: The keeper has ended.
+        """
+        return _send_socket(self._keeper, b"f", "The process that starts fork servers is gone.")
 
     async def wait_until_loaded(self) -> SpaceRegistry:
         """Wait until the networks are loaded; return what services know of them.
@@ -94,9 +104,43 @@ class ProcessWorkerGroup:
             SetupError: The fork server ended.
         """
         try:
-            return decode_loaded(await _receive_message(self._socket))
+            spaces = decode_loaded(await _receive_message(self._socket))
         except EOFError:
             raise SetupError("The process that loads the networks ended; is there enough memory?") from None
+        # It never sends anything again: readable means ended.
+        asyncio.get_running_loop().add_reader(self._socket, self._handle_end)
+        return spaces
+
+    def _handle_end(self) -> None:
+        """Start another fork server: without one, no worker could be replaced."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        log.error("The process that forks workers ended; another is started.")
+        self._is_lost = True
+        self._mending = asyncio.create_task(self._mend_quietly())
+
+    async def _mend_quietly(self) -> None:
+        try:
+            await self._ensure_fork_server()
+        except WorkerEndedError as error:
+            log.error("%s It is tried again when a worker ends.", error)
+
+    async def _ensure_fork_server(self) -> None:
+        """Start another fork server if the last one ended.
+
+        Raises:
+            WorkerEndedError: It cannot be started, or ended as well.
+        """
+        async with self._loading:
+            if not self._is_lost:
+                return
+            self._socket.close()
+            self._socket = self._start_fork_server()
+            try:
+                async with asyncio.timeout(WORKER_START_TIMEOUT_S):
+                    await self.wait_until_loaded()
+            except (VultusError, TimeoutError) as error:
+                raise WorkerEndedError("Networks could not be loaded again.") from error
+            self._is_lost = False
 
     async def start_workers(self, count: int) -> None:
         """Fork `count` workers.
@@ -104,34 +148,45 @@ class ProcessWorkerGroup:
         Raises:
             SetupError: A worker ended before it had started.
         """
-        self.workers = [ProcessWorker(self) for _ in range(count)]
+        self.workers = [ProcessWorker(self, number) for number in range(count)]
         try:
             await asyncio.gather(*(worker.restart() for worker in self.workers))
         except WorkerEndedError as error:
             raise SetupError(f"{error} Is there enough memory?") from error
 
-    def fork_worker(self) -> socket.socket:
+    async def fork_worker(self, number: int) -> socket.socket:
         """Fork a worker and return the socket connected to it.
 
         Raises:
-            WorkerEndedError: The fork server has ended.
+            WorkerEndedError: There is no fork server, and none can be started.
         """
-        parent_socket, child_socket = socket.socketpair()
-        try:
-            socket.send_fds(self._socket, [b"w"], [child_socket.fileno()])
-        except OSError as error:
-            parent_socket.close()
-            raise WorkerEndedError("The process that makes workers is gone.") from error
-        finally:
-            child_socket.close()
-        parent_socket.setblocking(False)
-        return parent_socket
+        await self._ensure_fork_server()
+        return _send_socket(self._socket, WORKER_HEADER.pack(number), "The process that forks workers is gone.")
 
     async def close(self) -> None:
-        """End the fork server; the workers were closed by the pool."""
+        """End keeper and fork server; the workers were closed by the pool."""
+        if self._mending is not None:
+            self._mending.cancel()
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
+        self._keeper.close()
         with suppress(ChildProcessError):
-            await asyncio.to_thread(os.waitpid, self._pid, 0)
+            await asyncio.to_thread(os.waitpid, self._keeper_pid, 0)
+
+
+def _send_socket(receiver: socket.socket, message: bytes, words: str) -> socket.socket:
+    """Send one end of a new connection to a process, and return the other."""
+    near, far = socket.socketpair()
+    try:
+        socket.send_fds(receiver, [message], [far.fileno()])
+    except OSError as error:
+        near.close()
+        raise WorkerEndedError(words) from error
+    finally:
+        far.close()
+    near.setblocking(False)
+    return near
 
 
 class ProcessWorker:
@@ -139,12 +194,18 @@ class ProcessWorker:
 
     Attributes:
         pid: Process id.
+
+    Args:
+        group: Whose worker it is.
+        number: Its own, from 0.
     """
 
-    def __init__(self, group: ProcessWorkerGroup) -> None:
+    def __init__(self, group: ProcessWorkerGroup, number: int) -> None:
         self.pid = 0
+        self._number = number
         self._group = group
         self._socket: socket.socket | None = None
+        self._slow_photo: int | None = None
 
     async def restart(self) -> None:
         """Fork another process.
@@ -153,41 +214,82 @@ class ProcessWorker:
             WorkerEndedError: The fork server has ended, or the new process did before it had started.
         """
         if self._socket is not None:
+            self._stop_watching()
             self._socket.close()
-        self._socket = self._group.fork_worker()
+        self._socket = await self._group.fork_worker(self._number)
+        self._slow_photo = None
         try:
             async with asyncio.timeout(WORKER_START_TIMEOUT_S):
                 self.pid = decode_hello(await _receive_message(self._socket)).pid
-        except (EOFError, TimeoutError) as error:
+        except (EOFError, OSError, TimeoutError) as error:
             raise WorkerEndedError("A worker ended before it began.") from error
         except msgspec.MsgspecError as error:
             self._socket.close()  # which ends the process
             raise WorkerEndedError(f"A worker began with an unknown message: {error}.") from error
 
+    def watch_idle(self, on_end: Callable[[], None]) -> None:
+        """Call back once if the process ends before its next batch."""
+        if self._socket is None:
+            return
+
+        loop, connection = asyncio.get_running_loop(), self._socket
+
+        def handle_end() -> None:
+            loop.remove_reader(connection)
+            on_end()
+
+        loop.add_reader(connection, handle_end)  # an idle worker sends nothing: readable means ended
+
+    def _stop_watching(self) -> None:
+        if self._socket is not None and self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
+
     async def analyze_batch(self, space_id: str, requests: Sequence[AnalysisRequest]) -> list[Analysis | Exception]:
         """Send photos to the process and return its analyses.
 
         Raises:
-            WorkerEndedError: The process ended, or was killed because it exceeded its timeout or sent anything else.
+            WorkerStoppedError: The process was killed because it exceeded a timeout.
+            WorkerEndedError: The process ended, or was killed because it sent anything else.
         """
         if self._socket is None:
             raise WorkerEndedError("The worker was not started.")
+        self._stop_watching()
+        self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._check_decoding)
         try:
             async with asyncio.timeout(self._group.timeout_s * len(requests)):
                 await _send_message(self._socket, PhotoBatch(space_id, list(requests)))
                 results = decode_results(await _receive_message(self._socket))
         except TimeoutError as error:
             self._kill_process()
-            raise WorkerEndedError(f"The worker {self.pid} was stopped: it took too long.") from error
+            raise WorkerStoppedError(f"The worker {self.pid} was stopped: it took too long.") from error
         except (EOFError, OSError) as error:
+            if self._slow_photo is not None:
+                detail = f"The worker {self.pid} was stopped: decoding a photo took too long."
+                raise WorkerStoppedError(detail, self._slow_photo) from error
             raise WorkerEndedError(f"The worker {self.pid} ended.") from error
         except Exception as error:  # the message is not a list of results
             self._kill_process()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: {error}.") from error
+        finally:
+            self._check.cancel()
         if len(results) != len(requests):
             self._kill_process()
             raise WorkerEndedError(f"The worker {self.pid} was stopped: it returned results for other photos.")
         return results
+
+    def _check_decoding(self) -> None:
+        """Stop the process if it has decoded one photo for too long; look again later otherwise."""
+        decoding = self._group.decoding_watch.find_decoding(self._number)
+        if decoding is not None:
+            try:
+                used = psutil.Process(self.pid).cpu_times()
+            except psutil.Error:
+                return
+            if used.user + used.system - decoding.started_s > self._group.decode_timeout_s:
+                self._slow_photo = decoding.position
+                self._kill_process()
+                return
+        self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._check_decoding)
 
     def _kill_process(self) -> None:
         with suppress(ProcessLookupError):  # it may have ended by itself
@@ -197,6 +299,7 @@ class ProcessWorker:
         """Close the connection, so that the process ends, and wait until it has."""
         if self._socket is None:
             return
+        self._stop_watching()
         with suppress(OSError, EOFError):
             self._socket.shutdown(socket.SHUT_WR)
             await _receive_message(self._socket)
@@ -224,105 +327,3 @@ async def _receive_exactly(loop: asyncio.AbstractEventLoop, source: socket.socke
 
 async def _send_message(target: socket.socket, message: PhotoBatch) -> None:
     await asyncio.get_running_loop().sock_sendall(target, encode_message(message))
-
-
-def _reset_inherited_state(keep: socket.socket) -> None:
-    """Reset signal handlers and close file descriptors inherited from the parent."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends its children
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for workers: the kernel reaps them
-    # The parent's objects must not be collected here: they would close descriptors whose numbers have been reused.
-    gc.freeze()
-    os.closerange(3, keep.fileno())
-    os.closerange(keep.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _run_and_exit(work: Callable[[], object]) -> NoReturn:
-    """Run a child's work, then exit without running the parent's cleanup."""
-    status = 1
-    try:
-        work()
-        status = 0
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        status = 0  # the parent ended or closed the connection
-    except Exception:
-        log.exception("a process for the networks failed")
-    finally:
-        os._exit(status)
-
-
-def _run_fork_server(
-    parent: socket.socket,
-    load_pipelines: Callable[[], PipelineRegistry],
-    in_flight: mmap,
-    memory_budget: int,
-    *,
-    shared: bool,
-) -> None:
-    """Load the networks, then fork a worker for every socket received from the parent."""
-    load_networks = partial(_load_pipelines, load_pipelines, SharedMemoryBudget(memory_budget))
-    common = _load_and_report(parent, load_networks) if shared else None
-    begun = common if shared else _run_in_child(lambda: _load_and_report(parent, load_networks))
-    if not begun:
-        return
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(parent, 1, 1)
-        if not message:
-            return
-        with socket.socket(fileno=descriptors[0]) as pool:
-            if not os.fork():
-                parent.close()
-                _run_and_exit(lambda: _run_worker(pool, common or load_networks(), in_flight))
-
-
-def _load_pipelines(load_pipelines: Callable[[], PipelineRegistry], budget: SharedMemoryBudget) -> PipelineRegistry:
-    pipelines = load_pipelines()
-    for pipeline in pipelines:
-        pipeline.budget = budget
-    gc.freeze()
-    return pipelines
-
-
-def _load_and_report(parent: socket.socket, load_pipelines: Callable[[], PipelineRegistry]) -> PipelineRegistry | None:
-    """Load the networks and send their metadata, or the error, to the parent; return None after an error."""
-    try:
-        pipelines = load_pipelines()
-    except VultusError as error:
-        parent.sendall(encode_loaded(error))
-        return None
-    parent.sendall(encode_loaded(pipelines.spaces))
-    return pipelines
-
-
-def _run_in_child(work: Callable[[], object]) -> bool:
-    """Run work in a forked process and return whether it succeeded."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pid = os.fork()
-    if not pid:
-        _run_and_exit(work)
-    _, status = os.waitpid(pid, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    return status == 0
-
-
-def _run_worker(pool_socket: socket.socket, pipelines: PipelineRegistry, in_flight: mmap) -> None:
-    """Analyse batches until the pool closes the socket."""
-    stream = pool_socket.makefile("rwb")
-    stream.write(encode_message(Hello(os.getpid())))
-    stream.flush()
-    while head := stream.read(LENGTH_HEADER.size):
-        batch = decode_batch(stream.read(LENGTH_HEADER.unpack(head)[0]))
-        with use_all_cores(lambda: in_flight[0] <= 1):  # the only photo in flight
-            results = run_batch(pipelines, batch.space_id, batch.requests)
-        _log_defects(results)
-        stream.write(encode_results(results))
-        stream.flush()
-        del batch, results
-
-
-def _log_defects(results: list[Analysis | Exception]) -> None:
-    """Log what the parent is not sent: the traces of defects."""
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, VultusError):
-            log.error("an analysis failed", exc_info=result)

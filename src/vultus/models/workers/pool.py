@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from vultus.domain import EMBEDDINGS, Lane
-from vultus.errors import OverloadedError, UnavailableError, WorkerLostError
+from vultus.errors import ImageTooSlowError, OverloadedError, UnavailableError, WorkerLostError
 from vultus.models.pipeline import AnalysisRequest
 from vultus.models.workers.admission_queue import AdmissionQueue, AnalysisJob
-from vultus.models.workers.worker import WorkerEndedError
+from vultus.models.workers.worker import WorkerEndedError, WorkerStoppedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from prometheus_client.context_managers import ExceptionCounter
@@ -30,9 +32,18 @@ log = logging.getLogger(__name__)
 STAGES = ("decode", "detect", "align", "liveness", "embed")
 CLOSING_DETAIL = "The server is shutting down."
 WORKER_LOST_DETAIL = (
-    "The process that analysed the photo ended. Another one takes its place; if the same photo ends that one too, the "
-    "photo is the cause: do not send it again."
+    "The process that analysed the photo ended, and so did another one with it, or it took far too long. The photo may "
+    "be the cause: do not send it again."
 )
+DECODING_DETAIL = (
+    "Decoding the photo takes too long; it was stopped. Save it anew as an ordinary JPEG, or make it smaller."
+)
+
+MAX_LOSSES = 2
+"""Workers that may end with a photo before it counts as the cause."""
+
+RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Before the attempts to replace a worker: memory that is short now may be there in a moment."""
 
 
 class AnalysisPool:
@@ -41,17 +52,23 @@ class AnalysisPool:
     Args:
         settings: Numbers of workers, of waiting photos and of photos per batch.
         group: The workers.
+        on_lost: Called when the last worker has ended and cannot be replaced.
     """
 
-    def __init__(self, settings: InferenceSettings, group: WorkerGroup) -> None:
+    def __init__(
+        self, settings: InferenceSettings, group: WorkerGroup, *, on_lost: Callable[[], None] = lambda: None
+    ) -> None:
         self._group = group
-        self._free_workers = list(self._group.workers)
-        self._worker_count = len(self._free_workers)
+        self._on_lost = on_lost
+        self._free_workers: list[Worker] = []
+        self._worker_count = len(group.workers)
         self._queue = AdmissionQueue(
             workers=self._worker_count, max_queue=settings.max_queue, max_batch=settings.max_batch
         )
         self._batch_tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
+        for worker in group.workers:
+            self._add_free_worker(worker)
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +144,7 @@ class AnalysisPool:
         Raises:
             OverloadedError: All slots are occupied; or the frame was dropped.
             UnavailableError: The pool is closing.
-            WorkerLostError: The process that analysed the photo ended.
+            WorkerLostError: Two processes ended while they analysed the photo, or it took too long.
             ImageError: The bytes are no usable image.
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
@@ -160,10 +177,24 @@ class AnalysisPool:
         """Start a batch on every free worker."""
         while self._free_workers and len(self._queue):
             # The worker that was busy last: its caches are warm, and only it compiles the graphs that use all cores.
-            task = asyncio.create_task(self._run_batch(self._free_workers.pop(), self._queue.next_batch()))
-            self._batch_tasks.add(task)
-            task.add_done_callback(self._batch_tasks.discard)
+            self._start_task(self._run_batch(self._free_workers.pop(), self._queue.next_batch()))
         self._update_metrics()
+
+    def _start_task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._batch_tasks.add(task)
+        task.add_done_callback(self._batch_tasks.discard)
+
+    def _add_free_worker(self, worker: Worker) -> None:
+        self._free_workers.append(worker)
+        worker.watch_idle(partial(self._handle_idle_end, worker))
+
+    def _handle_idle_end(self, worker: Worker) -> None:
+        """Replace a worker that ended while it was idle, before a photo meets it."""
+        if worker in self._free_workers and not self._is_closing:
+            log.error("A worker ended while it was idle.")
+            self._free_workers.remove(worker)
+            self._start_task(self._replace_worker(worker))
 
     async def _run_batch(self, worker: Worker, batch: list[AnalysisJob]) -> None:
         started = time.perf_counter()
@@ -173,37 +204,48 @@ class AnalysisPool:
         except WorkerEndedError as error:
             log.error("%s It had %d photos.", error, len(batch))
             self._queue.complete(batch, time.perf_counter() - started)
-            self._handle_lost_batch(batch)
+            self._handle_lost_batch(batch, error)
             await self._replace_worker(worker)
             return
         self._queue.complete(batch, time.perf_counter() - started)
-        self._free_workers.append(worker)
+        self._add_free_worker(worker)
         self._start_batches()  # first, so that the worker does not wait for the callers' next steps
         for job, result in zip(batch, results, strict=True):
             _set_result(job, result)
 
-    def _handle_lost_batch(self, batch: list[AnalysisJob]) -> None:
-        """Fail the photo of a worker that ended; each of several photos is retried alone, unless they are frames."""
-        for job in reversed(batch):
-            if len(batch) == 1 or self._is_closing or job.lane is Lane.LIVE:
+    def _handle_lost_batch(self, batch: list[AnalysisJob], error: WorkerEndedError) -> None:
+        """Try the photos of a worker that ended once more, each alone; not frames, and not one that is to blame."""
+        slow = error.position if isinstance(error, WorkerStoppedError) else None
+        for position, job in reversed(list(enumerate(batch))):
+            job.losses += 1
+            is_to_blame = isinstance(error, WorkerStoppedError) and slow is None and len(batch) == 1
+            if position == slow:
+                _set_result(job, ImageTooSlowError(DECODING_DETAIL))
+            elif self._is_closing or job.lane is Lane.LIVE or is_to_blame or job.losses >= MAX_LOSSES:
                 _set_result(job, WorkerLostError(WORKER_LOST_DETAIL))
             elif not job.result.done():
                 self._queue.enqueue_again(job)
 
     async def _replace_worker(self, worker: Worker) -> None:
         metrics.WORKERS_LOST.inc()
-        try:
-            if not self._is_closing:
+        for pause_s in RESTART_PAUSES_S:
+            if self._is_closing:
+                return
+            try:
+                await asyncio.sleep(pause_s)
                 await worker.restart()
-        except WorkerEndedError as error:
-            log.error("%s There is one worker less.", error)
-            self._worker_count -= 1
-            if not self._worker_count:
-                self._reject_waiting("No process is left that analyses photos.")
+            except WorkerEndedError as error:
+                log.error("%s The worker is not replaced yet.", error)
+                continue
+            self._add_free_worker(worker)
             self._start_batches()
             return
-        self._free_workers.append(worker)
-        self._start_batches()
+        self._worker_count -= 1
+        log.error("A worker cannot be replaced; %d are left.", self._worker_count)
+        if not self._worker_count:
+            self._reject_waiting("No process is left that analyses photos.")
+            self._on_lost()
+        self._update_metrics()
 
     def _reject_waiting(self, detail: str) -> None:
         for job in self._queue.remove_all():

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from mmap import mmap
 
     from vultus.domain import Analysis
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 class WorkerEndedError(Exception):
     """The worker ended, and the photos of its batch were not analysed."""
+
+
+class WorkerStoppedError(WorkerEndedError):
+    """The worker was stopped, because its batch took too long.
+
+    Args:
+        detail: What happened.
+        position: Of the photo, in the batch, whose decoding took too long; None if something else did.
+    """
+
+    def __init__(self, detail: str, position: int | None = None) -> None:
+        super().__init__(detail)
+        self.position = position
 
 
 class Worker(Protocol):
@@ -30,8 +43,13 @@ class Worker(Protocol):
             requests: The photos.
 
         Raises:
+            WorkerStoppedError: It took too long.
             WorkerEndedError: The worker ended; it must be restarted before its next batch.
         """
+        ...
+
+    def watch_idle(self, on_end: Callable[[], None]) -> None:
+        """Call back once if the worker ends before its next batch."""
         ...
 
     async def restart(self) -> None:
@@ -85,6 +103,9 @@ class ThreadWorker:
         """Analyse a batch in the thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, run_batch, self._pipelines, space_id, requests)
+
+    def watch_idle(self, on_end: Callable[[], None]) -> None:
+        """Do nothing: a thread ends only with its process."""
 
     async def restart(self) -> None:
         """Do nothing: a thread ends only with its process."""

@@ -9,25 +9,28 @@ import signal
 import socket
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from tests.faces import nobody, portrait
 
-from vultus.domain import Analysis, SpaceRegistry, Want
+from vultus.domain import Analysis, Pixels, SpaceRegistry, Want
 from vultus.errors import (
     ImageError,
+    ImageTooSlowError,
     NotAnImageError,
     SetupError,
     UnavailableError,
     WeightsError,
     WorkerLostError,
 )
+from vultus.models.imaging.jpeg import JpegPicture
 from vultus.models.pipeline import AnalysisRequest
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
-from vultus.models.workers import fork_server
+from vultus.models.workers import processes
 from vultus.models.workers.fork_server import ProcessWorker, ProcessWorkerGroup
 from vultus.models.workers.messages import LENGTH_HEADER, Hello, encode_message
 from vultus.models.workers.pool import AnalysisPool
@@ -37,7 +40,6 @@ from vultus.settings import InferenceSettings, PhotoSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from mmap import mmap  # noqa: TC004  annotations are not evaluated
-    from pathlib import Path
 
     from vultus.models.pipeline import FacePipeline
 
@@ -103,8 +105,7 @@ async def test_a_killed_worker_is_replaced_and_its_photo_answered(group: Process
     await asyncio.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
 
-    with pytest.raises(WorkerLostError, match="do not send it again"):
-        await analysis
+    assert (await analysis).faces  # tried once more
     answers = await asyncio.gather(*(pool.analyze_photo(portrait(), space_id) for _ in range(6)))
     await asyncio.gather(*pool._batch_tasks)
 
@@ -152,22 +153,131 @@ async def test_photos_of_a_batch_whose_worker_died_are_retried_one_by_one(
     assert [len((await other).faces) for other in others] == [1, 1, 1, 1]
 
 
-async def test_without_its_fork_server_the_pool_reports_that_it_must_be_restarted(graph_cache: Path) -> None:
+async def wait_until_replaced(group: ProcessWorkerGroup, victims: set[int]) -> None:
+    for _ in range(1000):
+        if not victims & {worker.pid for worker in group.workers}:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("a worker was not replaced")
+
+
+async def test_a_photo_that_ends_two_workers_is_not_tried_again(group: ProcessWorkerGroup, space_id: str) -> None:
+    pool = AnalysisPool(SETTINGS, SingleWorkerGroup((group.workers[0],), group.in_flight))
+    analysis = asyncio.create_task(pool.analyze_photo(portrait(), space_id))
+    for _ in range(2):
+        victim = group.workers[0].pid
+        os.kill(victim, signal.SIGSTOP)
+        await asyncio.sleep(0.05)
+        os.kill(victim, signal.SIGKILL)
+        await wait_until_replaced(group, {victim})
+
+    with pytest.raises(WorkerLostError, match="do not send it again"):
+        await analysis
+    await asyncio.gather(*pool._batch_tasks)
+
+
+async def test_a_worker_that_dies_idle_is_replaced_before_it_gets_a_photo(
+    group: ProcessWorkerGroup, space_id: str
+) -> None:
+    pool = AnalysisPool(SETTINGS, group)
+    before = {worker.pid for worker in group.workers}
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await wait_until_replaced(group, before)
+    await asyncio.gather(*pool._batch_tasks)
+
+    assert len(pool._free_workers) == 2
+    assert (await pool.analyze_photo(portrait(), space_id)).faces
+
+
+async def test_a_fork_server_that_died_is_replaced(group: ProcessWorkerGroup, space_id: str) -> None:
+    pool = AnalysisPool(SETTINGS, group)
+    (victim,) = psutil.Process(group._keeper_pid).children()
+    victim.kill()
+    assert (await pool.analyze_photo(portrait(), space_id)).faces  # the workers live on
+    before = {worker.pid for worker in group.workers}
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+
+    answers = await asyncio.gather(*(pool.analyze_photo(portrait(), space_id) for _ in range(3)))
+
+    assert [len(answer.faces) for answer in answers] == [1] * 3
+    (successor,) = psutil.Process(group._keeper_pid).children()
+    assert successor.pid != victim.pid
+
+
+async def test_when_no_worker_can_be_made_the_pool_says_so(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vultus.models.workers.pool.RESTART_PAUSES_S", (0, 0.1))
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
     group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
-    async with AnalysisPool(SETTINGS, group) as pool:
-        os.kill(group._pid, signal.SIGKILL)
-        await asyncio.to_thread(os.waitpid, group._pid, 0)
-        assert (await pool.analyze_photo(portrait(), space_id)).faces
-        os.kill(group.workers[0].pid, signal.SIGKILL)
-        with pytest.raises(WorkerLostError):
-            await pool.analyze_photo(portrait(), space_id)
+    lost = asyncio.Event()
+    async with AnalysisPool(SETTINGS, group, on_lost=lost.set) as pool:
+        processes = [group._keeper_pid, *(one.pid for one in psutil.Process(group._keeper_pid).children())]
+        for pid in (*processes, group.workers[0].pid):
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.wait_for(lost.wait(), 10)
         with pytest.raises(UnavailableError, match="must be started again"):
             await pool.analyze_photo(portrait(), space_id)
         with pytest.raises(UnavailableError, match="must be started again"):
             pool.ensure_workers()
+    await group.close()
+
+
+async def test_a_photo_that_takes_too_long_to_decode_is_stopped_and_its_neighbours_answered(
+    graph_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = JpegPicture.decode
+
+    def decode_slowly(picture: JpegPicture, divisor: int) -> Pixels:
+        while picture.header.width == 2 * 512:
+            pass
+        return decode(picture, divisor)
+
+    monkeypatch.setattr(JpegPicture, "decode", decode_slowly)  # the processes forked from now on inherit it
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60, decode_timeout_s=0.3)
+    space_id = (await group.wait_until_loaded()).default.id
+    await group.start_workers(1)
+    async with AnalysisPool(SETTINGS, group) as pool:
+        first = asyncio.create_task(pool.analyze_photo(portrait(), space_id))
+        photos = [portrait(angle=5), portrait(scale=2), portrait(angle=10)]
+        answers = await asyncio.gather(
+            *(pool.analyze_photo(photo, space_id) for photo in photos), return_exceptions=True
+        )
+        assert (await first).faces
+    await group.close()
+
+    assert isinstance(answers[1], ImageTooSlowError)
+    assert [len(answer.faces) for answer in (answers[0], answers[2]) if isinstance(answer, Analysis)] == [1, 1]
+
+
+async def test_workers_are_confined(group: ProcessWorkerGroup, space_id: str) -> None:
+    for worker in group.workers:
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        limits = psutil.Process(worker.pid)
+        data = 1024 * int(status["VmData"].split()[0])
+        assert status["NoNewPrivs"] == "1"
+        assert limits.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+        assert data < limits.rlimit(psutil.RLIMIT_DATA)[0] <= data + PhotoSettings().memory_budget + 2**30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
+async def test_workers_of_root_become_another_user_without_capabilities(graph_cache: Path) -> None:
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60, user=(65534, 65534))
+    space_id = (await group.wait_until_loaded()).default.id
+    await group.start_workers(1)
+    async with AnalysisPool(SETTINGS, group) as pool:
+        status = Path(f"/proc/{group.workers[0].pid}/status").read_text()
+        assert "Uid:\t65534\t65534\t65534\t65534\n" in status
+        assert all(f"{kind}:\t0000000000000000\n" in status for kind in ("CapPrm", "CapEff", "CapBnd", "CapInh"))
+        assert (await pool.analyze_photo(portrait(), space_id)).faces
     await group.close()
 
 
@@ -195,6 +305,7 @@ async def test_a_worker_that_sends_anything_but_analyses_is_killed(
     group: ProcessWorkerGroup, space_id: str, sent: bytes
 ) -> None:
     worker = group.workers[0]
+    worker._stop_watching()  # of the pool of another test
     os.kill(worker.pid, signal.SIGSTOP)
     connection = worker._socket
     assert connection is not None
@@ -222,7 +333,7 @@ async def test_a_worker_that_returns_another_number_of_results_is_stopped(
     ) -> list[Analysis | Exception]:
         return [NotAnImageError("no image")] * (len(requests) + difference)
 
-    monkeypatch.setattr(fork_server, "run_batch", miscount)  # the processes forked from now on inherit it
+    monkeypatch.setattr(processes, "run_batch", miscount)  # the processes forked from now on inherit it
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
     group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
@@ -246,9 +357,13 @@ async def test_a_worker_of_another_version_is_not_used(
     near, far = socket.socketpair()
     near.setblocking(False)
     far.sendall(encode_message(Hello(1, version=1)))  # type: ignore[arg-type]
-    monkeypatch.setattr(group, "fork_worker", lambda: near)
+
+    async def fork_worker(_number: int) -> socket.socket:
+        return near
+
+    monkeypatch.setattr(group, "fork_worker", fork_worker)
 
     with pytest.raises(WorkerEndedError, match="unknown message"):
-        await ProcessWorker(group).restart()
+        await ProcessWorker(group, 0).restart()
     assert far.recv(1) == b""
     far.close()
