@@ -136,6 +136,9 @@ class PhotoSettings(Section):
     max_bytes: int = Field(25 * 2**20, ge=1, description="Largest photo file.")
     max_pixels: int = Field(60_000_000, ge=1, description="Most pixels of one photo (width times height).")
     max_photos: int = Field(20, ge=1, description="Photos in one registration.")
+    max_faces: int = Field(
+        100, ge=1, description="Faces of a photo that are analysed, the largest; the answer says how many are left out."
+    )
     decode_timeout_s: float = Field(
         2.0,
         gt=0,
@@ -251,6 +254,20 @@ class JobSettings(Section):
     )
 
 
+class LimitSettings(Section):
+    """What a key may do within a time, on all servers together."""
+
+    searches_per_hour: int = Field(
+        100_000, ge=1, description="Faces that a key without a limit of its own may search for within an hour."
+    )
+    verification_failures: int = Field(
+        5,
+        ge=1,
+        description="Failed verifications of a person with a key before a wait of 30 s, doubled by every further one "
+        "up to an hour; one is forgotten every hour.",
+    )
+
+
 class CropSettings(Section):
     """Crops of enrolled faces, kept encrypted where a collection's policy says so."""
 
@@ -290,6 +307,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     jobs: JobSettings = JobSettings()
     crops: CropSettings = CropSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,9 @@ def _complete_headers(headers: Iterable[tuple[bytes, bytes]], request_scope: Req
     completed = [*headers, (b"x-request-id", request_scope.request_id.encode())]
     own = {name for name, _ in completed}
     completed += [header for header in SECURITY_HEADERS.items() if header[0] not in own]
+    if quota := request_scope.quota:  # RateLimit header fields, draft-ietf-httpapi-ratelimit-headers-10
+        completed.append((b"ratelimit-policy", f'"searches";q={quota.limit};w=3600'.encode()))
+        completed.append((b"ratelimit", f'"searches";r={quota.left};t={math.ceil(quota.ends_in_s)}'.encode()))
     if server_timing := request_scope.format_server_timing():
         completed.append((b"server-timing", server_timing.encode()))
     return completed

@@ -34,6 +34,7 @@ def create_key(
         list[str] | None, typer.Option("--collection", "-c", help="Only this one, by id or name; repeatable.")
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Who answers for it.")] = None,
+    searches_per_hour: Annotated[int | None, typer.Option(min=1, help="Faces it may search for in an hour.")] = None,
     expires_in_days: Annotated[float | None, typer.Option(min=0.001, help="When it ends.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,6 +51,7 @@ def create_key(
                 role or frozenset(permission or ()),
                 owner=owner,
                 collections=collection or None,
+                searches_per_hour=searches_per_hour,
                 expires_at=expires_at,
             )
 
@@ -145,6 +147,7 @@ def _describe_key(key: ApiKey) -> dict[str, Any]:
         "owner": key.owner,
         "role": key.role,
         "permissions": _list_permissions(key),
+        "searches_per_hour": key.searches_per_hour,
         "collections": None if key.collections is None else sorted(map(str, key.collections)),
         **{name: getattr(key, name) for name in times},
     }

@@ -38,6 +38,7 @@ from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxRepository, add_event
 from vultus.db.repositories.persons import PersonRepository
+from vultus.db.repositories.usage import UsageQueries
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.searches import TemplateSearches
@@ -69,15 +70,17 @@ COLLECTION_SHARE = 0.5
 
 
 class HotQueries:
-    """Queries of the hot path: keys, collections, and searches other than those by HNSW index."""
+    """Queries of the hot path: keys and their usage, collections, and searches other than those by HNSW index."""
 
     collections: CollectionQueries
     keys: ApiKeyQueries
     templates: TemplateSearches
+    usage: UsageQueries
 
     def __init__(self, session: StatementSession) -> None:
         self.collections = CollectionQueries(session)
         self.keys = ApiKeyQueries(session)
+        self.usage = UsageQueries(session)
         self.templates = TemplateSearches(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:

@@ -284,6 +284,7 @@ class KeyRow(Base):
     role: Mapped[str | None]
     permissions: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     collections: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))
+    searches_per_hour: Mapped[int | None]
     secret_sha256: Mapped[bytes]
     previous_sha256: Mapped[bytes | None]
     previous_until: Mapped[datetime | None]
@@ -296,8 +297,34 @@ class KeyRow(Base):
         UniqueConstraint("secret_sha256"),
         UniqueConstraint("previous_sha256"),
         CheckConstraint("(role IS NULL) <> (permissions IS NULL)", name="permissions"),
+        CheckConstraint("searches_per_hour > 0", name="searches_per_hour"),
         CheckConstraint("(previous_sha256 IS NULL) = (previous_until IS NULL)", name="previous"),
     )
+
+
+class KeyUsageRow(Base):
+    """How many faces a key has searched for in an hour. Unlogged: no commit waits for it, and a crash forgets it."""
+
+    __tablename__ = "key_usage"
+
+    key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    searches: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+
+class VerificationFailureRow(Base):
+    """How many verifications of a person with a key have failed, as the time when all are forgotten. Unlogged, too."""
+
+    __tablename__ = "verification_failures"
+
+    key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
+    person_id: Mapped[UUID] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"), primary_key=True, index=True)
+    forgotten_at: Mapped[datetime]
+    blocked_until: Mapped[datetime]
+
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
 
 
 class IdempotencyRow(Base):

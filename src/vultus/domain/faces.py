@@ -199,6 +199,7 @@ class Analysis:
         sha256: Digest of the photo's bytes, lower-case hexadecimal.
         faces: Left to right by box.
         timings_ms: Milliseconds by stage: queue, decode, detect, align, embed.
+        faces_left_out: Smaller faces beyond the limit of faces in a photo, of which nothing is known.
     """
 
     width: int
@@ -206,6 +207,7 @@ class Analysis:
     sha256: str
     faces: tuple[DescribedFace, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
+    faces_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ class KeyGrant:
         owner: Who answers for it, if somebody does.
         role: Where the permissions come from; None for a set of its own.
         collections: Ids of the collections it may reach; None for all, those created later included.
+        searches_per_hour: Faces it may search for within an hour; None for what the server allows by default.
         expires_at: From when on it is refused; None for never.
     """
 
@@ -98,6 +99,7 @@ class KeyGrant:
     owner: str | None = None
     role: Role | None = None
     collections: frozenset[UUID] | None = None
+    searches_per_hour: int | None = None
     expires_at: datetime | None = None
 
 

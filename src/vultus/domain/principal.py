@@ -87,6 +87,11 @@ class Principal:
             raise ForbiddenError(
                 "A key that is bound to collections may manage only keys bound to some of them: name their collections."
             )
+        own_limit = self.key.searches_per_hour if self.key else None
+        if own_limit is not None and (grant.searches_per_hour is None or grant.searches_per_hour > own_limit):
+            raise ForbiddenError(
+                f"A key with a limit may manage only keys with none higher: searches_per_hour of at most {own_limit:,}."
+            )
         own_end = self.key.expires_at if self.key else None
         if own_end is not None and (grant.expires_at is None or grant.expires_at > own_end):
             raise ForbiddenError(

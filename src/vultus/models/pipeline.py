@@ -106,6 +106,7 @@ class FacePipeline:
             min_face_px=inference.min_face_px or get_min_face_px(loaded.pack.detector.family),
             max_side_px=inference.max_side_px,
             sure_score=self.enrol_rule.min_score,
+            max_faces=photos.max_faces,
         )
         self._embedder = loaded.embedder
         self._photos = photos
@@ -250,7 +251,7 @@ class FacePipeline:
             width, height = picture.width, picture.height
             with clock.measure_stage("detect"):
                 found = self._finder.find_faces(view, turned=want.turned)
-            upright, scores, quarters = found.upright, found.scores, found.quarters
+            upright, scores, quarters, left_out = found.upright, found.scores, found.quarters, found.left_out
             faces = found.list_sent_faces()
             picture = found.photo if view is picture else turn_photo(picture, quarters)
             del found, view
@@ -276,6 +277,7 @@ class FacePipeline:
             hashlib.sha256(request.photo).hexdigest(),
             tuple(map(_place_in_photo, described, faces, scores)),
             clock.durations_ms,
+            left_out,
         )
         return _AlignedPhoto(analysis, chips, embedded)
 

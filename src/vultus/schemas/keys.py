@@ -29,6 +29,13 @@ class KeyIn(ApiModel):
         description="Ids or names of the collections it may reach; for it no other exists. Null for all.",
         examples=[["default"]],
     )
+    searches_per_hour: WholeNumber | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="Faces it may search for within an hour; null for the server's default.",
+        examples=[1000],
+    )
     expires_at: Timestamp | None = Field(None, description="From when on it is refused; null for never.")
 
     @model_validator(mode="after")
@@ -64,6 +71,7 @@ class KeyOut(ApiModel):
     )
     permissions: list[domain.Permission] = Field(examples=[["recognize"]])
     collections: list[CollectionId] | None = Field(description="The only ones it may reach; null for all.")
+    searches_per_hour: int | None = Field(description="Null for the server's default.", examples=[1000])
     created_at: RecordedAt
     expires_at: datetime | None
     last_used_at: datetime | None = Field(description="To about a minute.")

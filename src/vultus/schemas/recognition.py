@@ -45,6 +45,10 @@ class PhotoOut(ApiModel):
     width: int = Field(examples=[512])
     height: int = Field(examples=[512])
     sha256: Digest = Field(description="Digest of the bytes sent.")
+    faces_left_out: int = Field(
+        description="Smaller faces beyond the server's limit of faces in a photo; nothing is said about them.",
+        examples=[0],
+    )
 
 
 class DetectionOut(ApiModel):

@@ -113,6 +113,7 @@ class AccessService:
         *,
         owner: str | None = None,
         collections: Sequence[str] | None = None,
+        searches_per_hour: int | None = None,
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key and return it with its secret, which is not stored and cannot be shown again.
@@ -123,6 +124,7 @@ class AccessService:
             permissions: What it may do, as a role or one by one.
             owner: Who answers for it.
             collections: Ids or names of those it may reach; None for all.
+            searches_per_hour: Faces it may search for within an hour; None for the server's default.
             expires_at: From when on it is refused.
 
         Raises:
@@ -134,7 +136,14 @@ class AccessService:
         role = permissions if isinstance(permissions, Role) else None
         granted = permissions.permissions if isinstance(permissions, Role) else frozenset(permissions)
         name, owner = require_text("The key's name", name), require_optional_text("The key's owner", owner)
-        grant = KeyGrant(name=name, owner=owner, role=role, permissions=granted, expires_at=expires_at)
+        grant = KeyGrant(
+            name=name,
+            owner=owner,
+            role=role,
+            permissions=granted,
+            searches_per_hour=searches_per_hour,
+            expires_at=expires_at,
+        )
         if not granted or collections == []:
             raise InvalidInputError("A key needs at least one permission and, if bound to collections, one of them.")
         if expires_at is not None and expires_at <= datetime.now(UTC):
@@ -205,11 +214,12 @@ class AccessService:
         return key
 
     async def record_uses(self) -> None:
-        """Store when keys were last used: a background job, so that no request waits for it."""
+        """Store when keys were last used, and drop old counts: a background job, so that no request waits for it."""
         uses, self._uses = self._uses, {}
-        if uses:
-            async with self._database.transaction() as work:
+        async with self._database.transaction() as work:
+            if uses:
                 await work.keys.record_uses(uses)
+            await work.keys.delete_old_counts()
 
 
 async def _add_key(work: UnitOfWork, principal: Principal, grant: KeyGrant, secret: str) -> tuple[ApiKey, str]:

@@ -15,6 +15,7 @@ from vultus.services.enrolment.bulk import BulkRegistrar
 from vultus.services.enrolment.registration import Registrar
 from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
+from vultus.services.limits import UsageLimiter
 from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
 from vultus.services.migration.comparison import SpaceComparer
 from vultus.services.migration.migration import MigrationService
@@ -50,6 +51,7 @@ class Services:
     space_comparer: SpaceComparer
     consents: ConsentService
     eraser: Eraser
+    limiter: UsageLimiter
     photo_analyzer: PhotoAnalyzer
     indexes: IndexRegistry
     inventory: Inventory
@@ -78,6 +80,7 @@ def build_services(
     engine = LocalCandidateEngine(indexes)
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
+    limiter = UsageLimiter(database, settings.limits)
     return Services(
         settings=settings,
         database=database,
@@ -93,16 +96,19 @@ def build_services(
         eraser=Eraser(
             database, idempotency_hours=settings.jobs.idempotency_hours, outbox_hours=settings.jobs.outbox_hours
         ),
+        limiter=limiter,
         photo_analyzer=analyzer,
         indexes=indexes,
         inventory=Inventory(database, spaces),
         jobs=jobs or JobSupervisor(),
         persons=PersonService(database),
-        recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer),
-        registrar=Registrar(database, analyzer, spaces, searcher, vault, max_photos=settings.photos.max_photos),
+        recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter),
+        registrar=Registrar(
+            database, analyzer, spaces, searcher, vault, limiter, max_photos=settings.photos.max_photos
+        ),
         searcher=searcher,
         shadow_comparer=shadow_comparer,
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),
-        verifier=Verifier(database, analyzer, spaces),
+        verifier=Verifier(database, analyzer, spaces, limiter),
     )

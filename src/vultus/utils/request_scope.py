@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Self
 from uuid import uuid4
 
@@ -12,6 +13,21 @@ from vultus.errors import OverloadedError
 from vultus.utils import metrics
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a request's key may search for within an hour.
+
+    Attributes:
+        limit: Faces an hour.
+        left: Faces that are left in this one, at most.
+        ends_in_s: Seconds until it ends.
+    """
+
+    limit: int
+    left: int
+    ends_in_s: float
 
 
 class RequestLimits:
@@ -41,17 +57,19 @@ class RequestScope:
         stages: Milliseconds by stage, in the order in which they ran first.
         error_code: Of the problem that was answered; empty if none was.
         error_cause: Its detail, if it lies in the server.
+        quota: Of the key, if the request searched or was refused to.
     """
 
     __slots__ = (
         *("_held_bytes", "_limits", "_principal", "_started", "_token"),
-        *("error_cause", "error_code", "request_id", "stages"),
+        *("error_cause", "error_code", "quota", "request_id", "stages"),
     )
 
     def __init__(self, limits: RequestLimits, incoming_id: str = "") -> None:
         self.request_id = incoming_id if _REQUEST_ID.fullmatch(incoming_id) else uuid4().hex
         self.stages: dict[str, float] = {}
         self.error_code = self.error_cause = ""
+        self.quota: Quota | None = None
         self._limits = limits
         self._principal: Any = None
         self._started = time.perf_counter()

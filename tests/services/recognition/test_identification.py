@@ -11,11 +11,12 @@ from tests.callers import CALLER
 from tests.db.test_engine import NumpyEngine
 
 from vultus.domain import Analysis, Box, DescribedFace, DetectedFace, Embedding, Quality, Verdict
+from vultus.services.limits import UsageLimiter
 from vultus.services.photo_analysis import Photo
 from vultus.services.recognition.identification import Recognizer
 from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.services.search.search import Searcher
-from vultus.settings import IndexSettings
+from vultus.settings import IndexSettings, LimitSettings
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -59,7 +60,7 @@ async def recognizer(
     analyzer: Any = Analyzer(collection.space_id, [towards(0, tilt) for tilt in (-0.02, -0.01, 0.0)])
     nobody = NumpyEngine(np.empty(0, np.int64), np.empty((0, 0), np.float32), forgets_after=0)
     searcher = Searcher(database, nobody, RecallMonitor(0, 0), IndexSettings())
-    return Recognizer(database, analyzer, spaces, searcher, without)
+    return Recognizer(database, analyzer, spaces, searcher, without, UsageLimiter(database, LimitSettings()))
 
 
 async def recognize(recognizer: Recognizer, **options: Any) -> list[tuple[Verdict, list[str | None], bool]]:

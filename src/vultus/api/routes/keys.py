@@ -37,6 +37,7 @@ async def create_key(body: KeyIn, services: ServicesDep, principal: PrincipalDep
         body.get_permissions(),
         owner=body.owner,
         collections=body.collections,
+        searches_per_hour=body.searches_per_hour,
         expires_at=body.expires_at,
     )
     return NewKeyOut.from_domain(key, secret=secret)

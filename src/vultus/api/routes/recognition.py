@@ -36,7 +36,9 @@ PHOTO_PROBLEMS = (
 @router.post(
     "/recognize",
     summary="Recognize the people in a photo",
-    responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError, *PHOTO_PROBLEMS),
+    responses=declare_body_problems(
+        errors.NotFoundError, errors.EmbeddingSpaceMismatchError, errors.SearchLimitError, *PHOTO_PROBLEMS
+    ),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
 async def recognize(
@@ -101,6 +103,8 @@ async def compare(
         errors.SeveralFacesError,
         errors.NotFoundError,
         errors.PersonMismatchError,
+        errors.SearchLimitError,
+        errors.VerificationLimitError,
         *PHOTO_PROBLEMS,
     ),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
@@ -141,7 +145,7 @@ async def embeddings(
 @router.post(
     "/search",
     summary="Search by a vector",
-    responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError),
+    responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError, errors.SearchLimitError),
     openapi_extra=require_permission(Permission.SEARCH),
 )
 async def search(body: SearchIn, services: ServicesDep, principal: PrincipalDep) -> SearchOut:

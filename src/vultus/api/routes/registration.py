@@ -27,6 +27,7 @@ REGISTRATION_PROBLEMS = declare_body_problems(
     errors.PersonMismatchError,
     errors.EmbeddingSpaceMismatchError,
     errors.CropKeyError,
+    errors.SearchLimitError,
     *IDEMPOTENCY_PROBLEMS,
     *PHOTO_PROBLEMS,
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Uuid, bindparam, cast, func, insert, or_, select, text, true, update
+from sqlalchemy import ARRAY, Uuid, bindparam, cast, delete, func, insert, or_, select, text, true, update
 
 from vultus.db.locks import acquire_lock, compute_lock_number
-from vultus.db.tables import KeyRow
+from vultus.db.tables import KeyRow, KeyUsageRow, VerificationFailureRow
 from vultus.domain import ApiKey, Permission, Role
 from vultus.errors import NotFoundError
 
@@ -31,6 +32,7 @@ _COLUMNS = (
     KeyRow.role,
     KeyRow.permissions,
     KeyRow.collections,
+    KeyRow.searches_per_hour,
     KeyRow.created_at,
     KeyRow.expires_at,
     KeyRow.last_used_at,
@@ -83,6 +85,7 @@ class ApiKeyRepository(ApiKeyQueries):
                 role=grant.role,
                 permissions=None if grant.role else sorted(grant.permissions),
                 collections=None if grant.collections is None else sorted(grant.collections),
+                searches_per_hour=grant.searches_per_hour,
                 expires_at=grant.expires_at,
                 secret_sha256=secret_sha256,
             )
@@ -147,6 +150,16 @@ class ApiKeyRepository(ApiKeyQueries):
             {"ids": list(uses), "times": list(uses.values())},
         )
 
+    async def delete_old_counts(self) -> None:
+        """Delete counts of searches of earlier hours, and failed verifications that are forgotten."""
+        now = func.now()
+        await self._session.execute(delete(KeyUsageRow).where(KeyUsageRow.hour < now - timedelta(hours=1)))
+        await self._session.execute(
+            delete(VerificationFailureRow).where(
+                VerificationFailureRow.forgotten_at < now, VerificationFailureRow.blocked_until < now
+            )
+        )
+
     async def _update_key(self, key_id: UUID, **changes: Any) -> ApiKey:
         row = await self._session.execute(
             update(KeyRow).where(KeyRow.id == key_id).values(**changes).returning(*_COLUMNS)
@@ -167,6 +180,7 @@ def _build_key(row: Any) -> ApiKey:
         role=role,
         permissions=role.permissions if role else frozenset(map(Permission, row.permissions)),
         collections=None if row.collections is None else frozenset(row.collections),
+        searches_per_hour=row.searches_per_hour,
         created_at=row.created_at,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,

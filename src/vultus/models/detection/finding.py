@@ -54,12 +54,14 @@ class FoundFaces:
         quarters: By which it was turned counterclockwise, 0..3.
         upright: The faces, in pixels of the turned photo at full size.
         scores: Their face scores, 0..1.
+        left_out: How many smaller faces were found beyond the limit.
     """
 
     photo: DecodedPhoto
     quarters: int
     upright: list[DetectedFace]
     scores: list[float]
+    left_out: int = 0
 
     def get_best_score(self, min_detection_score: float) -> float:
         """Return the highest face score of the faces of which the detector is sure; 0 without one."""
@@ -83,6 +85,7 @@ class FaceFinder:
         min_face_px: Smallest face to find, in pixels of a photo, or of a tile, scaled to at most `max_side_px`.
         max_side_px: Longer side, pixels.
         sure_score: The detector's score, 0..1, from which a face may be certainly upright.
+        max_faces: Faces of a photo that are kept, the largest.
     """
 
     def __init__(
@@ -93,12 +96,14 @@ class FaceFinder:
         min_face_px: float,
         max_side_px: int,
         sure_score: float = 0.0,
+        max_faces: int | None = None,
     ) -> None:
         self.detector = detector
         self._score_faces = score_faces
         self.min_face_px = min_face_px
         self._max_side_px = max_side_px
         self._sure_score = sure_score
+        self._max_faces = max_faces
 
     def compute_decoding_side(self, width: int, height: int) -> int:
         """Return the longer side, in pixels, that suffices to search a photo of a width and height."""
@@ -126,9 +131,11 @@ class FaceFinder:
     def _search_turned_photo(self, photo: DecodedPhoto, quarters: int) -> FoundFaces:
         """Return the faces that are upright once the photo is turned counterclockwise by quarters of a circle, 0..3."""
         view = turn_photo(photo, quarters)
-        upright = self._search_photo(view)
+        found = self._search_photo(view)
+        # Before anything else is computed for them: every further stage takes as long as there are faces.
+        upright = sorted(found, key=lambda face: min(face.box.width, face.box.height), reverse=True)[: self._max_faces]
         upright.sort(key=lambda face: turn_face_back(face, quarters, photo.width, photo.height).box.left)
-        return FoundFaces(view, quarters, upright, self._score_faces(view, upright))
+        return FoundFaces(view, quarters, upright, self._score_faces(view, upright), len(found) - len(upright))
 
     def _search_photo(self, photo: DecodedPhoto) -> list[DetectedFace]:
         """Return the upright faces of a photo, in pixels of the photo at full size."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
     from vultus.domain import SpaceRegistry
     from vultus.services.crop_vault import CropVault
+    from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import PhotoAnalyzer
     from vultus.services.search.search import Searcher
 
@@ -130,6 +131,7 @@ class Registrar:
         spaces: SpaceRegistry,
         searcher: Searcher,
         vault: CropVault,
+        limiter: UsageLimiter,
         *,
         max_photos: int,
     ) -> None:
@@ -137,6 +139,7 @@ class Registrar:
         self._analyzer = analyzer
         self._lookalikes = LookalikeFinder(database, spaces, searcher)
         self._vault = vault
+        self._limiter = limiter
         self._max_photos = max_photos
 
     async def register(
@@ -153,15 +156,17 @@ class Registrar:
             NoPhotoAcceptedError: No photo could be enrolled; its `rejected` fact gives the reasons for each.
             NotFoundError: The collection, person or consent does not exist.
             PersonMismatchError: The person has another external id or name.
+            SearchLimitError: The caller's key may not search for so many lookalikes in this hour.
         """
 
         async def run_attempt(collection: Collection) -> RegistrationResult:
-            screened = await self._screen_photos(collection, request)
+            screened = await self._screen_photos(principal, collection, request)
             async with self._database.transaction(idempotency=idempotency, writes_to=request.collection) as work:
                 result = await self._write_registration(principal, work, collection, request, screened)
                 await work.store_response(result, result.person.id)
             return result
 
+        self._limiter.ensure_searches_left(principal)
         return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
 
     async def _get_checked_collection(self, principal: Principal, request: RegistrationRequest) -> Collection:
@@ -174,7 +179,9 @@ class Registrar:
                 await get_live_consent(work, collection, person, request.consent_id)
         return collection
 
-    async def _screen_photos(self, collection: Collection, request: RegistrationRequest) -> _ScreenedPhotos:
+    async def _screen_photos(
+        self, principal: Principal, collection: Collection, request: RegistrationRequest
+    ) -> _ScreenedPhotos:
         """Analyze the photos, and search for lookalikes of the accepted faces, unless they are allowed."""
         accepted, rejected = await screen_photos(
             self._analyzer,
@@ -189,6 +196,7 @@ class Registrar:
         )
         if not accepted or request.allow_lookalike:
             return _ScreenedPhotos(accepted, rejected)
+        await self._limiter.charge_searches(principal, len(accepted))
         return _ScreenedPhotos(accepted, rejected, await self._lookalikes.search(collection, _get_vectors(accepted)))
 
     async def _write_registration(

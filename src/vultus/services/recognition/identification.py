@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SearchResult,
         SpaceRegistry,
     )
+    from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
     from vultus.services.search.search import Searcher
 
@@ -70,12 +71,14 @@ class Recognizer:
         spaces: SpaceRegistry,
         searcher: Searcher,
         observer: RecognitionObserver,
+        limiter: UsageLimiter,
     ) -> None:
         self._database = database
         self._analyzer = analyzer
         self._spaces = spaces
         self._searcher = searcher
         self._observer = observer
+        self._limiter = limiter
         self._cache: dict[str, Collection] = {}
 
     async def recognize(
@@ -102,6 +105,7 @@ class Recognizer:
 
         Raises:
             ForbiddenError: The caller may not recognise, or asks for candidates and may not see scores.
+            SearchLimitError: The caller's key may not search for so many faces in this hour.
         """
 
         async def run_attempt(collection: Collection) -> Recognition:
@@ -119,6 +123,7 @@ class Recognizer:
 
         principal.require(Permission.RECOGNIZE)
         _require_scores(principal, limit)
+        self._limiter.ensure_searches_left(principal)
         cached = self._cache.pop(reference, None)
         if cached is None or not principal.can_reach(cached.id):
             return await retry_if_collection_changed(await self._get_collection(principal, reference), run_attempt)
@@ -143,6 +148,7 @@ class Recognizer:
         unique_per_image: bool,
     ) -> Recognition:
         """Search for the faces of a photo and decide about each."""
+        await self._limiter.charge_searches(principal, len(analysis.faces))
         mode = collection.policy.liveness.get_stricter_mode(liveness)
         space = self._spaces.get_space(collection.space_id)
         probes = np.stack([face.vector for face in analysis.faces])
@@ -220,6 +226,7 @@ class Recognizer:
 
         Raises:
             ForbiddenError: The caller may not search, or asks for candidates and may not see scores.
+            SearchLimitError: The caller's key may not search any more in this hour.
             InvalidInputError: The vector has no direction.
             EmbeddingSpaceMismatchError: It is in another embedding space, or has another dimension.
             NotFoundError: There is no such collection.
@@ -239,6 +246,7 @@ class Recognizer:
                     f"The vector has {vector.size} numbers; contract '{space_id}' has {space.dimension}."
                 )
             probes = (vector.astype(np.float64) / length).astype(np.float32)[None, :]
+            await self._limiter.charge_searches(principal, 1)
             # No policy requires more candidates. Liveness cannot be checked, so that no stricter mode causes a retry.
             depth = max(limit, 2)
             current, (found,), _ = await self._search_collection(

@@ -17,6 +17,7 @@ from vultus.domain import (
     LivenessMode,
     Permission,
     Person,
+    Verdict,
 )
 from vultus.domain.decision import decide_verdict, find_quality_faults
 from vultus.errors import InvalidInputError, TooLargeError, UnsupportedImageError
@@ -30,8 +31,11 @@ from vultus.services.photo_analysis import find_attack
 from vultus.utils import metrics, timing
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from vultus.db.database import Database
     from vultus.domain import PersonReference, Principal, SpaceRegistry
+    from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
 
 
@@ -65,8 +69,11 @@ class Verification:
 class Verifier:
     """Makes one-to-one comparisons under a collection's policy."""
 
-    def __init__(self, database: Database, analyzer: PhotoAnalyzer, spaces: SpaceRegistry) -> None:
+    def __init__(
+        self, database: Database, analyzer: PhotoAnalyzer, spaces: SpaceRegistry, limiter: UsageLimiter
+    ) -> None:
         self._database = database
+        self._limiter = limiter
         self._analyzer = analyzer
         self._spaces = spaces
 
@@ -144,6 +151,8 @@ class Verifier:
             PersonMismatchError: The person has another external id.
             NoFaceFoundError: The photo shows no face.
             SeveralFacesError: It shows several and `largest` is not set.
+            SearchLimitError: The caller's key may not search any more in this hour.
+            VerificationLimitError: Too many verifications of the person with the caller's key have failed.
         """
         async with self._database.transaction(read_only=True) as work:
             found = await work.open(reference, principal, Permission.RECOGNIZE)
@@ -151,30 +160,51 @@ class Verifier:
             ensure_same_external_id(expected, external_id)
 
         async def run_attempt(collection: Collection) -> Verification:
-            space = self._spaces.get_space(collection.space_id)
-            mode = collection.policy.liveness.get_stricter_mode(liveness)
-            face = await self._analyzer.get_single_face(photo, collection.space_id, largest=largest, liveness=mode)
-            attack = find_attack(face, mode)
-            async with self._database.transaction(read_only=True) as work:
-                current = await work.open(str(collection.id), principal, Permission.RECOGNIZE)
-                ensure_same_search_space(collection, current, mode)
-                enrolled = await work.persons.get_person(collection.id, expected.id)
-                with timing.measure_stage("search"):
-                    best = await work.templates.find_person_similarity(
-                        collection.id, enrolled.id, current.space_id, face.vector, current.policy.fusion
-                    )
-            similarity = None if best is None or attack else best[0]
-            scores = [] if similarity is None else [similarity]
-            calibration = get_calibration(current, space)
-            decision = self._build_decision(
-                scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
-            )
-            if not principal.may_see_scores:
-                return Verification(enrolled, face, None, None, decision.hide_scores())
-            probability = None if similarity is None else calibration.compute_probability(similarity)
-            return Verification(enrolled, face, similarity, probability, decision)
+            return await self._verify_once(principal, photo, collection, expected.id, liveness, largest=largest)
 
-        return await retry_if_collection_changed(found, run_attempt)
+        await self._limiter.charge_searches(principal, 1)
+        async with self._limiter.attempt_verification(principal, expected.id) as attempt:
+            result = await retry_if_collection_changed(found, run_attempt)
+            attempt.has_failed = result.decision.verdict in {Verdict.NO_MATCH, Verdict.NOT_LIVE}
+        return result
+
+    async def _verify_once(
+        self,
+        principal: Principal,
+        photo: Photo,
+        collection: Collection,
+        person_id: UUID,
+        liveness: LivenessMode | None,
+        *,
+        largest: bool,
+    ) -> Verification:
+        """Verify on the assumption that the collection is still as given.
+
+        Raises:
+            CollectionChangedError: It is not, and the photo must be analyzed again.
+        """
+        space = self._spaces.get_space(collection.space_id)
+        mode = collection.policy.liveness.get_stricter_mode(liveness)
+        face = await self._analyzer.get_single_face(photo, collection.space_id, largest=largest, liveness=mode)
+        attack = find_attack(face, mode)
+        async with self._database.transaction(read_only=True) as work:
+            current = await work.open(str(collection.id), principal, Permission.RECOGNIZE)
+            ensure_same_search_space(collection, current, mode)
+            enrolled = await work.persons.get_person(collection.id, person_id)
+            with timing.measure_stage("search"):
+                best = await work.templates.find_person_similarity(
+                    collection.id, enrolled.id, current.space_id, face.vector, current.policy.fusion
+                )
+        similarity = None if best is None or attack else best[0]
+        scores = [] if similarity is None else [similarity]
+        calibration = get_calibration(current, space)
+        decision = self._build_decision(
+            scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
+        )
+        if not principal.may_see_scores:
+            return Verification(enrolled, face, None, None, decision.hide_scores())
+        probability = None if similarity is None else calibration.compute_probability(similarity)
+        return Verification(enrolled, face, similarity, probability, decision)
 
     @staticmethod
     def _build_decision(

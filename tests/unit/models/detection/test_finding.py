@@ -166,3 +166,15 @@ def test_tiles_are_bounded_however_long_the_photo(finder: FaceFinder, detector: 
 def test_a_long_photo_is_decoded_as_large_as_its_tiles_need(finder: FaceFinder) -> None:
     assert finder.compute_decoding_side(4000, 3000) == 600
     assert finder.compute_decoding_side(600, 18_000) == 600 * 10
+
+
+def test_of_too_many_faces_the_largest_are_kept_in_order(detector: MarkDetector) -> None:
+    photo = blank(400, 300)
+    for left, side in ((10, 30), (100, 60), (200, 40), (300, 50)):
+        mark(photo, left, 30, side)
+    finder = FaceFinder(detector, score_faces, min_face_px=20, max_side_px=600, max_faces=2)
+
+    found = finder.find_faces(photo_of(photo), turned=True)
+
+    assert [face.box.left for face in found.upright] == [100, 300]
+    assert (len(found.scores), found.left_out) == (2, 2)
