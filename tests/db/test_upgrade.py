@@ -88,7 +88,7 @@ CROP_KEY, CROP_KEY_ID = bytes(range(32)), "4364fa3d9a0f2951"
 SEALED_CROP = bytes.fromhex(
     "000102030405060708090a0b47025624c5e5c25b8d41d7cbb1e9f82de2f6f4599117335c480f8af1726dca7d9cbed1c9be7abd2627728045ad"
 )
-KEY = "vultus_old"
+KEY = "vultus_" + "o" * 43
 
 INDEX = IndexSettings.model_construct(**IndexSettings().model_dump() | {"exact_limit": 500, "watch_share": 0.0})
 
