@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -206,6 +207,39 @@ async def test_hot_queries_return_their_connection_to_the_pool(database_url: str
     await database.close()
 
     assert (kept == first, healed != first) == (True, True)
+
+
+async def test_connections_kept_for_hot_queries_wait_for_nobody(database_url: str) -> None:
+    """They are used again, leave the pool to transactions that need it, and are replaced when PostgreSQL ends them."""
+    settings = DatabaseSettings(pool_wait_s=0.1).model_copy(update={"pool_size": 3})
+    database = await Database.connect(database_url, settings)
+
+    async def fetch_backend_pids(count: int) -> set[int]:
+        pids = set()
+        async with AsyncExitStack() as stack:
+            for _ in range(count):
+                queries = await stack.enter_async_context(database.hot_queries())
+                (row,) = await queries.keys._session.execute(text("SELECT pg_backend_pid() AS pid"), {})
+                pids.add(int(row.pid))
+        return pids
+
+    first = await fetch_backend_pids(3)
+    reused = await fetch_backend_pids(3)
+    async with AsyncExitStack() as stack:
+        works = [await stack.enter_async_context(database.transaction(read_only=True)) for _ in range(3)]
+        in_transactions = [
+            (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one() for work in works
+        ]
+    async with database.transaction() as work:
+        own = (await work._session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        end_others = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY(:pids)")
+        await work._session.execute(end_others, {"pids": [pid for pid in first if pid != own]})
+    await asyncio.sleep(0.1)
+    healed = await fetch_backend_pids(3)
+    await database.close()
+
+    assert reused == first == set(in_transactions)
+    assert healed & first == {own}
 
 
 @pytest.mark.parametrize(

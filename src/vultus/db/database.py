@@ -21,6 +21,7 @@ from vultus.db.connections import check_connection, create_engine
 from vultus.db.driver_session import CUSTOM_PLAN, PLAN_CACHE_MODE, DriverSession, set_plan_cache_mode
 from vultus.db.failures import translate_errors
 from vultus.db.health import DatabaseHealth
+from vultus.db.hot_connections import HotConnections
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, read_revision
 from vultus.db.repositories.audit import AuditRepository
@@ -189,7 +190,8 @@ class Database:
     def __init__(self, engine: AsyncEngine, address: DatabaseAddress, settings: DatabaseSettings) -> None:
         self._engine = engine
         self._address = address
-        self._health = DatabaseHealth(engine)
+        self._hot_connections = HotConnections(engine)
+        self._health = DatabaseHealth(self._hot_connections)
         self._pool_wait_s = settings.pool_wait_s
         pool: Any = engine.pool
         metrics.CONNECTIONS.labels("in_use").set_function(pool.checkedout)
@@ -250,7 +252,7 @@ class Database:
         with self._health.notice_full_storage(), translate_errors():
             async with (
                 nullcontext() if read_only else self._admit_writer(writes_to),
-                self._engine.connect() as connection,
+                self._hot_connections.connect() as connection,
             ):
                 await set_plan_cache_mode(await connection.get_raw_connection(), CUSTOM_PLAN)
                 if read_only:
@@ -289,11 +291,11 @@ class Database:
             UnavailableError: The statement took too long.
         """
         with translate_errors():
-            connection = await self._engine.raw_connection()
+            connection = await self._hot_connections.acquire()
             try:
                 yield HotQueries(DriverSession(connection))
             finally:
-                connection.close()  # no message: no transaction has begun
+                self._hot_connections.release(connection)  # no message: no transaction has begun
 
     def open_hnsw_maintenance(self, collection_id: UUID) -> AbstractAsyncContextManager[HnswMaintenance]:
         """Return a connection without a statement timeout that holds the exclusive lock on a collection's HNSW index.
@@ -315,6 +317,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         self._health.close()
+        self._hot_connections.close()
         await self._engine.dispose()
 
 

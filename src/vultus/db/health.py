@@ -15,7 +15,7 @@ from vultus.errors import DatabaseUnavailableError, StorageFullError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from vultus.db.hot_connections import HotConnections
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ PROBE_OF_STORAGE = (
 class DatabaseHealth:
     """Asks a database how it is, and remembers that its disk was full until it has space again."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, connections: HotConnections) -> None:
+        self._connections = connections
         self._is_storage_full = False
         self._query: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -73,7 +73,7 @@ class DatabaseHealth:
     async def _run_query(self) -> None:
         was_full = self._is_storage_full
         with translate_errors():
-            async with self._engine.connect() as connection:
+            async with self._connections.connect() as connection:
                 await connection.execute(text(PROBE_OF_STORAGE if was_full else "SELECT 1"))
         if was_full:
             log.warning("the disk of the database has space again")
