@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SOCKET_BACKLOG = 2048
+UNSENT_BYTES = 2**17
+"""Most bytes of an answer that the system holds before they are sent: readers that do not read share its memory."""
+
 STOP_TIMEOUT_S = 10
 PING_INTERVAL_S = 8.0
 """Pause between pings to a WebSocket, and the wait for the answer: a stalled one is closed within 20 seconds."""
@@ -128,6 +131,8 @@ def bind_socket(host: str, port: int, setting: str = "VULTUS_SERVER__PORT") -> s
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a long answer is written in two parts
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted sockets inherit it: the rest waits here, where it is counted
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
