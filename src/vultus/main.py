@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vultus import __version__
 from vultus.api.app import create_app
 from vultus.api.metrics import MetricsApp
 from vultus.api.middleware import is_health_path
@@ -285,6 +286,7 @@ async def serve_api(
                 listener.listen(SOCKET_BACKLOG)  # a client may connect as soon as the address is printed
                 address = format_address(listener, tls=tls is not None)
                 _warn_of_plain_text(server_settings)
+                log.info("vultus %s answers on %s", __version__, address)
                 announce(address)
                 await server.serve(sockets=[listener])
 

@@ -353,3 +353,21 @@ async def test_a_data_directory_may_have_any_name(data_dir: Path, name: str, mon
 def test_a_line_break_in_the_data_directory_is_refused(data_dir: Path) -> None:
     with pytest.raises(EmbeddedDatabaseError, match="line break"):
         EmbeddedPostgres(data_dir / "a\nb").start()
+
+
+def test_a_data_directory_that_was_open_is_closed_and_a_shared_one_is_not(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data_dir.chmod(0o755)
+    own, shared = data_dir / "own", data_dir / "shared"
+    for folder in (own, shared):
+        folder.mkdir()
+        folder.chmod(0o755)
+    (shared / "a file of somebody").touch()
+    for folder in (own, shared):
+        with EmbeddedPostgres(folder):
+            pass
+
+    assert mode(own) == (0o710 if ROOT else 0o700)
+    assert mode(shared) == 0o755
+    assert f"{own} was open to other users" in caplog.text

@@ -99,7 +99,12 @@ def _check_data_folder(settings: Settings) -> str:
     free = shutil.disk_usage(existing).free
     if free < MIN_FREE_BYTES:
         raise CheckFailedError(f"only {free / 2**30:.1f} GiB are free at {existing}; 2 GiB are needed.")
-    return f"{folder}, {free / 2**30:.0f} GiB free"
+    key_file = settings.crop_key_file
+    is_together = (
+        key_file.exists() and settings.database.url is None and key_file.resolve().is_relative_to(folder.resolve())
+    )
+    caution = "; it holds the database and the key of its retained crops: VULTUS_CROPS__KEY_FILE names another place"
+    return f"{folder}, {free / 2**30:.0f} GiB free{caution if is_together else ''}"
 
 
 def _check_memory(_: Settings) -> str:

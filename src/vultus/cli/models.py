@@ -35,7 +35,8 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks or
 @app.command("list")
 def list_networks(as_json: JsonOption = False) -> None:
     """List every network with its licence and whether its weights are present and verified."""
-    store = open_weights_store(load_settings())
+    settings = load_settings()
+    store = open_weights_store(settings)
     rows = [_build_network_row(network, store) for network in NETWORKS.values()]
     if as_json:
         print_json(rows)
@@ -49,8 +50,12 @@ def list_networks(as_json: JsonOption = False) -> None:
             for row in rows
         ],
     )
-    packs = [(pack.name, pack.detector.name, pack.embedder.name) for pack in PACKS.values()]
-    print_table("Packs", ("name", "detector", "embedder"), packs)
+    default = settings.inference.pack or get_default_pack(store)
+    packs = [
+        (pack.name, pack.detector.name, pack.embedder.name, "new collections" if pack.name == default else "")
+        for pack in PACKS.values()
+    ]
+    print_table("Packs", ("name", "detector", "embedder", "used for"), packs)
     out.print("Any DETECTOR+EMBEDDER is a pack too, and deepface:MODEL an embedder.")
 
 

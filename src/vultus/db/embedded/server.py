@@ -8,6 +8,7 @@ Two lock files in the data directory, both released by the kernel however a proc
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Self
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+_OTHERS_BITS = 0o067
+"""Mode bits that let others in; the group of the user that runs PostgreSQL may pass through."""
+
+_OWN_NAMES = frozenset({"administrator.key", "cache", "lifecycle.lock", "models", "postgres", "vultus.toml"})
 
 
 class EmbeddedPostgres:
@@ -131,6 +139,7 @@ class EmbeddedPostgres:
             with suppress(FileExistsError):
                 self._data_dir.mkdir(mode=0o700)
         self._data_dir = self._data_dir.resolve()
+        self._close_to_others()
         if (
             account.find_blocked_directory(self._data_dir) == self._data_dir
             and self._data_dir.stat().st_uid == os.geteuid()
@@ -138,12 +147,26 @@ class EmbeddedPostgres:
             os.chown(self._data_dir, -1, account.gid)
             self._data_dir.chmod(self._data_dir.stat().st_mode & 0o707 | 0o010)
         if blocked := account.find_blocked_directory(self._data_dir):
+            whose, folder = f"The user '{account.name}'", "FOLDER to one that this user may enter"
+            if account.is_other:
+                whose = f"PostgreSQL does not run as root but as the system user '{account.name}', which"
+                folder = "/var/lib/vultus"
+            advice = "start Vultus as an ordinary user, " if account.is_other else ""
             raise EmbeddedDatabaseError(
-                f"PostgreSQL does not run as root but as the system user '{account.name}', which cannot enter "
-                f"{blocked}. Set VULTUS_DATA_DIR=/var/lib/vultus, start Vultus as an ordinary user, "
-                f"{OWN_SERVER_ADVICE}."
+                f"{whose} cannot enter {blocked}. Set VULTUS_DATA_DIR={folder}, {advice}{OWN_SERVER_ADVICE}."
             )
         return account
+
+    def _close_to_others(self) -> None:
+        """Take a data directory that was made by others, with mode 0755, away from other users; never a shared one."""
+        found = self._data_dir.stat()
+        names = {path.name for path in self._data_dir.iterdir()}
+        is_ours = not names or not names.isdisjoint(_OWN_NAMES)
+        if found.st_mode & _OTHERS_BITS and found.st_uid == os.geteuid() and is_ours:
+            self._data_dir.chmod(found.st_mode & 0o7777 & ~_OTHERS_BITS)
+            log.warning(
+                "%s was open to other users; its mode is %o now", self._data_dir, self._data_dir.stat().st_mode & 0o777
+            )
 
     @contextmanager
     def _lock_lifecycle(self) -> Iterator[None]:
