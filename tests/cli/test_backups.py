@@ -99,6 +99,29 @@ def test_a_backup_is_restored_with_the_key_of_the_crops(data_dir: Path, tmp_path
     assert (other / "crops.key").read_bytes() == bytes(32)
 
 
+async def test_a_restored_database_holds_no_byte_of_whom_was_erased(data_dir: Path, tmp_path: Path) -> None:
+    """What privacy.md advises where bytes must go; the old files show that the search finds them."""
+    old, new, file, name = data_dir / "old", data_dir / "new", tmp_path / "backup.zip", b"Canary Quillfeather"
+    data_dir.chmod(0o755)
+    run(old, "keys", "list")
+    with EmbeddedPostgres(old) as server:
+        connection = await asyncpg.connect(server.start().replace("+asyncpg", ""))
+        await connection.execute("CREATE TABLE people (name text)")
+        await connection.execute("INSERT INTO people VALUES ($1), ($2)", name.decode(), "Somebody Else")
+        await connection.execute("DELETE FROM people WHERE name = $1", name.decode())
+        await connection.close()
+    run(old, "backup", file)
+    run(new, "restore", file)
+
+    assert find_bytes(old / "postgres", name)
+    assert find_bytes(new / "postgres", b"Somebody Else")
+    assert find_bytes(new / "postgres", name) == []
+
+
+def find_bytes(folder: Path, wanted: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and wanted in path.read_bytes()]
+
+
 @pytest.mark.parametrize("content", ["no archive", "another archive", "a damaged dump"])
 def test_what_is_no_backup_is_refused_and_leaves_the_database_empty(
     data_dir: Path, tmp_path: Path, content: str

@@ -147,14 +147,12 @@ class EmbeddedPostgres:
             os.chown(self._data_dir, -1, account.gid)
             self._data_dir.chmod(self._data_dir.stat().st_mode & 0o707 | 0o010)
         if blocked := account.find_blocked_directory(self._data_dir):
-            whose, folder = f"The user '{account.name}'", "FOLDER to one that this user may enter"
+            whose = f"The user '{account.name}'"
+            remedy = "Set VULTUS_DATA_DIR to a directory that this user may enter"
             if account.is_other:
                 whose = f"PostgreSQL does not run as root but as the system user '{account.name}', which"
-                folder = "/var/lib/vultus"
-            advice = "start Vultus as an ordinary user, " if account.is_other else ""
-            raise EmbeddedDatabaseError(
-                f"{whose} cannot enter {blocked}. Set VULTUS_DATA_DIR={folder}, {advice}{OWN_SERVER_ADVICE}."
-            )
+                remedy = "Set VULTUS_DATA_DIR=/var/lib/vultus, start Vultus as an ordinary user"
+            raise EmbeddedDatabaseError(f"{whose} cannot enter {blocked}. {remedy}, {OWN_SERVER_ADVICE}.")
         return account
 
     def _close_to_others(self) -> None:
