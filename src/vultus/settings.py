@@ -42,8 +42,8 @@ Device = Literal["cpu", "cuda", "coreml"]
 Network = Annotated[str, AfterValidator(require_network)]
 Origin = Annotated[str, AfterValidator(require_origin)]
 
-QUEUE_PER_WORKER = 10
-"""Queued photos per worker: bounds the queueing delay of an accepted photo, whatever the load."""
+QUEUE_PER_WORKER, MIN_QUEUE = 7, 14
+"""Photos that may wait in a burst, per worker and at least: sixteen clients of two workers are served in turn."""
 
 
 class Section(BaseModel, frozen=True, extra="forbid"):
@@ -168,9 +168,9 @@ class InferenceSettings(Section):
         description="Processes that analyse photos, one thread each; threads in commands.",
     )
     max_queue: int = Field(
-        default_factory=lambda given: max(16, QUEUE_PER_WORKER * given.get("workers", 1)),
+        default_factory=lambda given: max(MIN_QUEUE, QUEUE_PER_WORKER * given.get("workers", 1)),
         ge=1,
-        description="Photos waiting before new ones are refused with 503.",
+        description="Photos that wait in a burst before new ones get 503; fewer while more come than can be served.",
     )
     max_batch: int = Field(4, ge=1, le=64, description="Most queued photos that a worker takes together.")
     photo_timeout_s: float = Field(

@@ -38,8 +38,8 @@ class AnalysisEngine(Protocol):
         """Raise `OverloadedError` unless there is room for a photo."""
         ...
 
-    def reserve_slot(self) -> Reservation:
-        """Reserve a place for a photo, or raise `OverloadedError`."""
+    def reserve_slot(self, client: str = "") -> Reservation:
+        """Reserve a place for a photo of a client, or raise `OverloadedError`."""
         ...
 
     async def analyze_photo(
@@ -136,13 +136,16 @@ class PhotoAnalyzer:
         """
         self._engine.ensure_capacity()
 
-    def reserve_slot(self) -> Reservation:
+    def reserve_slot(self, client: str = "") -> Reservation:
         """Reserve a slot of the admission queue for a photo that is still being received; the `Photo` takes it along.
+
+        Args:
+            client: Who sends it.
 
         Raises:
             OverloadedError: Too many photos are waiting.
         """
-        return self._engine.reserve_slot()
+        return self._engine.reserve_slot(client)
 
     async def get_single_face(
         self, photo: Photo, space_id: str, *, largest: bool, liveness: LivenessMode = LivenessMode.OFF

@@ -1,4 +1,8 @@
-"""Admission queue: bounded, in lanes by urgency, cancellable, drained in batches."""
+"""Admission queue: bounded, in lanes by urgency, cancellable, drained in batches.
+
+A burst may fill all its places: sixteen clients of two workers are served one after the other. While more is wanted
+than the workers can do, waiting helps nobody: then a photo is accepted only if it would wait no longer than one takes.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,11 @@ from typing import TYPE_CHECKING, Self
 
 from vultus.domain import Lane
 from vultus.errors import OverloadedError
+from vultus.models.workers.demand import DemandMeter
 
 if TYPE_CHECKING:
     import asyncio  # noqa: TC004  annotations are not evaluated
+    from collections.abc import Callable
 
     from vultus.domain import Analysis  # noqa: TC004
     from vultus.models.pipeline import AnalysisRequest  # noqa: TC004
@@ -24,6 +30,9 @@ RESERVATION_TTL_S = 0.2
 """For how long a slot is reserved for a photo that is still being received: less than the queued photos take, so that
 slots reserved for slow senders never leave the workers idle."""
 
+
+EXCESS_WAIT_PHOTOS = 1.0
+"""Longest expected wait of a photo, in times a photo takes, while more are wanted than can be served."""
 
 MAX_BATCH_LANE_WAIT_S = 2.0
 """Longest wait of the batch lane while other photos wait too; after it, one of its photos is analysed before them."""
@@ -39,6 +48,7 @@ class AnalysisJob:
         result: Future that resolves to its analysis.
         lane: How urgent it is.
         source: Of a frame in the live lane, where newer frames replace older ones of the same source.
+        client: Who sent it; empty if nobody in particular did.
         losses: Workers that ended while they analysed it.
         must_run_alone: Whether it must not share a batch: a worker ended while analysing it together with others.
         enqueued_at: When it was enqueued, seconds of `time.perf_counter`.
@@ -49,14 +59,15 @@ class AnalysisJob:
     result: asyncio.Future[Analysis]
     lane: Lane = Lane.INTERACTIVE
     source: str = ""
+    client: str = ""
     losses: int = 0
     must_run_alone: bool = False
     enqueued_at: float = field(default_factory=time.perf_counter)
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, **facts: float) -> None:
         """Refuse a job that waits, unless its caller has gone."""
         if not self.result.done():
-            self.result.set_exception(OverloadedError(reason))
+            self.result.set_exception(OverloadedError(reason, **facts))
 
 
 class SlotReservation:
@@ -68,8 +79,9 @@ class SlotReservation:
     no photo came.
     """
 
-    def __init__(self, reservations: set[SlotReservation]) -> None:
-        self.expires_at = time.monotonic() + RESERVATION_TTL_S
+    def __init__(self, reservations: set[SlotReservation], client: str, expires_at: float) -> None:
+        self.client = client
+        self.expires_at = expires_at
         self._reservations = reservations
         reservations.add(self)
 
@@ -83,6 +95,10 @@ class SlotReservation:
         """Release the slot; one that is released or expired stays so."""
         self._reservations.discard(self)
 
+    def is_held(self, now: float) -> bool:
+        """Return whether the slot is neither released nor expired."""
+        return self in self._reservations and self.expires_at > now
+
 
 class AdmissionQueue:
     """Waiting jobs in their lanes, the count of running ones, and the reserved slots.
@@ -94,15 +110,21 @@ class AdmissionQueue:
         workers: How many batches run concurrently.
         max_queue: Most jobs that wait while every worker is busy, not counting those of the batch lane.
         max_batch: Most jobs per batch.
+        clock: Returns seconds.
     """
 
-    def __init__(self, *, workers: int, max_queue: int, max_batch: int) -> None:
+    def __init__(
+        self, *, workers: int, max_queue: int, max_batch: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
         self._running: Counter[Lane] = Counter()
         self._workers = workers
         self._capacity = workers + max_queue
         self._max_batch = max_batch
         self._lanes: dict[Lane, deque[AnalysisJob]] = {lane: deque() for lane in Lane}
         self._reservations: set[SlotReservation] = set()
+        self._demand = DemandMeter(self._capacity, clock)
+        self._batches: dict[int, tuple[float, int]] = {}  # when running ones began, and their jobs, by identity
         self._mean_photo_s = 0.0
         self._batch_lane_served_at = -math.inf
 
@@ -115,39 +137,58 @@ class AdmissionQueue:
         """Number of jobs that workers analyse."""
         return self._running.total()
 
-    def reserve_slot(self) -> SlotReservation:
+    def reserve_slot(self, client: str = "") -> SlotReservation:
         """Reserve a slot for a photo that is still being received.
+
+        Args:
+            client: Who sends it.
 
         Raises:
             OverloadedError: As from `ensure_capacity`.
         """
         self.ensure_capacity()
-        return SlotReservation(self._reservations)
+        return SlotReservation(self._reservations, client, self._clock() + RESERVATION_TTL_S)
 
     def ensure_capacity(self) -> None:
         """Raise unless there is a slot for a photo beyond the reserved ones; frames give way to photos.
 
         Raises:
-            OverloadedError: There is none; `retry_after_s` estimates when the photos queued now will have completed.
+            OverloadedError: There is none, or the photo would wait too long while more are wanted than can be served.
+                `retry_after_s` estimates when those will be done that are wanted now.
         """
-        now = time.monotonic()
-        occupied = self._count_running() + len(self._lanes[Lane.INTERACTIVE])
-        reserved = sum(reservation.expires_at > now for reservation in self._reservations)
-        if occupied + reserved >= self._capacity:
-            wait_s = max(1, math.ceil(occupied * self._mean_photo_s / self._workers))
-            raise OverloadedError(f"All {self._capacity} places for photos are taken.", retry_after_s=wait_s)
+        self._update_demand()
+        if self._count_occupied_slots(frames=False) + self._count_reserved_slots() >= self._capacity:
+            reason = f"All {self._capacity} places for photos are taken."
+        elif self._demand.is_excessive and self._estimate_wait_s() > EXCESS_WAIT_PHOTOS * self._mean_photo_s:
+            reason = "More photos are sent than can be analysed in time."
+        else:
+            return
+        self._demand.record_arrival()
+        if self._demand.is_excessive:
+            self._shed_waiting_photos()
+        raise OverloadedError(reason, retry_after_s=self._estimate_retry_s())
 
-    def enqueue(self, job: AnalysisJob) -> None:
+    def enqueue(self, job: AnalysisJob, reservation: SlotReservation | None = None) -> None:
         """Append a job to its lane.
 
+        Args:
+            job: The job.
+            reservation: Of a slot for it; it is released.
+
         Raises:
-            OverloadedError: Its lane takes no further one now.
+            OverloadedError: Its lane takes no further one now, and no slot is reserved for it.
         """
+        is_reserved = reservation is not None and reservation.is_held(self._clock())
+        if reservation is not None:
+            reservation.release()
         if job.lane is Lane.LIVE:
             self._enqueue_frame(job)
             return
         if job.lane is Lane.INTERACTIVE:
-            self.ensure_capacity()
+            if not is_reserved:
+                self.ensure_capacity()
+            self._update_demand()
+            self._demand.record_arrival()
         self._lanes[job.lane].append(job)
         frames = self._lanes[Lane.LIVE]
         while frames and self._count_occupied_slots() > self._capacity:
@@ -174,16 +215,18 @@ class AdmissionQueue:
         if not urgent:
             batch = self._take_compatible_jobs(self._lanes[Lane.BATCH])
         elif self._is_batch_lane_due():
-            self._batch_lane_served_at = time.perf_counter()
+            self._batch_lane_served_at = self._clock()
             batch = [self._lanes[Lane.BATCH].popleft()]
         else:
             batch = self._take_compatible_jobs(urgent)
         self._running.update(job.lane for job in batch)
+        self._batches[id(batch)] = (self._clock(), len(batch))
         return batch
 
     def complete(self, batch: list[AnalysisJob], duration_s: float) -> None:
         """Count a batch as completed and update the average time per photo."""
         self._running.subtract(job.lane for job in batch)
+        del self._batches[id(batch)]
         photo_s = duration_s / len(batch)
         self._mean_photo_s += SMOOTHING_FACTOR * (photo_s - self._mean_photo_s) if self._mean_photo_s else photo_s
 
@@ -198,8 +241,39 @@ class AdmissionQueue:
         """Return the number of running jobs that take a slot: those of the batch lane leave it to photos."""
         return self.running - self._running[Lane.BATCH]
 
-    def _count_occupied_slots(self) -> int:
-        return self._count_running() + len(self._lanes[Lane.INTERACTIVE]) + len(self._lanes[Lane.LIVE])
+    def _count_occupied_slots(self, *, frames: bool = True) -> int:
+        waiting = len(self._lanes[Lane.INTERACTIVE]) + (len(self._lanes[Lane.LIVE]) if frames else 0)
+        return self._count_running() + waiting
+
+    def _count_reserved_slots(self) -> int:
+        now = self._clock()
+        return sum(reservation.expires_at > now for reservation in self._reservations)
+
+    def _update_demand(self) -> None:
+        photos_per_s = self._workers / self._mean_photo_s if self._mean_photo_s else math.inf
+        self._demand.update(self._count_occupied_slots(frames=False), photos_per_s)
+
+    def _estimate_wait_s(self) -> float:
+        """Return how long a photo that came now would wait for a worker."""
+        free = self._workers - len(self._batches)
+        ahead = len(self._lanes[Lane.INTERACTIVE]) + len(self._lanes[Lane.LIVE]) + self._count_reserved_slots()
+        if ahead < free:
+            return 0.0
+        now, photo_s = self._clock(), self._mean_photo_s
+        remaining = (max(0.0, started + jobs * photo_s - now) for started, jobs in self._batches.values())
+        first = 0.0 if free > 0 else min(remaining, default=0.0)
+        return first + (ahead - max(0, free)) * photo_s / self._workers
+
+    def _estimate_retry_s(self) -> int:
+        return max(1, math.ceil(self._demand.wanted * self._mean_photo_s / self._workers))
+
+    def _shed_waiting_photos(self) -> None:
+        """Refuse photos that would wait too long: those behind them would wait as long."""
+        waiting = self._lanes[Lane.INTERACTIVE]
+        while waiting and self._estimate_wait_s() > (EXCESS_WAIT_PHOTOS + 1) * self._mean_photo_s:
+            waiting.pop().drop(
+                "More photos are sent than can be analysed in time.", retry_after_s=self._estimate_retry_s()
+            )
 
     def _enqueue_frame(self, job: AnalysisJob) -> None:
         """Let a frame take the place of an older one of its source, or append it if it would not wait for photos."""
@@ -219,10 +293,12 @@ class AdmissionQueue:
         if not waiting:
             return False
         since = max(waiting[0].enqueued_at, self._batch_lane_served_at)
-        return time.perf_counter() - since >= MAX_BATCH_LANE_WAIT_S
+        return self._clock() - since >= MAX_BATCH_LANE_WAIT_S
 
     def _take_compatible_jobs(self, waiting: deque[AnalysisJob]) -> list[AnalysisJob]:
-        max_size = max(1, min(self._max_batch, len(waiting) // self._workers))
+        # A batch makes its first photo wait for its last one: it pays while photos wait anyway.
+        max_batch = 1 if self._demand.is_excessive else self._max_batch
+        max_size = max(1, min(max_batch, len(waiting) // self._workers))
         batch = [waiting.popleft()]
         while (
             len(batch) < max_size

@@ -98,17 +98,21 @@ class AnalysisPool:
         """Raise unless a photo would be accepted now.
 
         Raises:
-            OverloadedError: All slots are occupied; `retry_after_s` estimates when the photos queued now will be done.
+            OverloadedError: All slots are occupied, or the photo would wait too long while more are wanted than can be
+                served; `retry_after_s` estimates when those wanted now will be done.
             UnavailableError: As from `ensure_workers`.
         """
         self.ensure_workers()
         with _count_refusals():
             self._queue.ensure_capacity()
 
-    def reserve_slot(self) -> SlotReservation:
+    def reserve_slot(self, client: str = "") -> SlotReservation:
         """Reserve a slot for a photo that is still being received.
 
         Otherwise all requests that arrive while one is read would be accepted, and most rejected once they are read.
+
+        Args:
+            client: Who sends it.
 
         Raises:
             OverloadedError: As from `ensure_capacity`.
@@ -116,7 +120,7 @@ class AnalysisPool:
         """
         self.ensure_workers()
         with _count_refusals():
-            return self._queue.reserve_slot()
+            return self._queue.reserve_slot(client)
 
     async def analyze_photo(
         self,
@@ -149,16 +153,15 @@ class AnalysisPool:
             UnsupportedImageError: The format is not read.
             ImageTooLargeError: More bytes or pixels than the limits.
         """
-        if reservation is not None:
-            reservation.release()
         self.ensure_workers()
         result = asyncio.get_running_loop().create_future()
         if lane is Lane.LIVE:
             # A camera keeps its orientation, and most frames without a face show none: they are searched once.
             want = replace(want, turned=False)
-        job = AnalysisJob(AnalysisRequest(photo, want), space_id, result, lane, source)
+        client = "" if reservation is None else reservation.client
+        job = AnalysisJob(AnalysisRequest(photo, want), space_id, result, lane, source, client)
         with _count_refusals(lane):
-            self._queue.enqueue(job)
+            self._queue.enqueue(job, reservation)
         self._start_batches()
         try:
             return await job.result

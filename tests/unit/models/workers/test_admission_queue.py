@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import random
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -10,6 +14,9 @@ from vultus.domain import Lane
 from vultus.errors import OverloadedError
 from vultus.models.pipeline import AnalysisRequest
 from vultus.models.workers.admission_queue import MAX_BATCH_LANE_WAIT_S, AdmissionQueue, AnalysisJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def make_job(
@@ -187,3 +194,120 @@ async def test_a_photo_whose_worker_ended_comes_first_and_alone() -> None:
         queue.enqueue_again(job)
 
     assert take_all(queue) == [["a"], ["b"], ["c", "d"]]
+
+
+class Timeline:
+    """Workers and clients of a queue in simulated time: a photo takes 30 ms, give or take."""
+
+    def __init__(self, workers: int) -> None:
+        self.now = 0.0
+        self.queue = AdmissionQueue(
+            workers=workers, max_queue=max(14, 7 * workers), max_batch=4, clock=lambda: self.now
+        )
+        self.workers = self.free = workers
+        self.latencies_s: list[float] = []
+        self._sent: dict[int, tuple[AnalysisJob, float, Callable[[float], None]]] = {}
+        self.refused = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._chance = random.Random(1)
+
+    def at(self, when: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, len(self._events) + self._chance.getrandbits(32), happen))
+
+    def run(self, until: float) -> None:
+        while self._events and self._events[0][0] < until:
+            self.now, _, happen = heapq.heappop(self._events)
+            happen()
+        self.now = until
+
+    def send(self, again: Callable[[float], None] = lambda _after_s: None) -> None:
+        """Send a photo; `again` is called with the time to wait after its answer."""
+        job, sent_at = make_job("photo"), self.now
+        try:
+            self.queue.enqueue(job)
+        except OverloadedError as error:
+            self.refused += 1
+            again(error.facts["retry_after_s"])
+            return
+        self._sent[id(job)] = (job, sent_at, again)
+        self._start()
+
+    def _start(self) -> None:
+        while self.free and len(self.queue):
+            batch = self.queue.next_batch()
+            self.free -= 1
+            duration_s = 0.03 * len(batch) * self._chance.uniform(0.7, 1.3)
+            self.at(self.now + duration_s, partial(self._finish, batch, duration_s))
+
+    def _finish(self, batch: list[AnalysisJob], duration_s: float) -> None:
+        self.queue.complete(batch, duration_s)
+        self.free += 1
+        self._start()
+        shed = [entry for entry in self._sent.values() if entry[0].result.done()]
+        self.refused += len(shed)
+        for job, _, again in shed:
+            del self._sent[id(job)]
+            again(cast("OverloadedError", job.result.exception()).facts["retry_after_s"])
+        for job in batch:
+            _, sent_at, again = self._sent.pop(id(job))
+            self.latencies_s.append(self.now - sent_at)
+            again(0.0)
+
+    def send_steadily(self, photos_per_s: float) -> None:
+        self.send()
+        self.at(self.now + self._chance.expovariate(photos_per_s), partial(self.send_steadily, photos_per_s))
+
+    def add_client(self) -> None:
+        self.send(lambda after_s: self.at(self.now + after_s + 0.001, self.add_client))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+async def test_of_twice_the_load_what_is_accepted_waits_no_longer_than_a_photo_takes(workers: int) -> None:
+    time = Timeline(workers)
+    time.send_steadily(2 * workers / 0.03)
+    time.run(60)
+
+    served = sorted(time.latencies_s)
+    assert len(served) > 0.9 * 60 * workers / 0.03
+    assert served[len(served) * 99 // 100] < 3 * 1.3 * 0.03
+    assert time.refused > 0.9 * len(served)
+
+
+@pytest.mark.parametrize(("workers", "clients"), [(1, 8), (2, 16), (4, 30)])
+async def test_clients_that_wait_for_their_answers_are_all_served(workers: int, clients: int) -> None:
+    time = Timeline(workers)
+    for _ in range(clients):
+        time.add_client()
+    time.run(20)
+
+    assert time.refused == 0
+    assert max(time.latencies_s) < 2 * clients * 0.03 / workers
+
+
+async def test_after_twice_the_load_bursts_are_accepted_again() -> None:
+    time = Timeline(2)
+    time.send_steadily(2 * 2 / 0.03)
+    time.run(10)
+    with pytest.raises(OverloadedError, match="in time") as refused:
+        for _ in range(4):
+            time.queue.reserve_slot()
+    assert refused.value.facts["retry_after_s"] == 1
+
+    time._events = [event for event in time._events if "send_steadily" not in repr(event[2])]
+    time.run(12)
+    for _ in range(14):
+        time.queue.enqueue(make_job("burst"))
+
+
+async def test_a_reserved_slot_is_kept_whatever_comes_meanwhile() -> None:
+    queue = make_queue(workers=1, max_queue=1)
+    reservation = queue.reserve_slot("client")
+    queue.enqueue(make_job("a"))
+    with pytest.raises(OverloadedError):
+        queue.enqueue(make_job("b"))
+
+    queue.enqueue(make_job("c"), reservation)
+
+    assert take_all(queue) == [["a"], ["c"]]
+    with pytest.raises(OverloadedError):
+        queue.enqueue(make_job("d"), reservation)

@@ -229,7 +229,7 @@ async def test_retry_after_follows_from_how_fast_photos_are_analysed(slow: SlowP
         slow.gate.set()
         await asyncio.gather(*waiting)
 
-    assert refused.value.facts["retry_after_s"] == 4  # three photos of a little more than a second
+    assert refused.value.facts["retry_after_s"] == 5  # four photos of a little more than a second
 
 
 async def test_a_photo_whose_caller_hangs_up_never_reaches_the_networks(slow: SlowPipeline) -> None:
