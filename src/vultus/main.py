@@ -310,7 +310,7 @@ async def _serve_metrics(listener: socket | None, registry: ConnectionRegistry) 
     try:
         yield
     finally:
-        server.should_exit = server.force_exit = True
+        server.stop()
         await serving
 
 

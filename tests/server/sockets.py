@@ -146,7 +146,7 @@ async def running(
                 line.writer.close()
                 with contextlib.suppress(OSError):
                     await line.writer.wait_closed()
-            server.should_exit = server.force_exit = True
+            server.stop()
             await serving
 
 

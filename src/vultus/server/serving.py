@@ -22,6 +22,7 @@ from vultus.server.state import ServerState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import FrameType
 
     from vultus.settings import ServerSettings
 
@@ -32,6 +33,7 @@ UNSENT_BYTES = 2**17
 """Most bytes of an answer that the system holds before they are sent: readers that do not read share its memory."""
 
 STOP_TIMEOUT_S = 10
+SWEEP_INTERVAL_S = 1.0
 PING_INTERVAL_S = 8.0
 """Pause between pings to a WebSocket, and the wait for the answer: a stalled one is closed within 20 seconds."""
 
@@ -83,6 +85,7 @@ class ApiServer(uvicorn.Server):
         )
         self.server_state = self._state = ServerState(registry, is_always_answered)
         self._tls = tls
+        self._stopped = asyncio.Event()
         self._handles_signals = handle_signals
 
     @contextlib.contextmanager
@@ -111,15 +114,27 @@ class ApiServer(uvicorn.Server):
         ]
         self.started = True
 
-    async def on_tick(self, counter: int) -> bool:
-        """Check the deadlines once a second."""
-        if counter % 10 == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
+    async def main_loop(self) -> None:
+        """Check the deadlines once a second until the server is stopped."""
+        loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # writes the Date header anew
+            for connection in list(self._state.connections):
                 if isinstance(connection, HttpProtocol):
-                    connection.check_deadlines(now)
+                    connection.check_deadlines(loop.time())
             self._state.refusals.write_counts()
-        return await super().on_tick(counter)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_INTERVAL_S):
+                    await self._stopped.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, as a signal requires."""
+        super().handle_exit(sig, frame)
+        self._stopped.set()
+
+    def stop(self) -> None:
+        """Stop without waiting for requests under way."""
+        self.should_exit = self.force_exit = True
+        self._stopped.set()
 
 
 def bind_socket(host: str, port: int, setting: str = "VULTUS_SERVER__PORT") -> socket.socket:
