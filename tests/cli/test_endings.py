@@ -81,7 +81,7 @@ def test_errors_speak_of_options() -> None:
     assert ending.detail == "use --largest-face, or use --allow-lookalike, or give --external-id."
 
 
-@pytest.mark.parametrize("words", [["keys", "lst"], ["recognize", "/nowhere.jpg"], ["keys", "create"], ["serve", "-x"]])
+@pytest.mark.parametrize("words", [["keys", "lst"], ["recognize"], ["keys", "create"], ["serve", "-x"]])
 async def test_wrong_usage_is_json_too(words: list[str], cli: Cli) -> None:
     refused = await cli.json(*words, code=2)
 
@@ -175,6 +175,6 @@ async def test_a_path_that_cannot_be_used_is_named(cli: Cli) -> None:
     folder = Path(cli.folder / "folder.jpg")
     folder.mkdir()
 
-    refused = await cli.json("register", str(folder), "--name", "Ada", *GRANT, code=2)
-
-    assert "folder.jpg" in refused["error"]["detail"]
+    for path in (str(folder), "/nowhere.jpg", "/nowhere/x.jpg"):
+        refused = await cli.json("register", path, "--name", "Ada", *GRANT, code=2)
+        assert (refused["error"]["code"], path in refused["error"]["detail"]) == ("file", True)

@@ -1,4 +1,4 @@
-"""`vultus`: serve, register, recognize, import, calibrate, search-by, evaluate, models and further groups."""
+"""`vultus`: its commands, imported when they are run, and how it ends."""
 
 from __future__ import annotations
 
@@ -27,39 +27,21 @@ class CommandSource(NamedTuple):
 
 
 COMMANDS = {
-    "serve": CommandSource("serving", "serve", "Start PostgreSQL, if no database is configured, and the API."),
+    "serve": CommandSource("serving", "serve", "Start the API, and PostgreSQL if none is set."),
     "register": CommandSource("people", "register", "Register a person from photos, with their consent."),
-    "recognize": CommandSource("people", "recognize", "Recognise the people in a photo."),
-    "import": CommandSource(
-        "importing",
-        "import_folder",
-        "Register everybody in a folder of folders.",
-    ),
-    "import-vectors": CommandSource(
-        "vectors", "import_vectors", "Register persons from vectors made elsewhere by the collection's network."
-    ),
-    "calibrate": CommandSource(
-        "calibrating",
-        "calibrate",
-        "Measure a collection on its own faces and propose a threshold; --apply sets it.",
-    ),
-    "search-by": CommandSource(
-        "searching",
-        "search_by",
-        "Set how a collection is searched; hnsw builds a graph, measures what it loses and may be refused.",
-    ),
-    "doctor": CommandSource(
-        "doctor",
-        "check_installation",
-        "Check packages, weights, database, disk and port, and say how to fix what is wrong.",
-    ),
+    "recognize": CommandSource("people", "recognize", "Recognise the people in photos."),
+    "verify": CommandSource("verifying", "verify", "Say whether a photo shows a person; exit code 1 if not."),
+    "compare": CommandSource("verifying", "compare", "Say whether two photos show one person; exit code 1 if not."),
+    "import": CommandSource("importing", "import_folder", "Register everybody in a folder of folders."),
+    "import-vectors": CommandSource("vectors", "import_vectors", "Register persons from vectors made elsewhere."),
+    "calibrate": CommandSource("calibrating", "calibrate", "Measure a collection, and propose a threshold."),
+    "search-by": CommandSource("searching", "search_by", "Set how a collection is searched."),
+    "doctor": CommandSource("doctor", "check_installation", "Check this installation, and name remedies."),
     "evaluate": CommandSource("packs", "evaluation", "Measure accuracy on a data set of yours."),
-    "models": CommandSource("models", "app", "Pretrained networks: licences, weights, and which are used."),
+    "models": CommandSource("models", "app", "Networks: licences, weights, and which are used."),
     "transition": CommandSource("migration", "app", "Migrate a collection to another network."),
     "db": CommandSource("database", "app", "The database and its schema."),
     "keys": CommandSource("keys", "app", "API keys."),
-    "backup": CommandSource("backups", "write_backup_file", "Write the embedded database to a file."),
-    "restore": CommandSource("backups", "restore_backup_file", "Restore a backup into an empty database."),
 }
 """In the order they are listed."""
 

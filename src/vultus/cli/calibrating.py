@@ -45,7 +45,10 @@ def calibrate(
     group_by: Annotated[str | None, typer.Option(help="Metadata key to report error rates by.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a collection on its own faces and propose a threshold; --apply sets it."""
+    """Measure a collection, and propose a threshold.
+
+    It is measured on its own faces; --apply sets the threshold.
+    """
     request = CalibrationRequest(target_fmr, target_fpir, apply=apply, sample=sample, seed=seed, group_by=group_by)
 
     async def measure_collection(settings: Settings) -> CalibrationResult:

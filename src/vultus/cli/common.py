@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
 import uvloop
 from pydantic import ValidationError
 
 from vultus.cli.output import err, open_download_bar, open_progress_bar, out, print_json, print_table
-from vultus.domain import Principal
-from vultus.domain.texts import normalize_moment
-from vultus.errors import InvalidInputError, SetupError
+from vultus.domain import PersonReference, Principal
+from vultus.domain.texts import normalize_moment, require_text
+from vultus.errors import ImageTooLargeError, InvalidInputError, SetupError
 from vultus.services.photo_analysis import Photo
 from vultus.settings import Settings, describe_mistakes
 from vultus.utils import logging as logs
@@ -27,6 +30,8 @@ __all__ = ["err", "open_download_bar", "open_progress_bar", "out", "print_json",
 
 log = logging.getLogger(__name__)
 
+STANDARD_INPUT = Path("-")
+EXTERNAL_ID_PREFIX = "external_id:"
 COMMAND_LINE = Principal.from_process("cli")
 """The principal of every command."""
 
@@ -34,6 +39,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Id or name.")]
 Purpose = Annotated[str, typer.Option(help="What the person agreed to.")]
 RecordedBy = Annotated[str, typer.Option(help="Who took the agreement.")]
+PersonArgument = Annotated[
+    str, typer.Argument(metavar="PERSON", help="Id, or your own id; external_id:ID where yours looks like an id.")
+]
 Evidence = Annotated[str | None, typer.Option(help="Where the proof of consent is kept.")]
 
 
@@ -102,6 +110,26 @@ def run_command(command: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(run_cancellable())
 
 
-def read_photo(path: Path) -> Photo:
-    """Read a photo from a file."""
-    return Photo(path.read_bytes(), path.name)
+def read_photo(path: Path, settings: Settings) -> Photo:
+    """Read a photo from a file that was named, or from standard input for `-`; no more of it than a photo may have.
+
+    Raises:
+        OSError: It cannot be read.
+        ImageTooLargeError: It is larger than a photo may be.
+    """
+    limit = settings.photos.max_bytes
+    if path == STANDARD_INPUT:
+        content, name = sys.stdin.buffer.read(limit + 1), "standard input"
+    else:
+        with path.open("rb") as stream:
+            content, name = stream.read(limit + 1), path.name
+    if len(content) > limit:
+        raise ImageTooLargeError(f"{name} has more than {limit:,} bytes, the limit.")
+    return Photo(content, name)
+
+
+def parse_person(text: str) -> PersonReference:
+    """Return the person that was typed: an id, or your own id, with or without `external_id:` before it."""
+    with contextlib.suppress(ValueError):
+        return UUID(text.strip())
+    return require_text("The external_id", text.removeprefix(EXTERNAL_ID_PREFIX))

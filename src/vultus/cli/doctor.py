@@ -38,7 +38,10 @@ class CheckFailedError(Exception):
 
 
 def check_installation(as_json: JsonOption = False) -> None:
-    """Check packages, weights, database, disk and port, and say how to fix what is wrong."""
+    """Check this installation, and name remedies.
+
+    Packages, weights, database, disk and port.
+    """
     settings = load_settings()
     checks: dict[str, Callable[[Settings], str]] = {
         "packages": _check_packages,

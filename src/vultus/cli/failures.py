@@ -73,6 +73,10 @@ class Ending(NamedTuple):
     detail: str = ""
     facts: dict[str, Any] = {}  # noqa: RUF012  never changed
 
+    def describe(self) -> dict[str, Any]:
+        """Return what is said of a failure, as JSON has it."""
+        return {"code": self.code, "title": self.title, "detail": self.detail, **self.facts}
+
 
 def report_failure(error: BaseException, *, as_json: bool, with_trace: bool) -> int:
     """Say what went wrong and return the exit code.
@@ -91,8 +95,7 @@ def report_failure(error: BaseException, *, as_json: bool, with_trace: bool) -> 
     if with_trace:
         err.print("".join(traceback.format_exception(error)))
     if as_json:
-        described = {"code": ending.code, "title": ending.title, "detail": ending.detail}
-        print_json({"error": {**described, **ending.facts}})
+        print_json({"error": ending.describe()})
     err.print_labelled(ending.title, "red", f" ({ending.code}): {ending.detail}")
     return ending.exit_code
 

@@ -33,7 +33,10 @@ def search_by(
     ] = DEFAULT_SAMPLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Set how a collection is searched; hnsw builds a graph, measures what it loses and may be refused."""
+    """Set how a collection is searched.
+
+    `hnsw` builds a graph, measures what it loses and may be refused.
+    """
     request = GraphRequest(m, ef_construction, ef_search, accept_loss, sample)
 
     async def set_search_mode(settings: Settings) -> Collection:

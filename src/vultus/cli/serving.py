@@ -22,7 +22,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.")] = None,
 ) -> None:
-    """Start PostgreSQL, if no database is configured, and the API."""
+    """Start the API, and PostgreSQL if none is set."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_settings(quiet=False, server=given)
     deliver_key = partial(_deliver_key, settings.data_dir / FIRST_KEY_FILE)

@@ -62,11 +62,11 @@ def import_vectors(
     resume: Annotated[bool, typer.Option(help="Leave out persons whose external id the collection has.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register persons from vectors made elsewhere by the collection's network.
+    """Register persons from vectors made elsewhere.
 
-    The file holds `vectors` (n, d), `external_ids` (n), optionally `names` (n, empty for none), and `contract`, the
-    id of the network's embedding space. Every consent is recorded with the same purpose. Nothing checks quality,
-    liveness or lookalikes.
+    They come from the collection's network. The file holds `vectors` (n, d), `external_ids` (n), optionally `names`
+    (n, empty for none), and `contract`, the id of the network's embedding space. Every consent is recorded with the
+    same purpose. Nothing checks quality, liveness or lookalikes.
     """
 
     async def import_file() -> tuple[int, int]:
