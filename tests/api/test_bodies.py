@@ -225,6 +225,19 @@ async def test_json_of_very_many_values_is_refused_unread(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    "path", ["/v1/collections", PEOPLE, "/v1/collections/default/vectors", "/v1/search", "/v1/keys"]
+)
+async def test_the_examples_of_the_documentation_can_be_sent(api: Api, path: str) -> None:
+    schema = (await api.client.get("/openapi.json")).json()
+    post_ = schema["paths"][path.replace("default", "{collection}")]["post"]
+    example = post_["requestBody"]["content"]["application/json"]["example"]
+
+    answer = await api.client.post(path, json=example)
+
+    assert answer.status_code in {200, 201}, answer.text
+
+
+@pytest.mark.parametrize(
     ("query", "message"),
     [
         ("limit=1&limit=2", "query.limit: given twice; send it once"),

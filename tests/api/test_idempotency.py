@@ -316,6 +316,17 @@ async def test_a_form_is_one_however_its_media_type_is_written(api: Api, media_t
     assert (first.status_code, again.headers.get("idempotent-replayed")) == (201, "true"), first.text
 
 
+@pytest.mark.parametrize("build", [register_one, create_one, create_gallery])
+async def test_the_repeated_answer_is_equal_in_bytes_and_says_where_the_resource_is(api: Api, build: Any) -> None:
+    write = await build(api)
+    first, again = [await write.send(api) for _ in range(2)]
+
+    assert (first.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert again.content == first.content
+    assert again.headers["location"] == first.headers["location"]
+    assert (await api.client.get(first.headers["location"])).status_code == 200
+
+
 async def test_a_form_without_files_is_refused_like_one_without_a_key(api: Api) -> None:
     form = Write("/v1/register", "person.registered", {}, {"data": {"name": "Ada", **FORM}})
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from tests.contracts.test_errors import tree
 from vultus.api.app import create_app
-from vultus.api.guard import PERMISSION_KEY, PHOTOS_KEY, GuardedRoute
+from vultus.api.guard import PERMISSION_KEY, PHOTOS_KEY, GuardedRoute, find_body_shape
 from vultus.api.problems import MEDIA_TYPE
+from vultus.domain import decision
+from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
+from vultus.errors import VultusError
 from vultus.schemas import calibration, faces, galleries, keys, migrations, recognition, system, vectors
 from vultus.schemas.base import ApiModel, Page
 from vultus.utils.request_scope import RequestLimits
@@ -22,35 +29,38 @@ OPERATIONS = [
     for path, methods in SCHEMA["paths"].items()
     for method in methods
 ]
+SHAPES = {
+    route.name: shape for route in APP.routes if isinstance(route, GuardedRoute) and (shape := find_body_shape(route))
+}
 PUBLIC = {"/v1/health/live", "/v1/health/ready"}
 ANSWERS: dict[str, Any] = {
-    "RegistrationOut": recognition.RegistrationOut,
-    "RecognitionOut": recognition.RecognitionOut,
-    "DetectionOut": recognition.DetectionOut,
-    "ComparisonOut": recognition.ComparisonOut,
-    "VerificationOut": recognition.VerificationOut,
-    "EmbeddingsOut": recognition.EmbeddingsOut,
-    "SearchOut": recognition.SearchOut,
-    "CalibrationOut": calibration.CalibrationOut,
-    "CollectionOut": galleries.CollectionOut,
-    "PersonOut": galleries.PersonOut,
-    "FaceOut": faces.FaceOut,
-    "ConsentOut": galleries.ConsentOut,
-    "ErasedOut": galleries.ErasedOut,
-    "KeyOut": keys.KeyOut,
-    "NewKeyOut": keys.NewKeyOut,
-    "VectorsOut": vectors.VectorsOut,
-    "AuditOut": system.AuditOut,
-    "ModelOut": system.ModelOut,
-    "HealthOut": system.HealthOut,
-    "ReadinessOut": system.ReadinessOut,
-    "VersionOut": system.VersionOut,
-    "TransitionOut": migrations.TransitionOut,
-    "SwitchedOut": migrations.SwitchedOut,
-    "FinishedOut": migrations.FinishedOut,
-    "SuppliesOut": migrations.SuppliesOut,
-    "LeftBehindOut": migrations.LeftBehindOut,
-    "ContractComparisonOut": migrations.ContractComparisonOut,
+    "Registration": recognition.RegistrationOut,
+    "Recognition": recognition.RecognitionOut,
+    "Detection": recognition.DetectionOut,
+    "Comparison": recognition.ComparisonOut,
+    "Verification": recognition.VerificationOut,
+    "Embeddings": recognition.EmbeddingsOut,
+    "Search": recognition.SearchOut,
+    "Calibration": calibration.CalibrationOut,
+    "Collection": galleries.CollectionOut,
+    "Person": galleries.PersonOut,
+    "Face": faces.FaceOut,
+    "Consent": galleries.ConsentOut,
+    "Erased": galleries.ErasedOut,
+    "Key": keys.KeyOut,
+    "NewKey": keys.NewKeyOut,
+    "Vectors": vectors.VectorsOut,
+    "Audit": system.AuditOut,
+    "Model": system.ModelOut,
+    "Health": system.HealthOut,
+    "Readiness": system.ReadinessOut,
+    "Version": system.VersionOut,
+    "Transition": migrations.TransitionOut,
+    "Switched": migrations.SwitchedOut,
+    "Finished": migrations.FinishedOut,
+    "Supplies": migrations.SuppliesOut,
+    "LeftBehind": migrations.LeftBehindOut,
+    "ContractComparison": migrations.ContractComparisonOut,
 }
 
 
@@ -71,10 +81,10 @@ def test_every_response_has_a_valid_example(path: str, method: str) -> None:
     content = responses[good]["content"]["application/json"]
     model = content["schema"]["$ref"].rsplit("/", 1)[1]
 
-    if model.startswith("Page_"):
+    if model.endswith("Page"):
         assert set(content["example"]) == set(Page.model_fields)
         for item in content["example"]["items"]:
-            ANSWERS[model[5:-1]].model_validate(item)
+            ANSWERS[model.removesuffix("Page")].model_validate(item)
     else:
         ANSWERS[model].model_validate(content["example"])
 
@@ -87,7 +97,7 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
 
 
 def test_every_post_that_writes_accepts_an_idempotency_key_or_refuses_it() -> None:
-    reading = {"recognize", "detect", "compare", "verify", "embeddings", "search"}
+    reading = {"recognize", "detect", "compare", "verify", "compute_embeddings", "search_by_vector"}
     refusing = {"create_key", "rotate_key", "supply_photos"}
     posts = [methods["post"] for methods in SCHEMA["paths"].values() if "post" in methods]
 
@@ -125,6 +135,78 @@ def test_every_form_says_that_it_has_photos(path: str, method: str) -> None:
     operation = SCHEMA["paths"][path][method]
 
     assert (PHOTOS_KEY in operation) == ("multipart/form-data" in operation.get("requestBody", {}).get("content", {}))
+
+
+def find_members(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from value.items()
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from find_members(inner)
+
+
+def test_photos_are_files_and_everything_else_of_a_form_a_text() -> None:
+    forms = {name: schema for name, schema in SCHEMA["components"]["schemas"].items() if name.endswith("Form")}
+
+    assert len(forms) == 8
+    for name, form in forms.items():
+        for field, described in form["properties"].items():
+            inner = described.get("items", described)
+            is_photo = field in {"photo", "first", "second"}
+            assert (inner.get("format") == "binary") == is_photo, (name, field)
+            assert "anyOf" not in described, (name, field)
+        assert next(iter(form["properties"])) in {"photo", "first"}
+    assert forms["RegisterForm"]["properties"]["metadata"]["type"] == "string"
+
+
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if not shape.is_form])
+def test_the_example_of_a_body_can_be_sent(name: str) -> None:
+    methods = [methods for methods in SCHEMA["paths"].values() if methods.get("post", {}).get("operationId") == name]
+    for operation in methods:
+        example = operation["post"]["requestBody"]["content"]["application/json"]["example"]
+
+        SHAPES[name].model.model_validate(example)
+
+
+def test_limits_are_words_of_json_schema() -> None:
+    members = {name for name, _ in find_members(SCHEMA["components"]["schemas"])}
+
+    assert {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"} <= members
+    assert not {"ge", "le", "gt", "lt", "contentMediaType"} & members
+
+
+def test_codes_and_reasons_are_listed() -> None:
+    schemas = SCHEMA["components"]["schemas"]
+
+    assert {error.code for error in tree() if error is not VultusError} <= {
+        *schemas["Problem"]["properties"]["code"]["enum"]
+    }
+    for model, field in (("RecognizedFace", "reasons"), ("Rejected", "reasons")):
+        listed = set(schemas[model]["properties"][field]["items"]["enum"])
+        assert {*QUALITY_FAULTS, "spoof"} <= listed
+    assert "person.erased" in schemas["Audit"]["properties"]["action"]["enum"]
+
+
+def test_every_reason_of_a_decision_is_listed() -> None:
+    listed = {*QUALITY_FAULTS, *VERDICT_REASONS}
+    words = set()
+    for function in (decision.decide_verdict, decision.find_quality_faults):
+        (parsed,) = ast.parse(inspect.getsource(function)).body
+        assert isinstance(parsed, ast.FunctionDef)
+        words |= {node.value for part in parsed.body[1:] for node in ast.walk(part) if isinstance(node, ast.Constant)}
+
+    assert {word for word in words if isinstance(word, str)} == listed
+
+
+def test_tags_are_described_and_operations_named_by_a_verb() -> None:
+    tags = {tag for methods in SCHEMA["paths"].values() for operation in methods.values() for tag in operation["tags"]}
+    one_word = {"register", "recognize", "detect", "compare", "verify"}
+
+    assert tags == {tag["name"] for tag in SCHEMA["tags"]}
+    assert {name for name in codes_of_operations() if "_" not in name} == one_word
+
+
+def codes_of_operations() -> set[str]:
+    return {operation["operationId"] for methods in SCHEMA["paths"].values() for operation in methods.values()}
 
 
 def test_a_field_without_an_example_is_refused() -> None:

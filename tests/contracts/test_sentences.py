@@ -6,23 +6,17 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 from pydantic_core._pydantic_core import list_all_errors
 
-from tests.contracts.test_openapi import APP
-from vultus.api.guard import GuardedRoute, find_body_shape
+from tests.contracts.test_openapi import SHAPES
 from vultus.api.sentences import SENTENCES, list_invalid_fields
 from vultus.api.shapes import BodyShape, find_model
 
 TYPES = {found["type"]: found for found in list_all_errors()}
 WRONG: list[Any] = [None, True, 0, -1, 1.5, 10**400, float("nan"), "", "x", "\ud800", "a" * 3000, "1" * 5000]
 WRONG += ["2030-01-01", "2030-01-01T00:00:00", "9999-12-31T00:00:00Z", [], [[]], ["x"] * 6000, {}, {"x": {"": None}}]
-ROUTES = [context.original_route for context in iter_route_contexts(APP.routes)]
-SHAPES = {
-    route.name: shape for route in ROUTES if isinstance(route, GuardedRoute) and (shape := find_body_shape(route))
-}
 
 
 def list_wrong_values(model: type[BaseModel]) -> Iterator[Any]:

@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse
-from fastapi.routing import iter_route_contexts
-from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 from vultus import __version__
 from vultus.api import problems
 from vultus.api.docs_page import add_documentation, redirect_to
-from vultus.api.guard import PERMISSION_KEY
 from vultus.api.middleware import RequestContextMiddleware
-from vultus.api.openapi import add_example
+from vultus.api.openapi import build_openapi_schema
 from vultus.api.routes import collections, keys, migrations, persons, recognition, registration, system, vectors
-from vultus.schemas.system import Problem
 from vultus.server.proxies import ForwardedMiddleware
 from vultus.settings import ServerSettings
 
@@ -43,7 +38,6 @@ ROUTERS = (
 )
 """In the order in which routes are tried."""
 
-MERGE_PATCH_MEDIA_TYPE = "application/merge-patch+json"
 DESCRIPTION = """Register people with their consent, recognise them in photos, forget them completely.
 
 Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are problem details (RFC 9457) with a stable
@@ -119,38 +113,7 @@ def _build_redirect_endpoint(path: str) -> Callable[[Request], Coroutine[None, N
 def _cache_openapi_schema(app: FastAPI) -> None:
     def get_cached_schema() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _build_openapi_schema(app)
+            app.openapi_schema = build_openapi_schema(app)
         return app.openapi_schema
 
     app.openapi = get_cached_schema  # type: ignore[method-assign]
-
-
-def _build_openapi_schema(app: FastAPI) -> dict[str, Any]:
-    schema = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        license_info=app.license_info,
-        routes=app.routes,
-    )
-    schema["components"]["schemas"] |= models_json_schema(
-        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
-    )[1]["$defs"]
-    schema["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-    routes = {route.name: route for route in iter_route_contexts(app.routes) if getattr(route, "response_model", None)}
-    for methods in schema["paths"].values():
-        if "patch" in methods:
-            content = methods["patch"]["requestBody"]["content"]
-            content[MERGE_PATCH_MEDIA_TYPE] = content["application/json"]
-        for operation in methods.values():
-            if PERMISSION_KEY in operation:
-                operation["security"] = [{"bearer": []}, {"header": []}]
-                operation["description"] += f"\n\nNeeds a key with the permission `{operation[PERMISSION_KEY]}`."
-            else:
-                operation["responses"].pop("422", None)
-            if route := routes.get(operation["operationId"]):
-                add_example(operation, route.status_code or 200, route.response_model)
-    return schema

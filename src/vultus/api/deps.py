@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request, UploadFile
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from vultus.api.problems import InvalidRequestError
 from vultus.api.sentences import list_invalid_fields
 from vultus.domain import PersonReference, Principal
-from vultus.schemas.base import Reference
+from vultus.schemas.base import Item, Page, Reference
 from vultus.services.photo_analysis import Photo, Reservation
 from vultus.services.wiring import Services
 from vultus.utils.request_scope import get_scope
@@ -75,6 +75,11 @@ class Paging:
     after: UUID | None
     limit: int
 
+    @property
+    def depth(self) -> int:
+        """One item more than the page holds: whether there is a next one."""
+        return self.limit + 1
+
 
 async def _parse_paging(
     cursor: Annotated[str | None, Query(description="From `next_cursor` of the page before.", max_length=64)] = None,
@@ -99,6 +104,9 @@ class _HasId(Protocol):
     def id(self) -> UUID: ...
 
 
+ItemWithId = TypeVar("ItemWithId", bound=_HasId)
+
+
 async def _read_photo(upload: UploadFile, reservation: Reservation | None) -> Photo:
     # The name is only echoed in the response, which it must not be able to break.
     name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in upload.filename or "")
@@ -110,8 +118,9 @@ async def read_photos(request: Request, uploads: Sequence[UploadFile]) -> tuple[
     return tuple([await _read_photo(upload, request.state.reservation) for upload in uploads])
 
 
-def build_next_cursor(items: Sequence[_HasId], limit: int) -> str | None:
-    """Return the cursor of the next page, or None when a page was not full."""
-    if len(items) < limit:
-        return None
-    return base64.urlsafe_b64encode(items[-1].id.bytes).decode().rstrip("=")
+def build_page(found: Sequence[ItemWithId], paging: Paging, convert: Callable[[ItemWithId], Item]) -> Page[Item]:
+    """Return a page of what was found up to `paging.depth`, with a cursor if there is more."""
+    items = found[: paging.limit]
+    is_last = len(found) <= paging.limit
+    cursor = None if is_last else base64.urlsafe_b64encode(items[-1].id.bytes).decode().rstrip("=")
+    return Page(items=[convert(item) for item in items], next_cursor=cursor)

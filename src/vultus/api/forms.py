@@ -6,17 +6,18 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import UploadFile
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from vultus.api.strict_json import load_json
 from vultus.domain import LivenessMode, PersonReference
-from vultus.schemas.base import ApiModel, Metadata, Name, Purpose, Reference, Timestamp
+from vultus.schemas.base import TIMESTAMP, ApiModel, Metadata, Name, Purpose, Reference, Timestamp
 from vultus.schemas.recognition import MAX_CANDIDATES
 from vultus.services.enrolment.registration import RegistrationRequest
 from vultus.services.people.consents import ConsentGrant
 from vultus.services.photo_analysis import Photo
 
-PhotoField = Annotated[UploadFile, Field(description="JPEG, PNG, WebP, HEIC or AVIF; EXIF orientation is honoured.")]
+_Upload = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
+PhotoField = Annotated[_Upload, Field(description="JPEG, PNG, WebP, HEIC or AVIF; EXIF orientation is honoured.")]
 CollectionField = Annotated[Name, Field(description="Id or name.")]
 LargestField = Annotated[bool, Field(description="Take the largest face where several are found.")]
 LivenessField = Annotated[
@@ -31,7 +32,7 @@ def _load_metadata(text: Any) -> Any:
     return load_json(text.encode("utf-8", "surrogatepass"))
 
 
-MetadataField = Annotated[Metadata, BeforeValidator(_load_metadata)]
+MetadataField = Annotated[Metadata, BeforeValidator(_load_metadata), WithJsonSchema({"type": "string"})]
 
 
 class _BaseForm(ApiModel):
@@ -98,17 +99,25 @@ class VerifyForm(_BaseForm):
 class SupplyForm(_BaseForm):
     """Photos that faces were enrolled from."""
 
-    photo: list[UploadFile] = Field(min_length=1, description="The same bytes as at enrolment; repeatable.")
+    photo: list[_Upload] = Field(min_length=1, description="The same bytes as at enrolment; repeatable.")
 
 
 class ConsentForm(_BaseForm):
     """The person's agreement: a new one, or the id of a live one."""
 
-    consent_purpose: Purpose | None = Field(None, description="What the person agreed to.")
-    consent_recorded_by: Name | None = Field(None, description="Who took the agreement.")
-    consent_granted_at: Timestamp | None = Field(None, description="When; now unless given.")
-    consent_expires_at: Timestamp | None = Field(None, description="Until when; left out: until withdrawn.")
-    consent_evidence_ref: Reference | None = Field(None, description="Where the proof is kept.")
+    consent_purpose: Purpose | None = Field(
+        None, description="What the person agreed to.", examples=["Entry to building A"]
+    )
+    consent_recorded_by: Name | None = Field(
+        None, description="Who took the agreement.", examples=["reception@example.org"]
+    )
+    consent_granted_at: Timestamp | None = Field(None, description="When; now unless given.", examples=[TIMESTAMP])
+    consent_expires_at: Timestamp | None = Field(
+        None, description="Until when; left out: until withdrawn.", examples=["2029-12-31T00:00:00Z"]
+    )
+    consent_evidence_ref: Reference | None = Field(
+        None, description="Where the proof is kept.", examples=["form-2026-0117"]
+    )
     consent_id: UUID | None = Field(None, description="A live consent the person gave before.")
 
     @model_validator(mode="after")
@@ -137,9 +146,7 @@ class ConsentForm(_BaseForm):
 class EnrolForm(ConsentForm):
     """Photos of a person who is known."""
 
-    photo: list[UploadFile] = Field(
-        min_length=1, description="JPEG, PNG, WebP, HEIC or AVIF of one person; repeatable."
-    )
+    photo: list[_Upload] = Field(min_length=1, description="JPEG, PNG, WebP, HEIC or AVIF of one person; repeatable.")
     largest_face: LargestField = False
     allow_lookalike: bool = Field(False, description="Enrol even if another person of the collection looks the same.")
     liveness: LivenessField = None
@@ -149,10 +156,14 @@ class RegisterForm(EnrolForm):
     """Photos of a person, who they are, and their consent."""
 
     collection: CollectionField = "default"
-    name: Name | None = Field(None, description="For people to read.")
-    external_id: Reference | None = Field(None, description="Your own id; finds the person or names a new one.")
+    name: Name | None = Field(None, description="For people to read.", examples=["Ada"])
+    external_id: Reference | None = Field(
+        None, description="Your own id; finds the person or names a new one.", examples=["E-1017"]
+    )
     person_id: UUID | None = Field(None, description="Add the photos to this person.")
-    metadata: MetadataField | None = Field(None, description="A JSON object; replaces the person's.")
+    metadata: MetadataField | None = Field(
+        None, description="A JSON object; replaces the person's.", examples=['{"floor": 2}']
+    )
 
 
 def build_registration_request(

@@ -11,10 +11,11 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette.requests import Request
 
 from vultus.api.bodies import BodyReadError, StrictRequest, ensure_content_type
+from vultus.api.created import LOCATION_KEY, add_location, build_replay
 from vultus.api.problems import build_validation_error
 from vultus.api.sentences import format_unknown_name
 from vultus.api.shapes import BodyShape
-from vultus.domain import Permission, Principal
+from vultus.domain import Permission, Principal, RepeatedRequestError
 from vultus.errors import BodyTooLargeError, MalformedRequestError, OverloadedError, VultusError
 from vultus.utils.request_scope import get_scope
 
@@ -62,6 +63,7 @@ class GuardedRoute(APIRoute):
         known_parameters = _list_query_parameters(self.dependant)
         takes_photos = PHOTOS_KEY in extra
         shape = find_body_shape(self)
+        location = extra.get(LOCATION_KEY)
 
         async def handle_request(request: Request) -> Response:
             services: Services = request.app.state.services
@@ -82,11 +84,16 @@ class GuardedRoute(APIRoute):
             request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if takes_photos else None
             try:
                 with reservation or nullcontext():
-                    return await handle(StrictRequest(request.scope, body.receive, shape))
+                    response = await handle(StrictRequest(request.scope, body.receive, shape))
             except BodyReadError as error:
                 raise error.original_error from None
+            except RepeatedRequestError as repeated:
+                response = build_replay(repeated.stored, self.response_model)
             finally:
                 scope.release_bytes()
+            if location is not None:
+                add_location(response, location, request)
+            return response
 
         return handle_request
 

@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 
 from vultus import errors
 from vultus.api.sentences import list_invalid_fields
-from vultus.domain import RepeatedRequestError
 from vultus.errors import ErrorKind, VultusError
 from vultus.utils import metrics
 from vultus.utils.request_scope import find_scope, get_request_id
@@ -161,15 +160,11 @@ def build_validation_error(wrong: list[dict[str, str]]) -> InvalidRequestError:
 
 
 def register_error_handlers(app: FastAPI) -> None:
-    """Return problem details for every error the app raises, and the stored answer to a repeated request."""
+    """Return problem details for every error the app raises."""
 
     @app.exception_handler(VultusError)
     async def handle_vultus_error(_: Request, error: VultusError) -> JSONResponse:
         return build_error_response(error)
-
-    @app.exception_handler(RepeatedRequestError)
-    async def handle_repeated_request(_: Request, error: RepeatedRequestError) -> JSONResponse:
-        return JSONResponse(error.stored.body, error.stored.status, {"Idempotent-Replayed": "true"})
 
     @app.exception_handler(RequestValidationError)
     async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

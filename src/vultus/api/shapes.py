@@ -8,6 +8,8 @@ from typing import Any, get_args, get_origin
 from fastapi import UploadFile
 from pydantic import BaseModel
 
+from vultus.schemas.base import ApiModel
+
 
 @dataclass(frozen=True, slots=True)
 class BodyShape:
@@ -18,7 +20,7 @@ class BodyShape:
         is_form: Whether it is a form.
     """
 
-    model: type[BaseModel]
+    model: type[ApiModel]
     is_form: bool
 
     @property

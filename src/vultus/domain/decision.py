@@ -93,6 +93,29 @@ def compute_fmr(fpir: float, gallery_size: int) -> float:
     return -math.expm1(math.log1p(-fpir) / max(1, gallery_size))
 
 
+QUALITY_FAULTS = (
+    "not_a_face",
+    "low_detection_score",
+    "too_small",
+    "too_blurred",
+    "too_dark",
+    "too_bright",
+    "poor_for_network",
+    "extreme_pose",
+)
+"""What `find_quality_faults` returns some of."""
+
+VERDICT_REASONS = (
+    "above_threshold",
+    "below_threshold",
+    "gallery_empty",
+    "no_candidate",
+    "runner_up_too_close",
+    "threshold_beyond_measurement",
+)
+"""Reasons of a verdict beside quality faults and attacks."""
+
+
 def find_quality_faults(quality: Quality, score: float, rule: QualityRule) -> tuple[str, ...]:
     """Return which limits of a rule a face violates, as stable identifiers; empty if none."""
     faults = {

@@ -12,7 +12,6 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -54,6 +53,19 @@ class ApiModel(BaseModel):
         """
         return {name: _build_field_example(field) for name, field in cls.model_fields.items()} | changes
 
+    @classmethod
+    def build_request_example(cls) -> dict[str, Any]:
+        """Compose an example of a request, which can be sent as it is: required fields, and others with an example.
+
+        Raises:
+            TypeError: A required field has none.
+        """
+        return {
+            name: _build_field_example(field)
+            for name, field in cls.model_fields.items()
+            if field.examples or field.is_required()
+        }
+
 
 def _build_field_example(field: FieldInfo) -> Any:
     if field.examples:
@@ -65,7 +77,7 @@ def _build_value_example(annotation: Any) -> Any:
     """Return the example of a model, a list, or a named type such as `PersonId`; null where that is allowed."""
     arguments = get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        return annotation.build_example()
+        return annotation.build_request_example() if annotation.__name__.endswith("In") else annotation.build_example()
     if get_origin(annotation) is list:
         return [_build_value_example(arguments[0])]
     for part in arguments:
@@ -137,14 +149,9 @@ Slug = Annotated[str, TextRule(MAX_COLLECTION_NAME_LENGTH), Field(pattern=r"^[A-
 Metadata = Annotated[dict[str, Any], AfterValidator(normalize_metadata)]
 
 
-def _validate_number_type(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError("must be a number")
-    return value
-
-
-WholeNumber = Annotated[int, BeforeValidator(_validate_number_type)]
-Number = Annotated[float, BeforeValidator(_validate_number_type), Field(allow_inf_nan=False)]
+# Strict: no text and no truth value is taken for a number.
+WholeNumber = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 def _build_rounding_serializer(digits: int) -> PlainSerializer:
@@ -169,7 +176,7 @@ Rate = Annotated[float, PlainSerializer(lambda value: float(f"{value:.3g}"), ret
 Timestamp = Annotated[AwareDatetime, AfterValidator(normalize_moment)]
 
 TIMESTAMP = "2026-11-24T09:30:00Z"
-SPACE_ID, NEW_SPACE_ID = "dlib-resnet-3f0a9b1c", "sface-0c2d91aa"
+SPACE_ID, NEW_SPACE_ID = "dlib-resnet-8fd92ff4", "sface-0c2d91aa"
 RecordedAt = Annotated[datetime, Field(examples=[TIMESTAMP])]
 PersonId = Annotated[UUID, Field(examples=["019f0c2e-6a7b-7cc1-a2b3-c4d5e6f70819"])]
 CollectionId = Annotated[UUID, Field(examples=["019f0c2d-1111-7aaa-8bbb-123456789abc"])]

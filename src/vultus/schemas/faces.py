@@ -20,6 +20,7 @@ from vultus.schemas.base import (
     RecordedAt,
     SpaceId,
 )
+from vultus.schemas.reasons import DecisionReason
 
 
 class BoxOut(ApiModel):
@@ -142,7 +143,7 @@ class DecisionOut(ApiModel):
         "else `near_threshold`; null unless the verdict is `match`.",
         examples=["clear"],
     )
-    reasons: list[str] = Field(description="Stable reason codes.", examples=[["above_threshold"]])
+    reasons: list[DecisionReason] = Field(description="Stable reason codes.", examples=[["above_threshold"]])
 
     @classmethod
     def from_decision(cls, decision: domain.Decision) -> Self:

@@ -270,9 +270,11 @@ class ConsentOut(ApiModel):
 class PersonIn(ApiModel):
     """A person without a face yet; their consent comes first."""
 
-    external_id: Reference | None = Field(None, description="Your own id, unique in the collection.")
-    name: Name | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    external_id: Reference | None = Field(
+        None, description="Your own id, unique in the collection.", examples=["E-1017"]
+    )
+    name: Name | None = Field(None, examples=["Ada"])
+    metadata: Metadata = Field(default_factory=dict, examples=[{"department": "Engines"}])
     consent: ConsentIn
 
     @model_validator(mode="after")

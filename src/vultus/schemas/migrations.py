@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from vultus.domain import Verdict
+from vultus.domain import UnmigratedPerson, Verdict
 from vultus.schemas.base import (
     NEW_SPACE_ID,
     SPACE_ID,
@@ -147,6 +147,17 @@ class LeftBehindOut(ApiModel):
     reasons: list[str] = Field(
         description="Why these could not be backfilled; empty for those not yet tried.", examples=[["no_crop"]]
     )
+
+    @classmethod
+    def from_domain(cls, person: UnmigratedPerson) -> Self:
+        """Build the response from a domain value."""
+        return cls(
+            person_id=person.id,
+            external_id=person.external_id,
+            name=person.name,
+            faces=person.faces,
+            reasons=list(person.reasons),
+        )
 
 
 class SuppliedOut(ApiModel):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from vultus import domain
 from vultus.schemas.base import (
+    SPACE_ID,
     ApiModel,
     CollectionId,
     Cosine,
@@ -31,6 +32,7 @@ from vultus.schemas.faces import (
     build_face_fields,
 )
 from vultus.schemas.galleries import ConsentOut, PersonOut
+from vultus.schemas.reasons import RejectionReason
 from vultus.services.enrolment.photo_screening import RejectedPhoto
 from vultus.services.enrolment.registration import RegistrationResult
 from vultus.services.recognition.verdicts import Recognition, RecognizedFace, VectorSearch
@@ -120,7 +122,7 @@ class RejectedOut(ApiModel):
 
     photo: int = Field(description="Which of the photos, from 0.", examples=[1])
     filename: str | None = Field(examples=["ada-2.jpg"])
-    reasons: list[str] = Field(description="Stable reason codes.", examples=[["too_blurred"]])
+    reasons: list[RejectionReason] = Field(description="Stable reason codes.", examples=[["too_blurred"]])
     detail: str = Field(examples=["the face's sharpness is 11; 30 is needed"])
     person_id: UUID | None = Field(None, description="Who has this face already.")
     similarity: Cosine | None = None
@@ -255,8 +257,8 @@ class SearchIn(ApiModel):
     """A vector made earlier by `/v1/embeddings`."""
 
     collection: Name = "default"
-    contract_id: Name = Field(description="From the response that held the vector.")
-    vector: Vector
+    contract_id: Name = Field(description="From the response that held the vector.", examples=[SPACE_ID])
+    vector: Vector = Field(examples=[[0.088388] * 128])
     limit: WholeNumber = Field(
         5, ge=0, le=MAX_CANDIDATES, description="Candidates; more than 0 needs the permission `scores`."
     )

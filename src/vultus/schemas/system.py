@@ -21,6 +21,8 @@ from vultus.schemas.base import (
     RecordedAt,
     SpaceId,
 )
+from vultus.schemas.reasons import AuditAction
+from vultus.schemas.recognition import RejectedOut
 from vultus.services.jobs import JobStatus
 
 
@@ -159,7 +161,7 @@ class AuditOut(ApiModel):
     id: UUID = Field(examples=["019f0c2e-7000-7abc-8def-001122334455"])
     at: RecordedAt
     actor: str = Field(examples=["key:019f0c2d-2222-7bbb-8ccc-abcdefabcdef"])
-    action: str = Field(examples=["person.registered"])
+    action: AuditAction = Field(examples=["person.registered"])
     request_id: str | None = Field(examples=["0d9f4c2a"])
     collection_id: CollectionId | None
     person_id: PersonId | None
@@ -187,3 +189,11 @@ class Problem(BaseModel):
     code: str = Field(description="Stable; decide by this one.")
     request_id: str
     errors: list[FieldProblem] | None = Field(None, description="Every wrong field, when fields are wrong.")
+    rejected: list[RejectedOut] | None = Field(None, description="Of `no_photo_accepted`: why, photo by photo.")
+    faces: int | None = Field(None, description="Of `several_faces`: how many were found.")
+    photo: str | None = Field(None, description="Of `compare`: which of the two photos, `first` or `second`.")
+    rows: list[int] | None = Field(None, description="Of vectors: which persons are wrong, from 0.")
+    format: str | None = Field(None, description="Of `unsupported_image`: what the file is.")
+    retry_after_s: float | None = Field(None, description="How long to wait, in seconds, as in `Retry-After`.")
+    pending: int | None = Field(None, description="Of `transition_incomplete`: faces still to be backfilled.")
+    persons: int | None = Field(None, description="Of `transition_incomplete`: persons who would not be found.")

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from vultus.schemas.base import ApiModel, CollectionId, Name, Reference, WholeNumber
+from vultus.schemas.base import SPACE_ID, ApiModel, CollectionId, Name, Reference, WholeNumber
 from vultus.schemas.galleries import ConsentIn
 from vultus.services.enrolment.bulk import MAX_ROWS, ImportResult, VectorBatch
 
+EXAMPLE_VECTOR = base64.b64encode(np.full(128, 128**-0.5, "<f4").tobytes()).decode()
 MAX_VECTOR_BYTES = 4 * 4096
 
 
@@ -34,15 +35,19 @@ EncodedVector = Annotated[
 class VectorIn(ApiModel):
     """A person and the vector of their face."""
 
-    external_id: Reference = Field(description="Your own id, unique in the collection.")
-    name: Name | None = None
-    vector: EncodedVector = Field(description="Base64 of little-endian float32 numbers, of any length but zero.")
+    external_id: Reference = Field(description="Your own id, unique in the collection.", examples=["E-1017"])
+    name: Name | None = Field(None, examples=["Ada"])
+    vector: EncodedVector = Field(
+        description="Base64 of little-endian float32 numbers, of any length but zero.", examples=[EXAMPLE_VECTOR]
+    )
 
 
 class VectorsIn(ApiModel):
     """Persons to register, and what they all agreed to."""
 
-    contract_id: Name = Field(description="Embedding space of the vectors, from `/v1/models` or `/v1/embeddings`.")
+    contract_id: Name = Field(
+        description="Embedding space of the vectors, from `/v1/models` or `/v1/embeddings`.", examples=[SPACE_ID]
+    )
     consent: ConsentIn
     persons: list[VectorIn] = Field(min_length=1, max_length=MAX_ROWS)
 

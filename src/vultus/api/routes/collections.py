@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from vultus import errors
-from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.created import name_location
+from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_page
 from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
@@ -23,9 +24,13 @@ router = create_router("/collections", tags=["collections"])
     status_code=201,
     summary="Create a collection",
     responses=declare_body_problems(
-        errors.AlreadyExistsError, errors.NotFoundError, errors.CropKeyError, *IDEMPOTENCY_PROBLEMS
+        errors.AlreadyExistsError,
+        errors.NotFoundError,
+        errors.CropKeyError,
+        errors.LivenessNotLoadedError,
+        *IDEMPOTENCY_PROBLEMS,
     ),
-    openapi_extra=require_permission(Permission.CONFIGURE),
+    openapi_extra=require_permission(Permission.CONFIGURE) | name_location("/v1/collections/{id}"),
 )
 async def create_collection(
     body: CollectionIn,
@@ -51,11 +56,8 @@ async def create_collection(
 )
 async def list_collections(services: ServicesDep, principal: PrincipalDep, paging: PagingDep) -> Page[CollectionOut]:
     """List collections in order of creation."""
-    found = await services.collections.list_collections(principal, after=paging.after, limit=paging.limit)
-    return Page(
-        items=[CollectionOut.from_domain(collection) for collection in found],
-        next_cursor=build_next_cursor(found, paging.limit),
-    )
+    found = await services.collections.list_collections(principal, after=paging.after, limit=paging.depth)
+    return build_page(found, paging, CollectionOut.from_domain)
 
 
 @router.get(
@@ -78,6 +80,7 @@ async def read_collection(collection: CollectionRef, services: ServicesDep, prin
         errors.ConflictError,
         errors.CropKeyError,
         errors.PackNotLoadedError,
+        errors.LivenessNotLoadedError,
     ),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from vultus import errors
-from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_page
 from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
@@ -48,8 +48,8 @@ async def create_key(body: KeyIn, services: ServicesDep, principal: PrincipalDep
 )
 async def list_keys(services: ServicesDep, principal: PrincipalDep, paging: PagingDep) -> Page[KeyOut]:
     """List keys in order of creation, revoked ones too, without secrets."""
-    found = await services.access.list_keys(principal, after=paging.after, limit=paging.limit)
-    return Page(items=[KeyOut.from_domain(one) for one in found], next_cursor=build_next_cursor(found, paging.limit))
+    found = await services.access.list_keys(principal, after=paging.after, limit=paging.depth)
+    return build_page(found, paging, KeyOut.from_domain)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import File, Query, Request
 
 from vultus import errors
-from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_next_cursor, read_photos
+from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_page, read_photos
 from vultus.api.forms import SupplyForm
 from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key, refuse_idempotency_key
@@ -141,19 +141,9 @@ async def list_left_behind(
 ) -> Page[LeftBehindOut]:
     """List persons that the target network does not find; after the end, persons without a face."""
     found = await services.migrations.list_unmigrated_persons(
-        principal, collection, after=paging.after, limit=paging.limit
+        principal, collection, after=paging.after, limit=paging.depth
     )
-    items = [
-        LeftBehindOut(
-            person_id=person.id,
-            external_id=person.external_id,
-            name=person.name,
-            faces=person.faces,
-            reasons=list(person.reasons),
-        )
-        for person in found
-    ]
-    return Page(items=items, next_cursor=build_next_cursor(found, paging.limit))
+    return build_page(found, paging, LeftBehindOut.from_domain)
 
 
 @router.get(

@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import Query
 
 from vultus import errors
-from vultus.api.deps import CollectionRef, PagingDep, PersonDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.created import name_location
+from vultus.api.deps import CollectionRef, PagingDep, PersonDep, PrincipalDep, ServicesDep, build_page
 from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
@@ -43,7 +44,7 @@ def _build_created_person(created: tuple[Person, Consent]) -> PersonOut:
     status_code=201,
     summary="Create a person",
     responses=declare_body_problems(errors.NotFoundError, errors.AlreadyExistsError, *IDEMPOTENCY_PROBLEMS),
-    openapi_extra=require_permission(Permission.ENROL),
+    openapi_extra=require_permission(Permission.ENROL) | name_location("/v1/collections/{collection_id}/persons/{id}"),
 )
 async def create_person(
     collection: CollectionRef,
@@ -75,12 +76,9 @@ async def list_persons(
 ) -> Page[PersonOut]:
     """List persons in order of creation."""
     found = await services.persons.list_persons(
-        principal, collection, after=paging.after, limit=paging.limit, external_id=external_id
+        principal, collection, after=paging.after, limit=paging.depth, external_id=external_id
     )
-    return Page(
-        items=[PersonOut.from_attributes(person) for person in found],
-        next_cursor=build_next_cursor(found, paging.limit),
-    )
+    return build_page(found, paging, PersonOut.from_attributes)
 
 
 @persons.get("/{person}", summary="Read a person", responses=MISSING, openapi_extra=require_permission(Permission.READ))
@@ -124,10 +122,8 @@ async def list_faces(
     collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
 ) -> Page[FaceOut]:
     """List enrolled templates in order of enrolment, without vectors."""
-    found = await services.persons.list_faces(principal, collection, person, after=paging.after, limit=paging.limit)
-    return Page(
-        items=[FaceOut.from_attributes(face) for face in found], next_cursor=build_next_cursor(found, paging.limit)
-    )
+    found = await services.persons.list_faces(principal, collection, person, after=paging.after, limit=paging.depth)
+    return build_page(found, paging, FaceOut.from_attributes)
 
 
 @faces.get("/{face_id}", summary="Read a face", responses=MISSING, openapi_extra=require_permission(Permission.READ))
@@ -157,7 +153,8 @@ async def delete_face(
     status_code=201,
     summary="Record a consent",
     responses=declare_body_problems(errors.NotFoundError, *IDEMPOTENCY_PROBLEMS),
-    openapi_extra=require_permission(Permission.ENROL),
+    openapi_extra=require_permission(Permission.ENROL)
+    | name_location("/v1/collections/{collection}/persons/{person_id}/consents/{id}"),
 )
 async def record_consent(
     collection: CollectionRef,
@@ -182,11 +179,8 @@ async def list_consents(
     collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep, paging: PagingDep
 ) -> Page[ConsentOut]:
     """List consents in order of recording, withdrawn ones too."""
-    found = await services.consents.list_consents(principal, collection, person, after=paging.after, limit=paging.limit)
-    return Page(
-        items=[ConsentOut.from_attributes(consent) for consent in found],
-        next_cursor=build_next_cursor(found, paging.limit),
-    )
+    found = await services.consents.list_consents(principal, collection, person, after=paging.after, limit=paging.depth)
+    return build_page(found, paging, ConsentOut.from_attributes)
 
 
 @consents.get(

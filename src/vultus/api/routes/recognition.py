@@ -31,13 +31,14 @@ PHOTO_PROBLEMS = (
     errors.ImageTooLargeError,
     errors.UnsupportedImageError,
 )
+LIVENESS_PROBLEMS = (*PHOTO_PROBLEMS, errors.LivenessNotLoadedError)
 
 
 @router.post(
     "/recognize",
     summary="Recognize the people in a photo",
     responses=declare_body_problems(
-        errors.NotFoundError, errors.EmbeddingSpaceMismatchError, errors.SearchLimitError, *PHOTO_PROBLEMS
+        errors.NotFoundError, errors.EmbeddingSpaceMismatchError, errors.SearchLimitError, *LIVENESS_PROBLEMS
     ),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
@@ -79,7 +80,7 @@ async def detect(
     "/compare",
     summary="Compare two photos",
     responses=declare_body_problems(
-        errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *PHOTO_PROBLEMS
+        errors.NoFaceFoundError, errors.SeveralFacesError, errors.NotFoundError, *LIVENESS_PROBLEMS
     ),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
@@ -105,7 +106,7 @@ async def compare(
         errors.PersonMismatchError,
         errors.SearchLimitError,
         errors.VerificationLimitError,
-        *PHOTO_PROBLEMS,
+        *LIVENESS_PROBLEMS,
     ),
     openapi_extra=require_permission(Permission.RECOGNIZE, photos=True),
 )
@@ -133,7 +134,7 @@ async def verify(
     responses=declare_body_problems(errors.NotFoundError, *PHOTO_PROBLEMS),
     openapi_extra=require_permission(Permission.READ, photos=True),
 )
-async def embeddings(
+async def compute_embeddings(
     form: Annotated[EmbeddingsForm, File()], request: Request, services: ServicesDep, principal: PrincipalDep
 ) -> EmbeddingsOut:
     """Return the vector of every face; nothing is stored. A vector is biometric data: keep it as carefully."""
@@ -148,7 +149,7 @@ async def embeddings(
     responses=declare_body_problems(errors.NotFoundError, errors.EmbeddingSpaceMismatchError, errors.SearchLimitError),
     openapi_extra=require_permission(Permission.SEARCH),
 )
-async def search(body: SearchIn, services: ServicesDep, principal: PrincipalDep) -> SearchOut:
+async def search_by_vector(body: SearchIn, services: ServicesDep, principal: PrincipalDep) -> SearchOut:
     """List the people closest to a vector made by `/v1/embeddings`.
 
     Whoever may search with chosen vectors approaches a template faster than with photos. Candidates come with scores,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import File, Request
 
 from vultus import errors
+from vultus.api.created import name_location
 from vultus.api.deps import CollectionRef, PersonDep, PrincipalDep, ServicesDep, read_photos
 from vultus.api.forms import EnrolForm, RegisterForm, build_registration_request
 from vultus.api.guard import create_router, require_permission
@@ -19,6 +20,7 @@ from vultus.schemas.recognition import RegistrationOut
 router = create_router(tags=["registration"])
 
 RegistrationKey = Annotated[IdempotencyContext | None, accept_idempotency_key(RegistrationOut.from_domain)]
+PERSON_LOCATION = name_location("/v1/collections/{collection_id}/persons/{person[id]}")
 REGISTRATION_PROBLEMS = declare_body_problems(
     errors.ConsentRequiredError,
     errors.NoPhotoAcceptedError,
@@ -28,6 +30,7 @@ REGISTRATION_PROBLEMS = declare_body_problems(
     errors.EmbeddingSpaceMismatchError,
     errors.CropKeyError,
     errors.SearchLimitError,
+    errors.LivenessNotLoadedError,
     *IDEMPOTENCY_PROBLEMS,
     *PHOTO_PROBLEMS,
 )
@@ -38,7 +41,7 @@ REGISTRATION_PROBLEMS = declare_body_problems(
     status_code=201,
     summary="Register a person from photos",
     responses=REGISTRATION_PROBLEMS,
-    openapi_extra=require_permission(Permission.ENROL, photos=True),
+    openapi_extra=require_permission(Permission.ENROL, photos=True) | PERSON_LOCATION,
 )
 async def register(
     request: Request,
@@ -65,7 +68,7 @@ async def register(
     status_code=201,
     summary="Add photos to a person",
     responses=REGISTRATION_PROBLEMS,
-    openapi_extra=require_permission(Permission.ENROL, photos=True),
+    openapi_extra=require_permission(Permission.ENROL, photos=True) | PERSON_LOCATION,
 )
 async def add_faces(
     request: Request,

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from vultus import __version__
-from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_next_cursor
+from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_page
 from vultus.api.guard import GuardedRoute, create_router, require_permission
 from vultus.api.metrics import METRICS_PATH, MetricsCache
 from vultus.api.problems import declare_problems
@@ -23,13 +23,13 @@ UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: declare_problems()[503]}
 
 
 @router.get("/health/live", summary="Is the process alive?")
-async def live() -> HealthOut:
+async def check_liveness() -> HealthOut:
     """Answer as long as the process can answer at all; needs no key."""
     return HealthOut()
 
 
 @router.get("/health/ready", summary="Can requests be served?", responses=UNAVAILABLE)
-async def ready(services: ServicesDep) -> ReadinessOut:
+async def check_readiness(services: ServicesDep) -> ReadinessOut:
     """Answer 200 when the database answers and a worker is left for photos, else 503; needs no key.
 
     A background job that is overdue makes the status `degraded`, as do collections whose vectors no loaded pack makes:
@@ -54,7 +54,7 @@ async def get_metrics() -> Response:
     responses=declare_problems(),
     openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def version() -> VersionOut:
+async def read_version() -> VersionOut:
     """Return name and version."""
     return VersionOut(version=__version__)
 
@@ -65,7 +65,7 @@ async def version() -> VersionOut:
     responses=declare_problems(),
     openapi_extra=require_permission(Permission.RECOGNIZE),
 )
-async def models(services: ServicesDep) -> Page[ModelOut]:
+async def list_models(services: ServicesDep) -> Page[ModelOut]:
     """Return the networks in use, their licences, their vector space and their measured thresholds."""
     return Page(items=[ModelOut.from_space(space) for space in services.spaces], next_cursor=None)
 
@@ -76,7 +76,7 @@ async def models(services: ServicesDep) -> Page[ModelOut]:
     responses=declare_problems(),
     openapi_extra=require_permission(Permission.AUDIT),
 )
-async def audit(
+async def list_audit_entries(
     services: ServicesDep,
     principal: PrincipalDep,
     paging: PagingDep,
@@ -95,8 +95,6 @@ async def audit(
     """
     only = AuditFilter(person_id=person_id, actor=actor, action=action, since=since, until=until)
     found = await services.audit.list_entries(
-        principal, after=paging.after, limit=paging.limit, only=only, newest_first=newest_first
+        principal, after=paging.after, limit=paging.depth, only=only, newest_first=newest_first
     )
-    return Page(
-        items=[AuditOut.from_attributes(one) for one in found], next_cursor=build_next_cursor(found, paging.limit)
-    )
+    return build_page(found, paging, AuditOut.from_attributes)
