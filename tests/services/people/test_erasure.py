@@ -135,10 +135,10 @@ async def test_the_sweep_deletes_stored_responses_that_are_too_old(database: Dat
                 api_key_id=str(uuid4()), key=key, request_sha256=b"", status=201, body={}, person_id=None
             )
         await (await work._session.connection()).exec_driver_sql(
-            "UPDATE idempotency SET created_at = now() - interval '25 hours' WHERE key = 'old'"
+            "UPDATE idempotency SET created_at = now() - interval '25 hours' WHERE key_sha256 = sha256('old')"
         )
 
     await eraser.sweep_expired()
 
     assert await count_rows(database, "idempotency") == 1
-    assert await count_rows(database, "idempotency WHERE key = 'new'") == 1
+    assert await count_rows(database, "idempotency WHERE key_sha256 = sha256('new')") == 1
