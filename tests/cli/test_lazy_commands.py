@@ -12,7 +12,7 @@ from vultus.cli.app import COMMANDS, app
 
 HEAVY = {
     *("asyncpg", "cv2", "faiss", "fastapi", "jinja2", "numpy", "onnxruntime", "pydantic", "scipy", "sqlalchemy"),
-    *("structlog", "uvicorn"),
+    "uvicorn",
 }
 
 

@@ -13,18 +13,13 @@ import sys
 from datetime import UTC, datetime
 from numbers import Real
 from traceback import format_exception
-from typing import TYPE_CHECKING, Literal
-
-from structlog.processors import JSONRenderer
-from structlog.stdlib import ExtraAdder, ProcessorFormatter
+from typing import TYPE_CHECKING, Any, Literal
 
 from vultus.errors import VultusError
 from vultus.utils.request_scope import get_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from structlog.typing import EventDict
 
 EXTRA_KEYS = (
     *("method", "route", "status", "ms", "code", "cause", "key", "client"),
@@ -41,42 +36,61 @@ _WORD = re.compile(r"[\w./:{}%+-]+")
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     """Write records at or above `level` to standard error."""
-    render = JSONRenderer() if style == "json" else _render_text
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        ProcessorFormatter(processors=[ExtraAdder(EXTRA_KEYS), _build_entry, render], fmt="%(message)s")
-    )
+    handler.setFormatter(LineFormatter(style))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("uvicorn", "sqlalchemy", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # What a line does not have need not be looked for: names of threads, processes and tasks.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False  # type: ignore[attr-defined, unused-ignore]  # from Python 3.12 on
 
 
-def _build_entry(_logger: object, _method: str, event: EventDict) -> EventDict:
+class LineFormatter(logging.Formatter):
+    """Formats a record as one line of text, with the trace of an error below it, or as a JSON object."""
+
+    def __init__(self, style: Literal["text", "json"]) -> None:
+        super().__init__()
+        self._is_json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        entry = _build_entry(record)
+        return json.dumps(entry) if self._is_json else _render_text(entry)
+
+
+def _build_entry(record: logging.LogRecord) -> dict[str, Any]:
     """Return the members of a line; of the extra, words and numbers only: a list could be a vector."""
-    record: logging.LogRecord = event["_record"]
-    entry = {
+    entry: dict[str, Any] = {
         "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname,
         "logger": record.name,
         "request_id": get_request_id(),
-        "message": event["event"],
+        "message": record.getMessage(),
     }
-    entry |= {key: event[key] for key in EXTRA_KEYS if isinstance(event.get(key), (str, Real))}
-    _, error, _ = event.get("exc_info", (None, None, None))
-    if error:
+    extra = record.__dict__
+    entry |= {key: extra[key] for key in EXTRA_KEYS if isinstance(extra.get(key), (str, Real))}
+    if record.exc_info and (error := record.exc_info[1]):
         entry["trace"] = _format_trace(error)
     return entry
 
 
-def _render_text(_logger: object, _method: str, entry: EventDict) -> str:
+def _render_text(entry: dict[str, Any]) -> str:
     extra = "".join(f" {key}={_quote_text(entry[key])}" for key in EXTRA_KEYS if key in entry)
-    trace = f"\n{entry['trace']}" if "trace" in entry else ""
+    trace = "".join(f"\n{_escape_text(line)}" for line in entry.get("trace", "").splitlines())
     head = f"{entry['at']} {entry['level']:<7} {entry['logger']} {entry['request_id']}"
-    return f"{head} {entry['message']}{extra}{trace}"
+    return f"{head} {_escape_text(entry['message'])}{extra}{trace}"
+
+
+def _escape_text(text: str) -> str:
+    """Return a text that is one line and commands no terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _quote_text(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and not _WORD.fullmatch(value) else value
+    return json.dumps(value) if isinstance(value, str) and not _WORD.fullmatch(value) else value
 
 
 def _format_trace(error: BaseException) -> str:

@@ -75,6 +75,17 @@ def test_a_text_line_has_time_level_logger_request_message_and_extra(write: Writ
     )
 
 
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_message_is_one_line_and_commands_no_terminal(write: Write, style: Literal["text", "json"]) -> None:
+    written = write(style)
+
+    logging.getLogger("vultus").info("the folder %s", "Zoë\n\x1b]0;\x9b31m\u202e", extra={"code": "a\x9b b"})
+
+    (line,) = written().splitlines()
+    assert line.isprintable()
+    assert "Zoë" in (json.loads(line)["message"] if style == "json" else line)
+
+
 def test_a_text_line_without_extra_ends_with_its_message(write: Write) -> None:
     written = write("text")
 
