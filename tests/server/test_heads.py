@@ -122,6 +122,7 @@ async def test_every_lawful_way_to_send_a_request_is_answered(request_: bytes, a
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"PROXY TCP4 10.0.0.1 10.0.0.2 5000 80\r\n" + GET,
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c",
     ],
 )
 async def test_what_is_no_http_gets_a_problem_and_the_end_of_the_connection(request_: bytes) -> None:

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from vultus.services.wiring import Services
     from vultus.utils.request_scope import RequestLimits
 
-CORS_EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After", "Idempotent-Replayed", "WWW-Authenticate")
+CORS_EXPOSED_HEADERS = (
+    "X-Request-ID",
+    "Server-Timing",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Idempotent-Replayed",
+    "WWW-Authenticate",
+)
 ROUTERS = (
     recognition.router,
     registration.router,

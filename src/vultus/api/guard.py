@@ -156,9 +156,9 @@ def _read_key(headers: Headers) -> str | None:
     """
     keys = {key.strip() for key in headers.getlist("x-api-key")}
     for credentials in headers.getlist("authorization"):
-        scheme, _, token = credentials.strip().partition(" ")
+        scheme, *token = credentials.split(maxsplit=1) or [""]
         if scheme.lower() == "bearer":
-            keys.add(token.strip())
+            keys.add(token[0].strip() if token else "")
     if len(keys) > 1:
         raise MalformedRequestError(
             "Authorization and X-API-Key, or two of either, hold different keys: send one key, once."

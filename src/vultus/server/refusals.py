@@ -66,10 +66,19 @@ def build_malformed(detail: str) -> Refusal:
     return Refusal(400, "malformed_request", "Malformed request", f"{detail} The connection is closed.")
 
 
+_OTHER_PROTOCOLS = {
+    b"\x16\x03": "TLS was sent, but this port speaks plain HTTP: use http:// in the address.",
+    b"PRI * HTTP/2": "HTTP/2 is not spoken here: send HTTP/1.1.",
+    b"PROXY ": "The PROXY protocol is not spoken here: let the proxy send X-Forwarded-For.",
+    b"\r\n\r\n\x00\r\nQUIT\n": "The PROXY protocol is not spoken here: let the proxy send X-Forwarded-For.",
+}
+
+
 def explain_malformed(data: bytes, error: Exception) -> Refusal:
     """Return the refusal of what the parser does not take."""
-    if data.startswith(b"\x16\x03"):
-        return build_malformed("TLS was sent, but this port speaks plain HTTP: use http:// in the address.")
+    for beginning, detail in _OTHER_PROTOCOLS.items():
+        if data.startswith(beginning):
+            return build_malformed(detail)
     return build_malformed(f"This is no HTTP/1.1 request: {error}.")
 
 
