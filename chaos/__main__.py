@@ -12,7 +12,7 @@ import time
 
 from benchmarks.record import Origin
 
-from chaos import canaries, erasure, fuzzing, kills, malformed, record, retries, tampering
+from chaos import canaries, erasure, fuzzing, kills, malformed, record, retries, slow, tampering
 from chaos.outcome import Figure, Outcome, Plan
 
 FIGURES = {
@@ -21,6 +21,7 @@ FIGURES = {
         "F1": kills,
         "F3": malformed,
         "F5": fuzzing,
+        "F7": slow,
         "F10": retries,
         "F12": erasure,
         "F17": canaries,

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SEND_BUFFER_BYTES = 128 * 2**10
+"""Of a connection, which Linux doubles: what the system takes of an answer before it is read."""
+
 SOCKET_BACKLOG = 2048
 UNSENT_BYTES = 2**17
 """Most bytes of an answer that the system holds before they are sent: readers that do not read share its memory."""
@@ -149,6 +152,8 @@ def bind_socket(host: str, port: int, setting: str = "VULTUS_SERVER__PORT") -> s
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted sockets inherit it: the rest waits here, where it is counted
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Of an answer that is not read the system would otherwise hold megabytes per connection.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         listener.bind((host, port))
     except OSError as error:
