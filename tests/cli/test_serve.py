@@ -110,3 +110,22 @@ def test_a_request_head_that_is_too_long_is_refused_with_the_reason(data_dir: Pa
     assert answer.split()[1] == b"431"
     assert b"application/problem+json" in answer
     assert b"connection: close" in answer.lower()
+
+
+def test_tls_files_are_checked_before_anything_starts(data_dir: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "vultus", "serve", "--port", "0"],
+        env={
+            **os.environ,
+            "VULTUS_DATA_DIR": str(data_dir),
+            "VULTUS_SERVER__TLS_CERTIFICATE": str(data_dir / "none.pem"),
+            "VULTUS_SERVER__TLS_KEY": str(data_dir / "none.key"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=STARTUP_S,
+    )
+
+    assert refused.returncode == 7
+    assert "none.pem cannot be read: No such file or directory. Check VULTUS_SERVER__TLS_CERTIFICATE." in refused.stderr
+    assert not (data_dir / "postgres").exists()
