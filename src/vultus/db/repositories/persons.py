@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Select, and_, delete, func, insert, select, update
 
 from vultus.db.repositories.idempotency import delete_collection_responses
 from vultus.db.tables import ConsentRow, FaceRow, PersonRow
@@ -30,6 +30,14 @@ _COLUMNS = (
 )
 _UPDATABLE_COLUMNS = {"external_id": "external_id", "name": "name", "metadata": "extra"}
 
+_CONSENTS = (
+    select(ConsentRow.id)
+    .where(ConsentRow.collection_id == PersonRow.collection_id, ConsentRow.person_id == PersonRow.id)
+    .correlate(PersonRow)
+)
+_HAS_EXPIRED = and_(_CONSENTS.exists(), ~_CONSENTS.where(ConsentRow.live, ConsentRow.expires_at > func.now()).exists())
+"""Whether a person's consents have all ended and the sweep has not erased the person yet."""
+
 
 class PersonRepository:
     """Stores persons."""
@@ -54,7 +62,7 @@ class PersonRepository:
         return _build_person(row.one())
 
     async def get_person(self, collection_id: UUID, person: PersonReference) -> Person:
-        """Return a person.
+        """Return a person; one whose consents have all ended is gone, whether or not the sweep has run.
 
         Raises:
             NotFoundError: The collection has none with this id or external id.
@@ -62,34 +70,41 @@ class PersonRepository:
         """
         if isinstance(person, str):
             person = require_text("external_id", person)  # as it was when it was kept
-            named = PersonRow.external_id == person
-        else:
-            named = PersonRow.id == person
-        query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id, named)
+        query = _select_person(collection_id, person).where(~_HAS_EXPIRED)
         return _build_person(_ensure_found((await self._session.execute(query)).one_or_none(), person))
 
     async def resolve_person(self, collection_id: UUID, person: PersonReference) -> UUID:
-        """Return the id of a person; whether an id exists is not looked up.
+        """Return the id of a person, also of one whose consents have ended; whether an id exists is not looked up.
 
         Raises:
             NotFoundError: The collection has none with this external id.
         """
-        return (await self.get_person(collection_id, person)).id if isinstance(person, str) else person
+        if not isinstance(person, str):
+            return person
+        external_id = require_text("external_id", person)
+        row = (await self._session.execute(_select_person(collection_id, external_id))).one_or_none()
+        return _build_person(_ensure_found(row, external_id)).id
 
     async def find_person_by_external_id(self, collection_id: UUID, external_id: str) -> Person | None:
-        """Return the person with this external id, if the collection has one."""
-        row = (
-            await self._session.execute(
-                select(*_COLUMNS).where(PersonRow.collection_id == collection_id, PersonRow.external_id == external_id)
-            )
-        ).one_or_none()
+        """Return the person with this external id whose consents have not all ended, if the collection has one."""
+        query = _select_person(collection_id, external_id).where(~_HAS_EXPIRED)
+        row = (await self._session.execute(query)).one_or_none()
         return None if row is None else _build_person(row)
+
+    async def find_expired_person(self, collection_id: UUID, external_id: str) -> UUID | None:
+        """Return the id of the person with this external id whom the sweep has not erased yet."""
+        query = _select_person(collection_id, external_id).where(_HAS_EXPIRED)
+        row = (await self._session.execute(query)).one_or_none()
+        return None if row is None else _build_person(row).id
 
     async def list_persons(
         self, collection_id: UUID, after: UUID | None, limit: int, external_id: str | None = None
     ) -> tuple[Person, ...]:
-        """Return persons in order of creation, those after the given id; with `external_id` only that person."""
-        query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id)
+        """Return persons in order of creation, those after the given id; with `external_id` only that person.
+
+        Those whose consents have all ended are gone, whether or not the sweep has run.
+        """
+        query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id, ~_HAS_EXPIRED)
         if after is not None:
             query = query.where(PersonRow.id > after)
         if external_id is not None:
@@ -154,6 +169,11 @@ class PersonRepository:
         await delete_collection_responses(self._session, collection_id)
         await self._session.execute(delete(PersonRow).where(PersonRow.id == person_id))
         return DeletedCounts(faces, consents)
+
+
+def _select_person(collection_id: UUID, person: PersonReference) -> Select[*tuple[Any, ...]]:
+    named = PersonRow.external_id == person if isinstance(person, str) else PersonRow.id == person
+    return select(*_COLUMNS).where(PersonRow.collection_id == collection_id, named)
 
 
 def _ensure_found(row: Any, person: PersonReference) -> Any:

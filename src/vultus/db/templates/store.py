@@ -282,6 +282,21 @@ class TemplateStore(TemplateSearches):
         async for row in await self._session.stream(query):
             yield row[0], row[1]
 
+    async def list_person_templates(
+        self, collection_id: UUID, person_id: UUID
+    ) -> tuple[tuple[UUID, str, FloatArray], ...]:
+        """Return face, embedding space and (d,) float32 vector of a person's live templates, for their export."""
+        query = (
+            select(FaceRow.id, FaceRow.contract_id, FaceRow.embedding)
+            .where(
+                FaceRow.collection_id == collection_id,
+                FaceRow.person_id == person_id,
+                FaceRow.consent_expires_at > func.now(),
+            )
+            .order_by(FaceRow.id, FaceRow.contract_id)
+        )
+        return tuple((row[0], row[1], row[2]) for row in await self._session.execute(query))
+
     async def sample_templates(
         self, collection_id: UUID, space_id: str, *, min_faces: int, count: int
     ) -> tuple[EnrolledFace, ...]:

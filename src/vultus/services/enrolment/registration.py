@@ -34,6 +34,7 @@ from vultus.services.enrolment.lookalikes import Lookalike, LookalikeFinder, Loo
 from vultus.services.enrolment.photo_screening import AcceptedFace, RejectedPhoto, screen_photos
 from vultus.services.enrolment.templates import enrol_faces
 from vultus.services.people.consents import ConsentGrant, add_consent, get_live_consent
+from vultus.services.people.erasure import release_external_id
 from vultus.services.people.persons import ensure_same_external_id
 from vultus.services.photo_analysis import Photo
 
@@ -313,6 +314,8 @@ async def _write_person(
     existing: Person | None,
 ) -> Person:
     if existing is None:
+        if request.external_id is not None:
+            await release_external_id(work, collection.id, request.external_id)
         return await work.persons.add_person(
             collection.id, external_id=request.external_id, name=request.name, metadata=request.metadata or {}
         )

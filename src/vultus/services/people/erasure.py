@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vultus.domain import Consent, PersonReference
 
 SWEEP_BATCH_SIZE = 200
+MAX_PERSON_CONSENTS = 10_000
 SWEEPER = Principal.from_process("sweep")
 
 
@@ -71,6 +72,17 @@ async def withdraw_consent(
         return ErasureResult(consent.person_id, False, faces, 0)
     rest = await erase_person(work, consent.collection_id, consent.person_id, principal=principal)
     return ErasureResult(consent.person_id, True, faces + rest.faces, rest.consents)
+
+
+async def release_external_id(work: UnitOfWork, collection_id: UUID, external_id: str) -> None:
+    """Erase the person who has an external id and no live consent any more, as the sweep would."""
+    if (person_id := await work.persons.find_expired_person(collection_id, external_id)) is None:
+        return
+    for consent in await work.consents.list_consents(collection_id, person_id, after=None, limit=MAX_PERSON_CONSENTS):
+        if consent.withdrawn_at is None:
+            await withdraw_consent(work, consent, ConsentExpired, principal=SWEEPER)
+            return  # the person went with it
+    await erase_person(work, collection_id, person_id, principal=SWEEPER)
 
 
 class Eraser:

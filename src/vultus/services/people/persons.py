@@ -10,6 +10,7 @@ from vultus.domain.metadata import require_metadata
 from vultus.domain.texts import require_optional_text
 from vultus.errors import InvalidInputError, PersonMismatchError
 from vultus.services.people.consents import ConsentGrant, add_consent
+from vultus.services.people.erasure import release_external_id
 from vultus.utils.merge_patch import merge_patch
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class PersonService:
         metadata = require_metadata(metadata)
         async with self._database.transaction(idempotency=idempotency, writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ENROL)
+            if external_id is not None:
+                await release_external_id(work, collection.id, external_id)
             person = await work.persons.add_person(collection.id, external_id=external_id, name=name, metadata=metadata)
             granted = await add_consent(work, collection, person.id, consent)
             await work.record(

@@ -1,0 +1,91 @@
+"""Everything that is held about a person, for the person: access and portability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from vultus.domain import AuditEntry, AuditFilter, Collection, Consent, Face, FloatArray, Permission, Person
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from vultus.db.database import Database
+    from vultus.domain import PersonReference, Principal
+
+PAGE = 500
+
+Item = TypeVar("Item", Consent, Face, AuditEntry)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedTemplate:
+    """A vector by which a person is found; (d,) float32."""
+
+    face_id: UUID
+    space_id: str
+    vector: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class PersonExport:
+    """What is held about a person.
+
+    Attributes:
+        crops: Faces of which an encrypted crop is kept.
+        templates: The vectors, if they were asked for.
+        audit: What was recorded about the person, oldest first; empty without the permission to read it.
+    """
+
+    collection: Collection
+    person: Person
+    consents: tuple[Consent, ...]
+    faces: tuple[Face, ...]
+    crops: frozenset[UUID]
+    templates: tuple[ExportedTemplate, ...]
+    audit: tuple[AuditEntry, ...]
+
+
+class PersonExporter:
+    """Collects what is held about a person."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def export_person(
+        self, principal: Principal, reference: str, person: PersonReference, *, vectors: bool = False
+    ) -> PersonExport:
+        """Return everything that is held about a person, as of one moment.
+
+        Args:
+            principal: The caller.
+            reference: Id or name of the collection.
+            person: Id or external id.
+            vectors: Whether the templates are wanted too, which are biometric data.
+
+        Raises:
+            NotFoundError: There is no such collection or person.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.READ)
+            found = await work.persons.get_person(collection.id, person)
+            consents = await _list_all(lambda after: work.consents.list_consents(collection.id, found.id, after, PAGE))
+            faces = await _list_all(
+                lambda after: work.faces.list_faces(collection.id, found.id, collection.space_id, after, PAGE)
+            )
+            crops = [face.id for face in faces if await work.crops.find_crop(collection.id, face.id)]
+            templates = await work.templates.list_person_templates(collection.id, found.id) if vectors else ()
+            audit: tuple[AuditEntry, ...] = ()
+            if Permission.AUDIT in principal.permissions:
+                only = AuditFilter(person_id=found.id, collections=principal.collections)
+                audit = await _list_all(lambda after: work.audit.list_entries(after, PAGE, only))
+        exported = tuple(ExportedTemplate(*template) for template in templates)
+        return PersonExport(collection, found, consents, faces, frozenset(crops), exported, audit)
+
+
+async def _list_all(fetch_page: Callable[[UUID | None], Awaitable[tuple[Item, ...]]]) -> tuple[Item, ...]:
+    found: list[Item] = []
+    while page := await fetch_page(found[-1].id if found else None):
+        found += page
+    return tuple(found)

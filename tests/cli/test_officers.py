@@ -1,0 +1,144 @@
+"""What an officer needs by command: persons, consents, erasure, export, audit, sweep; and collections."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tests.cli.test_commands import GRANT, Cli, cli
+from tests.faces import portrait
+
+from vultus.db.database import Database
+
+__all__ = ["cli"]
+
+
+async def register(cli: Cli, external_id: str = "E-7", angle: int = 0, *options: str) -> Any:
+    photo = cli.photo(f"{external_id}{angle}.jpg", portrait(angle=angle))
+    words = ["--external-id", external_id, "--name", "Ada", "--allow-lookalike", *GRANT, *options]
+    return await cli.json("register", photo, *words)
+
+
+async def expire(database: Database, consent: str) -> None:
+    """Let a consent have ended, with the faces that follow its end."""
+    async with database.transaction() as work:
+        await work._session.execute(
+            text("UPDATE consents SET expires_at = now() - interval '1 minute' WHERE id = :id"), {"id": consent}
+        )
+
+
+async def test_persons_are_listed_shown_and_erased(cli: Cli) -> None:
+    made = await register(cli)
+    await register(cli, "E-8")
+
+    listed = await cli.json("persons", "list")
+    (first,) = await cli.json("persons", "list", "--limit", "1")
+    (second,) = await cli.json("persons", "list", "--after", first["id"])
+    shown = await cli("persons", "show", "E-7")
+    refused = await cli.json("persons", "erase", "E-7", code=2)
+    erased = await cli.json("persons", "erase", "E-7", "--yes")
+    gone = await cli.json("persons", "show", "E-7", code=3)
+
+    assert [person["external_id"] for person in listed] == ["E-7", "E-8"]
+    assert (first["external_id"], second["external_id"]) == ("E-7", "E-8")
+    for words in ("Ada", "Tests", made["consent"]["id"], made["accepted"][0]["face"]["id"]):
+        assert words in shown.stdout
+    assert "--yes" in refused["error"]["detail"]
+    assert erased == {"person_id": made["person"]["id"], "person_erased": True, "faces": 1, "consents": 1}
+    assert gone["error"]["code"] == "not_found"
+
+
+async def test_a_consent_is_withdrawn_with_what_rests_on_it(cli: Cli) -> None:
+    first = await register(cli)
+    await register(cli, "E-7", 3)
+
+    listed = await cli.json("consents", "list", "E-7")
+    withdrawn = await cli.json("consents", "withdraw", "E-7", first["consent"]["id"], "--yes")
+    after = await cli.json("consents", "list", "E-7")
+
+    assert [consent["purpose"] for consent in listed] == ["Tests", "Tests"]
+    assert (withdrawn["person_erased"], withdrawn["faces"]) == (False, 1)
+    assert [consent["withdrawn_at"] is None for consent in after] == [False, True]
+
+
+async def test_everything_held_about_a_person_is_exported(cli: Cli) -> None:
+    made = await register(cli)
+    target = cli.folder / "ada.json"
+
+    await cli("persons", "export", "E-7", "--vectors", "--out", str(target))
+    again = await cli.json("persons", "export", "E-7", "--out", str(target), code=2)
+    plain = await cli.json("persons", "export", "E-7")
+
+    whole = json.loads(target.read_text())
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert (whole["collection"], whole["person"]["name"]) == ("default", "Ada")
+    assert [consent["id"] for consent in whole["consents"]] == [made["consent"]["id"]]
+    assert [(face["id"], face["crop_kept"]) for face in whole["faces"]] == [(made["accepted"][0]["face"]["id"], False)]
+    assert len(whole["templates"][0]["vector"]) == 128
+    assert [entry["action"] for entry in whole["audit"]] == ["person.registered"]
+    assert again["error"]["code"] == "file"
+    assert plain["templates"] == []
+
+
+async def test_the_audit_says_who_changed_what(cli: Cli) -> None:
+    made = await register(cli)
+    await cli("persons", "erase", "E-7", "--yes")
+
+    entries = await cli.json("audit", "--person", made["person"]["id"])
+    first = await cli.json("audit", "--person", made["person"]["id"], "--oldest-first", "--limit", "1")
+    none = await cli.json("audit", "--until", "2020-01-01")
+
+    assert [(entry["action"], entry["actor"]) for entry in entries] == [
+        ("person.erased", "cli"),
+        ("person.registered", "cli"),
+    ]
+    assert first[0]["action"] == "person.registered"
+    assert none == []
+    assert "person.erased" in (await cli("audit")).stdout
+
+
+async def test_collections_are_created_listed_shown_and_deleted(cli: Cli) -> None:
+    made = await cli.json("collections", "create", "staff", "--retention-days", "30", "--threshold", "0.9")
+    refused = await cli.json("collections", "create", "two words", code=2)
+    taken = await cli.json("collections", "create", "staff", code=4)
+    listed = await cli.json("collections", "list")
+    shown = await cli("collections", "show", "staff")
+    await cli("collections", "delete", "staff", code=2)
+    deleted = await cli.json("collections", "delete", "staff", "--yes")
+
+    assert (made["retention_days"], made["policy"]["threshold"]) == (30, 0.9)
+    assert (refused["error"]["code"], taken["error"]["code"]) == ("invalid_input", "already_exists")
+    assert [one["name"] for one in listed] == ["default", "staff"]
+    assert "enrol.min_size_px" in shown.stdout
+    assert deleted == {"collection_id": made["id"], "persons": 0, "faces": 0}
+
+
+async def test_an_expired_person_is_gone_before_the_sweep_and_erased_by_it(cli: Cli, database: Database) -> None:
+    made = await register(cli)
+    await expire(database, made["consent"]["id"])
+
+    assert await cli.json("persons", "list") == []
+    for command in (("persons", "show"), ("persons", "export"), ("consents", "list")):
+        assert (await cli.json(*command, "E-7", code=3))["error"]["code"] == "not_found"
+    await cli("verify", "E-7", cli.photo("b.jpg", portrait()), code=3)
+    assert await cli.json("sweep") == {"consents_ended": 1}
+    assert await cli.json("sweep") == {"consents_ended": 0}
+    actions = [entry["action"] for entry in await cli.json("audit", "--person", made["person"]["id"])]
+    assert actions == ["person.erased", "consent.expired", "person.registered"]
+
+
+@pytest.mark.parametrize("is_erased", [True, False])
+async def test_an_expired_person_does_not_keep_their_external_id(is_erased: bool, cli: Cli, database: Database) -> None:
+    """Registered again before the sweep they are another person, of whom nothing of the first is known."""
+    first = await register(cli)
+    await expire(database, first["consent"]["id"])
+    if is_erased:
+        await cli("persons", "erase", "E-7", "--yes")
+
+    second = await register(cli)
+
+    assert second["created"] is True
+    assert second["person"]["id"] != first["person"]["id"]
+    assert await cli.json("sweep") == {"consents_ended": 0}
