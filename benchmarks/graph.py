@@ -43,7 +43,7 @@ ACTOR = CALLER
 async def measure(persons: int, sample: int, folder: Path) -> None:
     """Print one line per setting."""
     settings = Settings(data_dir=folder)
-    pipeline = FacePipeline.load(settings.inference, settings.photos, WeightsStore(folder / "cache"))
+    pipeline = FacePipeline.load(settings.inference, settings.photos, WeightsStore())
     spaces = SpaceRegistry(pipeline.describe_space())
     with EmbeddedPostgres(folder) as server:
         url = server.start()

@@ -65,7 +65,7 @@ async def _measure(url: str, faces: int) -> list[Measurement]:
     faces = max(faces // BATCH, 1) * BATCH
     vectors = draw_unit_vectors(faces, DIMENSION, seed=0)
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        spaces = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache))).spaces
+        spaces = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), WeightsStore()).spaces
         async with connect_migrated_database(url) as database:
             vault = CropVault(Path(cache) / "crops.key")
             collection = await CollectionService(database, spaces, vault).ensure_default_collection()

@@ -98,7 +98,7 @@ def run_interleaved(
 def measure(seconds: float = SECONDS) -> list[Measurement]:
     """Return lines for every photo and side, for the embedding alone, and for the cost of 12 megapixels."""
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache, ExitStack() as stack:
-        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache)))
+        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore())
         peer, deepface = DlibPeer(), DeepfacePeer.from_environment(Path(cache) / "deepface")
         if deepface:
             stack.enter_context(deepface)
@@ -109,7 +109,7 @@ def measure(seconds: float = SECONDS) -> list[Measurement]:
             lines += _measure_photo(sample, pipeline, peer, deepface, seconds)
         lines += _measure_real_photos(pipeline, peer, seconds)
         print("photo: embedding alone", flush=True)
-        lines += _measure_embedding(pipeline, peer, Path(cache), seconds)
+        lines += _measure_embedding(pipeline, peer, seconds)
         print("photo: 12 MP beyond 1 MP", flush=True)
         lines += _measure_resolution([one for one in samples if "MP" in one.name], pipeline, seconds)
         print("photo: preparing 12 MP", flush=True)
@@ -193,11 +193,9 @@ def _measure_real_photos(pipeline: FacePipeline, peer: DlibPeer, seconds: float)
     ]
 
 
-def _measure_embedding(pipeline: FacePipeline, peer: DlibPeer, cache: Path, seconds: float) -> list[Measurement]:
+def _measure_embedding(pipeline: FacePipeline, peer: DlibPeer, seconds: float) -> list[Measurement]:
     """Return the time of each network for one aligned crop, and the cosine of their vectors."""
-    graph = WeightsStore(cache).load_graph(
-        BUILTIN.embedder.files["weights"], dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION
-    )
+    graph = WeightsStore().build_graph(BUILTIN.embedder.files["weights"], dlib_resnet_graph.build_resnet)
     session = OnnxSession(graph)
     network = NetworkEmbedder(session, DLIB)
     photo = photos.build_portrait_sample().content

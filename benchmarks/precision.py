@@ -6,10 +6,8 @@ turns in one process.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,17 +71,9 @@ def _load_graphs() -> dict[str, bytes]:
     """Return the built-in networks, and those whose weights are in the tests' folder."""
     detector, embedder = BUILTIN.detector.files, BUILTIN.embedder.files["weights"]
     nets = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "onet": mtcnn_graph.build_onet}
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        store = WeightsStore(Path(cache))
-        found = {
-            f"mtcnn, {role[0].upper()}-Net": store.load_graph(
-                detector[role], build, version=mtcnn_graph.BUILDER_VERSION
-            )
-            for role, build in nets.items()
-        }
-        found["dlib-resnet"] = store.load_graph(
-            embedder, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION
-        )
+    store = WeightsStore()
+    found = {f"mtcnn, {role[0].upper()}-Net": store.build_graph(detector[role], build) for role, build in nets.items()}
+    found["dlib-resnet"] = store.build_graph(embedder, dlib_resnet_graph.build_resnet)
     others: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "mobilefacenet": ("MobileFaceNet.onnx", bytes),
         "yunet-n": ("yunet_n_dynamic.onnx", partial(convert_to_pixel_input, bgr=True)),

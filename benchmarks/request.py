@@ -7,13 +7,11 @@ matrix product of 1,024 × 1,024 on the same core, in the same run.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 from functools import cache
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,12 +40,11 @@ NETWORKS = {12: "P-Net", 24: "R-Net", 48: "O-Net", 150: "dlib's ResNet"}
 
 def measure(seconds: float = SECONDS) -> list[Measurement]:
     """Return one line per photo and stage and one per photo and network, each with its share of the time."""
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache_dir:
-        pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path(cache_dir)))
-        lines = []
-        for sample in (photos.build_portrait_sample(), photos.build_megapixel_sample()):
-            print(f"request: {sample.name}", flush=True)
-            lines += _measure_photo(pipeline, sample, seconds)
+    pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore())
+    lines = []
+    for sample in (photos.build_portrait_sample(), photos.build_megapixel_sample()):
+        print(f"request: {sample.name}", flush=True)
+        lines += _measure_photo(pipeline, sample, seconds)
     return [line | {"seconds": seconds} for line in lines]
 
 

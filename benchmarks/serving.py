@@ -8,13 +8,11 @@ open loop at three times the server's capacity, and 20,000 requests that check f
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import photos
@@ -64,17 +62,16 @@ class _Round(NamedTuple):
 def measure(seconds: float = SECONDS) -> list[Measurement]:
     """Return one line per photo and number of clients with its ceiling, then overload and soak."""
     settings, limits = InferenceSettings(), PhotoSettings()
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        load = partial(PipelineRegistry.load, settings, limits, WeightsStore(Path(cache)))
-        # Forks, therefore before anything else.
-        networks = ProcessWorkerGroup(
-            load,
-            memory_budget=limits.memory_budget,
-            timeout_s=settings.photo_timeout_s,
-            shared=is_fork_safe(settings),
-        )
-        with run_server() as server:
-            return asyncio.run(_measure(server, networks, seconds))
+    load = partial(PipelineRegistry.load, settings, limits, WeightsStore())
+    # Forks, therefore before anything else.
+    networks = ProcessWorkerGroup(
+        load,
+        memory_budget=limits.memory_budget,
+        timeout_s=settings.photo_timeout_s,
+        shared=is_fork_safe(settings),
+    )
+    with run_server() as server:
+        return asyncio.run(_measure(server, networks, seconds))
 
 
 async def _measure(server: Server, networks: ProcessWorkerGroup, seconds: float) -> list[Measurement]:

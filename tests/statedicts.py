@@ -25,6 +25,7 @@ class _Storage:
     def __init__(self, key: str, values: Array) -> None:
         self.key = key
         self.values = values
+        self.size = values.size if 0 not in values.strides else 1  # that of an expanded number is one
 
 
 class _Tensor:
@@ -45,7 +46,7 @@ class _Pickler(pickle.Pickler):
         if not isinstance(item, _Storage):
             return None
         kind = KINDS[item.values.dtype.str.lstrip("<|")]
-        return "storage", getattr(sys.modules["torch"], kind), item.key, "cpu", item.values.size
+        return "storage", getattr(sys.modules["torch"], kind), item.key, "cpu", item.size
 
 
 def _stand_ins() -> dict[str, types.ModuleType]:
@@ -82,17 +83,18 @@ def saved(tensors: Mapping[str, Array], *, layout: str = "zip", wrap: str | None
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("archive/data.pkl", described.getvalue())
             for storage in storages.values():
-                archive.writestr(f"archive/data/{storage.key}", _bytes(storage.values))
+                archive.writestr(f"archive/data/{storage.key}", _bytes(storage))
         return stream.getvalue()
     for part in (LEGACY_MAGIC_NUMBER, 1001, {"little_endian": True}):
         pickle.dump(part, stream, protocol=2)
     stream.write(described.getvalue())
     pickle.dump([storage.key for storage in storages.values()], stream, protocol=2)
     for storage in storages.values():
-        stream.write(storage.values.size.to_bytes(8, "little") + _bytes(storage.values))
+        stream.write(storage.size.to_bytes(8, "little") + _bytes(storage))
     return stream.getvalue()
 
 
-def _bytes(values: Array) -> bytes:
+def _bytes(storage: _Storage) -> bytes:
     """Return the memory of an array in its own order."""
-    return np.lib.stride_tricks.as_strided(values, (values.size,), (values.itemsize,)).tobytes()
+    step = (storage.values.itemsize,)
+    return np.lib.stride_tricks.as_strided(storage.values, (storage.size,), step).tobytes()

@@ -60,7 +60,7 @@ INVENTORY_INTERVAL_S = 60.0
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
-    """Return where weights come from and built graphs are cached, in a data directory nobody else may read.
+    """Return where weights come from: the models folder, in a data directory nobody else may read.
 
     Raises:
         SetupError: The data directory cannot be made.
@@ -72,9 +72,7 @@ def open_weights_store(settings: Settings) -> WeightsStore:
             f"The data directory {settings.data_dir} cannot be made: {error.strerror}. Set VULTUS_DATA_DIR to a folder "
             "of yours."
         ) from error
-    return WeightsStore(
-        settings.data_dir / "cache", settings.models.dir or settings.data_dir / "models", usage=settings.models.usage
-    )
+    return WeightsStore(settings.models.dir or settings.data_dir / "models", usage=settings.models.usage)
 
 
 @asynccontextmanager

@@ -297,7 +297,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default_factory=get_default_data_dir,
-        description="Embedded database, cached graphs and lock files; created with mode 0700.",
+        description="Embedded database, weights, keys and lock files; created with mode 0700.",
     )
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -24,7 +24,7 @@ def test_six_thousand_pairs_are_classified(tmp_path: Path) -> None:
     everything = read_person_folders(root)
     pairs = read_pairs(root / "pairs.txt", everything)
     listed = everything.select_photos(pairs.photo_positions)
-    pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(tmp_path))
+    pipeline = FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore())
 
     described = describe_photos(pipeline, listed, workers=os.cpu_count() or 1)
     result = evaluate_listed_pairs(pairs.convert_positions(pairs.photo_positions), described)

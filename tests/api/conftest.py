@@ -68,8 +68,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FacePipeline:
     """The built-in networks, loaded once."""
 
     settings = Settings()
-    cache: Path = tmp_path_factory.mktemp("cache")
-    return FacePipeline.load(settings.inference, settings.photos, WeightsStore(cache))
+    return FacePipeline.load(settings.inference, settings.photos, WeightsStore())
 
 
 @pytest.fixture

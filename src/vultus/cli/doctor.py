@@ -128,7 +128,7 @@ def _check_networks(settings: Settings) -> str:
         for pipeline in loaded
     )
     caution = loaded.default.pack.caution
-    return f"{packs}; digests verified" + (f"; {caution}" if caution else "")
+    return f"{packs}; graphs built from weights whose digests are right" + (f"; {caution}" if caution else "")
 
 
 def _check_database(settings: Settings) -> str:

@@ -35,7 +35,7 @@ from vultus.models.quality.ediffiqa import Ediffiqa
 from vultus.models.quality.face_classifier import FaceClassifier
 from vultus.models.runtime import OnnxSession
 from vultus.models.views import MirrorCropper, PlainCropper, RealignedCropper, ViewCropper
-from vultus.models.weights.graph_preparation import PREPARATION_VERSION, prepare_graph
+from vultus.models.weights.graph_preparation import prepare_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,10 +219,7 @@ def _load_view_cropper(pack: Pack, template: AlignmentTemplate, store: WeightsSt
     file = DLIB_RESNET.files["landmarks"]
     square = " ".join(f"{number:g}" for number in DLIB_FACE_SQUARE)
     name = f"dlib-5-points {store.get_digest(file)[:8]} in {square}"
-    decode, version = dlib_landmarks.decode_predictor, dlib_landmarks.DECODER_VERSION
-    finder = dlib_landmarks.DlibLandmarkPredictor(
-        store.load_graph(file, decode, version=version, extension="npz"), DLIB_FACE_SQUARE
-    )
+    finder = dlib_landmarks.DlibLandmarkPredictor(store.read_weights(file), DLIB_FACE_SQUARE)
     return RealignedCropper(finder, name, template, DLIB_FIVE_POINTS)
 
 
@@ -231,8 +228,7 @@ def _load_detector(network: Network, store: WeightsStore, open_session: SessionO
         pnet, rnet, onet = (_load_mtcnn_network(role, network, store, open_session) for role in MTCNN_BUILDERS)
         return Mtcnn(pnet, rnet, onet)
     if network.family == "retinaface":
-        build = retinaface_graph.build_retinaface
-        graph = store.load_graph(network.files["weights"], build, version=retinaface_graph.BUILDER_VERSION)
+        graph = store.build_graph(network.files["weights"], retinaface_graph.build_retinaface)
         return load_retinaface(graph, open_session=open_session)
     load = {"yunet": load_yunet, "scrfd": load_scrfd, "centerface": load_centerface}[network.family]
     return load(store.read_weights(network.files["weights"]), open_session=open_session)
@@ -240,18 +236,17 @@ def _load_detector(network: Network, store: WeightsStore, open_session: SessionO
 
 def _load_liveness_scorer(network: Network, store: WeightsStore, open_session: SessionOpener) -> LivenessScorer:
     if network.family == "minifasnet":
-        build, version = minifasnet_graph.build_minifasnet, minifasnet_graph.BUILDER_VERSION
-        v2, v1se = (store.load_graph(network.files[role], build, version=version) for role in ("v2", "v1se"))
+        build = minifasnet_graph.build_minifasnet
+        v2, v1se = (store.build_graph(network.files[role], build) for role in ("v2", "v1se"))
         return load_minifasnet(v2, v1se, open_session=open_session)
-    return Facenox(open_session(store.load_graph(network.files["weights"], prepare_graph, version=PREPARATION_VERSION)))
+    return Facenox(open_session(store.build_graph(network.files["weights"], prepare_graph)))
 
 
 def _load_mtcnn_network(
     role: str, network: Network, store: WeightsStore, open_session: SessionOpener
 ) -> NetworkSession:
     """Return one of the three networks of MTCNN's cascade: `pnet`, `rnet` or `onet`."""
-    build, version = MTCNN_BUILDERS[role], mtcnn_graph.BUILDER_VERSION
-    return open_session(store.load_graph(network.files[role], build, version=version))
+    return open_session(store.build_graph(network.files[role], MTCNN_BUILDERS[role]))
 
 
 def _load_embedder(network: Network, store: WeightsStore, runtime: Runtime) -> tuple[Embedder, CropInput, str, str]:
@@ -261,10 +256,10 @@ def _load_embedder(network: Network, store: WeightsStore, runtime: Runtime) -> t
         return model.embedder, model.crop_input, model.weights_sha256, "DeepFace's own"
     file, crop = network.files["weights"], CROP_INPUTS[network.name]
     if network.family == "dlib-resnet":
-        graph = store.load_graph(file, dlib_resnet_graph.build_resnet, version=dlib_resnet_graph.BUILDER_VERSION)
+        graph = store.build_graph(file, dlib_resnet_graph.build_resnet)
     elif network.family == "facenet":
-        graph = store.load_graph(file, facenet_graph.build_facenet, version=facenet_graph.BUILDER_VERSION)
+        graph = store.build_graph(file, facenet_graph.build_facenet)
     else:
-        graph = store.load_graph(file, prepare_graph, version=PREPARATION_VERSION)
+        graph = store.build_graph(file, prepare_graph)
     session = runtime.open_embedder(graph)
     return NetworkEmbedder(session, crop), crop, store.get_digest(file), session.description

@@ -26,8 +26,8 @@ MEASURED = Calibration(((1e-2, 0.5), (1e-3, 0.6)), margin=0.02, source="a test")
 
 
 @pytest.fixture
-def store(graph_cache: Path, tmp_path: Path) -> WeightsStore:
-    return WeightsStore(graph_cache, tmp_path / "models")
+def store(tmp_path: Path) -> WeightsStore:
+    return WeightsStore(tmp_path / "models")
 
 
 def load(store: WeightsStore, pack: str | None = None, *, calibrated: bool = True) -> FacePipeline:
@@ -67,7 +67,7 @@ def test_a_licence_is_required_at_every_load(store: WeightsStore, monkeypatch: p
 def test_commercial_use_refuses_what_forbids_it_even_when_accepted(
     tmp_path: Path, usage: Literal["any", "commercial"]
 ) -> None:
-    store = WeightsStore(tmp_path, tmp_path / "models", usage=usage)
+    store = WeightsStore(tmp_path / "models", usage=usage)
     store.installation.add_acceptance(INSIGHTFACE, accepted_by="ada")
     pack = get_pack("buffalo_l")
 

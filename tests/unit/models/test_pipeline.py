@@ -22,8 +22,6 @@ from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.domain import FloatArray, Pixels
 
 EYE = (204, 100)
@@ -212,8 +210,8 @@ def test_threads_get_the_results_of_one_thread(pipeline: FacePipeline) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_limits_hold(graph_cache: Path) -> None:
-    small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), WeightsStore(graph_cache))
+def test_limits_hold() -> None:
+    small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), WeightsStore())
 
     with pytest.raises(ImageTooLargeError):
         small.analyze_photo(portrait())

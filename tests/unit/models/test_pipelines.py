@@ -35,9 +35,9 @@ def test_what_is_not_loaded_is_refused_with_what_is(pipeline: FacePipeline) -> N
 
 
 def test_a_pack_chosen_once_that_cannot_be_loaded_any_more_does_not_stop_the_start(
-    graph_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = WeightsStore(graph_cache, tmp_path / "models")
+    store = WeightsStore(tmp_path / "models")
     store.installation.set_default_pack("opencv", "builtin")
     store.installation.set_default_pack("builtin", "opencv")
 

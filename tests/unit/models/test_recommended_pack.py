@@ -23,7 +23,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> WeightsStore:
         for file in network.files.values():
             assert isinstance(file, PublishedFile)
             (folder / file.filename).write_bytes(real_weights(file.filename))
-    store = WeightsStore(tmp_path_factory.mktemp("cache"), folder)
+    store = WeightsStore(folder)
     ensure_recommended_pack(store, ModelSettings(offline=True), retry=True)
     return store
 

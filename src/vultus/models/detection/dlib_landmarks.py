@@ -10,8 +10,7 @@ high bit means negative. A float is two of them, mantissa and exponent of two; a
 
 from __future__ import annotations
 
-import io
-from array import array
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,11 @@ if TYPE_CHECKING:
     from vultus.domain import FloatArray, Pixels
 
 LANDMARK_COUNT = 5
-DECODER_VERSION = 1
+
+INTEGER = re.compile(
+    b"|".join(b"[%s]" % re.escape(bytes([size, size | 0x80])) + b"." * size for size in range(9)), re.DOTALL
+)
+"""An integer of the stream: its head and the bytes that follow."""
 
 LEAVES_PER_TREE = 16
 """The outcomes of a tree's 15 splits, and one padding bit, fit 16 bits."""
@@ -48,17 +51,17 @@ class DlibLandmarkPredictor:
     """The decoded forests, which predict landmarks in crops.
 
     Args:
-        decoded: Output of `decode_predictor`.
+        weights: Content of dlib's file.
         square: Left, top and side, in pixels of the crops, of the box that dlib's face detector would return.
     """
 
-    def __init__(self, decoded: bytes, square: tuple[float, float, float]) -> None:
+    def __init__(self, weights: bytes, square: tuple[float, float, float]) -> None:
         # dlib's coordinates start at the centre of the first pixel, this package's at its corner.
         self._corner, self._side = np.array(square[:2], np.float32), square[2] - 1
-        with np.load(io.BytesIO(decoded), allow_pickle=False) as arrays:
-            self._mean = arrays["mean"]
-            names = [field.name for field in fields(_Forest)]
-            self._forests = [_Forest(*forest) for forest in zip(*(arrays[name] for name in names), strict=True)]
+        arrays = _decode_predictor(weights)
+        self._mean = arrays["mean"]
+        names = [field.name for field in fields(_Forest)]
+        self._forests = [_Forest(*forest) for forest in zip(*(arrays[name] for name in names), strict=True)]
         self._centred = self._mean - self._mean.mean()
         self._first_leaf = np.arange(0, len(self._forests[0].steps), LEAVES_PER_TREE)
 
@@ -128,21 +131,16 @@ class _GreyCrops:
         return values
 
 
-def decode_predictor(weights: bytes) -> bytes:
-    """Return the arrays of a shape predictor as a NumPy archive: parsing dlib's file takes most of a second.
-
-    Args:
-        weights: Content of dlib's file.
+def _decode_predictor(weights: bytes) -> dict[str, Any]:
+    """Return the arrays of a shape predictor.
 
     Raises:
         WeightsError: It is not a shape predictor of five points.
     """
-    stream = io.BytesIO()
     try:
-        np.savez(stream, **_parse_arrays(_parse_integers(weights)))
+        return _parse_arrays(_parse_integers(weights))
     except (ValueError, IndexError) as error:
         raise WeightsError(f"The shape predictor cannot be read: {error}") from error
-    return stream.getvalue()
 
 
 def _parse_arrays(numbers: Array) -> dict[str, Any]:
@@ -175,18 +173,16 @@ def _parse_arrays(numbers: Array) -> dict[str, Any]:
 
 def _parse_integers(stream: bytes) -> Array:
     """Return every integer of the stream."""
-    starts, position = array("q"), 0
-    while position < len(stream):
-        starts.append(position)
-        position += 1 + (stream[position] & 0x0F)
-    content, offsets = np.frombuffer(stream + bytes(8), np.uint8), np.array(starts)
-    heads = content[offsets]
-    size = heads & 0x0F
-    if position != len(stream) or size.max(initial=0) > 8:
+    # Three million: a regular expression finds their ends in a third of the time of a loop.
+    lengths = np.fromiter(map(len, INTEGER.findall(stream)), np.int64)
+    if lengths.sum() != len(stream):
         raise ValueError("it does not consist of integers")
+    offsets = np.cumsum(lengths) - lengths
+    content = np.frombuffer(stream, np.uint8)
+    heads, sizes = content[offsets], lengths - 1
     values = np.zeros(len(offsets), np.int64)
-    for byte in range(int(size.max(initial=0))):
-        present = size > byte
+    for byte in range(int(sizes.max(initial=0))):
+        present = sizes > byte
         values[present] |= content[offsets[present] + 1 + byte].astype(np.int64) << (8 * byte)
     return np.where(heads & 0x80, -values, values)
 

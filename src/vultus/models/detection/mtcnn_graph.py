@@ -21,7 +21,6 @@ from vultus.models.weights.graph_builder import GraphBuilder, TensorShape, fold_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BUILDER_VERSION = 3
 PIXEL_MEAN = np.full(3, 127.5)
 PIXEL_DIVISOR = 128.0
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BUILDER_VERSION = 1
 EPSILON = 1e-5
 PIXEL_MEANS = (104.0, 117.0, 123.0)
 """Blue, green, red."""

@@ -17,7 +17,6 @@ from onnx import TensorProto
 from vultus.errors import WeightsError
 from vultus.models.weights.graph_builder import GraphBuilder, fold_normalisation
 
-BUILDER_VERSION = 1
 CHIP_SIDE = 150
 DIMENSION = 128
 PIXEL_MEAN = np.array([122.782, 117.001, 104.298])

@@ -21,7 +21,6 @@ from vultus.models.weights.state_dicts import read_state_dict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-BUILDER_VERSION = 1
 SIDE = 160
 PIXEL_MEAN = np.full(3, 127.5)
 PIXEL_DIVISOR = 128.0

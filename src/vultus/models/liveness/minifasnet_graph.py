@@ -18,7 +18,6 @@ from vultus.errors import WeightsError
 from vultus.models.weights.graph_builder import GraphBuilder
 from vultus.models.weights.state_dicts import read_state_dict
 
-BUILDER_VERSION = 2
 SIDE = 80
 CLASSES = 3
 EPSILON = 1e-5

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PREPARATION_VERSION = 1
 BATCH = "batch"
 
 

@@ -2,12 +2,14 @@
 
 A `.pth` file is a pickle that names functions to call. Only the few names of tensors are allowed, each replaced by a
 function of this file; any other name is rejected before anything is called. Both layouts are read: a zip archive with
-one entry per storage, and the older stream of pickles followed by the storages.
+one entry per storage, and the older stream of pickles followed by the storages. What a file makes us hold is bounded by
+its length: storages are as long as they are in the file, and tensors together at most `MAX_GROWTH` times the file.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -25,6 +27,9 @@ Array = NDArray[Any]
 
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """First number of the older layout."""
+
+MAX_GROWTH = 4
+"""Bytes of tensors for a byte of the file: tensors may share storages, but not expand a number to a gigabyte."""
 
 STORAGE_DTYPES = {
     "FloatStorage": "<f4",
@@ -68,9 +73,12 @@ def read_state_dict(content: bytes) -> dict[str, Array]:
 class _StateDictUnpickler(pickle.Unpickler):
     """Unpickles tensors and nothing else."""
 
-    def __init__(self, file: BinaryIO, load_storage: Callable[[str, str, int], Array] | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, load_storage: Callable[[str, str, int], Array] | None = None, *, max_bytes: int = 0
+    ) -> None:
         super().__init__(file, encoding="utf-8")
         self._load_storage = load_storage
+        self._bytes_left = max_bytes
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the replacement of a name that tensors need; raise `WeightsError` for any other."""
@@ -79,7 +87,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         if module == "torch" and name in STORAGE_DTYPES:
             return name
         if module == "torch._utils" and name in {"_rebuild_tensor_v2", "_rebuild_parameter"}:
-            return _build_tensor if name == "_rebuild_tensor_v2" else _unwrap_parameter
+            return self._build_tensor if name == "_rebuild_tensor_v2" else _unwrap_parameter
         raise WeightsError(f"The file asks for {module}.{name} to be called; only plain tensors are read.")
 
     def persistent_load(self, pid: Any) -> Array:
@@ -89,8 +97,17 @@ class _StateDictUnpickler(pickle.Unpickler):
         _, kind, key, _, size = pid[:5]
         return self._load_storage(str(kind), str(key), int(size))
 
+    def _build_tensor(
+        self, storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
+    ) -> Array:
+        """Return a tensor of a storage; offset and strides are in elements."""
+        self._bytes_left -= storage.itemsize * math.prod(shape)
+        if self._bytes_left < 0:
+            raise WeightsError("The tensors of the file are larger than a file of its length can hold.")
+        return _build_tensor(storage, offset, shape, strides)
 
-def _build_tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Array:
+
+def _build_tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
     """Return a tensor of a storage; offset and strides are in elements."""
     if not shape:
         return storage[offset : offset + 1].reshape(())
@@ -108,12 +125,19 @@ def _unwrap_parameter(tensor: Array, *_: Any) -> Array:
 
 def _load_from_zip(content: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+            # PyTorch does not compress, so what unpacks to more than the file is no file of PyTorch's.
+            raise WeightsError("The file is compressed, or its entries overlap; PyTorch writes neither.")
         names = {name.split("/", 1)[1]: name for name in archive.namelist() if "/" in name}
+        storages: dict[str, bytes] = {}
 
         def read_storage(kind: str, key: str, size: int) -> Array:
-            return np.frombuffer(archive.read(names[f"data/{key}"]), STORAGE_DTYPES[kind], size)
+            if key not in storages:
+                storages[key] = archive.read(names[f"data/{key}"])
+            return np.frombuffer(storages[key], STORAGE_DTYPES[kind], size)
 
-        return _StateDictUnpickler(io.BytesIO(archive.read(names["data.pkl"])), read_storage).load()
+        pickled, max_bytes = io.BytesIO(archive.read(names["data.pkl"])), MAX_GROWTH * len(content)
+        return _StateDictUnpickler(pickled, read_storage, max_bytes=max_bytes).load()
 
 
 def _load_from_stream(content: bytes) -> Any:
@@ -128,13 +152,16 @@ def _load_from_stream(content: bytes) -> Any:
 
     def create_placeholder(kind: str, key: str, size: int) -> Array:
         sizes[key] = (kind, size)
+        if not 0 <= size <= len(content):
+            raise WeightsError("A storage is larger than the file.")
         return np.zeros(size, STORAGE_DTYPES[kind])
 
-    _StateDictUnpickler(file, create_placeholder).load()
+    max_bytes = MAX_GROWTH * len(content)
+    _StateDictUnpickler(file, create_placeholder, max_bytes=max_bytes).load()
     keys = _StateDictUnpickler(file).load()
     storages = _read_storages(file, keys, sizes)
     file.seek(start)
-    return _StateDictUnpickler(file, lambda _kind, key, _size: storages[key]).load()
+    return _StateDictUnpickler(file, lambda _kind, key, _size: storages[key], max_bytes=max_bytes).load()
 
 
 def _read_storages(file: BinaryIO, keys: list[str], sizes: Mapping[str, tuple[str, int]]) -> dict[str, Array]:

@@ -1,8 +1,7 @@
-"""Weights from installed packages and the models folder: verified, converted to graphs once, and cached."""
+"""Weights from installed packages and the models folder: verified whenever they are read, and built into graphs."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from enum import StrEnum
@@ -14,7 +13,7 @@ import onnx
 
 from vultus.errors import LicenceError, WeightsError
 from vultus.models.catalog.entries import PackagedFile
-from vultus.models.weights.files import compute_file_sha256, compute_sha256, write_atomically
+from vultus.models.weights.files import compute_file_sha256, compute_sha256
 from vultus.models.weights.installation import InstallationState
 from vultus.models.weights.state_dicts import read_state_dict
 
@@ -38,15 +37,11 @@ class WeightsStore:
     """Provides verified weights and the graphs built from them.
 
     Args:
-        cache_dir: Graphs are cached in its `graphs` folder, which only its owner can read.
         models_dir: Folder of downloaded and imported weights; None for an installation with packaged ones only.
         usage: `commercial` rejects networks whose licence does not allow commercial use.
     """
 
-    def __init__(
-        self, cache_dir: Path, models_dir: Path | None = None, *, usage: Literal["any", "commercial"] = "any"
-    ) -> None:
-        self._graphs_dir = cache_dir / "graphs"
+    def __init__(self, models_dir: Path | None = None, *, usage: Literal["any", "commercial"] = "any") -> None:
         self.models_dir = models_dir
         self.installation = InstallationState(models_dir)
         self._usage = usage
@@ -78,36 +73,20 @@ class WeightsStore:
             return False
         return True
 
-    def load_graph(
-        self, file: WeightsFile, build: Callable[[bytes], bytes], *, version: int, extension: str = "onnx"
-    ) -> bytes:
-        """Return the ONNX graph, or another decoded form, of weights, from the cache if it holds an intact one.
+    def build_graph(self, file: WeightsFile, build: Callable[[bytes], bytes]) -> bytes:
+        """Return the ONNX graph of weights.
 
-        The name of a cached graph contains its digest: a file that does not match is damaged and rebuilt. Without a
-        writable cache the graph is built every time.
+        It is built anew every time, in about a tenth of a second: a graph that lay on the disk would be as good as
+        whoever may write there.
 
         Args:
             file: Weights to build from.
-            build: Converts the bytes of the weights to a serialised graph; its name is part of the cache key.
-            version: Of the builder; another version is another graph.
-            extension: Of the cached files.
+            build: Converts the bytes of the weights to a serialised graph.
 
         Raises:
             WeightsError: The weights are missing or not the published ones.
         """
-        key = hashlib.sha256(f"{self.get_digest(file)} {build.__name__} {version}".encode()).hexdigest()[:32]
-        for path in sorted(self._graphs_dir.glob(f"{key}-*.{extension}")):
-            graph = _read_file(path)
-            if graph is not None and path.stem == f"{key}-{compute_sha256(graph)}":
-                return graph
-            log.warning("cached graph %s is damaged; rebuilding it", path.name)
-            path.unlink(missing_ok=True)
-        graph = build(self.read_weights(file))
-        try:
-            write_atomically(self._graphs_dir / f"{key}-{compute_sha256(graph)}.{extension}", graph)
-        except OSError as error:
-            log.warning("graphs cannot be cached in %s: %s", self._graphs_dir, error)
-        return graph
+        return build(self.read_weights(file))
 
     def read_weights(self, file: WeightsFile) -> bytes:
         """Return the bytes of weights after verifying their SHA-256.

@@ -13,12 +13,10 @@ from tests.faces import astronaut, drawn
 
 from vultus.errors import WeightsError
 from vultus.models.catalog.embedders import DLIB_RESNET
-from vultus.models.detection.dlib_landmarks import DlibLandmarkPredictor, decode_predictor
+from vultus.models.detection.dlib_landmarks import DlibLandmarkPredictor
 from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.domain import Pixels
     from vultus.models.catalog.entries import PackagedFile
 
@@ -28,13 +26,13 @@ SQUARE = (10, 20, 120)
 
 
 @pytest.fixture(scope="module")
-def weights(graph_cache: Path) -> bytes:
-    return WeightsStore(graph_cache).read_weights(FILE)
+def weights() -> bytes:
+    return WeightsStore().read_weights(FILE)
 
 
 @pytest.fixture(scope="module")
 def landmarks(weights: bytes) -> DlibLandmarkPredictor:
-    return DlibLandmarkPredictor(decode_predictor(weights), SQUARE)
+    return DlibLandmarkPredictor(weights, SQUARE)
 
 
 def crops() -> list[Pixels]:
@@ -67,9 +65,7 @@ def test_a_crop_has_the_same_points_alone_and_among_others(landmarks: DlibLandma
 
 
 def test_points_outside_the_crop_are_bearable(weights: bytes) -> None:
-    found = DlibLandmarkPredictor(decode_predictor(weights), (-500, 700, 90)).find_landmarks(
-        np.zeros((1, 150, 150, 3), np.uint8)
-    )
+    found = DlibLandmarkPredictor(weights, (-500, 700, 90)).find_landmarks(np.zeros((1, 150, 150, 3), np.uint8))
 
     assert np.isfinite(found).all()
 
@@ -77,11 +73,11 @@ def test_points_outside_the_crop_are_bearable(weights: bytes) -> None:
 @pytest.mark.parametrize("end", [0, 1, 100, 1000, 1_000_000, -1, -2])
 def test_a_file_cut_short_is_refused(weights: bytes, end: int) -> None:
     with pytest.raises(WeightsError, match="cannot be read"):
-        decode_predictor(weights[:end])
+        DlibLandmarkPredictor(weights[:end], SQUARE)
 
 
-def test_another_file_is_refused(weights: bytes, graph_cache: Path) -> None:
-    network = WeightsStore(graph_cache).read_weights(DLIB_RESNET.files["weights"])
+def test_another_file_is_refused(weights: bytes) -> None:
+    network = WeightsStore().read_weights(DLIB_RESNET.files["weights"])
     for other in (network[:100_000], weights + b"\x01\x00", bytes(5000), b"\xff" * 5000):
         with pytest.raises(WeightsError, match="cannot be read"):
-            decode_predictor(other)
+            DlibLandmarkPredictor(other, SQUARE)

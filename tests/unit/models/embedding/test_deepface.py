@@ -60,14 +60,12 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
 
 
 @installed
-def test_dlib_of_deepface_gives_the_vectors_of_the_built_in_network(
-    folder: Path, chips: Pixels, graph_cache: Path
-) -> None:
+def test_dlib_of_deepface_gives_the_vectors_of_the_built_in_network(folder: Path, chips: Pixels) -> None:
     (folder / Path(FILE.path).name).symlink_to(str(distribution(FILE.package).locate_file(FILE.path)))
 
     model = load_deepface("Dlib")
 
-    built_in = NetworkEmbedder(OnnxSession(WeightsStore(graph_cache).load_graph(FILE, build_resnet, version=1)), DLIB)
+    built_in = NetworkEmbedder(OnnxSession(WeightsStore().build_graph(FILE, build_resnet)), DLIB)
     np.testing.assert_allclose(model.embedder.embed(chips[:, None]), built_in.embed(chips[:, None]), atol=1e-5)
     assert (model.weights_sha256, model.crop_input.side) == (FILE.sha256, 150)
 

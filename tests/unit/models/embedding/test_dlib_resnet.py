@@ -21,8 +21,6 @@ from vultus.models.runtime import OnnxSession
 from vultus.models.weights.store import WeightsStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.domain import Pixels
     from vultus.models.catalog.entries import PackagedFile
 
@@ -31,8 +29,8 @@ LANDMARKS = np.array([[204, 101], [247, 103], [225, 128], [202, 140], [245, 142]
 
 
 @pytest.fixture(scope="module")
-def session(graph_cache: Path) -> OnnxSession:
-    return OnnxSession(WeightsStore(graph_cache).load_graph(FILE, build_resnet, version=1))
+def session() -> OnnxSession:
+    return OnnxSession(WeightsStore().build_graph(FILE, build_resnet))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +64,8 @@ def test_no_crops_give_no_vectors(session: OnnxSession) -> None:
     assert NetworkEmbedder(session, DLIB).embed(np.zeros((0, 2, 150, 150, 3), np.uint8)).shape == (0, 128)
 
 
-def test_weights_of_another_network_are_refused(graph_cache: Path) -> None:
-    weights = WeightsStore(graph_cache).read_weights(FILE)
+def test_weights_of_another_network_are_refused() -> None:
+    weights = WeightsStore().read_weights(FILE)
 
     with pytest.raises(WeightsError, match="cannot be read"):
         build_resnet(weights[: len(weights) // 2])

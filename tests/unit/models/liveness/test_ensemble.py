@@ -48,7 +48,7 @@ def test_every_network_and_ensemble_is_loaded_by_its_name(name: str, tmp_path: P
         for file in network.files.values():
             real_weights(file.filename)
 
-    ensemble = load_liveness(networks, WeightsStore(tmp_path, FOLDER))
+    ensemble = load_liveness(networks, WeightsStore(FOLDER))
 
     assert 0 < ensemble.assess_liveness(PHOTO, FACE).score < 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,18 +85,18 @@ BUILT_IN = {"pnet": mtcnn_graph.build_pnet, "rnet": mtcnn_graph.build_rnet, "one
 
 @needs_openvino
 @pytest.mark.parametrize("role", BUILT_IN)
-def test_the_built_in_detector_gives_equal_outputs_in_openvino(graph_cache: Path, role: str) -> None:
+def test_the_built_in_detector_gives_equal_outputs_in_openvino(role: str) -> None:
     file = BUILTIN.detector.files[role]
-    graph = WeightsStore(graph_cache).load_graph(file, BUILT_IN[role], version=mtcnn_graph.BUILDER_VERSION)
+    graph = WeightsStore().build_graph(file, BUILT_IN[role])
 
     assert Runtime(OPENVINO).open_detector(graph).description == "OpenVINO, fp32"
 
 
 @needs_openvino
-def test_the_built_in_embedder_makes_the_same_vectors_in_openvino(graph_cache: Path) -> None:
+def test_the_built_in_embedder_makes_the_same_vectors_in_openvino() -> None:
     file = BUILTIN.embedder.files["weights"]
     build = dlib_resnet_graph.build_resnet
-    graph = WeightsStore(graph_cache).load_graph(file, build, version=dlib_resnet_graph.BUILDER_VERSION)
+    graph = WeightsStore().build_graph(file, build)
 
     assert Runtime(OPENVINO).open_embedder(graph).description == "OpenVINO, fp32, cosine 1.000000 to fp32"
 

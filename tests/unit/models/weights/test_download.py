@@ -32,7 +32,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> WeightsStore:
-    return WeightsStore(tmp_path / "cache", tmp_path / "models")
+    return WeightsStore(tmp_path / "models")
 
 
 def at(site: loopback.Site, path: str = "/w.onnx", sha256: str | None = SHA256) -> PublishedFile:
@@ -241,16 +241,16 @@ def test_a_models_folder_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     file = PublishedFile("w.onnx", SHA256, "https://publisher.invalid/w.onnx")
 
     with pytest.raises(WeightsError, match=r"file cannot be made: .*Set VULTUS_MODELS__DIR"):
-        pull(WeightsStore(tmp_path / "cache", tmp_path / "file"), file)
+        pull(WeightsStore(tmp_path / "file"), file)
     with pytest.raises(WeightsError, match="no models folder"):
-        pull(WeightsStore(tmp_path / "cache"), file)
+        pull(WeightsStore(), file)
 
 
 def test_concurrent_pulls_are_serialized(tmp_path: Path) -> None:
     content = os.urandom(2**21)
     with loopback.serve(files={"/w.onnx": content}) as site:
         file = at(site, sha256=hashlib.sha256(content).hexdigest())
-        stores = [WeightsStore(tmp_path / "cache", tmp_path / "models") for _ in range(4)]
+        stores = [WeightsStore(tmp_path / "models") for _ in range(4)]
         with ThreadPoolExecutor(4) as threads:
             digests = set(threads.map(lambda store: pull(store, file), stores))
 

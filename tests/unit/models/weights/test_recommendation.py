@@ -44,7 +44,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Site]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> WeightsStore:
-    return WeightsStore(tmp_path / "cache", tmp_path / "models")
+    return WeightsStore(tmp_path / "models")
 
 
 def ensure(store: WeightsStore, *, offline: bool = False, retry: bool = True) -> tuple[str, ...]:

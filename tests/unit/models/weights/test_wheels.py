@@ -51,7 +51,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Site]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> WeightsStore:
-    return WeightsStore(tmp_path / "cache", tmp_path / "models")
+    return WeightsStore(tmp_path / "models")
 
 
 def publish(name: str, content: bytes, *, url: str | None = UNREACHABLE) -> PublishedFile:

@@ -47,9 +47,9 @@ SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["common networks", "networks of their own"])
-async def group(graph_cache: Path, request: pytest.FixtureRequest) -> AsyncIterator[ProcessWorkerGroup]:
+async def group(request: pytest.FixtureRequest) -> AsyncIterator[ProcessWorkerGroup]:
     """Two workers."""
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=PhotoSettings().memory_budget, timeout_s=60, shared=request.param)
     group.spaces = await group.wait_until_loaded()  # type: ignore[attr-defined]
     await group.start_workers(2)
@@ -206,9 +206,9 @@ async def test_a_fork_server_that_died_is_replaced(group: ProcessWorkerGroup, sp
     assert successor.pid != victim.pid
 
 
-async def test_when_no_worker_can_be_made_the_pool_says_so(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_no_worker_can_be_made_the_pool_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vultus.models.workers.pool.RESTART_PAUSES_S", (0, 0.1))
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
@@ -226,7 +226,7 @@ async def test_when_no_worker_can_be_made_the_pool_says_so(graph_cache: Path, mo
 
 
 async def test_a_photo_that_takes_too_long_to_decode_is_stopped_and_its_neighbours_answered(
-    graph_cache: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decode = JpegPicture.decode
 
@@ -236,7 +236,7 @@ async def test_a_photo_that_takes_too_long_to_decode_is_stopped_and_its_neighbou
         return decode(picture, divisor)
 
     monkeypatch.setattr(JpegPicture, "decode", decode_slowly)  # the processes forked from now on inherit it
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60, decode_timeout_s=0.3)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
@@ -268,8 +268,8 @@ async def test_workers_are_confined(group: ProcessWorkerGroup, space_id: str) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
-async def test_workers_of_root_become_another_user_without_capabilities(graph_cache: Path) -> None:
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+async def test_workers_of_root_become_another_user_without_capabilities() -> None:
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60, user=(65534, 65534))
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
@@ -293,7 +293,7 @@ async def test_a_process_that_ends_while_it_loads_is_reported_here() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 async def test_networks_that_cannot_be_loaded_are_reported_here(tmp_path: Path, shared: bool) -> None:
     settings = InferenceSettings(pack="opencv")
-    load = partial(PipelineRegistry.load, settings, PhotoSettings(), WeightsStore(tmp_path))
+    load = partial(PipelineRegistry.load, settings, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60, shared=shared)
     with pytest.raises(WeightsError):
         await group.wait_until_loaded()
@@ -324,7 +324,7 @@ async def test_a_worker_that_sends_anything_but_analyses_is_killed(
 
 @pytest.mark.parametrize("difference", [-1, 1], ids=["fewer", "more"])
 async def test_a_worker_that_returns_another_number_of_results_is_stopped(
-    graph_cache: Path, monkeypatch: pytest.MonkeyPatch, difference: int
+    monkeypatch: pytest.MonkeyPatch, difference: int
 ) -> None:
     """Or a photo would get another one's faces."""
 
@@ -334,7 +334,7 @@ async def test_a_worker_that_returns_another_number_of_results_is_stopped(
         return [NotAnImageError("no image")] * (len(requests) + difference)
 
     monkeypatch.setattr(processes, "run_batch", miscount)  # the processes forked from now on inherit it
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore(graph_cache))
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
