@@ -43,7 +43,8 @@ def start_scratch_database() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="vultus-bench-") as folder:
         Path(folder).chmod(0o711)  # PostgreSQL's user passes through it
         with EmbeddedPostgres(Path(folder) / "data") as server:
-            yield server.start()
+            server.start()
+            yield server.superuser_url  # a gallery is filled without checks
 
 
 @asynccontextmanager

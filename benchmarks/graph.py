@@ -46,7 +46,8 @@ async def measure(persons: int, sample: int, folder: Path) -> None:
     pipeline = FacePipeline.load(settings.inference, settings.photos, WeightsStore())
     spaces = SpaceRegistry(pipeline.describe_space())
     with EmbeddedPostgres(folder) as server:
-        url = server.start()
+        server.start()
+        url = server.superuser_url  # the collection is filled without checks
         await upgrade_schema(url)
         database = await Database.connect(url, DatabaseSettings())
         collections = CollectionService(database, spaces, CropVault(settings.crop_key_file))

@@ -19,6 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 import psutil
 
 from benchmarks import identities, record
@@ -26,6 +27,7 @@ from benchmarks.crowds import SyntheticGallery
 from benchmarks.galleries import connect_migrated_database
 from benchmarks.record import Measurement, render_table
 from benchmarks.server import Server, find_postgres_processes, run_server
+from vultus.db.embedded.cluster import ROLE
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
 
@@ -66,7 +68,14 @@ def measure(faces: int) -> list[Measurement]:
 
 async def _fill_gallery(data: Path, faces: int) -> None:
     with EmbeddedPostgres(data) as server:
-        async with connect_migrated_database(server.start(), DatabaseSettings(statement_timeout_ms=0)) as database:
+        url = server.start()
+        superuser = await asyncpg.connect(server.superuser_url.replace("+asyncpg", ""))
+        # It is filled without checks, by the role that serves it.
+        await superuser.execute(
+            f"GRANT SET ON PARAMETER session_replication_role TO {ROLE}; GRANT pg_checkpoint TO {ROLE}"
+        )
+        await superuser.close()
+        async with connect_migrated_database(url, DatabaseSettings(statement_timeout_ms=0)) as database:
             gallery = await SyntheticGallery.create_empty(database, identities.load_real_people(), "default")
             await gallery.enrol_until(faces)
 

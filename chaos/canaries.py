@@ -26,6 +26,7 @@ from chaos.outcome import Outcome, Plan
 from chaos.service import Service, run_service
 from chaos.sql import connect
 from vultus.cli.serving import FIRST_KEY_FILE
+from vultus.db.embedded.cluster import SUPERUSER
 
 if TYPE_CHECKING:
     import random
@@ -118,7 +119,7 @@ async def _check_control(service: Service, client: Client, chance: random.Random
     (vector,) = draw_vectors(1, dimension, chance.randrange(2**32))
     canaries.add_vector("vector", vector)
     name = canaries.make("name")
-    async with connect(service) as connection:
+    async with connect(service, SUPERUSER) as connection:
         for setting in TALKATIVE:
             await connection.execute(f"ALTER SYSTEM SET {setting}")
         await connection.execute("SELECT pg_reload_conf()")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def connect(service: Service) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection of the role that the server uses."""
-    connection = await asyncpg.connect(host=find_socket_directory(service), port=PORT, user=ROLE, database=DATABASE)
+async def connect(service: Service, role: str = ROLE) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection of a role, by default the one that the server uses."""
+    connection = await asyncpg.connect(host=find_socket_directory(service), port=PORT, user=role, database=DATABASE)
     try:
         yield connection
     finally:

@@ -57,11 +57,12 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """The URL of a server that lives as long as the test run."""
+    """The URL of a server that lives as long as the test run, for its superuser: tests make databases."""
     path = Path(tempfile.mkdtemp(prefix="vultus-tests-"))
     try:
         with EmbeddedPostgres(path) as server:
-            yield server.start()
+            server.start()
+            yield server.superuser_url
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -222,12 +222,14 @@ async def _wait_until_loaded(task: asyncio.Task[Any]) -> None:
 
 
 async def restart_postgres_if_dead(server: EmbeddedPostgres) -> None:
-    """Start the embedded PostgreSQL again if it has died; the pool finds it by the same URL.
+    """Start the embedded PostgreSQL again if it has died; the pool finds it by the same URL. Bound its log.
 
     Raises:
         EmbeddedDatabaseError: It does not start.
     """
-    if not server.is_running():
+    if server.is_running():
+        await asyncio.to_thread(server.rotate_log)
+    else:
         log.warning("the embedded PostgreSQL died; it is started again")
         await asyncio.to_thread(server.start)
 

@@ -122,7 +122,7 @@ def tcp_url(server_url: str) -> Iterator[str]:
                 threading.Thread(target=forward, args=pair, daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
-    yield f"postgresql://vultus@127.0.0.1:{listener.getsockname()[1]}/vultus"
+    yield f"postgresql://postgres@127.0.0.1:{listener.getsockname()[1]}/vultus"
     listener.close()
 
 
@@ -139,7 +139,7 @@ async def test_every_parameter_is_used_by_the_driver(tcp_url: str) -> None:
 
 
 async def test_a_server_without_tls_is_named(tcp_url: str) -> None:
-    failure = await fail(f"{tcp_url.replace('vultus@', f'vultus:{SECRET}@')}?sslmode=require")
+    failure = await fail(f"{tcp_url.replace('postgres@', f'postgres:{SECRET}@')}?sslmode=require")
 
     assert failure.kind is ErrorKind.SETUP
     assert "127.0.0.1:" in failure.detail
@@ -196,7 +196,7 @@ async def test_what_is_not_postgresql_is_named() -> None:
 
 async def test_refusals_of_the_server_are_told_apart(server_url: str) -> None:
     nowhere = await fail(server_url.replace("/vultus?", "/nowhere?"))
-    stranger = await fail(server_url.replace("vultus@", f"stranger:{SECRET}@"))
+    stranger = await fail(server_url.replace("postgres@", f"stranger:{SECRET}@"))
 
     assert (nowhere.kind, stranger.kind) == (ErrorKind.SETUP, ErrorKind.SETUP)
     assert "has no database 'nowhere'" in nowhere.detail
@@ -227,14 +227,14 @@ def bounce(server_url: str, folder: Path, mode: str) -> Iterator[str]:
     }  # fmt: skip
     lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
     configuration = folder / "pgbouncer.ini"
-    configuration.write_text(f"[databases]\n* = host={backend} port=5432 user=vultus\n[pgbouncer]\n{lines}\n")
+    configuration.write_text(f"[databases]\n* = host={backend} port=5432 user=postgres\n[pgbouncer]\n{lines}\n")
     os.chown(folder, owner.pw_uid, owner.pw_gid)  # it does not run as root
     process = subprocess.Popen([PGBOUNCER, "-q", configuration], user=owner.pw_uid, group=owner.pw_gid)
     try:
         while not (folder / ".s.PGSQL.6432").exists():
             assert process.poll() is None, (folder / "log").read_text()
         name = urlsplit(server_url).path
-        yield f"postgresql://vultus@{name}?host={folder}&port=6432"
+        yield f"postgresql://postgres@{name}?host={folder}&port=6432"
     finally:
         process.terminate()
         process.wait()

@@ -22,6 +22,7 @@ from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded import tuning
 from vultus.db.embedded.account import SystemAccount, get_server_account
+from vultus.db.embedded.cluster import MAX_LOG_BYTES
 from vultus.db.embedded.programs import SERVER_PACKAGE
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
@@ -119,6 +120,38 @@ async def test_a_private_server(server: EmbeddedPostgres, data_dir: Path) -> Non
     durable = [await fetch_value(url, f"SHOW {name}") for name in ("fsync", "full_page_writes", "synchronous_commit")]
     assert durable == ["on", "on", "on"]
     assert await fetch_value(url, "SHOW data_checksums") == "on"
+
+
+async def test_the_service_is_no_superuser_and_needs_none(server: EmbeddedPostgres) -> None:
+    url = server.start()
+    await migrate.upgrade_schema(url)
+    database = await Database.connect(url, DatabaseSettings())
+    await database.close()
+
+    assert (
+        await fetch_value(url, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user") is False
+    )
+    assert await fetch_value(server.superuser_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is True
+    for forbidden in (
+        "COPY (SELECT 1) TO PROGRAM 'cat'",
+        "ALTER SYSTEM SET fsync = off",
+        "SELECT pg_read_file('PG_VERSION')",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await fetch_value(url, forbidden)
+
+
+async def test_a_long_log_is_moved_while_the_server_runs(server: EmbeddedPostgres, data_dir: Path) -> None:
+    url, file = server.start(), data_dir / "postgres" / "server.log"
+    with file.open("a") as log:
+        log.write("x" * (MAX_LOG_BYTES + 1))
+    server.rotate_log()
+    with pytest.raises(asyncpg.PostgresError):
+        await fetch_value(url, "SELECT nothing")
+
+    assert file.stat().st_size < 10_000
+    assert "nothing" in file.read_text()
+    assert (data_dir / "postgres" / "server.log.1").stat().st_size > MAX_LOG_BYTES
 
 
 async def test_statements_never_reach_the_log(server: EmbeddedPostgres, data_dir: Path) -> None:

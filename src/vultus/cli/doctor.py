@@ -134,23 +134,25 @@ def _check_networks(settings: Settings) -> str:
 def _check_database(settings: Settings) -> str:
     """Run the checks of `vultus serve`, in its words."""
 
-    async def connect() -> dict[str, tuple[str, ...]] | None:
+    async def connect() -> tuple[dict[str, tuple[str, ...]], bool] | None:
         async with open_postgres(settings) as url:
             if settings.database.url is None and await migrate.fetch_current_revision(url) is None:
                 return None  # the first start creates it
             database = await Database.connect(url, settings.database)
             try:
                 async with database.transaction(read_only=True) as work:
-                    return await work.inventory.list_names_by_space()
+                    return await work.inventory.list_names_by_space(), await work.inventory.has_superuser()
             finally:
                 await database.close()
 
-    names_by_space = asyncio.run(connect())
-    if names_by_space is None:
+    if (found := asyncio.run(connect())) is None:
         return "embedded PostgreSQL starts and stops; it has no schema before the first start"
+    names_by_space, is_superuser = found
     _check_collections(settings, names_by_space)
     kind = "external" if settings.database.url else "embedded"
-    return f"{kind} PostgreSQL, schema {migrate.get_head_revision()} is current, durable; every collection is served"
+    caution = "; its role is a superuser, which it need not be (docs/operations.md)" if is_superuser else ""
+    schema = migrate.get_head_revision()
+    return f"{kind} PostgreSQL, schema {schema} is current, durable; every collection is served{caution}"
 
 
 def _check_collections(settings: Settings, names_by_space: dict[str, tuple[str, ...]]) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 DATABASE = "vultus"
 ROLE = "vultus"
+SUPERUSER = "postgres"
+"""Made with the files, for administration; the service's own role owns its database and is none."""
+
 PORT = 5432  # only part of the socket's name
 MAX_SOCKET_PATH_BYTES = 107  # Linux' sun_path less its final zero
 MAX_SOCKET_DIRECTORY_BYTES = MAX_SOCKET_PATH_BYTES - len(f"/.s.PGSQL.{PORT}")
@@ -111,6 +114,12 @@ class PostgresCluster:
                 return
         raise self._build_failure("PostgreSQL does not stop", done.stderr)
 
+    def rotate_log(self) -> None:
+        """Move what is in the log to another file if it is long; the server goes on writing to the same file."""
+        if self._log_file.exists() and self._log_file.stat().st_size > MAX_LOG_BYTES:
+            shutil.copy2(self._log_file, self._log_file.with_suffix(".log.1"))
+            os.truncate(self._log_file, 0)  # it is appended to
+
     def dump(self, target: IO[bytes]) -> None:
         """Write the whole database in the custom format of `pg_dump`; the server runs.
 
@@ -151,8 +160,7 @@ class PostgresCluster:
             raise self._build_failure(summary, errors.read().decode(errors="replace"))
 
     def _start_server(self) -> None:
-        if self._log_file.exists() and self._log_file.stat().st_size > MAX_LOG_BYTES:
-            self._log_file.replace(self._log_file.with_suffix(".log.1"))
+        self.rotate_log()
         # Started by pg_ctl, the server is a child of init and outlives this process while others use it.
         done = self._programs.run(
             "pg_ctl", "start", "-D", ".", "-l", self._log_file.name, "-w", "-t", START_TIMEOUT_S, "-s",
@@ -184,21 +192,25 @@ class PostgresCluster:
         fresh.mkdir(mode=0o700)
         self._account.set_owner(fresh)
         done = self._programs.run(
-            "initdb", "-D", ".", f"--username={ROLE}", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8", "--data-checksums", "--auth-local=peer", "--auth-host=reject",
+            "initdb", "-D", ".", f"--username={SUPERUSER}", "--encoding=UTF8", "--data-checksums",
+            "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+            "--auth-local=peer", "--auth-host=reject",
             folder=fresh,
         )  # fmt: skip
         if done.returncode != 0:
             raise self._build_failure("PostgreSQL's files cannot be made", done.stderr or done.stdout)
-        done = self._programs.run(
-            "postgres", "--single", "-D", ".", "template1", folder=fresh,
-            input_text=f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n",
-        )  # fmt: skip
-        if done.returncode != 0 or "ERROR" in done.stderr:
-            raise self._build_failure("The database cannot be made", done.stderr)
+        self._run_alone(fresh, "template1", f"CREATE ROLE {ROLE} LOGIN", f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
+        self._run_alone(fresh, DATABASE, "CREATE EXTENSION vector")  # which only a superuser may
         if self._cluster_directory.exists():
             self._cluster_directory.rmdir()  # an empty directory, such as a mount point; never one with files
         fresh.rename(self._cluster_directory)
+
+    def _run_alone(self, folder: Path, database: str, *statements: str) -> None:
+        """Run statements as superuser on the files of a server that does not run."""
+        text = "".join(f"{statement}\n" for statement in statements)
+        done = self._programs.run("postgres", "--single", "-D", ".", database, folder=folder, input_text=text)
+        if done.returncode != 0 or "ERROR" in done.stderr:
+            raise self._build_failure("The database cannot be made", done.stderr)
 
     def _write_configuration(self) -> None:
         # `peer`: the kernel identifies the client. Root may connect; it can become the server's user anyway.
@@ -207,7 +219,8 @@ class PostgresCluster:
         )
         self._write_file("pg_hba.conf", "local all all peer map=vultus\n")
         users = dict.fromkeys((self._account.name, "root"))
-        self._write_file("pg_ident.conf", "".join(f'vultus "{user}" {ROLE}\n' for user in users))
+        lines = (f'vultus "{user}" {role}\n' for user in users for role in (ROLE, SUPERUSER))
+        self._write_file("pg_ident.conf", "".join(lines))
 
     def _write_file(self, name: str, text: str) -> None:
         path = self._cluster_directory / name

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from vultus.db.embedded.account import OWN_SERVER_ADVICE, SystemAccount, get_server_account
-from vultus.db.embedded.cluster import DATABASE, PORT, ROLE, PostgresCluster
+from vultus.db.embedded.cluster import DATABASE, PORT, ROLE, SUPERUSER, PostgresCluster
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -69,13 +69,25 @@ class EmbeddedPostgres:
                 f"The data directory {self._data_dir} cannot be used: {error}. Set VULTUS_DATA_DIR to a directory on a "
                 f"local disk that this user may write, {OWN_SERVER_ADVICE}."
             ) from error
+        return self._build_url(ROLE)
+
+    @property
+    def superuser_url(self) -> str:
+        """The URL for administration; the server was started."""
+        return self._build_url(SUPERUSER)
+
+    def _build_url(self, role: str) -> str:
         # Port and sslmode too: variables such as PGPORT set what a URL leaves open.
-        folder = quote(str(cluster.socket_directory))
-        return f"postgresql+asyncpg://{ROLE}@/{DATABASE}?host={folder}&port={PORT}&sslmode=disable"
+        folder = quote(str(self._require_cluster().socket_directory))
+        return f"postgresql+asyncpg://{role}@/{DATABASE}?host={folder}&port={PORT}&sslmode=disable"
 
     def is_running(self) -> bool:
         """Return whether the server runs; a cheap check of its process."""
         return self._cluster is not None and self._cluster.is_running()
+
+    def rotate_log(self) -> None:
+        """Move what is in the server's log to another file if it is long."""
+        self._require_cluster().rotate_log()
 
     def stop(self) -> None:
         """Release the server; the last process to release it stops it."""

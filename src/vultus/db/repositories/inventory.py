@@ -22,6 +22,8 @@ _ESTIMATE = text(
     " (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(:table))"
 )
 
+_IS_SUPERUSER = text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+
 
 @dataclass(frozen=True, slots=True)
 class StoredCounts:
@@ -45,6 +47,10 @@ class InventoryRepository:
             select(CollectionRow.contract_id, names.label("names")).group_by(CollectionRow.contract_id)
         )
         return {row.contract_id: tuple(row.names) for row in rows}
+
+    async def has_superuser(self) -> bool:
+        """Return whether the role that serves is a superuser, which it need not be."""
+        return bool((await self._session.execute(_IS_SUPERUSER)).scalar_one())
 
     async def count_stored(self) -> StoredCounts:
         """Return how much is stored: exactly if it is little, else by PostgreSQL's statistics."""
