@@ -14,6 +14,7 @@ import pytest
 from fastapi import APIRouter, Request
 from fastapi.params import Form
 from fastapi.routing import APIRoute
+from opentelemetry import trace
 from PIL import Image
 from tests.api.conftest import CONSENT
 from tests.callers import CALLER
@@ -354,6 +355,21 @@ async def test_no_request_chooses_where_it_is_redirected(api: Api, query: str) -
     answers = [await api.client.request(method, f"{path}?{query}") for path, method in routes.items()]
 
     assert [answer.headers["location"] for answer in answers] == ["v1/register", "v1/recognize", "docs"]
+
+
+async def test_no_request_is_reported_to_opentelemetry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracers = []
+
+    class Provider(trace.TracerProvider):
+        def get_tracer(self, *names: Any, **more: Any) -> trace.Tracer:
+            tracers.append(names)
+            return trace.NoOpTracer()
+
+    monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", Provider())
+
+    await api.client.get("/v1/health/live")
+
+    assert tracers == []
 
 
 async def test_a_route_without_a_guard_takes_nothing_from_the_query(api: Api) -> None:

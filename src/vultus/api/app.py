@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 
 from vultus import __version__
@@ -47,6 +48,15 @@ ROUTERS = (
 )
 """In the order in which routes are tried."""
 
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI reports requests, with their paths, to whatever OpenTelemetry exporter the environment configures."""
+
 DESCRIPTION = """Register people with their consent, recognise them in photos, forget them completely.
 
 Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are problem details (RFC 9457) with a stable
@@ -71,6 +81,7 @@ def create_app(services: Services, *, limits: RequestLimits, settings: ServerSet
         openapi_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
+        telemetry=NO_TELEMETRY,
     )
     app.state.services = services
     settings = settings or ServerSettings()
