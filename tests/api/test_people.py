@@ -286,6 +286,38 @@ async def test_a_consent_recorded_while_the_last_is_withdrawn_is_refused_or_keep
     assert withdrawn.json()["person_erased"] is not kept
 
 
+async def test_a_retention_shortens_the_consents_from_before_it(api: Api) -> None:
+    granted = datetime.now(UTC) - timedelta(days=10)
+    ada = await api.register(portrait(), name="Ada", consent_granted_at=granted.isoformat())
+    bob = await api.register(
+        encoded(drawn(STRANGER)), name="Bob", consent_expires_at=(granted + timedelta(days=11)).isoformat()
+    )
+
+    async def change(days: int | None, **query: str) -> Any:
+        return await api.client.patch("/v1/collections/default", json={"retention_days": days}, params=query)
+
+    async def read_end(person: Any) -> datetime:
+        (consent,) = (await api.client.get(f"{PEOPLE}/{person['person']['id']}/consents")).json()["items"]
+        return datetime.fromisoformat(consent["expires_at"])
+
+    shortened, bob_end = await change(30), await read_end(bob)
+    refused = await change(9)
+    assert (shortened.status_code, await read_end(ada)) == (200, granted + timedelta(days=30))
+    assert bob_end == granted + timedelta(days=11)
+    assert (refused.status_code, refused.json()["code"], refused.json()["consents"]) == (409, "conflict", 1)
+    assert (await api.client.get("/v1/collections/default")).json()["retention_days"] == 30
+    assert await verdict(api, portrait(angle=3)) == "match"
+
+    ended = await change(9, end_older="true")
+
+    assert ended.status_code == 200
+    assert await verdict(api, portrait(angle=3)) == "no_match"
+    assert await api.services.eraser.sweep_expired() == 1
+    record = (await api.client.get("/v1/audit")).json()["items"]
+    changes = [one["detail"] for one in record if one["action"] == "collection.changed"]
+    assert changes == [{"fields": ["retention_days"], "consents_shortened": 1}] * 2
+
+
 async def test_an_expired_consent_cannot_be_revived(api: Api) -> None:
     done = await api.register(portrait(), name="Ada")
     await expire(api, done)

@@ -98,17 +98,20 @@ class CollectionChanged(Event):
     Attributes:
         fields: Names of the settings.
         crops_deleted: Number of crops that a policy without crops deleted.
+        consents_shortened: Number of consents that a retention ends earlier.
     """
 
     action: ClassVar[str] = "collection.changed"
     collection_id: UUID
     fields: tuple[str, ...]
     crops_deleted: int = 0
+    consents_shortened: int = 0
 
     @property
     def detail(self) -> dict[str, Any]:
-        """The fields; the crops only if there were any."""
-        return {"fields": self.fields, **({"crops_deleted": self.crops_deleted} if self.crops_deleted else {})}
+        """The fields; crops and consents only if there were any."""
+        counts = {"crops_deleted": self.crops_deleted, "consents_shortened": self.consents_shortened}
+        return {"fields": self.fields} | {name: count for name, count in counts.items() if count}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

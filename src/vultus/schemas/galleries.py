@@ -156,7 +156,7 @@ class CollectionPatch(MergePatch):
         PolicyPatch | None, NotRemovable("a collection always has a policy, whose members can be null")
     ] = Field(None, description="Merged member by member.")
     retention_days: WholeNumber | None = Field(
-        None, ge=1, le=36_500, description="For consents from now on; null for none."
+        None, ge=1, le=36_500, description="Longest life of a consent, earlier ones too; null for none."
     )
     search: Annotated[
         Literal[domain.SearchMode.AUTO, domain.SearchMode.EXACT] | None,

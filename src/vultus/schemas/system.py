@@ -195,5 +195,6 @@ class Problem(BaseModel):
     rows: list[int] | None = Field(None, description="Of vectors: which persons are wrong, from 0.")
     format: str | None = Field(None, description="Of `unsupported_image`: what the file is.")
     retry_after_s: float | None = Field(None, description="How long to wait, in seconds, as in `Retry-After`.")
+    consents: int | None = Field(None, description="Of `conflict`: consents that are older than the new retention.")
     pending: int | None = Field(None, description="Of `transition_incomplete`: faces still to be backfilled.")
     persons: int | None = Field(None, description="Of `transition_incomplete`: persons who would not be found.")

@@ -18,7 +18,7 @@ from vultus.domain.events import (
     SearchGraphSet,
 )
 from vultus.domain.texts import MAX_COLLECTION_NAME_LENGTH, require_text
-from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.errors import ConflictError, EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
 from vultus.services.policies import build_collection_policy, check_liveness_policy, merge_policy
 
 if TYPE_CHECKING:
@@ -133,6 +133,24 @@ def _require_name(name: str) -> str:
     return name
 
 
+async def _apply_retention(work: UnitOfWork, collection: Collection, *, end_older: bool) -> int:
+    """Shorten the consents of a collection to its retention; return how many.
+
+    Raises:
+        ConflictError: Some would end at once, and `end_older` is not set.
+    """
+    days = collection.retention_days
+    if days is None:
+        return 0
+    if (ending := await work.consents.count_consents_beyond(collection.id, days)) and not end_older:
+        raise ConflictError(
+            f"{ending} consents in '{collection.name}' were given more than {days} days ago: they would end now, and "
+            "the faces under them be erased. Nothing was changed; set end_older=true if that is meant.",
+            consents=ending,
+        )
+    return await work.consents.shorten_consents(collection.id, days)
+
+
 class CollectionService:
     """Creates, reads, updates and deletes collections, by id or name."""
 
@@ -222,29 +240,36 @@ class CollectionService:
         async with self._database.transaction(read_only=True) as work:
             return await work.collections.list_collections(after=after, limit=limit, among=principal.collections)
 
-    async def update_collection(self, principal: Principal, reference: str, **patch: Any) -> Collection:
+    async def update_collection(
+        self, principal: Principal, reference: str, *, end_older: bool = False, **patch: Any
+    ) -> Collection:
         """Update a collection; faces stay, crops as long as the policy keeps them, a graph until `search` is set.
+
+        A retention shortens the consents that were given before it, too.
 
         Args:
             reference: Id or name.
             principal: For the audit record.
+            end_older: Whether consents that are older than a new retention may end at once.
             patch: Of name, retention_days and search the new value, of policy a JSON merge patch.
 
         Raises:
             CropKeyError: The new policy keeps crops, but their key is not available.
-            ConflictError: The collection's graph is being built.
+            ConflictError: The collection's graph is being built, or consents are older than the new retention.
             PackNotLoadedError: The policy is changed, and the pack with its defaults is not loaded.
         """
         check_liveness_policy(patch.get("policy"), has_liveness=self._has_liveness)
         if "search" not in patch:
-            return await self._apply_patch(principal, reference, patch)
+            return await self._apply_patch(principal, reference, patch, end_older=end_older)
         found, _, _ = await self.get_collection_with_counts(principal, reference)
         async with self._database.open_hnsw_maintenance(found.id) as graph:
-            changed = await self._apply_patch(principal, str(found.id), patch)
+            changed = await self._apply_patch(principal, str(found.id), patch, end_older=end_older)
             await graph.drop_index()
         return changed
 
-    async def _apply_patch(self, principal: Principal, reference: str, patch: Mapping[str, Any]) -> Collection:
+    async def _apply_patch(
+        self, principal: Principal, reference: str, patch: Mapping[str, Any], *, end_older: bool
+    ) -> Collection:
         if "name" in patch:  # a name that is refused would tell of another collection
             principal.require_all_collections("rename one")
         async with self._database.transaction(writes_to=reference) as work:
@@ -258,8 +283,14 @@ class CollectionService:
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
-            fields = tuple(sorted(changes))
-            await work.record(principal, CollectionChanged(collection_id=found.id, fields=fields, crops_deleted=crops))
+            shortened = await _apply_retention(work, changed, end_older=end_older) if "retention_days" in patch else 0
+            event = CollectionChanged(
+                collection_id=found.id,
+                fields=tuple(sorted(changes)),
+                crops_deleted=crops,
+                consents_shortened=shortened,
+            )
+            await work.record(principal, event)
         return changed
 
     async def set_calibration(

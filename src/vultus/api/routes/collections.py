@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from fastapi import Query
+
 from vultus import errors
 from vultus.api.created import name_location
 from vultus.api.deps import CollectionRef, PagingDep, PrincipalDep, ServicesDep, build_page
@@ -85,14 +87,22 @@ async def read_collection(collection: CollectionRef, services: ServicesDep, prin
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def change_collection(
-    collection: CollectionRef, body: CollectionPatch, services: ServicesDep, principal: PrincipalDep
+    collection: CollectionRef,
+    body: CollectionPatch,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    end_older: Annotated[
+        bool, Query(description="End at once the consents that are older than the new retention, with their faces.")
+    ] = False,
 ) -> CollectionOut:
     """Change name, policy, retention or how it is searched; faces stay, and it holds from the next request on.
+
+    A retention shortens earlier consents too; where some would end at once it is refused, unless `end_older` is set.
 
     A JSON merge patch (RFC 7396): what is left out stays, null removes or takes the default, a policy is merged.
     """
     return CollectionOut.from_domain(
-        await services.collections.update_collection(principal, collection, **body.to_patch())
+        await services.collections.update_collection(principal, collection, end_older=end_older, **body.to_patch())
     )
 
 

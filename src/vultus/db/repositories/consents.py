@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
@@ -126,6 +127,27 @@ class ConsentRepository:
         return await self._write_changes(
             collection_id, consent_id, {"withdrawn_at": func.coalesce(ConsentRow.withdrawn_at, withdrawn_at)}
         )
+
+    async def count_consents_beyond(self, collection_id: UUID, days: int) -> int:
+        """Return how many consents that have not ended were given more than so many days ago."""
+        query = select(func.count()).where(
+            ConsentRow.collection_id == collection_id,
+            ConsentRow.live,
+            ConsentRow.expires_at > func.now(),
+            ConsentRow.granted_at + timedelta(days=days) <= func.now(),
+        )
+        return (await self._session.execute(query)).scalar_one()
+
+    async def shorten_consents(self, collection_id: UUID, days: int) -> int:
+        """End every consent so many days after it was given, unless it ends earlier; return how many were changed."""
+        end = ConsentRow.granted_at + timedelta(days=days)
+        changed = await self._session.execute(
+            update(ConsentRow)
+            .where(ConsentRow.collection_id == collection_id, ConsentRow.live, ConsentRow.expires_at > end)
+            .values(expires_at=end)
+            .returning(ConsentRow.id)
+        )
+        return len(changed.all())
 
     async def list_expired_consents(self, limit: int) -> tuple[Consent, ...]:
         """Return consents that have expired and are not withdrawn, longest expired first.
