@@ -12,7 +12,7 @@ import time
 
 from benchmarks.record import Origin
 
-from chaos import canaries, erasure, fuzzing, kills, malformed, record, retries, slow, tampering
+from chaos import canaries, erasure, fuzzing, kills, malformed, oracle, record, retries, slow, tampering
 from chaos.outcome import Figure, Outcome, Plan
 
 FIGURES = {
@@ -24,6 +24,7 @@ FIGURES = {
         "F7": slow,
         "F10": retries,
         "F12": erasure,
+        "F16": oracle,
         "F17": canaries,
         "F20": tampering,
     }.items()
