@@ -69,7 +69,8 @@ class GuardedRoute(APIRoute):
             services: Services = request.app.state.services
             scope = get_scope()
             if takes_photos:  # first: under overload a refusal must cost no query
-                services.photo_analyzer.ensure_capacity()
+                client = services.access.recall_caller(_read_key(request.headers))
+                services.photo_analyzer.ensure_capacity(client)
             if permission is not None:
                 scope.principal = await authenticate_request(request, services, scope)
                 scope.principal.require(permission)
@@ -81,7 +82,8 @@ class GuardedRoute(APIRoute):
             max_json_bytes = extra.get(MAX_JSON_KEY, limits.max_json_bytes)
             max_bytes = limits.max_body_bytes if takes_photos else min(max_json_bytes, limits.max_body_bytes)
             body = _LimitedBody(request, scope, max_bytes)
-            request.state.reservation = reservation = services.photo_analyzer.reserve_slot() if takes_photos else None
+            reservation = services.photo_analyzer.reserve_slot(scope.principal.id) if takes_photos else None
+            request.state.reservation = reservation
             try:
                 with reservation or nullcontext():
                     response = await handle(StrictRequest(request.scope, body.receive, shape))

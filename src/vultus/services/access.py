@@ -15,7 +15,7 @@ from vultus.domain import ApiKey, KeyGrant, Permission, Principal, Role
 from vultus.domain.events import KeyCreated, KeyRevoked, KeyRotated
 from vultus.domain.texts import require_optional_text, require_text
 from vultus.errors import ConflictError, InvalidInputError, KeyFailureLimitError, UnauthenticatedError
-from vultus.utils.recent import RecentCounts, RecentThings
+from vultus.utils.recent import RecentCounts, RecentValues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Set
@@ -59,8 +59,8 @@ class AccessService:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._refused: RecentThings[bytes] = RecentThings(MAX_REMEMBERED, REFUSAL_S)
-        self._accepted: RecentThings[bytes] = RecentThings(MAX_REMEMBERED, ACCEPTANCE_S)
+        self._refused: RecentValues[bytes, None] = RecentValues(MAX_REMEMBERED, REFUSAL_S)
+        self._callers: RecentValues[bytes, str] = RecentValues(MAX_REMEMBERED, ACCEPTANCE_S)
         self._failures: RecentCounts[str] = RecentCounts(MAX_REMEMBERED, 60.0)
         self._uses: dict[UUID, datetime] = {}
 
@@ -84,18 +84,22 @@ class AccessService:
             raise UnauthenticatedError("Send an API key: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
         digest = compute_digest(secret)
         if digest not in self._refused and _SECRET.fullmatch(secret):
-            source = None if digest in self._accepted else _get_source(address)
+            source = None if digest in self._callers else _get_source(address)
             self._ensure_few_failures(source)
             async with self._database.hot_queries() as work:
                 key = await work.keys.find_live_key(digest)
             if key is not None:
-                self._accepted.add(digest)
+                self._callers.remember(digest, f"key:{key.id}")
                 self._uses[key.id] = datetime.now(UTC)
                 return key
-            self._refused.add(digest)
+            self._refused.remember(digest, None)
             if source:
                 self._failures.add(source)
         raise UnauthenticatedError("The API key is unknown, revoked or expired.")
+
+    def recall_caller(self, secret: str | None) -> str | None:
+        """Return the id of the principal that a secret was lately accepted for; it may be refused by now."""
+        return self._callers.recall(compute_digest(secret)) if secret else None
 
     def _ensure_few_failures(self, source: str | None) -> None:
         if source and (wait_s := math.ceil(self._failures.get_wait(source, FAILURES_PER_MINUTE))):

@@ -34,8 +34,8 @@ class AnalysisEngine(Protocol):
         """Raise `UnavailableError` unless a worker can analyse photos."""
         ...
 
-    def ensure_capacity(self) -> None:
-        """Raise `OverloadedError` unless there is room for a photo."""
+    def ensure_capacity(self, client: str | None = None) -> None:
+        """Raise `OverloadedError` unless there is room for a photo of a client, or of one that is not known yet."""
         ...
 
     def reserve_slot(self, client: str = "") -> Reservation:
@@ -128,13 +128,16 @@ class PhotoAnalyzer:
         """
         self._engine.ensure_workers()
 
-    def ensure_capacity(self) -> None:
+    def ensure_capacity(self, client: str | None = None) -> None:
         """Raise unless the admission queue has room for a photo, so that no upload is read in vain.
+
+        Args:
+            client: Who sends it, if that is known yet.
 
         Raises:
             OverloadedError: Too many photos are waiting.
         """
-        self._engine.ensure_capacity()
+        self._engine.ensure_capacity(client)
 
     def reserve_slot(self, client: str = "") -> Reservation:
         """Reserve a slot of the admission queue for a photo that is still being received; the `Photo` takes it along.

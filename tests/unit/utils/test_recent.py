@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vultus.utils import recent
-from vultus.utils.recent import RecentCounts, RecentThings
+from vultus.utils.recent import RecentCounts, RecentValues
 
 
 class Clock:
@@ -22,16 +22,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_thing_is_remembered_for_a_while_and_the_oldest_makes_room(clock: Clock) -> None:
-    things = RecentThings[str](2, 10)
+def test_a_value_is_remembered_for_a_while_and_the_oldest_makes_room(clock: Clock) -> None:
+    values = RecentValues[str, int](2, 10)
 
-    for thing in "abab":
-        things.add(thing)
-    assert ("a" in things, "b" in things, "c" in things) == (True, True, False)
-    things.add("c")
-    assert ("a" in things, "b" in things, "c" in things) == (False, True, True)
+    for at, key in enumerate("abab"):
+        values.remember(key, at)
+    assert [values.recall(key) for key in "abc"] == [2, 3, None]
+    values.remember("c", 4)
+    assert [values.recall(key) for key in "abc"] == [None, 3, 4]
     clock.now += 10
-    assert "c" not in things
+    assert values.recall("c") is None
+    assert "c" not in values
 
 
 def test_occurrences_are_counted_in_windows_and_the_oldest_makes_room(clock: Clock) -> None:

@@ -2,6 +2,9 @@
 
 A burst may fill all its places: sixteen clients of two workers are served one after the other. While more is wanted
 than the workers can do, waiting helps nobody: then a photo is accepted only if it would wait no longer than one takes.
+
+Clients share the places. One alone may have all of them; as soon as another comes, it takes its place from the client
+with the most, and of the photos that wait those of clients with few places come first.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ import math
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from operator import itemgetter
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from vultus.domain import Lane
 from vultus.errors import OverloadedError
@@ -18,7 +22,7 @@ from vultus.models.workers.demand import DemandMeter
 
 if TYPE_CHECKING:
     import asyncio  # noqa: TC004  annotations are not evaluated
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from vultus.domain import Analysis  # noqa: TC004
     from vultus.models.pipeline import AnalysisRequest  # noqa: TC004
@@ -124,6 +128,7 @@ class AdmissionQueue:
         self._lanes: dict[Lane, deque[AnalysisJob]] = {lane: deque() for lane in Lane}
         self._reservations: set[SlotReservation] = set()
         self._demand = DemandMeter(self._capacity, clock)
+        self._running_clients: Counter[str] = Counter()
         self._batches: dict[int, tuple[float, int]] = {}  # when running ones began, and their jobs, by identity
         self._mean_photo_s = 0.0
         self._batch_lane_served_at = -math.inf
@@ -146,23 +151,46 @@ class AdmissionQueue:
         Raises:
             OverloadedError: As from `ensure_capacity`.
         """
-        self.ensure_capacity()
+        self._make_room(client)
         return SlotReservation(self._reservations, client, self._clock() + RESERVATION_TTL_S)
 
-    def ensure_capacity(self) -> None:
+    def ensure_capacity(self, client: str | None = None) -> None:
         """Raise unless there is a slot for a photo beyond the reserved ones; frames give way to photos.
 
+        Args:
+            client: Who sends it, if that is known yet; else it is assumed to have no place.
+
         Raises:
-            OverloadedError: There is none, or the photo would wait too long while more are wanted than can be served.
-                `retry_after_s` estimates when those will be done that are wanted now.
+            OverloadedError: There is none that the client could have, or the photo would wait too long while more are
+                wanted than can be served. `retry_after_s` estimates when those will be done that are wanted now.
         """
+        if (reason := self._find_refusal()) and self._find_greediest_client(client) is None:
+            self._refuse(reason)
+
+    def _make_room(self, client: str) -> None:
+        """Return once there is a slot for a client: a free one, or one of the client with the most.
+
+        Raises:
+            OverloadedError: As from `ensure_capacity`.
+        """
+        if (reason := self._find_refusal()) is None:
+            return
+        greediest = self._find_greediest_client(client)
+        if greediest is None:
+            self._refuse(reason)
+        self._demand.record_arrival()
+        self._take_place(greediest)
+
+    def _find_refusal(self) -> str | None:
+        """Return why a photo would be refused now; None if it would not."""
         self._update_demand()
         if self._count_occupied_slots(frames=False) + self._count_reserved_slots() >= self._capacity:
-            reason = f"All {self._capacity} places for photos are taken."
-        elif self._demand.is_excessive and self._estimate_wait_s() > EXCESS_WAIT_PHOTOS * self._mean_photo_s:
-            reason = "More photos are sent than can be analysed in time."
-        else:
-            return
+            return f"All {self._capacity} places for photos are taken."
+        if self._demand.is_excessive and self._estimate_wait_s() > EXCESS_WAIT_PHOTOS * self._mean_photo_s:
+            return "More photos are sent than can be analysed in time."
+        return None
+
+    def _refuse(self, reason: str) -> NoReturn:
         self._demand.record_arrival()
         if self._demand.is_excessive:
             self._shed_waiting_photos()
@@ -186,7 +214,7 @@ class AdmissionQueue:
             return
         if job.lane is Lane.INTERACTIVE:
             if not is_reserved:
-                self.ensure_capacity()
+                self._make_room(job.client)
             self._update_demand()
             self._demand.record_arrival()
         self._lanes[job.lane].append(job)
@@ -210,6 +238,7 @@ class AdmissionQueue:
         A batch is at most each worker's share of its lane: a larger one would delay photos that another free worker
         could start. Of the batch lane it is one job while other lanes wait.
         """
+        self._order_photos()
         # Frames that wait came before the photos that wait.
         urgent = self._lanes[Lane.LIVE] or self._lanes[Lane.INTERACTIVE]
         if not urgent:
@@ -220,12 +249,14 @@ class AdmissionQueue:
         else:
             batch = self._take_compatible_jobs(urgent)
         self._running.update(job.lane for job in batch)
+        self._running_clients.update(_list_clients(batch))
         self._batches[id(batch)] = (self._clock(), len(batch))
         return batch
 
     def complete(self, batch: list[AnalysisJob], duration_s: float) -> None:
         """Count a batch as completed and update the average time per photo."""
         self._running.subtract(job.lane for job in batch)
+        self._running_clients -= Counter(_list_clients(batch))
         del self._batches[id(batch)]
         photo_s = duration_s / len(batch)
         self._mean_photo_s += SMOOTHING_FACTOR * (photo_s - self._mean_photo_s) if self._mean_photo_s else photo_s
@@ -267,8 +298,51 @@ class AdmissionQueue:
     def _estimate_retry_s(self) -> int:
         return max(1, math.ceil(self._demand.wanted * self._mean_photo_s / self._workers))
 
+    def _count_places(self) -> Counter[str]:
+        """Return how many places every client has: photos that run or wait, and reserved slots."""
+        now = self._clock()
+        held = (one.client for one in self._reservations if one.expires_at > now)
+        return self._running_clients + Counter(_list_clients(self._lanes[Lane.INTERACTIVE])) + Counter(held)
+
+    def _find_greediest_client(self, client: str | None) -> str | None:
+        """Return the client with the most places; None unless it has one to give, and more than the other would have.
+
+        Args:
+            client: Who wants a place; None if that is not known, and then it has none.
+        """
+        places = self._count_places()
+        greediest, most = next(iter(places.most_common(1)), ("", 0))
+        own = 0 if client is None else places[client]
+        has_some_to_give = most > self._running_clients[greediest]
+        return greediest if most > own + 1 and has_some_to_give else None
+
+    def _take_place(self, client: str) -> None:
+        """Take the newest place that does not run yet from a client: a photo that waits, else a reserved slot."""
+        waiting = self._lanes[Lane.INTERACTIVE]
+        for job in reversed(waiting):
+            if job.client == client:
+                waiting.remove(job)
+                job.drop("Photos of others came, who had fewer places.", retry_after_s=self._estimate_retry_s())
+                return
+        held = [one for one in self._reservations if one.client == client]
+        max(held, key=lambda one: one.expires_at).release()
+
+    def _order_photos(self) -> None:
+        """Put the photos that wait in the order in which clients take turns; those of one client stay in theirs."""
+        waiting = self._lanes[Lane.INTERACTIVE]
+        if len(set(_list_clients(waiting))) < 2:
+            return
+        turns = self._running_clients.copy()
+        ranked: list[tuple[bool, int, int, AnalysisJob]] = []
+        for job in waiting:
+            ranked.append((not job.must_run_alone, turns[job.client], len(ranked), job))
+            turns[job.client] += 1
+        ranked.sort(key=itemgetter(0, 1, 2))
+        self._lanes[Lane.INTERACTIVE] = deque(job for *_, job in ranked)
+
     def _shed_waiting_photos(self) -> None:
         """Refuse photos that would wait too long: those behind them would wait as long."""
+        self._order_photos()  # so that those of the clients with the most are last
         waiting = self._lanes[Lane.INTERACTIVE]
         while waiting and self._estimate_wait_s() > (EXCESS_WAIT_PHOTOS + 1) * self._mean_photo_s:
             waiting.pop().drop(
@@ -309,3 +383,8 @@ class AdmissionQueue:
         ):
             batch.append(waiting.popleft())
         return batch
+
+
+def _list_clients(jobs: Iterable[AnalysisJob]) -> Iterator[str]:
+    """Yield whose the photos are; the batch lane belongs to nobody in particular."""
+    return (job.client for job in jobs if job.lane is Lane.INTERACTIVE)

@@ -94,8 +94,11 @@ class AnalysisPool:
         if not self._worker_count:
             raise UnavailableError("No process is left that analyses photos; the server must be started again.")
 
-    def ensure_capacity(self) -> None:
+    def ensure_capacity(self, client: str | None = None) -> None:
         """Raise unless a photo would be accepted now.
+
+        Args:
+            client: Who sends it, if that is known yet.
 
         Raises:
             OverloadedError: All slots are occupied, or the photo would wait too long while more are wanted than can be
@@ -104,7 +107,7 @@ class AnalysisPool:
         """
         self.ensure_workers()
         with _count_refusals():
-            self._queue.ensure_capacity()
+            self._queue.ensure_capacity(client)
 
     def reserve_slot(self, client: str = "") -> SlotReservation:
         """Reserve a slot for a photo that is still being received.

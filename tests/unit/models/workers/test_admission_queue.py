@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 
 def make_job(
-    name: str, lane: Lane = Lane.INTERACTIVE, *, source: str = "", space_id: str = "s", waited_s: float = 0.0
+    name: str,
+    lane: Lane = Lane.INTERACTIVE,
+    *,
+    source: str = "",
+    client: str = "",
+    space_id: str = "s",
+    waited_s: float = 0.0,
 ) -> AnalysisJob:
     job = AnalysisJob(
-        AnalysisRequest(name.encode()), space_id, asyncio.get_running_loop().create_future(), lane, source
+        AnalysisRequest(name.encode()), space_id, asyncio.get_running_loop().create_future(), lane, source, client
     )
     job.enqueued_at -= waited_s
     return job
@@ -311,3 +317,62 @@ async def test_a_reserved_slot_is_kept_whatever_comes_meanwhile() -> None:
     assert take_all(queue) == [["a"], ["c"]]
     with pytest.raises(OverloadedError):
         queue.enqueue(make_job("d"), reservation)
+
+
+def make_photos(client: str, count: int) -> list[AnalysisJob]:
+    return [make_job(f"{client}{at}", client=client) for at in range(count)]
+
+
+async def test_a_client_that_has_every_place_gives_way_to_one_that_comes() -> None:
+    queue = make_queue(workers=1, max_queue=5)
+    greedy, modest = make_photos("a", 6), make_photos("b", 4)
+    fill(queue, *greedy)
+    with pytest.raises(OverloadedError):  # alone it may have all of them, and no more
+        queue.ensure_capacity("a")
+    queue.ensure_capacity()  # who is not known yet may be another
+    queue.ensure_capacity("b")
+
+    fill(queue, *modest[:3])
+
+    assert [job.result.done() for job in greedy] == [False] * 3 + [True] * 3
+    for client in ("a", "b"):
+        with pytest.raises(OverloadedError):
+            queue.reserve_slot(client)
+    with pytest.raises(OverloadedError, match="fewer places"):
+        await greedy[5].result
+    assert take_all(queue) == [["a0"], ["b0"], ["a1"], ["b1"], ["a2"], ["b2"]]
+
+
+async def test_a_client_whose_photos_run_waits_its_turn() -> None:
+    queue = make_queue(workers=2, max_queue=9)
+    fill(queue, *make_photos("a", 4))
+    running = [queue.next_batch(), queue.next_batch()]
+    fill(queue, *make_photos("b", 3))
+
+    assert take(queue) == ["b0"]
+    queue.complete(running[0], 0.1)
+    assert take_all(queue) == [["b1"], ["a2"], ["b2"], ["a3"]]
+
+
+async def test_slots_that_a_client_reserves_are_given_up_too() -> None:
+    queue = make_queue(workers=1, max_queue=3)
+    reserved = [queue.reserve_slot("a") for _ in range(4)]
+
+    queue.reserve_slot("b")
+
+    fill(queue, make_job("b0", client="b"))
+    first, *others = make_photos("a", 4)
+    queue.enqueue(first, reserved[0])
+    with pytest.raises(OverloadedError):
+        queue.enqueue(others[2], reserved[3])
+
+
+async def test_photos_that_only_run_are_taken_from_nobody() -> None:
+    queue = make_queue(workers=2, max_queue=1)
+    fill(queue, *make_photos("a", 2))
+    queue.next_batch()
+    queue.next_batch()
+    fill(queue, make_job("b0", client="b"))
+
+    with pytest.raises(OverloadedError, match="All 3 places"):
+        queue.reserve_slot("c")
