@@ -33,6 +33,7 @@ from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.server.serving import (
     SOCKET_BACKLOG,
     ApiServer,
+    bind_metrics_socket,
     bind_socket,
     build_registry,
     format_address,
@@ -268,7 +269,7 @@ async def serve_api(
     tls, registry = open_tls(server_settings), build_registry(server_settings)
     with ExitStack() as sockets:
         listener = sockets.enter_context(bind_socket(server_settings.host, server_settings.port))
-        metrics_listener = _bind_metrics(server_settings)
+        metrics_listener = bind_metrics_socket(server_settings)
         if metrics_listener:
             sockets.enter_context(metrics_listener)
         async with open_services(settings, processes=True, progress=progress) as services:
@@ -289,13 +290,6 @@ async def serve_api(
                 log.info("vultus %s answers on %s", __version__, address)
                 announce(address)
                 await server.serve(sockets=[listener])
-
-
-def _bind_metrics(settings: ServerSettings) -> socket | None:
-    if settings.metrics != "separate":
-        return None
-    setting = "VULTUS_SERVER__METRICS_PORT, or VULTUS_SERVER__METRICS=off"
-    return bind_socket(settings.host, settings.metrics_listener_port, setting)
 
 
 @asynccontextmanager

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import ssl
 from collections.abc import Callable
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from vultus.main import open_postgres, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
-from vultus.server.serving import bind_socket
+from vultus.server.serving import bind_metrics_socket, bind_socket, open_tls
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -172,17 +173,28 @@ def _check_collections(settings: Settings, names_by_space: dict[str, tuple[str, 
 
 
 def _check_port(settings: Settings) -> str:
+    server = settings.server
+    open_tls(server)
+    address = f"{server.host}:{server.port}"
     try:
-        bind_socket(settings.server.host, settings.server.port).close()
+        bind_socket(server.host, server.port).close()
+        if metrics := bind_metrics_socket(server):
+            metrics.close()
     except SetupError:
         if _is_vultus_listening(settings):
-            return f"{settings.server.host}:{settings.server.port} is in use by a Vultus that answers"
+            return f"{address} is in use by a Vultus that answers"
         raise
-    return f"{settings.server.host}:{settings.server.port} is free"
+    return f"{address} is free"
 
 
 def _is_vultus_listening(settings: Settings) -> bool:
-    connection = HTTPConnection(settings.server.host, settings.server.port, timeout=2)
+    host, port = settings.server.host, settings.server.port
+    if settings.server.tls_certificate:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is asked whether it answers, no more
+        connection: HTTPConnection = HTTPSConnection(host, port, timeout=2, context=context)
+    else:
+        connection = HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/v1/health/live")
         return connection.getresponse().getheader("X-Request-ID") is not None

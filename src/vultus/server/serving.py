@@ -164,6 +164,18 @@ def bind_socket(host: str, port: int, setting: str = "VULTUS_SERVER__PORT") -> s
     return listener
 
 
+def bind_metrics_socket(settings: ServerSettings) -> socket.socket | None:
+    """Bind the port of `/metrics`, if it has its own.
+
+    Raises:
+        SetupError: The port is taken.
+    """
+    if settings.metrics != "separate":
+        return None
+    setting = "VULTUS_SERVER__METRICS_PORT, or VULTUS_SERVER__METRICS=off"
+    return bind_socket(settings.host, settings.metrics_listener_port, setting)
+
+
 def build_registry(settings: ServerSettings) -> ConnectionRegistry:
     """Return the bounds on connections, after raising the limit of open files."""
     descriptors = raise_descriptor_limit()
