@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vultus.domain import Verdict
-from vultus.domain.texts import escape_text
 from vultus.errors import InvalidInputError
 from vultus.models.imaging.decoding import EncodedPhoto
 from vultus.models.imaging.lettering import render_text
+from vultus.utils.characters import escape_text
 
 if TYPE_CHECKING:
     from pathlib import Path

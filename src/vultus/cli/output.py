@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from vultus.domain.texts import escape_json, escape_text
+from vultus.utils.characters import escape_json, escape_text
 
 PIPE_WIDTH = 1000
 """A pipe has no width at which names or addresses would have to be broken."""

@@ -16,6 +16,7 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Literal
 
 from vultus.errors import VultusError
+from vultus.utils.characters import escape_text
 from vultus.utils.request_scope import get_request_id
 
 if TYPE_CHECKING:
@@ -77,16 +78,9 @@ def _build_entry(record: logging.LogRecord) -> dict[str, Any]:
 
 def _render_text(entry: dict[str, Any]) -> str:
     extra = "".join(f" {key}={_quote_text(entry[key])}" for key in EXTRA_KEYS if key in entry)
-    trace = "".join(f"\n{_escape_text(line)}" for line in entry.get("trace", "").splitlines())
+    trace = "".join(f"\n{escape_text(line)}" for line in entry.get("trace", "").splitlines())
     head = f"{entry['at']} {entry['level']:<7} {entry['logger']} {entry['request_id']}"
-    return f"{head} {_escape_text(entry['message'])}{extra}{trace}"
-
-
-def _escape_text(text: str) -> str:
-    """Return a text that is one line and commands no terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return f"{head} {escape_text(entry['message'])}{extra}{trace}"
 
 
 def _quote_text(value: object) -> object:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from vultus.domain.metadata import normalize_metadata
-from vultus.domain.texts import escape_json, escape_text, normalize_moment, normalize_text
+from vultus.domain.texts import normalize_moment, normalize_text
+from vultus.utils.characters import escape_json, escape_text
 
 INVISIBLE = [
     *("\x00", "\x07", "\x1b", "\x7f", "\x80", "\x85", "\x9b", "\x9f", "\t", "\n", "\r"),
     *("\u00ad", "\u034f", "\u061c", "\u115f", "\u180e", "\u200b", "\u200e", "\u200f", "\u2028", "\u2029"),
     *(chr(code) for code in (*range(0x202A, 0x202F), *range(0x2060, 0x2070))),
     *("\u2800", "\u3164", "\ue000", "\ufe0f", "\ufeff", "\uffa0", "\ufff9", "\ufffd", "\ufffe", "\uffff"),
-    *("\ud800", "\udce9", "\U000e0001", "\U000e0041", "\U000e0100", "\U000f0000", "\U0010ffff", "\u0378"),
+    *("\ud800", "\udfff", "\U000e0001", "\U000e0041", "\U000e0100", "\U000f0000", "\U0010ffff", "\u0378"),
 ]
 LANGUAGES = {
     "Chinese": "张伟",
@@ -44,6 +45,14 @@ def test_what_is_invisible_or_commands_is_refused_and_shown_as_an_escape(char: s
     assert shown.isascii()
     assert shown.isprintable()
     assert shown.startswith("A\\")
+
+
+def test_a_byte_that_is_not_utf_8_is_named_as_one() -> None:
+    name = b"Jos\xe9".decode("utf-8", "surrogateescape")
+
+    with pytest.raises(ValueError, match=r"must not contain \\xe9, a byte that is not UTF-8"):
+        normalize_text(name, max_length=200)
+    assert escape_text(name) == r"Jos\xe9"
 
 
 @pytest.mark.parametrize("name", LANGUAGES.values(), ids=LANGUAGES)
