@@ -36,6 +36,8 @@ def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir:
         )
         assert registered.status_code == 201
         assert postgres_of(data_dir)
+        named = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+        assert named == {"vultus-keeper", "vultus-forker", "vultus-worker"}
 
     assert process.returncode == 0
     assert postgres_of(data_dir) == []

@@ -30,6 +30,7 @@ from vultus.models.workers.messages import (
     encode_results,
 )
 from vultus.models.workers.worker import run_batch
+from vultus.utils.processes import name_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable  # noqa: TC004  annotations are not evaluated
@@ -79,6 +80,7 @@ def fork_keeper(nursery: Nursery) -> tuple[int, socket.socket]:
 
 def _run_keeper(parent: socket.socket, nursery: Nursery) -> None:
     """Fork a fork server for every socket received from the parent; end after them."""
+    name_process("vultus-keeper")
     budget = SharedMemoryBudget(nursery.memory_budget)  # here, so that workers of two fork servers share it
     while True:
         message, descriptors, _, _ = socket.recv_fds(parent, 1, 1)
@@ -124,6 +126,7 @@ def _run_and_exit(work: Callable[[], object]) -> NoReturn:
 
 def _run_fork_server(parent: socket.socket, nursery: Nursery, budget: SharedMemoryBudget) -> None:
     """Load the networks, then fork a worker for every socket received from the parent."""
+    name_process("vultus-forker")
     load_networks = partial(_load_pipelines, nursery.load_pipelines, budget)
     common = _load_and_report(parent, load_networks) if nursery.shared else None
     begun = common if nursery.shared else _run_in_child(lambda: _load_and_report(parent, load_networks))
@@ -178,6 +181,7 @@ def _run_worker(
     number: int,
 ) -> None:
     """Analyse batches, with common networks or its own, until the pool closes the socket."""
+    name_process("vultus-worker")
     pipelines = common or load_networks()
     for pipeline in pipelines:
         pipeline.on_decoding = partial(nursery.decoding_watch.record_decoding, number)
