@@ -9,6 +9,8 @@ from uuid import UUID
 
 from tests.faces import STRANGER, drawn, encoded, portrait
 
+from vultus.domain import Role
+
 if TYPE_CHECKING:
     from tests.api.conftest import Api
 
@@ -284,6 +286,37 @@ async def test_a_consent_recorded_while_the_last_is_withdrawn_is_refused_or_keep
     assert withdrawn.status_code == 200
     assert kept == (recorded.status_code == 201)
     assert withdrawn.json()["person_erased"] is not kept
+
+
+async def test_what_is_held_about_a_person_is_exported_and_vectors_by_permission_only(api: Api) -> None:
+    ada = await api.register(portrait(), name="Ada Lovelace", external_id="E-1", metadata='{"floor": 2}')
+    await api.register(encoded(drawn(STRANGER)), name="Bob")
+    path = f"{PEOPLE}/external_id:E-1/export"
+    manager = await api.key(Role.ENROL)
+
+    whole = (await api.client.get(path, params={"vectors": "true"})).json()
+    managed = (await api.client.get(path, headers=manager)).json()
+    refused = await api.client.get(path, params={"vectors": "true"}, headers=manager)
+
+    assert (whole["person"], whole["consents"]) == (ada["person"], [ada["consent"]])
+    assert [face["id"] for face in whole["faces"]] == [ada["accepted"][0]["face"]["id"]]
+    assert len(whole["templates"][0]["vector"]) == 128
+    assert [entry["action"] for entry in whole["audit"]] == ["person.registered"]
+    assert (managed["templates"], managed["audit"], managed["person"]) == ([], [], ada["person"])
+    assert (refused.status_code, refused.json()["needed"]) == (403, "scores")
+
+
+async def test_persons_are_found_by_a_part_of_their_name(api: Api) -> None:
+    for name in ("Ada Lovelace", "Åsa 100%", "Bob"):
+        await api.client.post(PEOPLE, json={"name": name, "consent": CONSENT})
+
+    async def find(name: str) -> list[str]:
+        return [one["name"] for one in (await api.client.get(PEOPLE, params={"name": name})).json()["items"]]
+
+    assert await find("lOVE") == ["Ada Lovelace"]
+    assert await find("åsa") == ["Åsa 100%"]
+    assert await find("0%") == ["Åsa 100%"]
+    assert await find("_") == []
 
 
 async def test_a_retention_shortens_the_consents_from_before_it(api: Api) -> None:

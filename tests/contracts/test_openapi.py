@@ -17,7 +17,7 @@ from vultus.api.problems import MEDIA_TYPE
 from vultus.domain import decision
 from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
 from vultus.errors import VultusError
-from vultus.schemas import calibration, faces, galleries, keys, migrations, recognition, system, vectors
+from vultus.schemas import calibration, exports, faces, galleries, keys, migrations, recognition, system, vectors
 from vultus.schemas.base import ApiModel, Page
 from vultus.utils.request_scope import RequestLimits
 
@@ -44,6 +44,7 @@ ANSWERS: dict[str, Any] = {
     "Calibration": calibration.CalibrationOut,
     "Collection": galleries.CollectionOut,
     "Person": galleries.PersonOut,
+    "PersonExport": exports.PersonExportOut,
     "Face": faces.FaceOut,
     "Consent": galleries.ConsentOut,
     "Erased": galleries.ErasedOut,

@@ -24,7 +24,7 @@ class TemplateOut(ApiModel):
 class ExportedFaceOut(FaceOut):
     """An enrolled face, and whether an encrypted crop of it is kept."""
 
-    crop_kept: bool
+    crop_kept: bool = Field(examples=[False])
 
 
 class PersonExportOut(ApiModel):

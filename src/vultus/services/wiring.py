@@ -22,6 +22,7 @@ from vultus.services.migration.migration import MigrationService
 from vultus.services.migration.shadow import ShadowComparer
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
+from vultus.services.people.export import PersonExporter
 from vultus.services.people.persons import PersonService
 from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.identification import Recognizer
@@ -57,6 +58,7 @@ class Services:
     inventory: Inventory
     jobs: JobSupervisor
     persons: PersonService
+    person_exporter: PersonExporter
     recognizer: Recognizer
     registrar: Registrar
     searcher: Searcher
@@ -102,6 +104,7 @@ def build_services(
         inventory=Inventory(database, spaces),
         jobs=jobs or JobSupervisor(),
         persons=PersonService(database),
+        person_exporter=PersonExporter(database),
         recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter),
         registrar=Registrar(
             database, analyzer, spaces, searcher, vault, limiter, max_photos=settings.photos.max_photos

@@ -14,7 +14,8 @@ from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Consent, IdempotencyContext, Permission, Person
-from vultus.schemas.base import Page, Reference
+from vultus.schemas.base import Name, Page, Reference
+from vultus.schemas.exports import PersonExportOut
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import (
     ConsentIn,
@@ -73,10 +74,11 @@ async def list_persons(
     principal: PrincipalDep,
     paging: PagingDep,
     external_id: Annotated[Reference | None, Query(description="Only the person with your id.")] = None,
+    name: Annotated[Name | None, Query(description="Only persons whose name holds this, in any case.")] = None,
 ) -> Page[PersonOut]:
-    """List persons in order of creation."""
+    """List persons in order of creation; how many there are is in the collection's `persons`."""
     found = await services.persons.list_persons(
-        principal, collection, after=paging.after, limit=paging.depth, external_id=external_id
+        principal, collection, after=paging.after, limit=paging.depth, external_id=external_id, name=name
     )
     return build_page(found, paging, PersonOut.from_attributes)
 
@@ -87,6 +89,28 @@ async def read_person(
 ) -> PersonOut:
     """Return a person."""
     return PersonOut.from_attributes(await services.persons.get_person(principal, collection, person))
+
+
+@persons.get(
+    "/{person}/export",
+    summary="Export what is held about a person",
+    responses=MISSING,
+    openapi_extra=require_permission(Permission.READ),
+)
+async def export_person(
+    collection: CollectionRef,
+    person: PersonDep,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    vectors: Annotated[bool, Query(description="Add the templates; needs the permission `scores` too.")] = False,
+) -> PersonExportOut:
+    """Return everything that is held about a person, for their right of access and portability.
+
+    The audit entries about them are in it if the key may read the audit record.
+    """
+    return PersonExportOut.from_domain(
+        await services.person_exporter.export_person(principal, collection, person, vectors=vectors)
+    )
 
 
 @persons.patch(

@@ -98,9 +98,14 @@ class PersonRepository:
         return None if row is None else _build_person(row).id
 
     async def list_persons(
-        self, collection_id: UUID, after: UUID | None, limit: int, external_id: str | None = None
+        self,
+        collection_id: UUID,
+        after: UUID | None,
+        limit: int,
+        external_id: str | None = None,
+        name: str | None = None,
     ) -> tuple[Person, ...]:
-        """Return persons in order of creation, those after the given id; with `external_id` only that person.
+        """Return persons in order of creation, after an id; only who has an external id, or a name that holds a text.
 
         Those whose consents have all ended are gone, whether or not the sweep has run.
         """
@@ -109,6 +114,8 @@ class PersonRepository:
             query = query.where(PersonRow.id > after)
         if external_id is not None:
             query = query.where(PersonRow.external_id == external_id)
+        if name is not None:
+            query = query.where(PersonRow.name.icontains(name, autoescape=True))
         return tuple(map(_build_person, await self._session.execute(query.order_by(PersonRow.id).limit(limit))))
 
     async def list_metadata_labels(self, collection_id: UUID, key: str) -> dict[UUID, str]:

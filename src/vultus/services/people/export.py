@@ -65,8 +65,11 @@ class PersonExporter:
             vectors: Whether the templates are wanted too, which are biometric data.
 
         Raises:
+            ForbiddenError: Vectors are wanted without the permission to see scores, which lead to them.
             NotFoundError: There is no such collection or person.
         """
+        if vectors:
+            principal.require(Permission.SCORES)
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
             found = await work.persons.get_person(collection.id, person)

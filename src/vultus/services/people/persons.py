@@ -83,17 +83,33 @@ class PersonService:
             return await work.persons.get_person(collection.id, person)
 
     async def list_persons(
-        self, principal: Principal, reference: str, *, after: UUID | None, limit: int, external_id: str | None = None
+        self,
+        principal: Principal,
+        reference: str,
+        *,
+        after: UUID | None,
+        limit: int,
+        external_id: str | None = None,
+        name: str | None = None,
     ) -> tuple[Person, ...]:
-        """Return persons in order of creation, after the given id; with `external_id`, only the person who has it.
+        """Return persons in order of creation, after the given id.
+
+        Args:
+            principal: The caller.
+            reference: Id or name of the collection.
+            after: Id of the person before.
+            limit: Most persons.
+            external_id: Only the person who has it.
+            name: Only persons whose name holds it, in upper or lower case.
 
         Raises:
-            InvalidInputError: No person can have such an external id.
+            InvalidInputError: No person can have such an external id or name.
         """
         external_id = require_optional_text("The external_id", external_id)
+        name = require_optional_text("The name", name)
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            return await work.persons.list_persons(collection.id, after=after, limit=limit, external_id=external_id)
+            return await work.persons.list_persons(collection.id, after, limit, external_id, name)
 
     async def update_person(
         self, principal: Principal, reference: str, person: PersonReference, **patch: Any
