@@ -12,7 +12,22 @@ import time
 
 from benchmarks.record import Origin
 
-from chaos import canaries, erasure, fuzzing, kills, malformed, oracle, record, retries, slow, tampering
+from chaos import (
+    bombs,
+    canaries,
+    erasure,
+    faults,
+    fuzzing,
+    keyless,
+    kills,
+    malformed,
+    oracle,
+    overload,
+    record,
+    retries,
+    slow,
+    tampering,
+)
 from chaos.outcome import Figure, Outcome, Plan
 
 FIGURES = {
@@ -20,8 +35,12 @@ FIGURES = {
     for name, module in {
         "F1": kills,
         "F3": malformed,
+        "F4": bombs,
         "F5": fuzzing,
+        "F6": keyless,
         "F7": slow,
+        "F8": overload,
+        "F9": faults,
         "F10": retries,
         "F12": erasure,
         "F16": oracle,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
 POLL_S = 0.02
+MEMORY_SAMPLE_S = 0.05
 DEFAULT_SETTINGS = {"MODELS__OFFLINE": "true", "SERVER__METRICS": "shared"}
 """Names without `VULTUS_`: the built-in networks, nothing fetched; `/metrics` on the API's port."""
 
@@ -128,6 +129,15 @@ class Service:
             with suppress(psutil.Error):
                 total += process.memory_full_info().pss
         return total / 2**20
+
+    async def watch_memory(self, done: asyncio.Event) -> float:
+        """Return the most memory seen until the event is set, MiB."""
+        peak = 0.0
+        while not done.is_set():
+            with suppress(psutil.Error):
+                peak = max(peak, await asyncio.to_thread(self.measure_memory_mib))
+            await asyncio.sleep(MEMORY_SAMPLE_S)
+        return peak
 
     async def wait_until_ready(self, limit_s: float = 60.0) -> float:
         """Return how long readiness takes from now on, seconds; infinity beyond the limit."""
