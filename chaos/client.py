@@ -24,12 +24,16 @@ class Client:
     Args:
         port: Of the server.
         key: Sent with every request.
+
+    Attributes:
+        http: Sends requests.
+        space: Id and dimension of the embedding space, once they are known.
     """
 
     def __init__(self, port: int, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=TIMEOUT_S)
-        self._space: tuple[str, int] | None = None
+        self.space: tuple[str, int] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,11 +45,11 @@ class Client:
 
     async def fetch_space(self) -> tuple[str, int]:
         """Return id and dimension of the embedding space of the default collection."""
-        if self._space is None:
+        if self.space is None:
             found = (await self.http.get("/v1/collections/default")).raise_for_status().json()["contract_id"]
             models = (await self.http.get("/v1/models")).raise_for_status().json()["items"]
-            self._space = found, next(model["dimension"] for model in models if model["contract_id"] == found)
-        return self._space
+            self.space = found, next(model["dimension"] for model in models if model["contract_id"] == found)
+        return self.space
 
     async def enrol_vectors(
         self, persons: dict[str, FloatArray], collection: str = "default", idempotency_key: str | None = None
