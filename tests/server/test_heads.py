@@ -82,6 +82,7 @@ def test_a_head_may_be_as_long_as_the_limit() -> None:
             b"POST hello",
         ),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nUpgrade: TLS/1.0\r\nConnection: Upgrade\r\n" + LENGTH, b"POST hello"),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + LENGTH, b"POST hello"),
         (b"POST http://a/echo HTTP/1.1\r\nHost: a\r\n" + LENGTH, b"POST hello"),
         (b"POST /echo HTTP/1.0\r\n" + LENGTH, b"POST hello"),
         (

@@ -181,6 +181,23 @@ async def test_when_all_are_busy_others_are_refused_and_health_is_answered(bound
     assert healthy.startswith(b"HTTP/1.1 200")
 
 
+async def test_a_connection_over_the_bound_is_served_once_there_is_room() -> None:
+    async with running(connections=1, is_always_answered=lambda path: path == "/health") as server:
+        busy = await server.connect()
+        busy.writer.write(HOLD)
+        await wait_until(lambda: server.app.running)
+        line = await server.connect()
+        line.writer.write(GET.replace(b"/echo", b"/health"))
+        healthy = await line.read_response()
+        server.app.let_go.set()
+        await busy.read_response()
+        busy.writer.close()
+        await wait_until(lambda: len(server.registry) == 1)
+        line.writer.write(GET)
+
+        assert (healthy[0], await line.read_response()) == (200, (200, b"GET "))
+
+
 async def test_far_beyond_the_bound_connections_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "SPARE_CONNECTIONS", 0)
     async with running(connections=1) as server:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 300.0
 """Longest time for a body, however steadily it comes."""
 
-READ_AHEAD_BYTES = 2**18
+READ_AHEAD_BYTES = 2**16
 """A body is read as fast as it comes up to here, then as fast as the application takes it."""
 
 SMALL_ANSWER_BYTES = 2**16

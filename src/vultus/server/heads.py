@@ -12,9 +12,7 @@ MAX_HEAD_BYTES = 32 * 2**10
 
 _FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
-_OTHER_UPGRADE = re.compile(
-    rb"(?<=\n)upgrade[ \t]*:(?![ \t]*websocket[ \t]*\r?\n)[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE
-)
+_UPGRADE = re.compile(rb"(?<=\n)upgrade[ \t]*:([^\n]*)\n(?:[ \t][^\n]*\n)*", re.IGNORECASE)
 
 
 class HeadTooLongError(Exception):
@@ -24,8 +22,8 @@ class HeadTooLongError(Exception):
 class HeadBuffer:
     """What has arrived of a head.
 
-    An offer to upgrade to anything but a WebSocket is taken out, for RFC 9110 lets a server ignore it: Java's client
-    offers h2c with its requests, and httptools would take the body for the other protocol's.
+    An offer to upgrade a GET to a WebSocket is kept; any other is taken out, for RFC 9110 lets a server ignore it:
+    Java's client offers h2c with its requests, and httptools would take the body for the other protocol's.
     """
 
     __slots__ = ("_received",)
@@ -58,8 +56,10 @@ class HeadBuffer:
         if begun:
             data = bytes(self._received)
             self._received.clear()
-        if _OTHER_UPGRADE.search(data, 0, end):
-            return _OTHER_UPGRADE.sub(b"", data[:end]) + data[end:]
+        if (offer := _UPGRADE.search(data, 0, end)) and not (
+            data.startswith(b"GET ") and offer[1].strip().lower() == b"websocket"
+        ):
+            return _UPGRADE.sub(b"", data[:end]) + data[end:]
         return data
 
 

@@ -29,7 +29,7 @@ from vultus.server.refusals import (
     build_malformed,
     explain_malformed,
 )
-from vultus.server.websockets import CountedWebSocket
+from vultus.server.websockets import CountedWebSocket, build_handshake
 
 if TYPE_CHECKING:
     from uvicorn import Config
@@ -247,8 +247,10 @@ class HttpProtocol(asyncio.Protocol):
         if len(self._pipeline) >= MAX_PIPELINED:
             self._raise_refusal(TOO_MANY_PIPELINED)
         if self.over_bound and not self._state.is_always_answered(path):
-            full = self._state.registry.is_full
-            self._raise_refusal(SERVER_FULL if full else ADDRESS_FULL)
+            registry = self._state.registry
+            self.over_bound = registry.is_over_bound(self)
+            if self.over_bound:
+                self._raise_refusal(SERVER_FULL if registry.is_full else ADDRESS_FULL)
 
     def _raise_refusal(self, refusal: Refusal) -> NoReturn:
         """End the parser's work; `data_received` answers."""
@@ -345,6 +347,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._since = self._loop.time()
         self._state.registry.mark_idle(self)
+        self._flow.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -353,16 +356,13 @@ class HttpProtocol(asyncio.Protocol):
         if self._parsed is not None or not self._is_websocket() or self._config.ws_protocol_class is None:
             self._refuse(build_malformed("An upgrade to another protocol is not offered here."))
             return
-        head = [self._parser.get_method(), b" ", self._url, b" HTTP/1.1\r\n"]
-        for name, value in self._headers:
-            head += [name, b": ", value, b"\r\n"]
         self._state.connections.discard(self)
         self._state.registry.mark_busy(self)
         socket = CountedWebSocket(self._config, self._state, self._app_state)
         socket.on_closed = lambda: self._state.registry.remove(self)
         socket.connection_made(self._transport)
         self._transport.set_protocol(socket)
-        socket.data_received(b"".join([*head, b"\r\n"]))
+        socket.data_received(build_handshake(self._parser.get_method(), self._url, self._headers))
 
     def check_deadlines(self, now: float) -> None:
         """Close or refuse what takes too long; called once a second."""

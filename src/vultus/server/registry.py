@@ -90,12 +90,7 @@ class ConnectionRegistry:
         of_address = self._addresses.setdefault(key, _AddressConnections())
         of_address.count += 1
         self._keys[connection] = key
-        full = None
-        if len(self._keys) > self.max_connections:
-            full = max(self._addresses.values(), key=lambda one: one.count)
-        elif of_address.count > self.max_per_address and not self._is_proxy(address):
-            full = of_address
-        if full is not None:
+        if full := self._find_full(of_address, address):
             if waiting := full.find_waiting():
                 self.remove(waiting)
                 waiting.evict()
@@ -103,6 +98,11 @@ class ConnectionRegistry:
                 connection.over_bound = True
         of_address.fresh[connection] = None
         return len(self._keys) <= self.max_connections + SPARE_CONNECTIONS
+
+    def is_over_bound(self, connection: Closable) -> bool:
+        """Return whether a connection that was over a bound still is."""
+        of_address = self._find(connection)
+        return of_address is not None and self._find_full(of_address, self._keys[connection]) is not None
 
     def mark_busy(self, connection: Closable) -> None:
         """Note that a request of the connection is under way."""
@@ -126,6 +126,14 @@ class ConnectionRegistry:
         of_address.idle.pop(connection, None)
         if not of_address.count:
             del self._addresses[key]
+
+    def _find_full(self, of_address: _AddressConnections, address: str) -> _AddressConnections | None:
+        """Return whose connections make room: the busiest address's where all are too many, or this one's."""
+        if self.is_full:
+            return max(self._addresses.values(), key=lambda one: one.count)
+        if of_address.count > self.max_per_address and not self._is_proxy(address):
+            return of_address
+        return None
 
     def _find(self, connection: Closable) -> _AddressConnections | None:
         key = self._keys.get(connection)
