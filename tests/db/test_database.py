@@ -392,14 +392,15 @@ async def test_work_on_one_collection_is_serialized(database: Database) -> None:
     assert order == ["first", "second"]
 
 
-def test_hot_queries_have_repositories_that_read_and_no_others() -> None:
-    """Each query is a transaction by itself: a write through them would be outside of every unit of work."""
+def test_hot_queries_read_and_count_usage_and_nothing_else() -> None:
+    """Each query is a transaction by itself: any other write would be outside of every unit of work."""
     session: Any = None
     repositories = vars(HotQueries(session))
 
     assert {name: type(one).__name__ for name, one in repositories.items()} == {
         "collections": "CollectionQueries",
         "keys": "ApiKeyQueries",
+        "usage": "UsageQueries",
         "templates": "TemplateSearches",
     }
     methods = {name for one in repositories.values() for name in dir(one) if not name.startswith("_")}

@@ -394,12 +394,12 @@ async def test_a_search_that_would_compare_most_of_the_gallery_is_left_to_sql(la
 async def test_no_connection_is_held_while_an_index_is_scanned(large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for the first scan nor for the second, whatever the collection's fusion."""
     held = []
-    pool: Any = large.database._engine.pool
+    connections = large.database._hot_connections
     for name in ("nearest", "above_similarity"):
         scan = getattr(ProbeSearch, name)
 
         def watched(self: ProbeSearch, *values: Any, scan: Any = scan) -> Any:
-            held.append(pool.checkedout())
+            held.append(connections.count_used())
             return scan(self, *values)
 
         monkeypatch.setattr(ProbeSearch, name, watched)

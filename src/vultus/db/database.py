@@ -193,9 +193,8 @@ class Database:
         self._hot_connections = HotConnections(engine)
         self._health = DatabaseHealth(self._hot_connections)
         self._pool_wait_s = settings.pool_wait_s
-        pool: Any = engine.pool
-        metrics.CONNECTIONS.labels("in_use").set_function(pool.checkedout)
-        metrics.CONNECTIONS.labels("idle").set_function(pool.checkedin)
+        metrics.CONNECTIONS.labels("in_use").set_function(self._hot_connections.count_used)
+        metrics.CONNECTIONS.labels("idle").set_function(self._hot_connections.count_idle)
         writers = max(1, int(WRITER_SHARE * settings.pool_size))
         self._writers = asyncio.Semaphore(writers)
         self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))

@@ -24,6 +24,14 @@ class HotConnections:
         self._pool = cast("QueuePool", engine.pool)
         self._idle: list[PoolProxiedConnection] = []
 
+    def count_used(self) -> int:
+        """Return the number of the pool's connections that somebody uses."""
+        return self._pool.checkedout() - len(self._idle)
+
+    def count_idle(self) -> int:
+        """Return the number of open connections that nobody uses."""
+        return self._pool.checkedin() + len(self._idle)
+
     async def acquire(self) -> PoolProxiedConnection:
         """Return a connection that is open, as far as this process knows."""
         while self._idle:
