@@ -105,9 +105,20 @@ async def run_program(*words: str, shell: str = "", **options: Any) -> tuple[int
     return program.returncode, said.decode()
 
 
-@pytest.mark.parametrize(("shell", "code"), [("| true; exit ${PIPESTATUS[0]}", 141), (">&-", 0), (">/dev/full", 7)])
-async def test_output_that_nobody_reads_is_no_defect(shell: str, code: int, cli: Cli) -> None:
-    ended, said = await run_program("keys", "list", "--json", shell=shell)
+@pytest.mark.parametrize(
+    ("words", "shell", "code"),
+    [
+        ("keys list", "| true; exit ${PIPESTATUS[0]}", 141),
+        ("keys list --json", "| true; exit ${PIPESTATUS[0]}", 141),
+        ("keys list", ">&-", 0),
+        ("keys list", ">/dev/full", 7),
+        ("recognize /nowhere.jpg --json", ">/dev/full", 2),
+        ("recognize /nowhere.jpg", "2>/dev/full", 2),
+        ("recognize /nowhere.jpg", "2>&-", 2),
+    ],
+)
+async def test_output_that_nobody_reads_is_no_defect(words: str, shell: str, code: int, cli: Cli) -> None:
+    ended, said = await run_program(*words.split(), shell=shell)
 
     assert ended == code
     assert "Traceback" not in said

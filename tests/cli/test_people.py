@@ -12,6 +12,9 @@ from PIL import Image
 from tests.cli.test_commands import GRANT, Cli, cli
 from tests.faces import STRANGER, drawn, encoded, nobody, portrait
 
+from vultus.cli.people import format_liveness
+from vultus.domain import Liveness, LivenessReason
+
 __all__ = ["cli"]
 
 
@@ -89,6 +92,14 @@ async def test_refusals_speak_of_options_and_files(cli: Cli) -> None:
     assert "b.jpg: the face is already enrolled" in lookalike.stderr
     assert "use --allow-lookalike after a human has checked" in lookalike.stderr
     assert "wall.jpg: " in wall.stderr
+
+
+@pytest.mark.parametrize(
+    ("score", "reason", "shown"),
+    [(0.98, "live", "yes (0.98)"), (0.02, "spoof", "no, spoof (0.02)"), (0.5, "face_too_small", "no, face too small")],
+)
+def test_liveness_is_shown_with_its_reason(score: float, reason: str, shown: str) -> None:
+    assert format_liveness(Liveness(score, LivenessReason(reason))).startswith(shown)
 
 
 async def test_a_photo_is_verified_and_compared_with_an_exit_code(cli: Cli) -> None:

@@ -146,11 +146,7 @@ def main() -> None:
 def _report_failure(error: BaseException, words: list[str]) -> int:
     """Say what went wrong, as JSON where it was asked for, and return the exit code."""
     report = import_module("vultus.cli.failures").report_failure
-    try:
-        code: int = report(error, as_json="--json" in words, with_trace="--traceback" in words)
-        sys.stdout.flush()
-    except OSError:  # not even that can be written
-        code = report(error, as_json=False, with_trace=False)
+    code: int = report(error, as_json="--json" in words, with_trace="--traceback" in words)
     _discard_output()
     return code
 

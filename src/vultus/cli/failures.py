@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
+import sys
 import traceback
 from typing import Any, NamedTuple
 
@@ -92,11 +94,14 @@ def report_failure(error: BaseException, *, as_json: bool, with_trace: bool) -> 
     ending = build_ending(_unwrap_group(error))
     if ending.exit_code == EXIT_READER_GONE:
         return ending.exit_code
-    if with_trace:
-        err.print("".join(traceback.format_exception(error)))
+    with contextlib.suppress(OSError):  # standard error is closed or full: the code alone has to say it
+        if with_trace:
+            err.print("".join(traceback.format_exception(error)))
+        err.print_labelled(ending.title, "red", f" ({ending.code}): {ending.detail}")
     if as_json:
-        print_json({"error": ending.describe()})
-    err.print_labelled(ending.title, "red", f" ({ending.code}): {ending.detail}")
+        with contextlib.suppress(OSError):
+            print_json({"error": ending.describe()})
+            sys.stdout.flush()
     return ending.exit_code
 
 

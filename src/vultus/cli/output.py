@@ -6,7 +6,9 @@ terminal would obey or hide is printed as an escape.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +49,10 @@ class TerminalConsole(Console):
             options.setdefault("soft_wrap", True)
         escaped = [escape_text(value, line_breaks=True) if isinstance(value, str) else value for value in objects]
         super().print(*escaped, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Let the error end the command in the one place where errors do; Rich would exit with 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def print_labelled(self, label: str, style: str, text: str) -> None:
         """Print a coloured label and a text."""

@@ -33,7 +33,7 @@ from vultus.services.enrolment.registration import RegistrationRequest, Registra
 from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
-    from vultus.domain import DescribedFace
+    from vultus.domain import Liveness
     from vultus.services.photo_analysis import Photo
     from vultus.services.recognition.verdicts import Recognition
     from vultus.settings import Settings
@@ -176,16 +176,16 @@ def _show_recognition(name: str | None, found: Recognition | Exception) -> None:
         who = (person.name or person.external_id or person.person_id) if person else None
         closest = f"{best.similarity:.4f} ({best.name or best.external_id or best.person_id})" if best else None
         needed = f"{decision.threshold:.4f} (FMR {decision.fmr:.1g}, FPIR {decision.fpir:.1g})"
-        live = [format_liveness(face.described)] if is_checked else []
+        live = [format_liveness(face.described.liveness)] if is_checked else []
         rows.append((number, decision.verdict, who, closest, needed, *live, ", ".join(decision.reasons)))
     title = f"{len(rows)} face{'' if len(rows) == 1 else 's'} in {name}, left to right"
     live_columns = ["live"] if is_checked else []
     print_table(title, ("face", "verdict", "person", "closest", "threshold", *live_columns, "because"), rows)
 
 
-def format_liveness(face: DescribedFace) -> str:
+def format_liveness(liveness: Liveness | None) -> str:
     """Return whether a face is live, how likely, and why not."""
-    if face.liveness is None:
+    if liveness is None:
         return ""
-    verdict = "yes" if face.liveness.live else f"no, {face.liveness.reason.value.replace('_', ' ')}"
-    return f"{verdict} ({face.liveness.score:.2f})"
+    verdict = "yes" if liveness.live else f"no, {liveness.reason.value.replace('_', ' ')}"
+    return f"{verdict} ({liveness.score:.2f})"

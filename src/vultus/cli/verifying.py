@@ -90,7 +90,7 @@ def compare(
 
 def _show_decision(title: str, decision: Decision, similarity: float | None, *faces: DescribedFace) -> None:
     needed = f"{decision.threshold:.4f} (FMR {decision.fmr:.1g})"
-    live = [", ".join(map(format_liveness, faces))] if any(face.liveness for face in faces) else []
+    live = [", ".join(format_liveness(face.liveness) for face in faces)] if any(face.liveness for face in faces) else []
     columns = ("verdict", "cosine", "threshold", *(["live"] if live else []), "because")
     cosine = None if similarity is None else f"{similarity:.4f}"
     print_table(title, columns, [(decision.verdict, cosine, needed, *live, ", ".join(decision.reasons))])
