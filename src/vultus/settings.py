@@ -252,6 +252,9 @@ class JobSettings(Section):
     outbox_hours: float = Field(
         168.0, gt=0, description="How long events and numbers of erased templates are kept for those that follow them."
     )
+    audit_days: float | None = Field(
+        None, gt=0, description="How long entries of the audit record are kept; indefinitely unless set."
+    )
 
 
 class LimitSettings(Section):

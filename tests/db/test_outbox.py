@@ -14,6 +14,7 @@ from vultus.db.repositories.outbox import MAX_WAIT_S
 from vultus.domain.events import CollectionCreated, KeyRevoked, PersonErased
 from vultus.errors import OverloadedError
 from vultus.services.people.erasure import Eraser
+from vultus.settings import JobSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -124,7 +125,7 @@ async def test_the_sweep_deletes_old_events_and_tombstones(
         await work.record(CALLER, KeyRevoked(object_id=uuid4()))
 
     async def sweep(hours: float) -> tuple[int, int]:
-        await Eraser(database, idempotency_hours=24, outbox_hours=hours).sweep_expired()
+        await Eraser(database, JobSettings(outbox_hours=hours)).sweep_expired()
         async with database.transaction() as work:
             tombstones, _ = await work.codes.list_erased_numbers(collection.id, collection.space_id, 0)
             return len(await work.outbox.list_events(0, 9)), len(tombstones)

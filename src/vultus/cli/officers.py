@@ -58,8 +58,7 @@ Result = TypeVar("Result")
 @asynccontextmanager
 async def _open_eraser(settings: Settings) -> AsyncIterator[Eraser]:
     async with open_database(settings) as database:
-        jobs = settings.jobs
-        yield Eraser(database, idempotency_hours=jobs.idempotency_hours, outbox_hours=jobs.outbox_hours)
+        yield Eraser(database, settings.jobs)
 
 
 @persons.command("list")

@@ -95,9 +95,7 @@ def build_services(
         collections=CollectionService(database, spaces, vault, has_liveness=bool(settings.inference.liveness)),
         space_comparer=SpaceComparer(database, spaces),
         consents=ConsentService(database),
-        eraser=Eraser(
-            database, idempotency_hours=settings.jobs.idempotency_hours, outbox_hours=settings.jobs.outbox_hours
-        ),
+        eraser=Eraser(database, settings.jobs),
         limiter=limiter,
         photo_analyzer=analyzer,
         indexes=indexes,

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from tests.callers import CALLER
 from tests.services.conftest import count_rows, expire, list_actions, wait_for_lock_waiter
 
-from vultus.domain.events import ConsentWithdrawn
+from vultus.domain.events import CollectionChanged, ConsentWithdrawn
 from vultus.errors import NotFoundError
 from vultus.services.people import erasure
 from vultus.services.people.erasure import Eraser, ErasureResult, withdraw_consent
+from vultus.settings import JobSettings
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -27,7 +29,7 @@ Towards = Callable[..., "FloatArray"]
 
 @pytest.fixture
 def eraser(database: Database) -> Eraser:
-    return Eraser(database, idempotency_hours=24, outbox_hours=168)
+    return Eraser(database, JobSettings())
 
 
 async def test_a_person_goes_with_everything_but_the_record_of_it(
@@ -60,6 +62,19 @@ async def test_the_sweep_ends_what_has_expired_and_nothing_else(
 
     assert [await count_rows(database, name) for name in ("persons", "consents", "faces")] == [2, 2, 2]
     assert await list_actions(database, ada.person.id) == ["consent.expired", "person.erased"]
+
+
+async def test_the_audit_record_is_kept_unless_a_setting_ends_it(
+    database: Database, collection: Collection, eraser: Eraser
+) -> None:
+    async with database.transaction() as work:
+        await work._session.execute(text("UPDATE audit SET at = now() - interval '400 days'"))
+        await work.record(CALLER, CollectionChanged(collection_id=collection.id, fields=("name",)))
+
+    await eraser.sweep_expired()
+    assert await list_actions(database) == ["collection.created", "collection.changed"]
+    await Eraser(database, JobSettings(audit_days=365)).sweep_expired()
+    assert await list_actions(database) == ["collection.changed"]
 
 
 @pytest.mark.parametrize("extended_to", [timedelta(days=1), None], ids=["a later end", "no end"])

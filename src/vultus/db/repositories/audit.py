@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from vultus.db.tables import AuditRow
 from vultus.domain import AuditEntry, AuditFilter
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -51,3 +52,7 @@ class AuditRepository:
         if only.collections is not None:
             query = query.where(AuditRow.collection_id.in_(only.collections))
         return tuple(AuditEntry(*row) for row in await self._session.execute(query))
+
+    async def delete_old_entries(self, older_than: datetime) -> None:
+        """Delete entries written before `older_than`, for good."""
+        await self._session.execute(delete(AuditRow).where(AuditRow.at < older_than))

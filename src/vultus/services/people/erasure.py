@@ -15,6 +15,7 @@ from vultus.services.jobs import record_progress
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
     from vultus.domain import Consent, PersonReference
+    from vultus.settings import JobSettings
 
 SWEEP_BATCH_SIZE = 200
 MAX_PERSON_CONSENTS = 10_000
@@ -88,10 +89,9 @@ async def release_external_id(work: UnitOfWork, collection_id: UUID, external_id
 class Eraser:
     """Erases persons on request, and what rests on expired consents."""
 
-    def __init__(self, database: Database, *, idempotency_hours: float, outbox_hours: float) -> None:
+    def __init__(self, database: Database, settings: JobSettings) -> None:
         self._database = database
-        self._idempotency_hours = idempotency_hours
-        self._outbox_hours = outbox_hours
+        self._settings = settings
 
     async def erase(self, principal: Principal, reference: str, person: PersonReference) -> ErasureResult:
         """Delete a person and everything derived from them.
@@ -107,7 +107,8 @@ class Eraser:
     async def sweep_expired(self) -> int:
         """Erase what rests on expired consents and delete expired records; return the consents ended.
 
-        Expired records are the answers of old idempotency keys, old events of the outbox and old tombstones.
+        Expired records are the answers of old idempotency keys, old events of the outbox, old tombstones, and old
+        entries of the audit record if it is not kept indefinitely.
         A search never returns an expired face, whether or not the sweep has run.
         """
         ended = 0
@@ -119,11 +120,13 @@ class Eraser:
             # None ended: another sweep ended them, or this clock is behind the database's. The next sweep retries.
             if len(expired) < SWEEP_BATCH_SIZE or not ended_in_batch:
                 break
-        now = datetime.now(UTC)
+        now, kept = datetime.now(UTC), self._settings
         async with self._database.transaction() as work:
-            await work.idempotency.delete_old_responses(now - timedelta(hours=self._idempotency_hours))
-            await work.outbox.delete_old_events(now - timedelta(hours=self._outbox_hours))
-            await work.codes.delete_old_tombstones(now - timedelta(hours=self._outbox_hours))
+            await work.idempotency.delete_old_responses(now - timedelta(hours=kept.idempotency_hours))
+            await work.outbox.delete_old_events(now - timedelta(hours=kept.outbox_hours))
+            await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
+            if kept.audit_days is not None:
+                await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))
         return ended
 
     async def _withdraw_if_expired(self, consent: Consent) -> bool:
