@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # tests, which share fixtures.
 PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal
 
-.PHONY: run test check bench chaos lock clean
+.PHONY: run test check openapi bench chaos lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
@@ -21,6 +21,9 @@ check: $(VENV)/.dev  ## style, types, layers, documents
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry src
 	@$(BIN)/python -m pytest -q tests/contracts
+
+openapi: $(VENV)/.dev  ## write docs/openapi.json anew, after a change of the API
+	@$(BIN)/python -m tests.snapshot
 
 bench: $(VENV)/.dev  ## answer the questions in benchmarks/
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -73,6 +73,7 @@ async def test_lawful_forms_are_read(api: Api, body: bytes) -> None:
         (b"", "breaks off"),
         (part("collection", b"default") + photo() + b"--XbX\r\n" + b"Content-Disposition: form-da", "breaks off"),
         (b"--XbX\r\n" + END, "no end of its headers"),
+        ((photo() + END).replace(b"\r\n", b"\n"), "end them in CR LF"),
         (b"--XbX\r\nContent-Type: image/jpeg\r\n\r\nx\r\n" + END, "has no name"),
         (b"--XbX\r\nContent-Disposition\r\n\r\nx\r\n" + END, "without a colon"),
         (photo(extra="\r\nContent-Disposition: form-data; name=other") + END, "two headers content-disposition"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from tests.contracts.test_errors import tree
+from tests.snapshot import SNAPSHOT, render_description
 from vultus.api.app import create_app
 from vultus.api.guard import PERMISSION_KEY, PHOTOS_KEY, GuardedRoute, find_body_shape
 from vultus.api.problems import MEDIA_TYPE
@@ -208,6 +210,15 @@ def test_tags_are_described_and_operations_named_by_a_verb() -> None:
 
 def codes_of_operations() -> set[str]:
     return {operation["operationId"] for methods in SCHEMA["paths"].values() for operation in methods.values()}
+
+
+def test_the_description_is_the_committed_one() -> None:
+    """Clients are generated from it: `make openapi` writes a change that is meant, which is committed with the code."""
+    changes = difflib.unified_diff(
+        SNAPSHOT.read_text(encoding="utf-8").splitlines(), render_description(SCHEMA).splitlines(), n=3, lineterm=""
+    )
+
+    assert not list(changes), "the API changed: read the difference, run `make openapi`, commit docs/openapi.json"
 
 
 def test_a_field_without_an_example_is_refused() -> None:

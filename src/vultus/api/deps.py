@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from vultus.api.problems import InvalidRequestError
 from vultus.api.sentences import list_invalid_fields
 from vultus.domain import PersonReference, Principal
-from vultus.schemas.base import Item, Page, Reference
+from vultus.schemas.base import Item, Name, Page, Reference
 from vultus.services.photo_analysis import Photo, Reservation
 from vultus.services.wiring import Services
 from vultus.utils.request_scope import get_scope
@@ -36,7 +36,7 @@ MAX_FILENAME_LENGTH = 200
 
 ServicesDep = Annotated[Services, Depends(_get_services)]
 PrincipalDep = Annotated[Principal, Depends(_get_principal)]
-CollectionRef = Annotated[str, Path(description="A collection's id or name.", examples=["default"], max_length=200)]
+CollectionRef = Annotated[Name, Path(description="A collection's id or name.", examples=["default"])]
 
 
 EXTERNAL_ID_PREFIX = "external_id:"

@@ -104,6 +104,8 @@ def _find_parts(body: bytes, boundary: bytes) -> Iterator[tuple[int, int]]:
         behind = at + len(delimiter)
         if body.startswith(b"--", behind):
             return
+        if body.startswith(b"\n", behind):
+            raise MalformedRequestError("The lines of the form end in LF alone; end them in CR LF.")
         line_end = body.find(b"\r\n", behind)
         if line_end == -1:
             at = -1  # cut within the line of a boundary

@@ -177,6 +177,10 @@ def register_error_handlers(app: FastAPI) -> None:
             return build_error_response(errors.MalformedRequestError(str(error.detail)))
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             return _answer_other_method(app, request)
+        if error.status_code == HTTPStatus.NOT_FOUND:  # of the router: services say what they did not find
+            return build_error_response(
+                errors.NotFoundError("There is no operation at this path; /docs lists them. None ends with a slash.")
+            )
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_").replace("-", "_")
         return build_problem_response(error.status_code, code, phrase, str(error.detail), headers=error.headers)
