@@ -46,7 +46,7 @@ QUEUE_PER_WORKER, MIN_QUEUE = 7, 14
 """Photos that may wait in a burst, per worker and at least: sixteen clients of two workers are served in turn."""
 
 
-class Section(BaseModel, frozen=True, extra="forbid"):
+class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A group of settings."""
 
     @model_validator(mode="before")
@@ -127,7 +127,7 @@ class DatabaseSettings(Section):
     url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
     pool_size: int = Field(10, ge=2, description="Connections kept open; writers have half, readers all.")
     pool_wait_s: float = Field(2.0, gt=0, description="Wait for a free connection before answering 503.")
-    statement_timeout_ms: int = Field(15_000, ge=0, description="Longest SQL statement; 0 for no limit.")
+    statement_timeout_ms: int = Field(15_000, ge=0, le=2**31 - 1, description="Longest SQL statement; 0 for no limit.")
 
 
 class PhotoSettings(Section):
@@ -165,6 +165,7 @@ class InferenceSettings(Section):
     workers: int = Field(
         default_factory=lambda: max(1, os.cpu_count() or 1),
         ge=1,
+        le=1024,
         description="Processes that analyse photos, one thread each; threads in commands.",
     )
     max_queue: int = Field(

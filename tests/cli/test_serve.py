@@ -50,16 +50,19 @@ def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir:
     assert postgres_of(data_dir) == []
 
 
-def test_a_killed_postgresql_is_restarted(data_dir: Path) -> None:
-    with serving(data_dir) as (address, _, _):
-        for process in postgres_of(data_dir):
-            process.kill()
+def test_a_killed_postgresql_is_restarted_and_a_closed_terminal_stops_it(data_dir: Path) -> None:
+    with serving(data_dir, signal.SIGHUP) as (address, _, process):
+        for postgres in postgres_of(data_dir):
+            postgres.kill()
         waiting_until = time.monotonic() + STARTUP_S
         while httpx.get(f"{address}/v1/health/ready").status_code != 200:
             assert time.monotonic() < waiting_until
             time.sleep(0.2)
 
         assert postgres_of(data_dir)
+
+    assert process.returncode == 0
+    assert postgres_of(data_dir) == []
 
 
 def test_a_port_in_use_is_reported_in_one_line(data_dir: Path) -> None:

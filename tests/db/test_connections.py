@@ -206,7 +206,11 @@ async def test_refusals_of_the_server_are_told_apart(server_url: str) -> None:
 async def test_variables_of_libpq_do_not_redirect_the_embedded_server(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"PGPORT": "1", "PGSSLMODE": "require", "PGHOST": "nowhere", "PGDATABASE": "other"}.items():
+    variables = {
+        "PGPORT": "1", "PGSSLMODE": "require", "PGHOST": "nowhere", "PGDATABASE": "other", "PGUSER": "nobody",
+        "PGSSLNEGOTIATION": "direct", "PGTARGETSESSIONATTRS": "standby", "PGSERVICE": "none", "PGPASSFILE": "/none",
+    }  # fmt: skip
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     await check_connection(parse_database_url(server_url))

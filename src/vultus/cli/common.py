@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Coroutine
@@ -25,6 +24,7 @@ from vultus.errors import ImageTooLargeError, InvalidInputError, SetupError
 from vultus.services.photo_analysis import Photo
 from vultus.settings import Settings, describe_mistakes
 from vultus.utils import logging as logs
+from vultus.utils.processes import list_end_signals
 
 __all__ = ["err", "open_download_bar", "open_progress_bar", "out", "print_json", "print_table"]
 
@@ -102,7 +102,7 @@ def run_command(command: Coroutine[Any, Any, Result]) -> Result:
     async def run_cancellable() -> Result:
         task = asyncio.current_task()
         if threading.current_thread() is threading.main_thread() and task is not None:
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            for number in list_end_signals():
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await command
 

@@ -146,7 +146,7 @@ _FAILURES: tuple[tuple[type[BaseException], tuple[type[VultusError], str]], ...]
         (DatabaseUnavailableError, "No server of {place} is what target_session_attrs of the URL requires."),
     ),
     (
-        asyncpg.ClientConfigurationError,
+        asyncpg.InterfaceError,  # of parameters, or a way to authenticate that the driver lacks
         (SetupError, "The connection to {place} cannot be set up: {reason}. Check VULTUS_DATABASE__URL."),
     ),
     (

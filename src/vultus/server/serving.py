@@ -18,6 +18,7 @@ from vultus.server.protocol import HEAD_TIMEOUT_S, HttpProtocol
 from vultus.server.proxies import TrustedProxies
 from vultus.server.registry import ConnectionRegistry, bound_connections, raise_descriptor_limit
 from vultus.server.state import ServerState
+from vultus.utils.processes import list_end_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ class ApiServer(uvicorn.Server):
         """Handle signals in the event loop; the second SIGINT does not wait for requests under way."""
         if self._handles_signals:
             loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: its terminal is closed
+            for number in (signal.SIGINT, *list_end_signals()):
                 loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
 

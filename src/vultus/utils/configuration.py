@@ -30,10 +30,10 @@ _OTHER_VARIABLES = re.compile(r"VULTUS_(TEST_\w+|BENCH_\w+|LFW)")  # of the test
 
 # What Kubernetes and Docker put into every container beside a service whose name begins with "vultus".
 _SERVICE_LINKS = re.compile(
-    r"VULTUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR|START|END))?)"
+    r"VULTUS_(\w+_)?(ENV_\w+|SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR|START|END))?)"
 )
-_SERVICE_ADDRESS_NAME = re.compile(r"VULTUS_(\w+_)?PORT")
-_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_SERVICE_ADDRESS_NAME = re.compile(r"VULTUS_(\w+_)?(PORT|NAME)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://|/\w")
 
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
@@ -47,6 +47,7 @@ _MESSAGES = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "path_type": "must be a path",
+    "finite_number": "must be a number",
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",

@@ -175,7 +175,7 @@ class PostgresCluster:
         program = self._programs.directory / "pg_isready"
         while True:
             done = subprocess.run(  # noqa: S603  fixed program and arguments
-                [program, "-q", "-h", self.socket_directory, "-p", str(PORT), "-U", ROLE, "-d", DATABASE], check=False
+                [program, "-q", *self._client_options], check=False, env={}
             )
             if done.returncode == 0:
                 return True

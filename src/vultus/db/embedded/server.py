@@ -77,9 +77,10 @@ class EmbeddedPostgres:
         return self._build_url(SUPERUSER)
 
     def _build_url(self, role: str) -> str:
-        # Port and sslmode too: variables such as PGPORT set what a URL leaves open.
+        # All that variables such as PGPORT would set otherwise.
+        fixed = f"port={PORT}&sslmode=disable&sslnegotiation=postgres&target_session_attrs=any"
         folder = quote(str(self._require_cluster().socket_directory))
-        return f"postgresql+asyncpg://{role}@/{DATABASE}?host={folder}&port={PORT}&sslmode=disable"
+        return f"postgresql+asyncpg://{role}@/{DATABASE}?host={folder}&{fixed}"
 
     def is_running(self) -> bool:
         """Return whether the server runs; a cheap check of its process."""
