@@ -145,7 +145,7 @@ class PhotoSettings(Section):
         description="Processor time for decoding a photo; beyond, its worker is replaced and the photo refused.",
     )
     memory_budget: int = Field(
-        640 * 2**20,
+        512 * 2**20,
         ge=2**20,
         description="Memory for decoding, bytes, all photos together; a photo that needs more is refused.",
     )
