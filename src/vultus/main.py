@@ -19,10 +19,10 @@ from vultus.api.app import create_app
 from vultus.api.metrics import MetricsApp
 from vultus.api.middleware import is_health_path
 from vultus.db.database import Database
-from vultus.db.embedded.account import get_server_account
+from vultus.db.embedded.account import OWN_NAMES, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
-from vultus.errors import EmbeddedDatabaseError, SetupError, VultusError
+from vultus.errors import EmbeddedDatabaseError, SetupError, UnavailableError, VultusError
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
 from vultus.models.weights.recommendation import ensure_recommended_pack
@@ -163,7 +163,7 @@ async def open_services(
         await services.collections.ensure_default_collection()
         yield services
         if lost.is_set():
-            raise SetupError(
+            raise UnavailableError(
                 "Every process that analyses photos ended, and none could be started again; is there enough memory?"
             )
 
@@ -181,30 +181,8 @@ def _build_worker_processes(settings: Settings, load: Callable[[], PipelineRegis
         memory_budget=settings.photos.memory_budget,
         timeout_s=inference.photo_timeout_s,
         decode_timeout_s=settings.photos.decode_timeout_s,
-        user=_find_worker_user(settings),
         shared=is_fork_safe(inference),
     )
-
-
-def _find_worker_user(settings: Settings) -> tuple[int, int] | None:
-    """Return user and group id for processes that decode photos, if this one is root: those that run PostgreSQL."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        account = get_server_account(settings.data_dir / "postgres")
-    except EmbeddedDatabaseError as error:
-        log.warning("photos are decoded as root, without its capabilities: %s", error.detail)
-        return None
-    for folder in (Path(os.__file__).parent, Path(sysconfig.get_path("platlib")), Path(__file__).parent):
-        if (blocked := account.find_blocked_directory(folder)) is not None:
-            log.warning(
-                "photos are decoded as root, without its capabilities: the user '%s' may not enter %s, where Python or "
-                "Vultus is installed; install them where every user may read.",
-                account.name,
-                blocked,
-            )
-            return None
-    return account.uid, account.gid
 
 
 async def _load_networks(
@@ -272,6 +250,7 @@ async def serve_api(
         metrics_listener = bind_metrics_socket(server_settings)
         if metrics_listener:
             sockets.enter_context(metrics_listener)
+        leave_root(settings)
         async with open_services(settings, processes=True, progress=progress) as services:
             limits = RequestLimits(
                 max_requests=server_settings.max_requests, max_bodies_bytes=server_settings.max_bodies_bytes
@@ -290,6 +269,42 @@ async def serve_api(
                 log.info("vultus %s answers on %s", __version__, address)
                 announce(address)
                 await server.serve(sockets=[listener])
+
+
+def leave_root(settings: Settings) -> None:
+    """Become the user that runs PostgreSQL, if this process is root: what parses strangers' requests should not be.
+
+    It stays root, with a warning, where that user could not read the program, a file of the settings, or enter the data
+    directory.
+    """
+    if os.geteuid() != 0:
+        return
+    data_dir = settings.data_dir.absolute()
+    try:
+        account = get_server_account(data_dir / "postgres")
+    except EmbeddedDatabaseError as error:
+        log.warning("the service runs as root: %s", error.detail)
+        return
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    programs = (Path(os.__file__).parent, Path(sysconfig.get_path("platlib")), Path(__file__).parent)
+    files = (path for path in (settings.models.dir, settings.crops.key_file) if path is not None)
+    blocked = next(filter(None, map(account.find_blocked_directory, (*programs, data_dir.parent))), None)
+    blocked = blocked or account.find_unreadable((*programs, *files))
+    names = {path.name for path in data_dir.iterdir()}
+    if blocked is None and names and names.isdisjoint(OWN_NAMES):
+        blocked = data_dir
+    if blocked is not None:
+        log.warning(
+            "the service runs as root: the system user '%s' could not use %s. Install where every user may read, "
+            "and set VULTUS_DATA_DIR to a directory of its own.",
+            account.name,
+            blocked,
+        )
+        return
+    account.take_over(data_dir)
+    account.become()
+    os.environ["HOME"] = str(data_dir)
+    log.info("the service runs as the system user '%s'", account.name)
 
 
 @asynccontextmanager

@@ -26,7 +26,8 @@ from vultus.db.embedded.cluster import MAX_LOG_BYTES
 from vultus.db.embedded.programs import SERVER_PACKAGE
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
-from vultus.settings import DatabaseSettings
+from vultus.main import leave_root
+from vultus.settings import DatabaseSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -404,3 +405,45 @@ def test_a_data_directory_that_was_open_is_closed_and_a_shared_one_is_not(
     assert mode(own) == (0o710 if ROOT else 0o700)
     assert mode(shared) == 0o755
     assert f"{own} was open to other users" in caplog.text
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_a_service_started_by_root_becomes_the_user_of_its_database(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    (data_dir / "models").mkdir(parents=True)
+    (data_dir / "models" / "weights.onnx").touch()
+    (tmp_path / "elsewhere").touch()
+    (data_dir / "models" / "link").symlink_to(tmp_path / "elsewhere")
+    program = f"""
+import os
+from pathlib import Path
+from vultus.db.embedded.account import SystemAccount
+from vultus.main import leave_root
+from vultus.settings import Settings
+
+SystemAccount.find_blocked_directory = SystemAccount.find_unreadable = lambda self, path: None
+leave_root(Settings(data_dir=Path({str(data_dir)!r})))
+status = Path("/proc/self/status").read_text()
+print(os.getresuid(), "CapEff:\\t0000000000000000" in status, os.getgroups(), flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    account = get_server_account(data_dir / "postgres")
+    owners = {path.name: path.lstat().st_uid for path in (data_dir, *data_dir.rglob("*"), tmp_path / "elsewhere")}
+    assert done.stdout == f"({account.uid}, {account.uid}, {account.uid}) True []\n", done.stderr
+    assert owners.pop("elsewhere") == 0
+    assert set(owners.values()) == {account.uid}
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_a_service_stays_root_where_its_user_could_not_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "somebody's").touch()
+
+    leave_root(Settings(data_dir=tmp_path))
+
+    assert os.geteuid() == 0
+    assert "the service runs as root" in caplog.text
+    assert get_server_account(tmp_path / "postgres").find_unreadable([Path("/etc/passwd"), Path("/etc/shadow")]) == (
+        Path("/etc/shadow")
+    )

@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING, Any
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 SERVICE_USER = "vultus"
+OWN_NAMES = frozenset(
+    {"administrator.key", "backups", "cache", "crops.key", "imports", "lifecycle.lock", "models", "postgres", "run",
+     "users.lock", "vultus.toml"}
+)  # fmt: skip
+"""What Vultus keeps in its data directory, beside PostgreSQL's programs."""
+
 OWN_SERVER_ADVICE = "or use a PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database"
 
 
@@ -46,6 +53,36 @@ class SystemAccount:
         """Set the owner of a file or directory to this user."""
         if self.is_other:
             os.chown(path, self.uid, self.gid)
+
+    def become(self) -> None:
+        """Make this process, which is root, this user's, for good: the kernel takes its capabilities."""
+        os.setgroups([])
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+
+    def take_over(self, data_dir: Path) -> None:
+        """Make this user the owner of what Vultus keeps in its data directory, and of the directory.
+
+        Args:
+            data_dir: What else lies in it, and what is linked, keeps its owner.
+        """
+        for path in (entry for entry in data_dir.iterdir() if entry.name in OWN_NAMES or entry.name[:9] == "programs-"):
+            inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+            for found in (path, *inside):
+                if not stat.S_ISREG(found.lstat().st_mode) or found.lstat().st_nlink == 1:
+                    os.chown(found, self.uid, self.gid, follow_symlinks=False)
+        os.chown(data_dir, self.uid, self.gid)
+
+    def find_unreadable(self, paths: Iterable[Path]) -> Path | None:
+        """Return the first of existing paths that this user may not read; only root can ask."""
+        existing = [path for path in paths if path.exists()]
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            return next((path for path in existing if not os.access(path, os.R_OK, effective_ids=True)), None)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
 
     def find_blocked_directory(self, path: Path) -> Path | None:
         """Return the first directory of `path`, or `path` itself, that this user may not traverse.

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from vultus.db.embedded.account import OWN_SERVER_ADVICE, SystemAccount, get_server_account
+from vultus.db.embedded.account import OWN_NAMES, OWN_SERVER_ADVICE, SystemAccount, get_server_account
 from vultus.db.embedded.cluster import DATABASE, PORT, ROLE, SUPERUSER, PostgresCluster
 from vultus.errors import EmbeddedDatabaseError
 
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 _OTHERS_BITS = 0o067
 """Mode bits that let others in; the group of the user that runs PostgreSQL may pass through."""
-
-_OWN_NAMES = frozenset({"administrator.key", "cache", "lifecycle.lock", "models", "postgres", "vultus.toml"})
 
 
 class EmbeddedPostgres:
@@ -172,7 +170,7 @@ class EmbeddedPostgres:
         """Take a data directory that was made by others, with mode 0755, away from other users; never a shared one."""
         found = self._data_dir.stat()
         names = {path.name for path in self._data_dir.iterdir()}
-        is_ours = not names or not names.isdisjoint(_OWN_NAMES)
+        is_ours = not names or not names.isdisjoint(OWN_NAMES)
         if found.st_mode & _OTHERS_BITS and found.st_uid == os.geteuid() and is_ours:
             self._data_dir.chmod(found.st_mode & 0o7777 & ~_OTHERS_BITS)
             log.warning(

@@ -19,15 +19,14 @@ WORKING_BYTES = 2**30
 """Memory of a worker beyond its networks and decoding: tensors of a batch, and graphs compiled for all cores."""
 
 
-def confine_process(*, decoding_bytes: int, user: tuple[int, int] | None = None) -> None:
+def confine_process(*, decoding_bytes: int) -> None:
     """Take from this process what it does not need; for good.
 
     It writes no core dumps, which would contain photos; and, on Linux, it has no capabilities, gets no new privileges
-    by running programs, and no more memory than it should ever need; and, if it is root, becomes another user.
+    by running programs, and no more memory than it should ever need.
 
     Args:
         decoding_bytes: Memory for decoding.
-        user: User and group id to become; None to stay.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "linux":
@@ -39,11 +38,6 @@ def confine_process(*, decoding_bytes: int, user: tuple[int, int] | None = None)
     if os.geteuid() == 0:
         for capability in range(LAST_CAPABILITY + 1):
             libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-        if user is not None:
-            uid, gid = user
-            os.setgroups([])
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
         libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         log.warning("a worker could not give up new privileges: error %d", ctypes.get_errno())

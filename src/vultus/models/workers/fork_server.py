@@ -63,7 +63,6 @@ class ProcessWorkerGroup:
         timeout_s: Timeout per photo; a worker that exceeds it is killed.
         decode_timeout_s: Processor time for decoding a photo; a worker that exceeds it is killed.
         shared: Whether the networks are fork-safe, and so loaded once.
-        user: User and group id of the workers, if this process is root.
     """
 
     def __init__(
@@ -74,14 +73,13 @@ class ProcessWorkerGroup:
         timeout_s: float,
         decode_timeout_s: float = 2.0,
         shared: bool = True,
-        user: tuple[int, int] | None = None,
     ) -> None:
         self.workers: list[ProcessWorker] = []
         self.timeout_s = timeout_s
         self.decode_timeout_s = decode_timeout_s
         self.in_flight = mmap(-1, 1)  # shared with every child
         self.decoding_watch = DecodingWatch()
-        nursery = Nursery(load_pipelines, self.in_flight, self.decoding_watch, memory_budget, shared, user)
+        nursery = Nursery(load_pipelines, self.in_flight, self.decoding_watch, memory_budget, shared)
         self._keeper_pid, self._keeper = fork_keeper(nursery)
         self._socket = self._start_fork_server()
         self._is_lost = False

@@ -56,7 +56,6 @@ class Nursery:
         decoding_watch: Memory shared by all processes.
         memory_budget: Bytes for decoding, shared by all workers.
         shared: Whether the networks are fork-safe, and so loaded once.
-        user: User and group id of the workers, if this process is root.
     """
 
     load_pipelines: Callable[[], PipelineRegistry]
@@ -64,7 +63,6 @@ class Nursery:
     decoding_watch: DecodingWatch
     memory_budget: int
     shared: bool
-    user: tuple[int, int] | None
 
 
 def fork_keeper(nursery: Nursery) -> tuple[int, socket.socket]:
@@ -186,7 +184,7 @@ def _run_worker(
     for pipeline in pipelines:
         pipeline.on_decoding = partial(nursery.decoding_watch.record_decoding, number)
     nursery.decoding_watch.record_decoding(number, None)  # whatever the last worker of this number was doing
-    confine_process(decoding_bytes=nursery.memory_budget, user=nursery.user)
+    confine_process(decoding_bytes=nursery.memory_budget)
     stream = pool_socket.makefile("rwb")
     stream.write(encode_message(Hello(os.getpid())))
     stream.flush()
