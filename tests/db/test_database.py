@@ -405,4 +405,8 @@ def test_hot_queries_read_and_count_usage_and_nothing_else() -> None:
     }
     methods = {name for one in repositories.values() for name in dir(one) if not name.startswith("_")}
     assert methods
-    assert {name.split("_")[0] for name in methods} <= {"find", "get", "list", "rescore", "search"}
+    assert {name.split("_")[0] for name in methods} <= {"find", "get", "list", "rescore", "search"} | {
+        "count",
+        "release",
+        "reserve",
+    }
