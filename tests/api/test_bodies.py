@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.faces import portrait
 
+from vultus.api import bodies
+
 if TYPE_CHECKING:
     import httpx
     from tests.api.conftest import Api
@@ -215,6 +217,19 @@ async def test_json_with_a_byte_order_mark_is_read(api: Api) -> None:
     found = await post(api, "/v1/collections", b'\xef\xbb\xbf{"name":"bom"}', 201, JSON)
 
     assert found["name"] == "bom"
+
+
+async def test_long_json_is_read_in_a_thread_to_the_same_end(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = {"name": "Ada", "consent": {"purpose": "Tests", "recorded_by": "tests"}}
+    wrong = {**right, "nam": 1}
+    short = [(await api.client.post(PEOPLE, json=body)).json() for body in (right, wrong)]
+    monkeypatch.setattr(bodies, "LONG_JSON_BYTES", 10)
+
+    long = [(await api.client.post(PEOPLE, json=body)).json() for body in (right, wrong)]
+
+    assert long[0]["name"] == short[0]["name"] == "Ada"
+    assert long[1]["errors"] == short[1]["errors"]
+    assert "did you mean 'name'?" in long[1]["detail"]
 
 
 async def test_json_of_very_many_values_is_refused_unread(api: Api) -> None:

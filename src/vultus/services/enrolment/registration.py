@@ -356,7 +356,7 @@ def _build_lookalike_rejection(face: AcceptedFace, lookalike: Lookalike, *, scor
 def _build_rejection_error(rejected: list[RejectedPhoto]) -> NoPhotoAcceptedError:
     return NoPhotoAcceptedError(
         "No photo could be enrolled, so nothing was stored: "
-        + "; ".join(f"photo {photo.photo + 1}: {photo.detail}" for photo in rejected),
+        + "; ".join(f"photo {photo.filename or photo.photo}: {photo.detail}" for photo in rejected),
         rejected=[
             {
                 "photo": photo.photo,
