@@ -32,8 +32,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "recognize": {"data": {}, "files": PHOTO},
     "compare": {"data": {}, "files": {"first": portrait(), "second": portrait()}},
     "verify": {"data": {"person_id": PERSON}, "files": PHOTO},
-    "embeddings": {"data": {}, "files": PHOTO},
-    "search": {"json": {"contract_id": "x", "vector": [1.0] * 128}},
+    "compute_embeddings": {"data": {}, "files": PHOTO},
+    "search_by_vector": {"json": {"contract_id": "x", "vector": [1.0] * 128}},
     "supply_photos": {"files": PHOTO},
     "change_collection": {"json": {"retention_days": 9}},
     "calibrate_collection": {"json": {}},
@@ -47,7 +47,7 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "create_key": {"json": {"name": "x"}},
 }
-IN_BODY = {"register", "recognize", "compare", "verify", "embeddings", "search", "create_key"}
+IN_BODY = {"register", "recognize", "compare", "verify", "compute_embeddings", "search_by_vector", "create_key"}
 IN_PATH = {name for name, (_, path, _) in OPERATIONS.items() if "{collection}" in path}
 ELSEWHERE = {
     "detect": "looks at a photo only",
@@ -56,9 +56,9 @@ ELSEWHERE = {
     "list_keys": "a list",
     "rotate_key": "about a key",
     "revoke_key": "about a key",
-    "version": "about the server",
-    "models": "about the server",
-    "audit": "a list",
+    "read_version": "about the server",
+    "list_models": "about the server",
+    "list_audit_entries": "a list",
 }
 """Operations that name no collection."""
 
@@ -124,11 +124,11 @@ async def test_lists_show_a_bound_key_its_own_only(api: Api) -> None:
 
     listed = {
         name: (await api.client.request(**build_request(name, ""), headers=bound)).json()["items"]
-        for name in ("list_collections", "list_keys", "audit")
+        for name in ("list_collections", "list_keys", "list_audit_entries")
     }
     refused = await api.client.post("/v1/collections", json={"name": "more"}, headers=bound)
 
     assert [one["id"] for one in listed["list_collections"]] == [granted["id"]]
     assert [one["collections"] for one in listed["list_keys"]] == [[granted["id"]]]
-    assert {one["collection_id"] for one in listed["audit"]} == {granted["id"]}
+    assert {one["collection_id"] for one in listed["list_audit_entries"]} == {granted["id"]}
     assert refused.status_code == 403
