@@ -33,7 +33,7 @@ class BoxOut(ApiModel):
 
 
 class PointOut(ApiModel):
-    """Pixels of the upright photo."""
+    """Pixels of the upright photo; a point may lie past its edge."""
 
     x: Measure
     y: Measure

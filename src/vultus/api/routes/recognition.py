@@ -28,6 +28,7 @@ PHOTO_PROBLEMS = (
     errors.NotAnImageError,
     errors.ImageTruncatedError,
     errors.ImageTooSmallError,
+    errors.ImageTooSlowError,
     errors.ImageTooLargeError,
     errors.UnsupportedImageError,
 )

@@ -35,9 +35,13 @@ PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
 OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 JPEG_LS_FRAME = 0xF7
 
-MARKER = re.compile(rb"\xff+([^\x00\xff])")
-MARKER_AFTER_DATA = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""In the data of a scan FF is followed by 0 or is a restart marker."""
+MARKER = re.compile(rb"\xff([^\x00\xff])")
+MARKER_AFTER_DATA = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""In the data of a scan FF is followed by 0 or is a restart marker. Bytes FF before a marker fill; a pattern that took
+them along would go back and forth in long runs of them."""
+
+MAX_EXIF_BYTES = 2**20
+"""Of a block in several segments; the orientation stands near its beginning."""
 
 EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 JFIF_SEGMENT = b"\xff\xe0\0\x10JFIF\0\1\2\0\0\1\0\1\0\0"
@@ -251,7 +255,7 @@ def _list_segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
         match = pattern.search(content, at)
         if match is None:
             return
-        marker, start, at = match[1][0], match.end() - 2, match.end()
+        marker, start, at = match[1][0], match.start(), match.end()
         if marker == END:
             yield marker, start, b""
             return
@@ -287,10 +291,10 @@ def _add_metadata(found: _Structure, marker: int, payload: bytes) -> None:
     """Note what a segment of an application says about colours and orientation."""
     if marker == APP1 and payload.startswith(EXIF):
         exif = payload[len(EXIF) :]
-        if found.exif and exif[:2] not in (b"II", b"MM"):
-            found.exif[-1] += exif  # a block of more than a segment
-        else:
+        if not found.exif or exif[:2] in (b"II", b"MM"):
             found.exif.append(exif)
+        elif len(found.exif[-1]) < MAX_EXIF_BYTES:
+            found.exif[-1] += exif  # a block of more than a segment
     elif marker == APP1 and payload.startswith(XMP):
         found.xmp.append(payload)
     elif marker == APP0 and payload.startswith(b"JFIF\0") and len(payload) >= 14:

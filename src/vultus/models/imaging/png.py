@@ -31,6 +31,7 @@ PALETTE, WITH_ALPHA = 3, (4, 6)
 MAX_SIDE = 2**20
 """OpenCV's limit; a photo whose pixels are within ours and whose side is beyond it is a thread."""
 
+TEXTS_READ = (b"Raw profile type ", b"XML:com.adobe.xmp\0")
 MAX_TEXT_BYTES = 2**20
 """Of a compressed text that is read: an orientation stands at the beginning of Exif and of XMP."""
 
@@ -63,7 +64,7 @@ class PngPicture:
                 raise ImageTruncatedError("The PNG file contradicts itself: it has two headers.")
             elif kind == b"eXIf":
                 exif.append(content[start:end])
-            elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            elif kind in (b"tEXt", b"zTXt", b"iTXt") and content.startswith(TEXTS_READ, start) and len(texts) < 4:
                 texts.append((kind, content[start:end]))
         self.header = ImageHeader("PNG", width, height, _find_orientation(exif, texts))
 

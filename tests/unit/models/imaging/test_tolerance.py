@@ -77,6 +77,7 @@ JPEGS: dict[str, Callable[[bytes], bytes]] = {
     "last bytes lost": lambda jpeg: jpeg[:-20],
     "padding before the end": lambda jpeg: jpeg[:-2] + bytes(4096) + jpeg[-2:],
     "fill bytes": lambda jpeg: insert_before_scan(jpeg, b"\xff\xff\xff"),
+    "two megabytes of fill bytes": lambda jpeg: insert_before_scan(jpeg, b"\xff" * 2_000_000 + b"\0"),
     "junk before the scan": lambda jpeg: insert_before_scan(jpeg, b"\0\0\0\0"),
     "two start markers": lambda jpeg: b"\xff\xd8" + jpeg,
     "scans in metadata": lambda jpeg: insert(jpeg, 0xED, b"\xff\xda" * 500),
@@ -256,6 +257,14 @@ def test_the_orientation_of_a_png_is_read_wherever_it_stands(kind: bytes, payloa
 @pytest.mark.parametrize("kind", ["exif", "APP1"])
 def test_exif_in_a_text_of_imagemagick_is_read(kind: str) -> None:
     assert_shows(encoded(SIDEWAYS, "PNG", pnginfo=raw_profile(kind)))
+
+
+def test_only_the_first_texts_of_a_png_are_unpacked() -> None:
+    """Thousands of them would be a megabyte each."""
+    content = encoded(PICTURE, "PNG")
+    text = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n   9\n" + b"00" * 2**19))
+
+    assert_shows(content[:33] + 20_000 * text + content[33:], difference=0.01)
 
 
 @pytest.mark.parametrize("text", [b"zTXt", b"iTXt", b"tEXt"])
