@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from vultus.domain import Pixels
 
+# What is wrong with a file is said by the error that its sender gets.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 CONVERSIONS = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
 BAND_PIXELS = 2**18
