@@ -63,6 +63,12 @@ def test_every_command_is_in_the_manual(command: str) -> None:
     assert f"`{command}" in (DOCS / "cli.md").read_text()
 
 
+def test_every_command_of_the_manual_exists() -> None:
+    named = set(re.findall(r"^\| `vultus ([a-z-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE))
+
+    assert named == {command.split()[1] for command in commands()}
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, *PACKS])
 def test_every_network_and_pack_is_in_the_models_manual(name: str) -> None:
     assert f"\n| `{name}` |" in (DOCS / "models.md").read_text()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -185,10 +186,17 @@ async def test_a_host_without_an_address_is_named(
     assert words in failure.detail
 
 
-async def test_what_is_not_postgresql_is_named() -> None:
+@pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
+async def test_what_is_not_postgresql_is_named(mode: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
-        failure = await fail(f"postgresql://u:geheim@127.0.0.1:{listener.getsockname()[1]}/d?sslmode=disable")
+
+        def refuse_all() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=refuse_all, daemon=True).start()
+        failure = await fail(f"postgresql://u:geheim@127.0.0.1:{listener.getsockname()[1]}/d?sslmode={mode}")
 
     assert failure.kind is ErrorKind.UNAVAILABLE
     assert "ended the connection" in failure.detail

@@ -47,6 +47,8 @@ COMMANDS = {
     "transition": CommandSource("migration", "app", "Migrate a collection to another network."),
     "db": CommandSource("database", "app", "The database and its schema."),
     "keys": CommandSource("keys", "app", "API keys."),
+    "backup": CommandSource("backups", "write_backup_file", "Write the embedded database to a file."),
+    "restore": CommandSource("backups", "restore_backup_file", "Restore a backup into an empty database."),
 }
 """In the order they are listed."""
 

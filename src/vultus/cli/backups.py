@@ -73,8 +73,4 @@ def restore_backup_file(file: Annotated[Path, typer.Argument(help="Written by `v
 
 def _require_embedded(settings: Settings) -> None:
     if settings.database.url is not None:
-        run_command(_refuse(InvalidInputError(OWN_DATABASE_DETAIL.format(settings.crop_key_file))))
-
-
-async def _refuse(error: InvalidInputError) -> None:
-    raise error
+        raise InvalidInputError(OWN_DATABASE_DETAIL.format(settings.crop_key_file))

@@ -107,7 +107,7 @@ def describe_failure(error: BaseException, address: DatabaseAddress) -> VultusEr
         reason = f"{str(error).rstrip('.')}"
     else:
         kind, detail = next((found for types, found in _FAILURES if isinstance(error, types)), _ENDED)
-        if type(error) is ConnectionError:  # the driver's word for a server that declines TLS
+        if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
             kind, detail = _NO_TLS
         elif isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
             kind, detail = _NO_NAME_SERVER

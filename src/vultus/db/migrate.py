@@ -80,9 +80,11 @@ def check_revision(revision: str | None) -> None:
     check_revision_known(revision)
     needed = get_head_revision()
     if revision != needed:
-        state = "is empty" if revision is None else f"has schema {revision}"
+        state, advice = f"has schema {revision}", "Back it up, then run"
+        if revision is None:
+            state, advice = "is empty", "Run"
         raise SchemaNotCurrentError(
-            f"The database {state}, this version of Vultus needs {needed}. Back it up, then run 'vultus db upgrade'.",
+            f"The database {state}, this version of Vultus needs {needed}. {advice} 'vultus db upgrade'.",
             current=revision,
             needed=needed,
         )
