@@ -115,6 +115,15 @@ async def test_a_folder_without_people_is_refused_before_anything_is_opened(cli:
     assert not (cli.folder / "data").exists()
 
 
+async def test_a_report_in_a_folder_that_is_not_there_is_refused_before_the_work(cli: Cli) -> None:
+    cli.photo("people/Ada/1.jpg", portrait())
+
+    await cli("import", folder(cli), *GRANT, "--report", str(cli.folder / "nowhere" / "x"), code=2)
+
+    assert not (cli.folder / "nowhere").exists()
+    assert not (cli.folder / "data").exists()
+
+
 async def test_a_person_who_has_another_name_by_now_keeps_it(cli: Cli, database: Database) -> None:
     cli.photo("people/E_7/1.jpg", portrait())
     await cli.json("import", folder(cli), *GRANT)

@@ -105,6 +105,7 @@ async def test_collections_are_created_listed_shown_and_deleted(cli: Cli) -> Non
     taken = await cli.json("collections", "create", "staff", code=4)
     listed = await cli.json("collections", "list")
     shown = await cli("collections", "show", "staff")
+    await cli("collections", "create", "guests", "--threshold", "0.9", "--target-fpir", "0.1", code=2)
     await cli("collections", "delete", "staff", code=2)
     deleted = await cli.json("collections", "delete", "staff", "--yes")
 

@@ -132,4 +132,4 @@ def parse_person(text: str) -> PersonReference:
     """Return the person that was typed: an id, or your own id, with or without `external_id:` before it."""
     with contextlib.suppress(ValueError):
         return UUID(text.strip())
-    return require_text("The external_id", text.removeprefix(EXTERNAL_ID_PREFIX))
+    return require_text("PERSON", text.removeprefix(EXTERNAL_ID_PREFIX))

@@ -66,6 +66,10 @@ _OPTION_WORDS = re.compile(
 _OPTIONS = {"expires_at": "--expires", "evidence_ref": "--evidence", "unique_per_image": "--unique"}
 
 
+_FRAMEWORK_WORDS = re.compile(r"Input should be (a valid UUID|[^,;]+)(?:, invalid .*)?")
+"""What the option parser says of a wrong value; it ends in where its own parser stopped."""
+
+
 class Ending(NamedTuple):
     """How a command ends: its code, and for a failure what is said of it."""
 
@@ -157,7 +161,8 @@ def _build_system_ending(error: OSError) -> Ending:
 def _describe_usage(error: ClickException) -> str:
     context = getattr(error, "ctx", None)
     hint = f" See {context.command_path} --help." if context is not None else ""
-    return f"{error.format_message().rstrip('.')}.{hint}"
+    message = _FRAMEWORK_WORDS.sub(r"must be \1", error.format_message().replace("Value error, ", ""))
+    return f"{message.rstrip('.')}.{hint}"
 
 
 def _unwrap_group(error: BaseException) -> BaseException:

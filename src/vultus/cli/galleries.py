@@ -18,6 +18,7 @@ from vultus.cli.common import (
 )
 from vultus.cli.officers import YesOption, confirm_change
 from vultus.domain import Collection
+from vultus.errors import InvalidInputError
 from vultus.main import open_services
 from vultus.schemas.galleries import CollectionOut
 
@@ -63,6 +64,8 @@ def create_collection(
     as_json: JsonOption = False,
 ) -> None:
     """Create an empty collection."""
+    if threshold is not None and target_fpir is not None:
+        raise InvalidInputError("Give either --threshold or --target-fpir: they decide the same.")
     given = {"threshold": threshold, "target_fpir": target_fpir}
     policy: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     made = _run_with_services(

@@ -27,7 +27,8 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.failures import EXIT_FOUND
-from vultus.main import open_services
+from vultus.errors import InvalidInputError
+from vultus.main import open_services, open_weights_store
 from vultus.services.enrolment.folder_import import FolderImporter, FolderImportRequest, ImportSummary, open_scan
 from vultus.services.enrolment.folders import LeftOutReason
 from vultus.services.people.consents import ConsentGrant
@@ -80,8 +81,10 @@ def import_folder(
     consent = ConsentGrant(purpose, recorded_by, expires_at=expires, evidence_ref=evidence)
     settings = load_settings()
     scan = open_scan(folder)
+    if report and not report.parent.is_dir():
+        raise InvalidInputError(f"--report {report}: there is no folder {report.parent}.")
     request = FolderImportRequest(
-        folder, collection, consent, report or choose_report_path(settings, folder, collection), largest_face, retry
+        folder, collection, consent, report or _choose_report_path(settings, folder, collection), largest_face, retry
     )
     done = run_command(_import_people(settings, request, scan, show=not as_json))
     if as_json:
@@ -92,11 +95,14 @@ def import_folder(
         raise typer.Exit(EXIT_FOUND)
 
 
-def choose_report_path(settings: Settings, folder: Path, collection: str) -> Path:
+def _choose_report_path(settings: Settings, folder: Path, collection: str) -> Path:
     """Return where an import's report lies: in the data directory, one for each folder and collection."""
+    open_weights_store(settings)  # makes the data directory, or says why it cannot
+    imports = settings.data_dir / "imports"
+    imports.mkdir(mode=0o700, exist_ok=True)
     whole = os.fsencode(folder.resolve()) + b"\0" + collection.encode("utf-8", "surrogateescape")
     name = "".join(char if char.isascii() and char.isalnum() else "-" for char in folder.resolve().name)[:40]
-    return settings.data_dir / "imports" / f"{name}-{hashlib.sha256(whole).hexdigest()[:12]}.jsonl"
+    return imports / f"{name}-{hashlib.sha256(whole).hexdigest()[:12]}.jsonl"
 
 
 async def _import_people(

@@ -20,7 +20,7 @@ from vultus.cli.common import (
     print_table,
     run_command,
 )
-from vultus.errors import ImageTooLargeError
+from vultus.errors import ImageTooLargeError, InvalidInputError
 from vultus.main import open_services
 from vultus.schemas.migrations import ContractComparisonOut, FinishedOut, SwitchedOut, TransitionOut
 from vultus.services.enrolment.folders import iterate_photos, read_photo_inside
@@ -108,6 +108,7 @@ def resubmit_photos(
     async def submit_photos(services: Services) -> tuple[Counter[str], list[str]]:
         outcomes: Counter[str] = Counter()
         unknown: list[str] = []
+        await services.migrations.get_state(COMMAND_LINE, collection)
         limits = services.settings.photos
         for photos in _split_photos(folder, limits.max_photos, limits.max_bytes, outcomes):
             done: tuple[ResubmissionOutcome, ...] = await services.photo_resubmission.submit(
@@ -115,6 +116,8 @@ def resubmit_photos(
             )
             outcomes.update(photo.outcome for photo in done)
             unknown += [str(photos[photo.photo].filename) for photo in done if photo.outcome == "unknown"]
+        if not outcomes:
+            raise InvalidInputError(f"No photo is in {folder} or a folder inside.")
         return outcomes, unknown
 
     outcomes, unknown = _run_with_services(submit_photos)

@@ -47,7 +47,7 @@ class ImportReport:
         retried: Photos of this run that were refused before.
 
     Args:
-        path: Of the report; made if there is none, with its folder.
+        path: Of the report; made if there is none.
         rules: Digest of the rules of this run.
         terms: Digest of what the persons agreed to, under which a consent of an earlier run goes on.
         retry: Whether refused photos are tried again even under the same rules.
@@ -149,7 +149,6 @@ class ImportReport:
 
 def _open_report(path: Path) -> io.FileIO:
     """Open a report for this process alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):

@@ -20,7 +20,7 @@ def open_report(path: Path, *, rules: str = "rules", terms: str = "terms", retry
 
 
 def test_every_name_is_known_again(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "report.jsonl"
+    path = tmp_path / "report.jsonl"
     with open_report(path) as report:
         for name in ODD_NAMES:
             report.add_outcome(name, "enrolled")
