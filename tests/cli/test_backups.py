@@ -14,6 +14,7 @@ import pytest
 
 from vultus.db import migrate, upgrades
 from vultus.db.embedded.server import EmbeddedPostgres
+from vultus.errors import EmbeddedDatabaseError
 
 PREVIOUS = f"{int(migrate.get_head_revision()) - 1:04}"
 
@@ -66,6 +67,12 @@ async def test_a_newer_schema_is_neither_copied_nor_advised_to_be_upgraded(data_
         assert "Install that version" in said
         assert "then run 'vultus db upgrade'" not in said
     assert not (data_dir / "backups").exists()
+
+
+def test_nothing_is_migrated_where_no_copy_can_be_written(data_dir: Path) -> None:
+    (data_dir / "backups").touch()
+    with EmbeddedPostgres(data_dir), pytest.raises(EmbeddedDatabaseError, match=r"not migrated.*backups: "):
+        upgrades.copy_embedded(data_dir, PREVIOUS)
 
 
 def test_few_copies_are_kept(data_dir: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.migrate import check_revision_known, fetch_current_revision, get_head_revision, upgrade_schema
+from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +57,16 @@ def copy_embedded(data_dir: Path, revision: str) -> Path:
         EmbeddedDatabaseError: The copy cannot be written.
     """
     folder = data_dir / "backups"
+    try:
+        return _write_copy(folder, data_dir, revision)
+    except OSError as error:
+        raise EmbeddedDatabaseError(
+            f"The database was not migrated, for the copy before could not be written to {folder}: {error.strerror}. "
+            "Free disk space, or give the folder to the user that runs Vultus."
+        ) from error
+
+
+def _write_copy(folder: Path, data_dir: Path, revision: str) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / f"schema-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump"
     unfinished = file.with_suffix(".unfinished")
