@@ -76,7 +76,7 @@ async def measure(plan: Plan) -> Outcome:
 
 
 async def _make_tenant(service: Service, admin: Client, at: int, shared: FloatArray, plan: Plan) -> Tenant:
-    name = f"tenant-{at}"
+    name = f"tenant-{at:02}"  # of one length: no name is the beginning of another
     made = (await admin.http.post("/v1/collections", json={"name": name})).raise_for_status().json()
     own = draw_vectors(OWN, shared.shape[1], plan.seed * 1000 + at + 1)
     vectors = {f"{name}-shared-{row}": vector for row, vector in enumerate(shared)}

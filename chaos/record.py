@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.record import ROOT, write_document
+from benchmarks.record import MAX_OTHER_LOAD, ROOT, write_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +55,8 @@ def _build_row(name: str, figure: Figure, result: Result | None) -> list[object]
     verdict = "held" if result["passed"] else "**not held**"
     origin = result["origin"]
     when = f"{origin['at'][:10]}, {origin['commit'] or 'no commit'}"
+    if origin["others"] > MAX_OTHER_LOAD:
+        when += ", provisional: the machine was busy with other programs"
     bound = f"≤ {result['bound']:.2g}"
     tries, failures = f"{result['tries']:,}", f"{result['failures']:,}"
     return [name, figure.question, figure.bar, tries, failures, bound, verdict, when]
