@@ -28,7 +28,10 @@ def write_backup_file(
     file: Annotated[Path, typer.Argument(help="To be written; must not exist.")],
     crop_key: Annotated[bool, typer.Option(help="Whether it holds the key of retained crops.")] = True,
 ) -> None:
-    """Write the embedded database and the key of retained crops to a file, while the service runs or not."""
+    """Write the embedded database to a file.
+
+    The key of retained crops too, while the service runs or not.
+    """
 
     async def write(settings: Settings) -> None:
         async with open_postgres(settings) as url:
@@ -44,7 +47,7 @@ def write_backup_file(
 
 
 def restore_backup_file(file: Annotated[Path, typer.Argument(help="Written by `vultus backup`.")]) -> None:
-    """Restore a backup into an embedded database that is empty."""
+    """Restore a backup into an empty database."""
 
     async def restore(settings: Settings) -> dict[str, Any]:
         async with open_postgres(settings) as url:
