@@ -105,11 +105,13 @@ def tcp_url(server_url: str) -> Iterator[str]:
     """The URL of the server by a TCP port, forwarded to its socket as root or its user, so that peers are let in."""
     (folder,) = parse_qs(urlsplit(server_url).query)["host"]
     listener = socket.create_server(("127.0.0.1", 0))
+    opened = [listener]
 
     def forward(source: socket.socket, target: socket.socket) -> None:
-        while part := source.recv(65536):
-            target.sendall(part)
-        target.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # closed at the end of the test
+            while part := source.recv(65536):
+                target.sendall(part)
+            target.shutdown(socket.SHUT_WR)
 
     def accept() -> None:
         while True:
@@ -119,12 +121,14 @@ def tcp_url(server_url: str) -> Iterator[str]:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(f"{folder}/.s.PGSQL.5432")
+            opened.extend((client, server))
             for pair in ((client, server), (server, client)):
                 threading.Thread(target=forward, args=pair, daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     yield f"postgresql://postgres@127.0.0.1:{listener.getsockname()[1]}/vultus"
-    listener.close()
+    for one in opened:
+        one.close()
 
 
 async def fail(url: str) -> VultusError:

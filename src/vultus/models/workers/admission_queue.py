@@ -72,6 +72,7 @@ class AnalysisJob:
         """Refuse a job that waits, unless its caller has gone."""
         if not self.result.done():
             self.result.set_exception(OverloadedError(reason, **facts))
+            self.result.exception()  # a caller that has gone does not look at it
 
 
 class SlotReservation:

@@ -178,7 +178,11 @@ def _run_worker(
     nursery: Nursery,
     number: int,
 ) -> None:
-    """Analyse batches, with common networks or its own, until the pool closes the socket."""
+    """Analyse batches, with common networks or its own, until the pool closes the socket, or an analysis fails.
+
+    After a failure that nobody foresaw, such as one for want of memory, the process may fail at every photo: it ends,
+    and the pool replaces it.
+    """
     name_process("vultus-worker")
     pipelines = common or load_networks()
     for pipeline in pipelines:
@@ -192,14 +196,16 @@ def _run_worker(
         batch = decode_batch(stream.read(LENGTH_HEADER.unpack(head)[0]))
         with use_all_cores(lambda: nursery.in_flight[0] <= 1):  # the only photo in flight
             results = run_batch(pipelines, batch.space_id, batch.requests)
-        _log_defects(results)
         stream.write(encode_results(results))
         stream.flush()
+        if _log_defects(results):
+            return
         del batch, results
 
 
-def _log_defects(results: list[Analysis | Exception]) -> None:
-    """Log what the parent is not sent: the traces of defects."""
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, VultusError):
-            log.error("an analysis failed", exc_info=result)
+def _log_defects(results: list[Analysis | Exception]) -> bool:
+    """Log what the parent is not sent, the traces of defects, and return whether there were any."""
+    defects = [one for one in results if isinstance(one, Exception) and not isinstance(one, VultusError)]
+    for defect in defects:
+        log.error("an analysis failed", exc_info=defect)
+    return bool(defects)

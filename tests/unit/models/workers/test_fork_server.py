@@ -10,11 +10,12 @@ import socket
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import pytest
-from tests.faces import nobody, portrait
+from tests.faces import encoded, nobody, portrait
 
 from vultus.domain import Analysis, Pixels, SpaceRegistry, Want
 from vultus.errors import (
@@ -188,6 +189,29 @@ async def test_a_worker_that_dies_idle_is_replaced_before_it_gets_a_photo(
 
     assert len(pool._free_workers) == 2
     assert (await pool.analyze_photo(portrait(), space_id)).faces
+
+
+async def test_a_worker_in_which_an_analysis_failed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed once for a reason that nobody foresaw could fail at every further photo."""
+    decode, failing = JpegPicture.decode, encoded(np.full((200, 200), 128, np.uint8))
+
+    def decode_or_fail(picture: JpegPicture, *values: Any, **options: Any) -> Any:
+        if picture._channels == 1:
+            raise ZeroDivisionError
+        return decode(picture, *values, **options)
+
+    monkeypatch.setattr(JpegPicture, "decode", decode_or_fail)  # the processes forked from now on inherit it
+    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
+    group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60)
+    space_id = (await group.wait_until_loaded()).default.id
+    await group.start_workers(1)
+    before = group.workers[0].pid
+    async with AnalysisPool(SETTINGS, group) as pool:
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            await pool.analyze_photo(failing, space_id)
+        assert (await pool.analyze_photo(portrait(), space_id)).faces
+        assert group.workers[0].pid != before
+    await group.close()
 
 
 async def test_a_fork_server_that_died_is_replaced(group: ProcessWorkerGroup, space_id: str) -> None:
