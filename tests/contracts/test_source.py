@@ -83,7 +83,7 @@ def test_only_the_template_store_touches_embeddings() -> None:
 
 def test_no_file_names_a_registry_or_a_machine() -> None:
     forbidden = re.compile(
-        r"py(?:pi\.org|thonhosted)|registr[y]\.npmjs|--index-url https?:|--find-link[s]|/home/\w+/|/root/\w"
+        r"py(?:pi\.org|thonhosted)|registr[y]\.npmjs|--index-ur[l] https?:|--find-link[s]|/home/\w+/|/root/\w"
     )
     found = []
     for path in tracked():

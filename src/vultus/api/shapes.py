@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args, get_origin
 
 from fastapi import UploadFile
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from vultus.schemas.base import ApiModel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BodyShape:
     """What a route reads of a body.
 
@@ -23,12 +24,12 @@ class BodyShape:
     model: type[ApiModel]
     is_form: bool
 
-    @property
+    @cached_property
     def photos(self) -> tuple[str, ...]:
         """Names of the fields of a form that are photos."""
         return tuple(name for name, field in self.model.model_fields.items() if _has_upload(field.annotation))
 
-    @property
+    @cached_property
     def lists(self) -> frozenset[str]:
         """Names of the fields of a form that may come several times."""
         return frozenset(
