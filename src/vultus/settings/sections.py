@@ -1,39 +1,14 @@
-"""Configuration: frozen sections, the unit in the name, impossible combinations rejected at start.
-
-Every field is an environment variable: `VULTUS_` + section + `__` + field, for example `VULTUS_SERVER__PORT`. One that
-is empty counts as unset: that is how an unset variable arrives from Compose files and unit files. What the environment
-does not set, one TOML file may.
-"""
+"""The sections of the configuration: frozen, the unit in the name, impossible combinations rejected at start."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from stat import S_IRGRP, S_IROTH
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
-from platformdirs import user_data_path
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
-from vultus.errors import SetupError
-from vultus.utils.configuration import (
-    FILE_VARIABLE,
-    describe_mistake,
-    normalise_values,
-    read_configuration_file,
-    read_environment,
-    require_network,
-    require_origin,
-    split_words,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pydantic import ValidationError
-    from pydantic_settings import PydanticBaseSettingsSource
+from vultus.utils.configuration import normalise_values, require_network, require_origin, split_words
 
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -286,115 +261,3 @@ class LogSettings(Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity written.")
     format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")
-
-
-def get_default_data_dir() -> Path:
-    """Return the user's data directory; root's is in /var/lib, which the user that runs PostgreSQL can reach."""
-    is_root = os.name == "posix" and os.geteuid() == 0
-    return Path("/var/lib/vultus") if is_root else user_data_path("vultus")
-
-
-class Settings(BaseSettings):
-    """Complete configuration."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
-
-    data_dir: Path = Field(
-        default_factory=get_default_data_dir,
-        description="Embedded database, weights, keys and lock files; created with mode 0700.",
-    )
-    server: ServerSettings = ServerSettings()
-    database: DatabaseSettings = DatabaseSettings()
-    photos: PhotoSettings = PhotoSettings()
-    inference: InferenceSettings = InferenceSettings()
-    models: ModelSettings = ModelSettings()
-    index: IndexSettings = IndexSettings()
-    jobs: JobSettings = JobSettings()
-    crops: CropSettings = CropSettings()
-    limits: LimitSettings = LimitSettings()
-    log: LogSettings = LogSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def normalise_values(cls, values: Any) -> Any:
-        """Expand `~` in paths."""
-        return normalise_values(cls, values)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return options first, then the environment, then the configuration file.
-
-        Raises:
-            SetupError: The file cannot be read.
-        """
-        del env_settings, dotenv_settings, file_secret_settings
-        environment = read_environment(cls, os.environ)
-        given = init_settings().get("data_dir") or environment.get("data_dir")
-        file = find_configuration_file(Path(given) if isinstance(given, (str, Path)) else None)
-        return (
-            init_settings,
-            InitSettingsSource(settings_cls, environment),
-            InitSettingsSource(settings_cls, _read_file(file) if file else {}),
-        )
-
-    @property
-    def crop_key_file(self) -> Path:
-        """File with the key of the retained crops."""
-        return self.crops.key_file or self.data_dir / "crops.key"
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """What is allowed and unwise, in sentences for the log."""
-        file = find_configuration_file(self.data_dir)
-        if file is None or not file.stat().st_mode & (S_IRGRP | S_IROTH):
-            return ()
-        url = _read_file(file).get("database", {}).get("url", "")
-        if not urlsplit(url).password:
-            return ()
-        return (f"{file} holds the database's password and can be read by others: chmod 600 '{file}'",)
-
-
-def find_configuration_file(data_dir: Path | None = None) -> Path | None:
-    """Return the configuration file: of `VULTUS_CONFIG`, else `vultus.toml` in the data directory, else None.
-
-    Args:
-        data_dir: Of the options or the environment; None for the default.
-    """
-    if named := os.environ.get(FILE_VARIABLE, "").strip():
-        return Path(named).expanduser()
-    file = (data_dir or get_default_data_dir()).expanduser() / "vultus.toml"
-    return file if os.path.exists(file) else None  # noqa: PTH110  Path.exists raises where a directory is closed
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    found = read_configuration_file(file)
-    if "data_dir" in found and not os.environ.get(FILE_VARIABLE, "").strip():
-        raise SetupError(
-            f"{file} was found in the data directory and cannot name another one (data_dir). Set VULTUS_DATA_DIR, or "
-            "VULTUS_CONFIG to the path of this file."
-        )
-    return found
-
-
-def describe_mistakes(error: ValidationError, options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the name of each wrong setting as its user wrote it, and what is wrong with it, without its value.
-
-    Args:
-        error: Of `Settings`.
-        options: Settings by section that the command line set.
-    """
-    environment = read_environment(Settings, os.environ)
-    given = options.get("data_dir") or environment.get("data_dir")
-    file = find_configuration_file(Path(given) if given else None)
-    return [
-        describe_mistake(mistake, Settings, environ=os.environ, options=options, file=str(file or ""))
-        for mistake in error.errors()
-        if mistake["type"] != "default_factory_not_called"  # follows from another mistake
-    ]
