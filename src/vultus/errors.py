@@ -46,7 +46,7 @@ VultusError
     │   ├── LicenceError
     │   └── DownloadError
     ├── PackNotLoadedError
-    ├── CropKeyError
+    ├── KeyFileError
     └── LivenessNotLoadedError
 """
 
@@ -378,7 +378,7 @@ class PackNotLoadedError(SetupError):
     code, title = "pack_not_loaded", "Pack not loaded"
 
 
-class CropKeyError(SetupError):
-    """The key of the retained crops is missing, unusable or another one."""
+class KeyFileError(SetupError):
+    """The key of retained crops and sealed secrets is missing, unusable or another one."""
 
-    code, title = "crop_key", "Key of retained crops unusable"
+    code, title = "key_file", "Key file unusable"

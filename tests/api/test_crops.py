@@ -48,7 +48,7 @@ async def test_another_key_is_named_and_a_missing_one_never_replaced(api: Api) -
     assert await api.services.backfill_worker.run() == 0
     assert (await call_api(api, "GET"))["second"]["failed"] == {"wrong_key": 1}
     other = await api.register(encoded(drawn(STRANGER)), name="Bob", status=503)
-    assert other["code"] == "crop_key"
+    assert other["code"] == "key_file"
     path.unlink()
     missing = await api.register(encoded(drawn(STRANGER)), name="Bob", status=503)
     assert str(path) in missing["detail"]

@@ -21,6 +21,7 @@ COLLABORATORS = {
     "LookalikeFinder": "part of a registration",
     "PhotoAnalyzer": "sees a photo and no collection",
     "RecallMonitor": "a background job",
+    "SecretVault": "works in the transaction of its caller",
     "Searcher": "searches for the services that opened the collection, and a background job",
 }
 """Classes that only services and jobs call."""

@@ -39,6 +39,7 @@ from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxRepository, add_event
 from vultus.db.repositories.persons import PersonRepository
+from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.repositories.usage import UsageQueries
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
@@ -128,6 +129,7 @@ class UnitOfWork(HotQueries):
         self.outbox = OutboxRepository(session)
         self.idempotency = IdempotencyRepository(session)
         self.crops = CropRepository(session)
+        self.sealed_values = SealedValueRepository(session)
         self.migrations = MigrationRepository(session)
         self.backfill = BackfillRepository(session)
         self.comparisons = ComparisonRepository(session)

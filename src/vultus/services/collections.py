@@ -254,7 +254,7 @@ class CollectionService:
             patch: Of name, retention_days and search the new value, of policy a JSON merge patch.
 
         Raises:
-            CropKeyError: The new policy keeps crops, but their key is not available.
+            KeyFileError: The new policy keeps crops, but their key is not available.
             ConflictError: The collection's graph is being built, or consents are older than the new retention.
             PackNotLoadedError: The policy is changed, and the pack with its defaults is not loaded.
         """

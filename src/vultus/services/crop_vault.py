@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import secrets
 import struct
 from typing import TYPE_CHECKING
@@ -17,7 +16,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from vultus.domain import Box, Crop, NewCrop, SealedCrop
-from vultus.errors import CropKeyError
+from vultus.errors import KeyFileError
+from vultus.utils.key_file import KeyFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vultus.db.database import UnitOfWork
     from vultus.domain import Consent, Face
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 KEY_ID_CHARS = 16
 _BOX_FORMAT = struct.Struct("<4f")
@@ -73,22 +72,23 @@ class CropVault:
     """Loads the crop key from its file, and stores crops sealed with it.
 
     Args:
-        path: The key file; created with mode 0600 when the database's first crop is kept.
+        path: The key file; created with mode 0600 when the database's first crop or secret is sealed.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = KeyFile(path)
 
     async def load_sealing_key(self, work: UnitOfWork) -> CropKey:
-        """Return the key that seals new crops; create its file if the database has no crops yet.
+        """Return the key that seals new crops; create its file if the database contains nothing sealed yet.
 
         Raises:
-            CropKeyError: The file is missing or unusable though crops exist, or they were sealed with another key.
+            KeyFileError: The file is missing or unusable though something was sealed, or crops were sealed with another
+                key.
         """
-        key = await asyncio.to_thread(self._load_key, create=not await work.crops.has_crops())
+        key = await asyncio.to_thread(self._load_key, create=not await work.sealed_values.has_any())
         if other := await work.crops.find_other_key_id(key.id):
-            raise CropKeyError(
-                f"{self._path} holds crop key {key.id}, but crops of this database were sealed with {other}. "
+            raise KeyFileError(
+                f"{self._file.path} holds crop key {key.id}, but crops of this database were sealed with {other}. "
                 "Every process needs the same file: put that one there, or name it in VULTUS_CROPS__KEY_FILE."
             )
         return key
@@ -97,7 +97,7 @@ class CropVault:
         """Return the key that opens retained crops.
 
         Raises:
-            CropKeyError: The file is missing or unusable.
+            KeyFileError: The file is missing or unusable.
         """
         return await asyncio.to_thread(self._load_key, create=False)
 
@@ -120,57 +120,18 @@ class CropVault:
         )
 
     def _load_key(self, *, create: bool) -> CropKey:
-        try:
-            secret = self._path.read_bytes()
-        except FileNotFoundError as error:
-            if not create:
-                raise CropKeyError(
-                    f"The key of the retained crops, {self._path}, is missing. Restore it from your backup, or name it "
-                    "in VULTUS_CROPS__KEY_FILE; without it the crops cannot be read, and turning keep_crops off "
-                    "deletes them."
-                ) from error
-            secret = self._create_key()
-        except OSError as error:
-            raise CropKeyError(
-                f"The key of the retained crops, {self._path}, cannot be read: {error.strerror}."
-            ) from error
-        if len(secret) != KEY_BYTES:
-            raise CropKeyError(
-                f"{self._path} holds {len(secret)} bytes; the key of the retained crops has {KEY_BYTES}."
-            )
-        return CropKey(secret)
-
-    def _create_key(self) -> bytes:
-        """Write a new key atomically and return it; if another process created one first, return that one."""
-        secret = secrets.token_bytes(KEY_BYTES)
-        draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}")
-        try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secret)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(draft, self._path)
-            except FileExistsError:
-                return self._path.read_bytes()
-            finally:
-                draft.unlink()
-        except OSError as error:
-            raise CropKeyError(
-                f"The key of the retained crops, {self._path}, cannot be made: {error.strerror}."
-            ) from error
-        return secret
+        return CropKey(self._file.load(create=create))
 
 
 def open_stored_crop(key: CropKey, stored: SealedCrop, *, collection_id: UUID, face_id: UUID) -> Crop:
     """Return a stored crop, opened.
 
     Raises:
-        CropKeyError: Another key sealed it.
+        KeyFileError: Another key sealed it.
         CropDamagedError: It was modified, or belongs to another face.
     """
     if stored.key_id != key.id:
-        raise CropKeyError(f"The crop was sealed with key {stored.key_id}; this process has {key.id}.")
+        raise KeyFileError(f"The crop was sealed with key {stored.key_id}; this process has {key.id}.")
     return key.open_crop(stored.sealed, collection_id=collection_id, face_id=face_id)
 
 

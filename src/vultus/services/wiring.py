@@ -30,6 +30,7 @@ from vultus.services.recognition.verification import Verifier
 from vultus.services.search.index_sync import IndexRegistry
 from vultus.services.search.local_engine import LocalCandidateEngine
 from vultus.services.search.search import Searcher
+from vultus.services.secret_vault import SecretVault
 from vultus.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Services:
     recognizer: Recognizer
     registrar: Registrar
     searcher: Searcher
+    secret_vault: SecretVault
     shadow_comparer: ShadowComparer
     photo_resubmission: PhotoResubmission
     migrations: MigrationService
@@ -108,6 +110,7 @@ def build_services(
             database, analyzer, spaces, searcher, vault, limiter, max_photos=settings.photos.max_photos
         ),
         searcher=searcher,
+        secret_vault=SecretVault(settings.crop_key_file),
         shadow_comparer=shadow_comparer,
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),

@@ -252,7 +252,8 @@ class CropSettings(Section):
 
     key_file: Path | None = Field(
         None,
-        description="The key, 32 bytes; the same file for every process. Unset: `crops.key` in the data directory.",
+        description="The key of retained crops and sealed secrets, 32 bytes; the same file for every process. "
+        "Unset: `crops.key` in the data directory.",
     )
 
 

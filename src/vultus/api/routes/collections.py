@@ -28,7 +28,7 @@ router = create_router("/collections", tags=["collections"])
     responses=declare_body_problems(
         errors.AlreadyExistsError,
         errors.NotFoundError,
-        errors.CropKeyError,
+        errors.KeyFileError,
         errors.LivenessNotLoadedError,
         *IDEMPOTENCY_PROBLEMS,
     ),
@@ -80,7 +80,7 @@ async def read_collection(collection: CollectionRef, services: ServicesDep, prin
         errors.NotFoundError,
         errors.AlreadyExistsError,
         errors.ConflictError,
-        errors.CropKeyError,
+        errors.KeyFileError,
         errors.PackNotLoadedError,
         errors.LivenessNotLoadedError,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, exists, func, insert, or_, select
+from sqlalchemy import delete, func, insert, or_, select
 
 from vultus.db.tables import CropRow
 from vultus.domain import NewCrop, SealedCrop
@@ -56,7 +56,3 @@ class CropRepository:
         """Return the id of a key other than `key_id` that encrypted a crop, if there is one."""
         query = select(CropRow.key_id).where(or_(CropRow.key_id < key_id, CropRow.key_id > key_id)).limit(1)
         return (await self._session.execute(query)).scalar_one_or_none()
-
-    async def has_crops(self) -> bool:
-        """Return whether the database contains any crop."""
-        return bool((await self._session.execute(select(exists(select(CropRow.face_id))))).scalar_one())

@@ -16,8 +16,8 @@ from uuid import UUID
 from vultus.domain import DETECTION, Lane, Permission
 from vultus.errors import (
     SERVER_FAULT_KINDS,
-    CropKeyError,
     InvalidInputError,
+    KeyFileError,
     NotFoundError,
     PackNotLoadedError,
     VultusError,
@@ -75,7 +75,7 @@ class BackfillWorker:
         for collection_id in (migration.collection_id for migration in migrations):
             try:
                 backfilled += await self.backfill_collection(collection_id)
-            except CropKeyError as error:
+            except KeyFileError as error:
                 no_key = error
             except Exception as error:
                 failed += 1
@@ -92,7 +92,7 @@ class BackfillWorker:
         Both embedding spaces are completed: the second one for the cutover, the active one for a rollback.
 
         Raises:
-            CropKeyError: There are crops to open, and the key file is missing or unusable.
+            KeyFileError: There are crops to open, and the key file is missing or unusable.
         """
         if not await self._acquire_lease(collection_id):
             return 0
@@ -165,7 +165,7 @@ class BackfillWorker:
         try:
             crop = open_stored_crop(key, stored, collection_id=collection_id, face_id=face_id)
             analysis = await self._engine.analyze_photo(crop.jpeg, space_id, lane=Lane.BATCH)
-        except CropKeyError:
+        except KeyFileError:
             return BackfillFailure("wrong_key")
         except CropDamagedError:
             return BackfillFailure("damaged")
