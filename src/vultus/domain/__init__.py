@@ -59,12 +59,14 @@ from vultus.domain.policies import (
     Fusion,
     LivenessMode,
     QualityRule,
+    TrackPolicy,
     Verdict,
 )
 from vultus.domain.principal import Principal
-from vultus.domain.search import SearchResult
+from vultus.domain.search import GalleryState, SearchResult
 from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
+from vultus.domain.tracks import Frame, FrameResult, Track, TrackState, Zone
 
 __all__ = [
     "DEFAULT_FMR",
@@ -95,7 +97,10 @@ __all__ = [
     "Face",
     "FaceSource",
     "FloatArray",
+    "Frame",
+    "FrameResult",
     "Fusion",
+    "GalleryState",
     "HnswGraph",
     "HnswRecallLoss",
     "IdempotencyContext",
@@ -129,8 +134,12 @@ __all__ = [
     "SpaceRegistry",
     "SpaceStatistics",
     "StoredResponse",
+    "Track",
+    "TrackPolicy",
+    "TrackState",
     "UnmigratedPerson",
     "Verdict",
     "Want",
+    "Zone",
     "find_matching_box",
 ]

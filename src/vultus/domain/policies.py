@@ -167,6 +167,29 @@ class LivenessMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TrackPolicy:
+    """When a face in live video is named, and when its coming and going is told.
+
+    Attributes:
+        confirm_frames: Frames that show a face before it `appeared`.
+        agreeing_frames: Embedded frames that must agree on who it is.
+        agreeing_s: Least time between the first of them and the last, seconds.
+        max_embeddings: Times that a track's face is embedded at most.
+        unknown_after_s: Time in view after which a face without a name is told as `unknown`, seconds.
+        absence_s: Time out of view after which somebody `left`, seconds.
+        cooldown_s: Time since somebody was seen last within which they are not told as `recognised` again, seconds.
+    """
+
+    confirm_frames: int = 2
+    agreeing_frames: int = 3
+    agreeing_s: float = 0.2
+    max_embeddings: int = 8
+    unknown_after_s: float = 2.0
+    absence_s: float = 3.0
+    cooldown_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionPolicy:
     """Decision policy of a collection. A fixed threshold and targets exclude each other.
 
@@ -181,6 +204,7 @@ class DecisionPolicy:
         keep_crops: Keep an encrypted crop of every enrolled face, so that another network can embed it.
         fusion: How a person with several faces is compared.
         liveness: Minimum handling of presentation attacks; a request may be stricter.
+        tracks: When a face in live video is named.
     """
 
     enrol: QualityRule
@@ -192,6 +216,7 @@ class DecisionPolicy:
     keep_crops: bool = False
     fusion: Fusion = Fusion.BEST
     liveness: LivenessMode = LivenessMode.OFF
+    tracks: TrackPolicy = TrackPolicy()
 
 
 @dataclass(frozen=True, slots=True)

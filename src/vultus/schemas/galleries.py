@@ -79,6 +79,37 @@ _LIVENESS = Field(
 )
 
 
+_Seconds = Annotated[Number, Field(ge=0, le=86_400)]
+
+
+class TrackPolicyWire(ApiModel):
+    """When a face in live video is named, and when its coming and going is told."""
+
+    confirm_frames: WholeNumber = Field(2, ge=1, le=100, description="Frames that show a face before it `appeared`.")
+    agreeing_frames: WholeNumber = Field(
+        3, ge=1, le=12, description="Embedded frames that must agree on who it is; at most `max_embeddings`."
+    )
+    agreeing_s: _Seconds = Field(0.2, description="Least time from the first of them to the last, seconds.")
+    max_embeddings: WholeNumber = Field(8, ge=6, le=12, description="Times that a track's face is embedded at most.")
+    unknown_after_s: _Seconds = Field(2, description="Time in view after which a face without a name is `unknown`.")
+    absence_s: _Seconds = Field(3, description="Time out of view after which somebody `left`.")
+    cooldown_s: _Seconds = Field(
+        60, description="Time since somebody was seen last within which they are not `recognised` again."
+    )
+
+
+class TrackPolicyPatch(ApiModel):
+    """Changes to the policy of tracks; what is left out stays, null takes the default."""
+
+    confirm_frames: WholeNumber | None = Field(None, ge=1, le=100)
+    agreeing_frames: WholeNumber | None = Field(None, ge=1, le=12)
+    agreeing_s: _Seconds | None = None
+    max_embeddings: WholeNumber | None = Field(None, ge=6, le=12)
+    unknown_after_s: _Seconds | None = None
+    absence_s: _Seconds | None = None
+    cooldown_s: _Seconds | None = None
+
+
 class _BasePolicy(ApiModel):
     threshold: Number | None = Field(None, ge=-1, le=1, description="Fixed cosine threshold.")
     target_fmr: Number | None = Field(
@@ -125,6 +156,9 @@ class PolicyWire(_BasePolicy):
     recognize: QualityRuleWire | None = Field(
         None, description="For probes; null for the default.", examples=[QualityRuleWire.build_example()]
     )
+    tracks: TrackPolicyWire | None = Field(
+        None, description="For live video; null for the default.", examples=[TrackPolicyWire.build_example()]
+    )
 
 
 class PolicyPatch(_BasePolicy):
@@ -137,6 +171,7 @@ class PolicyPatch(_BasePolicy):
     liveness: domain.LivenessMode | None = _LIVENESS
     enrol: QualityRulePatch | None = Field(None, description="For photos to be enrolled.")
     recognize: QualityRulePatch | None = Field(None, description="For probes.")
+    tracks: TrackPolicyPatch | None = Field(None, description="For live video.")
 
 
 class CollectionIn(ApiModel):

@@ -12,7 +12,7 @@ from vultus.utils import timing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vultus.domain import Analysis, Box, DescribedFace
+    from vultus.domain import Analysis, Box, DescribedFace, Liveness
 
 
 class Reservation(Protocol):
@@ -165,9 +165,14 @@ class PhotoAnalyzer:
 
 def find_attack(face: DescribedFace, mode: LivenessMode) -> str | None:
     """Return the reason why a face counts as a presentation attack; None if it is live or liveness is not required."""
-    if mode is not LivenessMode.REQUIRED or face.liveness is None or face.liveness.live:
+    return find_attack_reason(face.liveness, mode)
+
+
+def find_attack_reason(liveness: Liveness | None, mode: LivenessMode) -> str | None:
+    """Return the reason why a liveness counts as a presentation attack, as `find_attack`."""
+    if mode is not LivenessMode.REQUIRED or liveness is None or liveness.live:
         return None
-    return face.liveness.reason.value
+    return liveness.reason.value
 
 
 def find_matching_face(faces: Sequence[DescribedFace], box: Box) -> DescribedFace | None:

@@ -16,6 +16,7 @@ from vultus.services.enrolment.registration import Registrar
 from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
 from vultus.services.limits import UsageLimiter
+from vultus.services.live.stream import StreamResources, StreamService
 from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
 from vultus.services.migration.comparison import SpaceComparer
 from vultus.services.migration.migration import MigrationService
@@ -65,6 +66,7 @@ class Services:
     searcher: Searcher
     secret_vault: SecretVault
     shadow_comparer: ShadowComparer
+    streams: StreamService
     photo_resubmission: PhotoResubmission
     migrations: MigrationService
     verifier: Verifier
@@ -112,6 +114,7 @@ def build_services(
         searcher=searcher,
         secret_vault=SecretVault(settings.crop_key_file),
         shadow_comparer=shadow_comparer,
+        streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter)),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),
         verifier=Verifier(database, analyzer, spaces, limiter),

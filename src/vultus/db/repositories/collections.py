@@ -22,6 +22,7 @@ from vultus.domain import (
     LivenessMode,
     QualityRule,
     SearchMode,
+    TrackPolicy,
 )
 from vultus.errors import NotFoundError
 
@@ -279,6 +280,7 @@ def parse_policy(stored: dict[str, Any]) -> DecisionPolicy:
             **rules,
             "fusion": Fusion(stored.get("fusion", Fusion.BEST)),
             "liveness": LivenessMode(stored.get("liveness", LivenessMode.OFF)),
+            "tracks": TrackPolicy(**stored.get("tracks", {})),
         }
     )
 

@@ -5,17 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sqlalchemy import text
 
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.templates import ranking
-from vultus.domain import FloatArray, Fusion, NumberArray
+from vultus.domain import FloatArray, Fusion, GalleryState, NumberArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from vultus.db.driver_session import StatementSession
     from vultus.domain import SearchResult
+
+
+_GALLERY_STATE = text(
+    f"""
+    SELECT collections.updated_at AS changed_at, newest.number AS last_number,
+           live.id AS face_id, persons.external_id, persons.name
+    FROM collections
+    CROSS JOIN (SELECT max(number) AS number FROM faces WHERE collection_id = CAST(:collection AS uuid)) AS newest
+    LEFT JOIN (
+        SELECT id, person_id FROM {ranking.LIVE_TEMPLATES} AND id = ANY (CAST(:faces AS uuid[]))
+    ) AS live ON true
+    LEFT JOIN persons ON persons.id = live.person_id
+    WHERE collections.id = CAST(:collection AS uuid)
+    """  # noqa: S608  constants
+)
 
 
 class TemplateSearches:
@@ -47,6 +63,23 @@ class TemplateSearches:
         return ranking.build_results(
             await self._session.execute(ranking.SEARCH_STATEMENTS[fusion], values), len(probes)
         )
+
+    async def get_gallery_state(
+        self, collection_id: UUID, space_id: str, face_ids: Collection[UUID]
+    ) -> GalleryState | None:
+        """Return what earlier results of searches depend on; None if the collection has been deleted.
+
+        Args:
+            collection_id: The collection searched.
+            space_id: Embedding space of the faces.
+            face_ids: Faces that results rest on.
+        """
+        values = {"collection": collection_id, "contract": space_id, "faces": list(face_ids)}
+        rows = list(await self._session.execute(_GALLERY_STATE, values))
+        if not rows:
+            return None
+        live = {row.face_id: (row.external_id, row.name) for row in rows if row.face_id is not None}
+        return GalleryState(rows[0].changed_at, rows[0].last_number or 0, live)
 
     async def rescore_proposals(
         self,

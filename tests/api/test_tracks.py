@@ -1,0 +1,49 @@
+"""Streams of drawn clips with the real networks and the real database: who is named, when, and that nobody is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tests.callers import CALLER
+from tests.clips import ASTRONAUT, Clip, portrait_of, two_crossing
+from tests.tracking import score_tracks
+
+from vultus.domain import Verdict
+from vultus.services.live.stream import LiveStream, StreamOrigin
+from vultus.utils.ids import new_id
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Api
+
+    from vultus.domain import FrameResult
+
+
+async def enrol_walkers(api: Api, clip: Clip) -> dict[UUID, int]:
+    """Register everybody in a clip; return their faces' numbers by person."""
+    people = {}
+    for walker in clip.walkers:
+        registered = await api.register(portrait_of(walker.face), external_id=f"walker{walker.face}")
+        people[UUID(registered["person"]["id"])] = walker.face
+    return people
+
+
+async def open_stream(api: Api) -> LiveStream:
+    return await api.services.streams.open_stream(CALLER, reference="default", origin=StreamOrigin("session", new_id()))
+
+
+async def play(stream: LiveStream, clip: Clip, fps: float) -> list[tuple[float, FrameResult]]:
+    return [(at, await stream.process_frame(frame)) for at, frame in clip.list_frames(fps)]
+
+
+async def test_two_who_cross_are_named(api: Api) -> None:
+    clip = two_crossing(4.0)
+    people = await enrol_walkers(api, clip)
+
+    results = await play(await open_stream(api), clip, 10)
+
+    score = score_tracks(clip, results, people)
+    assert score.named_after_s.keys() == {ASTRONAUT, 7}
+    assert max(score.named_after_s.values()) <= 0.5
+    assert {track.verdict for track in results[0][1].tracks} == {None}, "one frame is not enough"
+    assert any(track.verdict is Verdict.MATCH and track.decision for track in results[-1][1].tracks)
