@@ -243,6 +243,24 @@ async def test_a_server_found_dying_is_restarted(server: EmbeddedPostgres, data_
         assert await fetch_value(url, "SELECT 1") == 1
 
 
+async def test_a_restart_creates_no_files_in_place_of_those_that_are_gone(
+    server: EmbeddedPostgres, data_dir: Path
+) -> None:
+    """An empty database would answer, and everybody who was enrolled would be lost in silence."""
+    url = server.start()
+    (data_dir / "postgres").rename(data_dir / "elsewhere")
+    process = psutil.Process(int((data_dir / "elsewhere" / "postmaster.pid").read_text().split()[0]))
+    process.kill()
+    assert has_ended(process)
+
+    with pytest.raises(EmbeddedDatabaseError, match="are gone"):
+        server.start()
+    assert not (data_dir / "postgres").exists()
+
+    (data_dir / "elsewhere").rename(data_dir / "postgres")
+    assert server.start() == url
+
+
 async def test_a_stale_process_id_of_another_process_is_ignored(server: EmbeddedPostgres, data_dir: Path) -> None:
     url = server.start()
     pid_file = data_dir / "postgres" / "postmaster.pid"

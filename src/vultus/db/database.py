@@ -307,10 +307,11 @@ class Database:
         return open_hnsw_maintenance(self._address, collection_id)
 
     async def ping(self) -> None:
-        """Raise unless the database answers, and has space again after its disk was full.
+        """Raise unless the database answers, has Vultus' tables, and space again after its disk was full.
 
         Raises:
             DatabaseUnavailableError: It does not answer soon.
+            SchemaNotCurrentError: It was replaced by another one.
             StorageFullError: Its disk is full.
         """
         await self._health.check()

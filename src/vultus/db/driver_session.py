@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncpg import InternalClientError, Record
+from asyncpg import PostgresError, Record
 from sqlalchemy.dialects.postgresql import asyncpg
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ async def set_plan_cache_mode(connection: PoolProxiedConnection, mode: str) -> N
 async def _call_driver(connection: PoolProxiedConnection, method: str, *values: Any, **options: Any) -> Any:
     try:
         return await getattr(connection.driver_connection, method)(*values, **options)
-    except (OSError, InternalClientError):
+    except PostgresError:
+        raise
+    except BaseException:  # CancelledError too: the server is told to cancel, and may cancel the next statement instead
         connection.invalidate()  # its state is unknown: it must not return to the pool
         raise
 

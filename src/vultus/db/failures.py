@@ -14,6 +14,7 @@ from asyncpg import InternalClientError, PostgresError
 from sqlalchemy import event, exc
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
+from vultus.db.tables import Base
 from vultus.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -22,6 +23,7 @@ from vultus.errors import (
     InvalidInputError,
     NotFoundError,
     OverloadedError,
+    SchemaNotCurrentError,
     SetupError,
     StorageFullError,
     UnavailableError,
@@ -80,6 +82,10 @@ CREATE_EXTENSION_DETAIL = (
     "The role of VULTUS_DATABASE__URL may not create the extension pgvector. Run once as a superuser, in this "
     "database: CREATE EXTENSION vector; then run 'vultus db upgrade'."
 )
+SCHEMA_GONE_DETAIL = (
+    "The database lacks tables of Vultus: it was replaced or restored while the server ran. Run 'vultus db status', "
+    "and start the server again once that is in order."
+)
 BUSY_DETAIL = "The database is busy; try again."
 
 # SQLSTATE classes and codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -110,6 +116,8 @@ _SQLSTATE_FAILURES: dict[str, tuple[type[VultusError], str]] = {
     "XX": (UnavailableError, "The database server reports damage or an internal error; see its log."),
     "22": (InvalidInputError, "A value cannot be stored: a character PostgreSQL does not allow, or out of range."),
 }
+
+_TABLES = ("alembic_version", *Base.metadata.tables)
 
 
 def register_error_handler(engine: AsyncEngine) -> None:
@@ -192,6 +200,8 @@ def _convert_postgres_error(cause: Any) -> VultusError | None:
     constraint, table, state = cause.constraint_name or "", cause.table_name or "", cause.sqlstate or ""
     if state == "42P01" and 'relation "faces_' in str(cause):
         return NotFoundError("The collection is gone.")  # its partition was dropped between two statements
+    if state == "42P01" and any(f'relation "{name}"' in str(cause) for name in _TABLES):
+        return SchemaNotCurrentError(SCHEMA_GONE_DETAIL)
     if state == "23505" and table.startswith("faces_"):
         constraint = "uq_faces_source"  # PostgreSQL names a partition's indexes itself
     for found in (

@@ -28,6 +28,10 @@ PROBE_OF_STORAGE = (
 """Takes a megabyte of the database's disk; rolled back, it gives it back."""
 
 
+PROBE_OF_SCHEMA = "SELECT 1 FROM alembic_version"
+"""An empty database answers, too, and serves nobody."""
+
+
 class DatabaseHealth:
     """Asks a database how it is, and remembers that its disk was full until it has space again."""
 
@@ -49,12 +53,13 @@ class DatabaseHealth:
             raise
 
     async def check(self) -> None:
-        """Raise unless the database answers, and has space again after its disk was full.
+        """Raise unless the database answers, has Vultus' tables, and space again after its disk was full.
 
         Callers share one query. A query to a server that hangs takes seconds to cancel, which nobody waits for.
 
         Raises:
             DatabaseUnavailableError: It does not answer within `PING_TIMEOUT_S`.
+            SchemaNotCurrentError: It was replaced by another one.
             StorageFullError: Its disk is full.
         """
         query = self._query
@@ -74,7 +79,7 @@ class DatabaseHealth:
         was_full = self._is_storage_full
         with translate_errors():
             async with self._connections.connect() as connection:
-                await connection.execute(text(PROBE_OF_STORAGE if was_full else "SELECT 1"))
+                await connection.execute(text(PROBE_OF_STORAGE if was_full else PROBE_OF_SCHEMA))
         if was_full:
             log.warning("the disk of the database has space again")
             self._is_storage_full = False

@@ -71,6 +71,10 @@ class PostgresCluster:
         """
         return self._is_server(self._read_pid()) or self._is_accepting_connections()
 
+    def has_files(self) -> bool:
+        """Return whether a database was made here."""
+        return (self._cluster_directory / "PG_VERSION").exists()
+
     def start(self) -> None:
         """Start the server, creating its files if there are none, and wait until it answers.
 
@@ -83,7 +87,7 @@ class PostgresCluster:
             if self.is_running():
                 raise self._build_failure("PostgreSQL runs but does not answer", "")
         self._remove_stale_locks()  # also when it has just died
-        if not (self._cluster_directory / "PG_VERSION").exists():
+        if not self.has_files():
             self._create_files()
         self._check_version()
         self._write_configuration()

@@ -44,11 +44,17 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Acquire the server, starting it if it does not run; return its URL for `Database.connect`.
 
-        Called again it checks that the server still runs, and restarts it if it has died.
+        Called again it checks that the server still runs, and restarts it if it has died. Then it creates no files: an
+        empty database in the place of one that is gone would be a loss of everything, in silence.
 
         Raises:
             EmbeddedDatabaseError: The server cannot be started; the detail states the remedy.
         """
+        if self._share is not None and not self._require_cluster().has_files():
+            raise EmbeddedDatabaseError(
+                f"The files of the database, {self._data_dir / 'postgres'}, are gone. Mount their volume or put them "
+                "back: the server goes on with them then. Nothing was created in their place."
+            )
         try:
             account = self._prepare_data_directory()
             with self._lock_lifecycle():
