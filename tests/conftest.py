@@ -35,7 +35,7 @@ DO $$ DECLARE partition text; BEGIN
         EXECUTE 'DROP TABLE ' || partition;
     END LOOP;
     DELETE FROM collections; DELETE FROM api_keys; DELETE FROM idempotency; DELETE FROM audit;
-    DELETE FROM outbox; DELETE FROM tombstones;
+    DELETE FROM outbox; DELETE FROM tombstones; UPDATE outbox_floor SET number = 0;
 END $$
 """
 _numbers = count(1)

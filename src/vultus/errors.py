@@ -26,6 +26,7 @@ VultusError
 │   └── VerificationLimitError        failed verifications, of a key and a person
 ├── NotFoundError
 ├── IdempotencyErasedError            repeated after who it was about was erased
+├── EventsExpiredError                events that the reader has missed
 ├── ConflictError
 │   ├── AlreadyExistsError
 │   ├── IdempotencyMismatchError
@@ -265,6 +266,12 @@ class IdempotencyErasedError(VultusError):
     """The Idempotency-Key is that of a request about somebody who has been erased since; nothing was done again."""
 
     kind, code, title = ErrorKind.GONE, "idempotency_erased", "Erased since the first request"
+
+
+class EventsExpiredError(VultusError):
+    """Events after the cursor were deleted for their age: the reader has missed some, and starts again without one."""
+
+    kind, code, title = ErrorKind.GONE, "events_expired", "Events have been missed"
 
 
 class IdempotencyMismatchError(ConflictError):

@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 POSTGRES_CHECK_INTERVAL_S = 1.0
 KEY_USAGE_INTERVAL_S = 60.0
 INVENTORY_INTERVAL_S = 60.0
+SIGHTINGS_INTERVAL_S = 1.0
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -224,6 +225,8 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
         run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
         run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
+        run("event-follower", services.event_follower.follow, interval_s=None),
+        run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
         run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
     ):
         yield

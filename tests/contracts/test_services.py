@@ -20,6 +20,7 @@ COLLABORATORS = {
     "LiveStream": "acts for the principal that opened it",
     "LocalCandidateEngine": "proposes numbers, which a search rescores",
     "LookalikeFinder": "part of a registration",
+    "OutboxFollower": "a background job, which knows how far the outbox can be read",
     "PhotoAnalyzer": "sees a photo and no collection",
     "RecallMonitor": "a background job",
     "SecretVault": "works in the transaction of its caller",
@@ -35,6 +36,7 @@ EXCEPTIONS = {
     "BackfillWorker.run": "a background job",
     "CollectionService.ensure_default_collection": "at start",
     "Eraser.sweep_expired": "a background job; records its own principal",
+    "OutboxSightingLog.write_waiting": "a background job",
     "ShadowComparer.compare_next": "a background job",
     "ShadowComparer.compare_recognition": "a background job",
 }

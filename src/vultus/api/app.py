@@ -15,7 +15,7 @@ from vultus.api import problems
 from vultus.api.docs_page import add_documentation, redirect_to
 from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import build_openapi_schema
-from vultus.api.routes import collections, keys, migrations, persons, recognition, registration, system, vectors
+from vultus.api.routes import collections, events, keys, migrations, persons, recognition, registration, system, vectors
 from vultus.server.proxies import ForwardedMiddleware
 from vultus.settings import ServerSettings
 
@@ -43,6 +43,7 @@ ROUTERS = (
     persons.faces,
     persons.consents,
     vectors.router,
+    events.router,
     keys.router,
     system.router,
 )

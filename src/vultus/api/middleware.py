@@ -67,7 +67,7 @@ class RequestContextMiddleware:
             return
         method = scope["method"]
         if method == "HEAD":
-            scope = {**scope, "method": "GET"}
+            scope, send = {**scope, "method": "GET"}, _leave_out_body(send)
         request_scope = RequestScope(self._limits, Headers(scope=scope).get("x-request-id", ""))
         status = 0
 
@@ -76,8 +76,6 @@ class RequestContextMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": _complete_headers(message.get("headers", ()), request_scope)}
-            elif method == "HEAD":
-                message = {**message, "body": b""}
             await send(message)
 
         with request_scope:
@@ -93,6 +91,21 @@ class RequestContextMiddleware:
                 await problems.handle_unexpected_error(error)(scope, receive, send_response)
             finally:
                 _record_request(scope, method, status, request_scope)
+
+
+def _leave_out_body(send: Send) -> Send:
+    """Return a function that sends the head of an answer alone, also of one that does not end."""
+    is_answered = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal is_answered
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not is_answered:
+            is_answered = True
+            await send({"type": message["type"], "body": b""})
+
+    return send_head
 
 
 def _complete_headers(headers: Iterable[tuple[bytes, bytes]], request_scope: RequestScope) -> list[tuple[bytes, bytes]]:

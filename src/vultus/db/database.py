@@ -37,7 +37,7 @@ from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.inventory import InventoryRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
 from vultus.db.repositories.migrations import MigrationRepository
-from vultus.db.repositories.outbox import OutboxRepository, add_event
+from vultus.db.repositories.outbox import OutboxQueries, OutboxRepository, add_event, add_sighting
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.repositories.usage import UsageQueries
@@ -49,6 +49,7 @@ from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
 from vultus.errors import OverloadedError
 from vultus.utils import metrics
+from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from vultus.db.urls import DatabaseAddress
     from vultus.domain import Collection, IdempotencyContext, Permission, Principal
     from vultus.domain.events import Event
+    from vultus.domain.sightings import Sighting
     from vultus.settings import DatabaseSettings
 
 CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
@@ -72,16 +74,18 @@ COLLECTION_SHARE = 0.5
 
 
 class HotQueries:
-    """Queries of the hot path: keys and their usage, collections, and searches other than those by HNSW index."""
+    """Queries of the hot path: keys, usage, collections, searches other than by HNSW index, the end of the outbox."""
 
     collections: CollectionQueries
     keys: ApiKeyQueries
+    outbox: OutboxQueries
     templates: TemplateSearches
     usage: UsageQueries
 
     def __init__(self, session: StatementSession) -> None:
         self.collections = CollectionQueries(session)
         self.keys = ApiKeyQueries(session)
+        self.outbox = OutboxQueries(session)
         self.usage = UsageQueries(session)
         self.templates = TemplateSearches(session)
 
@@ -111,6 +115,7 @@ class UnitOfWork(HotQueries):
 
     collections: CollectionRepository
     keys: ApiKeyRepository
+    outbox: OutboxRepository
     templates: TemplateStore
 
     def __init__(
@@ -182,8 +187,12 @@ class UnitOfWork(HotQueries):
         await lock_collection(self._session, collection_id)
 
     async def record(self, principal: Principal, event: Event) -> None:
-        """Record an event in the audit record and the outbox: best last, since who reads the outbox waits from here."""
+        """Record an event in the audit record and the outbox: best last, since later events are listed after it."""
         await add_event(self._session, principal, event)
+
+    async def record_sighting(self, sighting: Sighting, event_id: UUID | None = None) -> None:
+        """Record a sighting in the outbox alone, without its person if they are erased; once for the same id."""
+        await add_sighting(self._session, sighting, event_id or new_id())
 
 
 class Database:

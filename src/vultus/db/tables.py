@@ -21,7 +21,6 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
-    Identity,
     Index,
     MetaData,
     Sequence,
@@ -341,51 +340,4 @@ class IdempotencyRow(Base):
     status: Mapped[int]
     body: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="SET NULL"), index=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-
-
-class AuditRow(Base):
-    """An audit entry: action and actor; ids and counts only, no foreign keys: it outlives what it describes."""
-
-    __tablename__ = "audit"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
-    actor: Mapped[str]
-    request_id: Mapped[str | None]
-    action: Mapped[str]
-    collection_id: Mapped[UUID | None]
-    person_id: Mapped[UUID | None]
-    object_id: Mapped[UUID | None]
-    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-
-    __table_args__ = (Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),)
-
-
-class OutboxRow(Base):
-    """A recent event, as in the audit record, numbered for those that follow what happens."""
-
-    __tablename__ = "outbox"
-
-    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-    action: Mapped[str]
-    collection_id: Mapped[UUID | None]
-    person_id: Mapped[UUID | None]
-    object_id: Mapped[UUID | None]
-    detail: Mapped[dict[str, Any]]
-
-
-class TombstoneRow(Base):
-    """The numbers of templates that one statement erased, written by a trigger of `faces`.
-
-    Its own number is consecutive in commit order within the collection and embedding space.
-    """
-
-    __tablename__ = "tombstones"
-
-    collection_id: Mapped[UUID] = mapped_column(primary_key=True)
-    contract_id: Mapped[str] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    numbers: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,6 +1,5 @@
 """Domain values of every layer: frozen, free of I/O, with units and orders stated."""
 
-from vultus.domain.events import AuditEntry, AuditFilter, OutboxEntry
 from vultus.domain.faces import (
     DETECTION,
     EMBEDDINGS,
@@ -63,6 +62,7 @@ from vultus.domain.policies import (
     Verdict,
 )
 from vultus.domain.principal import Principal
+from vultus.domain.records import AuditEntry, AuditFilter, EventFilter, OutboxEntry
 from vultus.domain.search import GalleryState, SearchResult
 from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
@@ -94,6 +94,7 @@ __all__ = [
     "Embedding",
     "EmbeddingSpace",
     "EnrolledFace",
+    "EventFilter",
     "Face",
     "FaceSource",
     "FloatArray",

@@ -1,4 +1,4 @@
-"""Events: what can happen, one class for each, and how they are listed afterwards; ids and counts only."""
+"""Events: what can happen, one class for each; ids and counts only."""
 
 from __future__ import annotations
 
@@ -343,49 +343,3 @@ class ConsentExpired(ConsentWithdrawn):
     """The same of a consent that had expired."""
 
     action: ClassVar[str] = "consent.expired"
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """An event in the audit record, with who caused it."""
-
-    id: UUID
-    at: datetime
-    actor: str
-    request_id: str | None
-    action: str
-    collection_id: UUID | None
-    person_id: UUID | None
-    object_id: UUID | None
-    detail: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFilter:
-    """Which entries of the audit record are listed; None for any.
-
-    Attributes:
-        since: Earliest time.
-        until: Time before which they were written.
-        collections: Ids of collections, in one of which they happened.
-    """
-
-    actor: str | None = None
-    action: str | None = None
-    person_id: UUID | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    collections: frozenset[UUID] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxEntry:
-    """An event in the outbox; numbers ascend in commit order."""
-
-    number: int
-    created_at: datetime
-    action: str
-    collection_id: UUID | None
-    person_id: UUID | None
-    object_id: UUID | None
-    detail: dict[str, Any]

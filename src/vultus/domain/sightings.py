@@ -110,3 +110,7 @@ class SourceBack(Sighting):
 
     action: ClassVar[str] = "source_back"
     origin_kind: OriginKind = "source"
+
+
+ACTIONS = frozenset(kind.action for kind in (Appeared, Recognised, Left, Unknown, Spoof, SourceLost, SourceBack))
+"""Actions of all sightings; those of events have a dot."""

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from vultus import errors
-from vultus.domain import LivenessReason
+from vultus.domain import LivenessReason, sightings
 from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
 from vultus.domain.events import Event
 
@@ -48,6 +48,7 @@ RejectionReason = Annotated[
         )
     ),
 ]
-AuditAction = Annotated[
-    str, Field(json_schema_extra=_list_codes(event.action for event in list_subclasses(Event) if event is not Event))
-]
+AUDIT_ACTIONS = frozenset(event.action for event in list_subclasses(Event) if event is not Event)
+EVENT_TYPES = AUDIT_ACTIONS | sightings.ACTIONS
+EventType = Annotated[str, Field(json_schema_extra=_list_codes(EVENT_TYPES))]
+AuditAction = Annotated[str, Field(json_schema_extra=_list_codes(AUDIT_ACTIONS))]

@@ -13,6 +13,9 @@ from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
 from vultus.services.enrolment.registration import Registrar
+from vultus.services.events.follower import OutboxFollower
+from vultus.services.events.listing import EventService
+from vultus.services.events.sighting_log import OutboxSightingLog
 from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
 from vultus.services.limits import UsageLimiter
@@ -54,6 +57,8 @@ class Services:
     space_comparer: SpaceComparer
     consents: ConsentService
     eraser: Eraser
+    event_follower: OutboxFollower
+    events: EventService
     limiter: UsageLimiter
     photo_analyzer: PhotoAnalyzer
     indexes: IndexRegistry
@@ -66,6 +71,7 @@ class Services:
     searcher: Searcher
     secret_vault: SecretVault
     shadow_comparer: ShadowComparer
+    sightings: OutboxSightingLog
     streams: StreamService
     photo_resubmission: PhotoResubmission
     migrations: MigrationService
@@ -87,6 +93,7 @@ def build_services(
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
     limiter = UsageLimiter(database, settings.limits)
+    follower = OutboxFollower(database)
     return Services(
         settings=settings,
         database=database,
@@ -100,6 +107,8 @@ def build_services(
         space_comparer=SpaceComparer(database, spaces),
         consents=ConsentService(database),
         eraser=Eraser(database, settings.jobs),
+        event_follower=follower,
+        events=EventService(database, follower, settings.events),
         limiter=limiter,
         photo_analyzer=analyzer,
         indexes=indexes,
@@ -114,6 +123,7 @@ def build_services(
         searcher=searcher,
         secret_vault=SecretVault(settings.crop_key_file),
         shadow_comparer=shadow_comparer,
+        sightings=OutboxSightingLog(database, follower),
         streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter)),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),

@@ -22,6 +22,7 @@ from vultus.settings.sections import (
     CropSettings,
     DatabaseSettings,
     Device,
+    EventSettings,
     IndexSettings,
     InferenceSettings,
     JobSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "CropSettings",
     "DatabaseSettings",
     "Device",
+    "EventSettings",
     "IndexSettings",
     "InferenceSettings",
     "JobSettings",
@@ -90,6 +92,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     crops: CropSettings = CropSettings()
     limits: LimitSettings = LimitSettings()
+    events: EventSettings = EventSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

@@ -228,9 +228,18 @@ class JobSettings(Section):
     outbox_hours: float = Field(
         168.0, gt=0, description="How long events and numbers of erased templates are kept for those that follow them."
     )
+    sighting_hours: float = Field(
+        168.0, gt=0, description="How long sightings are kept, where that is shorter: who was seen where, and when."
+    )
     audit_days: float | None = Field(
         None, gt=0, description="How long entries of the audit record are kept; indefinitely unless set."
     )
+
+
+class EventSettings(Section):
+    """How events reach those that follow what happens."""
+
+    max_streams: int = Field(200, ge=1, description="Open event streams of a server before new ones get 503.")
 
 
 class LimitSettings(Section):

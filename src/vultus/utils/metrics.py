@@ -72,6 +72,9 @@ WORKER_MEMORY = Gauge(
     "Memory of the processes that analyse photos, as each sees it.",
     registry=REGISTRY,
 )
+SIGHTINGS_LOST = Counter(
+    "vultus_sightings_lost", "Sightings dropped while the database was away for long.", registry=REGISTRY
+)
 BUILD = Info("vultus_build", "Version of the program and of Python.", registry=REGISTRY)
 BUILD.info({"version": __version__, "python": platform.python_version()})
 

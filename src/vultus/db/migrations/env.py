@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
+from vultus.db import record_tables
 from vultus.db.migrate import is_schema_object
-from vultus.db.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=record_tables.OutboxRow.metadata,
     include_object=is_schema_object,
     transactional_ddl=True,
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 
-from vultus.db.tables import AuditRow
+from vultus.db.record_tables import AuditRow
 from vultus.domain import AuditEntry, AuditFilter
 
 if TYPE_CHECKING:

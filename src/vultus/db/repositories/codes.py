@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
 from vultus.db.copying import convert_to_integers, read_column_blocks, read_columns
+from vultus.db.record_tables import TombstoneRow
 from vultus.db.repositories.collections import get_partition_name
-from vultus.db.tables import CodingRow, TombstoneRow
+from vultus.db.tables import CodingRow
 from vultus.domain import CodeArray, CodeBlock, NumberArray, QuantizerParameters, SpaceStatistics
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from sqlalchemy import ARRAY, Uuid, bindparam, column, delete, func, insert, lit
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
+from vultus.db.record_tables import TombstoneRow
 from vultus.db.repositories.idempotency import delete_collection_responses
-from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow, TombstoneRow
+from vultus.db.repositories.outbox import delete_sightings
+from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow
 from vultus.domain import (
     Calibration,
     Collection,
@@ -205,6 +207,7 @@ class CollectionRepository(CollectionQueries):
         await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
         await self._session.execute(delete(TombstoneRow).where(TombstoneRow.collection_id == collection_id))
         await delete_collection_responses(self._session, collection_id)
+        await delete_sightings(self._session, collection_id)
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
         return counts
 

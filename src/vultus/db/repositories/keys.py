@@ -44,6 +44,7 @@ _COLUMNS = (
 # is decided by the clock that all servers share. A dead key is not found, so that it takes as long as an unknown one.
 _IS_LIVE = KeyRow.revoked_at.is_(None) & or_(KeyRow.expires_at.is_(None), KeyRow.expires_at > func.now())
 _BY_DIGEST = select(*_COLUMNS).where(KeyRow.secret_sha256 == bindparam("digest"), _IS_LIVE)
+_LIVE_BY_ID = select(KeyRow.id).where(KeyRow.id == bindparam("key_id"), _IS_LIVE)
 _BY_PREVIOUS_DIGEST = select(*_COLUMNS).where(
     KeyRow.previous_sha256 == bindparam("digest"), KeyRow.previous_until > func.now(), _IS_LIVE
 )
@@ -65,6 +66,10 @@ class ApiKeyQueries:
             if row is not None:
                 return _build_key(row)
         return None
+
+    async def is_live(self, key_id: UUID) -> bool:
+        """Return whether a key is neither revoked nor expired."""
+        return (await self._session.execute(_LIVE_BY_ID, {"key_id": key_id})).one_or_none() is not None
 
 
 class ApiKeyRepository(ApiKeyQueries):

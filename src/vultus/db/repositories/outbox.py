@@ -1,26 +1,40 @@
-"""Records events, and lists them for those that follow what happens."""
+"""Records events and sightings, and lists them for those that follow what happens.
+
+A number is drawn before its transaction commits, so a lower one may appear after a higher one was read. A number is
+settled when none below it can appear any more. Whoever follows the outbox reads up to a settled number and no further.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, func, insert, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
-from vultus.db.tables import AuditRow, OutboxRow
-from vultus.domain import OutboxEntry
+from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
+from vultus.db.tables import PersonRow
+from vultus.domain import EventFilter, OutboxEntry
+from vultus.domain.sightings import ACTIONS
+from vultus.errors import EventsExpiredError, OverloadedError
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from uuid import UUID
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from vultus.db.driver_session import StatementSession
     from vultus.domain import Principal
     from vultus.domain.events import Event
+    from vultus.domain.sightings import Sighting
 
 _SHARED = ("action", "collection_id", "person_id", "object_id", "detail")
 _COLUMNS = (
     OutboxRow.number,
+    OutboxRow.id,
     OutboxRow.created_at,
     OutboxRow.action,
     OutboxRow.collection_id,
@@ -29,12 +43,14 @@ _COLUMNS = (
     OutboxRow.detail,
 )
 MAX_WAIT_S = 1.0
-"""Longest wait for writers, who wait behind it."""
+"""Longest wait for transactions that have recorded something and not ended."""
 
-_WAIT_FOR_WRITERS = (
-    text(f"SET LOCAL lock_timeout = {int(MAX_WAIT_S * 1e3)}"),
-    text("LOCK TABLE outbox IN SHARE MODE"),
-    text("SET LOCAL lock_timeout = 0"),
+CHECK_INTERVAL_S = 0.01
+
+_FIND_NEWEST = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS number FROM outbox_number_seq")
+_LIST_WRITERS = text(
+    "SELECT virtualtransaction FROM pg_locks WHERE relation = 'outbox'::regclass AND mode = 'RowExclusiveLock'"
+    " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
 
@@ -58,26 +74,131 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event) -
     await session.execute(insert(OutboxRow).from_select(_SHARED, select(entry)))
 
 
-class OutboxRepository:
-    """Lists recent events in commit order."""
+async def add_sighting(session: AsyncSession, sighting: Sighting, event_id: UUID) -> None:
+    """Add a sighting to the outbox alone, without its person if they have been erased meanwhile.
 
-    def __init__(self, session: AsyncSession) -> None:
+    Whoever erases the person waits for this transaction, and erases the sighting too. One that is there already is not
+    added: a writer does not know whether a commit during which its connection broke took place.
+    """
+    person_id = sighting.person_id
+    if person_id is not None:
+        found = select(PersonRow.id).where(PersonRow.id == person_id, PersonRow.collection_id == sighting.collection_id)
+        person_id = (await session.execute(found.with_for_update(read=True, key_share=True))).scalar()
+    await session.execute(
+        postgresql_insert(OutboxRow)
+        .values(
+            id=event_id,
+            action=sighting.action,
+            collection_id=sighting.collection_id,
+            person_id=person_id,
+            sighted_person_id=person_id,
+            object_id=sighting.origin_id,
+            detail=sighting.detail,
+        )
+        .on_conflict_do_nothing(index_elements=[OutboxRow.id])
+    )
+
+
+async def delete_sightings(session: AsyncSession, collection_id: UUID) -> None:
+    """Delete the sightings of a collection, also those of nobody who is enrolled."""
+    await session.execute(
+        delete(OutboxRow).where(OutboxRow.collection_id == collection_id, OutboxRow.action.in_(ACTIONS))
+    )
+
+
+class OutboxQueries:
+    """Finds out how far the outbox can be read, which needs no transaction."""
+
+    def __init__(self, session: StatementSession) -> None:
         self._session = session
 
-    async def list_events(self, after: int, limit: int) -> tuple[OutboxEntry, ...]:
-        """Return events with a number above `after`, in ascending order; none with a lower number appears later.
+    async def find_newest_number(self) -> int:
+        """Return the greatest number that was drawn; 0 before the first."""
+        row = (await self._session.execute(_FIND_NEWEST, {})).one_or_none()
+        return int(row.number)
 
-        Waits for the transactions that have recorded an event and not ended, and those that record one meanwhile wait
-        for this transaction: end it before acting on the events. It must not be read-only.
+    async def settle(self) -> int:
+        """Return the greatest number that was drawn before now, once none up to it can appear any more.
+
+        Whoever draws a number holds a lock on the table, from before it draws until its transaction ends. Those that
+        hold one now are waited for; no writer waits for anybody.
 
         Raises:
-            OverloadedError: A transaction that recorded an event lasts longer than `MAX_WAIT_S`; list them later.
+            OverloadedError: One of them lasts longer than `MAX_WAIT_S`; ask later.
         """
-        for statement in _WAIT_FOR_WRITERS:
-            await self._session.execute(statement)
-        query = select(*_COLUMNS).where(OutboxRow.number > after).order_by(OutboxRow.number).limit(limit)
+        newest = await self.find_newest_number()
+        writers = await self._list_writers()
+        checks = 0
+        while writers:
+            if checks * CHECK_INTERVAL_S >= MAX_WAIT_S:
+                raise OverloadedError("A transaction that recorded an event has not ended; ask for events again soon.")
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            checks += 1
+            writers &= await self._list_writers()
+        return newest
+
+    async def _list_writers(self) -> set[str]:
+        return {row.virtualtransaction for row in await self._session.execute(_LIST_WRITERS, {})}
+
+
+class OutboxRepository(OutboxQueries):
+    """Lists recent events in commit order."""
+
+    _session: AsyncSession
+
+    def __init__(self, session: AsyncSession) -> None:
+        super().__init__(session)
+
+    async def list_events(
+        self, after: int, until: int, limit: int, only: EventFilter | None = None
+    ) -> tuple[OutboxEntry, ...]:
+        """Return events in ascending order of their numbers.
+
+        Args:
+            after: Number of the last one read.
+            until: Number of the last one to return; a settled one.
+            limit: Most events.
+            only: Which.
+
+        Raises:
+            EventsExpiredError: Events after `after` were deleted for their age, so that the reader would miss them.
+        """
+        floor = (await self._session.execute(select(func.max(OutboxFloorRow.number)))).scalar_one()
+        if 0 < after < floor:
+            raise EventsExpiredError(
+                "Events after this position were deleted for their age, and are missed. Start again without a cursor, "
+                "and without Last-Event-ID."
+            )
+        query = (
+            select(*_COLUMNS)
+            .where(OutboxRow.number > after, OutboxRow.number <= until, *_list_conditions(only or EventFilter()))
+            .order_by(OutboxRow.number)
+            .limit(limit)
+        )
         return tuple(OutboxEntry(*row) for row in await self._session.execute(query))
 
-    async def delete_old_events(self, older_than: datetime) -> None:
-        """Delete events recorded before `older_than`; the audit record keeps them."""
-        await self._session.execute(delete(OutboxRow).where(OutboxRow.created_at < older_than))
+    async def delete_old_events(self, older_than: datetime, sightings_older_than: datetime) -> None:
+        """Delete what was recorded before a time, sightings before another; the audit record keeps the events."""
+        is_old = or_(
+            OutboxRow.created_at < older_than,
+            OutboxRow.action.in_(ACTIONS) & (OutboxRow.created_at < sightings_older_than),
+        )
+        gone = delete(OutboxRow).where(is_old).returning(OutboxRow.number).cte("gone")
+        newest = select(func.coalesce(func.max(gone.c.number), 0)).scalar_subquery()
+        await self._session.execute(
+            update(OutboxFloorRow).values(number=func.greatest(OutboxFloorRow.number, newest)).add_cte(gone)
+        )
+
+
+def _list_conditions(only: EventFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions of a filter."""
+    conditions: list[ColumnElement[bool] | None] = [
+        None if only.collections is None else OutboxRow.collection_id.in_(only.collections),
+        None if only.outside_collections else OutboxRow.collection_id.is_not(None),
+        None if only.person_id is None else OutboxRow.person_id == only.person_id,
+        None if only.origin_id is None else (OutboxRow.object_id == only.origin_id) & OutboxRow.action.in_(ACTIONS),
+        None if only.actions is None else OutboxRow.action.in_(only.actions),
+        None if only.since is None else OutboxRow.created_at >= only.since,
+        None if only.until is None else OutboxRow.created_at < only.until,
+    ]
+    return [condition for condition in conditions if condition is not None]

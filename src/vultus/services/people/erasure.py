@@ -123,7 +123,10 @@ class Eraser:
         now, kept = datetime.now(UTC), self._settings
         async with self._database.transaction() as work:
             await work.idempotency.delete_old_responses(now - timedelta(hours=kept.idempotency_hours))
-            await work.outbox.delete_old_events(now - timedelta(hours=kept.outbox_hours))
+            await work.outbox.delete_old_events(
+                now - timedelta(hours=kept.outbox_hours),
+                now - timedelta(hours=min(kept.sighting_hours, kept.outbox_hours)),
+            )
             await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
             if kept.audit_days is not None:
                 await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))

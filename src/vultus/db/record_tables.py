@@ -1,0 +1,78 @@
+"""Tables of what happened: the audit record, the outbox, and tombstones of templates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from vultus.db.tables import Base
+from vultus.utils.ids import new_id
+
+
+class AuditRow(Base):
+    """An audit entry: action and actor; ids and counts only, no foreign keys: it outlives what it describes."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    collection_id: Mapped[UUID | None]
+    person_id: Mapped[UUID | None]
+    object_id: Mapped[UUID | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+    __table_args__ = (Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),)
+
+
+class OutboxRow(Base):
+    """A recent event, as in the audit record, or a sighting, numbered for those that follow what happens.
+
+    A sighting of a person goes with them, by the foreign key; an event that happened to a person does not.
+    """
+
+    __tablename__ = "outbox"
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    id: Mapped[UUID] = mapped_column(server_default=func.gen_random_uuid())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    action: Mapped[str]
+    collection_id: Mapped[UUID | None]
+    person_id: Mapped[UUID | None]
+    object_id: Mapped[UUID | None]
+    detail: Mapped[dict[str, Any]]
+    sighted_person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"))
+
+    __table_args__ = (
+        UniqueConstraint("id"),
+        Index(None, "sighted_person_id", postgresql_where=text("sighted_person_id IS NOT NULL")),
+    )
+
+
+class OutboxFloorRow(Base):
+    """The greatest number that was deleted from the outbox for its age: who read less has missed something. One row."""
+
+    __tablename__ = "outbox_floor"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+
+
+class TombstoneRow(Base):
+    """The numbers of templates that one statement erased, written by a trigger of `faces`.
+
+    Its own number is consecutive in commit order within the collection and embedding space.
+    """
+
+    __tablename__ = "tombstones"
+
+    collection_id: Mapped[UUID] = mapped_column(primary_key=True)
+    contract_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    numbers: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,0 +1,1 @@
+"""Events for whoever follows what happens: listed, streamed and delivered."""
