@@ -23,6 +23,7 @@ from vultus.db.embedded.account import OWN_NAMES, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
 from vultus.errors import EmbeddedDatabaseError, SetupError, UnavailableError, VultusError
+from vultus.live.endpoint import add_live
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
 from vultus.models.weights.recommendation import ensure_recommended_pack
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from vultus.domain import SpaceRegistry
+    from vultus.live.sessions import SessionRegistry
     from vultus.models.workers.worker import WorkerGroup
     from vultus.server.registry import ConnectionRegistry
     from vultus.settings import ServerSettings, Settings
@@ -57,6 +59,7 @@ log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
 KEY_USAGE_INTERVAL_S = 60.0
+SESSION_CHECK_INTERVAL_S = 1.0
 INVENTORY_INTERVAL_S = 60.0
 SIGHTINGS_INTERVAL_S = 1.0
 
@@ -232,6 +235,16 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def run_sessions(jobs: JobSupervisor, sessions: SessionRegistry) -> AsyncIterator[None]:
+    """Look after live sessions for the length of the block, then end them."""
+    async with jobs.run("live-sessions", sessions.check_sessions, interval_s=SESSION_CHECK_INTERVAL_S):
+        try:
+            yield
+        finally:
+            await sessions.close()
+
+
 async def serve_api(
     settings: Settings,
     announce: Callable[[str], None],
@@ -259,11 +272,16 @@ async def serve_api(
                 max_requests=server_settings.max_requests, max_bodies_bytes=server_settings.max_bodies_bytes
             )
             app = create_app(services, limits=limits, settings=server_settings)
+            sessions = add_live(app, services, limits)
             await services.access.bootstrap_admin_key(deliver_key)
             server = ApiServer(
                 app, registry, root_path=server_settings.root_path, tls=tls, is_always_answered=is_health_path
             )
-            async with run_jobs(services), _serve_metrics(metrics_listener, registry):
+            async with (
+                run_jobs(services),
+                run_sessions(services.jobs, sessions),
+                _serve_metrics(metrics_listener, registry),
+            ):
                 # Garbage collections need not look at what lives as long as the server.
                 gc.freeze()
                 listener.listen(SOCKET_BACKLOG)  # a client may connect as soon as the address is printed

@@ -26,6 +26,7 @@ from vultus.schemas import (
     faces,
     galleries,
     keys,
+    live,
     migrations,
     recognition,
     system,
@@ -63,6 +64,7 @@ ANSWERS: dict[str, Any] = {
     "Erased": galleries.ErasedOut,
     "Key": keys.KeyOut,
     "NewKey": keys.NewKeyOut,
+    "Ticket": live.TicketOut,
     "Vectors": vectors.VectorsOut,
     "Audit": system.AuditOut,
     "Model": system.ModelOut,
@@ -115,7 +117,7 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
 
 def test_every_post_that_writes_accepts_an_idempotency_key_or_refuses_it() -> None:
     reading = {"recognize", "detect", "compare", "verify", "compute_embeddings", "search_by_vector"}
-    refusing = {"create_key", "rotate_key", "supply_photos"}
+    refusing = {"create_key", "create_ticket", "rotate_key", "supply_photos"}
     posts = [methods["post"] for methods in SCHEMA["paths"].values() if "post" in methods]
 
     accepting = {

@@ -39,6 +39,8 @@ EXCEPTIONS = {
     "OutboxSightingLog.write_waiting": "a background job",
     "ShadowComparer.compare_next": "a background job",
     "ShadowComparer.compare_recognition": "a background job",
+    "TicketService.list_live_keys": "a background job",
+    "TicketService.take_ticket": "finds out who comes",
 }
 CAPACITY = {"ensure_workers", "ensure_capacity", "reserve_slot"}
 """What the edge asks of the analyzer itself, before it knows who calls."""

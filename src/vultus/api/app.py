@@ -15,7 +15,18 @@ from vultus.api import problems
 from vultus.api.docs_page import add_documentation, redirect_to
 from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import build_openapi_schema
-from vultus.api.routes import collections, events, keys, migrations, persons, recognition, registration, system, vectors
+from vultus.api.routes import (
+    collections,
+    events,
+    keys,
+    live,
+    migrations,
+    persons,
+    recognition,
+    registration,
+    system,
+    vectors,
+)
 from vultus.server.proxies import ForwardedMiddleware
 from vultus.settings import ServerSettings
 
@@ -44,6 +55,7 @@ ROUTERS = (
     persons.consents,
     vectors.router,
     events.router,
+    live.router,
     keys.router,
     system.router,
 )

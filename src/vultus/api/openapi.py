@@ -30,6 +30,7 @@ TAGS = [
     {"name": "faces", "description": "Enrolled templates of a person, without their vectors."},
     {"name": "consents", "description": "What a person agreed to, until when, and its withdrawal."},
     {"name": "events", "description": "What happened and who was seen: listed, streamed, delivered to webhooks."},
+    {"name": "live", "description": "Recognise people in live video; its messages are described in `/asyncapi.json`."},
     {"name": "system", "description": "Health, version, networks, keys and the audit record."},
 ]
 MODULES_OF_ERRORS = ("vultus.errors", "vultus.api.problems")

@@ -40,6 +40,7 @@ from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxQueries, OutboxRepository, add_event, add_sighting
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
+from vultus.db.repositories.tickets import TicketQueries, TicketRepository
 from vultus.db.repositories.usage import UsageQueries
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
@@ -74,18 +75,20 @@ COLLECTION_SHARE = 0.5
 
 
 class HotQueries:
-    """Queries of the hot path: keys, usage, collections, searches other than by HNSW index, the end of the outbox."""
+    """Queries of the hot path: keys, usage, tickets, collections, searches not by HNSW index, the outbox's end."""
 
     collections: CollectionQueries
     keys: ApiKeyQueries
     outbox: OutboxQueries
     templates: TemplateSearches
+    tickets: TicketQueries
     usage: UsageQueries
 
     def __init__(self, session: StatementSession) -> None:
         self.collections = CollectionQueries(session)
         self.keys = ApiKeyQueries(session)
         self.outbox = OutboxQueries(session)
+        self.tickets = TicketQueries(session)
         self.usage = UsageQueries(session)
         self.templates = TemplateSearches(session)
 
@@ -117,6 +120,7 @@ class UnitOfWork(HotQueries):
     keys: ApiKeyRepository
     outbox: OutboxRepository
     templates: TemplateStore
+    tickets: TicketRepository
 
     def __init__(
         self, session: AsyncSession, *, read_only: bool = False, idempotency: IdempotencyContext | None = None
@@ -141,6 +145,7 @@ class UnitOfWork(HotQueries):
         self.codes = CodeRepository(session)
         self.bulk = BulkRepository(session)
         self.inventory = InventoryRepository(session)
+        self.tickets = TicketRepository(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal; locked until the transaction ends if it is opened for writing.

@@ -19,6 +19,7 @@ from sqlalchemy import (
     CheckConstraint,
     Computed,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -341,3 +342,19 @@ class IdempotencyRow(Base):
     body: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="SET NULL"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class LiveTicketRow(Base):
+    """What a live session that is opened with a ticket may do: the digest of its secret, never the secret. Unlogged."""
+
+    __tablename__ = "live_tickets"
+
+    secret_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    permissions: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    frames_per_second: Mapped[float] = mapped_column(Double)
+    session_s: Mapped[float] = mapped_column(Double)
+    expires_at: Mapped[datetime]
+
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)

@@ -66,6 +66,7 @@ from vultus.domain.records import AuditEntry, AuditFilter, EventFilter, OutboxEn
 from vultus.domain.search import GalleryState, SearchResult
 from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
+from vultus.domain.tickets import LiveTicket
 from vultus.domain.tracks import Frame, FrameResult, Track, TrackState, Zone
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "KeyGrant",
     "Lane",
     "LeaveOneOutResult",
+    "LiveTicket",
     "Liveness",
     "LivenessMode",
     "LivenessReason",

@@ -39,7 +39,7 @@ class Permission(StrEnum):
     """Read the audit."""
 
     LIVE = "live"
-    """Recognise people in live video, which no operation serves yet."""
+    """Recognise people in live video."""
 
     KEYS = "keys"
     """Create, list, rotate and revoke API keys that may do no more than its own."""

@@ -89,14 +89,20 @@ class DetectedFaceOut(ApiModel):
         return cls(**build_face_fields(face))
 
 
+def build_landmarks(landmarks: domain.FloatArray) -> LandmarksOut:
+    """Return the five points of a (5, 2) array by name."""
+    names = LandmarksOut.model_fields
+    return LandmarksOut(
+        **{name: PointOut(x=float(x), y=float(y)) for name, (x, y) in zip(names, landmarks, strict=True)}
+    )
+
+
 def build_face_fields(face: domain.DescribedFace) -> dict[str, object]:
     """Return the members that all responses about a face share."""
-    names = LandmarksOut.model_fields
-    points = {name: PointOut(x=float(x), y=float(y)) for name, (x, y) in zip(names, face.face.landmarks, strict=True)}
     box = face.face.box
     return {
         "box": BoxOut(left=box.left, top=box.top, right=box.right, bottom=box.bottom),
-        "landmarks": LandmarksOut(**points),
+        "landmarks": build_landmarks(face.face.landmarks),
         "score": face.face.score,
         "quality": QualityOut.from_attributes(face.quality),
         "liveness": LivenessOut.from_attributes(face.liveness) if face.liveness else None,

@@ -35,8 +35,8 @@ class Refusal:
     detail: str
     retry_after_s: int | None = None
 
-    def build_response(self) -> bytes:
-        """Return a whole HTTP/1.1 response that ends the connection."""
+    def build_problem(self) -> tuple[bytes, dict[str, str]]:
+        """Return the problem details, and the headers that go with them."""
         request_id = uuid4().hex
         body = json.dumps(
             {
@@ -48,14 +48,21 @@ class Refusal:
                 "request_id": request_id,
             }
         ).encode()
+        headers = {
+            "content-type": "application/problem+json",
+            "content-length": str(len(body)),
+            "x-request-id": request_id,
+            "x-content-type-options": "nosniff",
+            "cache-control": "no-store",
+        }
+        return body, headers | ({} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)})
+
+    def build_response(self) -> bytes:
+        """Return a whole HTTP/1.1 response that ends the connection."""
+        body, headers = self.build_problem()
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
-            "content-type: application/problem+json",
-            f"content-length: {len(body)}",
-            f"x-request-id: {request_id}",
-            "x-content-type-options: nosniff",
-            "cache-control: no-store",
-            *([] if self.retry_after_s is None else [f"retry-after: {self.retry_after_s}"]),
+            *(f"{name}: {value}" for name, value in headers.items()),
             "connection: close",
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

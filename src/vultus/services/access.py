@@ -218,12 +218,13 @@ class AccessService:
         return key
 
     async def record_uses(self) -> None:
-        """Store when keys were last used, and drop old counts: a background job, so that no request waits for it."""
+        """Store when keys were last used, drop old counts and tickets: a background job, so that no request waits."""
         uses, self._uses = self._uses, {}
         async with self._database.transaction() as work:
             if uses:
                 await work.keys.record_uses(uses)
             await work.keys.delete_old_counts()
+            await work.tickets.delete_expired()
 
 
 async def _add_key(work: UnitOfWork, principal: Principal, grant: KeyGrant, secret: str) -> tuple[ApiKey, str]:

@@ -20,6 +20,7 @@ from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
 from vultus.services.limits import UsageLimiter
 from vultus.services.live.stream import StreamResources, StreamService
+from vultus.services.live.tickets import TicketService
 from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
 from vultus.services.migration.comparison import SpaceComparer
 from vultus.services.migration.migration import MigrationService
@@ -73,6 +74,7 @@ class Services:
     shadow_comparer: ShadowComparer
     sightings: OutboxSightingLog
     streams: StreamService
+    tickets: TicketService
     photo_resubmission: PhotoResubmission
     migrations: MigrationService
     verifier: Verifier
@@ -125,6 +127,7 @@ def build_services(
         shadow_comparer=shadow_comparer,
         sightings=OutboxSightingLog(database, follower),
         streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter)),
+        tickets=TicketService(database, settings.live),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),
         verifier=Verifier(database, analyzer, spaces, limiter),

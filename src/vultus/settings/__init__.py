@@ -27,6 +27,7 @@ from vultus.settings.sections import (
     InferenceSettings,
     JobSettings,
     LimitSettings,
+    LiveSettings,
     LogSettings,
     ModelSettings,
     PhotoSettings,
@@ -56,6 +57,7 @@ __all__ = [
     "InferenceSettings",
     "JobSettings",
     "LimitSettings",
+    "LiveSettings",
     "LogSettings",
     "ModelSettings",
     "PhotoSettings",
@@ -93,6 +95,7 @@ class Settings(BaseSettings):
     crops: CropSettings = CropSettings()
     limits: LimitSettings = LimitSettings()
     events: EventSettings = EventSettings()
+    live: LiveSettings = LiveSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

@@ -271,3 +271,17 @@ class LogSettings(Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity written.")
     format: Literal["text", "json"] = Field("text", description="`json` writes one object per line.")
+
+
+class LiveSettings(Section):
+    """Live recognition: what sessions may take."""
+
+    max_sessions: int = Field(256, ge=1, description="Open sessions of this server, before new ones are refused.")
+    max_sessions_per_key: int = Field(32, ge=1, description="Open sessions of a key on this server.")
+    max_frame_bytes: int = Field(4 * 2**20, ge=1024, le=2**25, description="Longest frame.")
+    max_frames_per_second: float = Field(
+        30.0, gt=0, le=240, description="Most frames that a session may send; those beyond are dropped and counted."
+    )
+    max_session_s: float = Field(28_800.0, gt=0, description="Longest session; a ticket may ask for a shorter one.")
+    idle_s: float = Field(30.0, gt=0, description="A session without a frame is closed after so long.")
+    resume_s: float = Field(10.0, ge=0, description="How long a session whose connection broke keeps its tracks.")

@@ -40,6 +40,16 @@ REFUSALS = Counter(
     "vultus_refused", "Refused for being full: of photos, of requests, of bytes.", ("full",), registry=REGISTRY
 )
 
+LIVE_SESSIONS = Gauge(
+    "vultus_live_sessions", "Open live sessions, with those that wait to be resumed.", registry=REGISTRY
+)
+LIVE_FRAMES = Counter(
+    "vultus_live_frames", "Frames of live sessions: processed, dropped or refused.", ("outcome",), registry=REGISTRY
+)
+LIVE_SECONDS = Histogram(
+    "vultus_live_seconds", "From the last byte of a frame to its answer.", buckets=SECONDS, registry=REGISTRY
+)
+
 JOB_RUNS = Counter("vultus_job_runs", "Runs of background jobs.", ("job", "outcome"), registry=REGISTRY)
 JOB_LAST_SUCCESS = Gauge(
     "vultus_job_last_success_timestamp_seconds",

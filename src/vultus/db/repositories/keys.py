@@ -48,6 +48,11 @@ _LIVE_BY_ID = select(KeyRow.id).where(KeyRow.id == bindparam("key_id"), _IS_LIVE
 _BY_PREVIOUS_DIGEST = select(*_COLUMNS).where(
     KeyRow.previous_sha256 == bindparam("digest"), KeyRow.previous_until > func.now(), _IS_LIVE
 )
+_BY_ID = select(*_COLUMNS).where(KeyRow.id == bindparam("id"), _IS_LIVE)
+_LIVE_IDS = text(
+    "SELECT id FROM api_keys WHERE id = ANY(CAST(:ids AS uuid[]))"
+    " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+)
 
 
 class ApiKeyQueries:
@@ -70,6 +75,15 @@ class ApiKeyQueries:
     async def is_live(self, key_id: UUID) -> bool:
         """Return whether a key is neither revoked nor expired."""
         return (await self._session.execute(_LIVE_BY_ID, {"key_id": key_id})).one_or_none() is not None
+
+    async def find_live_key_by_id(self, key_id: UUID) -> ApiKey | None:
+        """Return a key, unless it is revoked or has expired."""
+        row = (await self._session.execute(_BY_ID, {"id": key_id})).one_or_none()
+        return None if row is None else _build_key(row)
+
+    async def list_live_ids(self, ids: Set[UUID]) -> frozenset[UUID]:
+        """Return which of some keys are neither revoked nor expired."""
+        return frozenset(row.id for row in await self._session.execute(_LIVE_IDS, {"ids": list(ids)}))
 
 
 class ApiKeyRepository(ApiKeyQueries):

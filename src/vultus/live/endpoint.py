@@ -1,0 +1,60 @@
+"""The WebSocket `/v1/live`, in the application of the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+from starlette.routing import WebSocketRoute
+
+from vultus.live.connection import LiveConnection
+from vultus.live.handshake import check_handshake
+from vultus.live.protocol import Limits
+from vultus.live.sessions import SessionRegistry
+from vultus.schemas.live import PATH
+from vultus.server.refusals import Refusal
+from vultus.utils.request_scope import RequestScope
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.websockets import WebSocket
+
+    from vultus.services.wiring import Services
+    from vultus.utils.request_scope import RequestLimits
+
+
+def add_live(app: Starlette, services: Services, limits: RequestLimits) -> SessionRegistry:
+    """Serve live sessions in an application.
+
+    Args:
+        app: Of the API.
+        services: Stay open while it runs.
+        limits: Those of the application's requests.
+
+    Returns:
+        The sessions; `check_sessions` runs every second, `close` at the end.
+    """
+    settings = services.settings
+    sessions = SessionRegistry(services.tickets, services.streams, settings.live)
+    bounds = Limits(settings.live.max_frame_bytes, settings.live.idle_s, settings.live.resume_s)
+
+    async def serve_session(websocket: WebSocket) -> None:
+        handshake = check_handshake(websocket, settings.server.cors_origins)
+        if isinstance(handshake, Refusal):
+            await websocket.send_denial_response(_build_response(handshake))
+            return
+        with RequestScope(limits, websocket.headers.get("x-request-id", "")) as scope:
+            scope.begin_wait()  # a session waits for its client most of the time
+            try:
+                await websocket.accept(handshake.protocol)
+                await LiveConnection(websocket, sessions, bounds).serve(handshake.offered)
+            finally:
+                scope.end_wait()
+
+    app.router.routes.append(WebSocketRoute(PATH, serve_session))
+    return sessions
+
+
+def _build_response(refusal: Refusal) -> Response:
+    body, headers = refusal.build_problem()
+    return Response(body, refusal.status, headers, media_type="application/problem+json")
