@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.telemetry import TelemetryConfig
+from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from vultus import __version__
@@ -76,6 +77,12 @@ Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Errors are pro
 `code`. Every verdict names its threshold, the false match rate it stands for, and what that means for the gallery."""
 
 
+class Application(FastAPI):
+    """FastAPI without the layers that it puts around every request; what they serve is not used here."""
+
+    build_middleware_stack = Starlette.build_middleware_stack
+
+
 def create_app(services: Services, *, limits: RequestLimits, settings: ServerSettings | None = None) -> FastAPI:
     """Build the application on services that stay open while it runs.
 
@@ -84,7 +91,7 @@ def create_app(services: Services, *, limits: RequestLimits, settings: ServerSet
         limits: What all requests may take together.
         settings: Proxies, origins, and whether `GET /metrics` is served here; the defaults unless given.
     """
-    app = FastAPI(
+    app = Application(
         title="Vultus",
         version=__version__,
         description=DESCRIPTION,
@@ -129,14 +136,10 @@ def _add_middleware(app: FastAPI, settings: ServerSettings, limits: RequestLimit
 def _add_unversioned_redirects(app: FastAPI) -> None:
     """Redirect the unversioned paths of the two main operations to version 1; body and method are kept."""
     for path in ("/register", "/recognize"):
-        app.add_api_route(
-            path, _build_redirect_endpoint(f"v1{path}"), methods=["POST"], status_code=308, include_in_schema=False
-        )
+        app.add_route(path, _build_redirect_endpoint(f"v1{path}"), methods=["POST"], include_in_schema=False)
 
 
 def _build_redirect_endpoint(path: str) -> Callable[[Request], Coroutine[None, None, RedirectResponse]]:
-    """Return an endpoint that takes the request alone: FastAPI would read any other parameter from the query."""
-
     async def send_redirect(request: Request) -> RedirectResponse:
         return redirect_to(path, request, 308)
 

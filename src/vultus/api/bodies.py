@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.datastructures import UploadFile
 
-from vultus.api.multipart import build_field_error, parse_form
+from vultus.api.multipart import ContentType, build_field_error, parse_form
 from vultus.api.problems import InvalidRequestError, UnsupportedMediaTypeError
+from vultus.api.shapes import BodyShape
 from vultus.api.strict_json import load_json
-from vultus.errors import BodyTooLargeError, VultusError
+from vultus.errors import BodyTooLargeError
 
 if TYPE_CHECKING:
-    from starlette.datastructures import FormData, Headers
-    from starlette.types import Receive, Scope
+    from collections.abc import Iterable
 
-    from vultus.api.shapes import BodyShape
+    from starlette.datastructures import Headers
+    from starlette.requests import Request
+
     from vultus.schemas.base import ApiModel
 
 MAX_JSON_VALUES = 100_000
@@ -29,40 +31,52 @@ MAX_JSON_VALUES = 100_000
 LONG_JSON_BYTES = 128 * 2**10
 """A longer body is parsed and validated in a thread, so that other requests are served meanwhile."""
 
-
-class BodyReadError(HTTPException):
-    """Wraps an error raised while FastAPI reads the body: FastAPI turns any other exception into 400."""
-
-    def __init__(self, original_error: VultusError) -> None:
-        super().__init__(400)
-        self.original_error = original_error
+_ABSENT = object()
 
 
-def ensure_content_type(shape: BodyShape, headers: Headers, path: str) -> None:
-    """Refuse a body of another kind than the route reads, with an example of the right one.
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """What a request brought, before its model says whether it will do.
+
+    Attributes:
+        shape: What the route reads.
+        value: JSON as it was parsed or, if it is long and right, as its model; of a form, its fields by name.
+        content: The bytes of JSON.
+        fields: Of a form, in the order in which they were sent.
+    """
+
+    shape: BodyShape
+    value: Any
+    content: bytes = b""
+    fields: tuple[tuple[str, str | UploadFile], ...] = ()
+
+
+def check_content_type(shape: BodyShape, request: Request) -> ContentType:
+    """Return the content type of a body; refuse another kind than the route reads, with an example of the right one.
 
     Raises:
         UnsupportedMediaTypeError: The content type is another one, or missing.
     """
-    value = headers.get("content-type", "")
+    value = request.headers.get("content-type", "")
     media_type, options = parse_options_header(value)
     named = f"the body has the Content-Type '{value}'" if value else "the body has no Content-Type"
     if shape.is_form and media_type != b"multipart/form-data":
         example = " ".join(f"-F {name}=@{name}.jpg" for name in shape.photos)
         raise UnsupportedMediaTypeError(
             f"A form with the bytes of photos is read here, but {named}. Send multipart/form-data, as curl does: "
-            f"curl -H 'Authorization: Bearer KEY' {example} {path}"
+            f"curl -H 'Authorization: Bearer KEY' {example} {request.url.path}"
         )
-    if shape.is_form or not _has_body(headers):
-        return
-    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    content_type = ContentType(options)
+    if shape.is_form or not _has_body(request.headers):
+        return content_type
     if not _is_json(media_type):
         raise UnsupportedMediaTypeError(
             f"JSON is read here, but {named}. Send it as application/json, with curl: "
-            f"curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' -d '{{…}}' {path}"
+            f"curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' -d '{{…}}' {request.url.path}"
         )
-    if charset not in {"utf-8", "utf8", "us-ascii"}:
+    if (charset := content_type.charset.lower()) not in {"utf-8", "utf8", "us-ascii"}:
         raise UnsupportedMediaTypeError(f"The JSON is said to be in '{charset}'; JSON is sent in UTF-8.")
+    return content_type
 
 
 def _has_body(headers: Headers) -> bool:
@@ -74,43 +88,61 @@ def _is_json(media_type: bytes) -> bool:
     return kind == b"application" and (subtype == b"json" or subtype.endswith(b"+json"))
 
 
-class StrictRequest(Request):
-    """A request whose JSON is strict and whose form is complete, each field of it once unless it is a list."""
+async def read_body(request: Request, shape: BodyShape, content_type: ContentType) -> RequestBody:
+    """Return the body of a request: strict JSON, or a complete form with each field once unless it is a list.
 
-    def __init__(self, scope: Scope, receive: Receive, shape: BodyShape | None) -> None:
-        super().__init__(scope, receive)
-        self._shape = shape
-
-    async def _get_form(self, **limits: Any) -> FormData:
-        if self._form is None and self._shape is not None:
-            body = b"".join([chunk async for chunk in self.stream()])
-            try:
-                self._form = parse_form(body, self.headers.get("content-type", ""), self._shape)
-                _ensure_given_once(self._form, self._shape.lists)
-            except VultusError as error:
-                raise BodyReadError(error) from None
-        return await super()._get_form(**limits)
-
-    async def json(self) -> Any:
-        """Return the body as JSON without NaN, lone surrogates, double keys or nesting that exhausts the stack."""
-        body = await self.body()
-        try:
-            if self._shape is None or len(body) <= LONG_JSON_BYTES:
-                return parse_json(body)
-            return await asyncio.to_thread(_parse_model, body, self._shape.model)
-        except VultusError as error:
-            raise BodyReadError(error) from None
+    Raises:
+        VultusError: It is neither, too long, or breaks off.
+    """
+    content = await request.body()
+    if shape.is_form:
+        fields = parse_form(content, content_type, shape)
+        _ensure_given_once(fields, shape.lists)
+        return RequestBody(shape, _collect_fields(fields, shape), fields=fields)
+    if not content:
+        return RequestBody(shape, _ABSENT)
+    if len(content) <= LONG_JSON_BYTES:
+        return RequestBody(shape, parse_json(content), content)
+    return RequestBody(shape, await asyncio.to_thread(_parse_model, content, shape.model), content)
 
 
-def _ensure_given_once(form: FormData, lists: frozenset[str]) -> None:
-    counts = Counter(name for name, _ in form.multi_items())
+def validate_body(body: RequestBody, errors: list[Any]) -> ApiModel | None:
+    """Return the model of a body; whatever is wrong with it is added to pydantic's errors."""
+    model, value = body.shape.model, body.value
+    if isinstance(value, model):
+        return value
+    if value is _ABSENT:
+        errors.append({"type": "missing", "loc": ("body",), "msg": "", "input": None})
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors += [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        return None
+
+
+def _ensure_given_once(fields: Iterable[tuple[str, Any]], lists: frozenset[str]) -> None:
+    counts = Counter(name for name, _ in fields)
     for name, count in counts.items():
         if count > 1 and name not in lists:
             raise build_field_error(name, f"given {'twice' if count == 2 else f'{count} times'}; send it once", "twice")
 
 
+def _collect_fields(fields: Iterable[tuple[str, str | UploadFile]], shape: BodyShape) -> dict[str, Any]:
+    """Return the fields of a form by name; one that is known and empty counts as not sent, as browsers send it."""
+    known, values = shape.model.model_fields, dict[str, Any]()
+    for name, value in fields:
+        is_empty = not value if isinstance(value, str) else not (value.filename or value.size)
+        if name in shape.lists:
+            if isinstance(value, str) or not is_empty:
+                values.setdefault(name, []).append(value)
+        elif not (is_empty and name in known):
+            values[name] = value
+    return values
+
+
 def _parse_model(body: bytes, model: type[ApiModel]) -> Any:
-    """Return a body as its model, or as it is if it is wrong: FastAPI validates whatever is no model, and says why."""
+    """Return a body as its model, or as it is if it is wrong."""
     value = parse_json(body)
     try:
         return model.model_validate(value)

@@ -52,22 +52,21 @@ ASSET_AGE = {"Cache-Control": "public, max-age=3600"}
 def add_documentation(app: FastAPI) -> None:
     """Serve the page and what it needs; every address in it is relative, so it works under any prefix."""
 
-    @app.get("/", include_in_schema=False)
     async def redirect_to_docs(request: Request) -> RedirectResponse:
         return redirect_to("docs", request, 307)
 
-    @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> HTMLResponse:
+    async def show_docs(_: Request) -> HTMLResponse:
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": SECURITY_POLICY})
+
+    app.add_route("/", redirect_to_docs, include_in_schema=False)
+    app.add_route("/docs", show_docs, include_in_schema=False)
 
     # In memory, so that an answer is written at once and no reader, however slow, keeps a request under way.
     folder = files("fastapi_offline") / "static"
     assets = {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in ASSETS.items()}
     assets["open.js"] = SCRIPT, "text/javascript"
     for name, (content, kind) in assets.items():
-        app.add_api_route(
-            f"/docs-assets/{name}", _build_asset_endpoint(content, kind), methods=["GET"], include_in_schema=False
-        )
+        app.add_route(f"/docs-assets/{name}", _build_asset_endpoint(content, kind), include_in_schema=False)
 
 
 def redirect_to(path: str, request: Request, status: int) -> RedirectResponse:
@@ -76,8 +75,8 @@ def redirect_to(path: str, request: Request, status: int) -> RedirectResponse:
     return RedirectResponse(f"{root}/{path}" if root else path, status)
 
 
-def _build_asset_endpoint(content: bytes, kind: str) -> Callable[[], Coroutine[None, None, Response]]:
-    async def send_asset() -> Response:
+def _build_asset_endpoint(content: bytes, kind: str) -> Callable[[Request], Coroutine[None, None, Response]]:
+    async def send_asset(_: Request) -> Response:
         return Response(content, media_type=kind, headers=ASSET_AGE)
 
     return send_asset

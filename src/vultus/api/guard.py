@@ -10,13 +10,14 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute, APIRouter
 from starlette.requests import Request
 
-from vultus.api.bodies import BodyReadError, StrictRequest, ensure_content_type
+from vultus.api.bodies import check_content_type, read_body
 from vultus.api.created import LOCATION_KEY, add_location, build_replay
+from vultus.api.endpoints import Endpoint
 from vultus.api.problems import build_validation_error
 from vultus.api.sentences import format_unknown_name
 from vultus.api.shapes import BodyShape
 from vultus.domain import Permission, Principal, RepeatedRequestError
-from vultus.errors import BodyTooLargeError, MalformedRequestError, OverloadedError, VultusError
+from vultus.errors import BodyTooLargeError, MalformedRequestError
 from vultus.utils.request_scope import get_scope
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi.dependencies.models import Dependant
     from starlette.datastructures import Headers
     from starlette.responses import Response
-    from starlette.types import Message
+    from starlette.types import Message, Receive, Scope, Send
 
     from vultus.services.wiring import Services
     from vultus.utils.request_scope import RequestScope
@@ -52,11 +53,22 @@ def require_permission(
 
 
 class GuardedRoute(APIRoute):
-    """Authenticates, authorizes, refuses unknown query parameters, then reads the body up to its limit."""
+    """Authenticates, authorizes, refuses unknown query parameters, reads the body up to its limit, and answers."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        handle = self.get_route_handler()
+
+        async def answer_request(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await handle(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+        # FastAPI's own keeps stacks of context managers for each request, which no endpoint here uses.
+        self.app = answer_request
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler."""
-        handle = super().get_route_handler()
+        """Return what answers a request."""
+        endpoint = Endpoint(self)
         extra = self.openapi_extra or {}
         declared = extra.get(PERMISSION_KEY)
         permission = None if declared is None else Permission(declared)
@@ -76,19 +88,18 @@ class GuardedRoute(APIRoute):
                 scope.principal.require(permission)
             _check_query(request, known_parameters)
             request.state.body_shape = shape
-            if shape is not None:
-                ensure_content_type(shape, request.headers, request.url.path)
+            content_type = check_content_type(shape, request) if shape else None
             limits = services.settings.server
             max_json_bytes = extra.get(MAX_JSON_KEY, limits.max_json_bytes)
             max_bytes = limits.max_body_bytes if takes_photos else min(max_json_bytes, limits.max_body_bytes)
-            body = _LimitedBody(request, scope, max_bytes)
+            limited = Request(request.scope, _LimitedBody(request, scope, max_bytes).receive)
             reservation = services.photo_analyzer.reserve_slot(scope.principal.id) if takes_photos else None
-            request.state.reservation = reservation
+            limited.state.reservation = reservation
             try:
                 with reservation or nullcontext():
-                    response = await handle(StrictRequest(request.scope, body.receive, shape))
-            except BodyReadError as error:
-                raise error.original_error from None
+                    body = await read_body(limited, shape, content_type) if shape and content_type else None
+                    limited.state.body = body
+                    response = await endpoint.call(limited, body)
             except RepeatedRequestError as repeated:
                 response = build_replay(repeated.stored, self.response_model)
             finally:
@@ -177,6 +188,7 @@ class _LimitedBody:
         self._max_bytes = limit
         self._scope = scope
         self._length = 0
+        self._is_complete = False
 
     async def receive(self) -> Message:
         """Return the next part of the body."""
@@ -185,10 +197,11 @@ class _LimitedBody:
         self._scope.begin_wait()
         try:
             message = await self._receive()
-        except VultusError as error:  # the body comes too slowly, or breaks off
-            raise BodyReadError(error) from None
         finally:
             self._scope.end_wait()
+        if message["type"] == "http.disconnect" and not self._is_complete:
+            raise MalformedRequestError("The request breaks off: its body is incomplete. Nothing was changed.")
+        self._is_complete = not message.get("more_body", False)
         self._reserve_memory(len(message.get("body", b"")))
         return message
 
@@ -196,12 +209,7 @@ class _LimitedBody:
         self._length += length
         if self._length > self._max_bytes:
             raise self._build_too_long_error()
-        try:
-            self._scope.hold_bytes(length)
-        except OverloadedError as error:
-            raise BodyReadError(error) from None
+        self._scope.hold_bytes(length)
 
-    def _build_too_long_error(self) -> BodyReadError:
-        return BodyReadError(
-            BodyTooLargeError(f"The request is longer than {self._max_bytes:,} bytes; reading stopped there.")
-        )
+    def _build_too_long_error(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"The request is longer than {self._max_bytes:,} bytes; reading stopped there.")

@@ -11,9 +11,9 @@ from fastapi import Depends, Header, Request
 from starlette.datastructures import UploadFile
 
 from vultus import errors
+from vultus.api.bodies import RequestBody
 from vultus.api.deps import PrincipalDep, ServicesDep
 from vultus.api.problems import build_validation_error
-from vultus.api.shapes import BodyShape
 from vultus.domain import IdempotencyContext
 from vultus.schemas.base import ApiModel
 
@@ -86,9 +86,9 @@ def refuse_idempotency_key(reason: str) -> Any:
 async def _compute_request_digest(request: Request) -> bytes:
     """Return the SHA-256 of method, path, query and body; of a form, its fields in order of their names."""
     parts = [request.method.encode(), request.url.path.encode(), request.url.query.encode()]
-    shape: BodyShape | None = request.state.body_shape
-    if shape is not None and shape.is_form:
-        for name, value in sorted((await request.form()).multi_items(), key=itemgetter(0)):
+    body: RequestBody | None = request.state.body
+    if body is not None and body.shape.is_form:
+        for name, value in sorted(body.fields, key=itemgetter(0)):
             parts += [name.encode(), await _read_field(value)]
     else:
         parts.append(await request.body())

@@ -125,10 +125,9 @@ def _record_request(scope: Scope, method: str, status: int, request_scope: Reque
     """Write the log line of a request, and count it."""
     route, took_s = _get_route(scope), request_scope.elapsed_s
     client = (scope.get("client") or ("-",))[0]
-    log.log(
-        logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO,
-        "request",
-        extra={
+    level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+    if log.isEnabledFor(level):
+        line = {
             "method": method,
             "route": route,
             "status": status,
@@ -137,8 +136,9 @@ def _record_request(scope: Scope, method: str, status: int, request_scope: Reque
             "cause": request_scope.error_cause or None,
             "key": request_scope.principal_id.removeprefix("key:") or None,
             "client": client,
-        },
-    )
+        }
+        # A record of its own: logging would look for the line of code it comes from, which is always this one.
+        log.handle(log.makeRecord(log.name, level, "", 0, "request", (), None, extra=line))
     if status == METHOD_NOT_ALLOWED:  # of a path, whichever of its routes came first
         route = "-"
     counted = scope["method"] if route != "-" and scope["method"] in COUNTED_METHODS else "-"

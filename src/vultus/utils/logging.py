@@ -11,7 +11,6 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
-from numbers import Real
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +69,7 @@ def _build_entry(record: logging.LogRecord) -> dict[str, Any]:
         "message": record.getMessage(),
     }
     extra = record.__dict__
-    entry |= {key: extra[key] for key in EXTRA_KEYS if isinstance(extra.get(key), (str, Real))}
+    entry |= {key: extra[key] for key in EXTRA_KEYS if isinstance(extra.get(key), (str, int, float))}
     if record.exc_info and (error := record.exc_info[1]):
         entry["trace"] = _format_trace(error)
     return entry
