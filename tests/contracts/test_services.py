@@ -23,6 +23,8 @@ COLLABORATORS = {
     "OutboxFollower": "a background job, which knows how far the outbox can be read",
     "PhotoAnalyzer": "sees a photo and no collection",
     "RecallMonitor": "a background job",
+    "SourceObserver": "is told by a watch",
+    "SourceWatch": "feeds a stream, which was opened for a principal",
     "SecretVault": "works in the transaction of its caller",
     "Searcher": "searches for the services that opened the collection, and a background job",
 }

@@ -33,6 +33,7 @@ from vultus.settings.sections import (
     PhotoSettings,
     Precision,
     ServerSettings,
+    SourceSettings,
 )
 from vultus.utils.configuration import (
     FILE_VARIABLE,
@@ -64,6 +65,7 @@ __all__ = [
     "Precision",
     "ServerSettings",
     "Settings",
+    "SourceSettings",
     "describe_mistakes",
     "find_configuration_file",
     "get_default_data_dir",
@@ -96,6 +98,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     events: EventSettings = EventSettings()
     live: LiveSettings = LiveSettings()
+    sources: SourceSettings = SourceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

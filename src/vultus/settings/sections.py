@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
 
-from vultus.utils.configuration import normalise_values, require_network, require_origin, split_words
+from vultus.utils.configuration import (
+    normalise_values,
+    require_network,
+    require_origin,
+    require_source_entry,
+    split_words,
+)
 
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -16,6 +22,7 @@ Device = Literal["cpu", "cuda", "coreml"]
 
 Network = Annotated[str, AfterValidator(require_network)]
 Origin = Annotated[str, AfterValidator(require_origin)]
+SourceEntry = Annotated[str, AfterValidator(require_source_entry)]
 
 QUEUE_PER_WORKER, MIN_QUEUE = 7, 14
 """Photos that may wait in a burst, per worker and at least: sixteen clients of two workers are served in turn."""
@@ -264,6 +271,35 @@ class CropSettings(Section):
         description="The key of retained crops and sealed secrets, 32 bytes; the same file for every process. "
         "Unset: `crops.key` in the data directory.",
     )
+
+
+class SourceSettings(Section):
+    """Cameras and videos that are watched without a browser."""
+
+    allowed: tuple[SourceEntry, ...] = Field(
+        (),
+        description="What sources may be opened, separated by commas: addresses, networks, hosts (`*.example.org` for "
+        "all below), and absolute paths of folders, files or cameras. Empty: none.",
+    )
+    fps: float = Field(
+        5.0, gt=0, le=60, description="Frames a second that are processed while somebody is there, by source."
+    )
+    idle_fps: float = Field(2.0, gt=0, le=60, description="The same while nobody is there.")
+    max_side_px: int = Field(
+        1280, ge=320, le=4096, description="Longer side of the frames that are analysed; larger ones are scaled down."
+    )
+    per_process: int = Field(8, ge=1, le=16, description="Sources that one process decodes.")
+    open_timeout_s: float = Field(10.0, gt=0, le=120, description="Wait for a source to answer.")
+    read_timeout_s: float = Field(10.0, gt=0, le=120, description="Wait for its next data before it counts as lost.")
+    hardware: Literal["cuda", "qsv", "drm", "amf"] | None = Field(
+        None, description="Device that decodes, as FFmpeg names it; the processor decodes what it cannot."
+    )
+
+    @field_validator("allowed", mode="before")
+    @classmethod
+    def parse_allowed(cls, value: object) -> object:
+        """Split the comma-separated text of an environment variable."""
+        return split_words(value)
 
 
 class LogSettings(Section):

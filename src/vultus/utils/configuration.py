@@ -37,6 +37,8 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://|/\w")
 
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
+
 _MESSAGES = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
@@ -226,4 +228,24 @@ def require_origin(text: str) -> str:
     """
     if text != "*" and not _ORIGIN.fullmatch(text):
         raise ValueError("must be origins such as https://app.example.org, without a path, or *")
+    return text
+
+
+def require_source_entry(text: str) -> str:
+    """Return the text of what sources may be opened: an address, a network, a host or an absolute path.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if text.startswith("/"):
+        if "/../" in f"{text}/" or text == "/":
+            raise ValueError("must name a folder, a file or a device, and not all of them")
+        return text.rstrip("/")
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        if not _HOST.fullmatch(text):
+            raise ValueError(
+                "must be networks, hosts and absolute paths, such as 192.168.7.0/24, camera.example.org or /srv/videos"
+            ) from None
     return text

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, NoReturn
 from vultus.errors import VultusError
 from vultus.models.imaging.memory_budget import SharedMemoryBudget
 from vultus.models.runtime import use_all_cores
-from vultus.models.workers.confinement import confine_process
 from vultus.models.workers.messages import (
     LENGTH_HEADER,
     Hello,
@@ -30,6 +29,7 @@ from vultus.models.workers.messages import (
     encode_results,
 )
 from vultus.models.workers.worker import run_batch
+from vultus.utils.confinement import confine_process
 from vultus.utils.processes import name_process
 
 if TYPE_CHECKING:

@@ -1,0 +1,184 @@
+"""`vultus watch`: one line per sighting of a camera or video, or a report on who was seen when."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vultus.cli.common import (
+    COMMAND_LINE,
+    CollectionOption,
+    JsonOption,
+    err,
+    load_settings,
+    open_progress_bar,
+    out,
+    parse_moment,
+    run_command,
+)
+from vultus.cli.output import format_moment
+from vultus.domain import Verdict
+from vultus.domain.sources import AllowedSources, SourceAddress, SourceKind, SourceProblem
+from vultus.errors import InvalidInputError
+from vultus.main import open_services
+from vultus.services.live.stream import LiveStream, StreamOrigin
+from vultus.services.sources.visits import Visit, VisitRecorder
+from vultus.services.sources.watching import FrameRates, SourceWatch
+from vultus.sources.pool import DecoderPool, SourceOpening
+from vultus.utils.characters import escape_json
+from vultus.utils.ids import new_id
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from vultus.domain import Frame, FrameResult
+    from vultus.services.wiring import Services
+    from vultus.settings import Settings
+    from vultus.sources.messages import FrameTaken
+
+NAMES = {Verdict.MATCH: "recognised", Verdict.NO_MATCH: "unknown", Verdict.NOT_LIVE: "spoof"}
+"""What a visit's verdict is called as a sighting; others are none."""
+
+
+def watch(
+    source: Annotated[str, typer.Argument(help="URL or path of a camera or video.")],
+    collection: CollectionOption = "default",
+    fps: Annotated[float | None, typer.Option(min=0.1, max=60, help="Frames analysed per second of the video.")] = None,
+    begins_at: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_moment, metavar="MOMENT", help="When the video was begun; left out: now."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch a camera or a video, and print one line per sighting."""
+    settings = load_settings()
+    address = _parse_source(source)
+    fps = fps or settings.sources.fps
+    run_command(_watch_source(settings, address, collection, fps, begins_at or datetime.now(UTC), as_json))
+
+
+def _parse_source(text: str) -> SourceAddress:
+    """Return the address that was typed; a path may be relative.
+
+    Raises:
+        InvalidInputError: It is none, or a file that does not exist.
+    """
+    if "://" not in text:
+        path = Path(text).expanduser().resolve()
+        if not path.exists():
+            raise InvalidInputError(f"SOURCE: there is no file {text}.")
+        text = str(path)
+    return SourceAddress.from_text(text)
+
+
+async def _watch_source(
+    settings: Settings, address: SourceAddress, collection: str, fps: float, begins_at: datetime, as_json: bool
+) -> None:
+    pool = DecoderPool()
+    try:
+        async with open_services(settings) as services:
+            opening = build_opening(settings, address, interval_s=1 / fps)
+            is_file = address.kind is SourceKind.FILE
+            with open_progress_bar(show=is_file and not as_json) as bar:
+                printer = SightingPrinter(bar, begins_at if is_file else None, as_json=as_json)
+                await build_watch(services, pool, opening, collection, printer, begins_at if is_file else None).run()
+    finally:
+        await pool.close()
+
+
+def build_opening(settings: Settings, address: SourceAddress, *, interval_s: float) -> SourceOpening:
+    """Return how a source is opened by whoever typed its address: it, and nothing that it leads to elsewhere."""
+    chosen = settings.sources
+    return SourceOpening(
+        address,
+        AllowedSources.from_address(address),
+        is_played=False,
+        interval_s=interval_s,
+        max_side_px=chosen.max_side_px,
+        open_timeout_s=chosen.open_timeout_s,
+        read_timeout_s=chosen.read_timeout_s,
+        hardware=chosen.hardware,
+    )
+
+
+def build_watch(
+    services: Services,
+    pool: DecoderPool,
+    opening: SourceOpening,
+    collection: str,
+    observer: SightingPrinter,
+    begins_at: datetime | None,
+) -> SourceWatch:
+    """Return a watch whose frames are analysed in this process."""
+    origin = StreamOrigin("source", new_id())
+
+    async def open_stream(_scale: float) -> LiveStream:
+        return await services.streams.open_stream(COMMAND_LINE, reference=collection, origin=origin)
+
+    rates = FrameRates(1 / opening.interval_s, 1 / opening.interval_s)
+    return SourceWatch(pool.open_feed(opening), open_stream, rates, observer, begins_at=begins_at)
+
+
+class SightingPrinter:
+    """Prints a line per sighting."""
+
+    def __init__(self, bar: Progress, begins_at: datetime | None, *, as_json: bool) -> None:
+        self.recorder = VisitRecorder()
+        self._bar = bar
+        self._task: TaskID | None = None
+        self._begins_at = begins_at
+        self._as_json = as_json
+
+    async def handle_frame(self, taken: FrameTaken, frame: Frame, result: FrameResult) -> None:
+        """Print what is new in a frame."""
+        if taken.duration_s:
+            if self._task is None:
+                self._task = self._bar.add_task("Watching", total=round(taken.duration_s))
+            self._bar.update(self._task, completed=min(round(taken.position_s), round(taken.duration_s)))
+        for visit in self.recorder.record_frame(frame, result):
+            if visit.verdict in NAMES:
+                self._print_visit(NAMES[visit.verdict], visit)
+
+    async def handle_start(self) -> None:
+        """Do nothing: what is seen shows it."""
+
+    async def handle_loss(self, problem: SourceProblem) -> None:
+        """Say why there are no frames.
+
+        Raises:
+            InvalidInputError: The source is a file, which will not come back.
+        """
+        if problem is SourceProblem.FINISHED:
+            return
+        if self._begins_at is not None:
+            raise InvalidInputError(f"SOURCE: {problem.description}")
+        err.print_labelled("source", "yellow", f": {problem.description} It is tried again.")
+
+    def _print_visit(self, action: str, visit: Visit) -> None:
+        at, person = visit.last_seen_at, visit.person
+        if self._as_json:
+            line: dict[str, Any] = {
+                "action": action,
+                "at": format_moment(at),
+                "track_id": str(visit.track_id),
+                "person_id": str(person.person_id) if person else None,
+                "name": person.name if person else None,
+                "external_id": person.external_id if person else None,
+            }
+            sys.stdout.write(escape_json(json.dumps(line, ensure_ascii=True)) + "\n")
+            sys.stdout.flush()
+            return
+        when = format_moment(at) if self._begins_at is None else format_position(at - self._begins_at)
+        who = (person.name or person.external_id or str(person.person_id)) if person else ""
+        out.print(f"{when}  {action:<10}  {who}".rstrip(), soft_wrap=True)
+
+
+def format_position(position: timedelta) -> str:
+    """Format a place in a video: 0:01:05.2."""
+    tenths = max(0, round(position.total_seconds() * 10))
+    return f"{tenths // 36000}:{tenths // 600 % 60:02}:{tenths // 10 % 60:02}.{tenths % 10}"

@@ -1,0 +1,1 @@
+"""Sources: which are watched, by whom, and what becomes of their frames."""

@@ -1,0 +1,292 @@
+"""Processes that decode sources, seen from the server: started, asked for frames, and replaced when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+
+from vultus.domain.sources import AllowedSources, SourceAddress, SourceProblem
+from vultus.sources.messages import (
+    LENGTH_HEADER,
+    MAX_MESSAGE_BYTES,
+    CloseSource,
+    Command,
+    FrameTaken,
+    Notice,
+    OpenSource,
+    Ping,
+    Pong,
+    RequestFrame,
+    SourceLostNotice,
+    decode_notice,
+    encode_message,
+)
+
+log = logging.getLogger(__name__)
+
+PASSED_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PASSED_PREFIXES = ("PYTHON", "LC_", "COVERAGE_", "CUDA_", "NVIDIA_")
+"""Of the environment a decoder gets these: nothing of this service's settings."""
+
+PING_INTERVAL_S, PING_TIMEOUT_S = 5.0, 20.0
+RESTART_DELAY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOpening:
+    """How a source is to be opened; as in `OpenSource`."""
+
+    address: SourceAddress
+    allowed: AllowedSources
+    is_played: bool = True
+    interval_s: float = 0.2
+    max_side_px: int = 1280
+    open_timeout_s: float = 10.0
+    read_timeout_s: float = 10.0
+    hardware: str | None = None
+
+
+class SourceFeed:
+    """One source that is being decoded.
+
+    Attributes:
+        opening: How it was opened.
+    """
+
+    def __init__(self, opening: SourceOpening, process: DecoderProcess, number: int) -> None:
+        self.opening = opening
+        self._process = process
+        self._number = number
+        self._notices: asyncio.Queue[FrameTaken | SourceLostNotice] = asyncio.Queue()
+        self._requested_interval_s: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """Id of the process that decodes it."""
+        return self._process.pid
+
+    async def receive(self) -> FrameTaken | SourceLostNotice:
+        """Wait for the frame that was requested, or for news that the source was lost, whichever comes first."""
+        return await self._notices.get()
+
+    def request_frame(self, interval_s: float) -> None:
+        """Request the newest frame; the next one is requested after about `interval_s`."""
+        self._requested_interval_s = interval_s
+        self.repeat_request()
+
+    def repeat_request(self) -> None:
+        """Send the request that was not answered yet, if there is one: to a process that has just started."""
+        if self._requested_interval_s is not None:
+            self._process.send(RequestFrame(self._number, self._requested_interval_s))
+
+    def handle_notice(self, notice: FrameTaken | SourceLostNotice) -> None:
+        """Keep a notice until it is received: no more frames come than were requested."""
+        if isinstance(notice, FrameTaken):
+            self._requested_interval_s = None
+        self._notices.put_nowait(notice)
+
+    def restart_process(self) -> None:
+        """End the process that decodes it, which hangs; another takes its place."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Close the source."""
+        self._process.remove_feed(self._number)
+
+
+class DecoderPool:
+    """Distributes sources over processes.
+
+    Args:
+        sources_per_process: Sources that share a process, at most.
+    """
+
+    def __init__(self, *, sources_per_process: int = 8) -> None:
+        self._sources_per_process = sources_per_process
+        self._processes: list[DecoderProcess] = []
+        self._next_number = 0
+
+    def open_feed(self, opening: SourceOpening) -> SourceFeed:
+        """Return a feed of a source, which is opened in the least busy process that has room, or a new one."""
+        self._processes = [one for one in self._processes if not one.is_closed]
+        room = [one for one in self._processes if len(one.feeds) < self._sources_per_process]
+        process = min(room, key=lambda one: len(one.feeds)) if room else DecoderProcess()
+        if not room:
+            self._processes.append(process)
+        self._next_number += 1
+        return process.add_feed(opening, self._next_number)
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes that run."""
+        return [one.pid for one in self._processes if one.pid]
+
+    async def close(self) -> None:
+        """End every process."""
+        await asyncio.gather(*(one.close() for one in self._processes))
+        self._processes = []
+
+
+@dataclass(eq=False)
+class DecoderProcess:
+    """One process, and another whenever it has ended, until it has no sources.
+
+    Attributes:
+        feeds: Its sources, by number.
+        pid: Id of the process; 0 while there is none.
+        is_closed: Whether it had no sources any more, and so ended.
+    """
+
+    feeds: dict[int, SourceFeed] = field(default_factory=dict)
+    pid: int = 0
+    is_closed: bool = False
+    _writer: asyncio.StreamWriter | None = None
+    _task: asyncio.Task[None] | None = None
+    _has_answered: bool = False
+
+    def add_feed(self, opening: SourceOpening, number: int) -> SourceFeed:
+        """Open a source in this process."""
+        feed = self.feeds[number] = SourceFeed(opening, self, number)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        else:
+            self._send_opening(number, feed)
+        return feed
+
+    def remove_feed(self, number: int) -> None:
+        """Close a source; after the last one the process ends."""
+        if self.feeds.pop(number, None) is None:
+            return
+        self.send(CloseSource(number))
+        if not self.feeds:
+            self.is_closed = True
+            if self._writer is not None:
+                self._writer.close()
+
+    def send(self, command: Command) -> None:
+        """Send a command; nothing while no process runs."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode_message(command))
+
+    def kill(self) -> None:
+        """End the process by force."""
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End the process and wait until it has."""
+        for number in list(self.feeds):
+            self.remove_feed(number)
+        if self._task is not None:
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def _send_opening(self, number: int, feed: SourceFeed) -> None:
+        opening = feed.opening
+        self.send(
+            OpenSource(
+                number,
+                opening.address.text,
+                opening.allowed.entries,
+                opening.is_played,
+                opening.interval_s,
+                opening.max_side_px,
+                opening.open_timeout_s,
+                opening.read_timeout_s,
+                opening.hardware,
+            )
+        )
+        feed.repeat_request()
+
+    async def _run(self) -> None:
+        """Run processes, one after another, until there are no sources."""
+        while not self.is_closed:
+            try:
+                await self._run_process()
+            except OSError:
+                log.exception("a process that decodes sources could not be started")
+            if self.is_closed:
+                break
+            log.error("A process that decodes sources ended; another is started.")
+            for number, feed in self.feeds.items():
+                feed.handle_notice(SourceLostNotice(number, SourceProblem.DECODER_ENDED))
+            await asyncio.sleep(RESTART_DELAY_S * random.uniform(0.75, 1.25))  # noqa: S311
+
+    async def _run_process(self) -> None:
+        near, far = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "vultus.sources.process"),
+                stdin=far.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                env=_select_environment(),
+                start_new_session=True,  # Ctrl-C is for the server, which ends it
+            )
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+        self.pid = process.pid
+        reader, self._writer = await asyncio.open_unix_connection(sock=near)
+        self._has_answered = True
+        for number, feed in self.feeds.items():
+            self._send_opening(number, feed)
+        watching = asyncio.create_task(self._watch_process())
+        try:
+            await self._receive_notices(reader)
+        finally:
+            watching.cancel()
+            self._writer.close()
+            self._writer = None
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+            self.pid = 0
+
+    async def _receive_notices(self, reader: asyncio.StreamReader) -> None:
+        """Hand notices to their feeds until the process ends, or sends what is none."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (length,) = LENGTH_HEADER.unpack(await reader.readexactly(LENGTH_HEADER.size))
+                if length > MAX_MESSAGE_BYTES:
+                    break
+                try:
+                    notice: Notice = decode_notice(await reader.readexactly(length))
+                except msgspec.MsgspecError:
+                    break
+                if isinstance(notice, Pong):
+                    self._has_answered = True
+                elif feed := self.feeds.get(notice.number):
+                    feed.handle_notice(notice)
+
+    async def _watch_process(self) -> None:
+        """Kill the process if it does not answer."""
+        while self._has_answered:
+            self._has_answered = False
+            self.send(Ping())
+            for _ in range(round(PING_TIMEOUT_S / PING_INTERVAL_S)):
+                await asyncio.sleep(PING_INTERVAL_S)
+                if self._has_answered:
+                    break
+        log.error("A process that decodes sources does not answer; it is replaced.")
+        self.kill()
+
+
+def _select_environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_VARIABLES or name.startswith(PASSED_PREFIXES)
+    }

@@ -1,0 +1,247 @@
+"""A process that decodes sources: a thread each, and the newest frame of each for whoever asks.
+
+Started as `python -m vultus.sources.process`, with a socket as standard input. It ends when that is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from vultus.domain.sources import AllowedSources, SourceAddress, SourceKind, SourceProblem
+from vultus.sources.connections import SourceError
+from vultus.sources.decoding import JpegEncoder, VideoReader
+from vultus.sources.messages import (
+    LENGTH_HEADER,
+    MAX_MESSAGE_BYTES,
+    CloseSource,
+    Command,
+    FrameTaken,
+    Notice,
+    OpenSource,
+    Ping,
+    Pong,
+    RequestFrame,
+    SourceLostNotice,
+    decode_command,
+    encode_message,
+)
+from vultus.utils.confinement import confine_process
+from vultus.utils.processes import name_process
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
+"""Pauses before a source is opened again: doubled up to the longest, each ± a quarter."""
+
+STEADY_S = 10.0
+"""After a source has run for so long, the first pause is short again."""
+
+DECODING_BYTES = 2 * 2**30
+
+
+class Connection:
+    """The socket to the server."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._stream = connection.makefile("rb")
+        self._lock = threading.Lock()
+
+    def send(self, notice: Notice) -> None:
+        """Send a notice; end the process if nobody receives it."""
+        message = encode_message(notice)
+        try:
+            with self._lock:
+                self._socket.sendall(message)
+        except OSError:
+            end_process(0)
+
+    def receive(self) -> Command | None:
+        """Return the next command; None at the end."""
+        head = self._stream.read(LENGTH_HEADER.size)
+        if len(head) < LENGTH_HEADER.size:
+            return None
+        (length,) = LENGTH_HEADER.unpack(head)
+        command: Command = decode_command(self._stream.read(min(length, MAX_MESSAGE_BYTES)))
+        return command
+
+
+class SourceThread:
+    """Opens one source, decodes it, and opens it again when it is lost."""
+
+    def __init__(self, opening: OpenSource, connection: Connection) -> None:
+        self._opening = opening
+        self._connection = connection
+        self._address = SourceAddress.from_text(opening.address)
+        self._encoder = JpegEncoder(opening.max_side_px)
+        self._changed = threading.Condition()
+        self._is_requested = False
+        self._interval_s = 0.0
+        self._newest: tuple[VideoFrame, FrameTaken] | None = None
+        self._closed = threading.Event()
+        threading.Thread(target=self._run, name=f"source-{opening.number}", daemon=True).start()
+
+    def request_frame(self, interval_s: float) -> None:
+        """Let the newest frame be sent, or the next one if it was sent already."""
+        with self._changed:
+            self._is_requested = True
+            self._interval_s = interval_s
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread, at the latest after its timeouts."""
+        with self._changed:
+            self._closed.set()
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        threading.Thread(target=self._send_requested, name=f"frames-{self._opening.number}", daemon=True).start()
+        delay_s = FIRST_DELAY_S
+        while not self._closed.is_set():
+            started = time.monotonic()
+            problem = self._decode_until_lost()
+            if self._closed.is_set():
+                break
+            with self._changed:
+                self._newest = None
+            self._connection.send(SourceLostNotice(self._opening.number, problem))
+            if problem is SourceProblem.FINISHED:
+                break
+            if time.monotonic() - started > STEADY_S:
+                delay_s = FIRST_DELAY_S
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed.is_set(), delay_s * random.uniform(0.75, 1.25))  # noqa: S311
+            delay_s = min(2 * delay_s, MAX_DELAY_S)
+        self.close()
+
+    def _decode_until_lost(self) -> SourceProblem:
+        opening = self._opening
+        try:
+            with VideoReader(
+                self._address,
+                AllowedSources(opening.allowed),
+                open_timeout_s=opening.open_timeout_s,
+                read_timeout_s=opening.read_timeout_s,
+                hardware=opening.hardware,
+            ) as reader:
+                self._decode_frames(reader)
+        except SourceError as error:
+            if error.problem is SourceProblem.FINISHED and not opening.is_played:
+                with self._changed:  # its last frame is sent before its end is told
+                    self._changed.wait_for(lambda: self._newest is None or self._closed.is_set())
+            return error.problem
+        return SourceProblem.CLOSED
+
+    def _decode_frames(self, reader: VideoReader) -> None:
+        is_file = self._address.kind is SourceKind.FILE
+        started, next_s = time.monotonic(), 0.0
+        first_s: float | None = None
+        for frames, frame in enumerate(reader.decode_frames(), 1):
+            position_s = frames / 25 if frame.pts is None else frame.time
+            first_s = position_s if first_s is None else first_s
+            position_s -= first_s
+            if is_file and self._opening.is_played:
+                time.sleep(max(0.0, min(1.0, started + position_s - time.monotonic())))
+            elif is_file and position_s + 1e-3 < next_s:
+                continue
+            next_s = position_s + self._opening.interval_s
+            taken = FrameTaken(
+                self._opening.number,
+                b"",
+                position_s,
+                time.time(),
+                frame.width,
+                frame.height,
+                frames,
+                reader.duration_s,
+            )
+            self._offer_frame(frame, taken, waits=is_file and not self._opening.is_played)
+            if not is_file:
+                reader.set_pace(self._interval_s)
+            if self._closed.is_set():
+                return
+
+    def _offer_frame(self, frame: VideoFrame, taken: FrameTaken, *, waits: bool) -> None:
+        """Put a frame into the slot: in place of one that nobody asked for, or after it was sent."""
+        with self._changed:
+            if waits:
+                self._changed.wait_for(lambda: self._newest is None or self._closed.is_set())
+            self._newest = frame, taken
+            self._changed.notify_all()
+
+    def _send_requested(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed.is_set() or (self._is_requested and self._newest is not None)
+                )
+                if self._closed.is_set() or self._newest is None:
+                    return
+                newest, self._is_requested = self._newest, False
+            frame, taken = newest
+            content = self._encoder.encode_frame(frame)
+            self._connection.send(msgspec.structs.replace(taken, content=content))
+            with self._changed:
+                if self._newest is newest:
+                    self._newest = None
+                    self._changed.notify_all()
+            del frame, newest
+
+
+def run_decoder(connection: Connection) -> None:
+    """Obey commands until the server closes the socket."""
+    sources: dict[int, SourceThread] = {}
+    while (command := connection.receive()) is not None:
+        match command:
+            case OpenSource():
+                sources[command.number] = SourceThread(command, connection)
+            case RequestFrame() if command.number in sources:
+                sources[command.number].request_frame(command.interval_s)
+            case CloseSource() if command.number in sources:
+                sources.pop(command.number).close()
+            case Ping():
+                connection.send(Pong())
+            case _:
+                pass
+
+
+def end_process(status: int) -> NoReturn:
+    """End at once: threads may be waiting for cameras."""
+    os._exit(status)
+
+
+def _report_defect(arguments: threading.ExceptHookArgs | tuple[object, ...]) -> NoReturn:
+    """Write where a defect is, without its text, which may have an address; and end: the server starts another."""
+    kind, trace = (arguments.exc_type, arguments.exc_traceback)  # type: ignore[union-attr]
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+    sys.stderr.write(f"decoding of sources failed: {kind.__name__} in {place}\n")
+    sys.stderr.flush()
+    end_process(1)
+
+
+def main() -> NoReturn:
+    """Run a process that decodes."""
+    name_process("vultus-decoder")
+    threading.excepthook = _report_defect
+    confine_process(decoding_bytes=DECODING_BYTES)
+    connection = Connection(socket.socket(fileno=0))
+    try:
+        run_decoder(connection)
+    except BaseException as error:  # noqa: BLE001  the process ends
+        _report_defect(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+    end_process(0)
+
+
+if __name__ == "__main__":
+    main()
