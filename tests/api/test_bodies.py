@@ -153,6 +153,7 @@ async def test_a_text_is_read_in_the_charset_its_part_names(api: Api, value: str
         (photo() + END, {"Content-Type": "multipart/form-data; charset=x-nonsense; boundary=XbX"}),
         (photo() + END, {"Content-Type": "multipart/form-data; charset=unicode_escape; boundary=XbX"}),
         (photo(extra="\r\nContent-Transfer-Encoding: x-uuencode") + END, FORM),
+        (photo() + END, FORM | {"Content-Encoding": "gzip"}),
     ],
 )
 async def test_an_encoding_that_is_not_known_is_415(api: Api, body: bytes, headers: dict[str, str]) -> None:

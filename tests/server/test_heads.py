@@ -12,6 +12,10 @@ from vultus.errors import MalformedRequestError
 from vultus.server.heads import MAX_HEAD_BYTES, HeadBuffer, HeadTooLongError
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAA\r\n"
+WEBSOCKET = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 LENGTH = b"Content-Length: 5\r\n\r\nhello"
 
 
@@ -109,6 +113,8 @@ async def test_every_lawful_way_to_send_a_request_is_answered(request_: bytes, a
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: user@a/b\r\n\r\n",
         b"GET /\r\n\r\n",
         b"GET / HTTP/9.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
@@ -122,6 +128,9 @@ async def test_every_lawful_way_to_send_a_request_is_answered(request_: bytes, a
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + WEBSOCKET + LENGTH,
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + WEBSOCKET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"PROXY TCP4 10.0.0.1 10.0.0.2 5000 80\r\n" + GET,
         b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c",
     ],

@@ -55,8 +55,12 @@ def check_content_type(shape: BodyShape, request: Request) -> ContentType:
     """Return the content type of a body; refuse another kind than the route reads, with an example of the right one.
 
     Raises:
-        UnsupportedMediaTypeError: The content type is another one, or missing.
+        UnsupportedMediaTypeError: The content type is another one, or missing; or the body is compressed.
     """
+    if (encoding := request.headers.get("content-encoding", "").strip().lower()) not in {"", "identity"}:
+        raise UnsupportedMediaTypeError(
+            f"The body has the Content-Encoding '{encoding}', and compressed bodies are not read: send it as it is."
+        )
     value = request.headers.get("content-type", "")
     media_type, options = parse_options_header(value)
     named = f"the body has the Content-Type '{value}'" if value else "the body has no Content-Type"

@@ -6,13 +6,19 @@ httptools has no limit for a head, and copies a long header anew for every part 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MAX_HEAD_BYTES = 32 * 2**10
 """Longest request line and headers; and longest part of a body, trailers for example, that carries nothing."""
 
-_FIRST_BYTES = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_FIRST_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 _UPGRADE = re.compile(rb"(?<=\n)upgrade[ \t]*:([^\n]*)\n(?:[ \t][^\n]*\n)*", re.IGNORECASE)
+
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
 
 
 class HeadTooLongError(Exception):
@@ -61,6 +67,33 @@ class HeadBuffer:
         ):
             return _UPGRADE.sub(b"", data[:end]) + data[end:]
         return data
+
+
+def find_fault(version: str, headers: Sequence[tuple[bytes, bytes]], *, upgrades: bool) -> str | None:
+    """Return what is wrong with a head that the parser takes, as a sentence; None if nothing is.
+
+    Args:
+        version: Of HTTP.
+        headers: With names in lower case.
+        upgrades: Whether it begins a WebSocket.
+    """
+    values = dict(headers)
+    hosts = sum(name == b"host" for name, _ in headers)
+    if version not in ("1.0", "1.1"):
+        return f"HTTP/{version} is not spoken here: send HTTP/1.1."
+    if hosts > 1 or (not hosts and version == "1.1"):
+        return f"The request has {'more than one' if hosts else 'no'} Host header: send exactly one."
+    if not _HOST.fullmatch(values.get(b"host", b"")):
+        return "The Host header is no name or address of a host, with or without a port."
+    if values.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        return "The body's Transfer-Encoding is not chunked alone: compressed bodies are not read, send it as it is."
+    if upgrades and _has_body(values):
+        return "A WebSocket's handshake has no body: send neither Content-Length nor Transfer-Encoding."
+    return None
+
+
+def _has_body(values: Mapping[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in values or values.get(b"content-length", b"0") != b"0"
 
 
 def _find_end(data: bytes | bytearray, start: int) -> int:

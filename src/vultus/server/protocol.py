@@ -18,7 +18,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from vultus.errors import MalformedRequestError
 from vultus.server.exchange import Exchange
-from vultus.server.heads import MAX_HEAD_BYTES, HeadBuffer, HeadTooLongError
+from vultus.server.heads import MAX_HEAD_BYTES, HeadBuffer, HeadTooLongError, find_fault
 from vultus.server.pace import Pace
 from vultus.server.refusals import (
     ADDRESS_FULL,
@@ -86,7 +86,7 @@ class HttpProtocol(asyncio.Protocol):
         self._head = HeadBuffer()
         self._loose_bytes = 0
         self._refusal: Refusal | None = None
-        self._url, self._headers, self._hosts, self._expects_continue = b"", list[tuple[bytes, bytes]](), 0, False
+        self._url, self._headers = b"", list[tuple[bytes, bytes]]()
         self._parsed: Exchange | None = None
         self._answered: Exchange | None = None
         self._pipeline: deque[Exchange] = deque()
@@ -164,6 +164,9 @@ class HttpProtocol(asyncio.Protocol):
                 self._transport.close()
             return
         if self._phase is _Phase.IDLE and not self._head:
+            data = data.lstrip(b"\r\n")  # empty lines before a request mean nothing, and keep no connection open
+            if not data:
+                return
             self._since = self._loop.time()
         try:
             complete = self._head.add(data) if self._phase is _Phase.IDLE else data
@@ -193,7 +196,7 @@ class HttpProtocol(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Begin a request; called by the parser, as what follows."""
         self._phase = _Phase.HEAD
-        self._url, self._headers, self._hosts, self._expects_continue = b"", [], 0, False
+        self._url, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the address."""
@@ -201,21 +204,17 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer is dropped."""
-        if self._phase is not _Phase.HEAD:
-            return
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"expect":
-            self._expects_continue = value.lower() == b"100-continue"
-        self._headers.append((name, value))
+        if self._phase is _Phase.HEAD:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Begin to answer the request, or line it up behind the one before."""
         self._phase = _Phase.BODY
         version = self._parser.get_http_version()
-        self._check_head(version)
-        if self._parser.should_upgrade() and self._is_websocket():
+        upgrades = self._parser.should_upgrade() and self._is_websocket()
+        if fault := find_fault(version, self._headers, upgrades=upgrades):
+            self._raise_refusal(build_malformed(fault))
+        if upgrades:
             self._parsed = None
             return
         scope = self._build_scope(version)
@@ -225,7 +224,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport,
             self._flow,
             keep_alive=version == "1.1" and self._parser.should_keep_alive(),
-            expects_continue=self._expects_continue and version == "1.1",
+            expects_continue=version == "1.1" and self._expects_continue(),
             default_headers=self._state.default_headers,
             on_complete=self._end_exchange,
         )
@@ -236,12 +235,8 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._flow.pause_reading()
 
-    def _check_head(self, version: str) -> None:
-        if version not in ("1.0", "1.1"):
-            self._raise_refusal(build_malformed(f"HTTP/{version} is not spoken here: send HTTP/1.1."))
-        if self._hosts > 1 or (not self._hosts and version == "1.1"):
-            number = "no" if not self._hosts else "more than one"
-            self._raise_refusal(build_malformed(f"The request has {number} Host header: send exactly one."))
+    def _expects_continue(self) -> bool:
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._headers)
 
     def _check_bounds(self, path: str) -> None:
         if len(self._pipeline) >= MAX_PIPELINED:

@@ -77,7 +77,7 @@ _OTHER_PROTOCOLS = {
     b"\x16\x03": "TLS was sent, but this port speaks plain HTTP: use http:// in the address.",
     b"PRI * HTTP/2": "HTTP/2 is not spoken here: send HTTP/1.1.",
     b"PROXY ": "The PROXY protocol is not spoken here: let the proxy send X-Forwarded-For.",
-    b"\r\n\r\n\x00\r\nQUIT\n": "The PROXY protocol is not spoken here: let the proxy send X-Forwarded-For.",
+    b"\x00\r\nQUIT\n": "The PROXY protocol is not spoken here: let the proxy send X-Forwarded-For.",
 }
 
 
