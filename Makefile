@@ -22,7 +22,7 @@ check: $(VENV)/.dev  ## style, types, layers, documents
 	@$(BIN)/deptry src
 	@$(BIN)/python -m pytest -q tests/contracts
 
-openapi: $(VENV)/.dev  ## write docs/openapi.json anew, after a change of the API
+openapi: $(VENV)/.dev  ## write docs/openapi.json and docs/asyncapi.json anew, after a change of the API
 	@$(BIN)/python -m tests.snapshot
 
 bench: $(VENV)/.dev  ## answer the questions in benchmarks/

@@ -1,4 +1,4 @@
-"""Writes the description of the API to docs/openapi.json: `make openapi`, after a change that is meant."""
+"""Writes the descriptions of the API to docs/openapi.json and docs/asyncapi.json: `make openapi`, after a change."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vultus.api.app import create_app
+from vultus.live.asyncapi import build_asyncapi_schema
 from vultus.utils.request_scope import RequestLimits
 
 SNAPSHOT = Path(__file__).parents[1] / "docs" / "openapi.json"
+LIVE_SNAPSHOT = SNAPSHOT.with_name("asyncapi.json")
 
 
 def render_description(schema: dict[str, Any]) -> str:
@@ -20,3 +22,4 @@ def render_description(schema: dict[str, Any]) -> str:
 if __name__ == "__main__":
     app = create_app(None, limits=RequestLimits(max_requests=1, max_bodies_bytes=1))  # type: ignore[arg-type]
     SNAPSHOT.write_text(render_description(app.openapi()), encoding="utf-8")
+    LIVE_SNAPSHOT.write_text(render_description(build_asyncapi_schema()), encoding="utf-8")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import websockets
 from tests.api.conftest import Api
@@ -16,8 +19,10 @@ from tests.faces import STRANGER, astronaut, drawn, encoded, portrait
 from tests.live_sessions import LiveServer, pack_frame, receive, serving_live, wait_for_close
 
 from vultus.domain import Permission, Role
+from vultus.live.asyncapi import CLIENT_MESSAGES, build_asyncapi_schema
 from vultus.live.close_codes import CloseCode
 
+CLIENT = Path(__file__).parents[2] / "docs" / "examples" / "live_client.py"
 PORTRAIT = encoded(astronaut()[:480])
 
 
@@ -267,3 +272,68 @@ async def test_the_server_says_that_it_stops(api: Api) -> None:
         )
         await receive(socket)
     assert await wait_for_close(socket) == CloseCode.SERVER_STOPS
+
+
+CLIENT_EXAMPLES = [
+    pytest.param(name, example["payload"], id=f"{name}-{at}")
+    for name in CLIENT_MESSAGES
+    for at, example in enumerate(build_asyncapi_schema()["components"]["messages"][name]["examples"])
+]
+
+
+@pytest.mark.parametrize(("name", "example"), CLIENT_EXAMPLES)
+async def test_every_example_of_the_description_can_be_sent(live: LiveServer, name: str, example: Any) -> None:
+    """With secrets that this server made; a resume token needs a session to go on with."""
+    async with live.open_session() as (first, welcome):
+        if name == "bye":
+            await first.send(json.dumps(example))
+            assert await wait_for_close(first) == CloseCode.DONE
+            return
+        real = {"ticket": await live.make_ticket(), "resume_token": welcome["resume_token"]}
+        async with live.connect() as socket:
+            await socket.send(json.dumps({key: real.get(key, value) for key, value in example.items()}))
+            answer = await receive(socket)
+
+    assert answer["type"] == "welcome"
+    assert answer["resumed"] == ("resume_token" in example)
+
+
+async def test_the_description_and_the_page_need_no_key_and_allow_nothing_foreign(live: LiveServer) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}") as client:
+        described = await client.get("/asyncapi.json")
+        page = await client.get("/live")
+        assets = [await client.get(f"/live-assets/{name}") for name in ("live.js", "live.css")]
+
+    assert described.json() == build_asyncapi_schema()
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert page.headers["permissions-policy"].startswith("camera=(self)")
+    assert "://" not in page.text
+    assert "<script>" not in page.text
+    assert [one.status_code for one in (page, *assets)] == [200, 200, 200]
+
+
+async def test_the_reference_client_prints_who_it_sees(live: LiveServer, tmp_path: Path) -> None:
+    await live.api.register(portrait(), name="Ada")
+    pictures = [tmp_path / f"{at}.jpg" for at in range(12)]
+    for path in pictures:
+        path.write_bytes(PORTRAIT)
+    key = live.api.client.headers["Authorization"].removeprefix("Bearer ")
+
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        CLIENT,
+        f"http://127.0.0.1:{live.port}",
+        *pictures,
+        env={"PATH": "", "VULTUS_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, failed = await program.communicate()
+
+    assert program.returncode == 0, failed.decode()
+    assert said.decode().splitlines()[-1].startswith("12: Ada (")
+    assert CLIENT.read_text().count("\n") <= 60
+    assert not live.sessions._sessions  # it said bye

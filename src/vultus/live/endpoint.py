@@ -1,19 +1,23 @@
-"""The WebSocket `/v1/live`, in the application of the API."""
+"""The WebSocket `/v1/live`, its description and its page, in the application of the API."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
+from vultus.live.asyncapi import show_asyncapi
 from vultus.live.connection import LiveConnection
 from vultus.live.handshake import check_handshake
+from vultus.live.page import build_page_routes
 from vultus.live.protocol import Limits
 from vultus.live.sessions import SessionRegistry
 from vultus.schemas.live import PATH
 from vultus.server.refusals import Refusal
 from vultus.utils.request_scope import RequestScope
+
+ASYNCAPI_PATH = "/asyncapi.json"
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -51,7 +55,11 @@ def add_live(app: Starlette, services: Services, limits: RequestLimits) -> Sessi
             finally:
                 scope.end_wait()
 
-    app.router.routes.append(WebSocketRoute(PATH, serve_session))
+    app.router.routes += [
+        WebSocketRoute(PATH, serve_session),
+        Route(ASYNCAPI_PATH, show_asyncapi),
+        *build_page_routes(),
+    ]
     return sessions
 
 

@@ -1,0 +1,87 @@
+"""The test page in a real browser whose camera is a file made here: the name appears over the face."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.async_api import Page, async_playwright, expect
+from tests.api.conftest import Api, api, others, pipeline, serve  # noqa: F401  fixtures
+from tests.faces import astronaut, encoded, portrait
+from tests.live_sessions import LiveServer, serving_live
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SECONDS = 20
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
+
+
+@pytest.fixture
+async def live(api: Api) -> AsyncIterator[LiveServer]:  # noqa: F811
+    async with serving_live(api) as server:
+        yield server
+
+
+def write_video(path: Path) -> Path:
+    """Write the astronaut, moving a little, as the motion JPEG that Chromium takes for a camera."""
+    picture = Image.fromarray(astronaut())
+    parts = [picture.resize((640, 480), box=(at, at, at + 480, at + 360)) for at in (0, 4, 8, 12, 8, 4)]
+    path.write_bytes(b"".join(map(encoded, parts)))
+    return path
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    video = write_video(tmp_path / "camera.mjpeg")
+    flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--no-sandbox"]
+    flags.append(f"--use-file-for-fake-video-capture={video}")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        context = await browser.new_context()
+        await context.grant_permissions(["camera"])
+        yield await context.new_page()
+        await browser.close()
+
+
+async def test_the_page_shows_names_over_faces_and_keeps_the_key_to_itself(live: LiveServer, page: Page) -> None:
+    await live.api.register(portrait(), portrait(mirror=True), name="Ada")
+    key = live.api.client.headers["Authorization"].removeprefix("Bearer ")
+    troubles: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+
+    await page.goto(f"http://127.0.0.1:{live.port}/live")
+    await page.fill("#key", key)
+    await page.click("#start")
+    await expect(page.locator("body")).to_have_attribute("data-names", "Ada", timeout=SECONDS * 1000)
+    await page.wait_for_timeout(1500)
+    if folder := os.environ.get("VULTUS_TEST_SCREENSHOTS"):
+        await page.screenshot(path=f"{folder}/live.png")
+    figures = await page.inner_text("#figures")
+    stored = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+
+    assert "frames a second" in figures
+    assert key not in stored + await page.content() + "".join(asked)
+    assert await page.input_value("#key") == ""
+    assert all(url.startswith((f"http://127.0.0.1:{live.port}/", "blob:")) for url in asked)
+    assert troubles == []
+
+    await page.click("#stop")
+    await expect(page.locator("#status")).to_have_text("Stopped.")
+    await page.wait_for_timeout(300)
+    assert not live.sessions._sessions
+
+
+async def test_the_page_says_what_is_wrong(live: LiveServer, page: Page) -> None:
+    await page.goto(f"http://127.0.0.1:{live.port}/live")
+    await page.fill("#key", "vultus_" + "x" * 43)
+    await page.click("#start")
+
+    await expect(page.locator("#status")).to_contain_text("unknown, revoked")
+    await expect(page.locator("#start")).to_be_enabled()
