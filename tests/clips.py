@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
@@ -144,6 +144,29 @@ def five_crossing(seconds: float = 10.0) -> Clip:
     )
 
 
+def two_turning_back(seconds: float = 8.0) -> Clip:
+    """Two people who meet, the one hidden by the other, and go back where they came from."""
+
+    def approach(side: int) -> Path2d:
+        return lambda at: (320 + side * 190 * abs(math.cos(math.pi * at / 4)), 245 + 8 * side)
+
+    return Clip((Walker(7, approach(-1), 150), Walker(ASTRONAUT, approach(1), 165)), seconds)
+
+
+def random_crossing(seed: int, seconds: float = 8.0) -> Clip:
+    """Five people who go to and fro at random paces, some of whom leave and come back."""
+    chance = np.random.default_rng(seed)
+    walkers = []
+    for rank, face in enumerate((1, 6, 5, 7, ASTRONAUT)):
+        centre = (chance.uniform(250, 390), 130 + rank * 55 + chance.uniform(-30, 30))
+        reach = (chance.uniform(100, 240), chance.uniform(0, 20))
+        path = swing(centre, reach, chance.uniform(3, 8), chance.uniform(0, 6.28))
+        away = chance.uniform(1, 5)
+        absent = (away, away + chance.uniform(0.3, 2)) if chance.random() < 0.5 else (math.inf, math.inf)
+        walkers.append(Walker(face, path, 105 + rank * 13, absent=absent))
+    return Clip(tuple(walkers), seconds)
+
+
 @lru_cache(maxsize=64)
 def _head(face: int, side_px: int) -> tuple[Image.Image, Image.Image]:
     """Return a head cut out of its photo, and how opaque it is."""
@@ -169,3 +192,12 @@ def _share_covered(box: Box, by: Box) -> float:
     width = min(box.right, by.right) - max(box.left, by.left)
     height = min(box.bottom, by.bottom) - max(box.top, by.top)
     return max(0.0, width) * max(0.0, height) / (box.width * box.height)
+
+
+CLIPS: dict[str, Callable[[], Clip]] = {
+    "two who cross": two_crossing,
+    "two who turn back": two_turning_back,
+    "five who cross": five_crossing,
+    **{f"five at random, {seed}": partial(random_crossing, seed) for seed in range(1, 5)},
+}
+"""Those that trackers are compared on."""

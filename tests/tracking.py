@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 VISIBLE = 0.6
 """Share of a head that must be visible to count as missed."""
 
-MIN_IOU = 0.3
-"""Least overlap of a track with the head that it follows: detectors box the face only."""
+MIN_IOU, MIN_HIDDEN_IOU = 0.3, 0.1
+"""Least overlap of a track with the head that it follows, and with a hidden one: detectors box what they see of a face."""
 
 
 @dataclass
@@ -31,6 +31,7 @@ class TrackingScore:
         misses: Of them, those without a track.
         false_tracks: Tracks of all frames that are at no head.
         switches: Times that a person's track got another id.
+        named: Tracks of all frames that carry the right name.
         wrong_names: Tracks of all frames that carry the name of somebody else.
         named_after_s: Seconds from each face's first frame to its first right name.
     """
@@ -39,43 +40,52 @@ class TrackingScore:
     misses: int = 0
     false_tracks: int = 0
     switches: int = 0
+    named: int = 0
     wrong_names: int = 0
     named_after_s: dict[int, float] = field(default_factory=dict)
     _ids: dict[int, Hashable] = field(default_factory=dict)
     _first_at: dict[int, float] = field(default_factory=dict)
 
-    def add_frame(self, clip: Clip, at: float, tracks: Sequence[tuple[Hashable, Box]]) -> dict[int, int]:
-        """Count the tracks of a frame, and return the positions of those at each face."""
-        everybody = clip.list_boxes(at)
+    def add_frame(
+        self, clip: Clip, at: float, tracks: Sequence[tuple[Hashable, Box]], names: Sequence[int | None] = ()
+    ) -> None:
+        """Count the tracks of a frame: their ids and boxes, and whose face each is said to be."""
         visible = clip.list_boxes(at, min_visible=VISIBLE)
-        faces = list(everybody)
-        overlaps = [[everybody[face].compute_iou(box) for _, box in tracks] for face in faces]
-        found = {}
-        if faces and tracks:
-            for row, column in zip(*linear_sum_assignment(overlaps, maximize=True), strict=True):
-                if overlaps[row][column] >= MIN_IOU:
-                    found[faces[row]] = int(column)
+        everybody = clip.list_boxes(at)
+        hidden = {face: box for face, box in everybody.items() if face not in visible}
+        found = match_boxes(visible, dict(enumerate(box for _, box in tracks)), MIN_IOU)
+        left = {position: box for position, (_, box) in enumerate(tracks) if position not in found.values()}
         self.heads += len(visible)
         self.misses += len(visible.keys() - found.keys())
-        self.false_tracks += len(tracks) - len(found)
+        self.false_tracks += len(left) - len(match_boxes(hidden, left, MIN_HIDDEN_IOU))
+        for face in visible:
+            self._first_at.setdefault(face, at)
         for face, position in found.items():
             track_id = tracks[position][0]
             self.switches += self._ids.get(face, track_id) != track_id
             self._ids[face] = track_id
-        for face in visible:
-            self._first_at.setdefault(face, at)
-        return found
-
-    def add_names(self, at: float, found: Mapping[int, int], names: Sequence[int | None]) -> None:
-        """Count the names of a frame's tracks: the number of the face that each is said to be."""
         faces = {position: face for face, position in found.items()}
         for position, name in enumerate(names):
             if name is None:
                 continue
-            if faces.get(position) != name:
+            x, y = tracks[position][1].centre
+            head = everybody.get(name)
+            is_there = head is not None and head.left <= x <= head.right and head.top <= y <= head.bottom
+            if faces.get(position, name) != name or not is_there:
                 self.wrong_names += 1
-            elif name not in self.named_after_s:
-                self.named_after_s[name] = at - self._first_at.get(name, at)
+                continue
+            self.named += 1
+            self.named_after_s.setdefault(name, at - self._first_at.get(name, at))
+
+
+def match_boxes(heads: Mapping[int, Box], boxes: Mapping[int, Box], min_iou: float) -> dict[int, int]:
+    """Return the position of the box that is at each head, each box once, so that they overlap most."""
+    if not heads or not boxes:
+        return {}
+    faces, positions = list(heads), list(boxes)
+    overlaps = [[heads[face].compute_iou(boxes[position]) for position in positions] for face in faces]
+    pairs = zip(*linear_sum_assignment(overlaps, maximize=True), strict=True)
+    return {faces[row]: positions[column] for row, column in pairs if overlaps[row][column] >= min_iou}
 
 
 def score_tracks(clip: Clip, results: Iterable[tuple[float, FrameResult]], people: Mapping[UUID, int]) -> TrackingScore:
@@ -88,7 +98,6 @@ def score_tracks(clip: Clip, results: Iterable[tuple[float, FrameResult]], peopl
     """
     score = TrackingScore()
     for at, result in results:
-        found = score.add_frame(clip, at, [(track.id, track.box) for track in result.tracks])
         names = [people[track.person.person_id] if track.person else None for track in result.tracks]
-        score.add_names(at, found, names)
+        score.add_frame(clip, at, [(track.id, track.box) for track in result.tracks], names)
     return score

@@ -255,7 +255,7 @@ class FacePipeline:
             faces = found.list_sent_faces()
             picture = found.photo if view is picture else turn_photo(picture, quarters)
             del found, view
-            embedded = _list_unknown_faces(faces, want.known_boxes) if want.embed else None
+            embedded = list_unknown_faces(faces, want.known_boxes) if want.embed else None
             decoding_side = self._compute_decoding_side(upright, max(width, height), crops=want.crops)
             sharp = opened.compute_divisor(decoding_side) >= opened.compute_divisor(side)
             if sharp:
@@ -378,7 +378,7 @@ def _place_in_photo(described: DescribedFace, face: DetectedFace, face_score: fl
     return replace(described, face=face, quality=quality)
 
 
-def _list_unknown_faces(detected: list[DetectedFace], known_boxes: Sequence[Box]) -> list[int]:
+def list_unknown_faces(detected: list[DetectedFace], known_boxes: Sequence[Box]) -> list[int]:
     """Return the positions of the faces that no known box matches; a known box matches one face at most."""
     boxes = [face.box for face in detected]
     known = {find_matching_box(boxes, box) for box in known_boxes}

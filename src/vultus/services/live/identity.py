@@ -25,7 +25,7 @@ from vultus.domain.decision import decide_verdict
 from vultus.services.photo_analysis import find_attack_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from vultus.domain import (
         Calibration,
@@ -40,8 +40,13 @@ BETTER_FACTOR = 1.25
 """How much better than ever a face must be seen to be embedded again."""
 
 BETTER_INTERVAL_S = 0.5
-DOUBT_INTERVAL_S = 0.2
-"""Between embeddings of a face that is seen better and better, and of one that may have been taken for another."""
+DOUBT_INTERVAL_S = 0.1
+CONTACT_INTERVAL_S = 1.0
+"""Least time between embeddings of a face that is seen better and better, of one that may have been taken for another,
+and of such a one while it is partly hidden."""
+
+HIDDEN_FACTOR = 0.05
+"""By which the weight of a face is reduced that another one hides a part of."""
 
 MAX_LIVENESS_SAMPLES = 15
 """Frames over which liveness is judged: the newest."""
@@ -162,16 +167,19 @@ class TrackIdentity:
         ordered = sorted(conclusive, key=lambda one: one.score)
         return ordered[(len(ordered) - 1) // 2] if ordered else None
 
-    def needs_embedding(self, at: float, *, is_doubted: bool) -> bool:
+    def needs_embedding(self, at: float, *, is_doubted: bool, is_in_contact: bool) -> bool:
         """Return whether the face should be embedded in a frame: it is new, unsure, in doubt, or clearly better seen.
 
         Args:
-            at: When the frame was taken.
+            at: When the frame is taken.
             is_doubted: Whether another face may have taken its place.
+            is_in_contact: Whether another face is expected to hide part of it.
         """
         if self.is_exhausted or self.faults:
             return False
         waited = at - self.embedded_at
+        if is_in_contact:
+            return (is_doubted or not self.mean.count) and waited >= CONTACT_INTERVAL_S
         if is_doubted:
             return waited >= DOUBT_INTERVAL_S
         if not self.is_agreed:
@@ -184,13 +192,17 @@ class TrackIdentity:
         extra = self.mean.count - self.policy.agreeing_frames
         return not self.is_named and waited >= BETTER_INTERVAL_S * 2 ** max(0, extra)
 
-    def observe(self, face: DescribedFace, faults: tuple[str, ...], at: float) -> None:
+    def observe(
+        self, face: DescribedFace, faults: tuple[str, ...], at: float, *, is_doubted: bool, is_in_contact: bool
+    ) -> None:
         """Take in the face of a frame.
 
         Args:
             face: As it was analysed.
             faults: Why it must not be compared; empty if it may.
             at: When the frame was taken.
+            is_doubted: Whether it may be another's face, which must not count.
+            is_in_contact: Whether another face hides part of it.
         """
         self.face, self.faults, self.has_new_evidence = face, faults, False
         if face.liveness is not None:
@@ -199,8 +211,9 @@ class TrackIdentity:
             return
         self.embeddings += 1
         self.embedded_at = at
-        if not faults:
-            self.mean.add(face.embedding.vector, compute_weight(face.quality, face.face.score))
+        if not faults and not is_doubted:
+            weight = compute_weight(face.quality, face.face.score)
+            self.mean.add(face.embedding.vector, weight * HIDDEN_FACTOR if is_in_contact else weight)
             self.has_new_evidence, self.result = True, None
 
     def list_candidates(self) -> tuple[Candidate, ...]:
@@ -309,8 +322,3 @@ def find_rivals(claims: Iterable[tuple[TrackIdentity, Claim | None]], margin: fl
         contenders.sort(key=lambda one: -one[0])
         rivals.update(id(identity) for _, identity in contenders[1:])
     return rivals
-
-
-def list_unsearched(identities: Sequence[TrackIdentity]) -> list[TrackIdentity]:
-    """Return those whose mean must be searched for."""
-    return [one for one in identities if one.result is None and one.mean.count]

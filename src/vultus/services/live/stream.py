@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import numpy as np
-
 from vultus.db.database import Database
 from vultus.domain import (
-    Calibration,
-    Collection,
     FrameResult,
     Lane,
     LivenessMode,
-    LoadedSpace,
     Permission,
     SpaceRegistry,
     Track,
-    TrackState,
     Want,
 )
-from vultus.domain.decision import compute_threshold, find_quality_faults
+from vultus.domain.decision import find_quality_faults
 from vultus.domain.sightings import OriginKind
-from vultus.services.collections import get_calibration
 from vultus.services.limits import UsageLimiter
-from vultus.services.live.identity import Claim, TrackIdentity, find_rivals, list_unsearched
-from vultus.services.live.tracker import Detection, IouTracker, TrackerRules, Trajectory
+from vultus.services.live.gallery import StreamGallery
+from vultus.services.live.identity import TrackIdentity, find_rivals
+from vultus.services.live.tracker import MAX_CERTAIN_GAP_S, Detection, IouTracker, Trajectory, find_contacts
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer
-from vultus.services.search.request import build_query
 from vultus.services.search.search import Searcher
 
 if TYPE_CHECKING:
@@ -47,15 +40,6 @@ if TYPE_CHECKING:
         Zone,
     )
     from vultus.services.live.tracker import Tracker
-
-CHECK_INTERVAL_S = 0.5
-"""Longest time for which a name is shown without looking whether its face is still enrolled."""
-
-GATE_FMR = 1e-2
-"""Two persons' faces pass a track's gate at this rate; those of one person nearly always."""
-
-SEARCH_DEPTH = 2
-"""Candidates of a search: a verdict needs the runner-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +65,20 @@ class StreamResources:
     limiter: UsageLimiter
 
 
+class _Stopwatch:
+    """Measures stages that follow each other."""
+
+    def __init__(self) -> None:
+        self.durations_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end_stage(self, name: str) -> None:
+        """Add the time since the stage before it ended."""
+        now = time.perf_counter()
+        self.durations_ms[name] = self.durations_ms.get(name, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+
 @dataclass(slots=True, eq=False)
 class _Subject:
     """A track as the stream knows it."""
@@ -89,34 +87,6 @@ class _Subject:
     identity: TrackIdentity
     first_seen_at: datetime
     last_seen_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """What a collection prescribes, as of its last change."""
-
-    collection: Collection
-    space: LoadedSpace
-    calibration: Calibration = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "calibration", get_calibration(self.collection, self.space))
-
-    @property
-    def margin(self) -> float:
-        margin = self.collection.policy.margin
-        return self.calibration.margin if margin is None else margin
-
-    def build_tracker_rules(self) -> TrackerRules:
-        policy = self.collection.policy
-        gate = self.calibration.get_threshold(GATE_FMR)
-        return TrackerRules(
-            min_new_score=(policy.recognize.min_score + self.space.enrol_rule.min_score) / 2,
-            gate=gate,
-            same_person=max(gate, compute_threshold(policy, self.calibration, None).cosine),
-            confirm_frames=policy.tracks.confirm_frames,
-            max_lost_s=policy.tracks.absence_s,
-        )
 
 
 class StreamService:
@@ -148,44 +118,47 @@ class StreamService:
             NotFoundError: There is no such collection.
             PackNotLoadedError: The collection's pack is not loaded.
         """
-        async with self._resources.database.hot_queries() as work:
+        use = self._resources
+        async with use.database.hot_queries() as work:
             collection = await work.open(reference, principal, Permission.LIVE)
-        space = self._resources.spaces.get_space(collection.space_id)
-        return LiveStream(
-            self._resources,
-            principal,
-            origin,
-            _Rules(collection, space),
-            min_face_px=min_face_px,
-            zones=zones,
-        )
+        gallery = StreamGallery(use.database, use.searcher, use.limiter, use.spaces, principal, collection)
+        return LiveStream(use.analyzer, gallery, principal, origin, min_face_px=min_face_px, zones=zones)
 
 
 class LiveStream:
-    """The frames of one camera or browser, one at a time, in order."""
+    """The frames of one camera or browser, one at a time, in order.
+
+    Args:
+        analyzer: Finds and embeds faces.
+        gallery: Whom they are compared with.
+        principal: Who opened the stream.
+        origin: Where the frames come from.
+        min_face_px: Shorter side of the smallest face that counts, pixels.
+        zones: Where faces count.
+        tracker: Follows the faces; one of the collection's rules by default.
+    """
 
     def __init__(
         self,
-        resources: StreamResources,
+        analyzer: PhotoAnalyzer,
+        gallery: StreamGallery,
         principal: Principal,
         origin: StreamOrigin,
-        rules: _Rules,
         *,
         min_face_px: float | None = None,
         zones: tuple[Zone, ...] = (),
         tracker: Tracker | None = None,
     ) -> None:
-        self._resources = resources
+        self._analyzer = analyzer
+        self._gallery = gallery
         self._principal = principal
         self._origin = origin
-        self._rules = rules
         self._min_face_px = min_face_px
         self._zones = zones
-        self._tracker: Tracker = tracker or IouTracker(rules.build_tracker_rules())
+        self._tracker: Tracker = tracker or IouTracker(gallery.rules.build_tracker_rules())
         self._subjects: dict[UUID, _Subject] = {}
         self._started_at: datetime | None = None
         self._now = 0.0
-        self._checked_at = -math.inf
         self._last_number = 0
 
     async def process_frame(self, frame: Frame) -> FrameResult:
@@ -198,23 +171,21 @@ class LiveStream:
             ImageError: The bytes are no usable image.
         """
         at = self._read_clock(frame)
-        collection = self._rules.collection
-        liveness = collection.policy.liveness is not LivenessMode.OFF
+        rules = self._gallery.rules
+        liveness = rules.policy.liveness is not LivenessMode.OFF
         want = Want(liveness=liveness, known_boxes=self._list_known_boxes(at), turned=False)
-        analysis = await self._resources.analyzer.analyze_photo(
-            Photo(frame.content), collection.space_id, want, Lane.LIVE, source=str(self._origin.id)
+        analysis = await self._analyzer.analyze_photo(
+            Photo(frame.content), rules.collection.space_id, want, Lane.LIVE, source=str(self._origin.id)
         )
-        started = time.perf_counter()
+        clock = _Stopwatch()
         seen = self._follow_faces(analysis, frame, at)
-        tracked = time.perf_counter()
-        await self._check_gallery()
-        await self._search_identities([one.identity for one in seen])
-        searched = time.perf_counter()
+        clock.end_stage("track")
+        await self._follow_gallery()
+        await self._search_subjects(seen)
+        clock.end_stage("search")
         self._settle_names(seen, at)
-        timings_ms = analysis.timings_ms | {
-            "track": (tracked - started + time.perf_counter() - searched) * 1e3,
-            "search": (searched - tracked) * 1e3,
-        }
+        clock.end_stage("track")
+        timings_ms = analysis.timings_ms | clock.durations_ms
         tracks = tuple(self._build_track(one, at) for one in sorted(seen, key=lambda one: one.trajectory.box.left))
         return FrameResult(frame.sequence, analysis.width, analysis.height, tracks, timings_ms)
 
@@ -231,15 +202,20 @@ class LiveStream:
 
     def _list_known_boxes(self, at: float) -> tuple[Box, ...]:
         """Return where faces are expected that need no embedding."""
+        near = [one for one in self._subjects.values() if at - one.trajectory.last_at <= MAX_CERTAIN_GAP_S]
+        boxes = [one.trajectory.predict_box(at) for one in near]
+        contacts = find_contacts(boxes)
         return tuple(
-            one.trajectory.predict_box(at)
-            for one in self._subjects.values()
-            if one.trajectory.state is not TrackState.LOST and not one.identity.needs_embedding(at, is_doubted=False)
+            box
+            for position, (one, box) in enumerate(zip(near, boxes, strict=True))
+            if not one.identity.needs_embedding(
+                at, is_doubted=one.trajectory.is_doubted, is_in_contact=position in contacts
+            )
         )
 
     def _follow_faces(self, analysis: Analysis, frame: Frame, at: float) -> list[_Subject]:
         """Associate the faces that count with tracks, and return the tracks seen."""
-        policy = self._rules.collection.policy
+        policy = self._gallery.rules.policy
         faces = [face for face in analysis.faces if self._counts(face, analysis)]
         faults = [find_quality_faults(face.quality, face.face.score, policy.recognize) for face in faces]
         detections = [
@@ -248,7 +224,8 @@ class LiveStream:
         ]
         found = self._tracker.update(detections, at)
         seen = []
-        for face, wrong, trajectory in zip(faces, faults, found, strict=True):
+        contacts = find_contacts([one.box for one in detections])
+        for position, (face, wrong, trajectory) in enumerate(zip(faces, faults, found, strict=True)):
             if trajectory is None:
                 continue
             subject = self._subjects.get(trajectory.id)
@@ -257,7 +234,9 @@ class LiveStream:
                 subject = _Subject(trajectory, identity, frame.captured_at, frame.captured_at)
                 self._subjects[trajectory.id] = subject
             subject.last_seen_at = frame.captured_at
-            subject.identity.observe(face, wrong, at)
+            subject.identity.observe(
+                face, wrong, at, is_doubted=trajectory.is_doubted, is_in_contact=position in contacts
+            )
             trajectory.reference = subject.identity.mean.direction
             seen.append(subject)
         kept = {one.id for one in self._tracker.trajectories}
@@ -271,63 +250,57 @@ class LiveStream:
         x, y = face.face.box.centre
         return not self._zones or any(zone.contains(x / analysis.width, y / analysis.height) for zone in self._zones)
 
-    async def _check_gallery(self) -> None:
-        """Take back names whose faces are no longer enrolled, and follow changes of the collection."""
-        now = time.monotonic()
-        if now - self._checked_at < CHECK_INTERVAL_S:
+    async def _follow_gallery(self) -> None:
+        """Take back names whose faces are no longer enrolled, and decide anew when the collection has changed."""
+        before = self._gallery.rules.collection
+        searched = [one.identity for one in self._subjects.values() if one.identity.result is not None]
+        faces = {candidate.face_id for one in searched for candidate in one.list_candidates()[:1]}
+        state = await self._gallery.find_changes(faces)
+        if state is None:
             return
-        named = [one.identity for one in self._subjects.values() if one.identity.result is not None]
-        faces = {candidate.face_id for one in named for candidate in one.list_candidates()[:1]}
-        collection = self._rules.collection
-        async with self._resources.database.hot_queries() as work:
-            state = await work.templates.get_gallery_state(collection.id, collection.space_id, faces)
-        if state is None or state.changed_at != collection.updated_at:
-            await self._reload_collection()
-            return
-        self._checked_at = now
+        collection = self._gallery.rules.collection
         is_grown, self._last_number = state.last_number > self._last_number, state.last_number
-        for one in named:
-            candidates = one.list_candidates()
-            if (candidates and not state.supports(candidates[0])) or (is_grown and not one.is_named):
+        if collection != before:
+            self._follow_rules(is_other_space=collection.space_id != before.space_id)
+            return
+        for one in searched:
+            best = one.list_candidates()[:1]
+            if not all(state.supports(candidate) for candidate in best) or (is_grown and not one.is_named):
                 one.forget_result()
 
-    async def _reload_collection(self) -> None:
-        """Follow a change of the collection's policy or embedding space; every name is decided again."""
-        before = self._rules
-        async with self._resources.database.hot_queries() as work:
-            collection = await work.open(str(before.collection.id), self._principal, Permission.LIVE)
-        self._rules = _Rules(collection, self._resources.spaces.get_space(collection.space_id))
+    def _follow_rules(self, *, is_other_space: bool) -> None:
+        """Decide everything anew: the collection's policy has changed, or its embedding space."""
+        rules = self._gallery.rules
         if isinstance(self._tracker, IouTracker):
-            self._tracker.rules = self._rules.build_tracker_rules()
+            self._tracker.rules = rules.build_tracker_rules()
         for one in self._subjects.values():
-            one.identity.policy = collection.policy.tracks
-            if collection.space_id != before.collection.space_id:
+            one.identity.policy = rules.policy.tracks
+            if is_other_space:
                 one.identity.forget_vectors()
                 one.trajectory.reference = None
             one.identity.forget_result()
 
-    async def _search_identities(self, identities: Sequence[TrackIdentity]) -> None:
+    async def _search_subjects(self, seen: Sequence[_Subject]) -> None:
         """Search for the means that have changed, all at once."""
-        rules = self._rules
-        wanted = list_unsearched(identities)
-        if not wanted:
+        means = {
+            position: direction
+            for position, one in enumerate(seen)
+            if one.identity.result is None and (direction := one.identity.mean.direction) is not None
+        }
+        if not means:
             return
-        await self._resources.limiter.charge_searches(self._principal, len(wanted))
-        probes = np.stack([one.mean.direction for one in wanted if one.mean.direction is not None])
-        query = build_query(rules.collection, rules.space, probes, SEARCH_DEPTH)
-        results = await self._resources.searcher.search(query)
-        for one, result in zip(wanted, results, strict=True):
-            one.result = result
+        found = await self._gallery.search_means(list(means.values()))
+        for position, result in zip(means, found, strict=True):
+            seen[position].identity.result = result
 
     def _settle_names(self, seen: Sequence[_Subject], at: float) -> None:
         """Decide what is told of each track, so that no person is on two."""
-        policy, calibration = self._rules.collection.policy, self._rules.calibration
-        claims: list[tuple[TrackIdentity, Claim | None]] = [
-            (one.identity, one.identity.propose(policy, calibration, at)) for one in seen
-        ]
-        rivals = find_rivals(claims, self._rules.margin)
-        for identity, claim in claims:
-            identity.settle(claim, "person_on_another_track" if id(identity) in rivals else None, at)
+        rules = self._gallery.rules
+        claims = [(one.identity, one.identity.propose(rules.policy, rules.calibration, at)) for one in seen]
+        rivals = find_rivals(claims, rules.margin)
+        for one, (identity, claim) in zip(seen, claims, strict=True):
+            withheld = "person_on_another_track" if id(identity) in rivals else None
+            identity.settle(claim, "track_in_doubt" if one.trajectory.is_doubted else withheld, at)
 
     def _build_track(self, subject: _Subject, at: float) -> Track:
         identity, shown = subject.identity, subject.identity.shown

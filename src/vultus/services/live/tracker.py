@@ -48,7 +48,7 @@ class Trajectory:
         first_at: When it was first seen, seconds of the frames' clock.
         last_at: When it was last seen.
         frames: In which it was seen.
-        was_certain: Whether the last association was beyond doubt: no other face and no other track competed.
+        is_doubted: Whether another face may have taken its place since its face was last recognised as its own.
         reference: (d,) unit vector that faces of the track resemble; None as long as there is none.
     """
 
@@ -59,7 +59,7 @@ class Trajectory:
     velocity: tuple[float, float] = (0.0, 0.0)
     state: TrackState = TrackState.TENTATIVE
     frames: int = 1
-    was_certain: bool = True
+    is_doubted: bool = False
     reference: FloatArray | None = None
 
     def predict_box(self, at: float) -> Box:
@@ -94,6 +94,9 @@ class Tracker(Protocol):
 MAX_COAST_S = 1.0
 """For how long a lost face is expected to go on as before; later only its vector tells that it is back."""
 
+MAX_CERTAIN_GAP_S = 0.35
+"""For how long a face may be missing without another one having taken its place: a frame or three without a find."""
+
 MAX_TENTATIVE_GAP_S = 0.5
 """For how long a face that was seen in too few frames may be missing."""
 
@@ -106,8 +109,14 @@ REACH = 0.3
 MIN_LOW_SCORE_IOU = 0.3
 """Least overlap of a face of low score with the place where a track expects it."""
 
-CONTACT_IOU = 0.05
-"""Overlap of two boxes from which either face may be taken for the other."""
+CONTACT_SHARE = 0.05
+"""Share of the smaller of two boxes that the other overlaps, from which one face hides a part of the other."""
+
+MIN_CERTAIN_IOU = 0.2
+"""Overlap with the place where a track expects its face below which the face may be another one."""
+
+CLEAR_LEAD = 0.3
+"""Overlap by which an association must be better than another one, to be certain without a look at the faces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,8 @@ class TrackerRules:
     Attributes:
         min_new_score: Detector's score, 0..1, of a face that begins a track; others only continue one.
         gate: Cosine below which a face is not of a track.
-        same_person: Cosine from which a face is of a lost track, wherever it appears.
+        same_person: Cosine from which a face is of a track, wherever it appears.
+        margin: Cosine by which a face must resemble a track more than another one, to be clearly its own.
         confirm_frames: Frames after which a track is confirmed.
         max_lost_s: For how long a lost track is kept.
     """
@@ -125,6 +135,7 @@ class TrackerRules:
     min_new_score: float
     gate: float
     same_person: float
+    margin: float
     confirm_frames: int
     max_lost_s: float
 
@@ -151,28 +162,53 @@ class IouTracker:
     def update(self, detections: Sequence[Detection], at: float) -> list[Trajectory | None]:
         """Return the trajectory of each face of a frame, as `Tracker.update`."""
         self._trajectories = [one for one in self._trajectories if self._is_kept(one, at)]
-        near = [one for one in self._trajectories if at - one.last_at <= MAX_COAST_S]
-        boxes = {one.id: one.predict_box(at) for one in near}
-        certain = [index for index, one in enumerate(detections) if one.score >= self.rules.min_new_score]
-        doubtful = [index for index, one in enumerate(detections) if one.score < self.rules.min_new_score]
+        everybody = self._trajectories
+        overlaps = compute_overlaps([one.box for one in detections], [one.predict_box(at) for one in everybody])
+        overlaps[:, [at - one.last_at > MAX_COAST_S for one in everybody]] = 0
+        certain = [row for row, one in enumerate(detections) if one.score >= self.rules.min_new_score]
+        doubtful = [row for row, one in enumerate(detections) if one.score < self.rules.min_new_score]
         found: dict[int, Trajectory] = {}
-
-        def assign(indexes: list[int], among: list[Trajectory], costs: NDArray[np.float64]) -> None:
-            for row, column in solve_assignment(costs):
-                found[indexes[row]] = among[column]
-
-        assign(certain, near, self._compute_place_costs([detections[i] for i in certain], near, boxes))
-        left = [one for one in near if one not in found.values()]
-        assign(doubtful, left, self._compute_overlap_costs([detections[i] for i in doubtful], left, boxes))
-        lost = [one for one in self._trajectories if one not in found.values()]
-        new = [index for index in certain if index not in found]
-        assign(new, lost, self._compute_face_costs([detections[i] for i in new], lost))
-        for index in certain:
-            if index not in found:
-                found[index] = Trajectory(detections[index].box, at, at)
-                self._trajectories.append(found[index])
+        for rows, costs in (
+            (certain, self._compute_place_costs(detections, at)),
+            (doubtful, np.where(overlaps < MIN_LOW_SCORE_IOU, FORBIDDEN, 1 - overlaps)),
+            (certain, self._compute_face_costs(detections)),
+        ):
+            free = [column for column, one in enumerate(everybody) if one not in found.values()]
+            rows = [row for row in rows if row not in found]
+            for row, column in solve_assignment(costs[np.ix_(rows, free)]):
+                found[rows[row]] = everybody[free[column]]
+        self._mark_doubts(detections, found, overlaps, at)
+        for row in certain:
+            if row not in found:
+                found[row] = Trajectory(detections[row].box, at, at)
+                self._trajectories.append(found[row])
         self._move(detections, found, at)
-        return [found.get(index) for index in range(len(detections))]
+        return [found.get(row) for row in range(len(detections))]
+
+    def _mark_doubts(
+        self, detections: Sequence[Detection], found: dict[int, Trajectory], overlaps: NDArray[np.float64], at: float
+    ) -> None:
+        """Doubt the trajectories whose face may be another's by its place, unless its vector says that it is theirs.
+
+        Args:
+            detections: The faces of the frame.
+            found: Their trajectories, by position.
+            overlaps: (detections, trajectories) of the faces with the places where they are expected.
+            at: When the frame was taken.
+        """
+        columns = {one.id: column for column, one in enumerate(self._trajectories)}
+        pairs = [(row, columns[one.id]) for row, one in found.items()]
+        uncertain = find_uncertain_pairs(overlaps, pairs)
+        cosines = compute_cosines(detections, self._trajectories)
+        for (row, column), is_uncertain in zip(pairs, uncertain, strict=True):
+            one = found[row]
+            one.is_doubted |= is_uncertain or at - one.last_at > MAX_CERTAIN_GAP_S
+            if detections[row].vector is None:
+                continue
+            others = np.delete(cosines[row], column)
+            is_own = cosines[row, column] >= self.rules.same_person and not (others >= cosines[row, column]).any()
+            if is_own or one.reference is None:
+                one.is_doubted = False
 
     def _is_kept(self, trajectory: Trajectory, at: float) -> bool:
         is_tentative = trajectory.frames < self.rules.confirm_frames
@@ -181,8 +217,6 @@ class IouTracker:
     def _move(self, detections: Sequence[Detection], found: dict[int, Trajectory], at: float) -> None:
         """Move the trajectories to the faces found; the others are lost."""
         seen = {one.id: detections[index] for index, one in found.items()}
-        contested = find_contacts([one.box for one in seen.values()])
-        in_contact = {track_id for index, track_id in enumerate(seen) if index in contested}
         for one in self._trajectories:
             if (detection := seen.get(one.id)) is None:
                 one.state = TrackState.LOST
@@ -197,29 +231,49 @@ class IouTracker:
                 one.velocity = (x, y) if seconds <= MAX_COAST_S else (0.0, 0.0)
                 one.frames += 1
             one.box, one.last_at = detection.box, at
-            one.was_certain = one.id not in in_contact
             is_confirmed = one.frames >= self.rules.confirm_frames
             one.state = TrackState.CONFIRMED if is_confirmed else TrackState.TENTATIVE
 
-    def _compute_place_costs(
-        self, detections: Sequence[Detection], tracks: Sequence[Trajectory], boxes: dict[UUID, Box]
-    ) -> NDArray[np.float64]:
-        """Return (detections, tracks) costs: little overlap and little likeness cost, what cannot be is forbidden."""
-        overlaps = compute_overlaps([one.box for one in detections], [boxes[one.id] for one in tracks], reach=REACH)
-        cosines = compute_cosines(detections, tracks)
+    def _compute_place_costs(self, detections: Sequence[Detection], at: float) -> NDArray[np.float64]:
+        """Return (detections, trajectories) costs: little overlap and little likeness cost, the rest is forbidden."""
+        places = [one.predict_box(at) for one in self._trajectories]
+        overlaps = compute_overlaps([one.box for one in detections], places, reach=REACH)
+        cosines = compute_cosines(detections, self._trajectories)
         likeness = np.clip((cosines - self.rules.gate) / max(1e-6, 1 - self.rules.gate), 0, 1)
         costs = 1 - overlaps + np.where(np.isnan(cosines), 0.5, 1 - likeness)
-        return np.where((overlaps <= 0) | (cosines < self.rules.gate), FORBIDDEN, costs)
+        is_away = [at - one.last_at > MAX_COAST_S for one in self._trajectories]
+        costs[:, is_away] = FORBIDDEN
+        # A face that is clearly another track's is not this one's, wherever it is.
+        best = np.where(np.isnan(cosines), -1, cosines).max(axis=1, initial=-1, keepdims=True)
+        is_others = (best >= self.rules.same_person) & (cosines < best - self.rules.margin)
+        return np.where((overlaps <= 0) | (cosines < self.rules.gate) | is_others, FORBIDDEN, costs)
 
-    def _compute_overlap_costs(
-        self, detections: Sequence[Detection], tracks: Sequence[Trajectory], boxes: dict[UUID, Box]
-    ) -> NDArray[np.float64]:
-        overlaps = compute_overlaps([one.box for one in detections], [boxes[one.id] for one in tracks])
-        return np.where(overlaps < MIN_LOW_SCORE_IOU, FORBIDDEN, 1 - overlaps)
-
-    def _compute_face_costs(self, detections: Sequence[Detection], tracks: Sequence[Trajectory]) -> NDArray[np.float64]:
-        cosines = compute_cosines(detections, tracks)
+    def _compute_face_costs(self, detections: Sequence[Detection]) -> NDArray[np.float64]:
+        """Return (detections, trajectories) costs by likeness alone."""
+        cosines = compute_cosines(detections, self._trajectories)
         return np.where(cosines >= self.rules.same_person, 1 - cosines, FORBIDDEN)
+
+
+def find_uncertain_pairs(overlaps: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> list[bool]:
+    """Return for each associated pair whether another association would be nearly as good by place.
+
+    Args:
+        overlaps: (faces, tracks).
+        pairs: Row and column of each face with its track.
+    """
+    rows, columns = [row for row, _ in pairs], [column for _, column in pairs]
+    own = overlaps[rows, columns]
+    given = overlaps[np.ix_(rows, columns)]
+    lead = own[:, None] + own[None] - given - given.T  # over exchanging two tracks
+    np.fill_diagonal(lead, np.inf)
+    other_track = np.delete(overlaps[rows], columns, axis=1).max(axis=1, initial=0)
+    other_face = np.delete(overlaps[:, columns], rows, axis=0).max(axis=0, initial=0)
+    uncertain = (
+        (own < MIN_CERTAIN_IOU)
+        | (lead.min(axis=1, initial=np.inf) < CLEAR_LEAD)
+        | (np.maximum(other_track, other_face) > own - CLEAR_LEAD)
+    )
+    return [bool(one) for one in uncertain]
 
 
 def solve_assignment(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -233,14 +287,22 @@ def solve_assignment(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
 
 def compute_overlaps(first: Sequence[Box], second: Sequence[Box], *, reach: float = 0.0) -> NDArray[np.float64]:
     """Return the (first, second) intersections over union of boxes that are widened by a share of their sides."""
-    left, top, right, bottom = _widen_boxes(first, reach)[:, None].transpose(2, 0, 1)
-    other_left, other_top, other_right, other_bottom = _widen_boxes(second, reach)[None].transpose(2, 0, 1)
-    width = np.clip(np.minimum(right, other_right) - np.maximum(left, other_left), 0, None)
-    height = np.clip(np.minimum(bottom, other_bottom) - np.maximum(top, other_top), 0, None)
-    shared = width * height
-    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
-    overlaps: NDArray[np.float64] = np.divide(shared, areas - shared, out=np.zeros_like(shared), where=shared > 0)
+    one, other = _widen_boxes(first, reach), _widen_boxes(second, reach)
+    shared = _compute_shared_areas(one, other)
+    areas = _compute_areas(one)[:, None] + _compute_areas(other)[None]
+    overlaps: NDArray[np.float64] = shared / np.maximum(1e-9, areas - shared)
     return overlaps
+
+
+def _compute_shared_areas(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
+    areas: NDArray[np.float64] = np.clip(sides, 0, None).prod(axis=2)
+    return areas
+
+
+def _compute_areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    areas: NDArray[np.float64] = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    return areas
 
 
 def _widen_boxes(boxes: Sequence[Box], reach: float) -> NDArray[np.float64]:
@@ -260,7 +322,11 @@ def compute_cosines(detections: Sequence[Detection], tracks: Sequence[Trajectory
 
 
 def find_contacts(boxes: Sequence[Box]) -> set[int]:
-    """Return the positions of boxes that overlap another one, so that their faces may be taken for each other."""
-    overlaps = compute_overlaps(boxes, boxes)
-    np.fill_diagonal(overlaps, 0)
-    return set(np.flatnonzero(overlaps.max(axis=1, initial=0) > CONTACT_IOU).tolist())
+    """Return the positions of boxes of which one hides a part of the other's face, or is about to."""
+    if len(boxes) < 2:
+        return set()
+    corners = _widen_boxes(boxes, 0.0)
+    shared, areas = _compute_shared_areas(corners, corners), _compute_areas(corners)
+    np.fill_diagonal(shared, 0)
+    hidden = shared / np.maximum(1e-9, np.minimum(areas[:, None], areas[None]))
+    return set(np.flatnonzero(hidden.max(axis=1, initial=0) > CONTACT_SHARE).tolist())
