@@ -22,12 +22,23 @@ import numpy as np
 from tests.clips import CLIPS, Clip, portrait_of
 from tests.tracking import TrackingScore, score_tracks
 
-from vultus.domain import Analysis, Candidate, Collection, FloatArray, Frame, Permission, Principal, SearchResult
+from vultus.domain import (
+    Analysis,
+    Candidate,
+    Collection,
+    FloatArray,
+    Frame,
+    Permission,
+    Principal,
+    SearchResult,
+    StreamOrigin,
+)
 from vultus.domain.decision import build_default_policy
 from vultus.models.pipeline import FacePipeline, list_unknown_faces
 from vultus.models.weights.store import WeightsStore
+from vultus.services.live.attendance import Attendance
 from vultus.services.live.gallery import StreamGallery, StreamRules
-from vultus.services.live.stream import LiveStream, StreamOrigin
+from vultus.services.live.stream import LiveStream
 from vultus.settings import Settings
 from vultus.utils.ids import new_id
 
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
 
     from benchmarks.record import Measurement
     from vultus.domain import GalleryState, Lane, Want
+    from vultus.domain.sightings import Sighting
     from vultus.services.photo_analysis import Photo
 
 SECONDS = 1.0
@@ -115,13 +127,24 @@ class ReplayedGallery:
         return tuple(results)
 
 
+class ForgetfulLog:
+    """In place of the outbox: counts what is told."""
+
+    def __init__(self) -> None:
+        self.recorded: list[Sighting] = []
+
+    async def record(self, _principal: Principal, sighting: Sighting) -> None:
+        """Remember a sighting."""
+        self.recorded.append(sighting)
+
+
 def score_stream(pipeline: FacePipeline, analysed: AnalysedClip) -> Measurement:
     """Return what our tracks get wrong, and what they cost."""
     analyzer, gallery = ReplayedAnalyzer(analysed), ReplayedGallery(pipeline, analysed)
     principal = Principal("benchmark", frozenset(Permission))
-    stream = LiveStream(
-        cast("Any", analyzer), cast("StreamGallery", gallery), principal, StreamOrigin("session", new_id())
-    )
+    attendance = Attendance(gallery.rules.collection.id, StreamOrigin("session", new_id()))
+    log = ForgetfulLog()
+    stream = LiveStream(cast("Any", analyzer), cast("StreamGallery", gallery), log, attendance, principal)
     costs_ms: list[float] = []
 
     async def play() -> list[Any]:
@@ -174,7 +197,7 @@ def score_library(analysed: AnalysedClip, *, activation: float) -> Measurement:
         boxes = {tuple(box): faces[at_].box for at_, box in enumerate(corners.tolist())}
         tracks = [
             (int(track_id), boxes[tuple(box)])
-            for box, track_id in zip(tracked.xyxy.tolist(), tracked.tracker_id, strict=True)
+            for box, track_id in zip(tracked.xyxy.tolist(), np.asarray(tracked.tracker_id).tolist(), strict=True)
             if track_id >= 0
         ]
         score.add_frame(analysed.clip, at, tracks)

@@ -19,7 +19,7 @@ VISIBLE = 0.6
 """Share of a head that must be visible to count as missed."""
 
 MIN_IOU, MIN_HIDDEN_IOU = 0.3, 0.1
-"""Least overlap of a track with the head that it follows, and with a hidden one: detectors box what they see of a face."""
+"""Least overlap of a track with the head that it follows, and with a hidden one: detectors box what they see."""
 
 
 @dataclass

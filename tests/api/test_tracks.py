@@ -9,8 +9,8 @@ from tests.callers import CALLER
 from tests.clips import ASTRONAUT, Clip, portrait_of, two_crossing
 from tests.tracking import score_tracks
 
-from vultus.domain import Verdict
-from vultus.services.live.stream import LiveStream, StreamOrigin
+from vultus.domain import StreamOrigin, Verdict
+from vultus.services.live.stream import LiveStream
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ async def play(stream: LiveStream, clip: Clip, fps: float) -> list[tuple[float, 
     return [(at, await stream.process_frame(frame)) for at, frame in clip.list_frames(fps)]
 
 
-async def test_two_who_cross_are_named(api: Api) -> None:
+async def test_two_who_cross_are_named_and_never_wrongly(api: Api) -> None:
     clip = two_crossing(4.0)
     people = await enrol_walkers(api, clip)
 
     results = await play(await open_stream(api), clip, 10)
 
     score = score_tracks(clip, results, people)
+    assert score.wrong_names == 0
+    assert score.switches == 0
     assert score.named_after_s.keys() == {ASTRONAUT, 7}
     assert max(score.named_after_s.values()) <= 0.5
     assert {track.verdict for track in results[0][1].tracks} == {None}, "one frame is not enough"

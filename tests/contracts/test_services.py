@@ -18,6 +18,7 @@ COLLABORATORS = {
     "Inventory": "a background job",
     "JobSupervisor": "runs background jobs",
     "LiveStream": "acts for the principal that opened it",
+    "StreamGallery": "of a stream, which acts for the principal that opened it",
     "LocalCandidateEngine": "proposes numbers, which a search rescores",
     "LookalikeFinder": "part of a registration",
     "OutboxFollower": "a background job, which knows how far the outbox can be read",

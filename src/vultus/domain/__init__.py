@@ -67,7 +67,7 @@ from vultus.domain.search import GalleryState, SearchResult
 from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 from vultus.domain.tickets import LiveTicket
-from vultus.domain.tracks import Frame, FrameResult, Track, TrackState, Zone
+from vultus.domain.tracks import Frame, FrameResult, StreamOrigin, Track, TrackState, Zone
 
 __all__ = [
     "DEFAULT_FMR",
@@ -137,6 +137,7 @@ __all__ = [
     "SpaceRegistry",
     "SpaceStatistics",
     "StoredResponse",
+    "StreamOrigin",
     "Track",
     "TrackPolicy",
     "TrackState",

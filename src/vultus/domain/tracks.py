@@ -10,6 +10,7 @@ from uuid import UUID
 
 from vultus.domain.faces import Box, FloatArray, Liveness
 from vultus.domain.policies import Candidate, Decision, Verdict
+from vultus.domain.sightings import OriginKind
 
 TRACK_REASONS = ("frames_disagree", "person_on_another_track", "track_in_doubt")
 """Why a track is ambiguous although its vectors name somebody: beside those of `VERDICT_REASONS`."""
@@ -28,6 +29,18 @@ class Frame:
     content: bytes
     sequence: int
     captured_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOrigin:
+    """Where frames come from: a browser's session or a camera.
+
+    Attributes:
+        id: Of the session or source.
+    """
+
+    kind: OriginKind
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.domain import LiveTicket, Principal
+from vultus.domain import LiveTicket, Principal, StreamOrigin
 from vultus.errors import VultusError
 from vultus.live.close_codes import CODE_BY_KIND, CloseCode
 from vultus.live.messages import SessionTerms
 from vultus.services.access import compute_digest
-from vultus.services.live.stream import LiveStream, StreamOrigin
+from vultus.services.live.stream import LiveStream
 from vultus.utils import metrics
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from vultus.domain import Frame, FrameResult
-    from vultus.services.live.stream import StreamService
+    from vultus.services.live.service import StreamService
     from vultus.services.live.tickets import TicketService
     from vultus.settings import LiveSettings
 

@@ -19,7 +19,7 @@ from vultus.services.events.sighting_log import OutboxSightingLog
 from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
 from vultus.services.limits import UsageLimiter
-from vultus.services.live.stream import StreamResources, StreamService
+from vultus.services.live.service import StreamResources, StreamService
 from vultus.services.live.tickets import TicketService
 from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
 from vultus.services.migration.comparison import SpaceComparer
@@ -96,6 +96,7 @@ def build_services(
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
     limiter = UsageLimiter(database, settings.limits)
     follower = OutboxFollower(database)
+    sightings = OutboxSightingLog(database, follower)
     return Services(
         settings=settings,
         database=database,
@@ -125,8 +126,8 @@ def build_services(
         searcher=searcher,
         secret_vault=SecretVault(settings.crop_key_file),
         shadow_comparer=shadow_comparer,
-        sightings=OutboxSightingLog(database, follower),
-        streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter)),
+        sightings=sightings,
+        streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings)),
         tickets=TicketService(database, settings.live),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),

@@ -243,7 +243,7 @@ class TrackIdentity:
             at: When the frame was taken.
         """
         attack = find_attack_reason(self.median_liveness, policy.liveness)
-        if policy.liveness is LivenessMode.REQUIRED and not self.liveness:
+        if policy.liveness is LivenessMode.REQUIRED and len(self.liveness) < self.policy.agreeing_frames:
             return None
         if self.result is None:  # no frame was good enough
             if not self.faults:
@@ -284,7 +284,7 @@ class TrackIdentity:
             return
         has_enough = self._agreeing >= self.policy.agreeing_frames
         if not has_enough or at - self._agreeing_since < self.policy.agreeing_s - 1e-3:
-            if self._last_name is not None:
+            if self._last_name is not None or self.is_exhausted:
                 self.shown = claim.withhold("frames_disagree")
             return
         if claim.person is None:

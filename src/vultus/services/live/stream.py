@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from vultus.db.database import Database
 from vultus.domain import (
     FrameResult,
     Lane,
     LivenessMode,
-    Permission,
-    SpaceRegistry,
     Track,
     Want,
 )
 from vultus.domain.decision import find_quality_faults
-from vultus.domain.sightings import OriginKind
-from vultus.services.limits import UsageLimiter
-from vultus.services.live.gallery import StreamGallery
+from vultus.errors import SearchLimitError
 from vultus.services.live.identity import TrackIdentity, find_rivals
 from vultus.services.live.tracker import MAX_CERTAIN_GAP_S, Detection, IouTracker, Trajectory, find_contacts
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer
-from vultus.services.search.search import Searcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from vultus.domain import (
         Analysis,
@@ -39,30 +34,19 @@ if TYPE_CHECKING:
         Principal,
         Zone,
     )
+    from vultus.domain.sightings import Sighting
+    from vultus.services.live.attendance import Attendance
+    from vultus.services.live.gallery import StreamGallery
+    from vultus.services.live.sighting_log import SightingLog
     from vultus.services.live.tracker import Tracker
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOrigin:
-    """Where frames come from: a browser's session or a camera.
+MIN_LIVENESS_SAMPLES = 5
+LIVENESS_INTERVAL_S = 0.3
+"""Frames of a track in which liveness is judged at once, and how often it is judged afterwards."""
 
-    Attributes:
-        id: Of the session or source.
-    """
-
-    kind: OriginKind
-    id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class StreamResources:
-    """What every stream uses."""
-
-    database: Database
-    analyzer: PhotoAnalyzer
-    spaces: SpaceRegistry
-    searcher: Searcher
-    limiter: UsageLimiter
+MAX_SETBACK_S = 5.0
+"""By how much frames may be older than the one before; a video that begins again is another one."""
 
 
 class _Stopwatch:
@@ -89,50 +73,15 @@ class _Subject:
     last_seen_at: datetime
 
 
-class StreamService:
-    """Opens streams of frames in a collection."""
-
-    def __init__(self, resources: StreamResources) -> None:
-        self._resources = resources
-
-    async def open_stream(
-        self,
-        principal: Principal,
-        *,
-        reference: str,
-        origin: StreamOrigin,
-        min_face_px: float | None = None,
-        zones: tuple[Zone, ...] = (),
-    ) -> LiveStream:
-        """Return a stream whose faces are searched for in a collection.
-
-        Args:
-            principal: For whom; its key's limits hold, and what it may not see is left out.
-            reference: Id or name of the collection.
-            origin: Where the frames come from.
-            min_face_px: Shorter side of the smallest face that counts, pixels; None for the collection's rules alone.
-            zones: Where in the picture faces count; everywhere without one.
-
-        Raises:
-            ForbiddenError: The principal may not recognise people in live video.
-            NotFoundError: There is no such collection.
-            PackNotLoadedError: The collection's pack is not loaded.
-        """
-        use = self._resources
-        async with use.database.hot_queries() as work:
-            collection = await work.open(reference, principal, Permission.LIVE)
-        gallery = StreamGallery(use.database, use.searcher, use.limiter, use.spaces, principal, collection)
-        return LiveStream(use.analyzer, gallery, principal, origin, min_face_px=min_face_px, zones=zones)
-
-
 class LiveStream:
     """The frames of one camera or browser, one at a time, in order.
 
     Args:
         analyzer: Finds and embeds faces.
         gallery: Whom they are compared with.
+        sightings: Receives what happens.
+        attendance: Who is in view; it knows where the frames come from.
         principal: Who opened the stream.
-        origin: Where the frames come from.
         min_face_px: Shorter side of the smallest face that counts, pixels.
         zones: Where faces count.
         tracker: Follows the faces; one of the collection's rules by default.
@@ -142,8 +91,9 @@ class LiveStream:
         self,
         analyzer: PhotoAnalyzer,
         gallery: StreamGallery,
+        sightings: SightingLog,
+        attendance: Attendance,
         principal: Principal,
-        origin: StreamOrigin,
         *,
         min_face_px: float | None = None,
         zones: tuple[Zone, ...] = (),
@@ -151,18 +101,21 @@ class LiveStream:
     ) -> None:
         self._analyzer = analyzer
         self._gallery = gallery
+        self._sightings = sightings
+        self._attendance = attendance
         self._principal = principal
-        self._origin = origin
         self._min_face_px = min_face_px
         self._zones = zones
         self._tracker: Tracker = tracker or IouTracker(gallery.rules.build_tracker_rules())
         self._subjects: dict[UUID, _Subject] = {}
+        self._turn = asyncio.Lock()
         self._started_at: datetime | None = None
         self._now = 0.0
+        self._liveness_at = -math.inf
         self._last_number = 0
 
     async def process_frame(self, frame: Frame) -> FrameResult:
-        """Return who is in a frame; one at a time.
+        """Return who is in a frame; those after it wait.
 
         Raises:
             OverloadedError: The frame was dropped: a newer one took its place, or photos would have had to wait.
@@ -170,35 +123,69 @@ class LiveStream:
             NotFoundError: The collection is gone.
             ImageError: The bytes are no usable image.
         """
-        at = self._read_clock(frame)
-        rules = self._gallery.rules
-        liveness = rules.policy.liveness is not LivenessMode.OFF
-        want = Want(liveness=liveness, known_boxes=self._list_known_boxes(at), turned=False)
-        analysis = await self._analyzer.analyze_photo(
-            Photo(frame.content), rules.collection.space_id, want, Lane.LIVE, source=str(self._origin.id)
-        )
-        clock = _Stopwatch()
-        seen = self._follow_faces(analysis, frame, at)
-        clock.end_stage("track")
-        await self._follow_gallery()
-        await self._search_subjects(seen)
-        clock.end_stage("search")
-        self._settle_names(seen, at)
-        clock.end_stage("track")
-        timings_ms = analysis.timings_ms | clock.durations_ms
-        tracks = tuple(self._build_track(one, at) for one in sorted(seen, key=lambda one: one.trajectory.box.left))
-        return FrameResult(frame.sequence, analysis.width, analysis.height, tracks, timings_ms)
+        async with self._turn:
+            at = await self._read_clock(frame)
+            analysis = await self._analyze_frame(frame, at)
+            clock = _Stopwatch()
+            seen = self._follow_faces(analysis, frame, at)
+            clock.end_stage("track")
+            await self._follow_gallery()
+            refused = await self._search_subjects(seen)
+            clock.end_stage("search")
+            self._settle_names(seen, at)
+            seen.sort(key=lambda one: one.trajectory.box.left)
+            tracks = tuple(self._build_track(one, at) for one in seen)
+            policy = self._gallery.rules.policy.tracks
+            sightings = self._attendance.update(tracks, frame.captured_at, policy, self._renew_exhausted(seen))
+            clock.end_stage("track")
+            await self._record_sightings(sightings)
+            clock.end_stage("record")
+            if refused is not None:
+                raise refused
+            if not self._principal.may_see_scores:
+                tracks = tuple(one.hide_scores() for one in tracks)
+            timings_ms = analysis.timings_ms | clock.durations_ms
+            return FrameResult(frame.sequence, analysis.width, analysis.height, tracks, timings_ms)
 
     async def end(self) -> None:
-        """End the stream: whoever is there leaves."""
-        self._subjects.clear()
+        """End the stream: everybody who is there leaves."""
+        async with self._turn:
+            await self._clear()
 
-    def _read_clock(self, frame: Frame) -> float:
+    async def _clear(self) -> None:
+        for one in list(self._tracker.trajectories):
+            self._tracker.drop(one)
+        self._subjects.clear()
+        await self._record_sightings(self._attendance.end())
+
+    async def _record_sightings(self, sightings: Sequence[Sighting]) -> None:
+        for sighting in sightings:
+            await self._sightings.record(self._principal, sighting)
+
+    async def _read_clock(self, frame: Frame) -> float:
         """Return when a frame was taken, in seconds since the first; never before the one before it."""
-        if self._started_at is None:
-            self._started_at = frame.captured_at
-        self._now = max(self._now, (frame.captured_at - self._started_at).total_seconds())
+        seconds = 0.0 if self._started_at is None else (frame.captured_at - self._started_at).total_seconds()
+        if self._started_at is None or seconds < self._now - MAX_SETBACK_S:
+            await self._clear()
+            self._started_at, self._now, self._liveness_at, seconds = frame.captured_at, 0.0, -math.inf, 0.0
+        self._now = max(self._now, seconds)
         return self._now
+
+    async def _analyze_frame(self, frame: Frame, at: float) -> Analysis:
+        """Return the faces of a frame, with the embeddings and the liveness that tracks need."""
+        rules = self._gallery.rules
+        has_liveness = rules.policy.liveness is not LivenessMode.OFF and (
+            at - self._liveness_at >= LIVENESS_INTERVAL_S
+            or any(len(one.identity.liveness) < MIN_LIVENESS_SAMPLES for one in self._subjects.values())
+        )
+        want = Want(liveness=has_liveness, known_boxes=self._list_known_boxes(at), turned=False)
+        source = str(self._attendance.origin.id)
+        analysis = await self._analyzer.analyze_photo(
+            Photo(frame.content), rules.collection.space_id, want, Lane.LIVE, source=source
+        )
+        if has_liveness:
+            self._liveness_at = at
+        return analysis
 
     def _list_known_boxes(self, at: float) -> tuple[Box, ...]:
         """Return where faces are expected that need no embedding."""
@@ -280,18 +267,37 @@ class LiveStream:
                 one.trajectory.reference = None
             one.identity.forget_result()
 
-    async def _search_subjects(self, seen: Sequence[_Subject]) -> None:
-        """Search for the means that have changed, all at once."""
+    async def _search_subjects(self, seen: Sequence[_Subject]) -> SearchLimitError | None:
+        """Search for the means that have changed, all at once; return why not if the key may not."""
         means = {
             position: direction
             for position, one in enumerate(seen)
             if one.identity.result is None and (direction := one.identity.mean.direction) is not None
         }
         if not means:
-            return
-        found = await self._gallery.search_means(list(means.values()))
+            return None
+        try:
+            found = await self._gallery.search_means(list(means.values()))
+        except SearchLimitError as error:
+            return error
         for position, result in zip(means, found, strict=True):
             seen[position].identity.result = result
+        return None
+
+    def _renew_exhausted(self, seen: Sequence[_Subject]) -> dict[UUID, UUID]:
+        """Begin new tracks where a face cannot be told from another any more; return their ids by the old ones.
+
+        Such a face may be another person's, and may not be embedded again to find out.
+        """
+        renewed = {}
+        for one in seen:
+            if one.identity.is_exhausted and one.trajectory.is_doubted:
+                old = one.trajectory.id
+                one.trajectory.renew()
+                renewed[old] = one.trajectory.id
+                one.identity, one.first_seen_at = TrackIdentity(one.identity.policy), one.last_seen_at
+                self._subjects[one.trajectory.id] = self._subjects.pop(old)
+        return renewed
 
     def _settle_names(self, seen: Sequence[_Subject], at: float) -> None:
         """Decide what is told of each track, so that no person is on two."""
@@ -307,7 +313,7 @@ class LiveStream:
         face = identity.face
         if face is None:
             raise ValueError("the track was not seen")
-        track = Track(
+        return Track(
             id=subject.trajectory.id,
             box=face.face.box,
             landmarks=face.face.landmarks,
@@ -320,4 +326,3 @@ class LiveStream:
             last_seen_at=subject.last_seen_at,
             decision=shown.decision if shown else None,
         )
-        return track if self._principal.may_see_scores else track.hide_scores()

@@ -68,6 +68,10 @@ class Trajectory:
         x, y = self.velocity[0] * seconds, self.velocity[1] * seconds
         return Box(self.box.left + x, self.box.top + y, self.box.right + x, self.box.bottom + y)
 
+    def renew(self) -> None:
+        """Go on as another track, of which nothing is known."""
+        self.id, self.reference, self.is_doubted, self.frames = new_id(), None, False, 0
+
 
 class Tracker(Protocol):
     """Follows faces from frame to frame."""

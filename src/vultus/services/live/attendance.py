@@ -1,0 +1,146 @@
+"""Who is in view of one camera: from tracks, frame by frame, to one event a walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from vultus.domain import LivenessReason, StreamOrigin, TrackState, Verdict
+from vultus.domain.sightings import Appeared, Left, Recognised, Spoof, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vultus.domain import Track, TrackPolicy
+    from vultus.domain.sightings import Sighting
+
+
+@dataclass(slots=True, eq=False)
+class Presence:
+    """Somebody in view, or out of it for so short a time that they have not left.
+
+    Attributes:
+        track_id: Of their latest track.
+        first_at: When they came.
+        last_at: When they were seen last.
+        person_id: Who they are, once they are named.
+        is_unknown: Whether `unknown` was told.
+        is_spoof: Whether `spoof` was told.
+    """
+
+    track_id: UUID
+    first_at: datetime
+    last_at: datetime
+    person_id: UUID | None = None
+    is_unknown: bool = False
+    is_spoof: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Attendance:
+    """Who is in view of one origin.
+
+    Attributes:
+        collection_id: Collection whose persons are looked for.
+        origin: Where the frames come from.
+        seen_at: When each person was seen last, for the cooldown; it outlives the stream.
+    """
+
+    collection_id: UUID
+    origin: StreamOrigin
+    seen_at: dict[UUID, datetime] = field(default_factory=dict)
+    _presences: dict[UUID, Presence] = field(default_factory=dict)
+
+    def update(
+        self, tracks: Iterable[Track], at: datetime, policy: TrackPolicy, replaced: dict[UUID, UUID]
+    ) -> list[Sighting]:
+        """Return what there is to tell after a frame, in order.
+
+        Args:
+            tracks: In the frame.
+            at: When it was taken.
+            policy: How long somebody must be in view, or out of it.
+            replaced: Tracks that go on under a new id, by the old one.
+        """
+        for old, new in replaced.items():
+            if (going_on := self._presences.pop(old, None)) is not None:
+                going_on.track_id = new
+                self._presences[new] = going_on
+        sightings: list[Sighting] = []
+        for track in tracks:
+            if track.state is TrackState.CONFIRMED or track.id in self._presences:
+                sightings += self._follow_track(track, at, policy)
+        absence = timedelta(seconds=policy.absence_s)
+        sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
+        cooldown = timedelta(seconds=policy.cooldown_s)
+        for person_id in [one for one, seen in self.seen_at.items() if at - seen > cooldown]:
+            del self.seen_at[person_id]
+        return sightings
+
+    def end(self) -> list[Sighting]:
+        """Return that everybody left."""
+        return self._end_presences(list(self._presences.values()))
+
+    def _follow_track(self, track: Track, at: datetime, policy: TrackPolicy) -> list[Sighting]:
+        sightings: list[Sighting] = []
+        presence = self._presences.get(track.id)
+        if presence is None:
+            presence = self._presences[track.id] = Presence(track.id, track.first_seen_at, at)
+            sightings.append(Appeared(**self._describe(presence), at=track.first_seen_at))
+        presence.last_at = at
+        if track.person is not None:
+            sightings += self._name_presence(presence, track.person.person_id, at)
+        elif (
+            track.verdict is Verdict.NO_MATCH
+            and presence.person_id is None
+            and not presence.is_unknown
+            and at - presence.first_at >= timedelta(seconds=policy.unknown_after_s)
+        ):
+            presence.is_unknown = True
+            sightings.append(Unknown(**self._describe(presence), at=at))
+        if _is_attack(track) and not presence.is_spoof:
+            presence.is_spoof = True
+            sightings.append(Spoof(**self._describe(presence), at=at))
+        return sightings
+
+    def _name_presence(self, presence: Presence, person_id: UUID, at: datetime) -> list[Sighting]:
+        """Note whose presence it is."""
+        sightings: list[Sighting] = []
+        if presence.person_id not in {None, person_id}:  # the track was taken over by somebody else
+            sightings += self._end_presences([presence])
+            presence = self._presences[presence.track_id] = Presence(presence.track_id, at, at)
+            sightings.append(Appeared(**self._describe(presence), at=at))
+        if presence.person_id is None:
+            presence.person_id = person_id
+            earlier = [one for one in self._presences.values() if one.person_id == person_id and one is not presence]
+            for one in earlier:  # the same walk, with a track that broke
+                presence.first_at = min(presence.first_at, one.first_at)
+                del self._presences[one.track_id]
+            if person_id not in self.seen_at:
+                sightings.append(Recognised(**self._describe(presence), at=at))
+        self.seen_at[person_id] = at
+        return sightings
+
+    def _end_presences(self, presences: Iterable[Presence]) -> list[Sighting]:
+        sightings: list[Sighting] = []
+        for one in sorted(presences, key=lambda each: each.last_at):
+            del self._presences[one.track_id]
+            sightings.append(Left(**self._describe(one), at=one.last_at, since=one.first_at))
+        return sightings
+
+    def _describe(self, presence: Presence) -> dict[str, Any]:
+        return {
+            "collection_id": self.collection_id,
+            "origin_kind": self.origin.kind,
+            "origin_id": self.origin.id,
+            "track_id": presence.track_id,
+            "person_id": presence.person_id,
+        }
+
+
+def _is_attack(track: Track) -> bool:
+    """Return whether a track that was judged over several frames shows a picture or a screen."""
+    is_decided = track.verdict not in {None, Verdict.LOW_QUALITY}
+    return is_decided and track.liveness is not None and track.liveness.reason is LivenessReason.SPOOF
