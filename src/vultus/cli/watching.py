@@ -22,11 +22,11 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.output import format_moment
-from vultus.domain import Verdict
+from vultus.domain import StreamOrigin, Verdict
 from vultus.domain.sources import AllowedSources, SourceAddress, SourceKind, SourceProblem
 from vultus.errors import InvalidInputError
 from vultus.main import open_services
-from vultus.services.live.stream import LiveStream, StreamOrigin
+from vultus.services.live.stream import LiveStream
 from vultus.services.sources.visits import Visit, VisitRecorder
 from vultus.services.sources.watching import FrameRates, SourceWatch
 from vultus.sources.pool import DecoderPool, SourceOpening
