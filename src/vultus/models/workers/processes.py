@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 WORKER_HEADER = struct.Struct("<H")
 """Message to the fork server: the number of the worker to fork. A socket comes with it."""
 
+WORKER_NICENESS = 5
+"""Workers keep every core busy; whoever answers requests, refusals among them, needs a moment of one at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nursery:
@@ -188,6 +191,7 @@ def _run_worker(
     for pipeline in pipelines:
         pipeline.on_decoding = partial(nursery.decoding_watch.record_decoding, number)
     nursery.decoding_watch.record_decoding(number, None)  # whatever the last worker of this number was doing
+    os.nice(WORKER_NICENESS)
     confine_process(decoding_bytes=nursery.memory_budget)
     stream = pool_socket.makefile("rwb")
     stream.write(encode_message(Hello(os.getpid())))

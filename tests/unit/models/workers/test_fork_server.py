@@ -278,6 +278,12 @@ async def test_a_photo_that_takes_too_long_to_decode_is_stopped_and_its_neighbou
     assert [len(answer.faces) for answer in (answers[0], answers[2]) if isinstance(answer, Analysis)] == [1, 1]
 
 
+async def test_workers_leave_the_cores_to_whoever_answers(group: ProcessWorkerGroup) -> None:
+    priorities = {os.getpriority(os.PRIO_PROCESS, worker.pid) for worker in group.workers}
+
+    assert min(priorities) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
 async def test_workers_are_confined(group: ProcessWorkerGroup, space_id: str) -> None:
     for worker in group.workers:
         status = dict(
