@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # One worker more than cores, because some tests wait; each has a PostgreSQL of its own. A worker takes neighbouring
-# tests, which share fixtures.
-PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal
+# tests, which share fixtures. The contracts are a part of `check`.
+PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal \
+  --ignore tests/contracts
+
+# A program started a hundred times, as by the tests, is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check openapi bench chaos lock clean
 

@@ -40,11 +40,22 @@ END $$
 """
 _numbers = count(1)
 _empty: list[str] = []
+_connected: dict[str, Database] = {}
+"""By URL."""
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def unmeasured_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts run twice as fast, for the lines they reach are not counted.
+
+    For tests of whole programs: other tests reach the same lines.
+    """
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture
@@ -74,6 +85,8 @@ async def admin(server_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.execute(f"CREATE DATABASE {TEMPLATE}")
     await migrate.upgrade_schema(server_url.replace("/vultus?", f"/{TEMPLATE}?"))
     yield connection
+    for database in _connected.values():
+        await database.close()
     await connection.close()
 
 
@@ -91,7 +104,8 @@ async def database_url(server_url: str, admin: asyncpg.Connection) -> AsyncItera
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     url = server_url.replace("/vultus?", f"/{name}?")
     yield url
-    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+    busy = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND state <> 'idle'"
+    await admin.execute(busy, name)
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     await connection.execute(EMPTY)
     await connection.close()
@@ -109,7 +123,13 @@ async def bare_database_url(server_url: str, admin: asyncpg.Connection) -> Async
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """An empty database, connected."""
-    database = await Database.connect(database_url, DatabaseSettings(pool_size=5))
+    """An empty database, connected; connections and compiled statements are those of the tests before."""
+    settings = DatabaseSettings(pool_size=5)
+    first = _connected.get(database_url) or await Database.connect(database_url, settings)
+    _connected[database_url] = first
+    database = Database(first._engine, first._address, settings)
     yield database
-    await database.close()
+    database._health.close()
+    database._hot_connections.close()
+    if first._engine.pool.checkedout():  # type: ignore[attr-defined]
+        await _connected.pop(database_url).close()

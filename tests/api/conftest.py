@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 from tests.callers import CALLER
+from tests.networks import load_pipeline
 
 from vultus.api.app import create_app
 from vultus.domain import Role
 from vultus.models.pipeline import FacePipeline
 from vultus.models.pipelines import PipelineRegistry
-from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.services.wiring import Services, build_services
@@ -64,11 +64,9 @@ class Api:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FacePipeline:
+def pipeline() -> FacePipeline:
     """The built-in networks, loaded once."""
-
-    settings = Settings()
-    return FacePipeline.load(settings.inference, settings.photos, WeightsStore())
+    return load_pipeline()
 
 
 @pytest.fixture

@@ -134,6 +134,7 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[str, int], None]]:
         process.wait(10)
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 def test_the_manuals_nginx_example_serves_under_a_prefix(
     data_dir: Path, nginx: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, unused_port: int
 ) -> None:

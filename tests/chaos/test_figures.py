@@ -8,6 +8,8 @@ from chaos.outcome import Bar, Outcome, Plan
 
 from chaos import record
 
+pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("unmeasured_processes")]
+
 PLAN = Plan(seed=1, short=True)
 
 

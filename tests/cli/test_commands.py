@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tests.faces import nobody, portrait
 from tests.galleries import enrol, people
+from tests.networks import share_networks
 from typer.testing import CliRunner, Result
 
 from vultus.cli.app import app
@@ -47,6 +48,7 @@ class Cli:
 def cli(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("VULTUS_DATABASE__URL", database_url)
     monkeypatch.setenv("VULTUS_DATA_DIR", str(tmp_path / "data"))
+    share_networks(monkeypatch)
     return Cli(tmp_path)
 
 

@@ -64,6 +64,7 @@ async def test_of_several_photos_a_bad_one_stops_no_other(cli: Cli) -> None:
     assert "2.jpg (not_an_image)" in shown.stderr
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 async def test_a_photo_comes_from_standard_input(cli: Cli) -> None:
     piped = await asyncio.to_thread(
         subprocess.run,

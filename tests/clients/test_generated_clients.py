@@ -68,6 +68,7 @@ def generate_typescript(folder: Path) -> list[str | Path]:
     return ["node", folder / "js" / "use.js"]
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 @pytest.mark.parametrize("generate", [generate_python, generate_typescript])
 def test_a_generated_client_registers_and_recognises(generate: Any, data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "ada.jpg").write_bytes(portrait())

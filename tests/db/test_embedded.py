@@ -386,7 +386,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     "name",
-    ["two words", "it's", 'a "quote"', "100%", "a,b", "a\\b", "$(touch made-by-a-shell)", "Ämter 名簿", "a@b#c?d&e=f"],
+    ["two words", 'it\'s "it" $(touch made-by-a-shell)', "Ämter 名簿 100% a,b a\\b a@b#c?d&e=f"],
 )
 async def test_a_data_directory_may_have_any_name(data_dir: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data_dir.chmod(0o755)

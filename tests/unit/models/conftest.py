@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.networks import load_pipeline
 
 from vultus.models.pipeline import FacePipeline
-from vultus.models.weights.store import WeightsStore
-from vultus.settings import InferenceSettings, PhotoSettings
+from vultus.settings import InferenceSettings
 
 
 @pytest.fixture(scope="session")
 def pipeline() -> FacePipeline:
-    return FacePipeline.load(InferenceSettings(workers=2), PhotoSettings(), WeightsStore())
+    return load_pipeline(InferenceSettings(workers=2))

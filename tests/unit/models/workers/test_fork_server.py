@@ -45,11 +45,14 @@ if TYPE_CHECKING:
     from vultus.models.pipeline import FacePipeline
 
 SETTINGS = InferenceSettings(workers=2, max_queue=32, max_batch=4)
+either_kind = pytest.mark.parametrize(
+    "group", [True, False], ids=["common networks", "networks of their own"], indirect=True, scope="module"
+)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["common networks", "networks of their own"])
+@pytest.fixture(scope="module", params=[True], ids=["common networks"])
 async def group(request: pytest.FixtureRequest) -> AsyncIterator[ProcessWorkerGroup]:
-    """Two workers."""
+    """Two workers; with networks of their own where a test says so, for they load them at each start."""
     load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
     group = ProcessWorkerGroup(load, memory_budget=PhotoSettings().memory_budget, timeout_s=60, shared=request.param)
     group.spaces = await group.wait_until_loaded()  # type: ignore[attr-defined]
@@ -68,6 +71,7 @@ def space_id(group: ProcessWorkerGroup) -> str:
     return spaces.default.id
 
 
+@either_kind
 async def test_processes_return_the_analyses_of_this_one(
     group: ProcessWorkerGroup, space_id: str, pipeline: FacePipeline
 ) -> None:
@@ -97,6 +101,7 @@ async def test_errors_keep_their_type(group: ProcessWorkerGroup, space_id: str) 
         await pool.analyze_photo(portrait()[:2000], space_id)
 
 
+@either_kind
 async def test_a_killed_worker_is_replaced_and_its_photo_answered(group: ProcessWorkerGroup, space_id: str) -> None:
     pool = AnalysisPool(SETTINGS, group)
     before = {worker.pid for worker in group.workers}
@@ -191,7 +196,9 @@ async def test_a_worker_that_dies_idle_is_replaced_before_it_gets_a_photo(
     assert (await pool.analyze_photo(portrait(), space_id)).faces
 
 
-async def test_a_worker_in_which_an_analysis_failed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_in_which_an_analysis_failed_is_replaced(
+    pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What failed once for a reason that nobody foresaw could fail at every further photo."""
     decode, failing = JpegPicture.decode, encoded(np.full((200, 200), 128, np.uint8))
 
@@ -201,8 +208,7 @@ async def test_a_worker_in_which_an_analysis_failed_is_replaced(monkeypatch: pyt
         return decode(picture, *values, **options)
 
     monkeypatch.setattr(JpegPicture, "decode", decode_or_fail)  # the processes forked from now on inherit it
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
-    group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60)
+    group = ProcessWorkerGroup(lambda: PipelineRegistry(pipeline), memory_budget=2**29, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     before = group.workers[0].pid
@@ -214,6 +220,7 @@ async def test_a_worker_in_which_an_analysis_failed_is_replaced(monkeypatch: pyt
     await group.close()
 
 
+@either_kind
 async def test_a_fork_server_that_died_is_replaced(group: ProcessWorkerGroup, space_id: str) -> None:
     pool = AnalysisPool(SETTINGS, group)
     (victim,) = psutil.Process(group._keeper_pid).children()
@@ -231,10 +238,11 @@ async def test_a_fork_server_that_died_is_replaced(group: ProcessWorkerGroup, sp
     assert successor.pid != victim.pid
 
 
-async def test_when_no_worker_can_be_made_the_pool_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_no_worker_can_be_made_the_pool_says_so(
+    pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vultus.models.workers.pool.RESTART_PAUSES_S", (0, 0.1))
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
-    group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
+    group = ProcessWorkerGroup(lambda: PipelineRegistry(pipeline), memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     lost = asyncio.Event()
@@ -251,7 +259,7 @@ async def test_when_no_worker_can_be_made_the_pool_says_so(monkeypatch: pytest.M
 
 
 async def test_a_photo_that_takes_too_long_to_decode_is_stopped_and_its_neighbours_answered(
-    monkeypatch: pytest.MonkeyPatch,
+    pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = JpegPicture.decode
 
@@ -261,8 +269,9 @@ async def test_a_photo_that_takes_too_long_to_decode_is_stopped_and_its_neighbou
         return decode(picture, divisor)
 
     monkeypatch.setattr(JpegPicture, "decode", decode_slowly)  # the processes forked from now on inherit it
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
-    group = ProcessWorkerGroup(load, memory_budget=2**29, timeout_s=60, decode_timeout_s=0.3)
+    group = ProcessWorkerGroup(
+        lambda: PipelineRegistry(pipeline), memory_budget=2**29, timeout_s=60, decode_timeout_s=0.3
+    )
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     async with AnalysisPool(SETTINGS, group) as pool:
@@ -343,7 +352,7 @@ async def test_a_worker_that_sends_anything_but_analyses_is_killed(
 
 @pytest.mark.parametrize("difference", [-1, 1], ids=["fewer", "more"])
 async def test_a_worker_that_returns_another_number_of_results_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, difference: int
+    pipeline: FacePipeline, monkeypatch: pytest.MonkeyPatch, difference: int
 ) -> None:
     """Or a photo would get another one's faces."""
 
@@ -353,8 +362,7 @@ async def test_a_worker_that_returns_another_number_of_results_is_stopped(
         return [NotAnImageError("no image")] * (len(requests) + difference)
 
     monkeypatch.setattr(processes, "run_batch", miscount)  # the processes forked from now on inherit it
-    load = partial(PipelineRegistry.load, SETTINGS, PhotoSettings(), WeightsStore())
-    group = ProcessWorkerGroup(load, memory_budget=1000, timeout_s=60)
+    group = ProcessWorkerGroup(lambda: PipelineRegistry(pipeline), memory_budget=1000, timeout_s=60)
     space_id = (await group.wait_until_loaded()).default.id
     await group.start_workers(1)
     (worker,) = group.workers
