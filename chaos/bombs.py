@@ -39,7 +39,7 @@ async def measure(plan: Plan) -> Outcome:
         async with Client(service.port, key) as client:
             (await client.recognize_photo(portrait())).raise_for_status()
             idle = service.measure_memory_mib()
-            quiet = await run_probe(service.port, key, plan.choose(15, 2))
+            quiet = await run_probe(service.port, key, plan.choose(15, 1))
             peaks, slowest = dict[str, float](), dict[str, float]()
             for kind in kinds:
                 peaks[kind], slowest[kind] = await _drop(service, key, [bombs[kind]] * count, kind, plan, outcome)
@@ -62,7 +62,7 @@ async def _drop(
     """Send bombs at once; return the peak memory in MiB and the p99 of others in milliseconds."""
     done = asyncio.Event()
     peak = asyncio.create_task(service.watch_memory(done))
-    probe = asyncio.create_task(run_probe(service.port, key, plan.choose(8, 2)))
+    probe = asyncio.create_task(run_probe(service.port, key, plan.choose(8, 1)))
     await asyncio.sleep(1.0)  # until the other caller has started
     answers = await asyncio.gather(*(_send(service, key, content) for content in contents))
     served = await probe

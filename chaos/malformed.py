@@ -89,7 +89,7 @@ async def measure(plan: Plan) -> Outcome:
 
 
 def _decode_all(plan: Plan, outcome: Outcome) -> None:
-    chunks = plan.choose(200, 2)
+    chunks = plan.choose(200, 1)
     decoded: list[Decoded] = []
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
         jobs = {f"chunk {at}": pool.submit(decode_chunk, plan.seed * 1_000_000 + at, CHUNK) for at in range(chunks)}

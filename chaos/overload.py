@@ -35,12 +35,12 @@ REFUSALS = {429, 503}
 async def measure(plan: Plan) -> Outcome:
     """Measure alone, at capacity, and at twice the capacity."""
     outcome = Outcome()
-    seconds = plan.choose(120, 3)
+    seconds = plan.choose(120, 2)
     async with run_service(NO_LIMITS) as service:
         request = build_photo_request("/v1/recognize", service.key, build_portrait_sample().content)
         await _run_closed_loop(service, request, 1, 1.0)  # warm
-        alone = compute_percentiles([one.ms for one in await _run_closed_loop(service, request, 1, plan.choose(20, 2))])
-        busy_s = plan.choose(15, 2)
+        alone = compute_percentiles([one.ms for one in await _run_closed_loop(service, request, 1, plan.choose(20, 1))])
+        busy_s = plan.choose(15, 1)
         capacity = len(await _run_closed_loop(service, request, CLIENTS, busy_s)) / busy_s
         started = time.perf_counter()
         answers = await run_open_loop(service.port, request, FACTOR * capacity, started + seconds)

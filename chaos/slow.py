@@ -114,7 +114,7 @@ async def measure(plan: Plan) -> Outcome:
     chance = plan.make_random()
     async with run_service() as service, service.open_client() as client:
         _, key = await client.create_key(role="recognize")
-        quiet = await run_probe(service.port, key, plan.choose(15, 2))
+        quiet = await run_probe(service.port, key, plan.choose(15, 1))
         observed_s = OBSERVED_SHORT_S if plan.short else OBSERVED_S
         watched = asyncio.create_task(_watch(service, outcome, count, observed_s))
         holding = [

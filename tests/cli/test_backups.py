@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import ZipFile
 
 import asyncpg
 import pytest
+from tests.networks import share_networks
+from typer.testing import CliRunner
 
+from vultus.cli.app import app
 from vultus.db import migrate, upgrades
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import EmbeddedDatabaseError
@@ -19,17 +21,19 @@ from vultus.errors import EmbeddedDatabaseError
 PREVIOUS = f"{int(migrate.get_head_revision()) - 1:04}"
 
 
+@pytest.fixture(autouse=True)
+def _common_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_networks(monkeypatch)
+
+
 def run(data_dir: Path, *arguments: str | Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vultus", *map(str, arguments)],
-        env={**os.environ, "VULTUS_DATA_DIR": str(data_dir), "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    """Run a command in a thread of its own, for it starts its own event loop, and return what it said."""
+    environment = {"VULTUS_DATA_DIR": str(data_dir), "COLUMNS": "1000"}
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(CliRunner().invoke, app, [*map(str, arguments)], env=environment).result()
+    assert done.exit_code == code, done.output
     assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return done.output
 
 
 async def test_only_an_upgrade_migrates_and_it_copies_before(data_dir: Path) -> None:
