@@ -10,10 +10,13 @@ from tests.callers import CALLER
 from tests.contracts.test_openapi import SCHEMA
 from tests.faces import portrait
 
+from vultus.api import guard
 from vultus.api.guard import PERMISSION_KEY
-from vultus.domain import Permission
+from vultus.domain import Permission, Role
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.api.conftest import Api
 
 OPERATIONS = {
@@ -132,3 +135,20 @@ async def test_lists_show_a_bound_key_its_own_only(api: Api) -> None:
     assert [one["collections"] for one in listed["list_keys"]] == [[granted["id"]]]
     assert {one["collection_id"] for one in listed["list_audit_entries"]} == {granted["id"]}
     assert refused.status_code == 403
+
+
+async def test_a_key_revoked_while_its_body_comes_does_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body may take minutes."""
+    monkeypatch.setattr(guard, "SLOW_BODY_S", 0.0)
+    key, secret = await api.services.access.create_key(CALLER, "test", Role.ADMIN)
+
+    async def send_body() -> AsyncIterator[bytes]:
+        yield b'{"name":'
+        await api.services.access.revoke_key(CALLER, key.id)
+        yield b'"late"}'
+
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    answer = await api.client.post("/v1/collections", content=send_body(), headers=headers)
+
+    assert answer.status_code == 401
+    assert (await api.client.get("/v1/collections/late")).status_code == 404

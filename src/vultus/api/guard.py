@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PERMISSION_KEY = "x-required-permission"
 MAX_JSON_KEY = "x-max-json-bytes"
 PHOTOS_KEY = "x-photos"
+SLOW_BODY_S = 1.0
+"""After a body that took longer the key is looked up again: it may have been revoked or have expired meanwhile."""
 
 
 def require_permission(
@@ -84,8 +86,7 @@ class GuardedRoute(APIRoute):
                 client = services.access.recall_caller(_read_key(request.headers))
                 services.photo_analyzer.ensure_capacity(client)
             if permission is not None:
-                scope.principal = await authenticate_request(request, services, scope)
-                scope.principal.require(permission)
+                await _authorize(request, services, scope, permission)
             _check_query(request, known_parameters)
             request.state.body_shape = shape
             content_type = check_content_type(shape, request) if shape else None
@@ -97,7 +98,10 @@ class GuardedRoute(APIRoute):
             limited.state.reservation = reservation
             try:
                 with reservation or nullcontext():
+                    began_s = scope.elapsed_s
                     body = await read_body(limited, shape, content_type) if shape and content_type else None
+                    if permission is not None and scope.elapsed_s - began_s > SLOW_BODY_S:
+                        await _authorize(request, services, scope, permission)
                     limited.state.body = body
                     response = await endpoint.call(limited, body)
             except RepeatedRequestError as repeated:
@@ -152,6 +156,12 @@ def _list_query_parameters(dependant: Dependant) -> set[str]:
     """Return the query parameters of a route and its dependencies."""
     names = {parameter.alias for parameter in dependant.query_params}
     return names.union(*map(_list_query_parameters, dependant.dependencies))
+
+
+async def _authorize(request: Request, services: Services, scope: RequestScope, permission: Permission) -> None:
+    """Find the principal of a request, and require its permission."""
+    scope.principal = await authenticate_request(request, services, scope)
+    scope.principal.require(permission)
 
 
 async def authenticate_request(request: Request, services: Services, scope: RequestScope) -> Principal:
