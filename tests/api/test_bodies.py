@@ -241,6 +241,18 @@ async def test_json_of_very_many_values_is_refused_unread(api: Api) -> None:
     assert refused["code"] == "body_too_large"
 
 
+async def test_of_very_many_wrong_fields_the_first_are_listed(api: Api) -> None:
+    """Each costs more than what was wrong: a megabyte of unknown names stopped everybody for two seconds."""
+    wrong, unreadable = [b"{" + b",".join(b'"k%d":0' % at for at in range(count)) + b"}" for count in (300, 30_000)]
+
+    listed = (await post(api, "/v1/collections/default/vectors", wrong, 422, JSON))["errors"]
+    counted = (await post(api, "/v1/collections/default/vectors", unreadable, 422, JSON))["errors"]
+
+    assert len(listed) == 101
+    assert listed[-1] == {"path": "body", "message": "203 more fields are wrong", "code": "more_fields"}
+    assert [one["message"] for one in counted] == ["30,003 fields are wrong; send fewer rows to see which"]
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/collections", PEOPLE, "/v1/collections/default/vectors", "/v1/search", "/v1/keys"]
 )

@@ -31,6 +31,9 @@ MAX_JSON_VALUES = 100_000
 LONG_JSON_BYTES = 128 * 2**10
 """A longer body is parsed and validated in a thread, so that other requests are served meanwhile."""
 
+MAX_LISTED_FIELDS, MAX_COUNTED_FIELDS = 100, 20_000
+"""Wrong fields that an answer lists, and up to which it lists any."""
+
 _ABSENT = object()
 
 
@@ -121,8 +124,20 @@ def validate_body(body: RequestBody, errors: list[Any]) -> ApiModel | None:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        errors += [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        errors += _list_errors(error)
         return None
+
+
+def _list_errors(error: ValidationError) -> list[Any]:
+    """Return pydantic's errors of a body, `MAX_LISTED_FIELDS` at most: each costs more than what was wrong."""
+    count = error.error_count()
+    if count > MAX_COUNTED_FIELDS:
+        return [{"type": "many_fields", "loc": ("body",), "ctx": {"count": count}}]
+    found = error.errors(include_url=False, include_input=False)[:MAX_LISTED_FIELDS]
+    listed: list[Any] = [{**one, "loc": ("body", *one["loc"])} for one in found]
+    if count > len(listed):
+        listed.append({"type": "more_fields", "loc": ("body",), "ctx": {"count": count - len(listed)}})
+    return listed
 
 
 def _ensure_given_once(fields: Iterable[tuple[str, Any]], lists: frozenset[str]) -> None:

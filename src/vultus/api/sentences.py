@@ -54,8 +54,10 @@ SENTENCES: Mapping[str, str] = {
     "model_type": _OBJECT,
     "model_attributes_type": _OBJECT,
     "value_error": "{error}",
+    "more_fields": "{count} more fields are wrong",
+    "many_fields": "{count} fields are wrong; send fewer rows to see which",
 }
-"""By type of pydantic's errors, with the members of their context."""
+"""By type of pydantic's errors, and of `validate_body`'s, with the members of their context."""
 
 FALLBACK = "cannot be used: {type}"
 """For a type that no schema causes today."""

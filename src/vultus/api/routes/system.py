@@ -13,7 +13,7 @@ from vultus.api.guard import GuardedRoute, create_router, require_permission
 from vultus.api.metrics import METRICS_PATH, MetricsCache
 from vultus.api.problems import declare_problems
 from vultus.domain import AuditFilter, Permission
-from vultus.schemas.base import Page, Timestamp
+from vultus.schemas.base import Page, Reference, Timestamp
 from vultus.schemas.system import AuditOut, HealthOut, ModelOut, ReadinessOut, VersionOut
 
 metrics = APIRouter(route_class=GuardedRoute)
@@ -82,9 +82,9 @@ async def list_audit_entries(
     paging: PagingDep,
     person_id: Annotated[UUID | None, Query(description="Only what concerns this person.")] = None,
     actor: Annotated[
-        str | None, Query(max_length=200, description="Only what this one did: `key:` and a key's id, or `cli`.")
+        Reference | None, Query(description="Only what this one did: `key:` and a key's id, or `cli`.")
     ] = None,
-    action: Annotated[str | None, Query(max_length=64, description="Only this, for example `person.erased`.")] = None,
+    action: Annotated[Reference | None, Query(description="Only this, for example `person.erased`.")] = None,
     since: Annotated[Timestamp | None, Query(description="Only from this time on.")] = None,
     until: Annotated[Timestamp | None, Query(description="Only before this time.")] = None,
     newest_first: Annotated[bool, Query(description="Begin with the latest entry.")] = False,
