@@ -137,8 +137,9 @@ class UsageLimiter:
         self._show_quota(key, account)
         wait_s = max(1, math.ceil(account.ends_at - time.monotonic()))
         limit = self._get_limit(key)
+        made = "1 search" if count == 1 else f"{count:,} searches"
         return SearchLimitError(
-            f"This would be {count:,} {'search' if count == 1 else 'searches'}, one for each face; the key may make {limit:,} an hour, and has "
+            f"This would be {made}, one for each face; the key may make {limit:,} an hour, and has "
             f"{account.count_left(limit):,} left. Send it again in {wait_s} s, or use a key with a higher limit.",
             limit=limit,
             retry_after_s=wait_s,
