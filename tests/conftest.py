@@ -34,7 +34,7 @@ DO $$ DECLARE partition text; BEGIN
     FOR partition IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'faces'::regclass LOOP
         EXECUTE 'DROP TABLE ' || partition;
     END LOOP;
-    DELETE FROM collections; DELETE FROM api_keys; DELETE FROM idempotency; DELETE FROM audit;
+    DELETE FROM webhooks; DELETE FROM collections; DELETE FROM api_keys; DELETE FROM idempotency; DELETE FROM audit;
     DELETE FROM outbox; DELETE FROM tombstones; UPDATE outbox_floor SET number = 0;
 END $$
 """

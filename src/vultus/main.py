@@ -221,18 +221,22 @@ async def restart_postgres_if_dead(server: EmbeddedPostgres) -> None:
 async def run_jobs(services: Services) -> AsyncIterator[None]:
     """Run the server's background jobs for the length of the block."""
     settings, run = services.settings, services.jobs.run
-    async with (
-        run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
-        run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
-        run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
-        run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
-        run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
-        run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
-        run("event-follower", services.event_follower.follow, interval_s=None),
-        run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
-        run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
-    ):
-        yield
+    try:
+        async with (
+            run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
+            run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
+            run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
+            run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
+            run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
+            run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
+            run("event-follower", services.event_follower.follow, interval_s=None),
+            run("webhooks", services.webhook_dispatcher.dispatch, interval_s=None),
+            run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
+            run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
+        ):
+            yield
+    finally:
+        await services.webhook_dispatcher.close()
 
 
 @asynccontextmanager

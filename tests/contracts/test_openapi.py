@@ -31,6 +31,7 @@ from vultus.schemas import (
     recognition,
     system,
     vectors,
+    webhooks,
 )
 from vultus.schemas.base import ApiModel, Page
 from vultus.utils.request_scope import RequestLimits
@@ -69,6 +70,11 @@ ANSWERS: dict[str, Any] = {
     "Audit": system.AuditOut,
     "Model": system.ModelOut,
     "Events": events.EventsOut,
+    "Webhook": webhooks.WebhookOut,
+    "NewWebhook": webhooks.NewWebhookOut,
+    "WebhookTest": webhooks.WebhookTestOut,
+    "Delivery": webhooks.DeliveryOut,
+    "Replay": webhooks.ReplayOut,
     "Health": system.HealthOut,
     "Readiness": system.ReadinessOut,
     "Version": system.VersionOut,
@@ -117,7 +123,8 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
 
 def test_every_post_that_writes_accepts_an_idempotency_key_or_refuses_it() -> None:
     reading = {"recognize", "detect", "compare", "verify", "compute_embeddings", "search_by_vector"}
-    refusing = {"create_key", "create_ticket", "rotate_key", "supply_photos"}
+    refusing = {"create_webhook", "rotate_webhook", "send_test_event", "replay_deliveries"}
+    refusing |= {"create_key", "create_ticket", "rotate_key", "supply_photos"}
     posts = [methods["post"] for methods in SCHEMA["paths"].values() if "post" in methods]
 
     accepting = {
@@ -136,7 +143,7 @@ def test_every_patch_accepts_merge_patches() -> None:
     patches = [methods["patch"] for methods in SCHEMA["paths"].values() if "patch" in methods]
 
     accepted = [patch["requestBody"]["content"] for patch in patches]
-    assert len(accepted) == 3
+    assert len(accepted) == 4
     assert all({"application/json", "application/merge-patch+json"} == content.keys() for content in accepted)
     assert all("RFC 7396" in patch["description"] for patch in patches)
 

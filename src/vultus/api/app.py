@@ -27,6 +27,7 @@ from vultus.api.routes import (
     registration,
     system,
     vectors,
+    webhooks,
 )
 from vultus.server.proxies import ForwardedMiddleware
 from vultus.settings import ServerSettings
@@ -56,6 +57,7 @@ ROUTERS = (
     persons.consents,
     vectors.router,
     events.router,
+    webhooks.router,
     live.router,
     keys.router,
     system.router,

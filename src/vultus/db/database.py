@@ -32,6 +32,7 @@ from vultus.db.repositories.collections import CollectionQueries, CollectionRepo
 from vultus.db.repositories.comparisons import ComparisonRepository
 from vultus.db.repositories.consents import ConsentRepository
 from vultus.db.repositories.crops import CropRepository
+from vultus.db.repositories.deliveries import DeliveryRepository
 from vultus.db.repositories.faces import FaceRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.inventory import InventoryRepository
@@ -42,6 +43,7 @@ from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.repositories.tickets import TicketQueries, TicketRepository
 from vultus.db.repositories.usage import UsageQueries
+from vultus.db.repositories.webhooks import WebhookRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.searches import TemplateSearches
@@ -53,7 +55,7 @@ from vultus.utils import metrics
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -146,6 +148,8 @@ class UnitOfWork(HotQueries):
         self.bulk = BulkRepository(session)
         self.inventory = InventoryRepository(session)
         self.tickets = TicketRepository(session)
+        self.webhooks = WebhookRepository(session)
+        self.deliveries = DeliveryRepository(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal; locked until the transaction ends if it is opened for writing.
@@ -191,9 +195,15 @@ class UnitOfWork(HotQueries):
         """Wait for the exclusive lock on a collection and hold it until the transaction ends."""
         await lock_collection(self._session, collection_id)
 
-    async def record(self, principal: Principal, event: Event) -> None:
-        """Record an event in the audit record and the outbox: best last, since later events are listed after it."""
-        await add_event(self._session, principal, event)
+    async def record(self, principal: Principal, event: Event, receivers: Sequence[UUID] = ()) -> None:
+        """Record an event in the audit record and the outbox: best last, since later events are listed after it.
+
+        Args:
+            principal: Who caused it.
+            event: What happened.
+            receivers: Webhooks that are told whatever they subscribe to.
+        """
+        await add_event(self._session, principal, event, receivers)
 
     async def record_sighting(self, sighting: Sighting, event_id: UUID | None = None) -> None:
         """Record a sighting in the outbox alone, without its person if they are erased; once for the same id."""

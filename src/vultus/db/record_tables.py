@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, Uuid, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vultus.db.tables import Base
@@ -34,7 +34,8 @@ class AuditRow(Base):
 class OutboxRow(Base):
     """A recent event, as in the audit record, or a sighting, numbered for those that follow what happens.
 
-    A sighting of a person goes with them, by the foreign key; an event that happened to a person does not.
+    A sighting of a person goes with them, by the foreign key; an event that happened to a person does not. Receivers
+    are webhooks that are told whatever they subscribe to.
     """
 
     __tablename__ = "outbox"
@@ -47,6 +48,7 @@ class OutboxRow(Base):
     person_id: Mapped[UUID | None]
     object_id: Mapped[UUID | None]
     detail: Mapped[dict[str, Any]]
+    receivers: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))
     sighted_person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"))
 
     __table_args__ = (

@@ -53,6 +53,7 @@ UNSAMPLED_COLUMNS = {
     "codings": ("centre",),
     "idempotency": ("key_sha256", "request_sha256", "body"),
     "crops": ("sealed",),
+    "webhooks": ("url", "sealed_secret", "sealed_previous"),
 }
 """Columns that ANALYZE must not copy into pg_statistic, where values would outlive their row."""
 

@@ -68,6 +68,7 @@ from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 from vultus.domain.tickets import LiveTicket
 from vultus.domain.tracks import Frame, FrameResult, StreamOrigin, Track, TrackState, Zone
+from vultus.domain.webhooks import ClaimedDelivery, Delivery, DeliveryState, Webhook, WebhookGrant
 
 __all__ = [
     "DEFAULT_FMR",
@@ -81,6 +82,7 @@ __all__ = [
     "Box",
     "Calibration",
     "Candidate",
+    "ClaimedDelivery",
     "CodeArray",
     "CodeBlock",
     "Collection",
@@ -90,6 +92,8 @@ __all__ = [
     "Decision",
     "DecisionPolicy",
     "DeletedCounts",
+    "Delivery",
+    "DeliveryState",
     "DescribedFace",
     "DetectedFace",
     "Embedding",
@@ -144,6 +148,8 @@ __all__ = [
     "UnmigratedPerson",
     "Verdict",
     "Want",
+    "Webhook",
+    "WebhookGrant",
     "Zone",
     "find_matching_box",
 ]

@@ -92,7 +92,12 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class DeletedCounts:
-    """What was deleted with a person."""
+    """What was deleted with a person.
+
+    Attributes:
+        receivers: Webhooks that were sent something about them.
+    """
 
     faces: int
     consents: int
+    receivers: tuple[UUID, ...] = ()

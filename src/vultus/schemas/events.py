@@ -9,10 +9,10 @@ from uuid import UUID
 from pydantic import Field
 
 from vultus import domain
-from vultus.domain.sightings import ACTIONS
 from vultus.schemas.base import TIMESTAMP, ApiModel
 from vultus.schemas.reasons import EventType
 from vultus.services.events.listing import EventPage
+from vultus.services.events.payload import build_payload
 
 
 class EventOut(ApiModel):
@@ -44,17 +44,7 @@ class EventOut(ApiModel):
     @classmethod
     def from_domain(cls, entry: domain.OutboxEntry) -> Self:
         """Build the response from a domain value."""
-        return cls(
-            id=entry.id,
-            type=entry.action,
-            timestamp=entry.created_at,
-            data={
-                "collection_id": entry.collection_id,
-                "person_id": entry.person_id,
-                "origin_id" if entry.action in ACTIONS else "object_id": entry.object_id,
-                **entry.detail,
-            },
-        )
+        return cls.model_validate(build_payload(entry))
 
 
 class EventsOut(ApiModel):

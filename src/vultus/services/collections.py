@@ -370,8 +370,10 @@ class CollectionService:
         """Delete a collection with its persons and faces."""
         async with self._database.transaction(writes_to=reference) as work:
             found = await work.open(reference, principal, Permission.CONFIGURE)
+            receivers = await work.webhooks.list_receivers_in(found.id)
             persons, faces = await work.collections.delete_collection(found.id)
-            await work.record(principal, CollectionDeleted(collection_id=found.id, persons=persons, faces=faces))
+            event = CollectionDeleted(collection_id=found.id, persons=persons, faces=faces)
+            await work.record(principal, event, receivers=receivers)
 
     async def _apply_crop_policy(self, work: UnitOfWork, collection: Collection) -> int:
         """Ensure that a key exists if the policy keeps crops, else delete them; return the number of crops deleted."""

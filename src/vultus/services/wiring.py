@@ -13,9 +13,12 @@ from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
 from vultus.services.enrolment.registration import Registrar
+from vultus.services.events.dispatcher import WebhookDispatcher
 from vultus.services.events.follower import OutboxFollower
 from vultus.services.events.listing import EventService
+from vultus.services.events.sending import WebhookSender
 from vultus.services.events.sighting_log import OutboxSightingLog
+from vultus.services.events.webhooks import WebhookService
 from vultus.services.inventory import Inventory
 from vultus.services.jobs import JobSupervisor
 from vultus.services.limits import UsageLimiter
@@ -78,6 +81,8 @@ class Services:
     photo_resubmission: PhotoResubmission
     migrations: MigrationService
     verifier: Verifier
+    webhooks: WebhookService
+    webhook_dispatcher: WebhookDispatcher
 
 
 def build_services(
@@ -97,6 +102,7 @@ def build_services(
     limiter = UsageLimiter(database, settings.limits)
     follower = OutboxFollower(database)
     sightings = OutboxSightingLog(database, follower)
+    secret_vault, sender = SecretVault(settings.crop_key_file), WebhookSender(settings.webhooks)
     return Services(
         settings=settings,
         database=database,
@@ -124,7 +130,7 @@ def build_services(
             database, analyzer, spaces, searcher, vault, limiter, max_photos=settings.photos.max_photos
         ),
         searcher=searcher,
-        secret_vault=SecretVault(settings.crop_key_file),
+        secret_vault=secret_vault,
         shadow_comparer=shadow_comparer,
         sightings=sightings,
         streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings)),
@@ -132,4 +138,6 @@ def build_services(
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),
         verifier=Verifier(database, analyzer, spaces, limiter),
+        webhooks=WebhookService(database, follower, sender, secret_vault),
+        webhook_dispatcher=WebhookDispatcher(database, follower, sender, secret_vault, settings.webhooks),
     )

@@ -34,6 +34,7 @@ from vultus.settings.sections import (
     Precision,
     ServerSettings,
     SourceSettings,
+    WebhookSettings,
 )
 from vultus.utils.configuration import (
     FILE_VARIABLE,
@@ -66,6 +67,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SourceSettings",
+    "WebhookSettings",
     "describe_mistakes",
     "find_configuration_file",
     "get_default_data_dir",
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
     crops: CropSettings = CropSettings()
     limits: LimitSettings = LimitSettings()
     events: EventSettings = EventSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     live: LiveSettings = LiveSettings()
     sources: SourceSettings = SourceSettings()
     log: LogSettings = LogSettings()

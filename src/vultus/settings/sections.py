@@ -249,6 +249,29 @@ class EventSettings(Section):
     max_streams: int = Field(200, ge=1, description="Open event streams of a server before new ones get 503.")
 
 
+class WebhookSettings(Section):
+    """How events are delivered to webhooks."""
+
+    allowed_networks: tuple[Network, ...] = Field(
+        (),
+        description="Addresses and networks that deliveries may go to though they are not public, separated by commas; "
+        "there also in plain HTTP.",
+    )
+    timeout_s: float = Field(10.0, gt=0, le=60, description="Longest time for an attempt, from resolving on.")
+    first_retry_s: float = Field(
+        5.0, gt=0, le=3600, description="Wait after the first failed attempt; three times as long after each further."
+    )
+    disable_after_hours: float = Field(
+        120.0, gt=0, description="A webhook that has failed for so long without a success is disabled."
+    )
+
+    @field_validator("allowed_networks", mode="before")
+    @classmethod
+    def parse_list(cls, value: object) -> object:
+        """Split the comma-separated text of an environment variable."""
+        return split_words(value)
+
+
 class LimitSettings(Section):
     """What a key may do within a time, on all servers together."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXTRA_KEYS = (
     *("method", "route", "status", "ms", "code", "cause", "key", "client"),
-    *("job", "count", "collection", "faces"),
+    *("job", "count", "collection", "faces", "webhook"),
 )
 """Keys of `extra` that a line may have, in its order: ids, counts, durations, codes, routes, names of jobs.
 

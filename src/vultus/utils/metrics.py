@@ -82,6 +82,15 @@ WORKER_MEMORY = Gauge(
     "Memory of the processes that analyse photos, as each sees it.",
     registry=REGISTRY,
 )
+WEBHOOK_ATTEMPTS = Counter(
+    "vultus_webhook_attempts", "Attempts to deliver an event: delivered, failed, dead.", ("outcome",), registry=REGISTRY
+)
+DELIVERIES = Gauge(
+    "vultus_webhook_deliveries",
+    "Deliveries of all webhooks that wait, and that are dead.",
+    ("state",),
+    registry=REGISTRY,
+)
 SIGHTINGS_LOST = Counter(
     "vultus_sightings_lost", "Sightings dropped while the database was away for long.", registry=REGISTRY
 )

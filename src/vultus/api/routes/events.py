@@ -62,7 +62,8 @@ async def _parse_query(
 QueryDep = Annotated[EventQuery, Depends(_parse_query)]
 
 
-def _parse_number(text: str | None, path: str) -> int | None:
+def parse_number(text: str | None, path: str) -> int | None:
+    """Return the number of a cursor; None without one."""
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > MAX_NUMBER:
@@ -91,7 +92,7 @@ async def list_events(
 
     A key that is bound to collections sees their events; events of keys need the permission `audit` as well.
     """
-    after = _parse_number(cursor, "query.cursor") or 0
+    after = parse_number(cursor, "query.cursor") or 0
     page = await services.events.list_events(
         principal, collection=query.collection, after=after, limit=limit, only=query.only
     )
@@ -135,9 +136,9 @@ async def stream_events(
     The stream ends with the key, with the server, and when it is read too slowly; send `Last-Event-ID` to go on
     without a gap.
     """
-    number = _parse_number(last_event_id, "header.last-event-id")
+    number = parse_number(last_event_id, "header.last-event-id")
     if number is None:
-        number = _parse_number(cursor, "query.cursor")
+        number = parse_number(cursor, "query.cursor")
     pages = await services.events.open_stream(principal, collection=query.collection, after=number, only=query.only)
     return EventSourceResponse(_format_events(pages), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")
 

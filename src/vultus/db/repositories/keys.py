@@ -42,13 +42,13 @@ _COLUMNS = (
 
 # Built once: building them costs more than executing them, and every request executes the first. Whether a key is live
 # is decided by the clock that all servers share. A dead key is not found, so that it takes as long as an unknown one.
-_IS_LIVE = KeyRow.revoked_at.is_(None) & or_(KeyRow.expires_at.is_(None), KeyRow.expires_at > func.now())
-_BY_DIGEST = select(*_COLUMNS).where(KeyRow.secret_sha256 == bindparam("digest"), _IS_LIVE)
-_LIVE_BY_ID = select(KeyRow.id).where(KeyRow.id == bindparam("key_id"), _IS_LIVE)
+IS_LIVE = KeyRow.revoked_at.is_(None) & or_(KeyRow.expires_at.is_(None), KeyRow.expires_at > func.now())
+_BY_DIGEST = select(*_COLUMNS).where(KeyRow.secret_sha256 == bindparam("digest"), IS_LIVE)
+_LIVE_BY_ID = select(KeyRow.id).where(KeyRow.id == bindparam("key_id"), IS_LIVE)
 _BY_PREVIOUS_DIGEST = select(*_COLUMNS).where(
-    KeyRow.previous_sha256 == bindparam("digest"), KeyRow.previous_until > func.now(), _IS_LIVE
+    KeyRow.previous_sha256 == bindparam("digest"), KeyRow.previous_until > func.now(), IS_LIVE
 )
-_BY_ID = select(*_COLUMNS).where(KeyRow.id == bindparam("id"), _IS_LIVE)
+_BY_ID = select(*_COLUMNS).where(KeyRow.id == bindparam("id"), IS_LIVE)
 _LIVE_IDS = text(
     "SELECT id FROM api_keys WHERE id = ANY(CAST(:ids AS uuid[]))"
     " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"

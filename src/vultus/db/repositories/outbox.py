@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, or_, select, text, update
+from sqlalchemy import ARRAY, Uuid, cast, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
@@ -20,6 +20,7 @@ from vultus.errors import EventsExpiredError, OverloadedError
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from vultus.domain.sightings import Sighting
 
 _SHARED = ("action", "collection_id", "person_id", "object_id", "detail")
-_COLUMNS = (
+OUTBOX_COLUMNS = (
     OutboxRow.number,
     OutboxRow.id,
     OutboxRow.created_at,
@@ -54,8 +55,15 @@ _LIST_WRITERS = text(
 )
 
 
-async def add_event(session: AsyncSession, principal: Principal, event: Event) -> None:
-    """Add an event to the audit record and to the outbox in one statement, kept only if the transaction commits."""
+async def add_event(session: AsyncSession, principal: Principal, event: Event, receivers: Sequence[UUID] = ()) -> None:
+    """Add an event to the audit record and to the outbox in one statement, kept only if the transaction commits.
+
+    Args:
+        session: Of the transaction of its effect.
+        principal: Who caused it.
+        event: What happened.
+        receivers: Webhooks that it is delivered to, whatever they subscribe to.
+    """
     entry = (
         insert(AuditRow)
         .values(
@@ -71,7 +79,8 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event) -
         .returning(*(getattr(AuditRow, name) for name in _SHARED))
         .cte("entry")
     )
-    await session.execute(insert(OutboxRow).from_select(_SHARED, select(entry)))
+    receiver_ids = cast(list(receivers) or None, ARRAY(Uuid))
+    await session.execute(insert(OutboxRow).from_select((*_SHARED, "receivers"), select(entry, receiver_ids)))
 
 
 async def add_sighting(session: AsyncSession, sighting: Sighting, event_id: UUID) -> None:
@@ -170,7 +179,7 @@ class OutboxRepository(OutboxQueries):
                 "and without Last-Event-ID."
             )
         query = (
-            select(*_COLUMNS)
+            select(*OUTBOX_COLUMNS)
             .where(OutboxRow.number > after, OutboxRow.number <= until, *_list_conditions(only or EventFilter()))
             .order_by(OutboxRow.number)
             .limit(limit)

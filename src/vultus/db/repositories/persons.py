@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Select, and_, delete, func, insert, select, update
 
 from vultus.db.repositories.idempotency import delete_collection_responses
+from vultus.db.repositories.webhooks import list_receivers
 from vultus.db.tables import ConsentRow, FaceRow, PersonRow
 from vultus.domain import DeletedCounts, Person
 from vultus.domain.texts import require_text
@@ -174,8 +175,9 @@ class PersonRepository:
             )
         ).one()
         await delete_collection_responses(self._session, collection_id)
+        receivers = await list_receivers(self._session, person_id=person_id)
         await self._session.execute(delete(PersonRow).where(PersonRow.id == person_id))
-        return DeletedCounts(faces, consents)
+        return DeletedCounts(faces, consents, receivers)
 
 
 def _select_person(collection_id: UUID, person: PersonReference) -> Select[*tuple[Any, ...]]:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 from sqlalchemy import exists, or_, select
 
 from vultus.db.tables import CropRow
+from vultus.db.webhook_tables import WebhookRow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-_SEALED_COLUMNS = (CropRow.sealed,)
+_SEALED_COLUMNS = (
+    CropRow.sealed,
+    WebhookRow.sealed_secret,
+)
 """One of every table that contains something sealed."""
 
 

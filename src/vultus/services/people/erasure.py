@@ -44,6 +44,7 @@ async def erase_person(
     await work.record(
         principal,
         PersonErased(collection_id=collection_id, person_id=person_id, faces=deleted.faces, consents=deleted.consents),
+        receivers=deleted.receivers,
     )
     return ErasureResult(person_id, True, deleted.faces, deleted.consents)
 
