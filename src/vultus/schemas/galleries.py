@@ -86,9 +86,7 @@ class TrackPolicyWire(ApiModel):
     """When a face in live video is named, and when its coming and going is told."""
 
     confirm_frames: WholeNumber = Field(2, ge=1, le=100, description="Frames that show a face before it `appeared`.")
-    agreeing_frames: WholeNumber = Field(
-        3, ge=1, le=12, description="Embedded frames that must agree on who it is; at most `max_embeddings`."
-    )
+    agreeing_frames: WholeNumber = Field(3, ge=1, le=6, description="Embedded frames that must agree on who it is.")
     agreeing_s: _Seconds = Field(0.2, description="Least time from the first of them to the last, seconds.")
     max_embeddings: WholeNumber = Field(8, ge=6, le=12, description="Times that a track's face is embedded at most.")
     unknown_after_s: _Seconds = Field(2, description="Time in view after which a face without a name is `unknown`.")
@@ -102,7 +100,7 @@ class TrackPolicyPatch(ApiModel):
     """Changes to the policy of tracks; what is left out stays, null takes the default."""
 
     confirm_frames: WholeNumber | None = Field(None, ge=1, le=100)
-    agreeing_frames: WholeNumber | None = Field(None, ge=1, le=12)
+    agreeing_frames: WholeNumber | None = Field(None, ge=1, le=6)
     agreeing_s: _Seconds | None = None
     max_embeddings: WholeNumber | None = Field(None, ge=6, le=12)
     unknown_after_s: _Seconds | None = None

@@ -62,16 +62,16 @@ class Attendance:
             tracks: In the frame.
             at: When it was taken.
             policy: How long somebody must be in view, or out of it.
-            replaced: Tracks that go on under a new id, by the old one.
+            replaced: New ids, by the old ones, under which tracks of this frame go on after it.
         """
-        for old, new in replaced.items():
-            if (going_on := self._presences.pop(old, None)) is not None:
-                going_on.track_id = new
-                self._presences[new] = going_on
         sightings: list[Sighting] = []
         for track in tracks:
             if track.state is TrackState.CONFIRMED or track.id in self._presences:
                 sightings += self._follow_track(track, at, policy)
+        for old, new in replaced.items():
+            if (going_on := self._presences.pop(old, None)) is not None:
+                going_on.track_id = new
+                self._presences[new] = going_on
         absence = timedelta(seconds=policy.absence_s)
         sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
         cooldown = timedelta(seconds=policy.cooldown_s)
@@ -90,6 +90,8 @@ class Attendance:
             presence = self._presences[track.id] = Presence(track.id, track.first_seen_at, at)
             sightings.append(Appeared(**self._describe(presence), at=track.first_seen_at))
         presence.last_at = at
+        if presence.person_id is not None:
+            self.seen_at[presence.person_id] = at
         if track.person is not None:
             sightings += self._name_presence(presence, track.person.person_id, at)
         elif (
@@ -118,9 +120,9 @@ class Attendance:
             for one in earlier:  # the same walk, with a track that broke
                 presence.first_at = min(presence.first_at, one.first_at)
                 del self._presences[one.track_id]
-            if person_id not in self.seen_at:
+            if person_id not in self.seen_at and not earlier:
                 sightings.append(Recognised(**self._describe(presence), at=at))
-        self.seen_at[person_id] = at
+            self.seen_at[person_id] = at
         return sightings
 
     def _end_presences(self, presences: Iterable[Presence]) -> list[Sighting]:

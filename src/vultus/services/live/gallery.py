@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import Collection, LoadedSpace, Permission, SpaceRegistry
+from vultus.domain import DEFAULT_FMR, Collection, LoadedSpace, Permission, SpaceRegistry
 from vultus.domain.decision import compute_threshold
 from vultus.services.collections import get_calibration
 from vultus.services.live.tracker import TrackerRules
@@ -59,10 +59,11 @@ class StreamRules:
     def build_tracker_rules(self) -> TrackerRules:
         """Return the limits of a tracker of faces in the collection's embedding space."""
         gate = self.calibration.get_threshold(GATE_FMR)
+        same_person = compute_threshold(self.policy, self.calibration, None).cosine
         return TrackerRules(
             min_new_score=(self.policy.recognize.min_score + self.space.enrol_rule.min_score) / 2,
             gate=gate,
-            same_person=max(gate, compute_threshold(self.policy, self.calibration, None).cosine),
+            same_person=max(same_person, self.calibration.get_threshold(DEFAULT_FMR)),
             margin=self.margin,
             confirm_frames=self.policy.tracks.confirm_frames,
             max_lost_s=self.policy.tracks.absence_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -41,12 +42,9 @@ BETTER_FACTOR = 1.25
 
 BETTER_INTERVAL_S = 0.5
 DOUBT_INTERVAL_S = 0.1
-CONTACT_INTERVAL_S = 1.0
+CONTACT_INTERVAL_S = 0.5
 """Least time between embeddings of a face that is seen better and better, of one that may have been taken for another,
 and of such a one while it is partly hidden."""
-
-HIDDEN_FACTOR = 0.05
-"""By which the weight of a face is reduced that another one hides a part of."""
 
 MAX_LIVENESS_SAMPLES = 15
 """Frames over which liveness is judged: the newest."""
@@ -133,6 +131,9 @@ class TrackIdentity:
         shown: What is told now; None while too few frames agree.
         face: In the last frame.
         faults: Of that face, by the collection's rule.
+        has_new_evidence: Whether the face of the last frame counts.
+        has_clear_view: Whether the mean is of faces that no other one hid a part of; as long as there are none, hidden
+            ones count.
     """
 
     policy: TrackPolicy
@@ -145,6 +146,7 @@ class TrackIdentity:
     face: DescribedFace | None = None
     faults: tuple[str, ...] = ()
     has_new_evidence: bool = False
+    has_clear_view: bool = False
     _claim: Claim | None = None
     _agreeing: int = 0
     _agreeing_since: float = 0.0
@@ -154,11 +156,6 @@ class TrackIdentity:
     def is_exhausted(self) -> bool:
         """Whether the face may not be embedded again."""
         return self.embeddings >= self.policy.max_embeddings
-
-    @property
-    def is_agreed(self) -> bool:
-        """Whether enough frames agree about who it is, or is not."""
-        return self._claim is not None and self._claim.is_same_as(self.shown)
 
     @property
     def median_liveness(self) -> Liveness | None:
@@ -179,10 +176,10 @@ class TrackIdentity:
             return False
         waited = at - self.embedded_at
         if is_in_contact:
-            return (is_doubted or not self.mean.count) and waited >= CONTACT_INTERVAL_S
+            return (is_doubted or not self.has_clear_view) and waited >= CONTACT_INTERVAL_S
         if is_doubted:
             return waited >= DOUBT_INTERVAL_S
-        if not self.is_agreed:
+        if not self._find_agreement(at):
             # So spread that the frames that agree are as far apart as they must be.
             return waited >= self.policy.agreeing_s / max(1, self.policy.agreeing_frames - 1) - 1e-3
         if self.face is not None and waited >= BETTER_INTERVAL_S:
@@ -212,8 +209,11 @@ class TrackIdentity:
         self.embeddings += 1
         self.embedded_at = at
         if not faults and not is_doubted:
-            weight = compute_weight(face.quality, face.face.score)
-            self.mean.add(face.embedding.vector, weight * HIDDEN_FACTOR if is_in_contact else weight)
+            if is_in_contact and self.has_clear_view:
+                return  # a part of it may be another's
+            if not is_in_contact and not self.has_clear_view:
+                self.mean, self.has_clear_view = VectorMean(), True
+            self.mean.add(face.embedding.vector, compute_weight(face.quality, face.face.score))
             self.has_new_evidence, self.result = True, None
 
     def list_candidates(self) -> tuple[Candidate, ...]:
@@ -227,7 +227,7 @@ class TrackIdentity:
 
     def forget_vectors(self) -> None:
         """Begin again: the vectors are of another embedding space."""
-        self.mean, self.embeddings = VectorMean(), 0
+        self.mean, self.embeddings, self.has_clear_view = VectorMean(), 0, False
 
     def forget_result(self) -> None:
         """Take back the name at once, and search again: the faces or rules it rests on have changed."""
@@ -242,22 +242,11 @@ class TrackIdentity:
             calibration: Of its embedding space.
             at: When the frame was taken.
         """
-        attack = find_attack_reason(self.median_liveness, policy.liveness)
-        if policy.liveness is LivenessMode.REQUIRED and len(self.liveness) < self.policy.agreeing_frames:
-            return None
+        decide = partial(decide_verdict, policy=policy, calibration=calibration)
         if self.result is None:  # no frame was good enough
-            if not self.faults:
-                return None
-            decision = decide_verdict([], policy=policy, calibration=calibration, gallery_size=0, faults=self.faults)
-            return Claim(decision, None)
-        candidates = () if attack else self.result.candidates
-        decision = decide_verdict(
-            [one.similarity for one in candidates],
-            policy=policy,
-            calibration=calibration,
-            gallery_size=self.result.gallery_size,
-            attack_reason=attack,
-        )
+            return Claim(decide([], gallery_size=0, faults=self.faults), None) if self.faults else None
+        candidates, size = self.result.candidates, self.result.gallery_size
+        decision = decide([one.similarity for one in candidates], gallery_size=size)
         claim = Claim(decision, candidates[0] if decision.verdict is Verdict.MATCH else None)
         if not claim.is_same_as(self._claim):
             # Without a new vector the gallery has changed, about which all frames so far agree.
@@ -266,6 +255,10 @@ class TrackIdentity:
         elif self.has_new_evidence:
             self._agreeing += 1
         self._claim = claim
+        if policy.liveness is LivenessMode.REQUIRED and len(self.liveness) < self.policy.agreeing_frames:
+            return None
+        if attack := find_attack_reason(self.median_liveness, policy.liveness):
+            return Claim(decide([], gallery_size=size, attack_reason=attack), None)
         return claim
 
     def settle(self, claim: Claim | None, withheld: str | None, at: float) -> None:
@@ -279,11 +272,10 @@ class TrackIdentity:
         before, self.shown = self.shown, None
         if claim is None:
             return
-        if claim.decision.verdict is Verdict.LOW_QUALITY:
+        if claim.decision.verdict in {Verdict.LOW_QUALITY, Verdict.NOT_LIVE}:
             self.shown = claim
             return
-        has_enough = self._agreeing >= self.policy.agreeing_frames
-        if not has_enough or at - self._agreeing_since < self.policy.agreeing_s - 1e-3:
+        if not self._find_agreement(at):
             if self._last_name is not None or self.is_exhausted:
                 self.shown = claim.withhold("frames_disagree")
             return
@@ -295,6 +287,11 @@ class TrackIdentity:
             self.shown = claim.withhold("frames_disagree")
         else:
             self.shown, self._last_name = claim, claim.person_id
+
+    def _find_agreement(self, at: float) -> bool:
+        """Return whether enough frames agree about who it is, or is not, over a long enough time."""
+        is_long_enough = at - self._agreeing_since >= self.policy.agreeing_s - 1e-3
+        return self._claim is not None and self._agreeing >= self.policy.agreeing_frames and is_long_enough
 
 
 def _is_ambiguous(claim: Claim | None) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from vultus.domain import (
@@ -69,8 +69,8 @@ class _Subject:
 
     trajectory: Trajectory
     identity: TrackIdentity
-    first_seen_at: datetime
-    last_seen_at: datetime
+    first_at: float
+    last_at: float
 
 
 class LiveStream:
@@ -109,7 +109,8 @@ class LiveStream:
         self._tracker: Tracker = tracker or IouTracker(gallery.rules.build_tracker_rules())
         self._subjects: dict[UUID, _Subject] = {}
         self._turn = asyncio.Lock()
-        self._started_at: datetime | None = None
+        self._has_begun = False
+        self._started_at = datetime.now(UTC)
         self._now = 0.0
         self._liveness_at = -math.inf
         self._last_number = 0
@@ -127,7 +128,7 @@ class LiveStream:
             at = await self._read_clock(frame)
             analysis = await self._analyze_frame(frame, at)
             clock = _Stopwatch()
-            seen = self._follow_faces(analysis, frame, at)
+            seen = self._follow_faces(analysis, at)
             clock.end_stage("track")
             await self._follow_gallery()
             refused = await self._search_subjects(seen)
@@ -136,7 +137,7 @@ class LiveStream:
             seen.sort(key=lambda one: one.trajectory.box.left)
             tracks = tuple(self._build_track(one, at) for one in seen)
             policy = self._gallery.rules.policy.tracks
-            sightings = self._attendance.update(tracks, frame.captured_at, policy, self._renew_exhausted(seen))
+            sightings = self._attendance.update(tracks, self._find_moment(at), policy, self._renew_exhausted(seen))
             clock.end_stage("track")
             await self._record_sightings(sightings)
             clock.end_stage("record")
@@ -164,12 +165,17 @@ class LiveStream:
 
     async def _read_clock(self, frame: Frame) -> float:
         """Return when a frame was taken, in seconds since the first; never before the one before it."""
-        seconds = 0.0 if self._started_at is None else (frame.captured_at - self._started_at).total_seconds()
-        if self._started_at is None or seconds < self._now - MAX_SETBACK_S:
+        seconds = (frame.captured_at - self._started_at).total_seconds()
+        if self._has_begun and seconds >= self._now - MAX_SETBACK_S:
+            self._now = max(self._now, seconds)
+        else:
             await self._clear()
-            self._started_at, self._now, self._liveness_at, seconds = frame.captured_at, 0.0, -math.inf, 0.0
-        self._now = max(self._now, seconds)
+            self._has_begun, self._started_at, self._now, self._liveness_at = True, frame.captured_at, 0.0, -math.inf
         return self._now
+
+    def _find_moment(self, at: float) -> datetime:
+        """Return a time of the frames' clock as they carry it."""
+        return self._started_at + timedelta(seconds=at)
 
     async def _analyze_frame(self, frame: Frame, at: float) -> Analysis:
         """Return the faces of a frame, with the embeddings and the liveness that tracks need."""
@@ -200,7 +206,7 @@ class LiveStream:
             )
         )
 
-    def _follow_faces(self, analysis: Analysis, frame: Frame, at: float) -> list[_Subject]:
+    def _follow_faces(self, analysis: Analysis, at: float) -> list[_Subject]:
         """Associate the faces that count with tracks, and return the tracks seen."""
         policy = self._gallery.rules.policy
         faces = [face for face in analysis.faces if self._counts(face, analysis)]
@@ -218,13 +224,14 @@ class LiveStream:
             subject = self._subjects.get(trajectory.id)
             if subject is None:
                 identity = TrackIdentity(policy.tracks)
-                subject = _Subject(trajectory, identity, frame.captured_at, frame.captured_at)
+                subject = _Subject(trajectory, identity, at, at)
                 self._subjects[trajectory.id] = subject
-            subject.last_seen_at = frame.captured_at
+            subject.last_at = at
             subject.identity.observe(
                 face, wrong, at, is_doubted=trajectory.is_doubted, is_in_contact=position in contacts
             )
-            trajectory.reference = subject.identity.mean.direction
+            if subject.identity.has_clear_view:
+                trajectory.reference = subject.identity.mean.direction
             seen.append(subject)
         kept = {one.id for one in self._tracker.trajectories}
         self._subjects = {key: one for key, one in self._subjects.items() if key in kept}
@@ -295,7 +302,7 @@ class LiveStream:
                 old = one.trajectory.id
                 one.trajectory.renew()
                 renewed[old] = one.trajectory.id
-                one.identity, one.first_seen_at = TrackIdentity(one.identity.policy), one.last_seen_at
+                one.identity, one.first_at = TrackIdentity(one.identity.policy), one.last_at
                 self._subjects[one.trajectory.id] = self._subjects.pop(old)
         return renewed
 
@@ -322,7 +329,7 @@ class LiveStream:
             person=shown.person if shown else None,
             liveness=identity.median_liveness,
             identity_age_ms=None if math.isinf(identity.embedded_at) else (at - identity.embedded_at) * 1e3,
-            first_seen_at=subject.first_seen_at,
-            last_seen_at=subject.last_seen_at,
+            first_seen_at=self._find_moment(subject.first_at),
+            last_seen_at=self._find_moment(subject.last_at),
             decision=shown.decision if shown else None,
         )

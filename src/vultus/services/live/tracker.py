@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-FORBIDDEN = 1e6
-"""Cost of a pair that must not be assigned; any sum of allowed costs is less."""
+FORBIDDEN = 1.5
+"""Cost of a pair that must not be assigned, and of leaving a face without a track: allowed pairs cost less.
+
+Were it much more, one face that fits no track would push all others to tracks that fit them worse.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +115,9 @@ REACH = 0.3
 
 MIN_LOW_SCORE_IOU = 0.3
 """Least overlap of a face of low score with the place where a track expects it."""
+
+UNSEEN_COST = 0.45
+"""Cost of a face that was not embedded, or resembles a track no more than its gate asks."""
 
 CONTACT_SHARE = 0.05
 """Share of the smaller of two boxes that the other overlaps, from which one face hides a part of the other."""
@@ -244,7 +250,7 @@ class IouTracker:
         overlaps = compute_overlaps([one.box for one in detections], places, reach=REACH)
         cosines = compute_cosines(detections, self._trajectories)
         likeness = np.clip((cosines - self.rules.gate) / max(1e-6, 1 - self.rules.gate), 0, 1)
-        costs = 1 - overlaps + np.where(np.isnan(cosines), 0.5, 1 - likeness)
+        costs = 1 - overlaps + np.where(np.isnan(cosines), UNSEEN_COST, UNSEEN_COST * (1 - likeness))
         is_away = [at - one.last_at > MAX_COAST_S for one in self._trajectories]
         costs[:, is_away] = FORBIDDEN
         # A face that is clearly another track's is not this one's, wherever it is.
