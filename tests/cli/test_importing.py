@@ -251,6 +251,55 @@ async def test_a_changed_policy_is_another_rule(cli: Cli, database: Database) ->
     assert (taken["retried"], taken["enrolled"]) == (1, 1)
 
 
+async def test_a_file_that_was_replaced_and_a_limit_that_was_raised_are_seen(
+    cli: Cli, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.photo("people/Ada/1.jpg", portrait())
+    cli.photo("people/Ada/2.jpg", portrait(angle=3)[:900])
+    cli.photo("people/Ada/3.jpg", portrait(angle=6) + bytes(2**17))
+    monkeypatch.setenv("VULTUS_PHOTOS__MAX_BYTES", str(2**17))
+
+    first = await cli.json("import", folder(cli), *GRANT, code=1)
+    cli.photo("people/Ada/1.jpg", portrait(angle=9))
+    cli.photo("people/Ada/2.jpg", portrait(angle=3))
+    monkeypatch.delenv("VULTUS_PHOTOS__MAX_BYTES")
+    second = await cli.json("import", folder(cli), *GRANT)
+    third = await cli.json("import", folder(cli), *GRANT)
+
+    assert (first["enrolled"], first["image_truncated"], first["image_too_large"]) == (1, 1, 1)
+    assert (second["enrolled"], second["retried"], second["skipped"]) == (3, 2, 0)
+    assert (third["photos"], third["skipped"]) == (0, 3)
+    assert await consents(database) == [("Ada", 1, 4)]
+
+
+async def test_one_report_may_serve_several_collections(cli: Cli) -> None:
+    cli.photo("people/Ada/1.jpg", portrait())
+    report = ["--report", str(cli.folder / "report.jsonl")]
+    await cli.json("collections", "create", "other")
+
+    first = await cli.json("import", folder(cli), *GRANT, *report)
+    second = await cli.json("import", folder(cli), *GRANT, *report, "-c", "other")
+    (cli.folder / "report.jsonl").unlink()
+    anew = await cli.json("import", folder(cli), *GRANT, *report)
+
+    assert (first["enrolled"], second["enrolled"]) == (1, 1)
+    assert (anew["duplicate_photo"], anew["persons_enrolled"]) == (1, 1)
+
+
+async def test_a_copy_of_a_refused_photo_is_refused_too(cli: Cli) -> None:
+    for path in ("Ada/1.jpg", "Bob/1.jpg", "Bob/2.jpg"):
+        cli.photo(f"people/{path}", portrait())
+    (Path(folder(cli)) / "Bob").rename(cli.folder / "Bob")
+    await cli.json("import", folder(cli), *GRANT)
+    (cli.folder / "Bob").rename(Path(folder(cli)) / "Bob")
+
+    done = await cli.json("import", folder(cli), *GRANT, code=1)
+    again = await cli.json("import", folder(cli), *GRANT, code=1)
+
+    assert (done["enrolled_as_other_person"], done["persons_enrolled"]) == (2, 1)
+    assert (again["enrolled_as_other_person"], again["persons_enrolled"]) == (2, 1)
+
+
 async def test_an_import_of_more_photos_than_the_queue_holds_waits(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request with as many photos would be refused, each time it is sent again."""
     monkeypatch.setenv("VULTUS_INFERENCE__WORKERS", "1")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vultus import __version__
 from vultus.domain import Collection, Lane, Principal
 from vultus.errors import (
     SERVER_FAULT_KINDS,
@@ -30,8 +31,9 @@ from vultus.services.enrolment.folders import (
     PersonFolder,
     read_photo_inside,
     scan_people,
+    stamp_photos,
 )
-from vultus.services.enrolment.import_report import ImportReport
+from vultus.services.enrolment.import_report import FINAL_OUTCOMES, ImportReport
 from vultus.services.enrolment.registration import RegistrationRequest, RegistrationResult
 from vultus.services.people.consents import ConsentGrant, compute_consent_period
 from vultus.services.photo_analysis import Photo
@@ -155,8 +157,15 @@ class FolderImporter:
         compute_consent_period(collection, request.consent)
         rules = compute_rules_digest(collection, self._settings, largest_face=request.largest_face)
         terms = compute_terms_digest(collection, request.consent)
-        with ImportReport(request.report, rules=rules, terms=terms, retry=request.retry) as report:
-            report.forget_missing({photo for person in scan.persons for photo in person.photos})
+        photos = [photo for person in scan.persons for photo in person.photos]
+        with ImportReport(
+            request.report,
+            collection_id=collection.id,
+            stamps=await asyncio.to_thread(stamp_photos, request.root, photos),
+            rules=rules,
+            terms=terms,
+            retry=request.retry,
+        ) as report:
             for left_out in scan.left_out:
                 report.add_left_out(left_out)
             run = _Run(principal, request, report, on_photos)
@@ -227,6 +236,8 @@ class FolderImporter:
             for rejected in error.facts["rejected"]:
                 facts = {key: fact for key, fact in rejected.items() if key not in {"photo", "filename", "reasons"}}
                 run.report.add_outcome(str(rejected["filename"]), rejected["reasons"][0], person=person, **facts)
+                if rejected["reasons"][0] in FINAL_OUTCOMES:
+                    run.enrolled.add(person)
             return consent_id
         except WorkerLostError as error:
             return await self._register_one_by_one(run, person, photos, consent_id, error)
@@ -311,17 +322,17 @@ def ensure_people(scan: FolderScan, root: Path) -> None:
 
 
 def compute_rules_digest(collection: Collection, settings: Settings, *, largest_face: bool) -> str:
-    """Return a digest of everything set by the user that decides whether a photo is refused."""
+    """Return a digest of everything but the photo that decides whether it is refused."""
     rules = [
         str(collection.id),
         collection.space_id,
-        asdict(collection.policy.enrol),
-        collection.policy.liveness,
-        settings.inference.min_face_px,
-        settings.inference.max_side_px,
+        asdict(collection.policy),
+        settings.photos.model_dump(),
+        settings.inference.model_dump(include={"quality", "liveness", "min_face_px", "max_side_px"}),
+        __version__,  # another one may read more formats
         largest_face,
     ]
-    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(rules, default=str).encode()).hexdigest()[:12]
 
 
 def compute_terms_digest(collection: Collection, consent: ConsentGrant) -> str:

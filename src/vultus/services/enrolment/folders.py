@@ -19,7 +19,7 @@ from vultus.domain.texts import MAX_NAME_LENGTH, normalize_text
 from vultus.errors import ImageTooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PHOTO_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .jif .pjpeg .pjp .png .webp .mpo .heic .heif .avif".split()  # noqa: SIM905  reads as a list
@@ -123,6 +123,19 @@ def read_photo_inside(root: Path, path: str, *, max_bytes: int) -> bytes:
         if (size := os.fstat(stream.fileno()).st_size) > max_bytes:
             raise ImageTooLargeError(f"The photo has {size:,} bytes; the limit is {max_bytes:,}.")
         return stream.read(max_bytes + 1)
+
+
+def stamp_photos(root: Path, photos: Iterable[str]) -> dict[str, str]:
+    """Return size and time of change of files, by path: what tells a file that was replaced; empty if there is none."""
+    stamps: dict[str, str] = {}
+    for path in photos:
+        try:
+            found = os.stat(root / path)  # noqa: PTH116  Path.stat raises for names that are not UTF-8
+        except OSError:
+            stamps[path] = ""
+        else:
+            stamps[path] = f"{found.st_size}-{found.st_mtime_ns}"
+    return stamps
 
 
 def is_system_name(name: str) -> bool:

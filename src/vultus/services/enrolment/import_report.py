@@ -16,7 +16,7 @@ from uuid import UUID
 from vultus.errors import ConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from vultus.services.enrolment.folders import LeftOut
@@ -24,16 +24,22 @@ if TYPE_CHECKING:
 FINAL_OUTCOMES = frozenset({"enrolled", "duplicate_photo"})
 """Outcomes of photos that are enrolled; any other one is a refusal, whose photo can be tried again."""
 
-PASSING_OUTCOMES = frozenset({"unreadable", "worker_lost", "unavailable", "overloaded", "database_unavailable"})
+PASSING_OUTCOMES = frozenset(
+    {
+        *("unreadable", "worker_lost", "unavailable", "overloaded", "database_unavailable"),
+        "enrolled_as_other_person",  # who may have been erased since
+    }
+)
 """Outcomes whose reason may go away: their photos are always tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierOutcome:
-    """What became of a photo the last time it was tried, and under which rules."""
+    """What became of a photo the last time it was tried, under which rules, and the file's stamp then."""
 
     outcome: str
     rules: str | None
+    stamp: str | None
 
 
 class ImportReport:
@@ -48,6 +54,9 @@ class ImportReport:
 
     Args:
         path: Of the report; made if there is none.
+        collection_id: Lines of a report that are about another collection do not count.
+        stamps: What tells a changed file from an unchanged one, by photo; of photos that are not in the folder any more
+            earlier outcomes do not count.
         rules: Digest of the rules of this run.
         terms: Digest of what the persons agreed to, under which a consent of an earlier run goes on.
         retry: Whether refused photos are tried again even under the same rules.
@@ -57,9 +66,13 @@ class ImportReport:
         ConflictError: Another import writes it.
     """
 
-    def __init__(self, path: Path, *, rules: str, terms: str, retry: bool) -> None:
+    def __init__(
+        self, path: Path, *, collection_id: UUID, stamps: Mapping[str, str], rules: str, terms: str, retry: bool
+    ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.retried = 0
+        self._collection = str(collection_id)
+        self._stamps = stamps
         self._rules = rules
         self._terms = terms
         self._retry = retry
@@ -69,6 +82,7 @@ class ImportReport:
         self._left_out: set[tuple[str, str]] = set()
         for line in self._read_lines():
             self._add_earlier(line)
+        self._forget_other_files()
 
     def __enter__(self) -> Self:
         return self
@@ -92,11 +106,12 @@ class ImportReport:
         return sum(count for outcome, count in self.outcomes.items() if outcome not in FINAL_OUTCOMES)
 
     def should_try(self, photo: str) -> bool:
-        """Return whether a photo is new, or was refused and is to be tried again."""
+        """Return whether a photo is new, or was refused and is to be tried again: changed, or under other rules."""
         earlier = self._earlier.get(photo)
         if earlier is None or earlier.outcome in PASSING_OUTCOMES:
             return True
-        return earlier.outcome not in FINAL_OUTCOMES and (self._retry or earlier.rules != self._rules)
+        is_changed = earlier.rules != self._rules or earlier.stamp != self._stamps.get(photo)
+        return earlier.outcome not in FINAL_OUTCOMES and (self._retry or is_changed)
 
     def is_enrolled(self, photo: str) -> bool:
         """Return whether a photo was enrolled by an earlier run."""
@@ -106,13 +121,10 @@ class ImportReport:
         """Return the consent under which an earlier run with the same terms enrolled photos of a person."""
         return self._consents.get(person)
 
-    def forget_missing(self, photos: set[str]) -> None:
-        """Leave photos that are not in the folder any more out of all counts."""
-        self._earlier = {photo: earlier for photo, earlier in self._earlier.items() if photo in photos}
-
     def add_outcome(self, photo: str, outcome: str, **facts: Any) -> None:
         """Record the outcome of a photo."""
-        self._write_line({"photo": photo, "outcome": outcome, **facts, "rules": self._rules, "terms": self._terms})
+        run = {"collection_id": self._collection, "rules": self._rules, "terms": self._terms}
+        self._write_line({"photo": photo, "stamp": self._stamps.get(photo), "outcome": outcome, **facts, **run})
         self.outcomes[outcome] += 1
         self.retried += photo in self._earlier
 
@@ -136,12 +148,22 @@ class ImportReport:
             if isinstance(line, dict):
                 yield line
 
+    def _forget_other_files(self) -> None:
+        """Leave photos that are gone, or were enrolled and are another file since, out of all counts."""
+        self._earlier = {
+            photo: earlier
+            for photo, earlier in self._earlier.items()
+            if photo in self._stamps and (earlier.outcome not in FINAL_OUTCOMES or earlier.stamp == self._stamps[photo])
+        }
+
     def _add_earlier(self, line: dict[str, Any]) -> None:
         if isinstance(line.get("left_out"), str):
             self._left_out.add((line["left_out"], str(line.get("reason"))))
         if not isinstance(line.get("photo"), str) or not isinstance(line.get("outcome"), str):
             return
-        self._earlier[line["photo"]] = EarlierOutcome(line["outcome"], line.get("rules"))
+        if line.get("collection_id") != self._collection:
+            return
+        self._earlier[line["photo"]] = EarlierOutcome(line["outcome"], line.get("rules"), line.get("stamp"))
         if line.get("terms") == self._terms and "consent_id" in line and "person" in line:
             with contextlib.suppress(ValueError, AttributeError):
                 self._consents[str(line["person"])] = UUID(line["consent_id"])

@@ -264,7 +264,7 @@ class Registrar:
                 rejected.append(_build_lookalike_rejection(face, lookalike, scores=principal.may_see_scores))
             else:
                 kept.append(face)
-            known.add(face.sha256)
+                known.add(face.sha256)
         return kept, rejected
 
 
