@@ -192,6 +192,22 @@ async def test_json_without_its_content_type_is_answered_with_it(api: Api, media
 
 
 @pytest.mark.parametrize(
+    "moment", [1893456000, 1893456000000, 2030, 0.5, True, "1893456000", "2030", "20300101", " 7 "]
+)
+async def test_a_number_is_no_moment(api: Api, moment: object) -> None:
+    body = {"name": "Ada", "consent": {"purpose": "Tests", "recorded_by": "tests", "expires_at": moment}}
+
+    refused = await api.client.post(PEOPLE, json=body)
+    asked = await api.client.get("/v1/audit", params={"since": str(moment)})
+
+    assert refused.json()["errors"] == [{
+        "path": "body.consent.expires_at", "code": "datetime_type",
+        "message": "must be a date and time with a time zone, as in 2030-01-01T00:00:00Z",
+    }]  # fmt: skip
+    assert asked.status_code == 422
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         (b'{"name":\n "q",}', "is not valid JSON: line 2, column 6: trailing comma"),

@@ -115,6 +115,8 @@ async def run_program(*words: str, shell: str = "", **options: Any) -> tuple[int
         ("recognize /nowhere.jpg --json", ">/dev/full", 2),
         ("recognize /nowhere.jpg", "2>/dev/full", 2),
         ("recognize /nowhere.jpg", "2>&-", 2),
+        ("recognize -", "<&-", 2),
+        ("persons erase nobody", "<&-", 2),
     ],
 )
 async def test_output_that_nobody_reads_is_no_defect(words: str, shell: str, code: int, cli: Cli) -> None:

@@ -169,6 +169,40 @@ def test_the_file_may_lie_elsewhere_and_name_the_data_directory(
     assert Settings().data_dir == Path("/srv/vultus")
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('data_dir = ""', "data_dir"),
+        ('[database]\nurl = " "', "database.url"),
+        ('[server]\nhost = ""', "server.host"),
+        ('[models]\ndir = ""', "models.dir"),
+        ('[crops]\nkey_file = ""', "crops.key_file"),
+        ('[inference]\npack = ""', "inference.pack"),
+    ],
+)
+def test_an_empty_text_in_the_file_is_no_folder_and_no_database(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch, text: str, key: str
+) -> None:
+    configuration.write_text(text)
+    monkeypatch.setenv("VULTUS_CONFIG", str(configuration))
+    monkeypatch.delenv("VULTUS_DATA_DIR")
+
+    assert mistakes() == {f"{configuration}: {key}": "must not be empty; leave it out for the default"}
+
+
+def test_an_empty_list_or_prefix_in_the_file_is_none(configuration: Path) -> None:
+    configuration.write_text('[server]\nroot_path = ""\ntrusted_proxies = ""\n')
+
+    assert (Settings().server.root_path, Settings().server.trusted_proxies) == ("", ())
+
+
+@pytest.mark.parametrize("text", ["[server]\nport = true", "[photos]\ndecode_timeout_s = false"])
+def test_a_truth_value_is_no_number(configuration: Path, text: str) -> None:
+    configuration.write_text(text)
+
+    assert list(mistakes().values()) == ["must be a number"]
+
+
 def test_an_unknown_or_wrong_key_of_the_file_is_refused_by_name(configuration: Path) -> None:
     configuration.write_text('[servr]\nport = 1\n[server]\nprt = 1\n[log]\nlevel = "loud"\n')
 

@@ -115,10 +115,13 @@ def read_photo(path: Path, settings: Settings) -> Photo:
 
     Raises:
         OSError: It cannot be read.
+        InvalidInputError: Standard input is closed.
         ImageTooLargeError: It is larger than a photo may be.
     """
     limit = settings.photos.max_bytes
     if path == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise InvalidInputError("Standard input is closed: send a photo to it, or name a file.")
         content, name = sys.stdin.buffer.read(limit + 1), "standard input"
     else:
         with path.open("rb") as stream:

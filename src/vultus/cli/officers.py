@@ -272,7 +272,7 @@ def confirm_change(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise InvalidInputError("Nothing was done: this cannot be undone. Add --yes.")
     err.print(question)
     typer.confirm("Go on?", abort=True, err=True)

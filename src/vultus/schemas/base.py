@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -19,7 +20,7 @@ from pydantic import (
     PlainSerializer,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from vultus.domain.metadata import normalize_metadata
 from vultus.domain.texts import (
@@ -173,7 +174,14 @@ Measure = Annotated[float, _build_rounding_serializer(2)]
 Rate = Annotated[float, PlainSerializer(lambda value: float(f"{value:.3g}"), return_type=float, when_used="json")]
 
 
-Timestamp = Annotated[AwareDatetime, AfterValidator(normalize_moment)]
+def _refuse_number(value: Any) -> Any:
+    """Refuse seconds or milliseconds: which of them is a guess, and a year or `20300101` would be a day of 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and ":" in value):
+        return value
+    raise PydanticCustomError("datetime_type", "no date and time")
+
+
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_refuse_number), AfterValidator(normalize_moment)]
 
 TIMESTAMP = "2026-11-24T09:30:00Z"
 SPACE_ID, NEW_SPACE_ID = "dlib-resnet-8fd92ff4", "sface-0c2d91aa"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from vultus.errors import SetupError
@@ -42,6 +42,7 @@ from vultus.utils.configuration import (
     normalise_values,
     read_configuration_file,
     read_environment,
+    require_intended,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ class Settings(BaseSettings):
     def normalise_values(cls, values: Any) -> Any:
         """Expand `~` in paths."""
         return normalise_values(cls, values)
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def validate_intended(cls, value: object) -> object:
+        """Refuse an empty path, which would be the current folder."""
+        return require_intended(cls.model_fields["data_dir"], value)
 
     @classmethod
     def settings_customise_sources(

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from vultus.utils.configuration import (
     normalise_values,
+    require_intended,
     require_network,
     require_origin,
     require_source_entry,
@@ -37,11 +38,17 @@ class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """Expand `~` in paths, and take words in any case."""
         return normalise_values(cls, values)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def validate_intended(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse an empty text and a truth value for a number."""
+        return require_intended(cls.model_fields[info.field_name or ""], value)
+
 
 class ServerSettings(Section):
     """Where the API listens and what it accepts."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose.")
     max_body_bytes: int = Field(64 * 2**20, ge=1024, description="Longest request body; reading stops there with 413.")
     max_json_bytes: int = Field(256 * 2**10, ge=1024, description="Longest JSON body.")

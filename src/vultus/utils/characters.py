@@ -26,7 +26,11 @@ _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u20
 # Letters, marks and symbols that show nothing: Unicode's Default_Ignorable_Code_Point beyond Cf, and an empty Braille
 # cell. Variation selectors are judged by what they follow.
 _BLANK_CHARACTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159")
-_REPLACEMENT = "\ufffd"
+_STAND_INS = {
+    "\ufffc": "which stands for an object that is not in the text",
+    "\ufffd": "which stands for a character that was lost before",
+}
+_MAX_MARKS = 30  # on one letter: what Unicode's stream-safe format allows (UAX #15), far more than any language needs
 _FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF  # bytes that are not UTF-8, as Python decodes arguments and file names
 _JOINERS = frozenset("\u200c\u200d")
 _LINE_BREAKS = frozenset("\t\n\r")
@@ -92,9 +96,20 @@ def _find_reason(text: str, at: int) -> str | None:
         return "which changes the direction of what follows"
     if char in _BLANK_CHARACTERS:
         return "an invisible character"
-    if char == _REPLACEMENT:
-        return "which stands for a character that was lost before"
-    return _FORBIDDEN_CATEGORIES.get(unicodedata.category(char))
+    if char in _STAND_INS:
+        return _STAND_INS[char]
+    category = unicodedata.category(char)
+    return _find_mark_reason(text, at) if category.startswith("M") else _FORBIDDEN_CATEGORIES.get(category)
+
+
+def _find_mark_reason(text: str, at: int) -> str | None:
+    """Return why a mark must not be kept: it would be drawn on whatever stands before, or over other lines."""
+    if at == 0 or unicodedata.category(text[at - 1]) in {"Zs", "Cc"}:
+        return "a mark without a letter before it"
+    before = text[max(0, at - _MAX_MARKS) : at]
+    if len(before) == _MAX_MARKS and all(unicodedata.category(char).startswith("M") for char in before):
+        return f"the mark after {_MAX_MARKS} others on one letter"
+    return None
 
 
 def _joins(text: str, at: int) -> bool:

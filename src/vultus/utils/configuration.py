@@ -20,6 +20,7 @@ from vultus.errors import SetupError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 PREFIX = "VULTUS_"
@@ -55,7 +56,6 @@ _MESSAGES = {
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
-    "string_too_short": "must not be empty",
     "value_error": "{error}",
 }
 
@@ -115,13 +115,28 @@ def normalise_values(model: type[BaseModel], values: Any) -> Any:
 
 def _normalise_value(annotation: Any, value: str | Path) -> Any:
     kinds = set(_list_types(annotation))
-    if Path in kinds:
+    if Path in kinds and str(value).strip():
         try:
             return Path(value).expanduser()
         except RuntimeError:
             raise ValueError(f"{value} names the home directory of a user who has none") from None
     words = {str(word).casefold(): word for word in kinds if isinstance(word, str)}
     return words.get(value.strip().casefold(), value) if isinstance(value, str) else value
+
+
+def require_intended(field: FieldInfo, value: Any) -> Any:
+    """Return the value of a setting, unless nobody can have meant it.
+
+    Raises:
+        ValueError: An empty text, which a template leaves where its variable is unset: it must not become another
+            folder, another database or all networks. Or a truth value for a number.
+    """
+    kinds = set(_list_types(field.annotation))
+    if isinstance(value, str) and not value.strip() and field.default != "" and Ellipsis not in kinds:
+        raise ValueError("must not be empty; leave it out for the default")
+    if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+        raise ValueError("must be a number")
+    return value
 
 
 def _list_types(annotation: Any) -> Iterator[Any]:

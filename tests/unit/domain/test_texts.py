@@ -18,7 +18,7 @@ INVISIBLE = [
     *("\x00", "\x07", "\x1b", "\x7f", "\x80", "\x85", "\x9b", "\x9f", "\t", "\n", "\r"),
     *("\u00ad", "\u034f", "\u061c", "\u115f", "\u180e", "\u200b", "\u200e", "\u200f", "\u2028", "\u2029"),
     *(chr(code) for code in (*range(0x202A, 0x202F), *range(0x2060, 0x2070))),
-    *("\u2800", "\u3164", "\ue000", "\ufe0f", "\ufeff", "\uffa0", "\ufff9", "\ufffd", "\ufffe", "\uffff"),
+    *("\u2800", "\u3164", "\ue000", "\ufe0f", "\ufeff", "\uffa0", "\ufff9", "\ufffc", "\ufffd", "\ufffe", "\uffff"),
     *("\ud800", "\udfff", "\U000e0001", "\U000e0041", "\U000e0100", "\U000f0000", "\U0010ffff", "\u0378"),
 ]
 LANGUAGES = {
@@ -30,6 +30,8 @@ LANGUAGES = {
     "Sinhala, with a joiner": "ශ්\u200dරී ලංකා",
     "Thai": "สมชาย",
     "Hebrew with points": "מֹשֶׁה",
+    "Bengali, with a joiner before a mark": "র\u200d্যাব",
+    "Tibetan": "བསྒྲུབས་",
     "Vietnamese": "Nguyễn Thị Minh Khai",
     "Hangul": "김민준",
     "emoji": "team 👩\u200d💻 ❤\ufe0f 👋🏽",
@@ -70,6 +72,15 @@ def test_names_of_every_language_stay_as_they_are(name: str) -> None:
 def test_a_joiner_or_variant_where_no_language_needs_it_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="an invisible character"):
         normalize_text(text, max_length=200)
+
+
+@pytest.mark.parametrize("text", ["\u0301", "\u0301Ada", "Ada \u0308Ada", "\u200d\u0301", "Ada" + "\u0301" * 31])
+def test_a_mark_stands_on_a_letter_and_does_not_pile_up(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a mark without a letter|an invisible character|after 30 others"):
+        normalize_text(text, max_length=200)
+
+    assert escape_text(text)[0] in "\\A"
+    assert normalize_text("A" + "\u0323" * 30, max_length=200) == "\u1ea0" + "\u0323" * 29
 
 
 @pytest.mark.parametrize(
