@@ -21,7 +21,7 @@ import psutil
 from vultus.cli.serving import FIRST_KEY_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 START_S = 90.0
 STOP_S = 30.0
@@ -76,11 +76,12 @@ def _sum_cpu_s(processes: Iterable[psutil.Process]) -> float:
 
 
 @contextmanager
-def run_server(data: Path | None = None) -> Iterator[Server]:
+def run_server(data: Path | None = None, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Start a server with default settings, ignoring this environment's; stop it however the block ends.
 
     Args:
         data: Its data directory, which is kept; None creates one and deletes it when the block ends.
+        settings: Beside the defaults: environment variables without the prefix `VULTUS_`.
 
     Raises:
         RuntimeError: The server does not start; the message contains its output.
@@ -90,6 +91,7 @@ def run_server(data: Path | None = None) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
     environment |= {"VULTUS_DATA_DIR": str(folder), "VULTUS_MODELS__OFFLINE": "true"}  # the built-in networks
     environment["VULTUS_SERVER__METRICS"] = "shared"
+    environment |= {f"VULTUS_{name}": value for name, value in (settings or {}).items()}
     try:
         with written.open("wb") as log:
             process = subprocess.Popen(
