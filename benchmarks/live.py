@@ -220,16 +220,16 @@ def render(lines: list[Measurement]) -> str:
     ]
     columns = ("clients", "frames/s each", "least of mean", "dropped", "p50 ms", "p95 ms", "named after s", "API cores")
     (photos,) = [line for line in lines if line["part"] == "photos"]
-    alone, beside = photos["alone"], photos["beside"]
-    ratio = beside["p99_ms"] / alone["p99_ms"]
+    alone, shared = photos["alone"], photos["beside"]
+    ratio = shared["p99_ms"] / alone["p99_ms"]
     return (
         f"Collection with the embedding space `{lines[0]['pack']}`; frames of {lines[0]['frame_bytes']:,} bytes at "
         f"{CAMERA_FPS:.0f} a second from every client.\n\n"
         f"{render_table((*columns, 'worker cores'), rows)}\n\n"
         f"Photos one after the other, alone: p50 {format_milliseconds(alone['p50_ms'])}, "
         f"p99 {format_milliseconds(alone['p99_ms'])} ms; beside {photos['clients']} live clients, which had "
-        f"{beside['frames_per_s']:.0f} frames a second answered: p50 {format_milliseconds(beside['p50_ms'])}, p99 "
-        f"{format_milliseconds(beside['p99_ms'])} ms, {ratio:.2f} times as long, {beside['refused']} refused."
+        f"{shared['frames_per_s']:.0f} frames a second answered: p50 {format_milliseconds(shared['p50_ms'])}, p99 "
+        f"{format_milliseconds(shared['p99_ms'])} ms, {ratio:.2f} times as long, {shared['refused']} refused."
         f"\n\n{_judge(lines, ratio)}"
     )
 

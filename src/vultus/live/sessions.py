@@ -168,9 +168,9 @@ class SessionRegistry:
             if session.end_connection is None and now > min(session.waits_until, session.closes_at):
                 self.end_session(session)
         if keys := {session.ticket.key_id for session in self._sessions.values()}:
-            live = await self._tickets.list_live_keys(keys)
+            ended = keys - await self._tickets.list_live_keys(keys)  # not of sessions that were opened meanwhile
             for session in list(self._sessions.values()):
-                if session.ticket.key_id not in live:
+                if session.ticket.key_id in ended:
                     self.end_session(session, CloseCode.KEY_ENDED)
 
     async def close(self) -> None:

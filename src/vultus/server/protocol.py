@@ -216,6 +216,7 @@ class HttpProtocol(asyncio.Protocol):
             self._raise_refusal(build_malformed(fault))
         if upgrades:
             self._parsed = None
+            self._check_bounds(path="")
             return
         scope = self._build_scope(version)
         self._check_bounds(scope["path"])
@@ -355,9 +356,12 @@ class HttpProtocol(asyncio.Protocol):
         self._state.registry.mark_busy(self)
         socket = CountedWebSocket(self._config, self._state, self._app_state)
         socket.on_closed = lambda: self._state.registry.remove(self)
+        socket.on_violation = self._state.refusals.add
         socket.connection_made(self._transport)
         self._transport.set_protocol(socket)
-        socket.data_received(build_handshake(self._parser.get_method(), self._url, self._headers))
+        root = self._config.root_path.encode()  # which uvicorn puts before whatever it is sent
+        url = self._url.removeprefix(root) if root and self._url.startswith(root + b"/") else self._url
+        socket.data_received(build_handshake(self._parser.get_method(), url, self._headers))
 
     def check_deadlines(self, now: float) -> None:
         """Close or refuse what takes too long; called once a second."""

@@ -18,6 +18,7 @@ from vultus.server.protocol import HEAD_TIMEOUT_S, HttpProtocol
 from vultus.server.proxies import TrustedProxies
 from vultus.server.registry import ConnectionRegistry, bound_connections, raise_descriptor_limit
 from vultus.server.state import ServerState
+from vultus.server.websockets import CountedWebSocket
 from vultus.utils.processes import list_end_signals
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class ApiServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         while not await self.on_tick(0):  # writes the Date header anew
             for connection in list(self._state.connections):
-                if isinstance(connection, HttpProtocol):
+                if isinstance(connection, HttpProtocol | CountedWebSocket):
                     connection.check_deadlines(loop.time())
             self._state.refusals.write_counts()
             with contextlib.suppress(TimeoutError):

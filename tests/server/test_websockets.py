@@ -1,0 +1,89 @@
+"""What WebSockets may take, through raw sockets: frames, stalls, prefixes and bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import socket as sockets
+from typing import Any
+
+import pytest
+from tests.server.sockets import Line, Running, read_problem, running, wait_until
+
+from vultus.server import websockets
+
+HANDSHAKE = (
+    b"GET /live HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+MASK = b"\x00\x00\x00\x00"
+PING = b"\x89\xfd" + MASK + b"p" * 125
+TEXT = b"\x81\x82" + MASK + b"hi"
+BEGIN, NOTHING = b"\x02\x80" + MASK, b"\x00\x80" + MASK
+POLICY_VIOLATION = b"\x03\xf0"
+
+
+async def shake_hands(server: Running, **options: Any) -> Line:
+    line = await server.connect(**options)
+    line.writer.write(HANDSHAKE)
+    assert (await line.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    return line
+
+
+@pytest.mark.parametrize("frames", [PING * 5000, BEGIN + NOTHING * 5000, TEXT * 5000], ids=["pings", "parts", "texts"])
+async def test_a_flood_of_frames_ends_the_connection(frames: bytes) -> None:
+    async with running() as server:
+        line = await shake_hands(server)
+        line.writer.write(frames)
+        received = await line.read_all()
+
+    assert POLICY_VIOLATION in received or received.endswith(b"(reset)")
+    assert not received.endswith(b"(open)")
+
+
+async def test_frames_at_a_camera_s_pace_are_taken() -> None:
+    async with running() as server:
+        line = await shake_hands(server)
+        for _ in range(3):
+            line.writer.write((TEXT + PING) * 200)
+            await asyncio.sleep(0.4)
+        answers = await asyncio.wait_for(line.reader.readexactly(600 * (127 + 4)), 5)
+
+        assert answers.count(b"\x81\x02hi") == answers.count(b"\x8a\x7d") == 600
+        assert not line.reader.at_eof()
+
+
+async def test_a_caller_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "STALLED_S", 1.0)
+
+    async def pour(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(100_000)})
+
+    async with running(pour) as server:
+        plain = sockets.socket()
+        plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        plain.connect(("127.0.0.1", server.port))
+        plain.sendall(HANDSHAKE)
+        await wait_until(lambda: len(server.registry) == 1)
+        await wait_until(lambda: len(server.registry) == 0)
+        plain.close()
+
+
+async def test_the_prefix_of_a_proxy_is_not_put_before_itself() -> None:
+    async with running(root_path="/faces") as server:
+        for path in (b"/live", b"/faces/live"):
+            line = await server.connect()
+            line.writer.write(HANDSHAKE.replace(b"/live", path))
+            await line.reader.readuntil(b"\r\n\r\n")
+
+        assert [scope["path"] for scope in server.app.scopes] == ["/faces/live"] * 2
+
+
+async def test_a_connection_over_the_bound_gets_no_websocket() -> None:
+    async with running(per_address=1) as server:
+        await shake_hands(server)
+        refused = await server.exchange(HANDSHAKE)
+
+    assert read_problem(refused) == (429, "too_many_connections")
