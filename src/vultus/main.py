@@ -61,6 +61,7 @@ POSTGRES_CHECK_INTERVAL_S = 1.0
 KEY_USAGE_INTERVAL_S = 60.0
 SESSION_CHECK_INTERVAL_S = 1.0
 INVENTORY_INTERVAL_S = 60.0
+SOURCES_INTERVAL_S = 2.0
 SIGHTINGS_INTERVAL_S = 1.0
 
 
@@ -164,6 +165,7 @@ async def open_services(
         pool = await stack.enter_async_context(AnalysisPool(settings.inference, workers, on_lost=on_lost))
         services = build_services(settings, database, pool, spaces, jobs)
         stack.callback(services.candidate_engine.close)
+        stack.push_async_callback(services.source_supervisor.close)
         await services.collections.ensure_default_collection()
         yield services
         if lost.is_set():
@@ -232,6 +234,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("event-follower", services.event_follower.follow, interval_s=None),
             run("webhooks", services.webhook_dispatcher.dispatch, interval_s=None),
             run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
+            run("sources", services.source_supervisor.run, interval_s=SOURCES_INTERVAL_S),
             run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
         ):
             yield

@@ -26,6 +26,8 @@ COLLABORATORS = {
     "PhotoAnalyzer": "sees a photo and no collection",
     "WebhookSender": "sends what services and jobs give it",
     "RecallMonitor": "a background job",
+    "SourceRunner": "watches for the key that set the source up",
+    "SourceSupervisor": "a background job, which watches for the keys that set the sources up",
     "SourceObserver": "is told by a watch",
     "SourceWatch": "feeds a stream, which was opened for a principal",
     "SecretVault": "works in the transaction of its caller",

@@ -11,7 +11,7 @@ import pytest
 
 from tests.videos import write_video
 from vultus.domain import Pixels
-from vultus.domain.sources import AllowedSources, SourceAddress
+from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.sources.pool import DecoderPool, SourceFeed, SourceOpening
 
 OpenFeed = Callable[..., SourceFeed]

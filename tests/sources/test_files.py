@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.sources.conftest import OpenFeed, paint
 from tests.videos import write_video
-from vultus.domain.sources import AllowedSources, SourceAddress, SourceProblem
+from vultus.domain.source_addresses import AllowedSources, SourceAddress
+from vultus.domain.sources import SourceProblem
 from vultus.sources.messages import FrameTaken
 from vultus.sources.pool import DecoderPool, SourceFeed, SourceOpening
 

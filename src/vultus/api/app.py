@@ -25,6 +25,7 @@ from vultus.api.routes import (
     persons,
     recognition,
     registration,
+    sources,
     system,
     vectors,
     webhooks,
@@ -59,6 +60,7 @@ ROUTERS = (
     events.router,
     webhooks.router,
     live.router,
+    sources.router,
     keys.router,
     system.router,
 )

@@ -22,12 +22,14 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.output import format_moment
-from vultus.domain import StreamOrigin, Verdict
-from vultus.domain.sources import AllowedSources, SourceAddress, SourceKind, SourceProblem
+from vultus.domain import StreamOrigin
+from vultus.domain.sightings import Left, Sighting, TrackSighting
+from vultus.domain.source_addresses import AllowedSources, SourceAddress, SourceKind
+from vultus.domain.sources import SourceProblem
 from vultus.errors import InvalidInputError
 from vultus.main import open_services
 from vultus.services.live.stream import LiveStream
-from vultus.services.sources.visits import Visit, VisitRecorder
+from vultus.services.sources.visits import VisitRecorder
 from vultus.services.sources.watching import FrameRates, SourceWatch
 from vultus.sources.pool import DecoderPool, SourceOpening
 from vultus.utils.characters import escape_json
@@ -36,13 +38,10 @@ from vultus.utils.ids import new_id
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from vultus.domain import Frame, FrameResult
+    from vultus.domain import Frame, FrameResult, Principal
     from vultus.services.wiring import Services
     from vultus.settings import Settings
     from vultus.sources.messages import FrameTaken
-
-NAMES = {Verdict.MATCH: "recognised", Verdict.NO_MATCH: "unknown", Verdict.NOT_LIVE: "spoof"}
-"""What a visit's verdict is called as a sighting; others are none."""
 
 
 def watch(
@@ -118,14 +117,23 @@ def build_watch(
     origin = StreamOrigin("source", new_id())
 
     async def open_stream(_scale: float) -> LiveStream:
-        return await services.streams.open_stream(COMMAND_LINE, reference=collection, origin=origin)
+        return await services.streams.open_stream(COMMAND_LINE, reference=collection, origin=origin, sightings=observer)
 
     rates = FrameRates(1 / opening.interval_s, 1 / opening.interval_s)
     return SourceWatch(pool.open_feed(opening), open_stream, rates, observer, begins_at=begins_at)
 
 
 class SightingPrinter:
-    """Prints a line per sighting."""
+    """Prints a line per sighting, with the person's name.
+
+    Attributes:
+        recorder: Knows whom tracks show.
+
+    Args:
+        bar: Shows how far a file is.
+        begins_at: When a file was begun; None for what is seen now.
+        as_json: Whether lines are JSON.
+    """
 
     def __init__(self, bar: Progress, begins_at: datetime | None, *, as_json: bool) -> None:
         self.recorder = VisitRecorder()
@@ -133,16 +141,21 @@ class SightingPrinter:
         self._task: TaskID | None = None
         self._begins_at = begins_at
         self._as_json = as_json
+        self._waiting: list[Sighting] = []
+
+    async def record(self, principal: Principal, sighting: Sighting) -> None:
+        """Keep a sighting until it is known who it is about."""
+        del principal
+        self._waiting.append(sighting)
 
     async def handle_frame(self, taken: FrameTaken, frame: Frame, result: FrameResult) -> None:
-        """Print what is new in a frame."""
+        """Print what a frame showed."""
         if taken.duration_s:
             if self._task is None:
                 self._task = self._bar.add_task("Watching", total=round(taken.duration_s))
             self._bar.update(self._task, completed=min(round(taken.position_s), round(taken.duration_s)))
-        for visit in self.recorder.record_frame(frame, result):
-            if visit.verdict in NAMES:
-                self._print_visit(NAMES[visit.verdict], visit)
+        self.recorder.record_frame(frame, result)
+        self.print_waiting()
 
     async def handle_start(self) -> None:
         """Do nothing: what is seen shows it."""
@@ -153,29 +166,41 @@ class SightingPrinter:
         Raises:
             InvalidInputError: The source is a file, which will not come back.
         """
+        self.print_waiting()
         if problem is SourceProblem.FINISHED:
             return
         if self._begins_at is not None:
             raise InvalidInputError(f"SOURCE: {problem.description}")
         err.print_labelled("source", "yellow", f": {problem.description} It is tried again.")
 
-    def _print_visit(self, action: str, visit: Visit) -> None:
-        at, person = visit.last_seen_at, visit.person
+    def print_waiting(self) -> None:
+        """Print the sightings that were recorded since the last time."""
+        for sighting in self._waiting:
+            if isinstance(sighting, TrackSighting):
+                self._print_sighting(sighting)
+            if isinstance(sighting, Left):
+                self.recorder.forget_visit(sighting.track_id)
+        self._waiting.clear()
+
+    def _print_sighting(self, sighting: TrackSighting) -> None:
+        person = self.recorder.find_person(sighting.track_id) if sighting.person_id else None
+        name = person and (person.name or person.external_id)
         if self._as_json:
             line: dict[str, Any] = {
-                "action": action,
-                "at": format_moment(at),
-                "track_id": str(visit.track_id),
-                "person_id": str(person.person_id) if person else None,
-                "name": person.name if person else None,
-                "external_id": person.external_id if person else None,
+                "action": sighting.action,
+                "at": format_moment(sighting.at),
+                "track_id": str(sighting.track_id),
+                "person_id": str(sighting.person_id) if sighting.person_id else None,
+                "name": person and person.name,
+                "external_id": person and person.external_id,
             }
             sys.stdout.write(escape_json(json.dumps(line, ensure_ascii=True)) + "\n")
             sys.stdout.flush()
             return
+        at = sighting.at
         when = format_moment(at) if self._begins_at is None else format_position(at - self._begins_at)
-        who = (person.name or person.external_id or str(person.person_id)) if person else ""
-        out.print(f"{when}  {action:<10}  {who}".rstrip(), soft_wrap=True)
+        who = name or str(sighting.person_id or "")
+        out.print(f"{when}  {sighting.action:<10}  {who}".rstrip(), soft_wrap=True)
 
 
 def format_position(position: timedelta) -> str:

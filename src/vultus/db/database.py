@@ -41,6 +41,7 @@ from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxQueries, OutboxRepository, add_event, add_sighting
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
+from vultus.db.repositories.sources import SourceRepository
 from vultus.db.repositories.tickets import TicketQueries, TicketRepository
 from vultus.db.repositories.usage import UsageQueries
 from vultus.db.repositories.webhooks import WebhookRepository
@@ -150,6 +151,7 @@ class UnitOfWork(HotQueries):
         self.tickets = TicketRepository(session)
         self.webhooks = WebhookRepository(session)
         self.deliveries = DeliveryRepository(session)
+        self.sources = SourceRepository(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal; locked until the transaction ends if it is opened for writing.

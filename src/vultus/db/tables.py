@@ -54,6 +54,7 @@ UNSAMPLED_COLUMNS = {
     "idempotency": ("key_sha256", "request_sha256", "body"),
     "crops": ("sealed",),
     "webhooks": ("url", "sealed_secret", "sealed_previous"),
+    "sources": ("sealed_address",),
 }
 """Columns that ANALYZE must not copy into pg_statistic, where values would outlive their row."""
 

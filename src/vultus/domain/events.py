@@ -343,3 +343,35 @@ class ConsentExpired(ConsentWithdrawn):
     """The same of a consent that had expired."""
 
     action: ClassVar[str] = "consent.expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCreated(Event):
+    """A source was set up."""
+
+    action: ClassVar[str] = "source.created"
+    collection_id: UUID
+    object_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceChanged(Event):
+    """Settings of a source were changed.
+
+    Attributes:
+        fields: Names of the settings.
+    """
+
+    action: ClassVar[str] = "source.changed"
+    collection_id: UUID
+    object_id: UUID
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDeleted(Event):
+    """A source was deleted."""
+
+    action: ClassVar[str] = "source.deleted"
+    collection_id: UUID
+    object_id: UUID

@@ -1,37 +1,13 @@
-"""Sources: cameras and videos that are watched without a browser, where they are, and what may be opened."""
+"""Sources: cameras and videos that are watched without a browser, and how they are doing."""
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from pathlib import PurePosixPath
-from typing import Self
-from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
-from vultus.errors import InvalidInputError
-
-IpAddress = IPv4Address | IPv6Address
-
-MAX_ADDRESS_LENGTH = 2000
-DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_DEVICES = "/dev/"
-
-_VALUE = re.compile(r"=[^/&;]*")
-"""A value inside a path: some cameras take user and password there."""
-
-FORMS = "rtsp://…, rtsps://…, http://…, https://…, the path of a file, or of a camera such as /dev/video0"
-
-
-class SourceKind(StrEnum):
-    """How a source is reached."""
-
-    RTSP = "rtsp"
-    HTTP = "http"  # MJPEG, HLS
-    FILE = "file"
-    DEVICE = "device"
+from vultus.domain.tracks import Zone
 
 
 class SourceState(StrEnum):
@@ -61,6 +37,7 @@ class SourceProblem(StrEnum):
     DECODER_ENDED = "decoder_ended"
     KEY_REVOKED = "key_revoked"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105  a code
+    NOT_ANALYSED = "not_analysed"
     FINISHED = "finished"
 
     @property
@@ -85,153 +62,73 @@ _PROBLEM_DESCRIPTIONS = {
     SourceProblem.DECODER_ENDED: "The process that decoded it ended; another takes its place.",
     SourceProblem.KEY_REVOKED: "The key that it was last set up with may not recognise people in live video any more.",
     SourceProblem.SECRET_UNREADABLE: "Its address cannot be unsealed with this server's key file; set it again.",
+    SourceProblem.NOT_ANALYSED: "This server cannot analyse its frames, for want of a network; its log says which.",
     SourceProblem.FINISHED: "The video is over.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class SourceAddress:
-    """Where a source is.
+class SourceStatus:
+    """How a source is doing.
 
     Attributes:
-        kind: How it is reached.
-        host: Name or address; empty for files and devices.
-        port: TCP port; 0 for files and devices.
-        location: URL without user and password, or path. Cameras take passwords in paths and queries too, so it is as
-            secret as these.
-        userinfo: `user:password` as the URL had it, percent-encoded; empty without.
+        state: What it is doing.
+        since: Since when.
+        problem: Why it sends no frames; None while it does.
+        last_frame_at: When the last frame was taken.
+        fps: Frames processed per second lately.
+        dropped: Frames that were not processed since its server began to watch it.
     """
 
-    kind: SourceKind
-    host: str
-    port: int
-    location: str = field(repr=False)
-    userinfo: str = field(default="", repr=False)
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """Parse an address as people write it.
-
-        Raises:
-            InvalidInputError: It is none; no part of it is repeated.
-        """
-        if not 0 < len(text) <= MAX_ADDRESS_LENGTH or not text.isprintable() or " " in text.split("://")[0]:
-            raise InvalidInputError(f"address must be {FORMS}, in at most {MAX_ADDRESS_LENGTH:,} characters.")
-        if text.startswith("/"):
-            if ".." in PurePosixPath(text).parts:
-                raise InvalidInputError("address must be a path without '..'.")
-            return cls(SourceKind.DEVICE if text.startswith(_DEVICES) else SourceKind.FILE, "", 0, text)
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError:
-            raise InvalidInputError(f"address is not a URL; write {FORMS}.") from None
-        scheme = parts.scheme.lower()
-        if scheme not in DEFAULT_PORTS or not parts.hostname or " " in text:
-            raise InvalidInputError(f"address must be {FORMS}.")
-        userinfo, _, netloc = parts.netloc.rpartition("@")
-        location = parts._replace(scheme=scheme, netloc=netloc, fragment="").geturl()
-        kind = SourceKind.RTSP if scheme.startswith("rtsp") else SourceKind.HTTP
-        return cls(kind, parts.hostname, port or DEFAULT_PORTS[scheme], location, userinfo)
-
-    @property
-    def text(self) -> str:
-        """The whole address with user and password."""
-        if not self.userinfo:
-            return self.location
-        scheme, _, rest = self.location.partition("://")
-        return f"{scheme}://{self.userinfo}@{rest}"
-
-    @property
-    def credentials(self) -> tuple[str, str] | None:
-        """User name and password; None without."""
-        if not self.userinfo:
-            return None
-        user, _, password = self.userinfo.partition(":")
-        return unquote(user), unquote(password)
-
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether the connection is to be of TLS."""
-        return self.location.startswith(("rtsps:", "https:"))
-
-    @property
-    def label(self) -> str:
-        """The address as it may be shown: without user, password, query, or values inside the path."""
-        if self.kind in {SourceKind.FILE, SourceKind.DEVICE}:
-            return self.location
-        parts = urlsplit(self.location)
-        path = _VALUE.sub("=…", parts.path)
-        return f"{parts.scheme}://{parts.netloc}{path}{'?…' if parts.query else ''}"
+    state: SourceState
+    since: datetime
+    problem: SourceProblem | None = None
+    last_frame_at: datetime | None = None
+    fps: float = 0.0
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class AllowedSources:
-    """The addresses that may be opened: the operator's list.
+class Source:
+    """A camera or video.
 
     Attributes:
-        entries: Addresses, networks, host names (`*.` for all below a domain), and absolute paths of folders, files or
-            devices.
+        id: Its id.
+        collection_id: Collection whose persons are looked for.
+        key_id: Key it is watched for, the last one that set it up; None for the installation itself.
+        name: For people to read.
+        label: Its address without anything secret.
+        sealed_address: Its address, sealed.
+        min_face_px: Shorter side of the smallest face that counts, in pixels of the video.
+        zones: Where in the picture faces count; everywhere without one.
+        fps: Frames processed per second while somebody is there; None for the server's.
+        idle_fps: The same while nobody is.
+        enabled: Whether it is watched.
+        updated_at: Of its last change, but for its status.
+        is_watched: Whether a server watches it.
     """
 
-    entries: tuple[str, ...] = ()
-
-    @classmethod
-    def from_address(cls, address: SourceAddress) -> Self:
-        """Return what the operator allows by typing an address: its host or file, and nothing else."""
-        if not address.host:
-            return cls((address.location,))
-        return cls((address.host, "127.0.0.0/8", "::1") if address.host == "localhost" else (address.host,))
-
-    def permits_host(self, host: str, address: IpAddress) -> bool:
-        """Return whether a host may be connected to at an address that its name was resolved to.
-
-        A name alone permits no address of this machine, and none that means a network or is reserved: whoever can
-        change the name's records could otherwise lead there.
-        """
-        address = getattr(address, "ipv4_mapped", None) or address
-        if any(address in network for network in self._networks if network.version == address.version):
-            return True
-        special = (
-            address.is_loopback
-            or address.is_link_local
-            or address.is_multicast
-            or address.is_unspecified
-            or (address.is_reserved and address.version == 4)
-        )
-        return not special and self.names_host(host)
-
-    def names_host(self, host: str) -> bool:
-        """Return whether a host name is on the list."""
-        host = host.lower().rstrip(".")
-        return any(
-            host == entry or (entry.startswith("*.") and host.endswith(entry[1:]))
-            for entry in map(str.lower, self.entries)
-            if not entry.startswith("/")
-        )
-
-    def permits_path(self, path: str) -> bool:
-        """Return whether a file or device may be opened.
-
-        Args:
-            path: Absolute, without links.
-        """
-        return any(PurePosixPath(path).is_relative_to(entry) for entry in self.entries if entry.startswith("/"))
-
-    def may_permit(self, address: SourceAddress) -> bool:
-        """Return whether an address may be permitted, as far as it can be told before its name is resolved."""
-        if not address.host:
-            return self.permits_path(address.location)
-        try:
-            return self.permits_host(address.host, ip_address(address.host))
-        except ValueError:
-            return self.names_host(address.host) or bool(self._networks)
+    id: UUID
+    collection_id: UUID
+    key_id: UUID | None
+    name: str
+    label: str
+    sealed_address: bytes
+    min_face_px: float | None
+    zones: tuple[Zone, ...]
+    fps: float | None
+    idle_fps: float | None
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+    is_watched: bool
+    status: SourceStatus
 
     @property
-    def _networks(self) -> list[IPv4Network | IPv6Network]:
-        found = []
-        for entry in self.entries:
-            if not entry.startswith("/"):
-                with suppress(ValueError):
-                    found.append(ip_network(entry, strict=False))
-        return found
+    def current_status(self) -> SourceStatus:
+        """How it is doing: what its server said last, unless no server watches it."""
+        if not self.enabled:
+            return replace(self.status, state=SourceState.STOPPED, problem=None, fps=0.0)
+        if self.is_watched or self.status.problem is SourceProblem.FINISHED:
+            return self.status
+        return replace(self.status, state=SourceState.CONNECTING, fps=0.0)

@@ -39,7 +39,10 @@ from vultus.services.search.index_sync import IndexRegistry
 from vultus.services.search.local_engine import LocalCandidateEngine
 from vultus.services.search.search import Searcher
 from vultus.services.secret_vault import SecretVault
+from vultus.services.sources.management import SourceService
+from vultus.services.sources.supervision import SourceSupervisor
 from vultus.settings import Settings
+from vultus.sources.pool import DecoderPool
 
 if TYPE_CHECKING:
     from vultus.models.workers.pool import AnalysisPool
@@ -76,6 +79,8 @@ class Services:
     secret_vault: SecretVault
     shadow_comparer: ShadowComparer
     sightings: OutboxSightingLog
+    sources: SourceService
+    source_supervisor: SourceSupervisor
     streams: StreamService
     tickets: TicketService
     photo_resubmission: PhotoResubmission
@@ -103,6 +108,9 @@ def build_services(
     follower = OutboxFollower(database)
     sightings = OutboxSightingLog(database, follower)
     secret_vault, sender = SecretVault(settings.crop_key_file), WebhookSender(settings.webhooks)
+    streams = StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings))
+    decoders = DecoderPool(sources_per_process=settings.sources.per_process)
+    sources = SourceService(database, secret_vault, settings.sources, decoders)
     return Services(
         settings=settings,
         database=database,
@@ -133,7 +141,9 @@ def build_services(
         secret_vault=secret_vault,
         shadow_comparer=shadow_comparer,
         sightings=sightings,
-        streams=StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings)),
+        sources=sources,
+        source_supervisor=SourceSupervisor(database, sources, streams, decoders, settings.sources, sightings),
+        streams=streams,
         tickets=TicketService(database, settings.live),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from urllib import request
 from urllib.error import HTTPError, URLError
 
-from vultus.domain.sources import AllowedSources, SourceProblem
+from vultus.domain.sources import SourceProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vultus.domain.sources import SourceAddress
+    from vultus.domain.source_addresses import AllowedSources, SourceAddress
 
 CHUNK_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024

@@ -17,7 +17,8 @@ import simplejpeg
 from av.codec.hwaccel import HWAccel
 from av.video.reformatter import Colorspace, VideoReformatter
 
-from vultus.domain.sources import AllowedSources, SourceAddress, SourceKind, SourceProblem
+from vultus.domain.source_addresses import AllowedSources, SourceAddress, SourceKind
+from vultus.domain.sources import SourceProblem
 from vultus.sources.connections import RtspRelay, SourceError, build_opener, describe_failure, open_http
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ av.logging.set_level(None)  # FFmpeg's messages contain addresses, passwords amo
 
 class VideoReader:
     """An open source.
+
+    Attributes:
+        comes_in_bursts: Whether frames come faster than they were taken, as from files and the segments of a playlist.
+        keyframe_interval_s: Time between the last two key frames; 0 until it is known.
 
     Args:
         address: Where it is.
@@ -79,6 +84,7 @@ class VideoReader:
         self._started_at = time.monotonic()
         self._last_keyframe_at: float | None = None
         self.keyframe_interval_s = 0.0
+        self.comes_in_bursts = address.kind is SourceKind.FILE
         self._wanted_skip: Literal["NONKEY", "DEFAULT"] = EVERY_FRAME
         try:
             with self._translate_errors():
@@ -173,6 +179,7 @@ class VideoReader:
         is_playlist = self._address.location.partition("?")[0].endswith((".m3u8", ".m3u"))
         if body.media_type in PLAYLIST_TYPES or is_playlist:
             body.close()
+            self.comes_in_bursts = True
             # Without connections that FFmpeg would keep open by itself.
             options = {"http_persistent": "0", "http_multiple": "0", "protocol_whitelist": "http,https"}
             return self._open(self._address.location, "hls", options, io_open=open_part)

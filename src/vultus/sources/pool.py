@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from vultus.domain.sources import AllowedSources, SourceAddress, SourceProblem
+from vultus.domain.source_addresses import AllowedSources, SourceAddress
+from vultus.domain.sources import SourceProblem
 from vultus.sources.messages import (
     LENGTH_HEADER,
     MAX_MESSAGE_BYTES,
@@ -250,8 +251,7 @@ class DecoderProcess:
             self._writer.close()
             self._writer = None
             if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
+                self.kill()  # not by `process`, which would wait for it a second time, and warn
             await process.wait()
             self.pid = 0
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from vultus.domain.sources import AllowedSources, SourceAddress, SourceKind, SourceProblem
+from vultus.domain.source_addresses import AllowedSources, SourceAddress, SourceKind
+from vultus.domain.sources import SourceProblem
 from vultus.sources.connections import SourceError
 from vultus.sources.decoding import JpegEncoder, VideoReader
 from vultus.sources.messages import (
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
 """Pauses before a source is opened again: doubled up to the longest, each ± a quarter."""
 
-STEADY_S = 10.0
+STEADY_S = 2.0
 """After a source has run for so long, the first pause is short again."""
+
+MAX_GAP_S = 5.0
+"""A jump in the times of a video, beyond which it is not waited for."""
 
 DECODING_BYTES = 2 * 2**30
 
@@ -73,6 +77,20 @@ class Connection:
         (length,) = LENGTH_HEADER.unpack(head)
         command: Command = decode_command(self._stream.read(min(length, MAX_MESSAGE_BYTES)))
         return command
+
+
+class PlayClock:
+    """Plays a video at the pace at which it was taken."""
+
+    def __init__(self) -> None:
+        self._begun_at: float | None = None
+
+    def sleep_until(self, position_s: float, closed: threading.Event) -> None:
+        """Sleep until a frame is due; where the clock and the video are far apart, it begins anew."""
+        now = time.monotonic()
+        if self._begun_at is None or abs(self._begun_at + position_s - now) > MAX_GAP_S:
+            self._begun_at = now - position_s
+        closed.wait(max(0.0, self._begun_at + position_s - now))
 
 
 class SourceThread:
@@ -135,45 +153,42 @@ class SourceThread:
             ) as reader:
                 self._decode_frames(reader)
         except SourceError as error:
-            if error.problem is SourceProblem.FINISHED and not opening.is_played:
+            if error.problem is SourceProblem.FINISHED and self._waits:
                 with self._changed:  # its last frame is sent before its end is told
                     self._changed.wait_for(lambda: self._newest is None or self._closed.is_set())
             return error.problem
         return SourceProblem.CLOSED
 
     def _decode_frames(self, reader: VideoReader) -> None:
-        is_file = self._address.kind is SourceKind.FILE
-        started, next_s = time.monotonic(), 0.0
-        first_s: float | None = None
+        opening, waits = self._opening, self._waits
+        clock = PlayClock() if reader.comes_in_bursts and not waits else None
+        next_s, first_s = 0.0, None
         for frames, frame in enumerate(reader.decode_frames(), 1):
-            position_s = frames / 25 if frame.pts is None else frame.time
+            position_s: float = frames / 25 if frame.pts is None else frame.time
             first_s = position_s if first_s is None else first_s
             position_s -= first_s
-            if is_file and self._opening.is_played:
-                time.sleep(max(0.0, min(1.0, started + position_s - time.monotonic())))
-            elif is_file and position_s + 1e-3 < next_s:
-                continue
-            next_s = position_s + self._opening.interval_s
-            taken = FrameTaken(
-                self._opening.number,
-                b"",
-                position_s,
-                time.time(),
-                frame.width,
-                frame.height,
-                frames,
-                reader.duration_s,
-            )
-            self._offer_frame(frame, taken, waits=is_file and not self._opening.is_played)
-            if not is_file:
-                reader.set_pace(self._interval_s)
+            if clock is not None:
+                clock.sleep_until(position_s, self._closed)
             if self._closed.is_set():
                 return
+            if waits and position_s + 1e-3 < next_s:
+                continue
+            next_s = position_s + opening.interval_s
+            size = (frame.width, frame.height)
+            taken = FrameTaken(opening.number, b"", position_s, time.time(), *size, frames, reader.duration_s)
+            self._offer_frame(frame, taken)
+            if clock is None and not waits:
+                reader.set_pace(self._interval_s)
 
-    def _offer_frame(self, frame: VideoFrame, taken: FrameTaken, *, waits: bool) -> None:
+    @property
+    def _waits(self) -> bool:
+        """Whether frames wait until they are asked for, and none is dropped."""
+        return self._address.kind is SourceKind.FILE and not self._opening.is_played
+
+    def _offer_frame(self, frame: VideoFrame, taken: FrameTaken) -> None:
         """Put a frame into the slot: in place of one that nobody asked for, or after it was sent."""
         with self._changed:
-            if waits:
+            if self._waits:
                 self._changed.wait_for(lambda: self._newest is None or self._closed.is_set())
             self._newest = frame, taken
             self._changed.notify_all()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, or_, select
 
+from vultus.db.source_table import SourceRow
 from vultus.db.tables import CropRow
 from vultus.db.webhook_tables import WebhookRow
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _SEALED_COLUMNS = (
     CropRow.sealed,
+    SourceRow.sealed_address,
     WebhookRow.sealed_secret,
 )
 """One of every table that contains something sealed."""

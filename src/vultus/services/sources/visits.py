@@ -10,8 +10,6 @@ from uuid import UUID
 from vultus.domain import Box, Candidate, TrackState, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vultus.domain import Frame, FrameResult, Track
 
 
@@ -55,8 +53,8 @@ class VisitRecorder:
         self._keeps_pictures = keeps_pictures
         self._frames_by_person: dict[tuple[UUID, UUID], int] = {}
 
-    def record_frame(self, frame: Frame, result: FrameResult) -> Iterator[Visit]:
-        """Take note of a frame; yield the visits whose verdict has become another or names another person."""
+    def record_frame(self, frame: Frame, result: FrameResult) -> None:
+        """Take note of a frame."""
         for track in result.tracks:
             if track.state is TrackState.TENTATIVE:
                 continue
@@ -65,11 +63,19 @@ class VisitRecorder:
             visit.frames += 1
             if self._keeps_pictures and (visit.box is None or track.box.width > visit.box.width):
                 visit.picture, visit.box = frame.content, track.box
-            if self._settle_verdict(visit, track):
-                yield visit
+            self._settle_verdict(visit, track)
 
-    def _settle_verdict(self, visit: Visit, track: Track) -> bool:
-        before = visit.verdict, visit.person and visit.person.person_id
+    def find_person(self, track_id: UUID) -> Candidate | None:
+        """Return whom a visit shows, if that is known."""
+        visit = self.visits.get(track_id)
+        return visit.person if visit else None
+
+    def forget_visit(self, track_id: UUID) -> None:
+        """Forget a visit that is over."""
+        self.visits.pop(track_id, None)
+        self._frames_by_person = {key: count for key, count in self._frames_by_person.items() if key[0] != track_id}
+
+    def _settle_verdict(self, visit: Visit, track: Track) -> None:
         if track.verdict is Verdict.MATCH and track.person is not None:
             key = (visit.track_id, track.person.person_id)
             count = self._frames_by_person[key] = self._frames_by_person.get(key, 0) + 1
@@ -78,4 +84,3 @@ class VisitRecorder:
                 visit.verdict, visit.person = Verdict.MATCH, track.person
         elif visit.person is None and track.verdict is not None:
             visit.verdict = track.verdict
-        return before != (visit.verdict, visit.person and visit.person.person_id)

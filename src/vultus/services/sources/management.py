@@ -1,0 +1,249 @@
+"""Sources as principals set them up: created, listed, read, changed, deleted; and a picture of one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from vultus.domain import Permission
+from vultus.domain.events import SourceChanged, SourceCreated, SourceDeleted
+from vultus.domain.source_addresses import AllowedSources, SourceAddress
+from vultus.domain.sources import SourceState
+from vultus.domain.texts import require_text
+from vultus.errors import ForbiddenError, OverloadedError, UnavailableError
+from vultus.services.secret_vault import SecretDamagedError
+from vultus.sources.messages import FrameTaken
+from vultus.sources.pool import SourceOpening
+from vultus.utils.ids import new_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vultus.db.database import Database
+    from vultus.domain import IdempotencyContext, Principal
+    from vultus.domain.sources import Source
+    from vultus.services.secret_vault import SecretVault
+    from vultus.services.sources.watching import SourceWatch
+    from vultus.settings import SourceSettings
+    from vultus.sources.pool import DecoderPool
+
+SNAPSHOT_TIMEOUT_S = 15.0
+MAX_SNAPSHOTS = 4
+"""Sources that are opened for a picture at a time."""
+
+FRESH_S = 5.0
+"""A frame of a source that is watched here is as good as one taken for the purpose for so long."""
+
+
+class SourceService:
+    """Manages sources, and takes pictures of them.
+
+    Attributes:
+        watches: Of the sources that this server watches.
+    """
+
+    def __init__(self, database: Database, vault: SecretVault, settings: SourceSettings, pool: DecoderPool) -> None:
+        self._database = database
+        self._vault = vault
+        self._settings = settings
+        self._pool = pool
+        self._snapshots = 0
+        self.watches: dict[UUID, SourceWatch] = {}
+
+    async def create_source(
+        self,
+        principal: Principal,
+        *,
+        reference: str,
+        name: str,
+        address: str,
+        zones: list[list[tuple[float, float]]] | None = None,
+        idempotency: IdempotencyContext | None = None,
+        **options: Any,
+    ) -> Source:
+        """Set up a source, which is watched from now on for the principal's key.
+
+        Args:
+            principal: The caller.
+            reference: Id or name of the collection whose persons are looked for.
+            name: For people to read.
+            address: URL or path; see `SourceAddress`.
+            zones: Polygons in shares of width and height; where faces count.
+            idempotency: Of an idempotent request.
+            **options: `min_face_px`, `fps`, `idle_fps`, `enabled`.
+
+        Raises:
+            ForbiddenError: The caller may not configure collections or recognise people in live video, or the
+                operator has not allowed the address.
+            InvalidInputError: The address is none, or a zone is no polygon.
+            KeyFileError: The key that seals the address is not available.
+            NotFoundError: There is no such collection.
+        """
+        principal.require(Permission.LIVE)
+        source_id = new_id()
+        name = require_text("name", name)
+        async with self._database.transaction(idempotency=idempotency) as work:
+            collection = await work.open(reference, principal, Permission.CONFIGURE)
+            source_address = self._parse_address(address)
+            await self._vault.ensure_key(work)
+            source = await work.sources.add_source(
+                source_id,
+                collection_id=collection.id,
+                key_id=principal.key and principal.key.id,
+                name=name,
+                zones=zones or [],
+                **self._seal_address(source_id, source_address),
+                **options,
+            )
+            await work.store_response(source)
+            await work.record(principal, SourceCreated(collection_id=collection.id, object_id=source.id))
+        return source
+
+    async def list_sources(
+        self, principal: Principal, *, after: UUID | None = None, limit: int = 50
+    ) -> tuple[Source, ...]:
+        """Return sources of collections that the principal reaches, in order of creation.
+
+        Raises:
+            ForbiddenError: The principal may not read.
+        """
+        principal.require(Permission.READ)
+        async with self._database.transaction(read_only=True) as work:
+            return await work.sources.list_sources(after, limit, principal.collections)
+
+    async def get_source(self, principal: Principal, source_id: UUID) -> Source:
+        """Return a source.
+
+        Raises:
+            ForbiddenError: The principal may not read.
+            NotFoundError: There is no such source, or it does not exist for the principal.
+        """
+        principal.require(Permission.READ)
+        async with self._database.transaction(read_only=True) as work:
+            return await work.sources.get_source(source_id, principal.collections)
+
+    async def update_source(self, principal: Principal, source_id: UUID, patch: dict[str, Any]) -> Source:
+        """Change settings of a source, which is opened anew, from now on for the principal's key.
+
+        Args:
+            principal: The caller.
+            source_id: The source.
+            patch: New values by the names of `create_source`; None takes the default.
+
+        Raises:
+            ForbiddenError: As for `create_source`.
+            InvalidInputError: As for `create_source`.
+            NotFoundError: There is no such source, or it does not exist for the principal.
+        """
+        principal.require(Permission.CONFIGURE)
+        principal.require(Permission.LIVE)
+        changes = dict(patch)
+        if "name" in changes:
+            changes["name"] = require_text("name", changes["name"])
+        if "zones" in changes:
+            changes["zones"] = changes["zones"] or []
+        async with self._database.transaction() as work:
+            source = await work.sources.get_source(source_id, principal.collections, lock=True)
+            if not changes:
+                return source
+            if "address" in changes:
+                address = self._parse_address(changes.pop("address"))
+                await self._vault.ensure_key(work)
+                changes |= self._seal_address(source_id, address)
+            # A state of before the change would tell of a loss that is none.
+            changes |= {"state": SourceState.CONNECTING, "problem": None, "key_id": principal.key and principal.key.id}
+            changed = await work.sources.update_source(source_id, **changes)
+            event = SourceChanged(collection_id=source.collection_id, object_id=source_id, fields=tuple(sorted(patch)))
+            await work.record(principal, event)
+        return changed
+
+    async def delete_source(self, principal: Principal, source_id: UUID) -> None:
+        """Delete a source with its address.
+
+        Raises:
+            ForbiddenError: The principal may not configure collections.
+            NotFoundError: There is no such source, or it does not exist for the principal.
+        """
+        principal.require(Permission.CONFIGURE)
+        async with self._database.transaction() as work:
+            source = await work.sources.get_source(source_id, principal.collections, lock=True)
+            await work.sources.delete_source(source_id)
+            await work.record(principal, SourceDeleted(collection_id=source.collection_id, object_id=source_id))
+
+    async def take_snapshot(self, principal: Principal, source_id: UUID) -> bytes:
+        """Return what a source shows now, as JPEG; it is stored nowhere.
+
+        A server that does not watch the source opens it for this.
+
+        Raises:
+            ForbiddenError: The principal may not recognise people in live video.
+            NotFoundError: There is no such source, or it does not exist for the principal.
+            OverloadedError: Too many are being taken.
+            UnavailableError: The source sends no frame; the detail says why.
+        """
+        principal.require(Permission.LIVE)
+        async with self._database.transaction(read_only=True) as work:
+            source = await work.sources.get_source(source_id, principal.collections)
+        newest = self.watches[source_id].newest if source_id in self.watches else None
+        if newest and time.time() - newest.taken_at < FRESH_S:
+            return newest.content
+        if self._snapshots >= MAX_SNAPSHOTS:
+            raise OverloadedError("Too many pictures of sources are being taken; try again.")
+        self._snapshots += 1
+        try:
+            return await self._take_picture(source)
+        finally:
+            self._snapshots -= 1
+
+    async def _take_picture(self, source: Source) -> bytes:
+        feed = self._pool.open_feed(self.build_opening(source))
+        try:
+            feed.request_frame(0)
+            async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
+                notice = await feed.receive()
+        except TimeoutError:
+            raise UnavailableError("The source sent no frame in time.") from None
+        finally:
+            feed.close()
+        if isinstance(notice, FrameTaken):
+            return notice.content
+        raise UnavailableError(f"The source sends no frame. {notice.problem.description}", problem=notice.problem.value)
+
+    def build_opening(self, source: Source) -> SourceOpening:
+        """Return how a source is opened.
+
+        Raises:
+            KeyFileError: This server's key file is missing or another one.
+            UnavailableError: Its sealed address is damaged.
+        """
+        try:
+            address = self._vault.unseal(source.sealed_address, _describe_context(source.id)).decode()
+        except SecretDamagedError:
+            raise UnavailableError("The source's stored address is damaged; set it again.") from None
+        settings = self._settings
+        return SourceOpening(
+            SourceAddress.from_text(address),
+            AllowedSources(settings.allowed),
+            max_side_px=settings.max_side_px,
+            open_timeout_s=settings.open_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+            hardware=settings.hardware,
+        )
+
+    def _parse_address(self, text: str) -> SourceAddress:
+        address = SourceAddress.from_text(text)
+        if not AllowedSources(self._settings.allowed).may_permit(address):
+            raise ForbiddenError(
+                "The operator of this server has not allowed this address: VULTUS_SOURCES__ALLOWED names the networks, "
+                "hosts and folders of sources."
+            )
+        return address
+
+    def _seal_address(self, source_id: UUID, address: SourceAddress) -> dict[str, Any]:
+        sealed = self._vault.seal(address.text.encode(), _describe_context(source_id))
+        return {"label": address.label, "sealed_address": sealed}
+
+
+def _describe_context(source_id: UUID) -> str:
+    return f"source:{source_id}"

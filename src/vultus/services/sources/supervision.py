@@ -1,0 +1,273 @@
+"""Which sources this server watches: it takes those that no other one watches, and says again and again that it lives.
+
+A source has one watcher at a time. A server that does not renew its lease, because it died or lost the database, has
+lost its sources after `LEASE_S`, and stops watching them by itself; another one takes them. What a source was doing is
+in the database, and changes in one transaction with the event that tells of it, so every loss and every return is told
+once, whoever watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from vultus.domain import Permission, Principal, StreamOrigin
+from vultus.domain.sightings import SourceBack, SourceLost
+from vultus.domain.sources import SourceProblem, SourceState, SourceStatus
+from vultus.errors import ForbiddenError, KeyFileError, NotFoundError, SetupError, UnavailableError, VultusError
+from vultus.services.sources.watching import FrameRates, SourceFigures, SourceWatch
+from vultus.utils.ids import new_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vultus.db.database import Database
+    from vultus.domain import Frame, FrameResult
+    from vultus.domain.sightings import Sighting
+    from vultus.domain.sources import Source
+    from vultus.services.events.sighting_log import OutboxSightingLog
+    from vultus.services.live.service import StreamService
+    from vultus.services.live.stream import LiveStream
+    from vultus.services.sources.management import SourceService
+    from vultus.settings import SourceSettings
+    from vultus.sources.messages import FrameTaken
+    from vultus.sources.pool import DecoderPool
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 15.0
+CLAIM_SIZE = 4
+"""Sources that a server takes in one run, so that several that start together share them."""
+
+RETRY_S = 1.0
+"""Pause before a change of state is written again, while the database is away."""
+
+
+class SourceSupervisor:
+    """Watches sources.
+
+    Attributes:
+        id: Of this server, among those that watch.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sources: SourceService,
+        streams: StreamService,
+        pool: DecoderPool,
+        settings: SourceSettings,
+        sightings: OutboxSightingLog,
+    ) -> None:
+        self.id = new_id()
+        self._sightings = sightings
+        self._database = database
+        self._sources = sources
+        self._streams = streams
+        self._pool = pool
+        self._settings = settings
+        self._runners: dict[UUID, SourceRunner] = {}
+        self._renewed_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Renew what is watched, take what nobody watches, stop what is no longer to be watched: one run of a job.
+
+        Raises:
+            VultusError: The database is away; what is watched goes on until the leases end.
+        """
+        if self._runners and time.monotonic() - self._renewed_at > LEASE_S:
+            await self._stop_runners(list(self._runners))
+        started = time.monotonic()
+        async with self._database.transaction() as work:
+            kept = await work.sources.renew_leases(
+                self.id, LEASE_S, {one: runner.status for one, runner in self._runners.items()}
+            )
+            taken = await work.sources.claim_sources(self.id, LEASE_S, CLAIM_SIZE)
+            keys = {runner.key_id for runner in self._runners.values() if runner.key_id is not None}
+            live = await work.keys.list_live_ids(keys) if keys else frozenset()
+        self._renewed_at = started
+        wanted = {source.id: source for source in (*kept, *taken)}
+        await self._stop_runners([one for one, runner in self._runners.items() if runner.is_outdated(wanted.get(one))])
+        for runner in self._runners.values():
+            if runner.key_id is not None and runner.key_id not in live:
+                runner.revoke()
+        for source in wanted.values():
+            if source.id not in self._runners:
+                self._runners[source.id] = SourceRunner(self, source)
+
+    async def _stop_runners(self, ids: list[UUID]) -> None:
+        for one in ids:
+            self._sources.watches.pop(one, None)
+        await asyncio.gather(*(self._runners.pop(one).stop() for one in ids))
+
+    async def close(self) -> None:
+        """Stop watching, and let other servers take over at once."""
+        ids = list(self._runners)
+        await self._stop_runners(ids)
+        if ids:
+            try:
+                async with self._database.transaction() as work:
+                    await work.sources.release_sources(self.id, ids)
+            except VultusError as error:
+                log.warning("sources were not given up: %s", error.detail)
+        await self._pool.close()
+
+    def build_watch(self, runner: SourceRunner, principal: Principal) -> SourceWatch:
+        """Open a source, and return a watch of it.
+
+        Raises:
+            KeyFileError: Its address cannot be unsealed here.
+            UnavailableError: Its address is damaged.
+        """
+        source = runner.source
+
+        async def open_stream(scale: float) -> LiveStream:
+            return await self._streams.open_stream(
+                principal,
+                reference=str(source.collection_id),
+                origin=StreamOrigin("source", source.id),
+                min_face_px=None if source.min_face_px is None else source.min_face_px * scale,
+                zones=source.zones,
+            )
+
+        rates = FrameRates(source.fps or self._settings.fps, source.idle_fps or self._settings.idle_fps)
+        opening = self._sources.build_opening(source)
+        watch = SourceWatch(self._pool.open_feed(opening), open_stream, rates, runner)
+        self._sources.watches[source.id] = watch
+        return watch
+
+    async def find_principal(self, source: Source) -> Principal | None:
+        """Return for whom a source is watched; None if its key is revoked, or may do it no more."""
+        if source.key_id is None:
+            return Principal.from_process("source")
+        async with self._database.hot_queries() as work:
+            key = await work.keys.find_live_key_by_id(source.key_id)
+        principal = Principal.from_key(key) if key else None
+        if principal and Permission.LIVE in principal.permissions and principal.can_reach(source.collection_id):
+            return principal
+        return None
+
+    async def write_state(self, source: Source, state: SourceState, problem: SourceProblem | None) -> None:
+        """Write what a source is doing, with the event of a loss or a return, as soon as that is possible."""
+        now, event_id = datetime.now(UTC), new_id()
+        while True:
+            try:
+                await self._sightings.write_waiting()  # who left when the source was lost left before
+                async with self._database.transaction() as work:
+                    before = await work.sources.set_state(self.id, source.id, state, problem)
+                    sighting = _find_sighting(source, before, state, now)
+                    if sighting is not None:
+                        await work.record_sighting(sighting, event_id)
+                return
+            except UnavailableError as error:
+                log.warning("the state of a source is not written yet: %s", error.detail)
+                await asyncio.sleep(RETRY_S)
+
+
+def _find_sighting(source: Source, before: SourceState | None, state: SourceState, at: datetime) -> Sighting | None:
+    """Return what a change of state is to those who follow events."""
+    kinds = {
+        (SourceState.RUNNING, SourceState.LOST): SourceLost,
+        (SourceState.LOST, SourceState.RUNNING): SourceBack,
+    }
+    kind = None if before is None else kinds.get((before, state))
+    return kind and kind(collection_id=source.collection_id, origin_id=source.id, at=at)
+
+
+class SourceRunner:
+    """Watches one source for as long as this server has it.
+
+    Attributes:
+        source: As it was when the watch began.
+    """
+
+    def __init__(self, supervisor: SourceSupervisor, source: Source) -> None:
+        self.source = source
+        self._supervisor = supervisor
+        self._state = source.status.state
+        self._problem: SourceProblem | None = None
+        self._figures = SourceFigures()
+        self._task = asyncio.create_task(self._run(), name=f"source {source.id}")
+
+    @property
+    def key_id(self) -> UUID | None:
+        """Key that it is watched for, while it is."""
+        return None if self._task.done() else self.source.key_id
+
+    @property
+    def status(self) -> SourceStatus:
+        """Its figures now."""
+        figures = self._figures
+        return SourceStatus(
+            self._state, self.source.status.since, self._problem, figures.last_frame_at, figures.fps, figures.dropped
+        )
+
+    def is_outdated(self, source: Source | None) -> bool:
+        """Return whether the source was changed, switched off, deleted or taken by another server."""
+        return source is None or source.updated_at != self.source.updated_at
+
+    def revoke(self) -> None:
+        """Stop because the key was revoked."""
+        self._task.cancel()
+        self._task = asyncio.create_task(self._set_state(SourceState.STOPPED, SourceProblem.KEY_REVOKED))
+
+    async def stop(self) -> None:
+        """Stop watching; who is there leaves."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                problem = await self._watch()
+            except (ForbiddenError, NotFoundError):
+                problem = SourceProblem.KEY_REVOKED
+            except KeyFileError as error:
+                log.error("a source cannot be opened: %s", error.detail)
+                problem = SourceProblem.SECRET_UNREADABLE
+            except SetupError as error:
+                log.error("a source cannot be watched: %s", error.detail)
+                problem = SourceProblem.NOT_ANALYSED
+            except VultusError as error:
+                log.warning("a source is watched again in a moment: %s", error.detail, extra={"code": error.code})
+                await asyncio.sleep(RETRY_S)
+                continue
+            except Exception:
+                log.exception("the watch of a source failed; it begins again")
+                await asyncio.sleep(RETRY_S)
+                continue
+            await self._set_state(SourceState.STOPPED, problem)
+            return
+
+    async def _watch(self) -> SourceProblem:
+        """Watch until the video is over; return why the watch ended."""
+        principal = await self._supervisor.find_principal(self.source)
+        if principal is None:
+            return SourceProblem.KEY_REVOKED
+        watch = self._supervisor.build_watch(self, principal)
+        self._figures = watch.figures
+        if self._state is SourceState.STOPPED:
+            await self._set_state(SourceState.CONNECTING, None)
+        await watch.run()
+        return SourceProblem.FINISHED
+
+    async def handle_frame(self, taken: FrameTaken, frame: Frame, result: FrameResult) -> None:
+        """Do nothing: the stream records who is seen."""
+
+    async def handle_start(self) -> None:
+        """Note that the source sends frames."""
+        await self._set_state(SourceState.RUNNING, None)
+
+    async def handle_loss(self, problem: SourceProblem) -> None:
+        """Note that it sends none; one that never did is not lost."""
+        if problem is not SourceProblem.FINISHED:
+            was_seen = self._state in {SourceState.RUNNING, SourceState.LOST}
+            await self._set_state(SourceState.LOST if was_seen else SourceState.CONNECTING, problem)
+
+    async def _set_state(self, state: SourceState, problem: SourceProblem | None) -> None:
+        if (state, problem) != (self._state, self._problem):
+            await self._supervisor.write_state(self.source, state, problem)
+            self._state, self._problem = state, problem

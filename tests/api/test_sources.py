@@ -1,0 +1,226 @@
+"""Sources over the API: set up, watched by one server of several, lost and back, and never more than is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+from sqlalchemy import text
+from tests.api.conftest import Api
+from tests.callers import CALLER
+from tests.clips import ASTRONAUT, Clip, Walker, portrait_of, stand
+from tests.faces import encoded
+from tests.sources.cameras import Camera
+
+from vultus.domain import Permission, Role
+from vultus.services.sources.supervision import SourceSupervisor
+
+ALLOWED = {"sources": {"allowed": "127.0.0.1, /srv/videos", "read_timeout_s": 3, "fps": 10, "idle_fps": 10}}
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    """A camera that shows the astronaut."""
+    clip = Clip((Walker(ASTRONAUT, stand(320, 240), 160),), 1)
+    made = Camera([encoded(clip.draw(0)), encoded(clip.draw(0.1))], fps=10)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def watched(serve: Callable[..., Any]) -> AsyncIterator[Api]:
+    api: Api = await serve(**ALLOWED)
+    yield api
+    await api.services.source_supervisor.close()
+
+
+async def create(api: Api, address: str, status: int = 201, **fields: Any) -> Any:
+    answer = await api.client.post("/v1/sources", json={"name": "door", "address": address, **fields})
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+async def wait_for_state(api: Api, source_id: str, state: str, *supervisors: SourceSupervisor) -> Any:
+    """Run the supervisors until a source is in a state, and return it."""
+    async with asyncio.timeout(40):
+        while True:
+            for supervisor in supervisors or (api.services.source_supervisor,):
+                await supervisor.run()
+            source = (await api.client.get(f"/v1/sources/{source_id}")).json()
+            if source["status"]["state"] == state:
+                return source
+            await asyncio.sleep(0.05)
+
+
+async def list_events(api: Api, *types: str) -> list[dict[str, Any]]:
+    items = (await api.client.get("/v1/events", params={"limit": 500})).json()["items"]
+    return [one for one in items if one["type"] in types]
+
+
+async def test_a_loss_and_a_return_are_told_once_each_in_order(watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+
+    await wait_for_state(watched, source_id, "running")
+    for _ in range(3):
+        camera.stop()
+        lost = await wait_for_state(watched, source_id, "lost")
+        camera.start()
+        await wait_for_state(watched, source_id, "running")
+
+    assert lost["status"]["problem"]["code"] in {"closed", "refused"}
+    told = await list_events(watched, "source_lost", "source_back")
+    assert [one["type"] for one in told] == ["source_lost", "source_back"] * 3
+    assert {one["data"]["origin_id"] for one in told} == {source_id}
+    assert len({one["id"] for one in told}) == 6
+
+
+async def test_another_server_takes_over_and_tells_nothing_twice(watched: Api, camera: Camera) -> None:
+    services = watched.services
+    first = services.source_supervisor
+    second = SourceSupervisor(
+        services.database,
+        services.sources,
+        services.streams,
+        first._pool,
+        services.settings.sources,
+        services.sightings,
+    )
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    await wait_for_state(watched, source_id, "running", first, second)
+    assert [len(one._runners) for one in (first, second)] == [1, 0]
+
+    camera.stop()
+    await wait_for_state(watched, source_id, "lost", first, second)
+    await first._stop_runners(list(first._runners))  # it dies without a word
+    async with services.database.transaction() as work:
+        await work._session.execute(text("UPDATE sources SET watched_until = now()"))
+    camera.start()
+    await wait_for_state(watched, source_id, "running", second)
+
+    assert len(second._runners) == 1
+    assert [one["type"] for one in await list_events(watched, "source_lost", "source_back")] == [
+        "source_lost",
+        "source_back",
+    ]
+    await second.close()
+
+
+async def test_an_address_is_stored_sealed_and_shown_without_its_secrets(watched: Api, camera: Camera) -> None:
+    camera.password = "admin:geheim"
+    url = camera.url("/mjpeg", "admin:geheim@")
+    created = await create(watched, url)
+    query = await create(watched, f"http://127.0.0.1:{camera.port}/user=admin&password=geheim?token=geheim")
+    await watched.client.patch(f"/v1/sources/{query['id']}", json={"enabled": False})
+
+    source = await wait_for_state(watched, created["id"], "running")
+
+    assert source["address"] == camera.url("/mjpeg")
+    assert query["address"] == f"http://127.0.0.1:{camera.port}/user=…&password=…?…"
+    assert "geheim" not in (await watched.client.get("/v1/sources")).text
+    async with watched.services.database.transaction(read_only=True) as work:
+        rows = (await work._session.execute(text("SELECT sources::text, sealed_address FROM sources"))).all()
+    assert all("geheim" not in row[0] and b"geheim" not in row[1] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("http://10.0.0.5/mjpeg", 403),
+        ("rtsp://camera.example.org/live", 201),  # a name is resolved when it is opened
+        ("/srv/videos/door.mp4", 201),
+        ("/srv/videos/../other/door.mp4", 422),
+        ("/etc/passwd", 403),
+        ("/dev/video0", 403),
+        ("file:///srv/videos/door.mp4", 422),
+        ("concat:/srv/videos/a.mp4|/etc/passwd", 422),
+        ("http:///mjpeg", 422),
+        ("http://127.0.0.1:99999/", 422),
+        ("http://[::1/", 422),
+    ],
+)
+async def test_only_what_the_operator_allows_is_a_source(address: str, status: int, watched: Api) -> None:
+    answer = await create(watched, address, status)
+
+    if status != 201:
+        assert "10.0.0.5" not in str(answer)
+
+
+async def test_a_source_is_changed_switched_off_and_deleted(watched: Api, camera: Camera) -> None:
+    zones = [[[0, 0], [1, 0], [1, 1], [0, 1]]]
+    source_id = (await create(watched, camera.url("/mjpeg"), zones=zones, min_face_px=50))["id"]
+    await wait_for_state(watched, source_id, "running")
+
+    changed = await watched.client.patch(f"/v1/sources/{source_id}", json={"fps": 3, "zones": None, "name": " back "})
+    assert (changed.json()["fps"], changed.json()["zones"], changed.json()["name"]) == (3, [], "back")
+    await wait_for_state(watched, source_id, "running")
+    await watched.client.patch(f"/v1/sources/{source_id}", json={"enabled": False})
+    await wait_for_state(watched, source_id, "stopped")
+    assert watched.services.source_supervisor._runners == {}
+    assert (await watched.client.delete(f"/v1/sources/{source_id}")).status_code == 204
+
+    assert (await watched.client.get(f"/v1/sources/{source_id}")).status_code == 404
+    assert await list_events(watched, "source_lost", "source_back") == []
+    actions = [one["type"] for one in await list_events(watched, "source.created", "source.changed", "source.deleted")]
+    assert actions == ["source.created", "source.changed", "source.changed", "source.deleted"]
+
+
+async def test_a_revoked_key_ends_its_sources(watched: Api, camera: Camera) -> None:
+    key, secret = await watched.services.access.create_key(CALLER, "cameras", Role.ADMIN)
+    answer = await watched.client.post(
+        "/v1/sources",
+        json={"name": "door", "address": camera.url("/mjpeg")},
+        headers={"Authorization": f"Bearer {secret}"},
+    )
+    source_id = answer.json()["id"]
+    await wait_for_state(watched, source_id, "running")
+
+    await watched.services.access.revoke_key(CALLER, key.id)
+
+    stopped = await wait_for_state(watched, source_id, "stopped")
+    assert stopped["status"]["problem"]["code"] == "key_revoked"
+
+
+async def test_a_key_bound_to_another_collection_sees_no_source(watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    await watched.client.post("/v1/collections", json={"name": "other", "policy": {}})
+    permissions = {Permission.READ, Permission.CONFIGURE, Permission.LIVE}
+    _, secret = await watched.services.access.create_key(CALLER, "bound", permissions, collections=["other"])
+    headers = {"Authorization": f"Bearer {secret}"}
+
+    assert (await watched.client.get("/v1/sources", headers=headers)).json()["items"] == []
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/snapshot")):
+        answer = await watched.client.request(method, f"/v1/sources/{source_id}{path}", headers=headers)
+        assert answer.status_code == 404
+    patched = await watched.client.patch(f"/v1/sources/{source_id}", json={"fps": 1}, headers=headers)
+    assert patched.status_code == 404
+
+
+async def test_a_snapshot_needs_the_permission_live_and_says_why_there_is_none(watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    path = f"/v1/sources/{source_id}/snapshot"
+
+    answer = await watched.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.size == (640, 480)
+    assert (await watched.client.get(path, headers=await watched.key(Role.RECOGNIZE))).status_code == 403
+    camera.stop()
+    refused = await watched.client.get(path)
+    assert (refused.status_code, refused.json()["problem"]) == (503, "refused")
+
+
+async def test_a_source_recognises_who_stands_before_it(watched: Api, camera: Camera) -> None:
+    ada = (await watched.register(portrait_of(ASTRONAUT), name="Ada"))["person"]["id"]
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+
+    await wait_for_state(watched, source_id, "running")
+    async with asyncio.timeout(30):
+        while not (told := await list_events(watched, "recognised")):  # noqa: ASYNC110  of another task
+            await asyncio.sleep(0.1)
+
+    assert (told[0]["data"]["person_id"], told[0]["data"]["origin_id"]) == (ada, source_id)

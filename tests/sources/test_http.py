@@ -1,0 +1,100 @@
+"""Cameras over HTTP: MJPEG and HLS, passwords, and where redirects and playlists may lead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faces import encoded
+from tests.sources.cameras import Camera, write_playlist
+from tests.sources.conftest import OpenFeed, paint
+from tests.sources.test_files import collect_frames, receive_problem
+from vultus.domain.sources import SourceProblem
+
+HERE = "127.0.0.1"
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    made = Camera([encoded(paint(number)) for number in range(10)])
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def other() -> Iterator[Camera]:
+    """A host that nobody allowed."""
+    made = Camera([encoded(paint(1))])
+    made.start()
+    yield made
+    made.stop()
+
+
+async def test_motion_jpeg_is_watched_again_after_a_loss(camera: Camera, open_feed: OpenFeed) -> None:
+    feed = open_feed(camera.url("/mjpeg"), HERE)
+    assert len(await collect_frames(feed, 3)) == 3
+
+    camera.stop()
+    assert await receive_problem(feed) is SourceProblem.CLOSED
+    camera.start()
+
+    assert len(await collect_frames(feed, 3)) == 3
+
+
+async def test_a_playlist_is_watched(camera: Camera, video: Path, tmp_path: Path, open_feed: OpenFeed) -> None:
+    (tmp_path / "hls").mkdir()
+    camera.files |= write_playlist(tmp_path / "hls", video)
+
+    frames = await collect_frames(open_feed(camera.url("/list.m3u8"), HERE), 5)
+
+    assert len(frames) == 5
+
+
+async def test_a_password_opens_the_camera_and_a_wrong_one_is_said(camera: Camera, open_feed: OpenFeed) -> None:
+    camera.password = "admin:p@ss w:rd"
+
+    assert await collect_frames(open_feed(camera.url("/mjpeg", "admin:p%40ss%20w%3Ard@"), HERE), 1)
+    for user in ("", "admin:wrong@"):
+        assert await receive_problem(open_feed(camera.url("/mjpeg", user), HERE)) is SourceProblem.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.0/8", "localhost", "camera.example.org"])
+async def test_what_is_not_allowed_is_not_connected_to(entry: str, camera: Camera, open_feed: OpenFeed) -> None:
+    url = camera.url("/mjpeg").replace(HERE, "localhost")  # a name alone allows no address of this machine
+
+    assert await receive_problem(open_feed(url, entry)) is SourceProblem.ADDRESS_NOT_ALLOWED
+    assert camera.requests == []
+
+
+async def test_a_redirect_is_followed_to_allowed_addresses_alone(
+    camera: Camera, other: Camera, open_feed: OpenFeed
+) -> None:
+    camera.files = {
+        "/in": "/mjpeg",
+        "/out": other.url("/mjpeg").replace(HERE, "127.0.0.2"),
+        "/file": "file:///etc/passwd",
+    }
+
+    assert await collect_frames(open_feed(camera.url("/in"), HERE), 1)
+    assert await receive_problem(open_feed(camera.url("/out"), HERE)) is SourceProblem.ADDRESS_NOT_ALLOWED
+    assert await receive_problem(open_feed(camera.url("/file"), HERE)) is SourceProblem.REDIRECTED
+    assert other.requests == []
+
+
+@pytest.mark.parametrize(
+    "segment",
+    ["http://127.0.0.2:{port}/secret.ts", "file:///etc/passwd", "concat:/etc/passwd", "data:,x", "/etc/passwd"],
+)
+async def test_a_playlist_leads_nowhere_that_is_not_allowed(
+    segment: str, camera: Camera, other: Camera, open_feed: OpenFeed
+) -> None:
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{segment.format(port=other.port)}\n#EXT-X-ENDLIST\n"
+    camera.files = {"/list.m3u8": playlist.encode()}
+
+    problem = await receive_problem(open_feed(camera.url("/list.m3u8"), f"{HERE}/32"))
+
+    assert problem in {SourceProblem.ADDRESS_NOT_ALLOWED, SourceProblem.NO_VIDEO, SourceProblem.NOT_FOUND}
+    assert other.requests == []
