@@ -21,9 +21,14 @@ async def test_a_video_is_told_as_one_line_per_sighting(cli: Cli) -> None:
     listed = await cli("watch", str(video), "--json", "--begins-at", "2026-01-05T09:00:00Z")
 
     lines = [line.split() for line in shown.stdout.splitlines()]
-    assert sorted(line[1:] for line in lines) == [["recognised", "Ada"], ["unknown"]]
+    assert sorted(line[1:] for line in lines) == [
+        *(["appeared"], ["appeared"], ["left"], ["left", "Ada"], ["recognised", "Ada"], ["unknown"])
+    ]
     sightings = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert [(one["action"], one["name"]) for one in sightings if one["name"]] == [("recognised", "Ada")]
+    assert [(one["action"], one["name"]) for one in sightings if one["name"]] == [
+        ("recognised", "Ada"),
+        ("left", "Ada"),
+    ]
     assert all(one["at"].startswith("2026-01-05T09:00:0") for one in sightings)
 
 
