@@ -73,10 +73,10 @@ async def test_a_loss_and_a_return_are_told_once_each_in_order(watched: Api, cam
         await wait_for_state(watched, source_id, "running")
 
     assert lost["status"]["problem"]["code"] in {"closed", "refused"}
-    told = await list_events(watched, "source_lost", "source_back")
-    assert [one["type"] for one in told] == ["source_lost", "source_back"] * 3
-    assert {one["data"]["origin_id"] for one in told} == {source_id}
-    assert len({one["id"] for one in told}) == 6
+    events = await list_events(watched, "source_lost", "source_back")
+    assert [one["type"] for one in events] == ["source_lost", "source_back"] * 3
+    assert {one["data"]["origin_id"] for one in events} == {source_id}
+    assert len({one["id"] for one in events}) == 6
 
 
 async def test_another_server_takes_over_and_tells_nothing_twice(watched: Api, camera: Camera) -> None:
@@ -86,7 +86,6 @@ async def test_another_server_takes_over_and_tells_nothing_twice(watched: Api, c
         services.database,
         services.sources,
         services.streams,
-        first._pool,
         services.settings.sources,
         services.sightings,
     )
@@ -220,7 +219,7 @@ async def test_a_source_recognises_who_stands_before_it(watched: Api, camera: Ca
 
     await wait_for_state(watched, source_id, "running")
     async with asyncio.timeout(30):
-        while not (told := await list_events(watched, "recognised")):  # noqa: ASYNC110  of another task
+        while not (seen := await list_events(watched, "recognised")):  # noqa: ASYNC110  of another task
             await asyncio.sleep(0.1)
 
-    assert (told[0]["data"]["person_id"], told[0]["data"]["origin_id"]) == (ada, source_id)
+    assert (seen[0]["data"]["person_id"], seen[0]["data"]["origin_id"]) == (ada, source_id)

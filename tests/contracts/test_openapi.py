@@ -145,7 +145,7 @@ def test_every_patch_accepts_merge_patches() -> None:
     patches = [methods["patch"] for methods in SCHEMA["paths"].values() if "patch" in methods]
 
     accepted = [patch["requestBody"]["content"] for patch in patches]
-    assert len(accepted) == 4
+    assert len(accepted) == 5
     assert all({"application/json", "application/merge-patch+json"} == content.keys() for content in accepted)
     assert all("RFC 7396" in patch["description"] for patch in patches)
 

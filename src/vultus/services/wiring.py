@@ -42,7 +42,6 @@ from vultus.services.secret_vault import SecretVault
 from vultus.services.sources.management import SourceService
 from vultus.services.sources.supervision import SourceSupervisor
 from vultus.settings import Settings
-from vultus.sources.pool import DecoderPool
 
 if TYPE_CHECKING:
     from vultus.models.workers.pool import AnalysisPool
@@ -109,8 +108,7 @@ def build_services(
     sightings = OutboxSightingLog(database, follower)
     secret_vault, sender = SecretVault(settings.crop_key_file), WebhookSender(settings.webhooks)
     streams = StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings))
-    decoders = DecoderPool(sources_per_process=settings.sources.per_process)
-    sources = SourceService(database, secret_vault, settings.sources, decoders)
+    sources = SourceService(database, secret_vault, settings.sources)
     return Services(
         settings=settings,
         database=database,
@@ -142,7 +140,7 @@ def build_services(
         shadow_comparer=shadow_comparer,
         sightings=sightings,
         sources=sources,
-        source_supervisor=SourceSupervisor(database, sources, streams, decoders, settings.sources, sightings),
+        source_supervisor=SourceSupervisor(database, sources, streams, settings.sources, sightings),
         streams=streams,
         tickets=TicketService(database, settings.live),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),

@@ -14,7 +14,7 @@ from vultus.domain.texts import require_text
 from vultus.errors import ForbiddenError, OverloadedError, UnavailableError
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.sources.messages import FrameTaken
-from vultus.sources.pool import SourceOpening
+from vultus.sources.pool import DecoderPool, SourceOpening
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from vultus.services.secret_vault import SecretVault
     from vultus.services.sources.watching import SourceWatch
     from vultus.settings import SourceSettings
-    from vultus.sources.pool import DecoderPool
 
 SNAPSHOT_TIMEOUT_S = 15.0
 MAX_SNAPSHOTS = 4
@@ -40,14 +39,15 @@ class SourceService:
     """Manages sources, and takes pictures of them.
 
     Attributes:
+        pool: Decodes sources; closed by the supervisor.
         watches: Of the sources that this server watches.
     """
 
-    def __init__(self, database: Database, vault: SecretVault, settings: SourceSettings, pool: DecoderPool) -> None:
+    def __init__(self, database: Database, vault: SecretVault, settings: SourceSettings) -> None:
         self._database = database
         self._vault = vault
         self._settings = settings
-        self._pool = pool
+        self.pool = DecoderPool(sources_per_process=settings.per_process)
         self._snapshots = 0
         self.watches: dict[UUID, SourceWatch] = {}
 
@@ -197,7 +197,7 @@ class SourceService:
             self._snapshots -= 1
 
     async def _take_picture(self, source: Source) -> bytes:
-        feed = self._pool.open_feed(self.build_opening(source))
+        feed = self.pool.open_feed(self.build_opening(source))
         try:
             feed.request_frame(0)
             async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from vultus.services.sources.management import SourceService
     from vultus.settings import SourceSettings
     from vultus.sources.messages import FrameTaken
-    from vultus.sources.pool import DecoderPool
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,6 @@ class SourceSupervisor:
         database: Database,
         sources: SourceService,
         streams: StreamService,
-        pool: DecoderPool,
         settings: SourceSettings,
         sightings: OutboxSightingLog,
     ) -> None:
@@ -67,7 +65,6 @@ class SourceSupervisor:
         self._database = database
         self._sources = sources
         self._streams = streams
-        self._pool = pool
         self._settings = settings
         self._runners: dict[UUID, SourceRunner] = {}
         self._renewed_at = time.monotonic()
@@ -113,7 +110,7 @@ class SourceSupervisor:
                     await work.sources.release_sources(self.id, ids)
             except VultusError as error:
                 log.warning("sources were not given up: %s", error.detail)
-        await self._pool.close()
+        await self._sources.pool.close()
 
     def build_watch(self, runner: SourceRunner, principal: Principal) -> SourceWatch:
         """Open a source, and return a watch of it.
@@ -135,7 +132,7 @@ class SourceSupervisor:
 
         rates = FrameRates(source.fps or self._settings.fps, source.idle_fps or self._settings.idle_fps)
         opening = self._sources.build_opening(source)
-        watch = SourceWatch(self._pool.open_feed(opening), open_stream, rates, runner)
+        watch = SourceWatch(self._sources.pool.open_feed(opening), open_stream, rates, runner)
         self._sources.watches[source.id] = watch
         return watch
 
