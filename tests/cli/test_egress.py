@@ -46,6 +46,7 @@ def test_the_same_observation_sees_a_packet_without_a_name(observations: dict[st
     assert observations["address"] == {"names": [], "connections": [], "unreachable": 1}
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 @pytest.mark.parametrize(
     ("before", "environment", "is_loaded"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.faces import astronaut, encoded, nobody, portrait
+from tests.networks import share_networks
 from tests.packs import describe_pipeline
 
 from vultus.domain import DETECTION, Analysis, Box, Want
@@ -210,7 +211,8 @@ def test_threads_get_the_results_of_one_thread(pipeline: FacePipeline) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_limits_hold() -> None:
+def test_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_networks(monkeypatch)
     small = FacePipeline.load(InferenceSettings(), PhotoSettings(max_pixels=1000), WeightsStore())
 
     with pytest.raises(ImageTooLargeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.networks import share_networks
 
 from vultus.errors import NotFoundError, PackNotLoadedError
 from vultus.models.pipelines import PipelineRegistry
@@ -35,8 +36,9 @@ def test_what_is_not_loaded_is_refused_with_what_is(pipeline: FacePipeline) -> N
 
 
 def test_a_pack_chosen_once_that_cannot_be_loaded_any_more_does_not_stop_the_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    share_networks(monkeypatch)
     store = WeightsStore(tmp_path / "models")
     store.installation.set_default_pack("opencv", "builtin")
     store.installation.set_default_pack("builtin", "opencv")

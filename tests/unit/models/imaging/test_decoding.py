@@ -219,6 +219,7 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(
     assert (picture.width, picture.height) == size
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 def test_a_photo_weighs_what_decoding_it_holds(tmp_path: Path) -> None:
     picture = np.asarray(Image.fromarray(astronaut()).resize((3000, 2000)))
     layers = np.dstack([picture, picture[:, :, :1]])

@@ -209,6 +209,7 @@ def test_openvino_without_bf16_is_not_assumed_to_compute_in_bf16() -> None:
         OpenVinoSession(convolving(), "bf16")
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 def test_numpy_and_opencv_work_on_the_thread_that_calls_them() -> None:
     """In a process of its own: another test may have started threads already."""
     code = (

@@ -72,6 +72,7 @@ def test_a_graph_is_built_from_verified_weights_whenever_it_is_asked_for() -> No
     assert (len(graphs), build.calls) == (1, 2)
 
 
+@pytest.mark.usefixtures("unmeasured_processes")
 def test_loading_imports_neither_package_that_holds_weights(pipeline: FacePipeline) -> None:
     program = """
 import sys
