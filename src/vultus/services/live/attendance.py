@@ -62,7 +62,7 @@ class Attendance:
             tracks: In the frame.
             at: When it was taken.
             policy: How long somebody must be in view, or out of it.
-            replaced: New ids, by the old ones, under which tracks of this frame go on after it.
+            replaced: Ids of tracks that go on after this frame under another id, or as another track: by the old ones.
         """
         sightings: list[Sighting] = []
         for track in tracks:
@@ -71,7 +71,7 @@ class Attendance:
         for old, new in replaced.items():
             if (going_on := self._presences.pop(old, None)) is not None:
                 going_on.track_id = new
-                self._presences[new] = going_on
+                self._presences.setdefault(new, going_on)
         absence = timedelta(seconds=policy.absence_s)
         sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
         cooldown = timedelta(seconds=policy.cooldown_s)

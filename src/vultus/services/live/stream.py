@@ -19,7 +19,14 @@ from vultus.domain import (
 from vultus.domain.decision import find_quality_faults
 from vultus.errors import SearchLimitError
 from vultus.services.live.identity import TrackIdentity, find_rivals
-from vultus.services.live.tracker import MAX_CERTAIN_GAP_S, Detection, IouTracker, Trajectory, find_contacts
+from vultus.services.live.tracker import (
+    MAX_CERTAIN_GAP_S,
+    MAX_COAST_S,
+    Detection,
+    IouTracker,
+    Trajectory,
+    find_contacts,
+)
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer
 
 if TYPE_CHECKING:
@@ -137,7 +144,9 @@ class LiveStream:
             seen.sort(key=lambda one: one.trajectory.box.left)
             tracks = tuple(self._build_track(one, at) for one in seen)
             policy = self._gallery.rules.policy.tracks
-            sightings = self._attendance.update(tracks, self._find_moment(at), policy, self._renew_exhausted(seen))
+            sightings = self._attendance.update(
+                tracks, self._find_moment(at), policy, {**self._tracker.merged, **self._renew_exhausted(seen)}
+            )
             clock.end_stage("track")
             await self._record_sightings(sightings)
             clock.end_stage("record")
@@ -195,7 +204,11 @@ class LiveStream:
 
     def _list_known_boxes(self, at: float) -> tuple[Box, ...]:
         """Return where faces are expected that need no embedding."""
-        near = [one for one in self._subjects.values() if at - one.trajectory.last_at <= MAX_CERTAIN_GAP_S]
+        near = [
+            one
+            for one in self._subjects.values()
+            if at - one.trajectory.last_at <= (MAX_COAST_S if one.identity.is_exhausted else MAX_CERTAIN_GAP_S)
+        ]
         boxes = [one.trajectory.predict_box(at) for one in near]
         contacts = find_contacts(boxes)
         return tuple(
@@ -233,6 +246,9 @@ class LiveStream:
             if subject.identity.has_clear_view:
                 trajectory.reference = subject.identity.mean.direction
             seen.append(subject)
+        for subject in self._subjects.values():  # none is recognised later without an embedding
+            if subject.identity.is_exhausted and at - subject.last_at > MAX_COAST_S:
+                self._tracker.drop(subject.trajectory)
         kept = {one.id for one in self._tracker.trajectories}
         self._subjects = {key: one for key, one in self._subjects.items() if key in kept}
         return seen

@@ -13,7 +13,7 @@ from vultus.domain import Box, FloatArray, TrackState
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -73,7 +73,7 @@ class Trajectory:
 
     def renew(self) -> None:
         """Go on as another track, of which nothing is known."""
-        self.id, self.reference, self.is_doubted, self.frames = new_id(), None, False, 0
+        self.id, self.reference, self.is_doubted, self.frames = new_id(), None, False, 1
 
 
 class Tracker(Protocol):
@@ -93,8 +93,13 @@ class Tracker(Protocol):
         """
         ...
 
+    @property
+    def merged(self) -> Mapping[UUID, UUID]:
+        """Trajectories that the last update found to be of a face with another one, by id, and the id of that one."""
+        ...
+
     def drop(self, trajectory: Trajectory) -> None:
-        """Follow a trajectory no longer."""
+        """Follow a trajectory no longer; do nothing if it is not followed."""
         ...
 
 
@@ -122,7 +127,7 @@ UNSEEN_COST = 0.45
 CONTACT_SHARE = 0.05
 """Share of the smaller of two boxes that the other overlaps, from which one face hides a part of the other."""
 
-MIN_CERTAIN_IOU = 0.2
+MIN_CERTAIN_IOU = 0.5
 """Overlap with the place where a track expects its face below which the face may be another one."""
 
 CLEAR_LEAD = 0.3
@@ -158,6 +163,7 @@ class IouTracker:
 
     def __init__(self, rules: TrackerRules) -> None:
         self.rules = rules
+        self.merged: dict[UUID, UUID] = {}
         self._trajectories: list[Trajectory] = []
 
     @property
@@ -167,7 +173,7 @@ class IouTracker:
 
     def drop(self, trajectory: Trajectory) -> None:
         """Follow a trajectory no longer."""
-        self._trajectories.remove(trajectory)
+        self._trajectories = [one for one in self._trajectories if one is not trajectory]
 
     def update(self, detections: Sequence[Detection], at: float) -> list[Trajectory | None]:
         """Return the trajectory of each face of a frame, as `Tracker.update`."""
@@ -188,6 +194,7 @@ class IouTracker:
             for row, column in solve_assignment(costs[np.ix_(rows, free)]):
                 found[rows[row]] = everybody[free[column]]
         self._mark_doubts(detections, found, overlaps, at)
+        self.merged = self._merge_duplicates(detections, found, overlaps)
         for row in certain:
             if row not in found:
                 found[row] = Trajectory(detections[row].box, at, at)
@@ -243,6 +250,24 @@ class IouTracker:
             one.box, one.last_at = detection.box, at
             is_confirmed = one.frames >= self.rules.confirm_frames
             one.state = TrackState.CONFIRMED if is_confirmed else TrackState.TENTATIVE
+
+    def _merge_duplicates(
+        self, detections: Sequence[Detection], found: dict[int, Trajectory], overlaps: NDArray[np.float64]
+    ) -> dict[UUID, UUID]:
+        """Drop trajectories that stood in for lost ones, whose faces are recognised now; return the ids of both.
+
+        Such a one begins while a face cannot be recognised, and would contend for it from now on.
+        """
+        merged = {}
+        for row, one in found.items():
+            if one.state is not TrackState.LOST or one.is_doubted or detections[row].vector is None:
+                continue
+            for column, other in enumerate(self._trajectories):
+                is_here = other not in found.values() and overlaps[row, column] >= MIN_CERTAIN_IOU
+                if is_here and other.first_at > one.last_at:
+                    merged[other.id] = one.id
+        self._trajectories = [one for one in self._trajectories if one.id not in merged]
+        return merged
 
     def _compute_place_costs(self, detections: Sequence[Detection], at: float) -> NDArray[np.float64]:
         """Return (detections, trajectories) costs: little overlap and little likeness cost, the rest is forbidden."""

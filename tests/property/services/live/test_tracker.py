@@ -126,7 +126,7 @@ def test_two_who_change_places_while_hidden_are_doubted_until_their_faces_are_se
         return [one.is_doubted for one in found if one is not None]
 
     assert see((left, ada), (right, bob), at=0) == [False, False]
-    assert see((Box(50, 0, 150, 100), None), (Box(150, 0, 250, 100), None), at=0.1) == [False, False]
+    assert see((Box(25, 0, 125, 100), None), (Box(175, 0, 275, 100), None), at=0.1) == [False, False]
     assert see((middle, None), at=0.2) == [True], "either of the two"
     assert True in see((Box(60, 0, 160, 100), None), (Box(140, 0, 240, 100), None), at=0.3)
     assert see((left, bob), (right, ada), at=0.4) == [False, False]
