@@ -43,7 +43,7 @@ them along would go back and forth in long runs of them."""
 MAX_EXIF_BYTES = 2**20
 """Of a block in several segments; the orientation stands near its beginning."""
 
-EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+EXIF, XMP = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"
 JFIF_SEGMENT = b"\xff\xe0\0\x10JFIF\0\1\2\0\0\1\0\1\0\0"
 END_MARKER = b"\xff\xd9"
 
@@ -290,7 +290,7 @@ def _add_segment(found: _Structure, marker: int, payload: bytes) -> None:
 def _add_metadata(found: _Structure, marker: int, payload: bytes) -> None:
     """Note what a segment of an application says about colours and orientation."""
     if marker == APP1 and payload.startswith(EXIF):
-        exif = payload[len(EXIF) :]
+        exif = payload[len(EXIF) + 1 :]  # and a byte of padding, of any value
         if not found.exif or exif[:2] in (b"II", b"MM"):
             found.exif.append(exif)
         elif len(found.exif[-1]) < MAX_EXIF_BYTES:

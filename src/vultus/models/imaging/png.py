@@ -50,13 +50,14 @@ class PngPicture:
         if zlib.crc32(content[12:29]) != int.from_bytes(content[29:33], "big") or self._colour not in CHANNELS:
             raise ImageTruncatedError("The header of the PNG file is damaged.")
         self._kept: list[bytes] = [content[8:33]]
-        self._data: list[memoryview] = []
+        self._content = content
+        self._spans: list[tuple[int, int]] = []
         self._has_transparency = self._colour in WITH_ALPHA
         exif: list[bytes] = []
         texts: list[tuple[bytes, bytes]] = []
         for kind, start, end in _list_chunks(content):
             if kind == b"IDAT":
-                self._data.append(memoryview(content)[start:end])
+                self._spans.append((start, end))
             elif kind == b"PLTE" or (kind == b"tRNS" and _is_intact(content, start, end)):
                 self._kept.append(content[start - 8 : end + 4])
                 self._has_transparency |= kind == b"tRNS"
@@ -74,7 +75,7 @@ class PngPicture:
         decoded = 6
         if self._has_transparency:
             decoded = 16 if self._depth == 16 else 8
-        return decoded * self.header.width * self.header.height + 2 * sum(map(len, self._data)) + 2**20
+        return decoded * self.header.width * self.header.height + 2 * len(self._content) + 2**20
 
     def decode(self, divisor: int) -> Pixels:
         """Return the pixels as stored, at full size, composited on white."""
@@ -84,7 +85,7 @@ class PngPicture:
                 f"PNG files with a side of more than {MAX_SIDE:,} pixels are not read.", format="PNG"
             )
         flags = cv2.IMREAD_UNCHANGED if self._has_transparency else cv2.IMREAD_COLOR_RGB
-        decoded = decode_with_opencv(self._write_plain_file(self._data), flags)
+        decoded = decode_with_opencv(self._write_plain_file(self._list_data()), flags)
         if decoded is None:
             decoded = decode_with_opencv(self._write_plain_file([self._complete_data()]), flags)
         if decoded is None:
@@ -94,8 +95,13 @@ class PngPicture:
     def _write_plain_file(self, data: list[memoryview] | list[bytes]) -> bytes:
         return b"".join([SIGNATURE, *self._kept, *_write_chunk(b"IDAT", *data), *_write_chunk(b"IEND")])
 
+    def _list_data(self) -> list[memoryview]:
+        return [memoryview(self._content)[start:end] for start, end in self._spans]
+
     def _complete_data(self) -> bytes:
         """Return the picture's data with the end that was lost, if it is short, as black pixels.
+
+        The checksum of all data does not count if those of its chunks are right: they arrived as they were written.
 
         Raises:
             ImageTruncatedError: More is missing, or the data is damaged.
@@ -104,14 +110,21 @@ class PngPicture:
         needed = row * self.header.height
         rows = bytearray()
         try:
-            inflating = zlib.decompressobj()
-            for part in self._data:
+            as_written = all(_is_intact(self._content, start, end) for start, end in self._spans)
+            inflating = zlib.decompressobj(-zlib.MAX_WBITS if as_written else zlib.MAX_WBITS)
+            for part in _skip_bytes(self._list_data(), 2 if as_written else 0):
                 rows += inflating.decompress(part, needed - len(rows)) if len(rows) < needed else b""
         except zlib.error as error:
             raise ImageTruncatedError("The data of the PNG file is damaged.") from error
         if self._interlaced or needed - len(rows) > MAX_LOST_SHARE * needed:
             raise ImageTruncatedError("The PNG file ends before its picture is complete.")
         return zlib.compress(rows.ljust(needed, b"\0"), 1)
+
+
+def _skip_bytes(parts: list[memoryview], count: int) -> Iterator[memoryview]:
+    for part in parts:
+        yield part[count:]
+        count = max(0, count - len(part))
 
 
 def _list_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

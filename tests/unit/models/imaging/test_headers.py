@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import struct
 from typing import Any
 
@@ -16,6 +18,12 @@ from vultus.models.imaging.jpeg import MAX_SCANS
 from vultus.models.imaging.orientation import read_exif_orientation
 
 PICTURE = astronaut()[:96, :64]
+JPEG, PNG = encoded(PICTURE), encoded(PICTURE, "PNG")
+IN_BASE64 = [
+    *(base64.b64encode(encoded(PICTURE, form)) for form in ("JPEG", "PNG", "WEBP", "AVIF")),
+    base64.urlsafe_b64encode(JPEG),
+    b'"' + base64.b64encode(JPEG) + b'"',
+]
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -104,11 +112,30 @@ def test_formats_of_cameras_and_the_web_are_named(content: bytes, name: str) -> 
         (b"hello", "not an image"),
         (b"\xff", "not an image"),
         (b"\x89PNG", "not an image"),
-        (b"RIFF\0\0\0\0WAVE", "not an image"),
-        (b"\0" * 64, "not an image"),
+        (b"RIFF\0\0\0\0WAVE", "WAV audio"),
+        (b"\0" * 64, "zeros alone"),
         (b"\n<!DOCTYPE html><html>", "HTML page"),
+        (b"<!-- 404 --><HTML>", "HTML page"),
+        (b"<?xml version='1.0'?><Error>", "XML"),
+        (b' {"error": 404}', "JSON"),
         (b"data:image/jpeg;base64,/9j/", "data URL"),
-        (b"/9j/4AAQSkZJRg", "Base64"),
+        (b"data:application/octet-stream;base64,/9j/", "data URL"),
+        *((text, "Base64") for text in IN_BASE64),
+        (JPEG.decode("utf-8", "replace").encode(), "read as text"),
+        (JPEG.decode("latin-1").encode(), "read as text"),
+        (PNG.decode("utf-8", "replace").encode(), "read as text"),
+        (PNG.decode("latin-1").encode(), "read as text"),
+        (PNG.replace(b"\r\n", b"\n"), "line ends"),
+        (repr(JPEG).encode(), "Python shows bytes"),
+        (b"\r\n\r\n" + JPEG, "begins 4 bytes after"),
+        (b"\xef\xbb\xbf" + PNG, "begins 3 bytes after"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + JPEG, "begins 19 bytes after"),
+        (b"PK\3\4" + JPEG, "a ZIP archive"),
+        (gzip.compress(JPEG), "a gzip archive"),
+        (bytes(257) + b"ustar", "a tar archive"),
+        (b"\xd0\xcf\x11\xe0" + bytes(500), "Thumbs.db"),
+        (b"\0\5\x16\7" + bytes(400), "AppleDouble"),
+        (b"bplist00" + bytes(200), "iCloud"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
     ],
 )

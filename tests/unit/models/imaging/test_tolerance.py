@@ -154,13 +154,22 @@ def test_a_cmyk_jpeg_is_read_as_pillow_reads_it(progressive: bool) -> None:
     "segments",
     [
         [(0xE1, b"Exif\0\0" + EXIF)],
+        [(0xE1, b"Exif\0\xff" + EXIF)],
         [(0xE1, b"Exif\0\0" + EXIF), (0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0")],
         [(0xE1, b"Exif\0\0" + EXIF[:16]), (0xE1, b"Exif\0\0" + EXIF[16:])],
         [(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)],
         [(0xE1, b"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation>6</tiff:Orientation>")],
         [(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP.replace(b"6", b"3")), (0xE1, b"Exif\0\0" + EXIF)],
     ],
-    ids=["Exif", "two blocks", "two segments", "XMP attribute", "XMP element", "Exif before XMP"],
+    ids=[
+        "Exif",
+        "Exif and another padding",
+        "two blocks",
+        "two segments",
+        "XMP attribute",
+        "XMP element",
+        "Exif before XMP",
+    ],
 )
 def test_the_orientation_of_a_jpeg_is_read_wherever_it_stands(segments: list[tuple[int, bytes]]) -> None:
     content = encoded(SIDEWAYS)
@@ -223,6 +232,15 @@ def test_transparency_with_a_wrong_checksum_is_left_out() -> None:
 @pytest.mark.parametrize("lost", [1, 12, 14, 20, 1500])
 def test_the_end_of_a_png_may_be_lost(lost: int) -> None:
     assert_shows(encoded(PICTURE, "PNG")[:-lost], difference=2)
+
+
+def test_a_wrong_checksum_of_data_that_arrived_as_it_was_written_does_no_harm() -> None:
+    data = bytearray(zlib.compress(b"".join(b"\0" + row.tobytes() for row in PICTURE)))
+    data[-1] ^= 1
+    head = encoded(PICTURE, "PNG")[:33]
+    chunks = [chunk(b"IDAT", bytes(data[:1])), chunk(b"IDAT", bytes(data[1:])), chunk(b"IEND", b"")]
+
+    assert_shows(head + b"".join(chunks), difference=0.01)
 
 
 @pytest.mark.parametrize("colour", ["header", "palette", "data"])
