@@ -80,6 +80,16 @@ async def test_an_unknown_collection_has_its_own_exit_code(cli: Cli) -> None:
     assert "not_found" in result.stderr
 
 
+async def test_live_keys_of_one_name_are_told_apart(cli: Cli) -> None:
+    for days in ("0.001", "1", "1"):
+        await cli("keys", "create", "gate", "--role", "recognize", "--expires-in-days", days)
+    first, *_ = await cli.json("keys", "list")
+    await cli("keys", "create", "gate", "--role", "enrol")
+    await cli("keys", "revoke", first["id"])
+
+    assert "3 live keys are called gate: only their ids" in (await cli("keys", "list")).stderr
+
+
 async def test_keys_are_made_listed_and_revoked(cli: Cli) -> None:
     made = await cli.json("keys", "create", "gate", "--role", "recognize")
     await cli("keys", "revoke", made["id"])

@@ -67,6 +67,7 @@ def test_the_list_names_every_network_with_its_licence_and_state() -> None:
     assert next(row for row in listed if row["name"] == "arcface-r50")["commercial_use"] is False
     printed = call("list").stdout
     assert "arcface-r50" in printed and "99.83" in printed and "buffalo_l" in printed
+    assert "99.70" in printed and "99.7 " not in printed
 
 
 def test_a_pack_is_shown_with_its_networks_and_their_files() -> None:
@@ -75,7 +76,9 @@ def test_a_pack_is_shown_with_its_networks_and_their_files() -> None:
     assert (mtcnn["name"], dlib["name"], dlib["dimension"]) == ("mtcnn", "dlib-resnet", 128)
     assert mtcnn["accepted"] == "not needed" and mtcnn["packs"] == ["builtin"]
     assert {file["sha256"] for file in dlib["files"]} == {file.sha256 for file in BUILTIN.embedder.files.values()}
-    assert "buffalo_l.zip" in call("show", "scrfd-10g").stdout
+    printed = call("show", "scrfd-10g").stdout
+    assert "buffalo_l.zip" in printed
+    assert "commercial use │ no" in printed and "None" not in printed and "False" not in printed
     assert call_json("show", "deepface:Facenet512")[0]["weights"] == "DeepFace's folder"
     assert call_json("show", "nothing", code=3)["error"]["code"] == "not_found"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, out, print_json, print_table, run_command
+from vultus.cli.common import COMMAND_LINE, JsonOption, err, load_settings, out, print_json, print_table, run_command
 from vultus.domain import ApiKey, Permission, Role
 from vultus.main import open_database
 from vultus.services.access import AccessService
@@ -90,6 +91,10 @@ def list_keys(as_json: JsonOption = False) -> None:
         for key in found
     ]
     print_table("API keys", columns, rows)
+    names = Counter(key.name for key in found if _is_live(key))
+    for name, number in names.items():
+        if number > 1:
+            err.print(f"{number} live keys are called {name}: only their ids tell them apart.")
 
 
 @app.command("rotate")
@@ -123,6 +128,10 @@ def revoke_key(key_id: KeyArgument, as_json: JsonOption = False) -> None:
         print_json(_describe_key(key))
     else:
         out.print(f"Key {key.id} ({key.name}) is revoked.")
+
+
+def _is_live(key: ApiKey) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > datetime.now(UTC))
 
 
 def _print_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:

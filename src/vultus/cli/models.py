@@ -41,12 +41,11 @@ def list_networks(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
         return
-    yes_no = {True: "yes", False: "no"}
     print_table(
         "Networks",
         ("name", "kind", "licence", "commercial", "weights", "LFW, published"),
         [
-            (row["name"], row["kind"], row["licence"], yes_no[bool(row["commercial_use"])], row["weights"], row["lfw"])
+            (row["name"], row["kind"], row["licence"], row["commercial_use"], row["weights"], _format_share(row["lfw"]))
             for row in rows
         ],
     )
@@ -73,7 +72,8 @@ def show_network(
         print_json([{**details, "files": files} for _, details, files in shown])
         return
     for network, details, files in shown:
-        print_table(network.name, ("what", "value"), [(key, _format_value(value)) for key, value in details.items()])
+        known = {key.replace("_", " "): value for key, value in details.items() if value not in (None, [], {})}
+        print_table(network.name, ("what", "value"), [(key, _format_value(value)) for key, value in known.items()])
         print_table("Files", ("role", "file", "SHA-256", "from", "state"), [tuple(file.values()) for file in files])
 
 
@@ -287,7 +287,14 @@ def _format_origin(file: PackagedFile | PublishedFile) -> str:
     return ", or ".join(origin for origin in origins if origin) or "import only"
 
 
-def _format_value(value: object) -> str:
+def _format_value(value: object) -> object:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {number}" for key, number in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key} {_format_share(number)}" for key, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return _format_share(value) if isinstance(value, float) else value
+
+
+def _format_share(percent: object) -> str:
+    """Return a published figure with as many digits as the others; empty if there is none."""
+    return "" if percent is None else f"{percent:.2f}"

@@ -126,6 +126,8 @@ def open_progress_bar(*, show: bool = True) -> Progress:
 def _format_cell(value: object) -> str:
     if isinstance(value, datetime):
         return format_moment(value) or ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else str(value)
 
 
