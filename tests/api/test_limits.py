@@ -69,3 +69,4 @@ async def test_of_too_many_faces_the_largest_are_analysed_and_the_answer_says_so
     answer = (await api.client.post("/v1/detect", files={"photo": side_by_side(drawn(STRANGER), astronaut())})).json()
 
     assert (len(answer["faces"]), answer["photo"]["faces_left_out"]) == (1, 1)
+    assert answer["photo"]["smallest_face_px"] == 40

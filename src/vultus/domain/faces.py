@@ -200,6 +200,7 @@ class Analysis:
         faces: Left to right by box.
         timings_ms: Milliseconds by stage: queue, decode, detect, align, embed.
         faces_left_out: Smaller faces beyond the limit of faces in a photo, of which nothing is known.
+        smallest_face_px: Width of the smallest face that was looked for, in pixels of the upright photo.
     """
 
     width: int
@@ -208,6 +209,7 @@ class Analysis:
     faces: tuple[DescribedFace, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
     faces_left_out: int = 0
+    smallest_face_px: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,7 @@ class FacePipeline:
                 picture = opened.decode(side)
                 view = picture.shrink(side)
             width, height = picture.width, picture.height
+            smallest_face_px = self._finder.compute_smallest_face(view)
             with clock.measure_stage("detect"):
                 found = self._finder.find_faces(view, turned=want.turned)
             upright, scores, quarters, left_out = found.upright, found.scores, found.quarters, found.left_out
@@ -278,6 +279,7 @@ class FacePipeline:
             tuple(map(_place_in_photo, described, faces, scores)),
             clock.durations_ms,
             left_out,
+            smallest_face_px,
         )
         return _AlignedPhoto(analysis, chips, embedded)
 

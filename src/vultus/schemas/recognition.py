@@ -15,6 +15,7 @@ from vultus.schemas.base import (
     CollectionId,
     Cosine,
     Digest,
+    Measure,
     Name,
     Number,
     Probability,
@@ -50,6 +51,11 @@ class PhotoOut(ApiModel):
     faces_left_out: int = Field(
         description="Smaller faces beyond the server's limit of faces in a photo; nothing is said about them.",
         examples=[0],
+    )
+    smallest_face_px: Measure = Field(
+        description="Width of the smallest face that was looked for, pixels of the original photo: a smaller one may "
+        "be there. It grows with the photo.",
+        examples=[24],
     )
 
 

@@ -110,6 +110,15 @@ class FaceFinder:
         longer, shorter = max(width, height), min(width, height)
         return math.ceil(self._max_side_px * longer / _compute_tile_length(longer, shorter))
 
+    def compute_smallest_face(self, photo: DecodedPhoto) -> float:
+        """Return the width of the smallest face that is looked for in a photo, in pixels of the photo at full size."""
+        return float(self._compute_min_face(photo) * photo.width / photo.pixels.shape[1])
+
+    def _compute_min_face(self, photo: DecodedPhoto) -> float:
+        height, width = photo.pixels.shape[:2]
+        length = _compute_tile_length(max(height, width), min(height, width))
+        return self.min_face_px * max(1.0, length / self._max_side_px)
+
     def find_faces(self, photo: DecodedPhoto, *, turned: bool) -> FoundFaces:
         """Return every face of a photo.
 
@@ -143,7 +152,7 @@ class FaceFinder:
         factor = np.array([photo.width / width, photo.height / height])
         # The detector shrinks its input itself: its cost depends on the smallest face to find, not on the pixels.
         length = _compute_tile_length(max(height, width), min(height, width))
-        min_face_px = self.min_face_px * max(1.0, length / self._max_side_px)
+        min_face_px = self._compute_min_face(photo)
         if length >= max(height, width):
             found = self.detector.detect(photo.pixels, min_face_px)
         else:

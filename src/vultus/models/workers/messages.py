@@ -17,7 +17,7 @@ from vultus.domain import Analysis, LoadedSpace, SpaceRegistry
 from vultus.errors import VultusError
 from vultus.models.pipeline import AnalysisRequest
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Increases with every change of a message; both ends must have the same."""
 
 LENGTH_HEADER = struct.Struct("<Q")
@@ -42,7 +42,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """
 
     pid: int
-    version: Literal[2] = SCHEMA_VERSION
+    version: Literal[3] = SCHEMA_VERSION
 
 
 class NetworksLoaded(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -163,6 +163,21 @@ def test_tiles_are_bounded_however_long_the_photo(finder: FaceFinder, detector: 
     assert min_face_px == pytest.approx(20 * height / 600, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "divisor", "smallest"),
+    [(200, 150, 1, 20), (200, 150, 8, 160), (1200, 800, 2, 80), (200, 800, 1, 20)],
+)
+def test_the_smallest_face_looked_for_is_told_in_pixels_of_the_whole_photo(
+    finder: FaceFinder, detector: MarkDetector, width: int, height: int, divisor: int, smallest: float
+) -> None:
+    photo = DecodedPhoto(blank(width, height), divisor * width, divisor * height)
+
+    finder.find_faces(photo, turned=False)
+
+    assert finder.compute_smallest_face(photo) == smallest
+    assert {divisor * searched for *_, searched in detector.searched} == {smallest}
+
+
 def test_a_long_photo_is_decoded_as_large_as_its_tiles_need(finder: FaceFinder) -> None:
     assert finder.compute_decoding_side(4000, 3000) == 600
     assert finder.compute_decoding_side(600, 18_000) == 600 * 10
