@@ -21,6 +21,7 @@ from chaos import (
     isolation,
     keyless,
     kills,
+    losses,
     malformed,
     oracle,
     overload,
@@ -48,6 +49,7 @@ FIGURES = {
         "F16": oracle,
         "F17": canaries,
         "F20": tampering,
+        "F22": losses,
     }.items()
 }
 """In the order they are measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 
 import pytest
@@ -10,7 +11,18 @@ from tests.cli.test_commands import GRANT, Cli, cli
 from tests.clips import ASTRONAUT, portrait_of, two_crossing
 from tests.videos import write_clip
 
+from vultus.cli.common import COMMAND_LINE, load_settings, run_command
+from vultus.main import open_services
+
 __all__ = ["cli"]
+
+
+def set_keep_crops() -> None:
+    async def change() -> None:
+        async with open_services(load_settings()) as services:
+            await services.collections.update_collection(COMMAND_LINE, "default", policy={"keep_crops": True})
+
+    run_command(change())
 
 
 async def test_a_video_is_told_as_one_line_per_sighting(cli: Cli) -> None:
@@ -30,6 +42,28 @@ async def test_a_video_is_told_as_one_line_per_sighting(cli: Cli) -> None:
         ("left", "Ada"),
     ]
     assert all(one["at"].startswith("2026-01-05T09:00:0") for one in sightings)
+
+
+@pytest.mark.parametrize("keep_crops", [True, False])
+async def test_a_report_says_who_was_seen_when(keep_crops: bool, cli: Cli) -> None:
+    await cli("register", cli.photo("ada.jpg", portrait_of(ASTRONAUT)), "--name", "Ada <b>", *GRANT)
+    if keep_crops:
+        await asyncio.to_thread(set_keep_crops)
+    video = await asyncio.to_thread(write_clip, cli.folder / "two.mp4", two_crossing(3))
+    folder = cli.folder / "out"
+
+    await cli("watch", str(video), "--report", str(folder))
+
+    report = json.loads((folder / "report.json").read_text())
+    assert sorted(str(visit["name"]) for visit in report["visits"]) == ["Ada <b>", "None"]
+    with (folder / "visits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["verdict"] for row in rows if row["name"]] == ["match"]
+    assert all(row["from"].startswith("0:00:0") and row["from"] < row["to"] for row in rows)
+    page = (folder / "report.html").read_text()
+    assert "Ada &lt;b&gt;" in page
+    assert page.count("data:image/jpeg") == (2 if keep_crops else 0)
+    assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(("name", "content"), [("none.mp4", None), ("text.mp4", b"no video" * 500)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from vultus.domain.sightings import Left, Sighting, TrackSighting
 from vultus.domain.source_addresses import AllowedSources, SourceAddress, SourceKind
 from vultus.domain.sources import SourceProblem
 from vultus.errors import InvalidInputError
+from vultus.evaluation.watch_report import WatchReport, format_position, write_watch_report
 from vultus.main import open_services
 from vultus.services.live.stream import LiveStream
 from vultus.services.sources.visits import VisitRecorder
@@ -52,13 +54,20 @@ def watch(
         datetime | None,
         typer.Option(parser=parse_moment, metavar="MOMENT", help="When the video was begun; left out: now."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for who was seen when in a video file: report.html, report.json, visits.csv."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Watch a camera or a video, and print one line per sighting."""
     settings = load_settings()
     address = _parse_source(source)
+    if report and address.kind is not SourceKind.FILE:
+        raise InvalidInputError("--report is of a video file: a camera has no end.")
     fps = fps or settings.sources.fps
-    run_command(_watch_source(settings, address, collection, fps, begins_at or datetime.now(UTC), as_json))
+    begins_at = begins_at or datetime.now(UTC)
+    run_command(_watch_source(settings, address, collection, fps, begins_at, report, as_json))
 
 
 def _parse_source(text: str) -> SourceAddress:
@@ -76,16 +85,34 @@ def _parse_source(text: str) -> SourceAddress:
 
 
 async def _watch_source(
-    settings: Settings, address: SourceAddress, collection: str, fps: float, begins_at: datetime, as_json: bool
+    settings: Settings,
+    address: SourceAddress,
+    collection: str,
+    fps: float,
+    begins_at: datetime,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     pool = DecoderPool()
+    is_file = address.kind is SourceKind.FILE
     try:
         async with open_services(settings) as services:
+            found, *_ = await services.collections.get_collection_with_counts(COMMAND_LINE, collection)
             opening = build_opening(settings, address, interval_s=1 / fps)
-            is_file = address.kind is SourceKind.FILE
+            started = time.monotonic()
             with open_progress_bar(show=is_file and not as_json) as bar:
-                printer = SightingPrinter(bar, begins_at if is_file else None, as_json=as_json)
-                await build_watch(services, pool, opening, collection, printer, begins_at if is_file else None).run()
+                recorder = VisitRecorder(keeps_pictures=report is not None and found.policy.keep_crops)
+                printer = SightingPrinter(bar, recorder, begins_at if is_file else None, as_json=as_json)
+                printer.forgets = report is None
+                watch = build_watch(services, pool, opening, collection, printer, begins_at if is_file else None)
+                await watch.run()
+            if report:
+                video_s = watch.newest.duration_s or watch.newest.position_s if watch.newest else 0.0
+                visits, took_s = tuple(recorder.visits.values()), time.monotonic() - started
+                name = Path(address.location).name
+                done = WatchReport(name, found.name, begins_at, video_s, took_s, fps, visits)
+                page = write_watch_report(done, report)
+                err.print(f"{len(visits)} visits in {video_s:.0f} s of video, in {took_s:.0f} s. Report: {page}")
     finally:
         await pool.close()
 
@@ -128,15 +155,18 @@ class SightingPrinter:
 
     Attributes:
         recorder: Knows whom tracks show.
+        forgets: Whether visits that are over are forgotten: a camera has no end of them.
 
     Args:
         bar: Shows how far a file is.
+        recorder: Knows whom tracks show.
         begins_at: When a file was begun; None for what is seen now.
         as_json: Whether lines are JSON.
     """
 
-    def __init__(self, bar: Progress, begins_at: datetime | None, *, as_json: bool) -> None:
-        self.recorder = VisitRecorder()
+    def __init__(self, bar: Progress, recorder: VisitRecorder, begins_at: datetime | None, *, as_json: bool) -> None:
+        self.recorder = recorder
+        self.forgets = True
         self._bar = bar
         self._task: TaskID | None = None
         self._begins_at = begins_at
@@ -178,7 +208,7 @@ class SightingPrinter:
         for sighting in self._waiting:
             if isinstance(sighting, TrackSighting):
                 self._print_sighting(sighting)
-            if isinstance(sighting, Left):
+            if isinstance(sighting, Left) and self.forgets:
                 self.recorder.forget_visit(sighting.track_id)
         self._waiting.clear()
 
@@ -198,12 +228,6 @@ class SightingPrinter:
             sys.stdout.flush()
             return
         at = sighting.at
-        when = format_moment(at) if self._begins_at is None else format_position(at - self._begins_at)
+        when = format_moment(at) if self._begins_at is None else format_position((at - self._begins_at).total_seconds())
         who = name or str(sighting.person_id or "")
         out.print(f"{when}  {sighting.action:<10}  {who}".rstrip(), soft_wrap=True)
-
-
-def format_position(position: timedelta) -> str:
-    """Format a place in a video: 0:01:05.2."""
-    tenths = max(0, round(position.total_seconds() * 10))
-    return f"{tenths // 36000}:{tenths // 600 % 60:02}:{tenths // 10 % 60:02}.{tenths % 10}"
