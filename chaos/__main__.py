@@ -15,6 +15,7 @@ from benchmarks.record import Origin
 from chaos import (
     bombs,
     canaries,
+    deliveries,
     erasure,
     faults,
     fuzzing,
@@ -49,6 +50,7 @@ FIGURES = {
         "F16": oracle,
         "F17": canaries,
         "F20": tampering,
+        "F21": deliveries,
         "F22": losses,
     }.items()
 }
