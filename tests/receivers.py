@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 Answer = int | tuple[int, dict[str, str]]
 
@@ -55,7 +56,7 @@ class Receiver:
         try:
             Webhook(self.secret).verify(content, headers)
             is_signed = True
-        except (WebhookVerificationError, RuntimeError):
+        except (WebhookVerificationError, EmptyWebhookSecretError):
             is_signed = False
         message = Message(headers, json.loads(content), is_signed)
         self.messages.append(message)

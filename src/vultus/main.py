@@ -63,6 +63,7 @@ SESSION_CHECK_INTERVAL_S = 1.0
 INVENTORY_INTERVAL_S = 60.0
 SOURCES_INTERVAL_S = 2.0
 SIGHTINGS_INTERVAL_S = 1.0
+DELIVERY_COUNT_INTERVAL_S = 15.0
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -233,6 +234,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
             run("event-follower", services.event_follower.follow, interval_s=None),
             run("webhooks", services.webhook_dispatcher.dispatch, interval_s=None),
+            run("delivery-count", services.webhook_dispatcher.count_deliveries, interval_s=DELIVERY_COUNT_INTERVAL_S),
             run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
             run("sources", services.source_supervisor.run, interval_s=SOURCES_INTERVAL_S),
             run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),

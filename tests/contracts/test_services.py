@@ -44,6 +44,7 @@ EXCEPTIONS = {
     "CollectionService.ensure_default_collection": "at start",
     "Eraser.sweep_expired": "a background job; records its own principal",
     "WebhookDispatcher.close": "a background job",
+    "WebhookDispatcher.count_deliveries": "a background job",
     "WebhookDispatcher.dispatch": "a background job",
     "OutboxSightingLog.write_waiting": "a background job",
     "ShadowComparer.compare_next": "a background job",

@@ -18,7 +18,7 @@ class Permission(StrEnum):
     """See cosines, probabilities, margins and candidates: enough of them reconstruct a template."""
 
     READ = "read"
-    """Read persons, faces and consents, and compute embeddings."""
+    """Read persons, faces, consents and events, and compute embeddings."""
 
     SEARCH = "search"
     """Search by a vector: chosen vectors approach a template faster than photos do."""
@@ -30,7 +30,7 @@ class Permission(StrEnum):
     """Erase persons and faces, withdraw consents."""
 
     CONFIGURE = "configure"
-    """Create, change and delete collections, and migrate them to another network."""
+    """Create, change and delete collections and webhooks, and migrate collections to another network."""
 
     CALIBRATE = "calibrate"
     """Measure a collection on its own faces and set its thresholds."""

@@ -7,9 +7,11 @@ from typing import Self
 from pydantic import Field
 
 from vultus.schemas.base import ApiModel, FaceId, SpaceId
+from vultus.schemas.events import EventOut
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.schemas.system import AuditOut
+from vultus.schemas.webhooks import WebhookId
 from vultus.services.people.export import PersonExport
 
 
@@ -27,6 +29,13 @@ class ExportedFaceOut(FaceOut):
     crop_kept: bool = Field(examples=[False])
 
 
+class ReceiverOut(ApiModel):
+    """A webhook that was sent something about a person."""
+
+    id: WebhookId
+    name: str = Field(examples=["door"])
+
+
 class PersonExportOut(ApiModel):
     """Everything that is held about a person; no photo is."""
 
@@ -36,6 +45,8 @@ class PersonExportOut(ApiModel):
     faces: list[ExportedFaceOut]
     templates: list[TemplateOut] = Field(description="Empty unless the vectors were asked for.")
     audit: list[AuditOut] = Field(description="What was recorded about the person, oldest first.")
+    sightings: list[EventOut] = Field(description="Where and when live video saw the person, as far as it is kept.")
+    receivers: list[ReceiverOut] = Field(description="Webhooks that were sent something about the person.")
 
     @classmethod
     def from_domain(cls, export: PersonExport) -> Self:
@@ -53,4 +64,6 @@ class PersonExportOut(ApiModel):
                 for one in export.templates
             ],
             audit=[AuditOut.from_attributes(entry) for entry in export.audit],
+            sightings=[EventOut.from_domain(entry) for entry in export.sightings],
+            receivers=[ReceiverOut(id=webhook_id, name=name) for webhook_id, name in export.receivers],
         )

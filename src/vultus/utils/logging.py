@@ -39,7 +39,7 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(style))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("uvicorn", "sqlalchemy", "sse_starlette", "alembic", "PIL"):
+    for noisy in ("uvicorn", "sqlalchemy", "sse_starlette", "httpcore", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # What a line does not have need not be looked for: names of threads, processes and tasks.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

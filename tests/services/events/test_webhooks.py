@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import text
 from tests.callers import CALLER
 from tests.receivers import Answer, Message, Receiver, receiving
+from tests.server.sockets import wait_until
 
 from vultus.domain import Collection, Permission, Principal, Role
 from vultus.domain.sightings import Recognised, Unknown
@@ -27,8 +29,10 @@ from vultus.services.events.sending import WebhookSender
 from vultus.services.events.sighting_log import OutboxSightingLog
 from vultus.services.events.webhooks import WebhookService
 from vultus.services.people.erasure import Eraser
+from vultus.services.people.export import PersonExporter
 from vultus.services.secret_vault import SecretVault
 from vultus.settings import JobSettings, WebhookSettings
+from vultus.utils.logging import LineFormatter, configure_logging
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +104,11 @@ class House:
         return await self.webhooks.list_deliveries(CALLER, webhook.id, after=0, limit=999, state=state)
 
 
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "LEASE_MARGIN_S", 0.5)
+
+
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     return tmp_path / "crops.key"
@@ -108,12 +117,6 @@ def key_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def house(database: Database, key_file: Path) -> House:
     return House(database, key_file)
-
-
-async def wait_until(condition: Callable[[], object], wait_s: float = 10.0) -> None:
-    async with asyncio.timeout(wait_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def list_types(messages: list[Message]) -> list[str]:
@@ -277,6 +280,9 @@ async def test_who_was_told_of_a_person_is_told_of_the_erasure_and_of_nothing_el
         async with house.running():
             await house.see(collection, uuid4(), ada)
             await wait_until(lambda: seeing.accepted)
+            held = await PersonExporter(database).export_person(CALLER, "home", ada)
+            assert [entry.action for entry in held.sightings] == ["recognised"]
+            assert held.receivers == ((webhook.id, "door"),)
             broken = True
             for person in (ada, bob):
                 await house.see(collection, uuid4(), person)
@@ -285,7 +291,7 @@ async def test_who_was_told_of_a_person_is_told_of_the_erasure_and_of_nothing_el
                 await eraser.erase(CALLER, "home", person)
             broken = False
             await house.see(collection, uuid4())
-            await wait_until(lambda: len(seeing.accepted) == 3 and other.accepted)
+            await wait_until(lambda: len(seeing.accepted) == 3 and other.accepted, 20)
             await asyncio.sleep(0.5)
 
         left = await house.list_deliveries(webhook)
@@ -312,7 +318,7 @@ async def test_who_was_told_of_somebody_is_told_of_the_end_of_the_collection(
             await house.see(collection, uuid4(), ada)
             await wait_until(lambda: seeing.accepted)
             await collections.delete_collection(CALLER, "home")
-            await wait_until(lambda: len(seeing.accepted) == 2)
+            await wait_until(lambda: len(seeing.accepted) == 2, 20)
 
     assert list_types(seeing.accepted) == ["recognised", "collection.deleted"]
     assert other.messages == []
@@ -391,6 +397,50 @@ async def test_a_key_manages_webhooks_for_what_it_may_read(
         await house.webhooks.delete_webhook(bound, own.id)
         with pytest.raises(NotFoundError):
             await house.webhooks.get_webhook(CALLER, own.id)
+
+
+async def test_what_becomes_too_old_before_it_is_accepted_is_told(
+    house: House, database: Database, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving(Receiver(answer=lambda _: 500)) as receiver:
+        webhook = await house.create(receiver, actions=["unknown"])
+        await house.see(collection, uuid4())
+        async with house.running():
+            await wait_until(lambda: receiver.messages)
+        await Eraser(database, JobSettings(sighting_hours=1e-9)).sweep_expired()
+
+    assert await house.list_deliveries(webhook) == ()
+    (record,) = [record for record in caplog.records if "too old" in record.getMessage()]
+    assert record.__dict__["count"] == 1
+
+
+async def test_no_line_of_the_log_has_an_address_a_secret_or_a_name(
+    house: House,
+    database: Database,
+    collection: Collection,
+    enrol: Enrol,
+    towards: Towards,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with database.transaction() as work:
+        ada = (await enrol(work, collection, "ada", towards(0))).person.id
+    handlers = logging.getLogger().handlers[:]
+    configure_logging("DEBUG", "json")
+    monkeypatch.setattr(logging.getLogger(), "handlers", handlers)
+    caplog.set_level("DEBUG")
+    answers: Iterator[Answer] = iter([500, 204])
+    with receiving(Receiver(answer=lambda _: next(answers))) as receiver:
+        receiver.url += "/capability"
+        await house.create(receiver, actions=["recognised"], with_names=True)
+        async with house.running():
+            await house.see(collection, uuid4(), ada)
+            await wait_until(lambda: receiver.accepted)
+    lines = "\n".join(LineFormatter("json").format(record) for record in caplog.records)
+
+    assert "a delivery failed" in lines
+    for secret in ("capability", "127.0.0.1", receiver.secret, "Ada", "whsec"):
+        assert secret not in lines
 
 
 async def test_secrets_are_stored_sealed(house: House, database: Database) -> None:

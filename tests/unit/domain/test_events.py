@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from vultus.domain import Permission, events
+from vultus.domain import Permission, events, webhooks
 from vultus.domain.events import Event
 
 COLLECTION, PERSON, OBJECT = uuid4(), uuid4(), uuid4()
@@ -117,6 +117,17 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
     ),
     (events.PersonChanged, "person.changed", OF_PERSON, {"fields": ("name",)}, {"fields": ["name"]}),
     (events.PersonErased, "person.erased", OF_PERSON, {"faces": 2, "consents": 1}, {"faces": 2, "consents": 1}),
+    (webhooks.WebhookCreated, "webhook.created", {"object_id": OBJECT}, {}, {}),
+    (
+        webhooks.WebhookChanged,
+        "webhook.changed",
+        {"object_id": OBJECT},
+        {"fields": ("name", "url")},
+        {"fields": ["name", "url"]},
+    ),
+    (webhooks.WebhookRotated, "webhook.rotated", {"object_id": OBJECT}, {}, {}),
+    (webhooks.WebhookDisabled, "webhook.disabled", {"object_id": OBJECT}, {}, {}),
+    (webhooks.WebhookDeleted, "webhook.deleted", {"object_id": OBJECT}, {}, {}),
     (events.FaceDeleted, "face.deleted", OF_OBJECT, {}, {}),
     (events.ConsentRecorded, "consent.recorded", OF_OBJECT, {}, {}),
     (events.ConsentChanged, "consent.changed", OF_OBJECT, {"fields": ("expires_at",)}, {"fields": ["expires_at"]}),
@@ -135,7 +146,12 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
         {"faces": 1} | CONSENT_TIME,
     ),
 ]
-KINDS = {kind for _, kind in inspect.getmembers(events, inspect.isclass) if issubclass(kind, Event) and kind != Event}
+KINDS = {
+    kind
+    for module in (events, webhooks)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, Event) and kind != Event
+}
 
 
 @pytest.mark.parametrize(("kind", "action", "ids", "fields", "detail"), EXAMPLES)

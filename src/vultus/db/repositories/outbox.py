@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
 from vultus.db.tables import PersonRow
-from vultus.domain import EventFilter, OutboxEntry
+from vultus.db.webhook_tables import WebhookDeliveryRow
+from vultus.domain import DeliveryState, EventFilter, OutboxEntry
 from vultus.domain.sightings import ACTIONS
 from vultus.errors import EventsExpiredError, OverloadedError
 from vultus.utils.ids import new_id
@@ -186,17 +187,28 @@ class OutboxRepository(OutboxQueries):
         )
         return tuple(OutboxEntry(*row) for row in await self._session.execute(query))
 
-    async def delete_old_events(self, older_than: datetime, sightings_older_than: datetime) -> None:
-        """Delete what was recorded before a time, sightings before another; the audit record keeps the events."""
+    async def delete_old_events(self, older_than: datetime, sightings_older_than: datetime) -> int:
+        """Delete what was recorded before a time, sightings before another; the audit record keeps the events.
+
+        Returns:
+            How many deliveries went with them that no receiver had accepted.
+        """
         is_old = or_(
             OutboxRow.created_at < older_than,
             OutboxRow.action.in_(ACTIONS) & (OutboxRow.created_at < sightings_older_than),
+        )
+        undelivered = await self._session.execute(
+            select(func.count())
+            .select_from(WebhookDeliveryRow)
+            .join(OutboxRow, OutboxRow.number == WebhookDeliveryRow.number)
+            .where(is_old, WebhookDeliveryRow.state != DeliveryState.DELIVERED)
         )
         gone = delete(OutboxRow).where(is_old).returning(OutboxRow.number).cte("gone")
         newest = select(func.coalesce(func.max(gone.c.number), 0)).scalar_subquery()
         await self._session.execute(
             update(OutboxFloorRow).values(number=func.greatest(OutboxFloorRow.number, newest)).add_cte(gone)
         )
+        return int(undelivered.scalar_one())
 
 
 def _list_conditions(only: EventFilter) -> list[ColumnElement[bool]]:

@@ -126,6 +126,16 @@ class WebhookRepository:
         """Delete a webhook with its deliveries, and forget of whom it has heard."""
         await self._session.execute(delete(WebhookRow).where(WebhookRow.id == webhook_id))
 
+    async def list_receivers_of(self, person_id: UUID) -> tuple[tuple[UUID, str], ...]:
+        """Return ids and names of the webhooks that were sent something about a person."""
+        query = (
+            select(WebhookRow.id, WebhookRow.name)
+            .join(WebhookPersonRow, WebhookPersonRow.webhook_id == WebhookRow.id)
+            .where(WebhookPersonRow.person_id == person_id)
+            .order_by(WebhookRow.id)
+        )
+        return tuple((row.id, row.name) for row in await self._session.execute(query))
+
     async def list_receivers_in(self, collection_id: UUID) -> tuple[UUID, ...]:
         """Return the webhooks that were sent something about anybody of a collection, which is locked from then on.
 

@@ -9,7 +9,7 @@ from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from vultus.domain import Principal
+from vultus.domain import DeliveryState, Principal
 from vultus.domain.webhooks import WebhookDisabled
 from vultus.errors import KeyFileError
 from vultus.services.events.payload import build_payload
@@ -103,6 +103,13 @@ class WebhookDispatcher:
             await asyncio.wait([waiting, *self._attempts], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+
+    async def count_deliveries(self) -> None:
+        """Set the metrics of what waits and what is dead: one run of a background job."""
+        async with self._database.transaction(read_only=True) as work:
+            counts = await work.deliveries.count_by_state()
+        for state in (DeliveryState.WAITING, DeliveryState.DEAD):
+            metrics.DELIVERIES.labels(state.value).set(counts.get(state, 0))
 
     async def _start_attempts(self) -> int:
         """Claim deliveries and begin to attempt them; return how many."""

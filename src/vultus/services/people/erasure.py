@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
     from vultus.domain import Consent, PersonReference
     from vultus.settings import JobSettings
+
+log = logging.getLogger(__name__)
 
 SWEEP_BATCH_SIZE = 200
 MAX_PERSON_CONSENTS = 10_000
@@ -124,10 +127,12 @@ class Eraser:
         now, kept = datetime.now(UTC), self._settings
         async with self._database.transaction() as work:
             await work.idempotency.delete_old_responses(now - timedelta(hours=kept.idempotency_hours))
-            await work.outbox.delete_old_events(
+            undelivered = await work.outbox.delete_old_events(
                 now - timedelta(hours=kept.outbox_hours),
                 now - timedelta(hours=min(kept.sighting_hours, kept.outbox_hours)),
             )
+            if undelivered:
+                log.warning("events became too old before webhooks accepted them", extra={"count": undelivered})
             await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
             if kept.audit_days is not None:
                 await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))

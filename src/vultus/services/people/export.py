@@ -6,12 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from vultus.domain import AuditEntry, AuditFilter, Collection, Consent, Face, FloatArray, Permission, Person
+from vultus.domain import (
+    AuditEntry,
+    AuditFilter,
+    Collection,
+    Consent,
+    EventFilter,
+    Face,
+    FloatArray,
+    OutboxEntry,
+    Permission,
+    Person,
+)
+from vultus.domain.sightings import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from vultus.db.database import Database
+    from vultus.db.database import Database, UnitOfWork
     from vultus.domain import PersonReference, Principal
 
 PAGE = 500
@@ -36,6 +48,8 @@ class PersonExport:
         crops: Faces of which an encrypted crop is kept.
         templates: The vectors, if they were asked for.
         audit: What was recorded about the person, oldest first; empty without the permission to read it.
+        sightings: Where and when live video saw the person, as far as that is kept, oldest first.
+        receivers: Ids and names of the webhooks that were sent something about the person.
     """
 
     collection: Collection
@@ -45,6 +59,8 @@ class PersonExport:
     crops: frozenset[UUID]
     templates: tuple[ExportedTemplate, ...]
     audit: tuple[AuditEntry, ...]
+    sightings: tuple[OutboxEntry, ...]
+    receivers: tuple[tuple[UUID, str], ...]
 
 
 class PersonExporter:
@@ -79,12 +95,22 @@ class PersonExporter:
             )
             crops = [face.id for face in faces if await work.crops.find_crop(collection.id, face.id)]
             templates = await work.templates.list_person_templates(collection.id, found.id) if vectors else ()
+            sightings = await _list_sightings(work, found.id)
+            receivers = await work.webhooks.list_receivers_of(found.id)
             audit: tuple[AuditEntry, ...] = ()
             if Permission.AUDIT in principal.permissions:
                 only = AuditFilter(person_id=found.id, collections=principal.collections)
                 audit = await _list_all(lambda after: work.audit.list_entries(after, PAGE, only))
         exported = tuple(ExportedTemplate(*template) for template in templates)
-        return PersonExport(collection, found, consents, faces, frozenset(crops), exported, audit)
+        return PersonExport(collection, found, consents, faces, frozenset(crops), exported, audit, sightings, receivers)
+
+
+async def _list_sightings(work: UnitOfWork, person_id: UUID) -> tuple[OutboxEntry, ...]:
+    only, found = EventFilter(person_id=person_id, actions=ACTIONS), list[OutboxEntry]()
+    newest = await work.outbox.find_newest_number()
+    while page := await work.outbox.list_events(found[-1].number if found else 0, newest, PAGE, only):
+        found += page
+    return tuple(found)
 
 
 async def _list_all(fetch_page: Callable[[UUID | None], Awaitable[tuple[Item, ...]]]) -> tuple[Item, ...]:

@@ -1,0 +1,180 @@
+"""Deliveries go to addresses that were checked, follow nothing, wait for nobody, and keep nothing of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from tests.receivers import Receiver, receiving
+
+from vultus.services.events.sending import (
+    FORBIDDEN,
+    FORBIDDEN_PLAIN,
+    AddressRule,
+    WebhookSender,
+    is_public,
+    parse_retry_after,
+)
+from vultus.settings import WebhookSettings
+
+SECRETS = (b"s" * 32,)
+
+
+@asynccontextmanager
+async def sending(*allowed: str, timeout_s: float = 5.0) -> AsyncIterator[WebhookSender]:
+    sender = WebhookSender(WebhookSettings(allowed_networks=allowed, timeout_s=timeout_s))
+    yield sender
+    await sender.close()
+
+
+async def send(sender: WebhookSender, url: str) -> tuple[int | None, str | None]:
+    attempt = await sender.send(url, "id", {"type": "test"}, SECRETS)
+    return attempt.status, attempt.error
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("10.1.2.3", "172.16.0.1", "192.168.1.1", "127.0.0.1", "0.0.0.0", "169.254.169.254", "100.100.100.200"),
+        *("168.63.129.16", "192.0.0.192", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254"),
+        *("::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a00:1::1", "ff02::1"),
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    ],
+)
+def test_no_delivery_goes_to_an_address_that_is_not_public(address: str) -> None:
+    assert not is_public(ip_address(address))
+    assert not AddressRule(()).is_allowed(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"])
+def test_public_addresses_are_public_however_they_are_written(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+def test_the_operator_allows_networks_also_in_another_notation() -> None:
+    rule = AddressRule(["10.0.0.0/8"])
+
+    assert rule.is_allowed(ip_address("10.1.2.3"))
+    assert rule.is_allowed(ip_address("::ffff:10.1.2.3"))
+    assert not rule.is_allowed(ip_address("192.168.1.1"))
+    assert not rule.is_exception(ip_address("93.184.216.34"))
+
+
+@pytest.mark.parametrize(("scheme", "error"), [("https", FORBIDDEN), ("http", FORBIDDEN_PLAIN)])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "2130706433", "0x7f.1", "127.1"])
+async def test_nothing_is_sent_to_this_machine_however_it_is_named(scheme: str, host: str, error: str) -> None:
+    with receiving() as receiver:
+        port = receiver.url.split(":")[2]
+        async with sending() as sender:
+            assert await send(sender, f"{scheme}://{host}:{port}") == (None, error)
+
+    assert receiver.messages == []
+
+
+async def test_a_name_that_leads_elsewhere_the_second_time_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that is checked is the one connected to; among several, those that are not allowed are left out."""
+    with receiving() as receiver:
+        port = int(receiver.url.split(":")[2].split("/")[0])
+        answers = [["127.0.0.1"], ["10.0.0.1"], ["10.0.0.1", "127.0.0.1"]]
+        asked: list[str] = []
+
+        async def resolve(_: Any, host: str, port: int, **__: Any) -> Any:
+            asked.append(host)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in answers[len(asked) - 1]]
+
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+        async with sending("127.0.0.1") as sender:
+            assert await send(sender, f"http://door.example:{port}/") == (204, None)
+        async with sending("127.0.0.1") as sender:
+            assert await send(sender, f"http://door.example:{port}/") == (None, FORBIDDEN_PLAIN)
+            assert await send(sender, f"http://door.example:{port}/") == (204, None)
+
+    assert asked == ["door.example"] * 3
+    assert [message.headers["host"] for message in receiver.messages] == [f"door.example:{port}"] * 2
+
+
+async def test_redirects_are_not_followed_and_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiving() as elsewhere, receiving(Receiver(answer=lambda _: (302, {"location": elsewhere.url}))) as receiver:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, elsewhere.url)
+        async with sending("127.0.0.1") as sender:
+            status, error = await send(sender, receiver.url)
+
+    assert (status, "redirects are not followed" in (error or "")) == (302, True)
+    assert (len(receiver.messages), elsewhere.messages) == (1, [])
+
+
+@asynccontextmanager
+async def answering(parts: Iterable[bytes], pause_s: float = 0.0) -> AsyncIterator[tuple[str, list[int]]]:
+    """Answer the first request with parts of an answer; yield the address, and the lengths of what was taken."""
+    taken: list[int] = []
+    tasks: set[asyncio.Task[Any] | None] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                taken.append(len(part))
+                await asyncio.sleep(pause_s)
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", taken
+        for task in tasks:
+            if task:
+                task.cancel()
+    await asyncio.sleep(0.01)  # so that the transports learn that they were closed
+
+
+async def test_an_answer_that_does_not_end_is_a_failure() -> None:
+    parts = itertools.chain([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"], itertools.repeat(b"x"))
+    async with answering(parts, 0.05) as (url, _), sending("127.0.0.1", timeout_s=0.4) as sender:
+        assert await send(sender, url) == (None, "no answer within 0.4 seconds")
+    async with sending("127.0.0.1") as sender:
+        assert await send(sender, url) == (None, "the connection was refused")
+
+
+async def test_a_long_answer_is_not_read_to_its_end() -> None:
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    parts = itertools.chain([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"], itertools.repeat(chunk))
+    async with answering(parts) as (url, taken), sending("127.0.0.1") as sender:
+        assert await send(sender, url) == (200, None)
+        await asyncio.sleep(0.05)
+
+    assert sum(taken) < 2**24
+
+
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [
+        ("120", 120),
+        ("999999999", 86_400),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+    ],
+)
+def test_the_wait_that_a_receiver_asks_for(value: str, wait_s: float | None) -> None:
+    assert parse_retry_after(value) == wait_s
+
+
+def test_a_receiver_may_name_a_time() -> None:
+    wait_s = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+
+    assert wait_s == pytest.approx(60, abs=2)
