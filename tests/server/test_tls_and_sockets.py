@@ -13,11 +13,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.server.sockets import GET, Line, running
+from tests.server.sockets import GET, Line, running, wait_until
 from websockets.asyncio.client import connect
 
 from vultus.errors import SetupError
-from vultus.server import protocol, serving
+from vultus.server import handshakes, protocol, serving
 from vultus.server.proxies import ForwardedMiddleware, TrustedProxies
 from vultus.server.serving import format_address, is_loopback, load_tls, open_tls
 from vultus.settings import ServerSettings
@@ -57,9 +57,25 @@ async def test_a_certificate_makes_the_port_speak_tls_alone(tmp_path: Path) -> N
 
 
 async def test_a_silent_handshake_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "HEAD_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(handshakes, "HEAD_TIMEOUT_S", 0.5)
     async with running(tls=load_tls(*write_pair(tmp_path, "one"))) as server:
         assert await server.exchange(b"", 3) in {b"", b"(reset)"}
+
+
+async def test_handshakes_are_connections_and_make_room(tmp_path: Path) -> None:
+    """Unbounded, 8,000 of them took 800 MB."""
+    certificate, key = write_pair(tmp_path, "one")
+    async with running(tls=load_tls(certificate, key), connections=10) as server:
+        stalled = [await server.connect() for _ in range(30)]
+        await wait_until(lambda: sum(line.reader.at_eof() for line in stalled) >= 20)
+        line = await server.connect(ssl=ssl.create_default_context(cafile=certificate))
+        line.writer.write(GET)
+        answer = await line.read_response()
+        counted = len(server.registry)
+
+    assert answer == (200, b"GET ")
+    assert counted <= 11
+    assert not len(server.registry)
 
 
 def test_every_mistake_with_tls_files_has_a_sentence(tmp_path: Path) -> None:

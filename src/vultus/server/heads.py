@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import httptools
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -90,6 +92,32 @@ def find_fault(version: str, headers: Sequence[tuple[bytes, bytes]], *, upgrades
     if upgrades and _has_body(values):
         return "A WebSocket's handshake has no body: send neither Content-Length nor Transfer-Encoding."
     return None
+
+
+def split_target(target: bytes) -> tuple[bytes, bytes]:
+    """Return path and query of a request's target, an address in the absolute form that proxies are sent or a part.
+
+    Raises:
+        ValueError: It is no address.
+    """
+    if target.startswith(b"/") or target == b"*":
+        path, _, query = target.partition(b"#")[0].partition(b"?")
+        return path, query
+    try:
+        address = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError as error:
+        raise ValueError(str(error)) from None
+    return address.path or b"/", address.query or b""
+
+
+def expects_continue(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Return whether the caller waits for `100 Continue` before it sends the body."""
+    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+
+
+def is_websocket(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Return whether an upgrade is to a WebSocket."""
+    return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in headers)
 
 
 def _has_body(values: Mapping[bytes, bytes]) -> bool:

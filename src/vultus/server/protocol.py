@@ -17,8 +17,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from vultus.errors import MalformedRequestError
+from vultus.server import heads
 from vultus.server.exchange import Exchange
-from vultus.server.heads import MAX_HEAD_BYTES, HeadBuffer, HeadTooLongError, find_fault
 from vultus.server.pace import Pace
 from vultus.server.refusals import (
     ADDRESS_FULL,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
     from vultus.server.refusals import Refusal
+    from vultus.server.registry import Closable
     from vultus.server.state import ServerState
 
 HEAD_TIMEOUT_S = 10.0
@@ -68,7 +69,10 @@ class HttpProtocol(asyncio.Protocol):
 
     Attributes:
         over_bound: Whether the connection is one too many, so that only health is answered.
+        handshake: What was counted in its place until TLS was agreed on.
     """
+
+    handshake: Closable | None = None
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class HttpProtocol(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._phase = _Phase.IDLE
-        self._head = HeadBuffer()
+        self._head = heads.HeadBuffer()
         self._loose_bytes = 0
         self._refusal: Refusal | None = None
         self._url, self._headers = b"", list[tuple[bytes, bytes]]()
@@ -103,6 +107,8 @@ class HttpProtocol(asyncio.Protocol):
         self._scheme = "https" if is_ssl(transport) else "http"
         self._since = self._loop.time()
         self._state.connections.add(self)
+        if self.handshake:
+            self._state.registry.remove(self.handshake)
         if not self._state.registry.add(self, self._client[0] if self._client else ""):
             self._state.refusals.add("connections")
             self._phase = _Phase.ENDED
@@ -170,7 +176,7 @@ class HttpProtocol(asyncio.Protocol):
             self._since = self._loop.time()
         try:
             complete = self._head.add(data) if self._phase is _Phase.IDLE else data
-        except HeadTooLongError:
+        except heads.HeadTooLongError:
             self._refuse(HEAD_TOO_LONG)
         else:
             if complete is not None:
@@ -187,7 +193,7 @@ class HttpProtocol(asyncio.Protocol):
         else:
             useful = self._phase is _Phase.IDLE or parsed is not self._parsed or self._count_carried() > carried
             self._loose_bytes = 0 if useful else self._loose_bytes + len(data)
-            if self._loose_bytes > MAX_HEAD_BYTES:
+            if self._loose_bytes > heads.MAX_HEAD_BYTES:
                 self._refuse(HEAD_TOO_LONG)
 
     def _count_carried(self) -> int:
@@ -211,8 +217,8 @@ class HttpProtocol(asyncio.Protocol):
         """Begin to answer the request, or line it up behind the one before."""
         self._phase = _Phase.BODY
         version = self._parser.get_http_version()
-        upgrades = self._parser.should_upgrade() and self._is_websocket()
-        if fault := find_fault(version, self._headers, upgrades=upgrades):
+        upgrades = self._parser.should_upgrade() and heads.is_websocket(self._headers)
+        if fault := heads.find_fault(version, self._headers, upgrades=upgrades):
             self._raise_refusal(build_malformed(fault))
         if upgrades:
             self._parsed = None
@@ -225,7 +231,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport,
             self._flow,
             keep_alive=version == "1.1" and self._parser.should_keep_alive(),
-            expects_continue=version == "1.1" and self._expects_continue(),
+            expects_continue=version == "1.1" and heads.expects_continue(self._headers),
             default_headers=self._state.default_headers,
             on_complete=self._end_exchange,
         )
@@ -235,9 +241,6 @@ class HttpProtocol(asyncio.Protocol):
             self._start_next()
         else:
             self._flow.pause_reading()
-
-    def _expects_continue(self) -> bool:
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._headers)
 
     def _check_bounds(self, path: str) -> None:
         if len(self._pipeline) >= MAX_PIPELINED:
@@ -253,18 +256,11 @@ class HttpProtocol(asyncio.Protocol):
         self._refusal = refusal
         raise MalformedRequestError(refusal.detail)
 
-    def _is_websocket(self) -> bool:
-        return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in self._headers)
-
     def _build_scope(self, version: str) -> dict[str, Any]:
-        if self._url.startswith(b"/") or self._url == b"*":
-            raw_path, _, query = self._url.partition(b"#")[0].partition(b"?")
-        else:  # the absolute form, as proxies are sent it
-            try:
-                address = httptools.parse_url(self._url)
-            except httptools.HttpParserInvalidURLError:
-                self._raise_refusal(build_malformed("The address in the request line is not valid."))
-            raw_path, query = address.path or b"/", address.query or b""
+        try:
+            raw_path, query = heads.split_target(self._url)
+        except ValueError:
+            self._raise_refusal(build_malformed("The address in the request line is not valid."))
         if not raw_path.isascii():
             self._raise_refusal(build_malformed("The request's path has bytes beyond ASCII: encode them as %XX."))
         path, root = raw_path.decode("ascii"), self._config.root_path
@@ -326,7 +322,7 @@ class HttpProtocol(asyncio.Protocol):
         self._refusal = None
         self._state.refusals.add(refusal.code)
         if self._answered is None:
-            self._linger_bytes = min(self._linger_bytes, MAX_HEAD_BYTES)
+            self._linger_bytes = min(self._linger_bytes, heads.MAX_HEAD_BYTES)
             self._transport.write(refusal.build_response())
             self._end_connection(linger=True)
             return
@@ -349,7 +345,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _upgrade(self) -> None:
         """Hand the connection over to the WebSocket protocol; anything else that was begun is the last request."""
-        if self._parsed is not None or not self._is_websocket() or self._config.ws_protocol_class is None:
+        if self._parsed is not None or not heads.is_websocket(self._headers) or self._config.ws_protocol_class is None:
             self._refuse(build_malformed("An upgrade to another protocol is not offered here."))
             return
         self._state.connections.discard(self)

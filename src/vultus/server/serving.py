@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from vultus.errors import SetupError
-from vultus.server.protocol import HEAD_TIMEOUT_S, HttpProtocol
+from vultus.server.handshakes import TlsAcceptor
+from vultus.server.protocol import HttpProtocol
 from vultus.server.proxies import TrustedProxies
 from vultus.server.registry import ConnectionRegistry, bound_connections, raise_descriptor_limit
 from vultus.server.state import ServerState
@@ -90,6 +91,8 @@ class ApiServer(uvicorn.Server):
         )
         self.server_state = self._state = ServerState(registry, is_always_answered)
         self._tls = tls
+        self.servers = []
+        self._acceptors = list[TlsAcceptor]()
         self._stopped = asyncio.Event()
         self._handles_signals = handle_signals
 
@@ -103,21 +106,27 @@ class ApiServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections of the sockets; a TLS handshake has as long as a head."""
+        """Accept connections of the sockets."""
         await self.lifespan.startup()
         loop, config = asyncio.get_running_loop(), self.config
 
         def build_protocol() -> HttpProtocol:
             return HttpProtocol(config, self._state, self.lifespan.state, loop)
 
-        timeout_s = None if self._tls is None else HEAD_TIMEOUT_S
-        self.servers = [
-            await loop.create_server(
-                build_protocol, sock=one, ssl=self._tls, ssl_handshake_timeout=timeout_s, backlog=SOCKET_BACKLOG
-            )
-            for one in sockets or ()
-        ]
+        for one in sockets or ():
+            if self._tls is None:
+                self.servers.append(await loop.create_server(build_protocol, sock=one, backlog=SOCKET_BACKLOG))
+            else:
+                one.setblocking(False)
+                one.listen(SOCKET_BACKLOG)
+                self._acceptors.append(TlsAcceptor(one, self._tls, self._state, build_protocol))
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and wait for the requests under way."""
+        for acceptor in self._acceptors:
+            await acceptor.close()
+        await super().shutdown(sockets)
 
     async def main_loop(self) -> None:
         """Check the deadlines once a second until the server is stopped."""
