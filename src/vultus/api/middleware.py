@@ -127,18 +127,27 @@ def _record_request(scope: Scope, method: str, status: int, request_scope: Reque
     client = (scope.get("client") or ("-",))[0]
     level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
     if log.isEnabledFor(level):
-        line = {
-            "method": method,
-            "route": route,
-            "status": status,
-            "ms": round(took_s * 1e3, 1),
-            "code": request_scope.error_code or None,
-            "cause": request_scope.error_cause or None,
-            "key": request_scope.principal_id.removeprefix("key:") or None,
-            "client": client,
-        }
         # A record of its own: logging would look for the line of code it comes from, which is always this one.
-        log.handle(log.makeRecord(log.name, level, "", 0, "request", (), None, extra=line))
+        record = log.makeRecord(
+            log.name,
+            level,
+            "",
+            0,
+            "request",
+            (),
+            None,
+            extra={
+                "method": method,
+                "route": route,
+                "status": status,
+                "ms": round(took_s * 1e3, 1),
+                "code": request_scope.error_code or None,
+                "cause": request_scope.error_cause or None,
+                "key": request_scope.principal_id.removeprefix("key:") or None,
+                "client": client,
+            },
+        )
+        log.handle(record)
     if status == METHOD_NOT_ALLOWED:  # of a path, whichever of its routes came first
         route = "-"
     counted = scope["method"] if route != "-" and scope["method"] in COUNTED_METHODS else "-"
