@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pytest
+from tests.networks import share_landmarks
 
 from vultus.domain import Calibration
 from vultus.errors import LicenceError, WeightsError
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEASURED = Calibration(((1e-2, 0.5), (1e-3, 0.6)), margin=0.02, source="a test")
+
+
+@pytest.fixture(autouse=True)
+def _shared_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_landmarks(monkeypatch)
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(
 
 @pytest.mark.usefixtures("unmeasured_processes")
 def test_a_photo_weighs_what_decoding_it_holds(tmp_path: Path) -> None:
-    picture = np.asarray(Image.fromarray(astronaut()).resize((3000, 2000)))
+    picture = np.asarray(Image.fromarray(astronaut()).resize((2100, 1500)))
     layers = np.dstack([picture, picture[:, :, :1]])
     files = {
         "jpeg": encoded(picture),
