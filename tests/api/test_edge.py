@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import struct
-import zlib
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
 import pytest
 from fastapi import APIRouter, Request
-from fastapi.params import Form
 from fastapi.routing import APIRoute
 from opentelemetry import trace
-from PIL import Image
 from starlette.routing import Route
-from tests.api.conftest import CONSENT
 from tests.callers import CALLER
-from tests.faces import astronaut, encoded, portrait
+from tests.faces import portrait
 
-from vultus.api.app import ROUTERS, create_app
+from vultus.api.app import create_app
 from vultus.api.guard import GuardedRoute, require_permission
 from vultus.domain import Permission, Role
 from vultus.schemas.base import ApiModel
@@ -140,101 +133,6 @@ async def test_bodies_of_all_requests_share_one_memory(serve: Callable[..., Any]
     assert afterwards.status_code == 200
 
 
-def sixteen_bit() -> bytes:
-    grey = np.asarray(Image.fromarray(astronaut()).convert("L")).astype(np.uint16) * 257
-    return encoded(Image.fromarray(grey), "PNG")
-
-
-def turned(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
-    return encoded(Image.fromarray(astronaut()).transpose(undo), exif=exif)
-
-
-def mode(name: str, form: str, **options: Any) -> bytes:
-    return encoded(Image.fromarray(astronaut()).convert(name), form, **options)
-
-
-def frames(form: str) -> bytes:
-    image = Image.fromarray(astronaut())
-    return encoded(image, form, save_all=True, append_images=[image.rotate(90), image.rotate(180)])
-
-
-@pytest.mark.parametrize(
-    "photo",
-    [
-        pytest.param(lambda: mode("RGB", "PNG"), id="png"),
-        pytest.param(lambda: mode("RGB", "WEBP"), id="webp"),
-        pytest.param(lambda: mode("L", "JPEG"), id="grey"),
-        pytest.param(lambda: mode("CMYK", "JPEG"), id="cmyk"),
-        pytest.param(lambda: mode("RGBA", "PNG"), id="alpha"),
-        pytest.param(lambda: mode("P", "PNG"), id="palette"),
-        pytest.param(sixteen_bit, id="16-bit"),
-        pytest.param(lambda: frames("WEBP"), id="animated-webp"),
-        pytest.param(lambda: frames("PNG"), id="animated-png"),
-        pytest.param(lambda: frames("MPO"), id="mpo"),
-        pytest.param(lambda: turned(3), id="exif-180"),
-        pytest.param(lambda: turned(6), id="exif-90"),
-        pytest.param(lambda: turned(8), id="exif-270"),
-    ],
-)
-async def test_photos_of_every_kind_are_recognised(api: Api, photo: Callable[[], bytes]) -> None:
-    await api.register(portrait(), name="Ada")
-
-    (face,) = (await api.recognize(photo()))["faces"]
-
-    assert face["verdict"] == "match"
-
-
-def bomb() -> bytes:
-    stream = io.BytesIO()
-    Image.new("1", (30_000, 30_000)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def two_headers() -> bytes:
-    """Return a PNG whose first header says 100×100 and whose second says 8000×8000."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    def header(side: int) -> bytes:
-        return chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-
-    picture = chunk(b"IDAT", zlib.compress(bytes(8001) * 8000))
-    return b"\x89PNG\r\n\x1a\n" + header(100) + header(8000) + picture + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(
-    ("photo", "status", "code"),
-    [
-        pytest.param(lambda: b"", 422, "not_an_image", id="empty"),
-        pytest.param(lambda: b"nothing of an image", 422, "not_an_image", id="text"),
-        pytest.param(lambda: portrait()[:20_000], 422, "image_truncated", id="cut-jpeg"),
-        pytest.param(lambda: mode("RGB", "PNG")[:50_000], 422, "image_truncated", id="cut-png"),
-        pytest.param(lambda: mode("RGB", "BMP"), 415, "unsupported_image", id="bmp"),
-        pytest.param(lambda: mode("P", "GIF"), 415, "unsupported_image", id="gif"),
-        pytest.param(lambda: encoded(np.zeros((1, 1, 3), np.uint8), "PNG"), 422, "image_too_small", id="1x1"),
-        pytest.param(bomb, 413, "image_too_large", id="bomb"),
-        pytest.param(two_headers, 422, "image_truncated", id="two-headers"),
-    ],
-)
-async def test_a_file_that_is_no_photo_gets_a_clear_answer(
-    api: Api, photo: Callable[[], bytes], status: int, code: str
-) -> None:
-    refused = await api.recognize(photo(), status=status)
-
-    assert refused["code"] == code
-    assert refused["detail"]
-
-
-async def test_a_photo_over_its_byte_limit_is_not_decoded(serve: Callable[..., Any]) -> None:
-    api = await serve(photos={"max_bytes": 10_000})
-
-    assert (await api.recognize(portrait(), status=413))["code"] == "image_too_large"
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -260,76 +158,6 @@ async def test_hostile_json_gets_a_problem_and_changes_nothing(api: Api, body: b
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert len((await api.client.get("/v1/collections")).json()["items"]) == 1
-
-
-async def test_a_malformed_form_gets_a_problem_of_its_own(api: Api) -> None:
-    answer = await api.client.post(
-        "/v1/detect", content=b"--x\r\nnonsense", headers={"Content-Type": "multipart/form-data"}
-    )
-
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
-
-
-def form_routes() -> list[str]:
-    """Return the path of every route that reads a form."""
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, GuardedRoute)]
-    return [route.path for route in routes if route.body_field and isinstance(route.body_field.field_info, Form)]
-
-
-CLOSING = b"\r\n--x--"
-
-
-def whole_form() -> bytes:
-    """Return a form with every field any route requires, the end of the consent last."""
-    files = [(name, portrait()) for name in ("photo", "first", "second")]
-    texts = {"name": "Ada", **CONSENT, "person_id": str(uuid4()), "consent_expires_at": "2030-01-01T00:00:00Z"}
-    parts = [
-        f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="a.jpg"\r\n\r\n'.encode() + content
-        for name, content in files
-    ]
-    parts += [
-        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}'.encode() for name, text in texts.items()
-    ]
-    return b"\r\n".join(parts) + CLOSING
-
-
-@pytest.mark.parametrize("path", form_routes())
-async def test_a_form_without_its_end_is_refused_by_every_route_that_reads_one(api: Api, path: str) -> None:
-    url = path.format(collection="default", person=uuid4())
-
-    answer = await api.client.post(
-        url,
-        content=whole_form().removesuffix(CLOSING),
-        headers={"Content-Type": "multipart/form-data; boundary=x"},
-    )
-
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
-    assert "breaks off" in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("missing", [*range(1, 12), 60, 75, 80, 150, 5_000])
-async def test_a_registration_truncated_anywhere_stores_nothing(api: Api, missing: int) -> None:
-    fields = {"name": "Ada", **CONSENT, "consent_expires_at": "2030-01-01T00:00:00Z"}
-    request = api.client.build_request("POST", "/v1/register", data=fields, files={"photo": portrait()})
-    boundary = request.headers["content-type"].partition("boundary=")[2]
-    parts = request.read().removesuffix(b"\r\n").split(f"--{boundary}".encode())
-    photo_first = f"--{boundary}".encode().join([parts[0], parts[-2], *parts[1:-2], parts[-1]])
-    headers = {"Content-Type": request.headers["content-type"]}
-
-    cut = await api.client.post("/v1/register", content=photo_first[:-missing], headers=headers)
-    stored = (await api.client.get("/v1/collections/default/persons")).json()["items"]
-    whole = await api.client.post("/v1/register", content=photo_first, headers=headers)
-
-    assert (cut.status_code, cut.json()["code"], stored) == (400, "malformed_request", [])
-    assert whole.json()["consent"]["expires_at"] == "2030-01-01T00:00:00Z"
-
-
-async def test_a_json_route_does_not_parse_a_long_body_as_a_form(api: Api) -> None:
-    answer = await api.client.post(
-        "/v1/collections", content=b"x" * 300_000, headers={"Content-Type": "multipart/form-data; boundary=x"}
-    )
-
-    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
 async def test_an_unknown_query_parameter_is_refused(api: Api) -> None:
