@@ -177,6 +177,7 @@ async def test_forwarded_headers_count_only_from_named_proxies() -> None:
     assert await forward("10.0.0.7", PROXY_HEADERS) == believed
     assert await forward("::ffff:10.0.0.7", PROXY_HEADERS) == believed
     assert await forward("10.0.1.7", PROXY_HEADERS) == ("10.0.1.7", "http", "", "/docs")
+    assert (await forward("10.0.0.7", [(b"x-forwarded-for", b'fe80::1%any "words"')]))[0] == "fe80::1"
 
 
 @pytest.mark.parametrize("prefix", [b"//evil.test", b"faces", b"/a b", b"/<x>", b"/../..", b"\xff"])

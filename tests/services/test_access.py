@@ -274,6 +274,17 @@ async def test_an_address_may_send_few_unknown_secrets_and_disturbs_no_other(acc
         assert (await access.authenticate(secret, address)).id == key.id
 
 
+async def test_an_ipv4_address_is_counted_by_itself_on_a_socket_of_ipv6(access: AccessService) -> None:
+    key, secret = await access.create_key(CALLER, "test", Role.RECOGNIZE)
+    for _ in range(FAILURES_PER_MINUTE):
+        with pytest.raises(UnauthenticatedError):
+            await access.authenticate(make_secret(), "::ffff:192.0.2.1")
+
+    with pytest.raises(KeyFailureLimitError):
+        await access.authenticate(make_secret(), "192.0.2.1")
+    assert (await access.authenticate(secret, "::ffff:192.0.2.2")).id == key.id
+
+
 async def test_the_audit_is_filtered_by_actor_action_and_time(database: Database, access: AccessService) -> None:
     audit, key = AuditService(database), (await access.create_key(CALLER, "a", Role.ADMIN))[0]
     await access.revoke_key(Principal.from_key(key), key.id)

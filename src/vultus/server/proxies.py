@@ -78,7 +78,7 @@ class ForwardedMiddleware:
         """Return the last address that no trusted proxy has: what is before it, anybody may have written."""
         found = None
         for entry in reversed(forwarded_for.split(",")):
-            address = _strip_port(entry.strip())
+            address = _strip_port(entry.strip()).partition("%")[0]  # of a zone, anything could be the name
             try:
                 ip_address(address)
             except ValueError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import resource
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from vultus.utils.addresses import group_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ class ConnectionRegistry:
         Returns:
             Whether it may be read; else it must be closed.
         """
-        key = _group_address(address)
+        key = group_address(address)
         of_address = self._addresses.setdefault(key, _AddressConnections())
         of_address.count += 1
         self._keys[connection] = key
@@ -138,17 +139,6 @@ class ConnectionRegistry:
     def _find(self, connection: Closable) -> _AddressConnections | None:
         key = self._keys.get(connection)
         return None if key is None else self._addresses[key]
-
-
-def _group_address(address: str) -> str:
-    """Return what counts as one caller: an IPv4 address, or the /64 network of an IPv6 one."""
-    if ":" not in address:
-        return address
-    try:
-        parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 def raise_descriptor_limit() -> int:

@@ -8,13 +8,13 @@ import re
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from vultus.domain import ApiKey, KeyGrant, Permission, Principal, Role
 from vultus.domain.events import KeyCreated, KeyRevoked, KeyRotated
 from vultus.domain.texts import require_optional_text, require_text
 from vultus.errors import ConflictError, InvalidInputError, KeyFailureLimitError, UnauthenticatedError
+from vultus.utils.addresses import group_address
 from vultus.utils.recent import RecentCounts, RecentValues
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class AccessService:
             raise UnauthenticatedError("Send an API key: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
         digest = compute_digest(secret)
         if digest not in self._refused and _SECRET.fullmatch(secret):
-            source = None if digest in self._callers else _get_source(address)
+            source = None if digest in self._callers else group_address(address or "")
             self._ensure_few_failures(source)
             async with self._database.hot_queries() as work:
                 key = await work.keys.find_live_key(digest)
@@ -245,12 +245,3 @@ async def _open_key(work: UnitOfWork, principal: Principal, key_id: UUID) -> Api
     key = await work.keys.lock_key(key_id, within=principal.collections)
     principal.require_no_less_than(key)
     return key
-
-
-def _get_source(address: str | None) -> str | None:
-    """Return what counts as one client: an IPv4 address, or the network of an IPv6 address, of which one has many."""
-    try:
-        parsed = ip_address(address or "")
-    except ValueError:
-        return None
-    return str(ip_network((parsed, 64), strict=False)) if isinstance(parsed, IPv6Address) else address
