@@ -22,6 +22,15 @@ async def verdict(api: Api, photo: bytes) -> str:
     return found
 
 
+async def test_an_action_that_there_is_not_is_refused_with_the_nearest(api: Api) -> None:
+    for action, hint in (("person.erase", "did you mean 'person.erased'?"), ("?", "there are ")):
+        refused = await api.client.get("/v1/audit", params={"action": action})
+
+        assert refused.status_code == 422
+        assert hint in refused.json()["detail"]
+    assert await actions(api, action="person.erased") == []
+
+
 async def actions(api: Api, **query: str) -> list[str]:
     return [entry["action"] for entry in (await api.client.get("/v1/audit", params=query)).json()["items"]]
 

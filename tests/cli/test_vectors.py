@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,8 @@ async def test_a_file_is_imported_and_resumed(cli: Cli, database_url: str, monke
     ("changes", "detail"),
     [
         ({"contract": None}, "is not an .npz file with the arrays"),
+        ({"contract": np.array(["one", "other"])}, "is not an .npz file with the arrays"),
+        ({"vectors": np.zeros((0, 128)), "external_ids": np.array([]), "names": None}, "holds no vectors"),
         ({"vectors": np.ones((5, 128), int)}, "(5, 128) int64"),
         ({"external_ids": np.array(["A"])}, "1 and 5"),
         ({"external_ids": np.array(["A", "B", "A ", "C", "D"])}, "row 2, counted from 0, has the external id"),
@@ -78,7 +82,16 @@ async def test_a_file_that_cannot_be_used_is_refused_with_the_row(
     assert detail in " ".join(refused.stderr.split())
 
 
-async def test_another_file_is_refused(cli: Cli) -> None:
-    refused = await cli("import-vectors", cli.photo("people.npz", b"no archive"), *GRANT, code=2)
+def zip_texts() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in ("vectors", "external_ids", "contract"):
+            archive.writestr(f"{name}.npy", "no array")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"no archive", b"", zip_texts()], ids=["text", "empty", "other members"])
+async def test_another_file_is_refused(cli: Cli, content: bytes) -> None:
+    refused = await cli("import-vectors", cli.photo("people.npz", content), *GRANT, code=2)
 
     assert "is not an .npz file" in refused.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,8 +108,8 @@ def read_vector_file(file: Path) -> VectorFile:
             names: list[str | None] = (
                 [name or None for name in arrays["names"].tolist()] if "names" in arrays else [None] * len(vectors)
             )
-            space_id = str(arrays["contract"])
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            space_id = str(arrays["contract"].item())
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
         raise InvalidInputError(
             f"{file.name} is not an .npz file with the arrays vectors, external_ids and contract, and optionally names "
             f"({type(error).__name__})."
@@ -118,6 +119,8 @@ def read_vector_file(file: Path) -> VectorFile:
             f"{file.name}: vectors must be (n, d) floating-point numbers, external_ids and names n texts; they are "
             f"{vectors.shape} {vectors.dtype}, {len(external_ids)} and {len(names)}."
         )
+    if not external_ids:
+        raise InvalidInputError(f"{file.name} holds no vectors: nobody was registered.")
     _require_strings("external_ids", external_ids)
     _require_strings("names", [name or "" for name in names])
     return VectorFile(space_id, vectors, external_ids, names)

@@ -375,3 +375,14 @@ class SourceDeleted(Event):
     action: ClassVar[str] = "source.deleted"
     collection_id: UUID
     object_id: UUID
+
+
+def list_actions() -> list[str]:
+    """Return the names of everything that can happen, in their order."""
+    waiting, actions = [Event], set[str]()
+    while waiting:
+        found = waiting.pop()
+        waiting += found.__subclasses__()
+        if action := getattr(found, "action", None):
+            actions.add(action)
+    return sorted(actions)

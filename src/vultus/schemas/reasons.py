@@ -10,7 +10,7 @@ from pydantic import Field
 from vultus import errors
 from vultus.domain import LivenessReason, sightings
 from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
-from vultus.domain.events import Event
+from vultus.domain.events import list_actions
 
 Root = TypeVar("Root")
 
@@ -48,7 +48,7 @@ RejectionReason = Annotated[
         )
     ),
 ]
-AUDIT_ACTIONS = frozenset(event.action for event in list_subclasses(Event) if event is not Event)
+AUDIT_ACTIONS = frozenset(list_actions())
 EVENT_TYPES = AUDIT_ACTIONS | sightings.ACTIONS
 EventType = Annotated[str, Field(json_schema_extra=_list_codes(EVENT_TYPES))]
 AuditAction = Annotated[str, Field(json_schema_extra=_list_codes(AUDIT_ACTIONS))]
