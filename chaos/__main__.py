@@ -28,6 +28,7 @@ from chaos import (
     overload,
     record,
     retries,
+    sessions,
     slow,
     tampering,
 )
@@ -49,6 +50,7 @@ FIGURES = {
         "F12": erasure,
         "F16": oracle,
         "F17": canaries,
+        "F19": sessions,
         "F20": tampering,
         "F21": deliveries,
         "F22": losses,

@@ -87,3 +87,13 @@ async def test_a_connection_over_the_bound_gets_no_websocket() -> None:
         refused = await server.exchange(HANDSHAKE)
 
     assert read_problem(refused) == (429, "too_many_connections")
+
+
+async def test_a_text_that_is_not_utf8_ends_the_connection_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as server:
+        line = await shake_hands(server)
+        line.writer.write(b"\x81\x82" + MASK + b"\xc3\x28")
+        received = await line.read_all()
+
+    assert received[2:4] == (1007).to_bytes(2, "big")
+    assert [record for record in caplog.records if record.exc_info] == []

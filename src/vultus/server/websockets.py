@@ -18,7 +18,7 @@ READ_BYTES = 2**14
 MAX_FRAMES_PER_S = 2_000
 """Frames of the WebSocket, parts of messages and pings among them, from one connection: each costs some 10 µs."""
 
-POLICY_VIOLATION = 1008
+NOT_UTF8, POLICY_VIOLATION = 1007, 1008
 STALLED_S = 10.0
 """How long a caller may take nothing of what was written."""
 
@@ -61,6 +61,16 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         """Count the frames, then handle them."""
         self._frames_left -= len(self.conn.events)
         super().handle_events()
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on; a text that is not UTF-8 ends the connection without a trace in the log."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail(NOT_UTF8, "a text message is UTF-8")
+                return
+        super().send_receive_event_to_app()
 
     def pause_writing(self) -> None:
         """Read nothing from a caller that does not read, or the answers to its pings would fill the memory."""
