@@ -1,7 +1,7 @@
 """F7: hundreds of connections send nothing, a byte a second, or never read; are they closed, and is a caller served?
 
 Every kind comes from an address of its own on loopback, all at once. How long they last is what the server's process
-has open, not what the callers see. Stalled WebSockets are tested with the HTTP server: no operation has one yet.
+has open, not what the callers see. Stalled WebSockets are part of F19.
 """
 
 from __future__ import annotations

@@ -176,6 +176,15 @@ async def test_a_ticket_in_the_address_is_refused_and_not_used_up(live: LiveServ
         assert (await receive(socket))["type"] == "welcome"
 
 
+async def test_a_websocket_elsewhere_is_not_found(live: LiveServer) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        async with live.connect(path="/v1/persons"):
+            pass
+
+    assert refused.value.response.status_code == 404
+    assert json.loads(refused.value.response.body)["code"] == "not_found"
+
+
 async def test_a_session_goes_on_in_another_connection_with_its_tracks(live: LiveServer) -> None:
     await live.api.register(portrait(), name="Ada")
     async with live.open_session() as (socket, welcome):
@@ -249,6 +258,20 @@ async def test_a_frame_that_is_no_picture_is_refused_and_the_session_goes_on(liv
 
     assert (refused["type"], refused["sequence"], refused["code"]) == ("refused", 1, "image_truncated")
     assert answer["type"] == "result"
+
+
+async def test_a_frame_under_way_when_the_connection_breaks_lets_the_next_one_wait(
+    live: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with live.open_session() as (socket, welcome):
+        await socket.send(pack_frame(1, PORTRAIT))
+        await socket.close(1001)
+    async with live.connect(f"resume.{welcome['resume_token']}") as socket:
+        await receive(socket)
+        await socket.send(pack_frame(1, PORTRAIT))  # waits for the frame that is under way
+        assert (await receive(socket))["type"] == "result"
+
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 async def test_a_collection_that_is_deleted_ends_its_sessions(live: LiveServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -15,6 +16,8 @@ import httpx
 import pytest
 from tests.faces import portrait
 from tests.serving import serving
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from vultus.api import docs_page
 from vultus.api.middleware import SECURITY_HEADERS
@@ -150,12 +153,26 @@ def test_the_manuals_nginx_example_serves_under_a_prefix(
             large = client.post(f"{base}/v1/recognize", files={"photo": portrait() + bytes(3_000_000)})
             short = client.post(f"{base}/recognize", files={"photo": portrait()})
             echoed = client.get(f"{base}/v1/version", headers={"X-Request-ID": "mine"})
+            ticket = client.post(f"{base}/v1/live/tickets", json={}).json()["ticket"]
+            greeting = _open_live_session(base, ticket)
 
+    assert greeting["type"] == "welcome"
     assert document["servers"] == [{"url": "/faces"}]
     assert asset.status_code == 200
     assert large.status_code == 200
     assert (short.status_code, short.url.path) == (200, "/faces/v1/recognize")
     assert re.fullmatch("[0-9a-f]{32}", echoed.headers["x-request-id"])
+
+
+def _open_live_session(base: str, ticket: str) -> Any:
+    """Return the greeting of a session that a page behind the proxy opens."""
+    with connect(
+        f"{base.replace('http', 'ws', 1)}/v1/live",
+        subprotocols=[Subprotocol("vultus.live.v1"), Subprotocol(f"ticket.{ticket}")],
+        origin=Origin(base.removesuffix("/faces")),
+        proxy=None,
+    ) as session:
+        return json.loads(session.recv(10))
 
 
 def _wait_until_answered(client: httpx.Client, url: str) -> None:

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 
 from vultus.errors import VultusError
 from vultus.live.close_codes import CODE_BY_KIND, CloseCode
@@ -46,6 +46,8 @@ SEND_S = 10.0
 CLOSE_S = 2.0
 MAX_REASON_BYTES = 123
 CLOSED_BY_CLIENT = 1000
+GONE = (WebSocketDisconnect, WebSocketDisconnected, OSError)
+"""What sending raises once the client, or the connection, is gone."""
 
 
 class _ConnectionOver(Exception):  # noqa: N818  not a failure
@@ -179,7 +181,7 @@ class LiveConnection:
                 await self._websocket.send_text(message.model_dump_json())
         except TimeoutError:
             await self._tell(Ended(CloseCode.STALLED))
-        except (WebSocketDisconnect, OSError):
+        except GONE:
             raise _ConnectionOver from None
 
     async def _close(self, reply: Close) -> None:
@@ -189,6 +191,6 @@ class LiveConnection:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._websocket.close(reply.code, reason)
-        except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
+        except (TimeoutError, *GONE):
             pass  # the server ends the connection
         raise _ConnectionOver

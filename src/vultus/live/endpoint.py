@@ -18,9 +18,13 @@ from vultus.server.refusals import Refusal
 from vultus.utils.request_scope import RequestScope
 
 ASYNCAPI_PATH = "/asyncapi.json"
+NO_WEBSOCKET = Refusal(
+    404, "not_found", "Not found", f"There is no WebSocket at this path: live sessions are at {PATH}."
+)
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
     from vultus.services.wiring import Services
@@ -55,12 +59,23 @@ def add_live(app: Starlette, services: Services, limits: RequestLimits) -> Sessi
             finally:
                 scope.end_wait()
 
+    app.router.default = _build_fallback(app.router.default)
     app.router.routes += [
         WebSocketRoute(PATH, serve_session),
         Route(ASYNCAPI_PATH, show_asyncapi),
         *build_page_routes(),
     ]
     return sessions
+
+
+def _build_fallback(otherwise: ASGIApp) -> ASGIApp:
+    """Return what answers where no route does: to a WebSocket with problem details, too."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        fallback = _build_response(NO_WEBSOCKET) if scope["type"] == "websocket" else otherwise
+        await fallback(scope, receive, send)
+
+    return answer
 
 
 def _build_response(refusal: Refusal) -> Response:
