@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks import live, photo, precision, record, request, search, serving
+from benchmarks import live, photo, precision, record, request, search, serving, sources
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "request": request,
     "search": search,
     "live": live,
+    "sources": sources,
 }
 
 
