@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # No test reaches for the network: those of the recommended pack have a server of their own.
 os.environ["VULTUS_MODELS__OFFLINE"] = "true"
 
-# A property states what holds, not how fast: a busy machine must not fail it.
-settings.register_profile("unhurried", deadline=None)
+# A property states what holds, not how fast: a busy machine must not fail it. Each run draws other examples.
+settings.register_profile("unhurried", deadline=None, max_examples=50)
 settings.load_profile("unhurried")
 
 TEMPLATE = "vultus_template"

@@ -257,7 +257,7 @@ async def test_work_on_one_collection_is_serialized(database: Database) -> None:
     assert order == ["first", "second"]
 
 
-def test_hot_queries_read_and_count_usage_and_nothing_else() -> None:
+def test_hot_queries_read_count_usage_take_tickets_and_nothing_else() -> None:
     """Each query is a transaction by itself: any other write would be outside of every unit of work."""
     session: Any = None
     repositories = vars(HotQueries(session))
@@ -265,13 +265,12 @@ def test_hot_queries_read_and_count_usage_and_nothing_else() -> None:
     assert {name: type(one).__name__ for name, one in repositories.items()} == {
         "collections": "CollectionQueries",
         "keys": "ApiKeyQueries",
+        "outbox": "OutboxQueries",
         "usage": "UsageQueries",
         "templates": "TemplateSearches",
+        "tickets": "TicketQueries",
     }
     methods = {name for one in repositories.values() for name in dir(one) if not name.startswith("_")}
     assert methods
-    assert {name.split("_")[0] for name in methods} <= {"find", "get", "list", "rescore", "search"} | {
-        "count",
-        "release",
-        "reserve",
-    }
+    reading = {"find", "get", "is", "list", "rescore", "search", "settle"}
+    assert {name.split("_")[0] for name in methods} <= reading | {"count", "release", "reserve", "take"}
