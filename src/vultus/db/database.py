@@ -44,7 +44,7 @@ from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.repositories.sources import SourceRepository
 from vultus.db.repositories.tickets import TicketQueries, TicketRepository
 from vultus.db.repositories.usage import UsageQueries
-from vultus.db.repositories.webhooks import WebhookRepository
+from vultus.db.repositories.webhooks import WebhookQueries, WebhookRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.searches import TemplateSearches
@@ -86,6 +86,7 @@ class HotQueries:
     templates: TemplateSearches
     tickets: TicketQueries
     usage: UsageQueries
+    webhooks: WebhookQueries
 
     def __init__(self, session: StatementSession) -> None:
         self.collections = CollectionQueries(session)
@@ -93,6 +94,7 @@ class HotQueries:
         self.outbox = OutboxQueries(session)
         self.tickets = TicketQueries(session)
         self.usage = UsageQueries(session)
+        self.webhooks = WebhookQueries(session)
         self.templates = TemplateSearches(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
@@ -122,6 +124,7 @@ class UnitOfWork(HotQueries):
     collections: CollectionRepository
     keys: ApiKeyRepository
     outbox: OutboxRepository
+    webhooks: WebhookRepository
     templates: TemplateStore
     tickets: TicketRepository
 

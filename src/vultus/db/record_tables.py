@@ -53,6 +53,8 @@ class OutboxRow(Base):
 
     __table_args__ = (
         UniqueConstraint("id"),
+        Index(None, "person_id", "number", postgresql_where=text("person_id IS NOT NULL")),
+        Index(None, "object_id", "number", postgresql_where=text("object_id IS NOT NULL")),
         Index(None, "sighted_person_id", postgresql_where=text("sighted_person_id IS NOT NULL")),
     )
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.receivers import Receiver, receiving
+from tests.server.test_tls_and_sockets import write_pair
 
+from vultus.server.serving import load_tls
 from vultus.services.events.sending import (
     FORBIDDEN,
     FORBIDDEN_PLAIN,
@@ -113,7 +117,9 @@ async def test_redirects_are_not_followed_and_no_proxy_is_used(monkeypatch: pyte
 
 
 @asynccontextmanager
-async def answering(parts: Iterable[bytes], pause_s: float = 0.0) -> AsyncIterator[tuple[str, list[int]]]:
+async def answering(
+    parts: Iterable[bytes], pause_s: float = 0.0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[int]]]:
     """Answer the first request with parts of an answer; yield the address, and the lengths of what was taken."""
     taken: list[int] = []
     tasks: set[asyncio.Task[Any] | None] = set()
@@ -132,9 +138,9 @@ async def answering(parts: Iterable[bytes], pause_s: float = 0.0) -> AsyncIterat
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", taken
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}/", taken
         for task in tasks:
             if task:
                 task.cancel()
@@ -147,6 +153,28 @@ async def test_an_answer_that_does_not_end_is_a_failure() -> None:
         assert await send(sender, url) == (None, "no answer within 0.4 seconds")
     async with sending("127.0.0.1") as sender:
         assert await send(sender, url) == (None, "the connection was refused")
+
+
+async def test_certificates_are_verified_for_the_name_and_not_for_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = write_pair(tmp_path, "one")  # for 127.0.0.1
+
+    async def resolve(_: Any, host: str, port: int, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+    answer = [b"HTTP/1.1 204 No Content\r\n\r\n"]
+    async with answering(answer, tls=load_tls(certificate, key)) as (url, _):
+        async with sending("127.0.0.1") as sender:
+            unknown = await send(sender, url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with sending("127.0.0.1") as sender:
+            trusted, foreign = await send(sender, url), await send(sender, url.replace("127.0.0.1", "door.example"))
+
+    assert trusted == (204, None)
+    for status, error in (unknown, foreign):
+        assert (status, (error or "")[:34]) == (None, "the certificate was not accepted: ")
 
 
 async def test_a_long_answer_is_not_read_to_its_end() -> None:

@@ -42,6 +42,9 @@ MAX_IN_FLIGHT = 64
 MAX_PER_WEBHOOK = 8
 LEASE_MARGIN_S = 5.0
 CLOSE_S = 2.0
+GATHER_S = 0.01
+"""Pause before the next look: what comes together is claimed together."""
+
 IDLE_S = 1.0
 """Pause between looks for what is due."""
 
@@ -94,15 +97,23 @@ class WebhookDispatcher:
 
     async def dispatch(self) -> None:
         """Start what can be attempted now, then wait until there may be more: one run of a background job."""
+        if not self._attempts and not await self._has_webhooks():
+            await asyncio.sleep(IDLE_S)
+            return
         seen = self._follower.settled
         started = await self._start_attempts()
         if started and len(self._attempts) < MAX_IN_FLIGHT:
             return
+        await asyncio.sleep(GATHER_S)
         waiting = asyncio.create_task(self._follower.wait_beyond(seen, IDLE_S))
         try:
             await asyncio.wait([waiting, *self._attempts], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+
+    async def _has_webhooks(self) -> bool:
+        async with self._database.hot_queries() as work:
+            return await work.webhooks.has_enabled()
 
     async def count_deliveries(self) -> None:
         """Set the metrics of what waits and what is dead: one run of a background job."""

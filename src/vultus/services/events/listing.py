@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vultus.domain import EventFilter, OutboxEntry, Permission
-from vultus.errors import EventsExpiredError, OverloadedError
+from vultus.errors import EventsExpiredError, OverloadedError, VultusError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from vultus.db.database import Database
     from vultus.domain import Principal
     from vultus.services.events.follower import OutboxFollower
     from vultus.settings import EventSettings
+
+log = logging.getLogger(__name__)
 
 KEY_CHECK_S = 5.0
 """Longest time until a stream ends after its key; no event is sent in it."""
@@ -121,16 +125,25 @@ class EventService:
     ) -> AsyncIterator[tuple[OutboxEntry, ...]]:
         self._streams += 1
         try:
-            while await self._is_live(principal):
-                if position < self._follower.settled:
-                    page = await self._read_page(position, self._follower.settled, STREAM_PAGE, only)
-                    position = page.position
-                    if page.entries:
-                        yield page.entries
-                        continue
-                await self._follower.wait_beyond(position, KEY_CHECK_S)
+            async with aclosing(self._read_on(principal, position, only)) as pages:
+                async for entries in pages:
+                    yield entries
+        except VultusError as error:  # the reader comes back with its last number
+            log.warning("an event stream ended: %s", error.detail, extra={"code": error.code})
         finally:
             self._streams -= 1
+
+    async def _read_on(
+        self, principal: Principal, position: int, only: EventFilter
+    ) -> AsyncGenerator[tuple[OutboxEntry, ...], None]:
+        while await self._is_live(principal):
+            if position < self._follower.settled:
+                page = await self._read_page(position, self._follower.settled, STREAM_PAGE, only)
+                position = page.position
+                if page.entries:
+                    yield page.entries
+                    continue
+            await self._follower.wait_beyond(position, KEY_CHECK_S)
 
     async def _is_live(self, principal: Principal) -> bool:
         if principal.key is None:
