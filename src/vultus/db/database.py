@@ -7,23 +7,21 @@ writing transactions together have only a part of the pool, and those of one col
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from vultus.db.connections import check_connection, create_engine
-from vultus.db.driver_session import CUSTOM_PLAN, PLAN_CACHE_MODE, DriverSession, set_plan_cache_mode
+from vultus.db.connections import check_connection
+from vultus.db.driver_session import CUSTOM_PLAN, DriverSession, set_plan_cache_mode
 from vultus.db.failures import translate_errors
 from vultus.db.health import DatabaseHealth
 from vultus.db.hot_connections import HotConnections
 from vultus.db.locks import lock_collection
 from vultus.db.migrate import check_revision, read_revision
+from vultus.db.pool import create_pool
 from vultus.db.repositories.audit import AuditRepository
 from vultus.db.repositories.backfill import BackfillRepository
 from vultus.db.repositories.bulk import BulkRepository
@@ -49,7 +47,6 @@ from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.searches import TemplateSearches
 from vultus.db.templates.store import TemplateStore
-from vultus.db.types import decode_halfvec
 from vultus.db.urls import parse_database_url
 from vultus.errors import OverloadedError
 from vultus.utils import metrics
@@ -69,7 +66,6 @@ if TYPE_CHECKING:
     from vultus.domain.sightings import Sighting
     from vultus.settings import DatabaseSettings
 
-CLIENT_GRACE_S = 5.0  # beyond the server's statement timeout, for a server that does not answer at all
 WRITER_SHARE = 0.5
 """Share of the pool that writing transactions have together; at least one connection."""
 
@@ -242,7 +238,7 @@ class Database:
         """
         address = parse_database_url(url)
         await check_connection(address)
-        engine = _create_engine(address, settings)
+        engine = create_pool(address, settings)
         try:
             with translate_errors():
                 async with engine.connect() as connection:
@@ -350,54 +346,3 @@ class Database:
         self._health.close()
         self._hot_connections.close()
         await self._engine.dispose()
-
-
-def _create_engine(address: DatabaseAddress, settings: DatabaseSettings) -> AsyncEngine:
-    timeout_ms = settings.statement_timeout_ms
-    session_settings = {
-        # Firewalls drop idle connections silently; without keepalives a request would fail.
-        "tcp_keepalives_idle": "60",
-        "statement_timeout": str(timeout_ms),
-        "idle_in_transaction_session_timeout": "60000",
-        # A generic plan would lock the partitions of all collections; planning takes 0.1 ms.
-        PLAN_CACHE_MODE: CUSTOM_PLAN,
-        "jit": "off",
-        "work_mem": "32MB",  # a search groups the templates of a collection by person
-    }
-    engine = create_engine(
-        address,
-        session_settings,
-        command_timeout_s=timeout_ms / 1000 + CLIENT_GRACE_S if timeout_ms else None,
-        pool_size=settings.pool_size,
-        max_overflow=0,
-        pool_timeout=settings.pool_wait_s,
-        # Last in, first out: idle connections stay idle, and their memory can be released.
-        pool_use_lifo=True,
-        json_serializer=partial(json.dumps, ensure_ascii=False, allow_nan=False),
-    )
-    event.listen(engine.sync_engine, "connect", _register_halfvec_codec)
-    event.listen(engine.sync_engine, "checkout", _check_connection_open)
-    return engine
-
-
-def _check_connection_open(connection: Any, _record: Any, _proxy: Any) -> None:
-    """Raise if PostgreSQL closed the connection, so that the pool replaces it before a request fails.
-
-    The event loop reads the end of a connection as soon as it arrives. A query to the server instead would cost three
-    messages per checkout, a third of all that a recognition sends.
-    """
-    if connection.driver_connection.is_closed():
-        raise exc.DisconnectionError("PostgreSQL closed the connection")
-
-
-def _register_halfvec_codec(connection: Any, _record: Any) -> None:
-    connection.run_async(_set_halfvec_codec)
-
-
-async def _set_halfvec_codec(driver: Any) -> None:
-    """Register the binary `halfvec` codec on a connection; do nothing before the extension exists."""
-    schema = await driver.fetchval(
-        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'halfvec'"
-    )
-    if schema is not None:
-        await driver.set_type_codec("halfvec", schema=schema, encoder=bytes, decoder=decode_halfvec, format="binary")
