@@ -33,6 +33,7 @@ TAGS = [
     {"name": "live", "description": "Recognise people in live video; its messages are described in `/asyncapi.json`."},
     {"name": "system", "description": "Health, version, networks, keys and the audit record."},
 ]
+SERVERS: list[dict[str, Any]] = [{"url": "/", "description": "This server"}]
 MODULES_OF_ERRORS = ("vultus.errors", "vultus.api.problems")
 OTHER_CODES = ("method_not_allowed", "head_too_long", "too_many_connections")
 """Codes of problems of the router and the HTTP server."""
@@ -60,7 +61,7 @@ def build_openapi_schema(app: FastAPI) -> dict[str, Any]:
         license_info=app.license_info,
         routes=app.routes,
         tags=TAGS,
-        servers=[{"url": "/", "description": "This server"}],
+        servers=SERVERS,
     )
     schemas = schema["components"]["schemas"]
     schemas |= models_json_schema([(Problem, "serialization")], ref_template=REFERENCE + "{model}")[1]["$defs"]
