@@ -289,7 +289,9 @@ async def test_a_face_that_may_be_another_s_and_may_not_be_embedded_begins_a_new
     await studio.see(3)
     ids = []
     for _ in range(12):  # away for half a second each time: whoever is back may be somebody else
-        studio.frames += 5
+        studio.scene.show()
+        await studio.see(5)
+        studio.scene.show((LEFT, towards(0)))
         (track,) = await studio.see(2)
         ids.append(track.id)
     (track,) = await studio.see(3)
@@ -298,6 +300,19 @@ async def test_a_face_that_may_be_another_s_and_may_not_be_embedded_begins_a_new
     assert studio.scene.embedded <= 2 * 8
     assert track.person is not None
     assert studio.actions == ["appeared", "recognised"]
+
+
+async def test_one_frame_a_second_is_enough_for_a_track_and_a_name(
+    studio: Studio, database: Database, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.transaction() as work:
+        await enrol(work, collection, "ada", towards(0))
+    studio.scene.show((LEFT, towards(0)))
+    tracks = [(await studio.see(step_s=0.9))[0] for _ in range(20)]
+
+    assert len({track.id for track in tracks}) == 1
+    assert [track.verdict for track in tracks[2:]] == [Verdict.MATCH] * 18
+    assert studio.scene.embedded == 3
 
 
 async def test_scores_are_left_out_for_who_may_not_see_them(

@@ -20,7 +20,6 @@ from vultus.domain.decision import find_quality_faults
 from vultus.errors import SearchLimitError
 from vultus.services.live.identity import TrackIdentity, find_rivals
 from vultus.services.live.tracker import (
-    MAX_CERTAIN_GAP_S,
     MAX_COAST_S,
     Detection,
     IouTracker,
@@ -207,7 +206,8 @@ class LiveStream:
         near = [
             one
             for one in self._subjects.values()
-            if at - one.trajectory.last_at <= (MAX_COAST_S if one.identity.is_exhausted else MAX_CERTAIN_GAP_S)
+            if one.trajectory.is_followed(at)
+            or (one.identity.is_exhausted and at - one.trajectory.last_at <= MAX_COAST_S)
         ]
         boxes = [one.trajectory.predict_box(at) for one in near]
         contacts = find_contacts(boxes)

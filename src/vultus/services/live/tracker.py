@@ -71,6 +71,10 @@ class Trajectory:
         x, y = self.velocity[0] * seconds, self.velocity[1] * seconds
         return Box(self.box.left + x, self.box.top + y, self.box.right + x, self.box.bottom + y)
 
+    def is_followed(self, at: float) -> bool:
+        """Return whether the face was seen so recently that no other one can have taken its place unseen."""
+        return at - self.last_at <= (MAX_CERTAIN_GAP_S if self.state is TrackState.LOST else MAX_COAST_S)
+
     def renew(self) -> None:
         """Go on as another track, of which nothing is known."""
         self.id, self.reference, self.is_doubted, self.frames = new_id(), None, False, 1
@@ -107,7 +111,7 @@ MAX_COAST_S = 1.0
 """For how long a lost face is expected to go on as before; later only its vector tells that it is back."""
 
 MAX_CERTAIN_GAP_S = 0.35
-"""For how long a face may be missing without another one having taken its place: a frame or three without a find."""
+"""For how long frames may show a face no more without another one having taken its place: a find or three missed."""
 
 MAX_TENTATIVE_GAP_S = 0.5
 """For how long a face that was seen in too few frames may be missing."""
@@ -219,7 +223,7 @@ class IouTracker:
         cosines = compute_cosines(detections, self._trajectories)
         for (row, column), is_uncertain in zip(pairs, uncertain, strict=True):
             one = found[row]
-            one.is_doubted |= is_uncertain or at - one.last_at > MAX_CERTAIN_GAP_S
+            one.is_doubted |= is_uncertain or not one.is_followed(at)
             if detections[row].vector is None:
                 continue
             others = np.delete(cosines[row], column)
@@ -228,8 +232,8 @@ class IouTracker:
                 one.is_doubted = False
 
     def _is_kept(self, trajectory: Trajectory, at: float) -> bool:
-        is_tentative = trajectory.frames < self.rules.confirm_frames
-        return at - trajectory.last_at <= (MAX_TENTATIVE_GAP_S if is_tentative else self.rules.max_lost_s)
+        is_flicker = trajectory.frames < self.rules.confirm_frames and trajectory.state is TrackState.LOST
+        return at - trajectory.last_at <= (MAX_TENTATIVE_GAP_S if is_flicker else self.rules.max_lost_s)
 
     def _move(self, detections: Sequence[Detection], found: dict[int, Trajectory], at: float) -> None:
         """Move the trajectories to the faces found; the others are lost."""
