@@ -115,7 +115,7 @@ class ReplayedGallery:
         self._people = list(analysed.people)
         self._vectors = analysed.vectors
 
-    async def find_changes(self, face_ids: Group[UUID]) -> GalleryState | None:
+    async def find_changes(self, candidates: Group[Candidate]) -> GalleryState | None:
         """Return that nothing changed."""
         return None
 

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.templates import ranking
 from vultus.domain import FloatArray, Fusion, GalleryState, NumberArray
+from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from vultus.db.driver_session import StatementSession
-    from vultus.domain import SearchResult
+    from vultus.domain import Candidate, SearchResult
 
 
-_GALLERY_STATE = text(
-    f"""
-    SELECT collections.updated_at AS changed_at, newest.number AS last_number,
-           live.id AS face_id, persons.external_id, persons.name
-    FROM collections
-    CROSS JOIN (SELECT max(number) AS number FROM faces WHERE collection_id = CAST(:collection AS uuid)) AS newest
-    LEFT JOIN (
-        SELECT id, person_id FROM {ranking.LIVE_TEMPLATES} AND id = ANY (CAST(:faces AS uuid[]))
-    ) AS live ON true
-    LEFT JOIN persons ON persons.id = live.person_id
-    WHERE collections.id = CAST(:collection AS uuid)
-    """  # noqa: S608  constants
-)
+@lru_cache(maxsize=1024)
+def _build_state_statement(partition: str) -> TextClause:
+    """Return the statement that reads what results depend on.
+
+    It names the partition and the persons, so that it takes the indexes on numbers and persons whether or not
+    PostgreSQL has statistics of the partition.
+    """
+    return text(
+        f"""
+        SELECT collections.updated_at AS changed_at, newest.number AS last_number,
+               live.id AS face_id, persons.external_id, persons.name
+        FROM collections
+        CROSS JOIN (SELECT max(number) AS number FROM {partition}) AS newest
+        LEFT JOIN (
+            SELECT id, person_id FROM {partition}
+            WHERE collection_id = CAST(:collection AS uuid) AND person_id = ANY (CAST(:persons AS uuid[]))
+                AND id = ANY (CAST(:faces AS uuid[])) AND contract_id = :contract AND consent_expires_at > now()
+        ) AS live ON true
+        LEFT JOIN persons ON persons.id = live.person_id
+        WHERE collections.id = CAST(:collection AS uuid)
+        """  # noqa: S608  made of the id
+    )
 
 
 class TemplateSearches:
@@ -65,19 +76,28 @@ class TemplateSearches:
         )
 
     async def get_gallery_state(
-        self, collection_id: UUID, space_id: str, face_ids: Collection[UUID]
-    ) -> GalleryState | None:
-        """Return what earlier results of searches depend on; None if the collection has been deleted.
+        self, collection_id: UUID, space_id: str, candidates: Collection[Candidate]
+    ) -> GalleryState:
+        """Return what earlier results of searches depend on.
 
         Args:
             collection_id: The collection searched.
             space_id: Embedding space of the faces.
-            face_ids: Faces that results rest on.
+            candidates: Persons, with their faces, that results rest on.
+
+        Raises:
+            NotFoundError: The collection has been deleted.
         """
-        values = {"collection": collection_id, "contract": space_id, "faces": list(face_ids)}
-        rows = list(await self._session.execute(_GALLERY_STATE, values))
+        values = {
+            "collection": collection_id,
+            "contract": space_id,
+            "persons": [one.person_id for one in candidates],
+            "faces": [one.face_id for one in candidates],
+        }
+        statement = _build_state_statement(get_partition_name(collection_id))
+        rows = list(await self._session.execute(statement, values))
         if not rows:
-            return None
+            raise NotFoundError(f"There is no collection with id {collection_id}.")
         live = {row.face_id: (row.external_id, row.name) for row in rows if row.face_id is not None}
         return GalleryState(rows[0].changed_at, rows[0].last_number or 0, live)
 

@@ -17,10 +17,9 @@ from vultus.services.search.request import build_query
 if TYPE_CHECKING:
     from collections.abc import Collection as Group
     from collections.abc import Sequence
-    from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.domain import Calibration, DecisionPolicy, FloatArray, GalleryState, Principal, SearchResult
+    from vultus.domain import Calibration, Candidate, DecisionPolicy, FloatArray, GalleryState, Principal, SearchResult
     from vultus.services.limits import UsageLimiter
     from vultus.services.search.search import Searcher
 
@@ -102,11 +101,11 @@ class StreamGallery:
         self._checked_at = float("-inf")
         self.rules = StreamRules(collection, spaces.get_space(collection.space_id))
 
-    async def find_changes(self, face_ids: Group[UUID]) -> GalleryState | None:
+    async def find_changes(self, candidates: Group[Candidate]) -> GalleryState | None:
         """Return what names depend on, or None if that was looked at just now; follows changes of the collection.
 
         Args:
-            face_ids: Faces that names rest on.
+            candidates: Persons, with their faces, that names rest on.
 
         Raises:
             NotFoundError: The collection is gone, or out of the principal's reach.
@@ -117,8 +116,8 @@ class StreamGallery:
             return None
         before = self.rules.collection
         async with self._database.hot_queries() as work:
-            state = await work.templates.get_gallery_state(before.id, before.space_id, face_ids)
-            if state is None or state.changed_at != before.updated_at:
+            state = await work.templates.get_gallery_state(before.id, before.space_id, candidates)
+            if state.changed_at != before.updated_at:
                 current = await work.open(str(before.id), self._principal, Permission.LIVE)
                 self.rules = StreamRules(current, self._spaces.get_space(current.space_id))
         self._checked_at = now

@@ -114,6 +114,7 @@ class LiveStream:
         self._zones = zones
         self._tracker: Tracker = tracker or IouTracker(gallery.rules.build_tracker_rules())
         self._subjects: dict[UUID, _Subject] = {}
+        self._ignored: list[Box] = []
         self._turn = asyncio.Lock()
         self._has_begun = False
         self._started_at = datetime.now(UTC)
@@ -202,7 +203,7 @@ class LiveStream:
         return analysis
 
     def _list_known_boxes(self, at: float) -> tuple[Box, ...]:
-        """Return where faces are expected that need no embedding."""
+        """Return where faces are expected that need no embedding, those that do not count among them."""
         near = [
             one
             for one in self._subjects.values()
@@ -211,13 +212,14 @@ class LiveStream:
         ]
         boxes = [one.trajectory.predict_box(at) for one in near]
         contacts = find_contacts(boxes)
-        return tuple(
+        known = [
             box
             for position, (one, box) in enumerate(zip(near, boxes, strict=True))
             if not one.identity.needs_embedding(
                 at, is_doubted=one.trajectory.is_doubted, is_in_contact=position in contacts
             )
-        )
+        ]
+        return (*known, *self._ignored)
 
     def _follow_faces(self, analysis: Analysis, at: float) -> list[_Subject]:
         """Associate the faces that count with tracks, and return the tracks seen."""
@@ -229,6 +231,8 @@ class LiveStream:
             for face, wrong in zip(faces, faults, strict=True)
         ]
         found = self._tracker.update(detections, at)
+        followed = [face for face, trajectory in zip(faces, found, strict=True) if trajectory is not None]
+        self._ignored = [face.face.box for face in analysis.faces if face not in followed]
         seen = []
         contacts = find_contacts([one.box for one in detections])
         for position, (face, wrong, trajectory) in enumerate(zip(faces, faults, found, strict=True)):
@@ -264,8 +268,7 @@ class LiveStream:
         """Take back names whose faces are no longer enrolled, and decide anew when the collection has changed."""
         before = self._gallery.rules.collection
         searched = [one.identity for one in self._subjects.values() if one.identity.result is not None]
-        faces = {candidate.face_id for one in searched for candidate in one.list_candidates()[:1]}
-        state = await self._gallery.find_changes(faces)
+        state = await self._gallery.find_changes([best for one in searched for best in one.list_candidates()[:1]])
         if state is None:
             return
         collection = self._gallery.rules.collection
