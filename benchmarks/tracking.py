@@ -250,17 +250,17 @@ def render(lines: list[Measurement]) -> str:
         for line in lines
     ]
     columns = ("clip", "tracker", "faces", "switches", "missed", "false", "wrong names", "named after s")
-    ours = {(line["clip"], line["fps"]): line for line in lines if line["tracker"] == OURS}
-    theirs = {(line["clip"], line["fps"]): line for line in lines if line["tracker"] == LIBRARY}
-    no_worse = all(ours[setting]["switches"] <= line["switches"] for setting, line in theirs.items())
-    right = all(line["wrong_names"] == 0 for line in ours.values())
-    totals = [sum(line["switches"] for line in group.values()) for group in (ours, theirs)]
+    own = {(line["clip"], line["fps"]): line for line in lines if line["tracker"] == OURS}
+    other = {(line["clip"], line["fps"]): line for line in lines if line["tracker"] == LIBRARY}
+    no_worse = all(own[setting]["switches"] <= line["switches"] for setting, line in other.items())
+    right = all(line["wrong_names"] == 0 for line in own.values())
+    totals = [sum(line["switches"] for line in group.values()) for group in (own, other)]
     compared = (
         f"no more switches than the library's in any clip {_format_bar(no_worse)} (in all {totals[0]} to {totals[1]})"
     )
     return (
         render_table((*columns, "embeddings", "ms a frame"), rows)
-        + f"\n\nBars: 0 wrong names {_format_bar(right)}; {compared if theirs else 'the library was not installed'}."
+        + f"\n\nBars: 0 wrong names {_format_bar(right)}; {compared if other else 'the library was not installed'}."
     )
 
 

@@ -11,6 +11,7 @@ from vultus import errors
 from vultus.domain import LivenessReason, sightings
 from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
 from vultus.domain.events import list_actions
+from vultus.domain.tracks import TRACK_REASONS
 
 Root = TypeVar("Root")
 
@@ -28,7 +29,9 @@ def _list_codes(names: Iterable[str]) -> dict[str, list[str]]:
     return {"enum": sorted(set(names))}
 
 
-DecisionReason = Annotated[str, Field(json_schema_extra=_list_codes((*VERDICT_REASONS, *QUALITY_FAULTS, *ATTACKS)))]
+DecisionReason = Annotated[
+    str, Field(json_schema_extra=_list_codes((*VERDICT_REASONS, *TRACK_REASONS, *QUALITY_FAULTS, *ATTACKS)))
+]
 RejectionReason = Annotated[
     str,
     Field(
