@@ -90,6 +90,14 @@ async def test_live_keys_of_one_name_are_told_apart(cli: Cli) -> None:
     assert "3 live keys are called gate: only their ids" in (await cli("keys", "list")).stderr
 
 
+@pytest.mark.parametrize("days", ["inf", "1e9", "nan", "0"])
+async def test_a_key_ends_within_a_century(cli: Cli, days: str) -> None:
+    assert (
+        "--expires-in-days"
+        in (await cli("keys", "create", "gate", "--role", "recognize", "--expires-in-days", days, code=2)).stderr
+    )
+
+
 async def test_keys_are_made_listed_and_revoked(cli: Cli) -> None:
     made = await cli.json("keys", "create", "gate", "--role", "recognize")
     await cli("keys", "revoke", made["id"])

@@ -202,3 +202,19 @@ def test_addresses_are_written_as_urls() -> None:
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "faces.test")] == [
         True, True, True, False, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["[::1]", "http://127.0.0.1", "127.0.0.1:8000", "host.invalid", "192.0.2.1"])
+def test_a_host_that_is_none_of_this_machine_is_not_called_a_taken_port(host: str) -> None:
+    with pytest.raises(SetupError, match="is an address of this machine") as refused:
+        serving.bind_socket(host, 0)
+
+    assert "uses the port" not in refused.value.detail
+
+
+def test_a_taken_port_is_named_with_its_setting() -> None:
+    with serving.bind_socket("127.0.0.1", 0) as first:
+        first.listen()
+        port = first.getsockname()[1]
+        with pytest.raises(SetupError, match=f"port {port}: .+ Stop what uses the port, or set VULTUS_X"):
+            serving.bind_socket("127.0.0.1", port, "VULTUS_X")

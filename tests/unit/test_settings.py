@@ -114,6 +114,7 @@ def test_a_section_has_no_value_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         ("VULTUS_JOBS__SWEEP_INTERVAL_S", "nan", "must be a number"),
         ("VULTUS_MODELS__OFFLINE", "perhaps", "must be true or false"),
         ("VULTUS_LOG__FORMAT", "xml", "must be 'text' or 'json'"),
+        ("VULTUS_SERVER__ROOT_PATH", "faces/", "must be a path such as /faces, without a slash at its end"),
     ],
 )
 def test_a_wrong_value_is_described_once_and_not_repeated(
@@ -122,6 +123,14 @@ def test_a_wrong_value_is_described_once_and_not_repeated(
     monkeypatch.setenv(variable, value)
 
     assert mistakes() == {variable: mistake}
+
+
+def test_metrics_have_another_port_than_the_api() -> None:
+    with pytest.raises(ValidationError, match="must differ from"):
+        Settings(server={"port": 8000, "metrics_port": 8000})
+
+    assert Settings(server={"port": 8000, "metrics_port": 8000, "metrics": "shared"}).server.port == 8000
+    assert Settings(server={"port": 0, "metrics_port": 0}).server.metrics_listener_port == 0
 
 
 def test_an_option_is_named_as_it_was_written() -> None:

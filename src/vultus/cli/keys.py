@@ -36,7 +36,7 @@ def create_key(
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Who answers for it.")] = None,
     searches_per_hour: Annotated[int | None, typer.Option(min=1, help="Faces it may search for in an hour.")] = None,
-    expires_in_days: Annotated[float | None, typer.Option(min=0.001, help="When it ends.")] = None,
+    expires_in_days: Annotated[float | None, typer.Option(min=0.001, max=36_500, help="When it ends.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and show its secret, this once."""

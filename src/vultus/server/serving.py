@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -170,9 +171,21 @@ def bind_socket(host: str, port: int, setting: str = "VULTUS_SERVER__PORT") -> s
     except OSError as error:
         listener.close()
         raise SetupError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set {setting}."
+            f"Cannot listen on {host}, port {port}: {error.strerror}. {_describe_remedy(error, setting)}"
         ) from error
     return listener
+
+
+def _describe_remedy(error: OSError, setting: str) -> str:
+    """Return what to do about an address that cannot be bound."""
+    if error.errno == errno.EADDRINUSE:
+        return f"Stop what uses the port, or set {setting}."
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"Ports below 1024 are for root, or for programs with CAP_NET_BIND_SERVICE: set {setting}."
+    return (
+        "VULTUS_SERVER__HOST (--host) is an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0, without "
+        "scheme, port and brackets."
+    )
 
 
 def bind_metrics_socket(settings: ServerSettings) -> socket.socket | None:

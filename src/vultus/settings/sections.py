@@ -103,6 +103,13 @@ class ServerSettings(Section):
         return self.metrics_port if self.metrics_port is not None else (self.port + 1) % 65536 if self.port else 0
 
     @model_validator(mode="after")
+    def validate_ports(self) -> Self:
+        """Validate that the two ports differ: the system would let both be bound, and only one be listened on."""
+        if self.metrics == "separate" and self.port and self.metrics_port == self.port:
+            raise ValueError("server.metrics_port must differ from server.port; set server.metrics to shared for one")
+        return self
+
+    @model_validator(mode="after")
     def validate_body_budget(self) -> Self:
         """Validate that the budget admits the largest body."""
         if self.max_bodies_bytes < self.max_body_bytes:

@@ -56,6 +56,7 @@ _MESSAGES = {
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
+    "string_pattern_mismatch": "must be a path such as /faces, without a slash at its end",  # server.root_path
     "value_error": "{error}",
 }
 
