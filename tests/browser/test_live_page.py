@@ -16,6 +16,7 @@ from tests.live_sessions import LiveServer, serving_live
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECONDS = 20
+HOSTILE_NAME = "<img src=//evil.test/x onerror=alert(1)>"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 
@@ -48,18 +49,19 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
 
 
 async def test_the_page_shows_names_over_faces_and_keeps_the_key_to_itself(live: LiveServer, page: Page) -> None:
-    await live.api.register(portrait(), portrait(mirror=True), name="Ada")
+    await live.api.register(portrait(), portrait(mirror=True), name=HOSTILE_NAME)
     key = live.api.client.headers["Authorization"].removeprefix("Bearer ")
     troubles: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: troubles.append(dialog.message))
     page.on("request", lambda request: asked.append(request.url))
 
     await page.goto(f"http://127.0.0.1:{live.port}/live")
     await page.fill("#key", key)
     await page.click("#start")
-    await expect(page.locator("body")).to_have_attribute("data-names", "Ada", timeout=SECONDS * 1000)
+    await expect(page.locator("body")).to_have_attribute("data-names", HOSTILE_NAME, timeout=SECONDS * 1000)
     await page.wait_for_timeout(1500)
     if folder := os.environ.get("VULTUS_TEST_SCREENSHOTS"):
         await page.screenshot(path=f"{folder}/live.png")
