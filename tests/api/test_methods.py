@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.api.conftest import Api
 
 NOBODY = {"Authorization": ""}
+ENDLESS = "/v1/events/stream"
 
 
 def list_methods(api: Api) -> dict[str, set[str]]:
@@ -31,7 +32,7 @@ def list_methods(api: Api) -> dict[str, set[str]]:
 
 
 async def test_head_is_answered_like_get_without_a_body_on_every_path(api: Api) -> None:
-    paths = [path for path, methods in list_methods(api).items() if "GET" in methods]
+    paths = [path for path, methods in list_methods(api).items() if "GET" in methods and path != ENDLESS]
     assert len(paths) > 15
 
     for path in paths:
