@@ -43,6 +43,17 @@ async def test_a_rule_is_merged_member_by_member(api: Api) -> None:
     assert after == before | {"enrol": before["enrol"] | {"min_size_px": 77}}
 
 
+async def test_what_a_name_needs_in_live_video_is_merged_member_by_member(api: Api) -> None:
+    await patch(api, COLLECTION, policy={"tracks": {"agreeing_frames": 5, "cooldown_s": 600}})
+    changed = await patch(api, COLLECTION, policy={"tracks": {"agreeing_frames": None, "absence_s": 10}})
+
+    tracks = changed["policy"]["tracks"]
+    assert (tracks["agreeing_frames"], tracks["cooldown_s"], tracks["absence_s"]) == (3, 600, 10)
+    refused = await api.client.patch(COLLECTION, json={"policy": {"tracks": {"max_embeddings": 40}}})
+    assert refused.status_code == 422
+    assert "max_embeddings" in refused.text
+
+
 async def test_null_restores_the_default_of_a_policys_member(live_api: Api) -> None:
     before = (await live_api.client.get(COLLECTION)).json()["policy"]
     changed = {

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from vultus.domain import Principal, StreamOrigin, Zone
 
-MAX_ORIGINS = 4096
-"""Sessions and sources whose persons seen are kept for the cooldown after their stream has ended."""
-
 
 @dataclass(frozen=True, slots=True)
 class StreamResources:
@@ -73,10 +70,9 @@ class StreamService:
         async with use.database.hot_queries() as work:
             collection = await work.open(reference, principal, Permission.LIVE)
         gallery = StreamGallery(use.database, use.searcher, use.limiter, use.spaces, principal, collection)
-        seen_at = self._seen_at.pop(origin.id, {})
-        if len(self._seen_at) >= MAX_ORIGINS:
-            del self._seen_at[next(iter(self._seen_at))]
-        self._seen_at[origin.id] = seen_at
+        seen_at: dict[UUID, datetime] = {}
+        if origin.kind == "source":  # a session does not come back, once its stream has ended
+            seen_at = self._seen_at.setdefault(origin.id, seen_at)
         return LiveStream(
             use.analyzer,
             gallery,

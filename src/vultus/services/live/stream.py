@@ -284,8 +284,7 @@ class LiveStream:
     def _follow_rules(self, *, is_other_space: bool) -> None:
         """Decide everything anew: the collection's policy has changed, or its embedding space."""
         rules = self._gallery.rules
-        if isinstance(self._tracker, IouTracker):
-            self._tracker.rules = rules.build_tracker_rules()
+        self._tracker.rules = rules.build_tracker_rules()
         for one in self._subjects.values():
             one.identity.policy = rules.policy.tracks
             if is_other_space:

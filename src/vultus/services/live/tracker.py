@@ -80,33 +80,6 @@ class Trajectory:
         self.id, self.reference, self.is_doubted, self.frames = new_id(), None, False, 1
 
 
-class Tracker(Protocol):
-    """Follows faces from frame to frame."""
-
-    @property
-    def trajectories(self) -> Sequence[Trajectory]:
-        """All that are followed, lost ones too."""
-        ...
-
-    def update(self, detections: Sequence[Detection], at: float) -> list[Trajectory | None]:
-        """Return the trajectory of each face of a frame, in their order; None for one too doubtful to begin one.
-
-        Args:
-            detections: The faces of the frame.
-            at: When it was taken, in seconds; never before the last one.
-        """
-        ...
-
-    @property
-    def merged(self) -> Mapping[UUID, UUID]:
-        """Trajectories that the last update found to be of a face with another one, by id, and the id of that one."""
-        ...
-
-    def drop(self, trajectory: Trajectory) -> None:
-        """Follow a trajectory no longer; do nothing if it is not followed."""
-        ...
-
-
 MAX_COAST_S = 1.0
 """For how long a lost face is expected to go on as before; later only its vector tells that it is back."""
 
@@ -157,6 +130,39 @@ class TrackerRules:
     margin: float
     confirm_frames: int
     max_lost_s: float
+
+
+class Tracker(Protocol):
+    """Follows faces from frame to frame.
+
+    Attributes:
+        rules: Limits, from the next update on.
+    """
+
+    rules: TrackerRules
+
+    @property
+    def trajectories(self) -> Sequence[Trajectory]:
+        """All that are followed, lost ones too."""
+        ...
+
+    def update(self, detections: Sequence[Detection], at: float) -> list[Trajectory | None]:
+        """Return the trajectory of each face of a frame, in their order; None for one too doubtful to begin one.
+
+        Args:
+            detections: The faces of the frame.
+            at: When it was taken, in seconds; never before the last one.
+        """
+        ...
+
+    @property
+    def merged(self) -> Mapping[UUID, UUID]:
+        """Trajectories that the last update found to be of a face with another one, by id, and the id of that one."""
+        ...
+
+    def drop(self, trajectory: Trajectory) -> None:
+        """Follow a trajectory no longer; do nothing if it is not followed."""
+        ...
 
 
 class IouTracker:
@@ -250,7 +256,7 @@ class IouTracker:
                     for step, old in zip(steps, one.velocity, strict=True)
                 )
                 one.velocity = (x, y) if seconds <= MAX_COAST_S else (0.0, 0.0)
-                one.frames += 1
+            one.frames += 1
             one.box, one.last_at = detection.box, at
             is_confirmed = one.frames >= self.rules.confirm_frames
             one.state = TrackState.CONFIRMED if is_confirmed else TrackState.TENTATIVE
