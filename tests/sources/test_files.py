@@ -53,6 +53,18 @@ async def test_frames_that_wait_come_in_order_at_the_interval_of_the_video(video
     assert frames[0].duration_s == pytest.approx(2.0, abs=0.1)
 
 
+async def test_no_more_frames_come_than_are_received(video: Path, open_feed: OpenFeed) -> None:
+    feed = open_feed(str(video), is_played=False, interval_s=0.04)
+
+    for _ in range(5):
+        feed.request_frame(0)
+        assert isinstance(await asyncio.wait_for(feed.receive(), 20), FrameTaken)
+        feed.request_frame(0)
+        await asyncio.sleep(0.2)  # it has come, and nobody has received it
+
+    assert feed._notices.qsize() == 1
+
+
 async def test_a_played_file_drops_the_frames_that_nobody_asked_for(video: Path, open_feed: OpenFeed) -> None:
     feed = open_feed(str(video))
 

@@ -31,7 +31,7 @@ from vultus.errors import InvalidInputError
 from vultus.evaluation.watch_report import WatchReport, format_position, write_watch_report
 from vultus.main import open_services
 from vultus.services.live.stream import LiveStream
-from vultus.services.sources.visits import VisitRecorder
+from vultus.services.sources.visits import Visit, VisitRecorder
 from vultus.services.sources.watching import FrameRates, SourceWatch
 from vultus.sources.pool import DecoderPool, SourceOpening
 from vultus.utils.characters import escape_json
@@ -103,12 +103,12 @@ async def _watch_source(
             with open_progress_bar(show=is_file and not as_json) as bar:
                 recorder = VisitRecorder(keeps_pictures=report is not None and found.policy.keep_crops)
                 printer = SightingPrinter(bar, recorder, begins_at if is_file else None, as_json=as_json)
-                printer.forgets = report is None
+                printer.keeps_visits = report is not None
                 watch = build_watch(services, pool, opening, collection, printer, begins_at if is_file else None)
                 await watch.run()
             if report:
                 video_s = watch.newest.duration_s or watch.newest.position_s if watch.newest else 0.0
-                visits, took_s = tuple(recorder.visits.values()), time.monotonic() - started
+                visits, took_s = tuple(printer.visits), time.monotonic() - started
                 name = Path(address.location).name
                 done = WatchReport(name, found.name, begins_at, video_s, took_s, fps, visits)
                 page = write_watch_report(done, report)
@@ -154,8 +154,8 @@ class SightingPrinter:
     """Prints a line per sighting, with the person's name.
 
     Attributes:
-        recorder: Knows whom tracks show.
-        forgets: Whether visits that are over are forgotten: a camera has no end of them.
+        visits: Those that are over, if they are kept.
+        keeps_visits: Whether they are: a camera has no end of them.
 
     Args:
         bar: Shows how far a file is.
@@ -165,8 +165,9 @@ class SightingPrinter:
     """
 
     def __init__(self, bar: Progress, recorder: VisitRecorder, begins_at: datetime | None, *, as_json: bool) -> None:
-        self.recorder = recorder
-        self.forgets = True
+        self.visits: list[Visit] = []
+        self.keeps_visits = False
+        self._recorder = recorder
         self._bar = bar
         self._task: TaskID | None = None
         self._begins_at = begins_at
@@ -184,7 +185,7 @@ class SightingPrinter:
             if self._task is None:
                 self._task = self._bar.add_task("Watching", total=round(taken.duration_s))
             self._bar.update(self._task, completed=min(round(taken.position_s), round(taken.duration_s)))
-        self.recorder.record_frame(frame, result)
+        self._recorder.record_frame(frame, result)
         self.print_waiting()
 
     async def handle_start(self) -> None:
@@ -208,12 +209,14 @@ class SightingPrinter:
         for sighting in self._waiting:
             if isinstance(sighting, TrackSighting):
                 self._print_sighting(sighting)
-            if isinstance(sighting, Left) and self.forgets:
-                self.recorder.forget_visit(sighting.track_id)
+            if isinstance(sighting, Left):
+                visit = self._recorder.take_visit(sighting)
+                if self.keeps_visits:
+                    self.visits.append(visit)
         self._waiting.clear()
 
     def _print_sighting(self, sighting: TrackSighting) -> None:
-        person = self.recorder.find_person(sighting.track_id) if sighting.person_id else None
+        person = self._recorder.find_person(sighting.person_id)
         name = person and (person.name or person.external_id)
         if self._as_json:
             line: dict[str, Any] = {

@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,6 @@ FIELDS = (
     "first_seen_at",
     "last_seen_at",
     "frames",
-    "track_id",
 )
 PICTURE_SIDE_PX = 160
 PICTURE_ENLARGEMENT = 1.4
@@ -50,7 +49,7 @@ class WatchReport:
         video_s: Length of the video, seconds.
         took_s: Time that watching it took, seconds.
         fps: Frames analysed per second of the video.
-        visits: In the order they began.
+        visits: All of them.
     """
 
     video: str
@@ -65,6 +64,7 @@ class WatchReport:
 def write_watch_report(report: WatchReport, folder: Path) -> Path:
     """Write `report.html`, `report.json` and `visits.csv`, readable for their owner alone; return the page's path."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    report = replace(report, visits=tuple(sorted(report.visits, key=lambda visit: visit.first_seen_at)))
     rows = [_describe_visit(report, visit) for visit in report.visits]
     table = io.StringIO()
     writer = csv.DictWriter(table, FIELDS)
@@ -102,7 +102,6 @@ def _describe_visit(report: WatchReport, visit: Visit) -> dict[str, Any]:
         "first_seen_at": visit.first_seen_at.isoformat(),
         "last_seen_at": visit.last_seen_at.isoformat(),
         "frames": visit.frames,
-        "track_id": str(visit.track_id),
     }
 
 

@@ -69,6 +69,7 @@ class SourceFeed:
         self._number = number
         self._notices: asyncio.Queue[FrameTaken | SourceLostNotice] = asyncio.Queue()
         self._requested_interval_s: float | None = None
+        self._is_awaited = False
 
     @property
     def pid(self) -> int:
@@ -77,12 +78,17 @@ class SourceFeed:
 
     async def receive(self) -> FrameTaken | SourceLostNotice:
         """Wait for the frame that was requested, or for news that the source was lost, whichever comes first."""
-        return await self._notices.get()
+        notice = await self._notices.get()
+        if isinstance(notice, FrameTaken):
+            self._is_awaited = False
+        return notice
 
     def request_frame(self, interval_s: float) -> None:
-        """Request the newest frame; the next one is requested after about `interval_s`."""
-        self._requested_interval_s = interval_s
-        self.repeat_request()
+        """Request the newest frame, unless one is awaited; the next one is requested after about `interval_s`."""
+        if not self._is_awaited:
+            self._is_awaited = True
+            self._requested_interval_s = interval_s
+            self.repeat_request()
 
     def repeat_request(self) -> None:
         """Send the request that was not answered yet, if there is one: to a process that has just started."""

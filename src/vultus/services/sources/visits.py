@@ -1,8 +1,8 @@
-"""Who was seen when: the tracks of a video, each a visit."""
+"""Who was seen when: the walks of a video, with names and pictures that sightings do not have."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -10,25 +10,27 @@ from uuid import UUID
 from vultus.domain import Box, Candidate, TrackState, Verdict
 
 if TYPE_CHECKING:
-    from vultus.domain import Frame, FrameResult, Track
+    from vultus.domain import Frame, FrameResult
+    from vultus.domain.sightings import Left
+
+MAX_TRACKS = 1000
+"""Tracks remembered; the oldest are forgotten."""
 
 
 @dataclass(slots=True, eq=False)
 class Visit:
-    """One face, for as long as it was in view.
+    """Somebody, from when they appeared until they left, over however many tracks.
 
     Attributes:
-        track_id: Of the track.
         first_seen_at: First frame.
-        last_seen_at: Last frame so far.
-        verdict: The best known: a match, else the last one; None if there were too few frames for any.
-        person: Whom the verdict names; the one of the most frames, should it change.
+        last_seen_at: Last frame.
+        verdict: Of the tracks: a match where the visit has a person; None if there were too few frames for any.
+        person: Who it was; None if that is not known.
         frames: Frames that showed the face.
         picture: JPEG of the frame that shows the face largest; empty if none is kept.
         box: Of the face in that picture.
     """
 
-    track_id: UUID
     first_seen_at: datetime
     last_seen_at: datetime
     verdict: Verdict | None = None
@@ -38,49 +40,65 @@ class Visit:
     box: Box | None = None
 
 
-class VisitRecorder:
-    """Collects the visits of a video from what its frames show.
+@dataclass(slots=True, eq=False)
+class _SeenTrack:
+    last_seen_at: datetime
+    verdict: Verdict | None = None
+    persons: set[UUID] = field(default_factory=set)
+    frames: int = 0
+    picture: bytes = b""
+    box: Box | None = None
 
-    Attributes:
-        visits: All of them, in the order they began.
+
+class VisitRecorder:
+    """Puts names and pictures of the tracks in a video's frames to its sightings.
 
     Args:
         keeps_pictures: Whether each visit keeps the frame that shows its face largest.
     """
 
     def __init__(self, *, keeps_pictures: bool = False) -> None:
-        self.visits: dict[UUID, Visit] = {}
         self._keeps_pictures = keeps_pictures
-        self._frames_by_person: dict[tuple[UUID, UUID], int] = {}
+        self._tracks: dict[UUID, _SeenTrack] = {}
+        self._persons: dict[UUID, Candidate] = {}
 
     def record_frame(self, frame: Frame, result: FrameResult) -> None:
         """Take note of a frame."""
         for track in result.tracks:
             if track.state is TrackState.TENTATIVE:
                 continue
-            visit = self.visits.setdefault(track.id, Visit(track.id, track.first_seen_at, track.last_seen_at))
-            visit.last_seen_at = track.last_seen_at
-            visit.frames += 1
-            if self._keeps_pictures and (visit.box is None or track.box.width > visit.box.width):
-                visit.picture, visit.box = frame.content, track.box
-            self._settle_verdict(visit, track)
+            seen = self._tracks.setdefault(track.id, _SeenTrack(track.last_seen_at))
+            seen.last_seen_at = track.last_seen_at
+            seen.frames += 1
+            if self._keeps_pictures and (seen.box is None or track.box.width > seen.box.width):
+                seen.picture, seen.box = frame.content, track.box
+            if track.verdict is Verdict.MATCH and track.person is not None:
+                self._persons[track.person.person_id] = track.person
+                seen.persons.add(track.person.person_id)
+            seen.verdict = track.verdict or seen.verdict
+        while len(self._tracks) > MAX_TRACKS:
+            del self._tracks[next(iter(self._tracks))]
 
-    def find_person(self, track_id: UUID) -> Candidate | None:
-        """Return whom a visit shows, if that is known."""
-        visit = self.visits.get(track_id)
-        return visit.person if visit else None
+    def find_person(self, person_id: UUID | None) -> Candidate | None:
+        """Return a person that was named in the video."""
+        return self._persons.get(person_id) if person_id else None
 
-    def forget_visit(self, track_id: UUID) -> None:
-        """Forget a visit that is over."""
-        self.visits.pop(track_id, None)
-        self._frames_by_person = {key: count for key, count in self._frames_by_person.items() if key[0] != track_id}
-
-    def _settle_verdict(self, visit: Visit, track: Track) -> None:
-        if track.verdict is Verdict.MATCH and track.person is not None:
-            key = (visit.track_id, track.person.person_id)
-            count = self._frames_by_person[key] = self._frames_by_person.get(key, 0) + 1
-            known = self._frames_by_person[visit.track_id, visit.person.person_id] if visit.person else 0
-            if count >= known:
-                visit.verdict, visit.person = Verdict.MATCH, track.person
-        elif visit.person is None and track.verdict is not None:
-            visit.verdict = track.verdict
+    def take_visit(self, left: Left) -> Visit:
+        """Return the visit that is over, and forget its tracks."""
+        own = {
+            track_id: seen
+            for track_id, seen in self._tracks.items()
+            if (track_id == left.track_id or left.person_id in seen.persons)
+            and left.since <= seen.last_seen_at <= left.at
+        }
+        for track_id in own:
+            del self._tracks[track_id]
+        visit = Visit(left.since, left.at, person=self.find_person(left.person_id))
+        for seen in own.values():
+            visit.frames += seen.frames
+            visit.verdict = seen.verdict or visit.verdict
+            if seen.box is not None and (visit.box is None or seen.box.width > visit.box.width):
+                visit.picture, visit.box = seen.picture, seen.box
+        if visit.person is not None:
+            visit.verdict = Verdict.MATCH
+        return visit
