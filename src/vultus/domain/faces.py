@@ -240,6 +240,7 @@ class Lane(StrEnum):
 
     Photos of requests wait in a bounded queue, and are refused when it is full. Frames of a live source never queue
     behind photos: a newer frame replaces the one that waits, and a frame that would have to wait for photos is dropped.
+    Photos that come later overtake a frame that waits, for a tenth of a second at most.
     Photos in batch are analysed while nothing else waits; they are not refused, and wait for a bounded time.
     """
 

@@ -38,6 +38,9 @@ slots reserved for slow senders never leave the workers idle."""
 EXCESS_WAIT_PHOTOS = 1.0
 """Longest expected wait of a photo, in times a photo takes, while more are wanted than can be served."""
 
+MAX_FRAME_WAIT_S = 0.1
+"""For so long photos that come later overtake a frame that waits: they would wait for the frames of every camera."""
+
 MAX_BATCH_LANE_WAIT_S = 2.0
 """Longest wait of the batch lane while other photos wait too; after it, one of its photos is analysed before them."""
 
@@ -240,8 +243,8 @@ class AdmissionQueue:
         could start. Of the batch lane it is one job while other lanes wait.
         """
         self._order_photos()
-        # Frames that wait came before the photos that wait.
-        urgent = self._lanes[Lane.LIVE] or self._lanes[Lane.INTERACTIVE]
+        frames, photos = self._lanes[Lane.LIVE], self._lanes[Lane.INTERACTIVE]
+        urgent = frames if frames and (not photos or self._is_frame_due(frames[0])) else photos
         if not urgent:
             batch = self._take_compatible_jobs(self._lanes[Lane.BATCH])
         elif self._is_batch_lane_due():
@@ -361,6 +364,10 @@ class AdmissionQueue:
         if self._lanes[Lane.INTERACTIVE] or self._count_occupied_slots() >= self._capacity:
             raise OverloadedError("Photos come first.")
         frames.append(job)
+
+    def _is_frame_due(self, frame: AnalysisJob) -> bool:
+        """Return whether a frame has been overtaken by photos for as long as it may be."""
+        return self._clock() - frame.enqueued_at >= MAX_FRAME_WAIT_S
 
     def _is_batch_lane_due(self) -> bool:
         """Return whether the batch lane has waited for as long as it may while other lanes wait too."""

@@ -13,7 +13,12 @@ import pytest
 from vultus.domain import Lane
 from vultus.errors import OverloadedError
 from vultus.models.pipeline import AnalysisRequest
-from vultus.models.workers.admission_queue import MAX_BATCH_LANE_WAIT_S, AdmissionQueue, AnalysisJob
+from vultus.models.workers.admission_queue import (
+    MAX_BATCH_LANE_WAIT_S,
+    MAX_FRAME_WAIT_S,
+    AdmissionQueue,
+    AnalysisJob,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +95,7 @@ async def test_a_newer_frame_takes_the_place_of_the_older_one_of_its_source() ->
     older = [make_frame("door 1"), make_frame("door 2")]
     fill(queue, older[0], make_frame("gate 1", "gate"), older[1], make_job("photo"), make_frame("door 3"))
 
-    assert take_all(queue) == [["door 3"], ["gate 1"], ["photo"]]
+    assert take_all(queue) == [["photo"], ["door 3"], ["gate 1"]]
     assert [str(frame.result.exception()) for frame in older] == ["A newer frame of the same source came."] * 2
 
 
@@ -103,11 +108,13 @@ async def test_a_frame_never_queues_behind_a_photo() -> None:
     assert take_all(queue) == [["photo"]]
 
 
-async def test_a_frame_that_found_no_photo_waiting_is_not_overtaken() -> None:
+async def test_photos_overtake_a_frame_that_waits_but_not_for_long() -> None:
     queue = make_queue()
     fill(queue, make_frame("frame"), make_job("photo"))
+    assert take_all(queue) == [["photo"], ["frame"]]
 
-    assert take_all(queue) == [["frame"], ["photo"]]
+    fill(queue, make_job("late frame", Lane.LIVE, source="door", waited_s=MAX_FRAME_WAIT_S), make_job("photo"))
+    assert take_all(queue) == [["late frame"], ["photo"]]
 
 
 async def test_frames_are_dropped_before_a_photo_is_refused() -> None:
@@ -123,7 +130,7 @@ async def test_frames_are_dropped_before_a_photo_is_refused() -> None:
     with pytest.raises(OverloadedError, match="All 3 places"):
         queue.enqueue(make_job("c"))
 
-    assert take_all(queue) == [["frame 2"], ["a"], ["b"]]
+    assert take_all(queue) == [["a"], ["b"], ["frame 2"]]
     assert [type(frame.result.exception()) for frame in frames[:2]] == [OverloadedError] * 2
 
 
@@ -142,7 +149,7 @@ async def test_photos_of_the_batch_lane_that_run_refuse_neither_photos_nor_frame
     batch = queue.next_batch()
     assert (queue.running, len(queue)) == (8, 0)
 
-    queue.enqueue(make_frame("frame"))
+    queue.enqueue(make_job("frame", Lane.LIVE, source="door", waited_s=MAX_FRAME_WAIT_S))
     fill(queue, *map(make_job, "abc"))
     with queue.reserve_slot(), pytest.raises(OverloadedError, match="All 4 places"):
         queue.enqueue(make_job("d"))
@@ -159,7 +166,7 @@ async def test_the_batch_lane_waits_for_photos_and_frames() -> None:
     queue = make_queue(max_queue=9, max_batch=4)
     fill(queue, make_job("crop 1", Lane.BATCH), make_job("crop 2", Lane.BATCH), make_frame("frame"), make_job("photo"))
 
-    assert take_all(queue) == [["frame"], ["photo"], ["crop 1", "crop 2"]]
+    assert take_all(queue) == [["photo"], ["frame"], ["crop 1", "crop 2"]]
 
 
 async def test_the_batch_lane_is_served_at_intervals_while_photos_keep_coming() -> None:
