@@ -39,6 +39,7 @@ from vultus.services.people.persons import PersonService
 from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.services.search.search import Searcher
 from vultus.settings import IndexSettings, JobSettings, LimitSettings
+from vultus.utils import metrics
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
@@ -143,9 +144,12 @@ async def test_a_name_is_gone_in_the_frame_after_the_person_is_erased(
     async with database.transaction() as work:
         ada = await enrol(work, collection, "ada", towards(0))
     studio.scene.show((LEFT, towards(0)))
-    (track,) = await studio.see(3)
+    counted = metrics.get_labelled(metrics.VERDICTS, "live", "match")
+    before = counted._value.get()
+    (track,) = await studio.see(5)
     assert track.person is not None
     assert track.person.person_id == ada.person.id
+    assert counted._value.get() == before + 1, "once a verdict, not once a frame"
 
     await Eraser(database, JobSettings()).erase(CALLER, "home", ada.person.id)
     (track,) = await studio.see()

@@ -27,6 +27,7 @@ from vultus.services.live.tracker import (
     find_contacts,
 )
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer
+from vultus.utils import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -331,7 +332,10 @@ class LiveStream:
         rivals = find_rivals(claims, rules.margin)
         for one, (identity, claim) in zip(seen, claims, strict=True):
             withheld = "person_on_another_track" if id(identity) in rivals else None
+            before = identity.shown
             identity.settle(claim, "track_in_doubt" if one.trajectory.is_doubted else withheld, at)
+            if identity.shown is not None and not identity.shown.is_same_as(before):
+                metrics.get_labelled(metrics.VERDICTS, "live", identity.shown.decision.verdict.value).inc()
 
     def _build_track(self, subject: _Subject, at: float) -> Track:
         identity, shown = subject.identity, subject.identity.shown
