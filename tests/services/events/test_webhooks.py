@@ -344,6 +344,37 @@ async def test_several_servers_deliver_each_event_once_and_in_order(
     assert arrived == {origin: events[at::4] for at, origin in enumerate(origins)}
 
 
+async def test_nobody_who_was_told_of_a_person_is_left_without_the_erasure_however_they_overlap(
+    database: Database, key_file: Path, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    """Twenty-four persons are seen and erased while two servers deliver; no erasure fails, and each comes last."""
+    houses = [House(database, key_file) for _ in range(2)]
+    async with database.transaction() as work:
+        persons = [(await enrol(work, collection, f"p{at}", towards(0))).person.id for at in range(24)]
+    eraser = Eraser(database, JobSettings())
+    with receiving(Receiver(delay_s=0.01)) as receiver:
+        webhook = await houses[0].create(receiver, actions=["recognised"])
+        async with houses[0].running(), houses[1].running():
+            for at, person in enumerate(persons):
+                await asyncio.gather(
+                    houses[0].see(collection, uuid4(), person),
+                    houses[1].see(collection, uuid4(), persons[(at + 1) % len(persons)]),
+                    *([eraser.erase(CALLER, "home", persons[at - 2])] if at > 1 else []),
+                )
+            for person in persons[-2:]:
+                await eraser.erase(CALLER, "home", person)
+            heard = {one.body["data"]["person_id"] for one in receiver.messages}
+            await wait_until(lambda: list_types(receiver.accepted).count("person.erased") >= len(heard), 20)
+        left = await houses[0].list_deliveries(webhook)
+
+    of_person: dict[str, list[str]] = {}
+    for message in receiver.accepted:
+        of_person.setdefault(message.body["data"]["person_id"], []).append(message.body["type"])
+    assert heard
+    assert all(types[-1] == "person.erased" and types.count("person.erased") == 1 for types in of_person.values())
+    assert {one.action for one in left} == {"person.erased"}
+
+
 async def test_after_a_rotation_both_secrets_verify_for_a_while(house: House, collection: Collection) -> None:
     with receiving() as receiver:
         webhook = await house.create(receiver, actions=["unknown"])

@@ -16,7 +16,7 @@ from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
 from vultus.db.tables import PersonRow
 from vultus.db.webhook_tables import WebhookDeliveryRow
 from vultus.domain import DeliveryState, EventFilter, OutboxEntry
-from vultus.domain.sightings import ACTIONS
+from vultus.domain.sightings import ACTIONS, Recognised
 from vultus.errors import EventsExpiredError, OverloadedError
 from vultus.utils.ids import new_id
 
@@ -85,15 +85,18 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event, r
 
 
 async def add_sighting(session: AsyncSession, sighting: Sighting, event_id: UUID) -> None:
-    """Add a sighting to the outbox alone, without its person if they have been erased meanwhile.
+    """Add a sighting to the outbox alone.
 
-    Whoever erases the person waits for this transaction, and erases the sighting too. One that is there already is not
-    added: a writer does not know whether a commit during which its connection broke took place.
+    If its person has been erased meanwhile, it is added without them, and a recognition is not added at all. Whoever
+    erases the person waits for this transaction, and erases the sighting too. One that is there already is not added: a
+    writer does not know whether a commit during which its connection broke took place.
     """
     person_id = sighting.person_id
     if person_id is not None:
         found = select(PersonRow.id).where(PersonRow.id == person_id, PersonRow.collection_id == sighting.collection_id)
         person_id = (await session.execute(found.with_for_update(read=True, key_share=True))).scalar()
+        if person_id is None and isinstance(sighting, Recognised):
+            return
     await session.execute(
         postgresql_insert(OutboxRow)
         .values(
