@@ -266,11 +266,12 @@ def test_hot_queries_read_count_usage_take_tickets_and_nothing_else() -> None:
         "collections": "CollectionQueries",
         "keys": "ApiKeyQueries",
         "outbox": "OutboxQueries",
+        "pending_work": "PendingWorkQueries",
         "usage": "UsageQueries",
         "templates": "TemplateSearches",
         "tickets": "TicketQueries",
     }
     methods = {name for one in repositories.values() for name in dir(one) if not name.startswith("_")}
     assert methods
-    reading = {"find", "get", "is", "list", "rescore", "search", "settle"}
+    reading = {"find", "get", "has", "is", "list", "rescore", "search", "settle"}
     assert {name.split("_")[0] for name in methods} <= reading | {"count", "release", "reserve", "take"}

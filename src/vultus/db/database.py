@@ -37,12 +37,13 @@ from vultus.db.repositories.inventory import InventoryRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxQueries, OutboxRepository, add_event, add_sighting
+from vultus.db.repositories.pending_work import PendingWorkQueries
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.repositories.sources import SourceRepository
 from vultus.db.repositories.tickets import TicketQueries, TicketRepository
 from vultus.db.repositories.usage import UsageQueries
-from vultus.db.repositories.webhooks import WebhookQueries, WebhookRepository
+from vultus.db.repositories.webhooks import WebhookRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.searches import TemplateSearches
@@ -74,23 +75,23 @@ COLLECTION_SHARE = 0.5
 
 
 class HotQueries:
-    """Queries of the hot path: keys, usage, tickets, collections, searches not by HNSW index, the outbox's end."""
+    """Queries of the hot path: keys, usage, tickets, collections, searches not by HNSW index, what jobs look for."""
 
     collections: CollectionQueries
     keys: ApiKeyQueries
     outbox: OutboxQueries
+    pending_work: PendingWorkQueries
     templates: TemplateSearches
     tickets: TicketQueries
     usage: UsageQueries
-    webhooks: WebhookQueries
 
     def __init__(self, session: StatementSession) -> None:
         self.collections = CollectionQueries(session)
         self.keys = ApiKeyQueries(session)
         self.outbox = OutboxQueries(session)
+        self.pending_work = PendingWorkQueries(session)
         self.tickets = TicketQueries(session)
         self.usage = UsageQueries(session)
-        self.webhooks = WebhookQueries(session)
         self.templates = TemplateSearches(session)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:

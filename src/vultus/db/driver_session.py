@@ -48,10 +48,10 @@ class DriverSession:
 
     async def execute(self, statement: Executable, values: Mapping[str, Any]) -> DriverResult:
         """Return the rows of a statement; column values are those of the driver."""
-        text, names, mode = _compile_statement(statement)
+        text, names, constants, mode = _compile_statement(statement)
         if mode is not None:
             await set_plan_cache_mode(self._connection, mode)
-        arguments = [values[name] for name in names]
+        arguments = [values[name] if name in values else constants[name] for name in names]
         rows: list[Any] = await _call_driver(self._connection, "fetch", text, *arguments, record_class=_NamedRecord)
         return DriverResult(rows)
 
@@ -95,7 +95,9 @@ class _NamedRecord(Record):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def _compile_statement(statement: Executable) -> tuple[str, tuple[str, ...], str | None]:
-    """Return a statement's SQL, the names of its arguments in order, and its plan cache mode."""
+def _compile_statement(statement: Executable) -> tuple[str, tuple[str, ...], dict[str, Any], str | None]:
+    """Return a statement's SQL, the names of its arguments in order, those it has itself, and its plan cache mode."""
     compiled: Any = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
-    return str(compiled), tuple(compiled.positiontup), statement.get_execution_options().get(PLAN_CACHE_MODE)
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    names, mode = tuple(compiled.positiontup), statement.get_execution_options().get(PLAN_CACHE_MODE)
+    return str(compiled), names, constants, mode

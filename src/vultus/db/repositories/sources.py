@@ -41,6 +41,12 @@ _COLUMNS = (
     SourceRow.dropped,
 )
 
+IS_UNWATCHED = (
+    SourceRow.enabled,
+    SourceRow.problem.is_distinct_from(SourceProblem.FINISHED),
+    or_(SourceRow.watcher.is_(None), SourceRow.watched_until <= func.now()),
+)
+
 
 class SourceRepository:
     """Stores sources."""
@@ -111,8 +117,7 @@ class SourceRepository:
         """
         free = (
             select(SourceRow.id)
-            .where(SourceRow.enabled, SourceRow.problem.is_distinct_from(SourceProblem.FINISHED))
-            .where(or_(SourceRow.watcher.is_(None), SourceRow.watched_until <= func.now()))
+            .where(*IS_UNWATCHED)
             .order_by(SourceRow.id)
             .limit(limit)
             .with_for_update(skip_locked=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Uuid, cast, delete, func, insert, select, text, true, update
+from sqlalchemy import ARRAY, Uuid, cast, delete, func, insert, select, true, update
 
 from vultus.db.repositories.keys import IS_LIVE
 from vultus.db.tables import CollectionRow, KeyRow, PersonRow
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from vultus.db.driver_session import StatementSession
     from vultus.domain.webhooks import WebhookGrant
 
 COLUMNS = (
@@ -38,27 +37,11 @@ COLUMNS = (
 )
 
 
-_HAS_ENABLED = text("SELECT EXISTS (SELECT FROM webhooks WHERE disabled_at IS NULL) AS has_enabled")
-
-
-class WebhookQueries:
-    """What is asked all the time, without a transaction."""
-
-    def __init__(self, session: StatementSession) -> None:
-        self._session = session
-
-    async def has_enabled(self) -> bool:
-        """Return whether there is a webhook that is not disabled."""
-        return bool((await self._session.execute(_HAS_ENABLED, {})).one_or_none().has_enabled)
-
-
-class WebhookRepository(WebhookQueries):
+class WebhookRepository:
     """Stores webhooks."""
 
-    _session: AsyncSession
-
     def __init__(self, session: AsyncSession) -> None:
-        super().__init__(session)
+        self._session = session
 
     async def add_webhook(
         self, webhook_id: UUID, key_id: UUID | None, grant: WebhookGrant, sealed_secret: bytes, position: int

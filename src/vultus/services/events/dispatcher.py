@@ -97,9 +97,6 @@ class WebhookDispatcher:
 
     async def dispatch(self) -> None:
         """Start what can be attempted now, then wait until there may be more: one run of a background job."""
-        if not self._attempts and not await self._has_webhooks():
-            await asyncio.sleep(IDLE_S)
-            return
         seen = self._follower.settled
         started = await self._start_attempts()
         if started and len(self._attempts) < MAX_IN_FLIGHT:
@@ -110,10 +107,6 @@ class WebhookDispatcher:
             await asyncio.wait([waiting, *self._attempts], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
-
-    async def _has_webhooks(self) -> bool:
-        async with self._database.hot_queries() as work:
-            return await work.webhooks.has_enabled()
 
     async def count_deliveries(self) -> None:
         """Set the metrics of what waits and what is dead: one run of a background job."""
@@ -127,6 +120,9 @@ class WebhookDispatcher:
         room = MAX_IN_FLIGHT - len(self._attempts)
         if room <= 0:
             return 0
+        async with self._database.hot_queries() as hot:
+            if not await hot.pending_work.has_deliveries(self._follower.settled):
+                return 0
         counts = Counter(self._attempts.values())
         busy = [webhook_id for webhook_id, count in counts.items() if count >= MAX_PER_WEBHOOK]
         async with self._database.transaction() as work:

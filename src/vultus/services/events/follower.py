@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vultus.db.database import Database
 
-POLL_INTERVAL_S = 0.25
+POLL_INTERVAL_S = 0.5
 """Longest time until an event of another process is noticed; one of this process is noticed at once."""
 
 

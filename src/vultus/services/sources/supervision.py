@@ -78,6 +78,11 @@ class SourceSupervisor:
         if self._runners and time.monotonic() - self._renewed_at > LEASE_S:
             await self._stop_runners(list(self._runners))
         started = time.monotonic()
+        if not self._runners:
+            async with self._database.hot_queries() as hot:
+                if not await hot.pending_work.has_unwatched_sources():
+                    self._renewed_at = started
+                    return
         async with self._database.transaction() as work:
             kept = await work.sources.renew_leases(
                 self.id, LEASE_S, {one: runner.status for one, runner in self._runners.items()}
