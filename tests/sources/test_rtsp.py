@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from tests.sources.rtsp_server import RtspServer
 from tests.sources.test_files import collect_frames, receive_problem
 from vultus.domain.sources import SourceProblem
 from vultus.sources.connections import RtspAnswers, SourceError
+from vultus.sources.messages import FrameTaken
 
 PICTURES = [paint(number) for number in range(20)]
 ANSWER = b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: 5\r\n\r\n$body"
@@ -39,6 +42,40 @@ async def test_a_camera_is_watched(serve_rtsp: Callable[..., RtspServer], open_f
     frames = await collect_frames(open_feed(f"rtsp://admin:p%40ss%3Aw%C3%B6rd@127.0.0.1:{server.port}/live"), 5)
 
     assert [(frame.width, frame.height) for frame in frames] == [(320, 240)] * 5
+
+
+async def test_frames_between_key_frames_are_not_decoded_while_few_are_needed(
+    serve_rtsp: Callable[..., RtspServer], open_feed: OpenFeed
+) -> None:
+    feed = open_feed(f"rtsp://127.0.0.1:{serve_rtsp().port}/live")  # a key frame every 0.4 s
+
+    async def count_decoded(interval_s: float) -> int:
+        """Return how many frames are decoded within 2 s."""
+        counts = []
+        for pause_s in (1.5, 2, 0):  # the first for the pace to change with a key frame
+            feed.request_frame(interval_s)
+            notice = await asyncio.wait_for(feed.receive(), 20)
+            assert isinstance(notice, FrameTaken)
+            counts.append(notice.frames)
+            await asyncio.sleep(pause_s)
+        return counts[2] - counts[1]
+
+    assert await count_decoded(0.2) > 20
+    assert await count_decoded(1.0) < 12
+    assert await count_decoded(0.2) > 20
+
+
+async def test_a_password_is_in_no_argument_and_no_environment(
+    serve_rtsp: Callable[..., RtspServer], open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VULTUS_DATABASE__URL", "postgresql://vultus:geheim@db/faces")
+    server = serve_rtsp(password="admin:geheim")
+    feed = open_feed(f"rtsp://admin:geheim@127.0.0.1:{server.port}/live")
+    await collect_frames(feed, 1)
+
+    process = Path(f"/proc/{feed.pid}")
+    assert b"geheim" not in process.joinpath("cmdline").read_bytes() + process.joinpath("environ").read_bytes()
+    assert "NoNewPrivs:\t1" in process.joinpath("status").read_text()
 
 
 async def test_a_wrong_password_is_said(serve_rtsp: Callable[..., RtspServer], open_feed: OpenFeed) -> None:

@@ -28,7 +28,6 @@ FIELDS = (
     "to",
     "first_seen_at",
     "last_seen_at",
-    "frames",
 )
 PICTURE_SIDE_PX = 160
 PICTURE_ENLARGEMENT = 1.4
@@ -101,7 +100,6 @@ def _describe_visit(report: WatchReport, visit: Visit) -> dict[str, Any]:
         "to": format_position((visit.last_seen_at - report.begins_at).total_seconds()),
         "first_seen_at": visit.first_seen_at.isoformat(),
         "last_seen_at": visit.last_seen_at.isoformat(),
-        "frames": visit.frames,
     }
 
 

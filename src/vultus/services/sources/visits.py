@@ -26,7 +26,6 @@ class Visit:
         last_seen_at: Last frame.
         verdict: Of the tracks: a match where the visit has a person; None if there were too few frames for any.
         person: Who it was; None if that is not known.
-        frames: Frames that showed the face.
         picture: JPEG of the frame that shows the face largest; empty if none is kept.
         box: Of the face in that picture.
     """
@@ -35,7 +34,6 @@ class Visit:
     last_seen_at: datetime
     verdict: Verdict | None = None
     person: Candidate | None = None
-    frames: int = 0
     picture: bytes = b""
     box: Box | None = None
 
@@ -45,7 +43,6 @@ class _SeenTrack:
     last_seen_at: datetime
     verdict: Verdict | None = None
     persons: set[UUID] = field(default_factory=set)
-    frames: int = 0
     picture: bytes = b""
     box: Box | None = None
 
@@ -69,7 +66,6 @@ class VisitRecorder:
                 continue
             seen = self._tracks.setdefault(track.id, _SeenTrack(track.last_seen_at))
             seen.last_seen_at = track.last_seen_at
-            seen.frames += 1
             if self._keeps_pictures and (seen.box is None or track.box.width > seen.box.width):
                 seen.picture, seen.box = frame.content, track.box
             if track.verdict is Verdict.MATCH and track.person is not None:
@@ -95,7 +91,6 @@ class VisitRecorder:
             del self._tracks[track_id]
         visit = Visit(left.since, left.at, person=self.find_person(left.person_id))
         for seen in own.values():
-            visit.frames += seen.frames
             visit.verdict = seen.verdict or visit.verdict
             if seen.box is not None and (visit.box is None or seen.box.width > visit.box.width):
                 visit.picture, visit.box = seen.picture, seen.box
