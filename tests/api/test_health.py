@@ -42,6 +42,11 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
         ("shadow-comparison", None, False),
         ("index-sync", 1, False),
         ("recall-monitor", None, False),
+        ("event-follower", None, False),
+        ("webhooks", None, False),
+        ("delivery-count", 15, False),
+        ("sightings", 1, False),
+        ("sources", 2, False),
         ("key-usage", 60, False),
     ]
 
