@@ -74,6 +74,16 @@ def test_every_network_and_pack_is_in_the_models_manual(name: str) -> None:
     assert f"\n| `{name}` |" in (DOCS / "models.md").read_text()
 
 
+def test_decisions_are_numbered_and_listed_in_order() -> None:
+    pages = sorted(path.name for path in (ROOT / "docs/decisions").glob("0*.md"))
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    listed = re.findall(r"^\| (\d+) \| \[.+?\]\((.+?)\)", index, re.MULTILINE)
+
+    assert [int(page[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    assert [page for _, page in listed] == pages
+    assert [int(number) for number, _ in listed] == list(range(1, len(pages) + 1))
+
+
 def test_links_between_documents_resolve() -> None:
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
     broken = [
