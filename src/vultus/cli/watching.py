@@ -105,7 +105,10 @@ async def _watch_source(
                 printer = SightingPrinter(bar, recorder, begins_at if is_file else None, as_json=as_json)
                 printer.keeps_visits = report is not None
                 watch = build_watch(services, pool, opening, collection, printer, begins_at if is_file else None)
-                await watch.run()
+                try:
+                    await watch.run()
+                finally:
+                    printer.print_waiting()  # who left because of Ctrl-C
             if report:
                 video_s = watch.newest.duration_s or watch.newest.position_s if watch.newest else 0.0
                 visits, took_s = tuple(printer.visits), time.monotonic() - started
