@@ -49,8 +49,19 @@ BODIES: dict[str, dict[str, Any]] = {
         "json": {"contract_id": "x", "consent": CONSENT, "persons": [{"external_id": "E", "vector": "AACAPw=="}]}
     },
     "create_key": {"json": {"name": "x"}},
+    "create_ticket": {"json": {}},
+    "create_source": {"json": {"name": "door", "address": "http://127.0.0.1/mjpeg"}},
+    "create_webhook": {"json": {"name": "door", "url": "https://example.org/"}},
+    "change_source": {"json": {"name": "gate"}},
+    "change_webhook": {"json": {"name": "gate"}},
+    "rotate_webhook": {"json": {}},
 }
-IN_BODY = {"register", "recognize", "compare", "verify", "compute_embeddings", "search_by_vector", "create_key"}
+IN_BODY = {
+    *("register", "recognize", "compare", "verify", "compute_embeddings", "search_by_vector", "create_key"),
+    *("create_ticket", "create_source", "create_webhook"),
+}
+LISTED = {"create_key", "create_webhook"}
+IN_QUERY = {"list_events", "stream_events"}
 IN_PATH = {name for name, (_, path, _) in OPERATIONS.items() if "{collection}" in path}
 ELSEWHERE = {
     "detect": "looks at a photo only",
@@ -62,6 +73,11 @@ ELSEWHERE = {
     "read_version": "about the server",
     "list_models": "about the server",
     "list_audit_entries": "a list",
+    "list_sources": "a list",
+    **dict.fromkeys(("read_source", "change_source", "delete_source", "take_snapshot"), "about a source"),
+    "list_webhooks": "a list",
+    **dict.fromkeys(("read_webhook", "change_webhook", "delete_webhook", "rotate_webhook"), "about a webhook"),
+    **dict.fromkeys(("list_deliveries", "replay_deliveries", "send_test_event"), "about a webhook"),
 }
 """Operations that name no collection."""
 
@@ -69,11 +85,13 @@ ELSEWHERE = {
 def build_request(name: str, collection: str) -> dict[str, Any]:
     """Return a request that would be served if the collection were there."""
     method, path, _ = OPERATIONS[name]
-    for part in ("person", "face_id", "consent_id", "key_id"):
+    for part in ("person", "face_id", "consent_id", "key_id", "source_id", "webhook_id"):
         path = path.replace(f"{{{part}}}", PERSON)
     body = {kind: dict(value) for kind, value in BODIES.get(name, {}).items()}
-    if name == "create_key":
+    if name in LISTED:
         body["json"]["collections"] = [collection]
+    elif name in IN_QUERY:
+        body["params"] = {"collection": collection}
     elif name in IN_BODY:
         body["json" if "json" in body else "data"]["collection"] = collection
     return {"method": method, "url": path.replace("{collection}", collection), **body}
@@ -97,10 +115,10 @@ async def test_no_operation_is_served_without_its_permission(api: Api) -> None:
 
 
 def test_every_operation_that_names_a_collection_is_tried() -> None:
-    assert OPERATIONS.keys() == IN_BODY | IN_PATH | ELSEWHERE.keys()
+    assert OPERATIONS.keys() == IN_BODY | IN_QUERY | IN_PATH | ELSEWHERE.keys()
 
 
-@pytest.mark.parametrize("name", sorted(IN_BODY | IN_PATH))
+@pytest.mark.parametrize("name", sorted(IN_BODY | IN_QUERY | IN_PATH))
 async def test_anothers_collection_is_answered_like_one_that_does_not_exist(api: Api, name: str) -> None:
     own = (await api.client.post("/v1/collections", json={"name": "mine"})).json()["id"]
     foreign = (await api.client.get("/v1/collections/default")).json()["id"]

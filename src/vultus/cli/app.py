@@ -30,7 +30,7 @@ COMMANDS = {
     "serve": CommandSource("serving", "serve", "Start the API, and PostgreSQL if none is set."),
     "register": CommandSource("people", "register", "Register a person from photos, with their consent."),
     "recognize": CommandSource("people", "recognize", "Recognise the people in photos."),
-    "watch": CommandSource("watching", "watch", "Watch a camera or a video: who is seen when."),
+    "watch": CommandSource("watching", "watch", "Watch a camera or a video, and print one line per sighting."),
     "verify": CommandSource("verifying", "verify", "Say whether a photo shows a person; exit code 1 if not."),
     "compare": CommandSource("verifying", "compare", "Say whether two photos show one person; exit code 1 if not."),
     "import": CommandSource("importing", "import_folder", "Register everybody in a folder of folders."),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from vultus.domain import Frame, FrameResult
-from vultus.errors import UnsupportedImageError, VultusError
+from vultus.errors import OverloadedError, UnsupportedImageError, VultusError
 from vultus.live.close_codes import CODE_BY_KIND, FATAL_KINDS, CloseCode
 from vultus.live.messages import (
     Admit,
@@ -236,10 +236,18 @@ def _take_frame(state: Streaming, content: bytes, now: float) -> Step:
     frames, may_come = state.frames.take(now)
     state = replace(state, frames=frames)
     if not may_come:
-        return replace(state, dropped=state.dropped + 1), ()
+        return _drop(state, frame, "More frames a second came than the ticket allows.")
     if state.processing:
         return replace(state, waiting=frame, dropped=state.dropped + (state.waiting is not None)), ()
     return replace(state, processing=True), (Process(frame),)
+
+
+def _drop(state: Streaming, frame: Frame, reason: str) -> tuple[Streaming, tuple[Reply, ...]]:
+    """Drop a frame; tell it at once if no answer will follow that could, for the client may wait for one."""
+    if state.processing:
+        return replace(state, dropped=state.dropped + 1), ()
+    error = OverloadedError(f"{reason} The frame was dropped; send the next one.")
+    return replace(state, dropped=0), (Send(_build_refusal(frame.sequence, error, state.dropped)),)
 
 
 def _parse_frame(state: Streaming, content: bytes) -> Frame:
@@ -264,7 +272,7 @@ def _answer_frame(state: Streaming, done: FrameDone) -> Step:
         raise _ViolationError(CODE_BY_KIND[outcome.kind])
     replies: tuple[Reply, ...] = ()
     if outcome is None:
-        state = replace(state, dropped=state.dropped + 1)
+        state, replies = _drop(replace(state, processing=state.waiting is not None), done.frame, "Photos came first.")
     else:
         if isinstance(outcome, VultusError):
             replies = (Send(_build_refusal(done.frame.sequence, outcome, state.dropped)),)

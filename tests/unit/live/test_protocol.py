@@ -186,6 +186,27 @@ def test_a_frame_that_the_lane_drops_is_counted_and_the_next_goes_on() -> None:
     assert answer.message.dropped == 1
 
 
+OUTCOMES = st.sampled_from(["result", None, ImageTruncatedError("It ends.")])
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 0.3), st.just(JPEG) | st.just(b"no picture"), OUTCOMES), max_size=20))
+def test_who_sends_the_next_frame_when_an_answer_came_always_gets_one(
+    frames: list[tuple[float, bytes, object]],
+) -> None:
+    """Whoever waits for the answer to a frame that was dropped must not do so for good."""
+    state: State = streaming()
+    now = 0.0
+    for sequence, (pause_s, content, outcome) in enumerate(frames, start=1):
+        now += pause_s
+        state, replies = talk(state, (now, frame(sequence, content)))
+        if any(isinstance(reply, Process) for reply in replies):
+            state, replies = talk(state, (now, done(sequence, outcome)))
+        (answer,) = replies
+        assert isinstance(answer, Send)
+        assert isinstance(answer.message, ResultOut | FrameRefusedOut)
+        assert answer.message.sequence == sequence
+
+
 def test_frames_beyond_the_rate_are_dropped_not_queued() -> None:
     state, replies = talk(streaming(), *[(0.001 * at, frame(at)) for at in range(1, 21)])
 
