@@ -17,6 +17,7 @@ from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
+from vultus.sources.pool import DecoderProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -56,6 +57,21 @@ def unmeasured_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     For tests of whole programs: other tests reach the same lines.
     """
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def measured_decoders() -> Iterator[None]:
+    """In a measured run decoders that are closed end by themselves: one that is killed counts no lines."""
+    kill = DecoderProcess.kill
+
+    def kill_unless_closed(process: DecoderProcess) -> None:
+        if not process.is_closed:
+            kill(process)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:
+            patch.setattr(DecoderProcess, "kill", kill_unless_closed)
+        yield
 
 
 @pytest.fixture
