@@ -213,6 +213,31 @@ async def test_a_snapshot_needs_the_permission_live_and_says_why_there_is_none(w
     assert (refused.status_code, refused.json()["problem"]) == (503, "refused")
 
 
+async def test_a_source_that_is_switched_off_shows_nothing_from_that_moment(watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    path = f"/v1/sources/{source_id}/snapshot"
+    running = await wait_for_state(watched, source_id, "running")
+    assert (await watched.client.get(path)).status_code == 200
+
+    changed = (await watched.client.patch(f"/v1/sources/{source_id}", json={"enabled": False})).json()
+    refused = await watched.client.get(path)
+    renamed = (await watched.client.patch(f"/v1/sources/{source_id}", json={"name": "back door"})).json()
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert changed["status"]["state"] == "stopped"
+    assert changed["status"]["since"] > running["status"]["since"]
+    assert renamed["status"]["since"] == changed["status"]["since"]
+
+
+async def test_a_source_that_was_lost_does_not_show_its_last_frame(watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    await wait_for_state(watched, source_id, "running")
+    camera.stop()
+    await wait_for_state(watched, source_id, "lost")
+
+    assert (await watched.client.get(f"/v1/sources/{source_id}/snapshot")).status_code == 503
+
+
 async def test_a_source_recognises_who_stands_before_it(watched: Api, camera: Camera) -> None:
     ada = (await watched.register(portrait_of(ASTRONAUT), name="Ada"))["person"]["id"]
     source_id = (await create(watched, camera.url("/mjpeg")))["id"]

@@ -94,7 +94,7 @@ async def delete_source(source_id: UUID, services: ServicesDep, principal: Princ
     "/{source_id}/snapshot",
     summary="See what a source shows",
     response_class=Response,
-    responses=declare_problems(errors.NotFoundError, errors.KeyFileError)
+    responses=declare_problems(errors.ConflictError, errors.NotFoundError, errors.KeyFileError)
     | {
         200: {
             "description": "The picture.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, or_, select, text, update
+from sqlalchemy import case, delete, func, insert, literal, or_, select, text, update
 
 from vultus.db.source_table import SourceRow
 from vultus.domain import Zone
@@ -94,11 +94,13 @@ class SourceRepository:
         return tuple(map(_build_source, await self._session.execute(query)))
 
     async def update_source(self, source_id: UUID, **changes: Any) -> Source:
-        """Change an existing source, which begins anew."""
+        """Change an existing source, which begins anew; one that is and stays switched off has changed no state."""
+        begins_or_ends = or_(SourceRow.enabled, literal(bool(changes.get("enabled"))))
+        since = case((begins_or_ends, func.now()), else_=SourceRow.since)
         changed = (
             update(SourceRow)
             .where(SourceRow.id == source_id)
-            .values(**changes, updated_at=func.now())
+            .values(**changes, since=since, updated_at=func.now())
             .returning(*_COLUMNS)
         )
         return _build_source((await self._session.execute(changed)).one())

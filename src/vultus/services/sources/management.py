@@ -11,7 +11,7 @@ from vultus.domain.events import SourceChanged, SourceCreated, SourceDeleted
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.domain.sources import SourceState
 from vultus.domain.texts import require_text
-from vultus.errors import ForbiddenError, OverloadedError, UnavailableError
+from vultus.errors import ConflictError, ForbiddenError, OverloadedError, UnavailableError
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.sources.messages import FrameTaken
 from vultus.sources.pool import DecoderPool, SourceOpening
@@ -177,6 +177,7 @@ class SourceService:
         A server that does not watch the source opens it for this.
 
         Raises:
+            ConflictError: The source is stopped: switched off, ended, or no longer allowed.
             ForbiddenError: The principal may not recognise people in live video.
             NotFoundError: There is no such source, or it does not exist for the principal.
             OverloadedError: Too many are being taken.
@@ -185,6 +186,10 @@ class SourceService:
         principal.require(Permission.LIVE)
         async with self._database.transaction(read_only=True) as work:
             source = await work.sources.get_source(source_id, principal.collections)
+        status = source.current_status
+        if status.state is SourceState.STOPPED:
+            reason = status.problem.description if status.problem else "It is switched off."
+            raise ConflictError(f"The source is stopped and shows nothing. {reason}")
         newest = self.watches[source_id].newest if source_id in self.watches else None
         if newest and time.time() - newest.taken_at < FRESH_S:
             return newest.content

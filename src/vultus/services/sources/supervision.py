@@ -101,8 +101,6 @@ class SourceSupervisor:
                 self._runners[source.id] = SourceRunner(self, source)
 
     async def _stop_runners(self, ids: list[UUID]) -> None:
-        for one in ids:
-            self._sources.watches.pop(one, None)
         await asyncio.gather(*(self._runners.pop(one).stop() for one in ids))
 
     async def close(self) -> None:
@@ -140,6 +138,10 @@ class SourceSupervisor:
         watch = SourceWatch(self._sources.pool.open_feed(opening), open_stream, rates, runner)
         self._sources.watches[source.id] = watch
         return watch
+
+    def remove_watch(self, source: Source) -> None:
+        """Forget the watch of a source, and with it the frame that it held."""
+        self._sources.watches.pop(source.id, None)
 
     async def find_principal(self, source: Source) -> Principal | None:
         """Return for whom a source is watched; None if its key is revoked, or may do it no more."""
@@ -251,9 +253,12 @@ class SourceRunner:
             return SourceProblem.KEY_REVOKED
         watch = self._supervisor.build_watch(self, principal)
         self._figures = watch.figures
-        if self._state is SourceState.STOPPED:
-            await self._set_state(SourceState.CONNECTING, None)
-        await watch.run()
+        try:
+            if self._state is SourceState.STOPPED:
+                await self._set_state(SourceState.CONNECTING, None)
+            await watch.run()
+        finally:
+            self._supervisor.remove_watch(self.source)
         return SourceProblem.FINISHED
 
     async def handle_frame(self, taken: FrameTaken, frame: Frame, result: FrameResult) -> None:

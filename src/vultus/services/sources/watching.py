@@ -102,7 +102,7 @@ class SourceWatch:
 
     Attributes:
         figures: What became of its frames.
-        newest: The last frame that was taken.
+        newest: The last frame that was taken; None while the source sends none.
 
     Args:
         feed: The source's; closed at the end.
@@ -149,6 +149,7 @@ class SourceWatch:
                     self._feed.restart_process()
                     continue
                 if not isinstance(notice, FrameTaken):
+                    self.newest = None
                     await self._end_stream()
                     await self._observer.handle_loss(notice.problem)
                     if notice.problem is SourceProblem.FINISHED:
