@@ -18,6 +18,7 @@ from tests.server.sockets import running
 from vultus.live.endpoint import add_live
 from vultus.live.protocol import HEADER
 from vultus.live.sessions import SessionRegistry
+from vultus.server.serving import ApiServer
 from vultus.utils.request_scope import RequestLimits
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class LiveServer:
 
     api: Api
     sessions: SessionRegistry
+    server: ApiServer
     port: int
 
     async def make_ticket(self, status: int = 201, headers: dict[str, str] | None = None, **body: Any) -> Any:
@@ -90,7 +92,7 @@ async def serving_live(api: Api) -> AsyncIterator[LiveServer]:
     async with running(app) as server:
         checking = asyncio.create_task(check())
         try:
-            yield LiveServer(api, sessions, server.port)
+            yield LiveServer(api, sessions, server.server, server.port)
         finally:
             checking.cancel()
             await sessions.close()

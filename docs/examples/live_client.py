@@ -1,7 +1,4 @@
-"""Sends pictures as a live session and prints who is in them: `VULTUS_KEY=… live_client.py http://host:8000 a.jpg …`.
-
-Needs `pip install websockets`. Pictures are JPEG or WebP files; with a camera, send what it gives instead.
-"""
+"""Sends pictures, JPEG or WebP, as a live session and prints who is in them; needs `pip install websockets`."""
 
 import asyncio
 import json
@@ -9,42 +6,41 @@ import os
 import struct
 import sys
 import time
-import urllib.request
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-RESUMED = {None, 1006, 1011, 4440, 4443}
 
-
-def make_ticket(server: str, key: str, **wanted: object) -> str:
+def make_ticket(server: str, key: str) -> str:
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server}/v1/live/tickets", json.dumps(wanted).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)["ticket"]
+    try:
+        with urlopen(Request(f"{server}/v1/live/tickets", b'{"collection": "default"}', headers)) as answer:
+            return json.load(answer)["ticket"]
+    except HTTPError as refused:
+        raise SystemExit(json.load(refused)["detail"]) from None
 
 
 async def watch(server: str, key: str, pictures: list[str]) -> None:
-    address = server.replace("http", "ws", 1) + "/v1/live"
-    secret, sequence = f"ticket.{make_ticket(server, key, collection='default')}", 0
-    waiting = [Path(one).read_bytes() for one in pictures]
+    url, secret = server.replace("http", "ws", 1) + "/v1/live", f"ticket.{make_ticket(server, key)}"
+    waiting = list(enumerate((Path(one).read_bytes() for one in pictures), 1))
     while waiting:
-        async with connect(address, subprotocols=["vultus.live.v1", secret]) as socket:
+        async with connect(url, subprotocols=["vultus.live.v1", secret]) as socket:
             try:
                 welcome = json.loads(await socket.recv())
                 secret = f"resume.{welcome['resume_token']}"  # if the connection breaks, the tracks go on
                 while waiting:
-                    sequence += 1
-                    header = struct.pack(">QQ", sequence, time.time_ns() // 1_000_000)
-                    await socket.send(header + waiting[0])
+                    sequence, picture = waiting[0]
+                    await socket.send(struct.pack(">QQ", sequence, time.time_ns() // 1_000_000) + picture)
                     show(json.loads(await socket.recv()))
                     waiting.pop(0)
+                    await asyncio.sleep(1 / welcome["frames_per_second"])
                 await socket.send('{"type": "bye"}')
             except ConnectionClosed as closed:
-                code = closed.rcvd.code if closed.rcvd else None
-                if code not in RESUMED:
-                    raise SystemExit(f"closed: {closed.rcvd.reason} ({code})") from None
+                if (closed.rcvd and closed.rcvd.code) not in {None, 1006, 1011, 4440, 4443}:
+                    raise SystemExit(f"closed: {closed.rcvd.reason} ({closed.rcvd.code})") from None
 
 
 def show(answer: dict) -> None:
@@ -57,4 +53,6 @@ def show(answer: dict) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(watch(sys.argv[1].rstrip("/"), os.environ["VULTUS_KEY"], sys.argv[2:]))
+    if len(sys.argv) < 3 or "KEY" not in os.environ:
+        raise SystemExit("Usage: KEY=vultus_… live_client.py http://127.0.0.1:8000 one.jpg two.jpg …")
+    asyncio.run(watch(sys.argv[1].rstrip("/"), os.environ["KEY"], sys.argv[2:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ async def watch_until_named(socket: Any, first: int = 1) -> Any:
         assert answer["type"] == "result", answer
         if any(track["person"] for track in answer["tracks"]):
             return answer
+        await asyncio.sleep(1 / 30)  # as many as the ticket allows
     raise AssertionError("nobody was named")
 
 
@@ -285,16 +287,30 @@ async def test_a_collection_that_is_deleted_ends_its_sessions(live: LiveServer) 
         assert await wait_for_close(socket) == CloseCode.NOT_FOUND
 
 
-async def test_the_server_says_that_it_stops(api: Api) -> None:
-    async with serving_live(api) as live:
-        ticket = await live.make_ticket()
-        socket = await websockets.connect(
-            f"ws://127.0.0.1:{live.port}/v1/live",
-            subprotocols=["vultus.live.v1", f"ticket.{ticket}"],  # type: ignore[list-item]
-            proxy=None,
-        )
-        await receive(socket)
-    assert await wait_for_close(socket) == CloseCode.SERVER_STOPS
+async def test_the_server_says_that_it_stops(live: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vultus.live.connection")
+    async with live.open_session() as (socket, _):
+        await socket.send(pack_frame(1, PORTRAIT))
+        live.server.handle_exit(signal.SIGTERM, None)
+
+        assert await wait_for_close(socket) == CloseCode.SERVER_STOPS
+        assert socket.close_reason == CloseCode.SERVER_STOPS.meaning
+
+    (closed,) = [record for record in caplog.records if record.getMessage() == "live connection closed"]
+    assert closed.__dict__["code"] == "server_stops"
+
+
+async def test_a_request_that_is_no_handshake_is_told_what_is_missing(live: LiveServer) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}") as client:
+        answer = await client.get("/v1/live", headers={"Sec-WebSocket-Protocol": "vultus.live.v1"})
+        other = await client.delete("/v1/live")
+
+    assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.headers["upgrade"], answer.headers["connection"]) == ("websocket", "Upgrade")
+    assert "WebSocket" in answer.json()["detail"]
+    assert "proxy" in answer.json()["detail"]
+    assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 CLIENT_EXAMPLES = [
@@ -338,6 +354,20 @@ async def test_the_description_and_the_page_need_no_key_and_allow_nothing_foreig
     assert [one.status_code for one in (page, *assets)] == [200, 200, 200]
 
 
+async def run_client(*arguments: str | Path, **environment: str) -> tuple[int | None, str, str]:
+    """Return exit status, output and errors of the reference client."""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        CLIENT,
+        *arguments,
+        env={"PATH": "", **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, failed = await program.communicate()
+    return program.returncode, said.decode(), failed.decode()
+
+
 async def test_the_reference_client_prints_who_it_sees(live: LiveServer, tmp_path: Path) -> None:
     await live.api.register(portrait(), name="Ada")
     pictures = [tmp_path / f"{at}.jpg" for at in range(12)]
@@ -345,18 +375,22 @@ async def test_the_reference_client_prints_who_it_sees(live: LiveServer, tmp_pat
         path.write_bytes(PORTRAIT)
     key = live.api.client.headers["Authorization"].removeprefix("Bearer ")
 
-    program = await asyncio.create_subprocess_exec(
-        sys.executable,
-        CLIENT,
-        f"http://127.0.0.1:{live.port}",
-        *pictures,
-        env={"PATH": "", "VULTUS_KEY": key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    said, failed = await program.communicate()
+    status, said, failed = await run_client(f"http://127.0.0.1:{live.port}", *pictures, KEY=key)
 
-    assert program.returncode == 0, failed.decode()
-    assert said.decode().splitlines()[-1].startswith("12: Ada (")
+    assert status == 0, failed
+    assert said.splitlines()[-1].startswith("12: Ada (")
     assert CLIENT.read_text().count("\n") <= 60
     assert not live.sessions._sessions  # it said bye
+
+
+async def test_the_reference_client_says_what_is_wrong_in_a_line(live: LiveServer) -> None:
+    address = f"http://127.0.0.1:{live.port}"
+    unknown = await run_client(address, CLIENT, KEY="vultus_" + "x" * 43)
+    keyless = await run_client(address, CLIENT)
+    nothing = await run_client(KEY="x")
+
+    assert unknown[0] == keyless[0] == nothing[0] == 1
+    assert "unknown, revoked" in unknown[2]
+    assert keyless[2] == nothing[2]
+    assert nothing[2].startswith("Usage: KEY=")
+    assert [answer[2].count("\n") for answer in (unknown, keyless, nothing)] == [1, 1, 1]

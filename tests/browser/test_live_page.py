@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -76,8 +79,49 @@ async def test_the_page_shows_names_over_faces_and_keeps_the_key_to_itself(live:
 
     await page.click("#stop")
     await expect(page.locator("#status")).to_have_text("Stopped.")
+    assert not await page.evaluate("document.body.dataset.names")
+    assert await page.evaluate("pen.getImageData(0, 0, overlay.width, overlay.height).data.every((one) => !one)")
     await page.wait_for_timeout(300)
     assert not live.sessions._sessions
+
+
+async def test_the_page_sends_no_more_frames_than_it_may(serve: Callable[..., Any], page: Page) -> None:  # noqa: F811
+    """On a display of 143 Hz, and faster than a session may send; then the server stops."""
+    await page.add_init_script("requestAnimationFrame = (step) => setTimeout(() => step(performance.now()), 7)")
+    async with serving_live(await serve(live={"max_frames_per_second": 5})) as live:
+        await live.api.register(portrait(), portrait(mirror=True), name="Ada")
+        await page.goto(f"http://127.0.0.1:{live.port}/live")
+        await page.fill("#key", live.api.client.headers["Authorization"].removeprefix("Bearer "))
+        await page.click("#start")
+        await expect(page.locator("body")).to_have_attribute("data-names", "Ada", timeout=SECONDS * 1000)
+        counts = [await page.evaluate("session.sequence")]
+        for _ in range(4):
+            await page.wait_for_timeout(2000)
+            counts.append(await page.evaluate("session.sequence"))
+
+        assert all(0 < after - before <= 12 for before, after in pairwise(counts)), counts
+        assert await page.evaluate("session.dropped") == 0
+        assert await page.inner_text("#status") == "Connected."
+
+        live.server.handle_exit(signal.SIGTERM, None)
+        await expect(page.locator("#status")).to_contain_text("The server stops")
+        await expect(page.locator("body")).not_to_have_attribute("data-names", "Ada")
+
+
+async def test_the_page_shows_nobody_once_no_answer_comes(live: LiveServer, page: Page) -> None:
+    await live.api.register(portrait(), portrait(mirror=True), name="Ada")
+    await page.goto(f"http://127.0.0.1:{live.port}/live")
+    await page.fill("#key", live.api.client.headers["Authorization"].removeprefix("Bearer "))
+    await page.click("#start")
+    body = page.locator("body")
+    await expect(body).to_have_attribute("data-names", "Ada", timeout=SECONDS * 1000)
+
+    await page.evaluate("session.socket.onmessage = null")
+    await expect(body).not_to_have_attribute("data-names", "Ada")
+    sent = await page.evaluate("session.sequence")
+    await page.wait_for_timeout(2500)
+
+    assert await page.evaluate("session.sequence") > sent
 
 
 async def test_the_page_says_what_is_wrong(live: LiveServer, page: Page) -> None:

@@ -25,11 +25,12 @@ def create_key(
     role: Annotated[
         Role | None,
         typer.Option(
-            help="recognize: no scores; enrol: also register; manage: also erase, scores, search; admin: everything."
+            help="This or --permission is required. recognize: no scores; enrol: also register; manage: also erase, "
+            "scores, search, live; admin: everything."
         ),
     ] = None,
     permission: Annotated[
-        list[Permission] | None, typer.Option("--permission", "-p", help="Instead of a role; repeatable.")
+        list[Permission] | None, typer.Option("--permission", "-p", help="Instead of --role; repeatable.")
     ] = None,
     collection: Annotated[
         list[str] | None, typer.Option("--collection", "-c", help="Only this one, by id or name; repeatable.")
@@ -41,7 +42,7 @@ def create_key(
 ) -> None:
     """Create a key and show its secret, this once."""
     if (role is None) == (not permission):
-        raise typer.BadParameter("give either --role or --permission")
+        raise typer.BadParameter("give either --role or --permission, such as --permission live")
     expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
 
     async def add_key(settings: Settings) -> tuple[ApiKey, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from vultus.errors import ErrorKind
+from vultus.server.websockets import STOP_REASON
 
 
 class CloseCode(IntEnum):
@@ -50,7 +51,7 @@ _MEANINGS = {
     CloseCode.DONE: "The client said bye: the session is over.",
     CloseCode.MESSAGE_TOO_BIG: "A message is longer than any may be; it was not read.",
     CloseCode.NOT_READING: "No answer to a ping came within 8 seconds: resume.",
-    CloseCode.SERVER_STOPS: "The server stops: make another ticket soon.",
+    CloseCode.SERVER_STOPS: STOP_REASON,
     CloseCode.MALFORMED: "A message is none of the protocol.",
     CloseCode.UNAUTHENTICATED: "The ticket is unknown, was used, or has expired: make another one.",
     CloseCode.FORBIDDEN: "The key may not recognise people in live video there.",

@@ -112,7 +112,10 @@ class LiveConnection:
         while True:
             received = await self._websocket.receive()
             if received["type"] == "websocket.disconnect":
-                self._is_over_for_good = received.get("code") == CLOSED_BY_CLIENT
+                code = received.get("code")
+                self._is_over_for_good = code == CLOSED_BY_CLIENT
+                if code == CloseCode.SERVER_STOPS:
+                    self._closed_with = CloseCode.SERVER_STOPS.name.lower()
                 raise _ConnectionOver
             text, content = received.get("text"), received.get("bytes") or b""
             await self._tell(BytesReceived(content) if text is None else TextReceived(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
@@ -24,6 +25,7 @@ NO_WEBSOCKET = Refusal(
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
@@ -62,10 +64,21 @@ def add_live(app: Starlette, services: Services, limits: RequestLimits) -> Sessi
     app.router.default = _build_fallback(app.router.default)
     app.router.routes += [
         WebSocketRoute(PATH, serve_session),
+        Route(PATH, refuse_request),
         Route(ASYNCAPI_PATH, show_asyncapi),
         *build_page_routes(),
     ]
     return sessions
+
+
+async def refuse_request(_request: Request) -> Response:
+    """Refuse what is no handshake, or was one until a proxy."""
+    raise HTTPException(
+        426,
+        f"{PATH} is a WebSocket: connect with ws:// or wss://, see docs/live.md. If you did, a proxy on the way took "
+        "the header `Upgrade` away: let it pass `Upgrade` and `Connection` on.",
+        {"Upgrade": "websocket", "Connection": "Upgrade"},
+    )
 
 
 def _build_fallback(otherwise: ASGIApp) -> ASGIApp:

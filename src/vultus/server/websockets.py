@@ -18,12 +18,17 @@ READ_BYTES = 2**14
 MAX_FRAMES_PER_S = 2_000
 """Frames of the WebSocket, parts of messages and pings among them, from one connection: each costs some 10 µs."""
 
-NOT_UTF8, POLICY_VIOLATION = 1007, 1008
+NOT_UTF8, POLICY_VIOLATION, SERVER_STOPS = 1007, 1008, 1012
+STOP_REASON = "The server stops: connect again soon."
 STALLED_S = 10.0
 """How long a caller may take nothing of what was written."""
 
 CLOSING_S = 5.0
 """How long what was written last may take to leave, before the connection is cut."""
+
+
+STOP_S = 2.0
+"""How long a caller may take to answer when the server stops."""
 
 
 class CountedWebSocket(WebSocketsSansIOProtocol):
@@ -90,6 +95,20 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         if self.close_sent and self.initial_response is None:
             raise ClientDisconnected
         await super().send(message)
+
+    def shutdown(self) -> None:
+        """Tell the caller that the server stops, and wait a moment for its answer: it may be sending just now."""
+        if not self.handshake_complete or self.close_sent:
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVER_STOPS, "reason": STOP_REASON})
+        self.conn.send_close(SERVER_STOPS, STOP_REASON)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.read_paused = False
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(STOP_S, self.transport.close)
 
     def check_deadlines(self, now: float) -> None:
         """Cut the connection if nothing is read, or it does not end; called once a second."""

@@ -4,8 +4,10 @@
 const PROTOCOL = "vultus.live.v1";
 const WIDTH = 640, HEIGHT = 480, QUALITY = 0.8;
 const MAX_UNDER_WAY = 2;            // one is processed while the next is on its way
+const PATIENCE = 1000;              // ms: for an answer to a frame, and for the tracks on show
 const RESUMED = new Set([1001, 1005, 1006, 1011, 4440, 4443]);
 const COLOURS = { match: "#2da44e", ambiguous: "#d4a72c", not_live: "#cf222e" };
+const SENTENCES = { 1012: "The server stops or is started anew. Start again in a moment." };
 
 const find = (id) => document.getElementById(id);
 const video = find("video"), overlay = find("overlay"), pen = overlay.getContext("2d");
@@ -32,22 +34,28 @@ function connect(secret) {
   socket.binaryType = "arraybuffer";
   socket.onmessage = (event) => receive(JSON.parse(event.data));
   socket.onclose = (event) => closed(event);
-  Object.assign(session, { socket, open: false, underWay: new Map(), sequence: 0 });
+  Object.assign(session, { socket, open: false, underWay: new Map(), sequence: 0, nextAt: 0 });
 }
 
 function receive(message) {
   if (!session) return;
   if (message.type === "welcome") {
-    Object.assign(session, { open: true, token: message.resume_token, triedAgain: 0 });
+    const interval = 1000 / message.frames_per_second;
+    Object.assign(session, { open: true, token: message.resume_token, triedAgain: 0, interval });
     say(message.resumed ? "Connected again; the tracks go on." : "Connected.");
     return;
   }
   const sentAt = session.underWay.get(message.sequence);
   for (const sequence of session.underWay.keys()) if (sequence <= message.sequence) session.underWay.delete(sequence);
   session.dropped += message.dropped;
-  if (message.type === "refused") { say(message.detail); return; }
+  if (message.type === "refused") {
+    if (message.code === "overloaded") session.dropped += 1;  // the next frame comes anyway
+    else say(message.detail);
+    return;
+  }
   const now = performance.now();
-  session.answers.push({ at: now, took: now - sentAt });
+  session.shownAt = now;
+  session.answers.push({ at: now, took: now - (sentAt ?? now - PATIENCE) });
   session.answers = session.answers.filter((one) => now - one.at < 2000);
   draw(message);
   showFigures();
@@ -56,19 +64,25 @@ function receive(message) {
 function closed(event) {
   if (!session) return;
   session.open = false;
+  clear();
   if (session.token && RESUMED.has(event.code) && session.triedAgain++ < 5) {
     say("The connection broke; trying again.");
     setTimeout(() => { if (session) connect(`resume.${session.token}`); }, 500 * session.triedAgain);
     return;
   }
-  say(`Closed: ${event.reason || "the connection broke"} (${event.code})`);
+  say(SENTENCES[event.code] || `Closed: ${event.reason || "the connection broke"} (${event.code})`);
   stop();
 }
 
 function send() {
   if (!session) return;
   requestAnimationFrame(send);
+  const now = performance.now();
+  if (now - session.shownAt > PATIENCE) clear();
+  for (const [sequence, sentAt] of session.underWay) if (now - sentAt > PATIENCE) session.underWay.delete(sequence);
   if (!session.open || session.encoding || session.underWay.size >= MAX_UNDER_WAY || video.readyState < 2) return;
+  if (now < session.nextAt) return;
+  session.nextAt = Math.max(session.nextAt + session.interval, now);
   session.encoding = true;
   const current = session, capturedAt = Date.now();
   brush.drawImage(video, 0, 0, WIDTH, HEIGHT);
@@ -100,6 +114,11 @@ function draw(result) {
     pen.fillText(name, left + 5, bottom + 19);
   }
   document.body.dataset.names = result.tracks.map((one) => one.person ? one.person.name || one.person.id : "").join("|");
+}
+
+function clear() {
+  pen.clearRect(0, 0, overlay.width, overlay.height);
+  document.body.dataset.names = "";
 }
 
 function showFigures() {
@@ -134,6 +153,7 @@ async function start(event) {
 function stop() {
   const ended = session;
   session = null;
+  clear();
   find("start").disabled = false;
   find("stop").disabled = true;
   if (!ended) return;
