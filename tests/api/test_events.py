@@ -70,7 +70,7 @@ async def test_events_are_listed_with_what_they_are_about(api: Api) -> None:
         "origin": "source",
         "origin_id": str(source),
         "track_id": str(track),
-        "at": "2026-11-24T09:30:00+00:00",
+        "at": "2026-11-24T09:30:00.000Z",
     }
     assert answer.json()["next_cursor"] is None
     everything = await api.client.get("/v1/events", params={"limit": 2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import re
 
 import pytest
 from tests.cli.test_commands import GRANT, Cli, cli
@@ -41,7 +42,8 @@ async def test_a_video_is_told_as_one_line_per_sighting(cli: Cli) -> None:
         ("recognised", "Ada"),
         ("left", "Ada"),
     ]
-    assert all(one["at"].startswith("2026-01-05T09:00:0") for one in sightings)
+    assert all(re.fullmatch(r"2026-01-05T09:00:0\d\.\d{3}Z", one["at"]) for one in sightings)
+    assert all(0 <= one["position_s"] < 5 for one in sightings)
 
 
 @pytest.mark.parametrize("keep_crops", [True, False])
@@ -64,6 +66,32 @@ async def test_a_report_says_who_was_seen_when(keep_crops: bool, cli: Cli) -> No
     assert "Ada &lt;b&gt;" in page
     assert page.count("data:image/jpeg") == (2 if keep_crops else 0)
     assert (folder / "report.html").stat().st_mode & 0o777 == 0o600
+    # Nobody said when it was begun.
+    assert {row["first_seen_at"] + row["last_seen_at"] for row in rows} == {""}
+    assert report["begins_at"] is None
+    assert not re.search(r"20\d\d-\d\d-\d\d", page)
+
+
+async def test_times_are_told_where_the_beginning_is_known(cli: Cli) -> None:
+    video = await asyncio.to_thread(write_clip, cli.folder / "two.mp4", two_crossing(2))
+
+    await cli("watch", str(video), "--report", str(cli.folder / "out"), "--begins-at", "2026-01-05T09:00:00Z")
+    listed = await cli("watch", str(video), "--json")
+
+    report = json.loads((cli.folder / "out" / "report.json").read_text())
+    assert report["begins_at"] == "2026-01-05T09:00:00.000Z"
+    assert all(re.fullmatch(r"2026-01-05T09:00:0\d\.\d{3}Z", visit["last_seen_at"]) for visit in report["visits"])
+    assert "from 2026-01-05 09:00:00 UTC" in (cli.folder / "out" / "report.html").read_text()
+    assert {json.loads(line)["at"] for line in listed.stdout.splitlines()} == {None}
+
+
+async def test_a_folder_that_cannot_be_one_is_refused_before_the_video_is_opened(cli: Cli) -> None:
+    (cli.folder / "text.mp4").write_bytes(b"no video" * 500)
+
+    for place in ("text.mp4", "text.mp4/out"):
+        refused = await cli.json("watch", str(cli.folder / "text.mp4"), "--report", str(cli.folder / place), code=2)
+
+        assert "--report" in refused["error"]["detail"]
 
 
 @pytest.mark.parametrize(("name", "content"), [("none.mp4", None), ("text.mp4", b"no video" * 500)])

@@ -104,7 +104,7 @@ def report_failure(error: BaseException, *, as_json: bool, with_trace: bool) -> 
         err.print_labelled(ending.title, "red", f" ({ending.code}): {ending.detail}")
     if as_json:
         with contextlib.suppress(OSError):
-            print_json({"error": ending.describe()})
+            print_json({"error": ending.describe()}, indent=None)  # a line of its own after lines
             sys.stdout.flush()
     return ending.exit_code
 

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from vultus.utils import moments
 from vultus.utils.characters import escape_json, escape_text
 
 PIPE_WIDTH = 1000
@@ -64,10 +65,10 @@ out = TerminalConsole()
 err = TerminalConsole(stderr=True)
 
 
-def print_json(value: Any) -> None:
-    """Write JSON to standard output, nothing else; times as the API writes them."""
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON to standard output, nothing else; times as the API writes them, on one line without an indent."""
     is_unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    document = json.dumps(value, indent=2, ensure_ascii=not is_unicode, default=_format_for_json)
+    document = json.dumps(value, indent=indent, ensure_ascii=not is_unicode, default=_format_for_json)
     sys.stdout.write(escape_json(document) + "\n")
 
 
@@ -83,7 +84,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def format_moment(moment: datetime | None) -> str | None:
     """Return a moment as the API writes it: `2030-01-01T00:00:00Z`."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if moment is None else moments.format_moment(moment, "seconds")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from vultus.domain.keys import Permission
+from vultus.utils.moments import format_moment
 
 _IDS = {"collection_id", "person_id", "object_id"}
 
@@ -57,7 +58,7 @@ class KeyCreated(Event):
         return {
             "permissions": self.permissions,
             **({} if self.collections is None else {"collections": [str(one) for one in self.collections]}),
-            **({} if self.expires_at is None else {"expires_at": self.expires_at.isoformat()}),
+            **({} if self.expires_at is None else {"expires_at": format_moment(self.expires_at)}),
         }
 
 
@@ -72,7 +73,7 @@ class KeyRotated(Event):
     @property
     def detail(self) -> dict[str, Any]:
         """Until when the secret before is accepted."""
-        return {"previous_until": self.previous_until and self.previous_until.isoformat()}
+        return {"previous_until": self.previous_until and format_moment(self.previous_until)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,8 +334,8 @@ class ConsentWithdrawn(Event):
         """The number of faces, and the consent's time in ISO 8601."""
         return {
             "faces": self.faces,
-            "granted_at": self.granted_at.isoformat(),
-            "ended_at": self.ended_at.isoformat(),
+            "granted_at": format_moment(self.granted_at),
+            "ended_at": format_moment(self.ended_at),
         }
 
 

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
+from vultus.utils.moments import format_moment
+
 OriginKind = Literal["session", "source"]
 
 _COLUMNS = {"collection_id", "person_id", "origin_id"}
@@ -44,7 +46,7 @@ class Sighting:
         detail = {"origin": values.pop("origin_kind")}
         for name, value in values.items():
             if name not in _COLUMNS:
-                detail[name] = value.isoformat() if isinstance(value, datetime) else str(value)
+                detail[name] = format_moment(value, "milliseconds") if isinstance(value, datetime) else str(value)
         return detail
 
 

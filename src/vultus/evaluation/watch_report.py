@@ -6,14 +6,18 @@ import base64
 import csv
 import io
 import json
+import math
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from vultus.errors import InvalidInputError
 from vultus.evaluation.page import render_page
 from vultus.services.sources.visits import Visit
+from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +37,9 @@ PICTURE_SIDE_PX = 160
 PICTURE_ENLARGEMENT = 1.4
 """Side of a picture, in longer sides of the face's box: the head, and little of who stands beside it."""
 
+TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+MAX_TICKS, TICK_LABEL_WIDTH = 7, 60
+
 ROW_HEIGHT, LABEL_WIDTH, CHART_WIDTH = 26, 190, 1180
 MIN_BAR_WIDTH = 3
 
@@ -44,7 +51,8 @@ class WatchReport:
     Attributes:
         video: Name of the file.
         collection: Name of the collection whose persons were looked for.
-        begins_at: When the video was begun.
+        begins_at: Moment from which the visits' times count.
+        is_dated: Whether the video was begun at that moment; otherwise only places in the video are told.
         video_s: Length of the video, seconds.
         took_s: Time that watching it took, seconds.
         fps: Frames analysed per second of the video.
@@ -54,15 +62,29 @@ class WatchReport:
     video: str
     collection: str
     begins_at: datetime
+    is_dated: bool
     video_s: float
     took_s: float
     fps: float
     visits: tuple[Visit, ...]
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a report, for its owner alone; one that exists keeps its permissions.
+
+    Raises:
+        InvalidInputError: It cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InvalidInputError(f"--report: {folder} is no folder that can be written to: {error.strerror}.") from None
+
+
 def write_watch_report(report: WatchReport, folder: Path) -> Path:
     """Write `report.html`, `report.json` and `visits.csv`, readable for their owner alone; return the page's path."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     report = replace(report, visits=tuple(sorted(report.visits, key=lambda visit: visit.first_seen_at)))
     rows = [_describe_visit(report, visit) for visit in report.visits]
     table = io.StringIO()
@@ -72,7 +94,7 @@ def write_watch_report(report: WatchReport, folder: Path) -> Path:
     document = {
         "video": report.video,
         "collection": report.collection,
-        "begins_at": report.begins_at.isoformat(),
+        "begins_at": _format_time(report, report.begins_at),
         "video_s": round(report.video_s, 2),
         "frames_per_second": report.fps,
         "visits": rows,
@@ -98,9 +120,18 @@ def _describe_visit(report: WatchReport, visit: Visit) -> dict[str, Any]:
         "verdict": visit.verdict and visit.verdict.value,
         "from": format_position((visit.first_seen_at - report.begins_at).total_seconds()),
         "to": format_position((visit.last_seen_at - report.begins_at).total_seconds()),
-        "first_seen_at": visit.first_seen_at.isoformat(),
-        "last_seen_at": visit.last_seen_at.isoformat(),
+        "first_seen_at": _format_time(report, visit.first_seen_at),
+        "last_seen_at": _format_time(report, visit.last_seen_at),
     }
+
+
+def _format_time(report: WatchReport, moment: datetime) -> str | None:
+    return format_moment(moment, "milliseconds") if report.is_dated else None
+
+
+def count_things(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 visit, 2 visits."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def format_position(seconds: float) -> str:
@@ -113,11 +144,12 @@ def render_watch_page(report: WatchReport) -> str:
     """Return the HTML page of a report on a video."""
     groups = _group_visits(report.visits)
     persons = len({visit.person.person_id for visit in report.visits if visit.person})
+    begun = f"from {report.begins_at:%Y-%m-%d %H:%M:%S %Z}" if report.is_dated else ""
     unknown = sum(visit.person is None for visit in report.visits)
     tiles = [
-        ("Persons recognised", str(persons), f"of the collection {report.collection}"),
-        ("Visits", str(len(report.visits)), f"{unknown} without a name"),
-        ("Video", format_position(report.video_s), f"from {report.begins_at:%Y-%m-%d %H:%M:%S %Z}"),
+        ("Recognised", count_things(persons, "person"), f"of the collection {report.collection}"),
+        ("Seen", count_things(len(report.visits), "visit"), f"{unknown} without a name"),
+        ("Video", format_position(report.video_s), begun),
         ("Watched in", format_position(report.took_s), f"{report.video_s / max(report.took_s, 1e-3):.1f}× real time"),
     ]
     return render_page(
@@ -126,6 +158,7 @@ def render_watch_page(report: WatchReport) -> str:
         f"{report.fps:g} frames of each second were analysed.",
         tiles,
         [],
+        has_pictures=any(visit.picture for visit in report.visits),
         timeline=_lay_out_timeline(report, groups),
         visits=[
             _describe_visit(report, visit) | {"who": _name_visit(visit), "picture": _render_picture(visit)}
@@ -166,8 +199,25 @@ def _lay_out_timeline(report: WatchReport, groups: list[tuple[str, list[Visit]]]
             right = place((visit.last_seen_at - report.begins_at).total_seconds())
             bars.append((left, max(MIN_BAR_WIDTH, round(right - left, 1)), visit.person is not None))
         rows.append({"label": label, "top": number * ROW_HEIGHT + 8, "bars": bars})
-    ticks = [(place(length * at / 6), format_position(length * at / 6)) for at in range(7)]
-    return {"rows": rows, "ticks": ticks, "width": CHART_WIDTH, "height": len(rows) * ROW_HEIGHT + 40}
+    ticks = [(place(at), _format_tick(at)) for at in _list_ticks(length)]
+    return {
+        "rows": rows,
+        "ticks": ticks,
+        "width": CHART_WIDTH,
+        "end": CHART_WIDTH - TICK_LABEL_WIDTH,
+        "height": len(rows) * ROW_HEIGHT + 40,
+    }
+
+
+def _list_ticks(length_s: float) -> list[float]:
+    """Return round places of a video, from its beginning."""
+    hours = 3600 * math.ceil(length_s / MAX_TICKS / 3600)
+    step = next((step for step in TICK_STEPS_S if length_s <= MAX_TICKS * step), hours)
+    return [number * step for number in range(int(length_s / step + 1e-9) + 1)]
+
+
+def _format_tick(seconds: float) -> str:
+    return format_position(seconds).removesuffix(".0")
 
 
 def _render_picture(visit: Visit) -> str | None:

@@ -18,7 +18,7 @@ IN_COLLECTION = {"collection_id": COLLECTION}
 OF_PERSON = IN_COLLECTION | {"person_id": PERSON}
 OF_OBJECT = OF_PERSON | {"object_id": OBJECT}
 THEN, NOW = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
-CONSENT_TIME = {"granted_at": "2026-01-02T00:00:00+00:00", "ended_at": "2026-03-04T05:06:07.000008+00:00"}
+CONSENT_TIME = {"granted_at": "2026-01-02T00:00:00Z", "ended_at": "2026-03-04T05:06:07.000008Z"}
 
 EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str, Any]]] = [
     (
@@ -33,14 +33,14 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
         "key.created",
         {"object_id": OBJECT},
         {"permissions": (Permission.READ,), "collections": (COLLECTION,), "expires_at": THEN},
-        {"permissions": ["read"], "collections": [str(COLLECTION)], "expires_at": "2026-01-02T00:00:00+00:00"},
+        {"permissions": ["read"], "collections": [str(COLLECTION)], "expires_at": "2026-01-02T00:00:00Z"},
     ),
     (
         events.KeyRotated,
         "key.rotated",
         {"object_id": OBJECT},
         {"previous_until": THEN},
-        {"previous_until": "2026-01-02T00:00:00+00:00"},
+        {"previous_until": "2026-01-02T00:00:00Z"},
     ),
     (events.SourceCreated, "source.created", IN_COLLECTION | {"object_id": OBJECT}, {}, {}),
     (

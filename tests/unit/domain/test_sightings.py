@@ -32,9 +32,9 @@ def test_the_detail_is_what_has_no_column_of_its_own() -> None:
     )  # fmt: skip
     lost = SourceLost(collection_id=COLLECTION, origin_id=ORIGIN, at=NOW)
 
-    at = "2026-03-04T05:06:07.000008+00:00"
+    at = "2026-03-04T05:06:07.000Z"
     assert json.loads(json.dumps(left.detail)) == {
-        "origin": "session", "track_id": str(TRACK), "since": "2026-03-04T05:00:00+00:00", "at": at,
+        "origin": "session", "track_id": str(TRACK), "since": "2026-03-04T05:00:00.000Z", "at": at,
     }  # fmt: skip
     assert (lost.detail, lost.person_id) == ({"origin": "source", "at": at}, None)
 

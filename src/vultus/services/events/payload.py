@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain.sightings import ACTIONS
+from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
     from vultus.domain import OutboxEntry
@@ -21,6 +21,6 @@ def build_payload(entry: OutboxEntry) -> dict[str, Any]:
     return {
         "id": str(entry.id),
         "type": entry.action,
-        "timestamp": entry.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "timestamp": format_moment(entry.created_at),
         "data": {name: None if value is None else str(value) for name, value in ids.items()} | entry.detail,
     }

@@ -24,6 +24,7 @@ from vultus.errors import ConflictError, InvalidInputError
 from vultus.services.events.dispatcher import build_context
 from vultus.services.events.sending import FORBIDDEN, FORBIDDEN_PLAIN, SECRET_PREFIX, Attempt
 from vultus.utils.ids import new_id
+from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +207,7 @@ class WebhookService:
             webhook = await _open(work, principal, webhook_id)
             sealed = await work.webhooks.get_sealed_secrets(webhook_id)
         keys = [self._vault.unseal(one, build_context(webhook_id)) for one in sealed]
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        now = format_moment(datetime.now(UTC))
         event_id = str(new_id())
         payload = {"id": event_id, "type": TEST_TYPE, "timestamp": now, "data": {}}
         return await self._sender.send(webhook.url, event_id, payload, keys)
