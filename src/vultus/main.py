@@ -168,6 +168,8 @@ async def open_services(
         stack.callback(services.candidate_engine.close)
         stack.push_async_callback(services.source_supervisor.close)
         await services.collections.ensure_default_collection()
+        if processes and spaces.default.caution is not None:
+            log.warning("%s", spaces.default.caution)  # commands say it in a sentence
         yield services
         if lost.is_set():
             raise UnavailableError(

@@ -74,6 +74,14 @@ async def test_machines_get_json_even_for_errors(cli: Cli) -> None:
     assert found["faces"][0]["verdict"] == "no_match"
 
 
+async def test_a_command_warns_of_the_built_in_pack_in_one_sentence(cli: Cli) -> None:
+    shown = await cli("recognize", cli.photo("ada.jpg", portrait()))
+
+    (warning,) = [line for line in shown.stderr.splitlines() if "pack" in line]
+    assert warning.startswith("Warning: the built-in pack serves (VULTUS_MODELS__OFFLINE is set)")
+    assert warning.endswith("run: vultus models pull sface && vultus models use sface")
+
+
 async def test_an_unknown_collection_has_its_own_exit_code(cli: Cli) -> None:
     result = await cli("recognize", cli.photo("ada.jpg", portrait()), "-c", "nowhere", code=3)
 

@@ -8,8 +8,8 @@ import typer
 
 from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, out, print_json, print_table, run_command
 from vultus.cli.groups import show_groups
+from vultus.cli.opening import open_services
 from vultus.evaluation.page import format_percent, format_scientific
-from vultus.main import open_services
 from vultus.schemas.calibration import CalibrationOut
 from vultus.services.calibration.calibration import (
     DEFAULT_SAMPLE,

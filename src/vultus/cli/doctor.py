@@ -16,6 +16,7 @@ import typer
 from packaging.requirements import Requirement
 
 from vultus.cli.common import JsonOption, load_settings, out, print_json
+from vultus.cli.opening import name_program
 from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.errors import SetupError, VultusError
@@ -129,7 +130,9 @@ def _check_networks(settings: Settings) -> str:
         for pipeline in loaded
     )
     caution = loaded.default.pack.caution
-    return f"{packs}; graphs built from weights whose digests are right" + (f"; {caution}" if caution else "")
+    offline = " VULTUS_MODELS__OFFLINE is set, so no start fetches it." if settings.models.offline else ""
+    warning = f"; {caution.replace('vultus models', f'{name_program()} models')}{offline}" if caution else ""
+    return f"{packs}; graphs built from weights whose digests are right{warning}"
 
 
 def _check_database(settings: Settings) -> str:

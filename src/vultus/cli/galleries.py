@@ -17,9 +17,9 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.officers import YesOption, confirm_change
+from vultus.cli.opening import open_services
 from vultus.domain import Collection
 from vultus.errors import InvalidInputError
-from vultus.main import open_services
 from vultus.schemas.galleries import CollectionOut
 
 if TYPE_CHECKING:

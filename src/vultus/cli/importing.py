@@ -27,8 +27,9 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.failures import EXIT_FOUND
+from vultus.cli.opening import open_services
 from vultus.errors import InvalidInputError
-from vultus.main import open_services, open_weights_store
+from vultus.main import open_weights_store
 from vultus.services.enrolment.folder_import import FolderImporter, FolderImportRequest, ImportSummary, open_scan
 from vultus.services.enrolment.folders import LeftOutReason
 from vultus.services.people.consents import ConsentGrant

@@ -20,8 +20,8 @@ from vultus.cli.common import (
     print_table,
     run_command,
 )
+from vultus.cli.opening import open_services
 from vultus.errors import ImageTooLargeError, InvalidInputError
-from vultus.main import open_services
 from vultus.schemas.migrations import ContractComparisonOut, FinishedOut, SwitchedOut, TransitionOut
 from vultus.services.enrolment.folders import iterate_photos, read_photo_inside
 from vultus.services.photo_analysis import Photo

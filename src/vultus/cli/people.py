@@ -25,9 +25,9 @@ from vultus.cli.common import (
 )
 from vultus.cli.drawing import draw_recognition, ensure_drawable
 from vultus.cli.failures import EXIT_FOUND, build_ending, use_option_words
+from vultus.cli.opening import open_services
 from vultus.domain import LivenessMode
 from vultus.errors import SERVER_FAULT_KINDS, InvalidInputError, VultusError
-from vultus.main import open_services
 from vultus.schemas.recognition import RecognitionOut, RegistrationOut
 from vultus.services.enrolment.registration import RegistrationRequest, RegistrationResult
 from vultus.services.people.consents import ConsentGrant

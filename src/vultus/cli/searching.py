@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vultus.cli.common import COMMAND_LINE, JsonOption, load_settings, out, print_json, print_table, run_command
+from vultus.cli.opening import open_services
 from vultus.domain import Collection, HnswGraph, SearchMode
 from vultus.evaluation.page import format_percent
-from vultus.main import open_services
 from vultus.schemas.galleries import CollectionOut
 from vultus.services.search.hnsw import DEFAULT_ACCEPTED_LOSS, DEFAULT_SAMPLE, MAX_SAMPLE, GraphRequest, HnswBuilder
 

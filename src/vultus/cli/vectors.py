@@ -28,8 +28,8 @@ from vultus.cli.common import (
     print_json,
     run_command,
 )
+from vultus.cli.opening import open_services
 from vultus.errors import InvalidInputError
-from vultus.main import open_services
 from vultus.services.enrolment.bulk import MAX_ROWS, VectorBatch, find_repeated_rows
 from vultus.services.people.consents import ConsentGrant
 

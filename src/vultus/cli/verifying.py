@@ -19,9 +19,9 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.failures import EXIT_FOUND
+from vultus.cli.opening import open_services
 from vultus.cli.people import LargestFace, LivenessOption, PhotoPath, format_liveness
 from vultus.domain import Verdict
-from vultus.main import open_services
 from vultus.schemas.recognition import ComparisonOut, VerificationOut
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from vultus.cli.common import (
     run_command,
 )
 from vultus.cli.failures import EXIT_INTERRUPTED
+from vultus.cli.opening import open_services
 from vultus.domain import StreamOrigin
 from vultus.domain.sightings import Left, Sighting, TrackSighting
 from vultus.domain.source_addresses import AllowedSources, SourceAddress, SourceKind
@@ -36,7 +37,6 @@ from vultus.evaluation.watch_report import (
     prepare_folder,
     write_watch_report,
 )
-from vultus.main import open_services
 from vultus.services.live.stream import LiveStream
 from vultus.services.sources.visits import Visit, VisitRecorder
 from vultus.services.sources.watching import FrameRates, SourceWatch

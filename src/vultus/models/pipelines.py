@@ -58,8 +58,6 @@ class PipelineRegistry:
                     log.error("pack %s, in use before, is not loaded: %s", name, error.detail)
         loaded, runtime = cls(*pipelines), Runtime(inference)
         log.info("runtime: %s", runtime.description)
-        if (caution := loaded.default.pack.caution) is not None:
-            log.warning("new collections use pack '%s'. %s", loaded.default.pack.name, caution)
         if inference.liveness:
             liveness_detector = load_liveness(get_liveness_networks(inference.liveness), store, runtime.open_detector)
             for pipeline in loaded:
