@@ -12,10 +12,16 @@ from tests.cli.test_commands import GRANT, Cli, cli
 from tests.clips import ASTRONAUT, portrait_of, two_crossing
 from tests.videos import write_clip
 
-from vultus.cli.common import COMMAND_LINE, load_settings, run_command
+from vultus.cli.common import COMMAND_LINE, load_settings, open_progress_bar, run_command
+from vultus.cli.watching import SightingPrinter
+from vultus.domain.sources import SourceProblem
+from vultus.evaluation.watch_report import format_tick, list_ticks
 from vultus.main import open_services
+from vultus.services.sources.visits import VisitRecorder
 
 __all__ = ["cli"]
+
+PROBLEMS = (SourceProblem.CLOSED, SourceProblem.REFUSED)
 
 
 def set_keep_crops() -> None:
@@ -92,6 +98,40 @@ async def test_a_folder_that_cannot_be_one_is_refused_before_the_video_is_opened
         refused = await cli.json("watch", str(cli.folder / "text.mp4"), "--report", str(cli.folder / place), code=2)
 
         assert "--report" in refused["error"]["detail"]
+
+
+async def test_a_camera_is_told_when_it_comes_and_each_problem_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printer = SightingPrinter(
+        open_progress_bar(show=False), VisitRecorder(), None, "Watching door.", is_dated=False, as_json=True
+    )
+
+    for _ in range(2):
+        await printer.handle_start()
+        for problem in (SourceProblem.CLOSED, SourceProblem.REFUSED, SourceProblem.REFUSED, SourceProblem.REFUSED):
+            await printer.handle_loss(problem)
+
+    printed = capsys.readouterr()
+    once = ["Watching door.", *(f"source: {one.description} It is tried again." for one in PROBLEMS)]
+    assert printed.err.splitlines() == once * 2
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("length_s", "first", "last"),
+    [
+        (0.8, "0:00:00.2", "0:00:00.8"),
+        (33, "0:00:05", "0:00:30"),
+        (3600, "0:10:00", "1:00:00"),
+        (1e5, "4:00:00", "24:00:00"),
+    ],
+)
+def test_the_axis_has_round_ticks(length_s: float, first: str, last: str) -> None:
+    shown = [format_tick(one) for one in list_ticks(length_s)]
+
+    assert (shown[0], shown[1], shown[-1]) == ("0:00:00", first, last)
+    assert len(shown) <= 8
 
 
 @pytest.mark.parametrize(("name", "content"), [("none.mp4", None), ("text.mp4", b"no video" * 500)])

@@ -199,7 +199,7 @@ def _lay_out_timeline(report: WatchReport, groups: list[tuple[str, list[Visit]]]
             right = place((visit.last_seen_at - report.begins_at).total_seconds())
             bars.append((left, max(MIN_BAR_WIDTH, round(right - left, 1)), visit.person is not None))
         rows.append({"label": label, "top": number * ROW_HEIGHT + 8, "bars": bars})
-    ticks = [(place(at), _format_tick(at)) for at in _list_ticks(length)]
+    ticks = [(place(at), format_tick(at)) for at in list_ticks(length)]
     return {
         "rows": rows,
         "ticks": ticks,
@@ -209,14 +209,15 @@ def _lay_out_timeline(report: WatchReport, groups: list[tuple[str, list[Visit]]]
     }
 
 
-def _list_ticks(length_s: float) -> list[float]:
+def list_ticks(length_s: float) -> list[float]:
     """Return round places of a video, from its beginning."""
     hours = 3600 * math.ceil(length_s / MAX_TICKS / 3600)
     step = next((step for step in TICK_STEPS_S if length_s <= MAX_TICKS * step), hours)
     return [number * step for number in range(int(length_s / step + 1e-9) + 1)]
 
 
-def _format_tick(seconds: float) -> str:
+def format_tick(seconds: float) -> str:
+    """Format a round place in a video: 0:01:05, tenths only where there are any."""
     return format_position(seconds).removesuffix(".0")
 
 
