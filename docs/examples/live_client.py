@@ -7,7 +7,7 @@ import struct
 import sys
 import time
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from websockets.asyncio.client import connect
@@ -21,6 +21,8 @@ def make_ticket(server: str, key: str) -> str:
             return json.load(answer)["ticket"]
     except HTTPError as refused:
         raise SystemExit(json.load(refused)["detail"]) from None
+    except URLError as error:
+        raise SystemExit(f"{server}: {error.reason}") from None
 
 
 async def watch(server: str, key: str, pictures: list[str]) -> None:

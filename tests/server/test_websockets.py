@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket as sockets
 from typing import Any
 
@@ -27,6 +28,22 @@ async def shake_hands(server: Running, **options: Any) -> Line:
     line.writer.write(HANDSHAKE)
     assert (await line.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
     return line
+
+
+async def pour(scope: Any, receive: Any, send: Any) -> None:
+    """Send without an end."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        await send({"type": "websocket.send", "bytes": bytes(100_000)})
+
+
+def connect_without_reading(port: int) -> sockets.socket:
+    plain = sockets.socket()
+    plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    plain.connect(("127.0.0.1", port))
+    plain.sendall(HANDSHAKE)
+    return plain
 
 
 @pytest.mark.parametrize("frames", [PING * 5000, BEGIN + NOTHING * 5000, TEXT * 5000], ids=["pings", "parts", "texts"])
@@ -55,18 +72,31 @@ async def test_frames_at_a_camera_s_pace_are_taken() -> None:
 async def test_a_caller_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websockets, "STALLED_S", 1.0)
 
-    async def pour(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        while True:
-            await send({"type": "websocket.send", "bytes": bytes(100_000)})
-
     async with running(pour) as server:
-        plain = sockets.socket()
-        plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
-        plain.connect(("127.0.0.1", server.port))
-        plain.sendall(HANDSHAKE)
+        plain = connect_without_reading(server.port)
         await wait_until(lambda: len(server.registry) == 1)
+        await wait_until(lambda: len(server.registry) == 0)
+        plain.close()
+
+
+async def test_a_stop_is_told_and_whoever_does_not_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "STOP_S", 0.5)
+    async with running() as server:
+        line = await shake_hands(server)
+        server.server.handle_exit(signal.SIGTERM, None)
+        received = await line.read_all()
+
+    reason = websockets.STOP_REASON.encode()
+    assert received == b"\x88" + bytes([len(reason) + 2]) + b"\x03\xf4" + reason
+
+
+async def test_a_caller_that_reads_nothing_does_not_delay_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "STOP_S", 0.5)
+    async with running(pour) as server:
+        plain = connect_without_reading(server.port)
+        await wait_until(lambda: len(server.registry) == 1)
+        await asyncio.sleep(0.5)
+        server.server.handle_exit(signal.SIGTERM, None)
         await wait_until(lambda: len(server.registry) == 0)
         plain.close()
 

@@ -98,17 +98,20 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Tell the caller that the server stops, and wait a moment for its answer: it may be sending just now."""
-        if not self.handshake_complete or self.close_sent:
+        if not self.handshake_complete:
             super().shutdown()
             return
         self.stop_keepalive()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVER_STOPS, "reason": STOP_REASON})
-        self.conn.send_close(SERVER_STOPS, STOP_REASON)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.read_paused = False
-        self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(STOP_S, self.transport.close)
+        if not self.close_sent and not self.transport.is_closing():
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVER_STOPS, "reason": STOP_REASON})
+            self.conn.send_close(SERVER_STOPS, STOP_REASON)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.close_timer:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(STOP_S, self.transport.abort)
 
     def check_deadlines(self, now: float) -> None:
         """Cut the connection if nothing is read, or it does not end; called once a second."""

@@ -55,7 +55,7 @@ function receive(message) {
   }
   const now = performance.now();
   session.shownAt = now;
-  session.answers.push({ at: now, took: now - (sentAt ?? now - PATIENCE) });
+  session.answers.push({ at: now, took: now - sentAt });
   session.answers = session.answers.filter((one) => now - one.at < 2000);
   draw(message);
   showFigures();
@@ -79,8 +79,8 @@ function send() {
   requestAnimationFrame(send);
   const now = performance.now();
   if (now - session.shownAt > PATIENCE) clear();
-  for (const [sequence, sentAt] of session.underWay) if (now - sentAt > PATIENCE) session.underWay.delete(sequence);
-  if (!session.open || session.encoding || session.underWay.size >= MAX_UNDER_WAY || video.readyState < 2) return;
+  const awaited = [...session.underWay.values()].filter((sentAt) => now - sentAt < PATIENCE).length;
+  if (!session.open || session.encoding || awaited >= MAX_UNDER_WAY || video.readyState < 2) return;
   if (now < session.nextAt) return;
   session.nextAt = Math.max(session.nextAt + session.interval, now);
   session.encoding = true;
