@@ -340,6 +340,36 @@ async def test_a_stream_needs_the_permission_for_live_video(studio: Studio) -> N
         await studio.open(Principal("door", frozenset({Permission.RECOGNIZE})))
 
 
+async def test_a_face_of_a_single_frame_is_no_event(studio: Studio, towards: Towards) -> None:
+    studio.scene.show((LEFT, towards(0)))
+    await studio.see()
+    studio.scene.show()
+    await studio.see(2, step_s=10)
+    await studio.stream.end()
+
+    assert studio.actions == []
+
+
+async def test_what_a_source_saw_is_forgotten_after_the_cooldown_and_kept_for_one_that_goes_on(
+    studio: Studio, database: Database, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    """The clip is long past, so each person in it was seen longer ago than the cooldown."""
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0))
+    studio.scene.show((LEFT, towards(0)))
+    await studio.see(5)
+    (seen_at,) = (one.seen_at for one in studio.service._memories.values())
+    assert list(seen_at) == [ada.person.id]
+    streaming = studio.stream
+    await studio.open()
+    assert any(one.seen_at is seen_at for one in studio.service._memories.values()), "its stream still writes it"
+
+    await streaming.end()
+    del streaming
+    await studio.open()
+    assert [one.seen_at for one in studio.service._memories.values() if one.seen_at] == []
+
+
 async def test_a_video_that_begins_again_is_another_walk(studio: Studio, towards: Towards) -> None:
     studio.scene.show((LEFT, towards(0)))
     (first,) = await studio.see(100)

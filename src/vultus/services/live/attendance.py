@@ -64,6 +64,9 @@ class Attendance:
             policy: How long somebody must be in view, or out of it.
             replaced: Ids of tracks that go on after this frame under another id, or as another track: by the old ones.
         """
+        cooldown = timedelta(seconds=policy.cooldown_s)
+        for person_id in [one for one, seen in self.seen_at.items() if at - seen > cooldown]:
+            del self.seen_at[person_id]
         sightings: list[Sighting] = []
         for track in tracks:
             if track.state is TrackState.CONFIRMED or track.id in self._presences:
@@ -74,9 +77,6 @@ class Attendance:
                 self._presences.setdefault(new, going_on)
         absence = timedelta(seconds=policy.absence_s)
         sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
-        cooldown = timedelta(seconds=policy.cooldown_s)
-        for person_id in [one for one, seen in self.seen_at.items() if at - seen > cooldown]:
-            del self.seen_at[person_id]
         return sightings
 
     def end(self) -> list[Sighting]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from vultus.db.database import Database
 from vultus.domain import Permission, SpaceRegistry
@@ -16,9 +19,6 @@ from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.search.search import Searcher
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
     from vultus.domain import Principal, StreamOrigin, Zone
 
 
@@ -34,12 +34,33 @@ class StreamResources:
     sightings: SightingLog
 
 
+@dataclass(slots=True, eq=False)
+class _Memory:
+    """Whom a source saw lately, for its next stream.
+
+    Attributes:
+        cooldown: For how long it is of use.
+        seen_at: When each person was seen last.
+        stream: The one that writes it, as long as there is one.
+    """
+
+    cooldown: timedelta
+    seen_at: dict[UUID, datetime] = field(default_factory=dict)
+    stream: weakref.ref[LiveStream] | None = None
+
+    def is_of_use(self) -> bool:
+        """Return whether a stream goes on, or somebody was seen within the cooldown."""
+        now = datetime.now(UTC)
+        is_open = self.stream is not None and self.stream() is not None
+        return is_open or any(now - seen <= self.cooldown for seen in self.seen_at.values())
+
+
 class StreamService:
     """Opens streams of frames in a collection."""
 
     def __init__(self, resources: StreamResources) -> None:
         self._resources = resources
-        self._seen_at: dict[UUID, dict[UUID, datetime]] = {}
+        self._memories: dict[UUID, _Memory] = {}
 
     async def open_stream(
         self,
@@ -70,15 +91,18 @@ class StreamService:
         async with use.database.hot_queries() as work:
             collection = await work.open(reference, principal, Permission.LIVE)
         gallery = StreamGallery(use.database, use.searcher, use.limiter, use.spaces, principal, collection)
-        seen_at: dict[UUID, datetime] = {}
-        if origin.kind == "source":  # a session does not come back, once its stream has ended
-            seen_at = self._seen_at.setdefault(origin.id, seen_at)
-        return LiveStream(
+        memory = self._memories.get(origin.id) or _Memory(timedelta(0))
+        memory.cooldown = timedelta(seconds=collection.policy.tracks.cooldown_s)
+        stream = LiveStream(
             use.analyzer,
             gallery,
             sightings or use.sightings,
-            Attendance(collection.id, origin, seen_at),
+            Attendance(collection.id, origin, memory.seen_at),
             principal,
             min_face_px=min_face_px,
             zones=zones,
         )
+        if origin.kind == "source":  # a session does not come back, once its stream has ended
+            memory.stream = weakref.ref(stream)
+            self._memories = {key: one for key, one in self._memories.items() if one.is_of_use()} | {origin.id: memory}
+        return stream

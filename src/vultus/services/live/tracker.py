@@ -61,7 +61,7 @@ class Trajectory:
     id: UUID = field(default_factory=new_id)
     velocity: tuple[float, float] = (0.0, 0.0)
     state: TrackState = TrackState.TENTATIVE
-    frames: int = 1
+    frames: int = 0
     is_doubted: bool = False
     reference: FloatArray | None = None
 

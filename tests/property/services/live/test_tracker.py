@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vultus.domain import Box, FloatArray
+from vultus.domain import Box, FloatArray, TrackState
 from vultus.services.live.tracker import (
     FORBIDDEN,
     Detection,
@@ -97,6 +97,19 @@ def test_a_face_far_from_others_is_certain_and_one_beside_a_hidden_one_is_not() 
     overlaps = np.array([[0.9, 0.0, 0.0], [0.0, 0.8, 0.7]])
 
     assert find_uncertain_pairs(overlaps, [(0, 0), (1, 1)]) == [False, True]
+
+
+def test_a_track_is_confirmed_by_the_second_frame_and_a_face_of_one_frame_never_is() -> None:
+    tracker = IouTracker(RULES)
+    staying, false = Detection(Box(0, 0, 50, 50), 0.9), Detection(Box(400, 400, 450, 450), 0.9)
+    tracker.update([staying, false], 0.0)
+    track, flicker = tracker.trajectories
+    assert [track.state, flicker.state] == [TrackState.TENTATIVE] * 2
+
+    tracker.update([staying], 0.1)
+    assert [track.state, flicker.state] == [TrackState.CONFIRMED, TrackState.LOST]
+    tracker.update([staying], 0.6)
+    assert tracker.trajectories == [track], "one that was seen once is soon forgotten"
 
 
 def test_who_returns_elsewhere_is_the_same_track_by_face_alone() -> None:

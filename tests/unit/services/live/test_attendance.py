@@ -106,6 +106,16 @@ def test_who_comes_back_within_the_cooldown_is_not_recognised_again() -> None:
     assert [action for action, _ in walk.actions] == [*recognised, "appeared", "left", "appeared", "recognised"]
 
 
+def test_the_cooldown_ends_though_no_frame_came_for_longer() -> None:
+    first = Walk()
+    first.see(track(FIRST, person=ADA))
+    first.attendance.end()
+    again = Walk(Attendance(first.attendance.collection_id, first.attendance.origin, first.attendance.seen_at))
+    again.see(track(SECOND, person=ADA), after=100)
+
+    assert again.actions == [("appeared", None), ("recognised", ADA)]
+
+
 def test_the_cooldown_outlives_the_stream() -> None:
     first = Walk()
     first.see(track(FIRST, person=ADA))
