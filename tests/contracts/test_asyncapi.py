@@ -13,7 +13,7 @@ import jsonschema_rs
 import pytest
 
 from tests.snapshot import LIVE_SNAPSHOT, render_description
-from vultus.live.asyncapi import CLIENT_MESSAGES, SERVER_MESSAGES, build_asyncapi_schema
+from vultus.live.asyncapi import CLIENT_MESSAGES, SERVER_MESSAGES, build_asyncapi_schema, render_document
 from vultus.live.close_codes import CloseCode
 from vultus.schemas.live import PATH, ClientMessage
 
@@ -51,7 +51,9 @@ def specification(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_the_document_is_asyncapi_3(specification: Any, prefix: str) -> None:
     validator = jsonschema_rs.validator_for(specification)
 
-    assert [str(error) for error in validator.iter_errors(build_asyncapi_schema(prefix))] == []
+    document = json.loads(render_document(prefix))
+    assert document["servers"]["this"].get("pathname", "") == prefix
+    assert [str(error) for error in validator.iter_errors(document)] == []
     assert [*validator.iter_errors(DOCUMENT | {"channels": {"live": {"address": 1}}})], "the schema refuses something"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,11 @@ DESCRIPTION = f"""Recognise people in live video: frames go to the server, track
 Make a ticket with `POST /v1/live/tickets` of the HTTP API (`/openapi.json`) and bring it as the sub-protocol
 `{TICKET_PREFIX}TICKET` beside `{PROTOCOL}`, or in the message `hello`; never in the address. After `welcome`, send
 frames. Of the frames that come while one is processed, the newest waits and the others are dropped and counted."""
+SERVER = {
+    "host": "127.0.0.1:8000",
+    "protocol": "ws",
+    "description": "This server; `wss` where it is served with TLS.",
+}
 FRAME = {
     "name": "frame",
     "title": "A frame",
@@ -47,12 +53,8 @@ FRAME = {
 }
 
 
-def build_asyncapi_schema(prefix: str = "") -> dict[str, Any]:
-    """Return the document.
-
-    Args:
-        prefix: Path under which a proxy publishes the server, without a slash at the end.
-    """
+def build_asyncapi_schema() -> dict[str, Any]:
+    """Return the document."""
     models = {**CLIENT_MESSAGES, **SERVER_MESSAGES}
     modes = [(model, "validation" if name in CLIENT_MESSAGES else "serialization") for name, model in models.items()]
     _, definitions = models_json_schema(modes, ref_template=SCHEMAS + "{model}")  # type: ignore[arg-type]
@@ -67,14 +69,7 @@ def build_asyncapi_schema(prefix: str = "") -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "servers": {
-            "this": {
-                "host": "127.0.0.1:8000",
-                **({"pathname": prefix} if prefix else {}),
-                "protocol": "ws",
-                "description": "This server; `wss` where it is served with TLS.",
-            }
-        },
+        "servers": {"this": SERVER},
         "channels": {
             "live": {
                 "address": PATH,
@@ -135,7 +130,29 @@ def _describe_operation(action: str, summary: str, messages: list[str]) -> dict[
     }
 
 
+def render_document(prefix: str) -> bytes:
+    """Return the document as JSON.
+
+    Args:
+        prefix: Path under which a proxy publishes the server, without a slash at the end.
+    """
+    document = _render_document()
+    if prefix:
+        document = document.replace(_encode(SERVER), _encode(SERVER | {"pathname": prefix}), 1)
+    return document
+
+
+@functools.cache
+def _render_document() -> bytes:
+    """Return the document as JSON: no key is needed, so it is made once, and kept once for all prefixes."""
+    return _encode(build_asyncapi_schema())
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
 async def show_asyncapi(request: Request) -> Response:
     """Answer with the document, which needs no key."""
-    document = build_asyncapi_schema(request.scope.get("root_path", "").rstrip("/"))
-    return Response(json.dumps(document, ensure_ascii=False), media_type="application/json")
+    document = render_document(request.scope.get("root_path", "").rstrip("/"))
+    return Response(document, media_type="application/json")

@@ -94,6 +94,7 @@ class SessionRegistry:
         self._sessions: dict[UUID, LiveSession] = {}
         self._resumable: dict[bytes, LiveSession] = {}
         self._opening = 0
+        self._opening_by_key: Counter[UUID] = Counter()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def open_session(self, secret: str, end_connection: EndConnection) -> tuple[LiveSession, SessionTerms]:
@@ -108,29 +109,44 @@ class SessionRegistry:
         self._opening += 1
         try:
             ticket, principal = await self._tickets.take_ticket(secret)
-            if self._count_sessions(ticket.key_id) >= self._settings.max_sessions_per_key:
-                raise AdmissionError(CloseCode.KEY_FULL)
-            session_id = new_id()
+            session = await self._begin_session(ticket, principal)
+        finally:
+            self._opening -= 1
+        self._sessions[session.id] = session
+        metrics.LIVE_SESSIONS.set(len(self._sessions))
+        return session, self._attach(session, end_connection, resumed=False)
+
+    async def _begin_session(self, ticket: LiveTicket, principal: Principal) -> LiveSession:
+        open_or_opening = self._count_sessions(ticket.key_id) + self._opening_by_key[ticket.key_id]
+        if open_or_opening >= self._settings.max_sessions_per_key:
+            raise AdmissionError(CloseCode.KEY_FULL)
+        self._opening_by_key[ticket.key_id] += 1
+        session_id = new_id()
+        try:
             stream = await self._streams.open_stream(
                 principal, reference=str(ticket.collection_id), origin=StreamOrigin("session", session_id)
             )
         finally:
-            self._opening -= 1
-        session = LiveSession(session_id, principal, ticket, stream, time.monotonic() + ticket.session_s)
-        self._sessions[session_id] = session
-        metrics.LIVE_SESSIONS.set(len(self._sessions))
-        return session, self._attach(session, end_connection, resumed=False)
+            self._opening_by_key -= Counter({ticket.key_id: 1})  # and forget a key without any
+        return LiveSession(session_id, principal, ticket, stream, time.monotonic() + ticket.session_s)
 
     async def resume_session(self, secret: str, end_connection: EndConnection) -> tuple[LiveSession, SessionTerms]:
         """Go on with a session in another connection; one that is still open is closed.
 
         Raises:
             AdmissionError: The token is unknown, was used, came too late, or the session's key has ended.
+            VultusError: Something needed is down; the token can be used again.
         """
         session = self._resumable.pop(compute_digest(secret), None)
         if session is None:
             raise AdmissionError(CloseCode.RESUME_REFUSED)
-        if not await self._tickets.list_live_keys({session.ticket.key_id}):
+        try:
+            live_keys = await self._tickets.list_live_keys({session.ticket.key_id})
+        except BaseException:  # that the connection is gone, among others
+            if session.id in self._sessions:
+                self._resumable[session.resume_digest] = session
+            raise
+        if not live_keys:
             self.end_session(session, CloseCode.KEY_ENDED)
             raise AdmissionError(CloseCode.KEY_ENDED)
         if session.id not in self._sessions:
