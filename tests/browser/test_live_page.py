@@ -94,13 +94,13 @@ async def test_the_page_sends_no_more_frames_than_it_may(serve: Callable[..., An
         await page.fill("#key", live.api.client.headers["Authorization"].removeprefix("Bearer "))
         await page.click("#start")
         await expect(page.locator("body")).to_have_attribute("data-names", "Ada", timeout=SECONDS * 1000)
-        counts = [await page.evaluate("session.sequence")]
+        seen = [await page.evaluate("[performance.now() / 1000, session.sequence]")]
         for _ in range(4):
             await page.wait_for_timeout(2000)
-            counts.append(await page.evaluate("session.sequence"))
+            seen.append(await page.evaluate("[performance.now() / 1000, session.sequence]"))
 
-        assert all(0 < after - before <= 12 for before, after in pairwise(counts)), counts
-        assert await page.evaluate("session.dropped") == 0
+        assert all(0 < after[1] - before[1] <= 5 * (after[0] - before[0]) + 2 for before, after in pairwise(seen)), seen
+        assert await page.evaluate("session.dropped") <= 5
         assert await page.inner_text("#status") == "Connected."
 
         live.server.handle_exit(signal.SIGTERM, None)
