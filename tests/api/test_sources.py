@@ -14,9 +14,12 @@ from tests.api.conftest import Api
 from tests.callers import CALLER
 from tests.clips import ASTRONAUT, Clip, Walker, portrait_of, stand
 from tests.faces import encoded
-from tests.sources.cameras import Camera
+from tests.sources.cameras import Camera, wait_until
 
+from vultus.db.repositories.sources import SourceRepository
 from vultus.domain import Permission, Role
+from vultus.errors import OverloadedError
+from vultus.services.sources import supervision
 from vultus.services.sources.supervision import SourceSupervisor
 
 ALLOWED = {"sources": {"allowed": "127.0.0.1, /srv/videos", "read_timeout_s": 3, "fps": 10, "idle_fps": 10}}
@@ -55,6 +58,22 @@ async def wait_for_state(api: Api, source_id: str, state: str, *supervisors: Sou
             if source["status"]["state"] == state:
                 return source
             await asyncio.sleep(0.05)
+
+
+def fail_changes_of_state(
+    monkeypatch: pytest.MonkeyPatch, times: int, error: Exception | None = None
+) -> list[Exception]:
+    """Let the next changes of a state fail; return the failures that are still to come."""
+    failures = [error or OverloadedError("Every database connection is in use; try again.")] * times
+    set_state = SourceRepository.set_state
+
+    async def fail_or_set(repository: SourceRepository, *values: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await set_state(repository, *values)
+
+    monkeypatch.setattr(SourceRepository, "set_state", fail_or_set)
+    return failures
 
 
 async def list_events(api: Api, *types: str) -> list[dict[str, Any]]:
@@ -107,6 +126,64 @@ async def test_another_server_takes_over_and_tells_nothing_twice(watched: Api, c
         "source_back",
     ]
     await second.close()
+
+
+@pytest.mark.parametrize("patch", [{"name": "gate"}, {"enabled": False}])
+async def test_a_lost_source_that_is_changed_comes_back(patch: dict[str, Any], watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    await wait_for_state(watched, source_id, "running")
+    camera.stop()
+    await wait_for_state(watched, source_id, "lost")
+
+    await watched.client.patch(f"/v1/sources/{source_id}", json=patch)
+    await watched.services.source_supervisor.run()
+    await watched.client.patch(f"/v1/sources/{source_id}", json={"enabled": True})
+    camera.start()
+    await wait_for_state(watched, source_id, "running")
+
+    assert [one["type"] for one in await list_events(watched, "source_lost", "source_back")] == [
+        "source_lost",
+        "source_back",
+    ]
+
+
+async def test_a_camera_stays_connected_while_the_database_is_busy(
+    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = fail_changes_of_state(monkeypatch, 2)
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+
+    await wait_for_state(watched, source_id, "running")
+
+    assert failures == []
+    assert camera.requests == ["/mjpeg"]
+
+
+async def test_a_source_is_not_opened_before_its_state_is_written(
+    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    async with watched.services.database.transaction() as work:
+        await work._session.execute(text("UPDATE sources SET state = 'stopped'"))
+    fail_changes_of_state(monkeypatch, 1, RuntimeError("defect"))
+
+    await wait_for_state(watched, source_id, "running")
+
+    assert [len(one.feeds) for one in watched.services.sources.pool._processes] == [1]
+
+
+async def test_a_server_that_cannot_renew_its_lease_stops_watching_when_it_ends(
+    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "LEASE_S", 1.0)
+    await create(watched, camera.url("/mjpeg"))
+    await watched.services.source_supervisor.run()
+    assert len(watched.services.source_supervisor._runners) == 1
+
+    await wait_until(lambda: not watched.services.source_supervisor._runners, 5)
+    await watched.services.source_supervisor.run()
+
+    assert len(watched.services.source_supervisor._runners) == 1
 
 
 async def test_an_address_is_stored_sealed_and_shown_without_its_secrets(watched: Api, camera: Camera) -> None:

@@ -140,3 +140,19 @@ async def test_processes_are_added_as_they_fill_and_end_with_their_sources(video
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_source_that_is_closed_while_its_process_starts_leaves_none(
+    video: Path, pool: DecoderPool, open_feed: OpenFeed
+) -> None:
+    feed = open_feed(str(video))
+    process = feed._process
+    await asyncio.sleep(0.001)  # the process is being started
+    assert process._writer is None
+
+    feed.close()
+
+    assert process._task is not None
+    ended, _ = await asyncio.wait({process._task}, timeout=10)
+    assert ended
+    assert pool.pids == []

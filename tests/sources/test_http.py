@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,30 @@ async def test_a_password_opens_the_camera_and_a_wrong_one_is_said(camera: Camer
     assert await collect_frames(open_feed(camera.url("/mjpeg", "admin:p%40ss%20w%3Ard@"), HERE), 1)
     for user in ("", "admin:wrong@"):
         assert await receive_problem(open_feed(camera.url("/mjpeg", user), HERE)) is SourceProblem.UNAUTHORIZED
+
+
+async def test_a_password_opens_the_segments_of_a_playlist(
+    camera: Camera, video: Path, tmp_path: Path, open_feed: OpenFeed
+) -> None:
+    (tmp_path / "hls").mkdir()
+    files = write_playlist(tmp_path / "hls", video)
+    camera.files |= {path.replace("/list.m3u8", "/live/list.m3u8"): body for path, body in files.items()}
+    camera.files["/live/list.m3u8"] = files["/list.m3u8"].replace(b"list0", b"/list0").replace(b"list1", b"/list1")
+    camera.password = "admin:geheim"
+
+    assert await collect_frames(open_feed(camera.url("/live/list.m3u8", "admin:geheim@"), HERE), 1)
+
+
+async def test_a_camera_that_sends_nothing_more_is_lost_after_the_read_timeout(
+    camera: Camera, open_feed: OpenFeed
+) -> None:
+    camera.fps = 1 / 60
+
+    feed = open_feed(camera.url("/mjpeg"), HERE, open_timeout_s=30.0, read_timeout_s=1.0)
+
+    await collect_frames(feed, 1)
+    async with asyncio.timeout(15):
+        assert await receive_problem(feed) is SourceProblem.TIMEOUT
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/8", "localhost", "camera.example.org"])

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib import request
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 from vultus.domain.sources import SourceProblem
 
@@ -87,12 +88,19 @@ def describe_failure(error: BaseException) -> SourceProblem:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, host: str, *, allowed: AllowedSources, **options: Any) -> None:
+    def __init__(self, host: str, *, allowed: AllowedSources, read_timeout_s: float, **options: Any) -> None:
         super().__init__(host, **options)
         self._allowed = allowed
+        self._read_timeout_s = read_timeout_s
 
     def connect(self) -> None:
         self.sock = connect_allowed(self.host, self.port, self._allowed, float(self.timeout or 0))
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        connection = self.sock  # the response keeps it open, and this object does not
+        response = super().getresponse()
+        connection.settimeout(self._read_timeout_s)
+        return response
 
 
 class _TlsConnection(_Connection):
@@ -106,28 +114,29 @@ class _TlsConnection(_Connection):
 class _Handler(request.AbstractHTTPHandler):
     """Opens http: and https:, and there is no handler for anything else."""
 
-    def __init__(self, allowed: AllowedSources) -> None:
+    def __init__(self, allowed: AllowedSources, read_timeout_s: float) -> None:
         super().__init__()
-        self._allowed = allowed
+        self._options: dict[str, Any] = {"allowed": allowed, "read_timeout_s": read_timeout_s}
 
     def http_open(self, asked: request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Connection, allowed=self._allowed), asked)
+        return self.do_open(partial(_Connection, **self._options), asked)
 
     def https_open(self, asked: request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_TlsConnection, allowed=self._allowed), asked)
+        return self.do_open(partial(_TlsConnection, **self._options), asked)
 
     http_request = request.AbstractHTTPHandler.do_request_
     https_request = request.AbstractHTTPHandler.do_request_
 
 
-def build_opener(address: SourceAddress, allowed: AllowedSources) -> request.OpenerDirector:
+def build_opener(address: SourceAddress, allowed: AllowedSources, read_timeout_s: float) -> request.OpenerDirector:
     """Return what opens a source's URLs: with its credentials at its own host, and redirects to allowed hosts alone."""
     passwords = request.HTTPPasswordMgrWithDefaultRealm()
     if address.credentials:
-        passwords.add_password(None, address.location, *address.credentials)
+        parts = urlsplit(address.location)  # a playlist and its segments may be in different folders
+        passwords.add_password(None, f"{parts.scheme}://{parts.netloc}/", *address.credentials)
     opener = request.OpenerDirector()
     for handler in (
-        _Handler(allowed),
+        _Handler(allowed, read_timeout_s),
         request.HTTPDefaultErrorHandler(),
         request.HTTPErrorProcessor(),
         request.HTTPRedirectHandler(),

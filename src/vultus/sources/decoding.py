@@ -167,7 +167,7 @@ class VideoReader:
         return self._open(f"rtsp://{user}127.0.0.1:{self._relay.port}/{path}", "rtsp", options)
 
     def _open_http(self) -> InputContainer:
-        opener = build_opener(self._address, self._allowed)
+        opener = build_opener(self._address, self._allowed, self._read_timeout_s)
 
         def open_part(url: str, _flags: int = 0, _options: object = None) -> HttpBody:
             if not url.startswith(("http://", "https://")):

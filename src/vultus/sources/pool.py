@@ -246,6 +246,8 @@ class DecoderProcess:
             far.close()
         self.pid = process.pid
         reader, self._writer = await asyncio.open_unix_connection(sock=near)
+        if self.is_closed:  # while it was started
+            self._writer.close()
         self._has_answered = True
         for number, feed in self.feeds.items():
             self._send_opening(number, feed)

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 from vultus.domain import Permission, Principal, StreamOrigin
 from vultus.domain.sightings import SourceBack, SourceLost
 from vultus.domain.sources import SourceProblem, SourceState, SourceStatus
-from vultus.errors import ForbiddenError, KeyFileError, NotFoundError, SetupError, UnavailableError, VultusError
+from vultus.errors import (
+    ForbiddenError,
+    KeyFileError,
+    NotFoundError,
+    OverloadedError,
+    SetupError,
+    UnavailableError,
+    VultusError,
+)
 from vultus.services.sources.watching import FrameRates, SourceFigures, SourceWatch
 from vultus.utils.ids import new_id
 
@@ -42,7 +50,7 @@ CLAIM_SIZE = 4
 """Sources that a server takes in one run, so that several that start together share them."""
 
 RETRY_S = 1.0
-"""Pause before a change of state is written again, while the database is away."""
+"""Pause before a change of state is written again, while the database is away or busy."""
 
 
 class SourceSupervisor:
@@ -67,7 +75,8 @@ class SourceSupervisor:
         self._streams = streams
         self._settings = settings
         self._runners: dict[UUID, SourceRunner] = {}
-        self._renewed_at = time.monotonic()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiring: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Renew what is watched, take what nobody watches, stop what is no longer to be watched: one run of a job.
@@ -75,13 +84,10 @@ class SourceSupervisor:
         Raises:
             VultusError: The database is away; what is watched goes on until the leases end.
         """
-        if self._runners and time.monotonic() - self._renewed_at > LEASE_S:
-            await self._stop_runners(list(self._runners))
         started = time.monotonic()
         if not self._runners:
             async with self._database.hot_queries() as hot:
                 if not await hot.pending_work.has_unwatched_sources():
-                    self._renewed_at = started
                     return
         async with self._database.transaction() as work:
             kept = await work.sources.renew_leases(
@@ -90,7 +96,7 @@ class SourceSupervisor:
             taken = await work.sources.claim_sources(self.id, LEASE_S, CLAIM_SIZE)
             keys = {runner.key_id for runner in self._runners.values() if runner.key_id is not None}
             live = await work.keys.list_live_ids(keys) if keys else frozenset()
-        self._renewed_at = started
+        self._schedule_expiry(started + LEASE_S)
         wanted = {source.id: source for source in (*kept, *taken)}
         await self._stop_runners([one for one, runner in self._runners.items() if runner.is_outdated(wanted.get(one))])
         for runner in self._runners.values():
@@ -100,11 +106,26 @@ class SourceSupervisor:
             if source.id not in self._runners:
                 self._runners[source.id] = SourceRunner(self, source)
 
+    def _schedule_expiry(self, ends_at: float) -> None:
+        """Stop watching when the leases end, unless they were renewed: however long the database takes to answer."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(ends_at - time.monotonic(), self._expire)
+
+    def _expire(self) -> None:
+        if self._runners:
+            log.warning("The leases of the sources that are watched here have ended; other servers may take them.")
+            self._expiring = asyncio.create_task(self._stop_runners(list(self._runners)))
+
     async def _stop_runners(self, ids: list[UUID]) -> None:
         await asyncio.gather(*(self._runners.pop(one).stop() for one in ids))
 
     async def close(self) -> None:
         """Stop watching, and let other servers take over at once."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._expiring is not None:
+            await self._expiring
         ids = list(self._runners)
         await self._stop_runners(ids)
         if ids:
@@ -166,7 +187,7 @@ class SourceSupervisor:
                     if sighting is not None:
                         await work.record_sighting(sighting, event_id)
                 return
-            except UnavailableError as error:
+            except (OverloadedError, UnavailableError) as error:
                 log.warning("the state of a source is not written yet: %s", error.detail)
                 await asyncio.sleep(RETRY_S)
 
@@ -251,11 +272,11 @@ class SourceRunner:
         principal = await self._supervisor.find_principal(self.source)
         if principal is None:
             return SourceProblem.KEY_REVOKED
-        watch = self._supervisor.build_watch(self, principal)
+        if self._state is SourceState.STOPPED:
+            await self._set_state(SourceState.CONNECTING, None)
+        watch = self._supervisor.build_watch(self, principal)  # nothing is awaited between: it closes what is open
         self._figures = watch.figures
         try:
-            if self._state is SourceState.STOPPED:
-                await self._set_state(SourceState.CONNECTING, None)
             await watch.run()
         finally:
             self._supervisor.remove_watch(self.source)
