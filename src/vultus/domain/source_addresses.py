@@ -6,14 +6,13 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from vultus.errors import InvalidInputError
-
-IpAddress = IPv4Address | IPv6Address
+from vultus.utils.addresses import IpAddress, is_special
 
 MAX_ADDRESS_LENGTH = 2000
 DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -137,14 +136,7 @@ class AllowedSources:
         address = getattr(address, "ipv4_mapped", None) or address
         if any(address in network for network in self._networks if network.version == address.version):
             return True
-        special = (
-            address.is_loopback
-            or address.is_link_local
-            or address.is_multicast
-            or address.is_unspecified
-            or (address.is_reserved and address.version == 4)
-        )
-        return not special and self.names_host(host)
+        return not is_special(address) and self.names_host(host)
 
     def names_host(self, host: str) -> bool:
         """Return whether a host name is on the list."""

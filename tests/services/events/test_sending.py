@@ -24,10 +24,10 @@ from vultus.services.events.sending import (
     FORBIDDEN_PLAIN,
     AddressRule,
     WebhookSender,
-    is_public,
     parse_retry_after,
 )
 from vultus.settings import WebhookSettings
+from vultus.utils.addresses import is_public
 
 SECRETS = (b"s" * 32,)
 
@@ -50,7 +50,7 @@ async def send(sender: WebhookSender, url: str) -> tuple[int | None, str | None]
         *("10.1.2.3", "172.16.0.1", "192.168.1.1", "127.0.0.1", "0.0.0.0", "169.254.169.254", "100.100.100.200"),
         *("168.63.129.16", "192.0.0.192", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254"),
         *("::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a00:1::1", "ff02::1"),
-        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        *("2001:0:4136:e378:8000:63bf:3fff:fdd2", "64:ff9b:1::a9fe:a9fe", "fec0::1", "::127.0.0.1"),
     ],
 )
 def test_no_delivery_goes_to_an_address_that_is_not_public(address: str) -> None:

@@ -28,6 +28,13 @@ from vultus.domain.source_addresses import AllowedSources, SourceAddress
         ("cam.example.org", "cam.example.org", "224.0.0.1", False),
         ("cam.example.org", "cam.example.org", "::1", False),
         ("cam.example.org", "cam.example.org", "fe80::1", False),
+        ("cam.example.org", "cam.example.org", "fc00::20", True),
+        ("cam.example.org", "cam.example.org", "64:ff9b::93.184.216.34", True),
+        ("cam.example.org", "cam.example.org", "64:ff9b::169.254.169.254", False),
+        ("cam.example.org", "cam.example.org", "64:ff9b:1::7f00:1", False),
+        ("cam.example.org", "cam.example.org", "::127.0.0.1", False),
+        ("cam.example.org", "cam.example.org", "2002:7f00:1::1", False),
+        ("cam.example.org", "cam.example.org", "168.63.129.16", False),  # a cloud's metadata
         ("127.0.0.0/8", "localhost", "127.0.0.1", True),
         ("/srv/videos", "srv", "10.0.0.1", False),
     ],

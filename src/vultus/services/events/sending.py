@@ -15,49 +15,33 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import httpcore
 from standardwebhooks import Webhook as Signer
 
 from vultus import __version__
+from vultus.utils.addresses import is_public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from vultus.settings import WebhookSettings
+    from vultus.utils.addresses import IpAddress
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  of Standard Webhooks
 MAX_RESPONSE_BYTES = 4096
 """What is read of an answer, and thrown away, so that the connection can be used again."""
 
-NAT64 = ip_network("64:ff9b::/96")
 MAX_RETRY_AFTER_S = 86_400.0
 
 FORBIDDEN = "the host has no public address; the operator can allow others by VULTUS_WEBHOOKS__ALLOWED_NETWORKS"
 FORBIDDEN_PLAIN = "plain HTTP goes to addresses in VULTUS_WEBHOOKS__ALLOWED_NETWORKS alone; use https"
 
-METADATA_SERVICES = frozenset({ip_address("168.63.129.16"), ip_address("192.0.0.192")})
-"""Of clouds, at addresses that are not private ones."""
-
-Address = IPv4Address | IPv6Address
-
 
 class ForbiddenAddressError(Exception):
     """The receiver has no address that deliveries may go to."""
-
-
-def is_public(address: Address) -> bool:
-    """Return whether an address is one of the public Internet, whatever it is written in."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped:
-            return is_public(address.ipv4_mapped)
-        if address in NAT64:
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.sixtofour or address.teredo:
-            return False
-    return address.is_global and not address.is_multicast and address not in METADATA_SERVICES
 
 
 class AddressRule:
@@ -70,12 +54,12 @@ class AddressRule:
     def __init__(self, exceptions: Iterable[str]) -> None:
         self._networks = [ip_network(text, strict=False) for text in exceptions]
 
-    def is_exception(self, address: Address) -> bool:
+    def is_exception(self, address: IpAddress) -> bool:
         """Return whether the operator allows an address by name; such may be reached in plain HTTP."""
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
-    def is_allowed(self, address: Address) -> bool:
+    def is_allowed(self, address: IpAddress) -> bool:
         """Return whether deliveries may go to an address."""
         return is_public(address) or self.is_exception(address)
 
@@ -87,7 +71,7 @@ class GuardedBackend(httpcore.AnyIOBackend):
         is_allowed: Decides about an address.
     """
 
-    def __init__(self, is_allowed: Callable[[Address], bool]) -> None:
+    def __init__(self, is_allowed: Callable[[IpAddress], bool]) -> None:
         self._is_allowed = is_allowed
 
     async def connect_tcp(
