@@ -105,6 +105,12 @@ async def test_a_name_that_leads_elsewhere_the_second_time_is_resolved_once(monk
     assert [message.headers["host"] for message in receiver.messages] == [f"door.example:{port}"] * 2
 
 
+@pytest.mark.parametrize("host", ["a..example", "a" * 64 + ".example"])
+async def test_a_name_that_cannot_be_looked_up_is_a_failure(host: str) -> None:
+    async with sending() as sender:
+        assert await send(sender, f"https://{host}/") == (None, "the host's name does not resolve")
+
+
 async def test_redirects_are_not_followed_and_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as elsewhere, receiving(Receiver(answer=lambda _: (302, {"location": elsewhere.url}))) as receiver:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
@@ -195,6 +201,7 @@ async def test_a_long_answer_is_not_read_to_its_end() -> None:
         ("", None),
         ("soon", None),
         ("-5", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999999", None),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
     ],
 )

@@ -19,7 +19,7 @@ from tests.server.sockets import wait_until
 from vultus.domain import Collection, Permission, Principal, Role
 from vultus.domain.sightings import Recognised, Unknown
 from vultus.domain.webhooks import Delivery, DeliveryState, Webhook, WebhookGrant
-from vultus.errors import ForbiddenError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.errors import ForbiddenError, InvalidInputError, NotFoundError, OverloadedError, UnavailableError
 from vultus.services.access import AccessService
 from vultus.services.collections import CollectionService
 from vultus.services.events import dispatcher as dispatching
@@ -226,6 +226,26 @@ async def test_what_fails_every_time_is_a_dead_letter_that_can_be_replayed(
             await wait_until(lambda: len(receiver.accepted) == 2)
 
     assert [one.id for one in receiver.accepted] == [str(dead[1].event_id), str(dead[0].event_id)]
+
+
+async def test_an_attempt_that_breaks_off_here_is_a_failure_too(
+    house: House, collection: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def break_off(*_: Any) -> None:
+        raise RuntimeError("https://example.org/capability")
+
+    monkeypatch.setattr(dispatching, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(house.sender, "send", break_off)
+    with receiving() as receiver:
+        webhook = await house.create(receiver, actions=["unknown"])
+        await house.see(collection, uuid4())
+        async with house.running():
+            await wait_until(lambda: "could not be attempted" in caplog.text)
+
+    dead = await house.list_deliveries(webhook, DeliveryState.DEAD)
+    assert [one.last_error for one in dead] == ["it could not be attempted on this server; see the log"]
+    assert "RuntimeError in break_off" in caplog.text
+    assert "capability" not in caplog.text
 
 
 async def test_a_webhook_that_fails_for_long_or_is_gone_is_disabled_and_goes_on_later(
@@ -483,6 +503,18 @@ async def test_secrets_are_stored_sealed(house: House, database: Database) -> No
     assert receiver.secret.removeprefix("whsec_") not in stored
 
 
+async def test_a_damaged_secret_is_told_of(house: House, database: Database) -> None:
+    with receiving() as receiver:
+        webhook = await house.create(receiver)
+        async with database.transaction() as work:
+            damaged = "set_byte(sealed_secret, 40, 255 - get_byte(sealed_secret, 40))"
+            await work._session.execute(text(f"UPDATE webhooks SET sealed_secret = {damaged}"))
+        with pytest.raises(UnavailableError, match="rotate"):
+            await house.webhooks.send_test(CALLER, webhook.id)
+        await house.webhooks.rotate_secret(CALLER, webhook.id, overlap_s=0)
+        assert (await house.webhooks.send_test(CALLER, webhook.id)).status == 204
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -498,6 +530,8 @@ async def test_secrets_are_stored_sealed(house: House, database: Database) -> No
         "example.org",
         "https://exa mple.org/",
         "https://example.org:99999/",
+        "https://a..example.org/",
+        f"https://{'a' * 64}.org/",
     ],
 )
 async def test_an_address_that_nothing_may_be_sent_to_is_refused(house: House, url: str) -> None:

@@ -7,22 +7,26 @@ import logging
 import random
 from collections import Counter
 from http import HTTPStatus
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import DeliveryState, Principal
 from vultus.domain.webhooks import WebhookDisabled
 from vultus.errors import KeyFileError
 from vultus.services.events.payload import build_payload
+from vultus.services.events.sending import Attempt
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.domain.webhooks import ClaimedDelivery
     from vultus.services.events.follower import OutboxFollower
-    from vultus.services.events.sending import Attempt, WebhookSender
+    from vultus.services.events.sending import WebhookSender
     from vultus.services.secret_vault import SecretVault
     from vultus.settings import WebhookSettings
 
@@ -53,6 +57,7 @@ UNSEALED_RETRY_S = 60.0
 KEY_ENDED = "The API key that answers for it is revoked or has expired; change the webhook with another key."
 GONE = "The receiver answered 410 Gone."
 UNREADABLE = "its secret cannot be read on this server; see the log"
+BROKEN_OFF = "it could not be attempted on this server; see the log"
 
 
 def compute_retry_delay(attempt: int, first_s: float, *, varied: float = 0.0) -> float | None:
@@ -152,14 +157,30 @@ class WebhookDispatcher:
             async with self._database.transaction() as work:
                 await work.deliveries.release(webhook_id, number, UNSEALED_RETRY_S, UNREADABLE)
             return
-        payload = build_delivery_payload(delivery)
-        attempt = await self._sender.send(delivery.webhook.url, payload["id"], payload, secrets)
+        attempt = await self._send(delivery, secrets)
         if attempt.error is None and attempt.status is not None:
             async with self._database.transaction() as work:
                 await work.deliveries.record_delivery(webhook_id, number, attempt.status)
             metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()
             return
         await self._record_failure(delivery, attempt)
+
+    async def _send(self, delivery: ClaimedDelivery, secrets: Sequence[bytes]) -> Attempt:
+        """Send a delivery; what goes wrong here is a failure, too, so that it does not hold up others indefinitely."""
+        try:
+            payload = build_delivery_payload(delivery)
+            return await self._sender.send(delivery.webhook.url, payload["id"], payload, secrets)
+        except Exception as error:  # noqa: BLE001  its text may hold the address
+            place = extract_tb(error.__traceback__)[-1]
+            log.error(
+                "a delivery could not be attempted: %s in %s, line %d of %s",
+                type(error).__name__,
+                place.name,
+                place.lineno or 0,
+                PurePath(place.filename).name,
+                extra={"webhook": str(delivery.webhook.id)},
+            )
+            return Attempt(None, BROKEN_OFF)
 
     async def _record_failure(self, delivery: ClaimedDelivery, attempt: Attempt) -> None:
         webhook_id, is_gone = delivery.webhook.id, attempt.status == HTTPStatus.GONE

@@ -90,7 +90,7 @@ class GuardedBackend(httpcore.AnyIOBackend):
         """
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError("the name does not resolve") from error
         addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
         allowed = [address for address in addresses if self._is_allowed(ip_address(address))]
@@ -194,7 +194,7 @@ def parse_retry_after(value: str) -> float | None:
         return min(float(value), MAX_RETRY_AFTER_S)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     wait_s = (at - datetime.now(UTC)).total_seconds() if at.tzinfo else 0.0
     return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
@@ -208,7 +208,7 @@ def _describe_failure(error: BaseException) -> str:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate was not accepted: {cause.verify_message}"
-        if isinstance(cause, socket.gaierror):
+        if isinstance(cause, (socket.gaierror, UnicodeError)):
             return "the host's name does not resolve"
         if isinstance(cause, ConnectionRefusedError):
             return "the connection was refused"

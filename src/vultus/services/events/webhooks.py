@@ -20,9 +20,10 @@ from vultus.domain.webhooks import (
     WebhookGrant,
     WebhookRotated,
 )
-from vultus.errors import ConflictError, InvalidInputError
+from vultus.errors import ConflictError, InvalidInputError, UnavailableError
 from vultus.services.events.dispatcher import build_context
 from vultus.services.events.sending import FORBIDDEN, FORBIDDEN_PLAIN, SECRET_PREFIX, Attempt
+from vultus.services.secret_vault import SecretDamagedError
 from vultus.utils.ids import new_id
 from vultus.utils.moments import format_moment
 
@@ -55,6 +56,7 @@ def require_url(url: str, rule: AddressRule) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # as it is looked up: no label is empty, or longer than 63 characters
     except ValueError:
         host = None
         parts = urlsplit("")
@@ -201,12 +203,19 @@ class WebhookService:
         """Send an event of type `webhook.test` now, once, also to a webhook that is disabled; return the outcome.
 
         Raises:
+            KeyFileError: This server's key file is missing or another one.
             NotFoundError: There is none with this id.
+            UnavailableError: Its sealed secret is damaged.
         """
         async with self._database.transaction(read_only=True) as work:
             webhook = await _open(work, principal, webhook_id)
             sealed = await work.webhooks.get_sealed_secrets(webhook_id)
-        keys = [self._vault.unseal(one, build_context(webhook_id)) for one in sealed]
+        try:
+            keys = [self._vault.unseal(one, build_context(webhook_id)) for one in sealed]
+        except SecretDamagedError:
+            raise UnavailableError(
+                "The webhook's stored secret is damaged; rotate it with `overlap_s` 0, so that it is not used again."
+            ) from None
         now = format_moment(datetime.now(UTC))
         event_id = str(new_id())
         payload = {"id": event_id, "type": TEST_TYPE, "timestamp": now, "data": {}}
