@@ -187,6 +187,23 @@ async def test_with_a_collection_go_its_sightings_also_of_nobody_known(
     assert await list_new_events(database) == ()
 
 
+async def test_nothing_is_recorded_of_a_collection_that_is_deleted_meanwhile(
+    database: Database, collection: Collection
+) -> None:
+    async def record() -> None:
+        async with database.transaction() as work:
+            await work.record_sighting(see(collection, None))
+
+    async with database.transaction() as work:
+        await work.collections.delete_collection(collection.id)
+        recording = asyncio.create_task(record())
+        await asyncio.sleep(0.3)
+        assert not recording.done()
+    await recording
+
+    assert await list_new_events(database) == ()
+
+
 async def test_a_reader_that_was_away_for_too_long_is_told(database: Database, collection: Collection) -> None:
     async with database.transaction() as work:
         await work.record(CALLER, KeyRevoked(object_id=uuid4()))

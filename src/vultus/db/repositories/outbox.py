@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, Uuid, cast, delete, func, insert, or_, select, tex
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
-from vultus.db.tables import PersonRow
+from vultus.db.tables import CollectionRow, PersonRow
 from vultus.db.webhook_tables import WebhookDeliveryRow
 from vultus.domain import DeliveryState, EventFilter, OutboxEntry
 from vultus.domain.sightings import ACTIONS, Recognised
@@ -88,9 +88,13 @@ async def add_sighting(session: AsyncSession, sighting: Sighting, event_id: UUID
     """Add a sighting to the outbox alone.
 
     If its person has been erased meanwhile, it is added without them, and a recognition is not added at all. Whoever
-    erases the person waits for this transaction, and erases the sighting too. One that is there already is not added: a
-    writer does not know whether a commit during which its connection broke took place.
+    erases the person waits for this transaction, and erases the sighting too. So it is with a collection that has been
+    deleted, of which nothing is added. A sighting that is there already is not added again: a writer does not know
+    whether a commit during which its connection broke took place.
     """
+    kept = select(CollectionRow.id).where(CollectionRow.id == sighting.collection_id)
+    if (await session.execute(kept.with_for_update(read=True, key_share=True))).scalar() is None:
+        return
     person_id = sighting.person_id
     if person_id is not None:
         found = select(PersonRow.id).where(PersonRow.id == person_id, PersonRow.collection_id == sighting.collection_id)
