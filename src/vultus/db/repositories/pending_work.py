@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from vultus.db.repositories.keys import IS_LIVE
 from vultus.db.repositories.sources import IS_UNWATCHED
@@ -16,11 +17,20 @@ if TYPE_CHECKING:
     from vultus.db.driver_session import StatementSession
 
 _HAS_KEY = exists().where(KeyRow.id == WebhookRow.key_id, IS_LIVE)
-_HAS_DUE = exists().where(
-    WebhookDeliveryRow.webhook_id == WebhookRow.id,
-    WebhookDeliveryRow.state == DeliveryState.WAITING,
-    WebhookDeliveryRow.due_at <= func.now(),
-    func.coalesce(WebhookDeliveryRow.leased_until, func.now()) <= func.now(),
+_HEADS = (
+    select(WebhookDeliveryRow.due_at, WebhookDeliveryRow.leased_until)
+    .ext(distinct_on(WebhookDeliveryRow.lane))
+    .where(WebhookDeliveryRow.webhook_id == WebhookRow.id, WebhookDeliveryRow.state == DeliveryState.WAITING)
+    .order_by(WebhookDeliveryRow.lane, WebhookDeliveryRow.number)
+    .correlate(WebhookRow)
+    .lateral()
+)
+"""The first deliveries of the lanes of a webhook; the others wait for them, due or not."""
+
+_HAS_DUE = (
+    select(_HEADS.c.due_at)
+    .where(_HEADS.c.due_at <= func.now(), func.coalesce(_HEADS.c.leased_until, func.now()) <= func.now())
+    .exists()
 )
 _HAS_DELIVERIES = select(
     exists()
