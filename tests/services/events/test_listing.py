@@ -180,6 +180,18 @@ async def test_streams_are_bounded(events: EventService, collection: Collection,
     await events.open_stream(CALLER)
 
 
+async def test_streams_that_are_opened_together_are_bounded(
+    events: EventService, collection: Collection, sightings: OutboxSightingLog
+) -> None:
+    streams = await asyncio.gather(*(events.open_stream(CALLER) for _ in range(3)))
+    await sightings.record(CALLER, lose(collection))
+    for stream in streams[:2]:
+        await read(stream, 1)
+
+    async with asyncio.timeout(5):
+        assert [page async for page in streams[2]] == []
+
+
 async def test_sightings_wait_for_the_database_in_their_order(
     database: Database,
     collection: Collection,

@@ -98,7 +98,8 @@ class EventService:
     ) -> AsyncIterator[tuple[OutboxEntry, ...]]:
         """Return a stream of events as they are committed, in pages.
 
-        It ends when the caller's key is revoked or expires.
+        It ends when the caller's key is revoked or expires; at once, if others began while it was opened and they are
+        the most that may be open.
 
         Args:
             principal: The caller.
@@ -123,6 +124,9 @@ class EventService:
     async def _stream(
         self, principal: Principal, position: int, only: EventFilter
     ) -> AsyncIterator[tuple[OutboxEntry, ...]]:
+        if self._streams >= self._max_streams:
+            log.warning("an event stream ended: others began while it was opened", extra={"count": self._streams})
+            return
         self._streams += 1
         try:
             async with aclosing(self._read_on(principal, position, only)) as pages:
