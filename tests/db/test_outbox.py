@@ -41,6 +41,7 @@ def see(collection: Collection, person_id: UUID | None) -> Left:
         track_id=uuid4(),
         since=at,
         at=at,
+        track_ids=(uuid4(),),
     )
 
 

@@ -43,10 +43,10 @@ class Sighting:
     def detail(self) -> dict[str, Any]:
         """Every other field, for JSON; the kind of the origin as `origin`."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        detail = {"origin": values.pop("origin_kind")}
+        detail: dict[str, Any] = {"origin": values.pop("origin_kind")}
         for name, value in values.items():
             if name not in _COLUMNS:
-                detail[name] = format_moment(value, "milliseconds") if isinstance(value, datetime) else str(value)
+                detail[name] = _format_value(value)
         return detail
 
 
@@ -77,11 +77,13 @@ class Left(TrackSighting):
     """The face of a track has been absent for as long as the policy says.
 
     Attributes:
-        since: When the track was first seen.
+        since: When the track was first seen, or those before it that were of the same person.
+        track_ids: All of which it was told that they appeared; `track_id` is the one that the walk ended with.
     """
 
     action: ClassVar[str] = "left"
     since: datetime
+    track_ids: tuple[UUID, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,12 @@ class SourceBack(Sighting):
 
     action: ClassVar[str] = "source_back"
     origin_kind: OriginKind = "source"
+
+
+def _format_value(value: datetime | UUID | tuple[UUID, ...]) -> str | list[str]:
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return format_moment(value, "milliseconds") if isinstance(value, datetime) else str(value)
 
 
 ACTIONS = frozenset(kind.action for kind in (Appeared, Recognised, Left, Unknown, Spoof, SourceLost, SourceBack))

@@ -35,6 +35,7 @@ class EventOut(ApiModel):
                 "origin": "source",
                 "origin_id": "019f0c2d-3333-7ccc-8ddd-abcdefabcdef",
                 "track_id": "019f0c2e-7e00-7abc-8def-001122334455",
+                "track_ids": ["019f0c2e-7e00-7abc-8def-001122334455"],
                 "since": "2026-11-24T09:29:12.000Z",
                 "at": "2026-11-24T09:29:59.000Z",
             }

@@ -28,13 +28,14 @@ def test_the_actions_are_those_that_receivers_know() -> None:
 def test_the_detail_is_what_has_no_column_of_its_own() -> None:
     left = Left(
         collection_id=COLLECTION, origin_kind="session", origin_id=ORIGIN, person_id=PERSON, track_id=TRACK,
-        since=THEN, at=NOW,
+        since=THEN, at=NOW, track_ids=(TRACK, PERSON),
     )  # fmt: skip
     lost = SourceLost(collection_id=COLLECTION, origin_id=ORIGIN, at=NOW)
 
     at = "2026-03-04T05:06:07.000Z"
     assert json.loads(json.dumps(left.detail)) == {
         "origin": "session", "track_id": str(TRACK), "since": "2026-03-04T05:00:00.000Z", "at": at,
+        "track_ids": [str(TRACK), str(PERSON)],
     }  # fmt: skip
     assert (lost.detail, lost.person_id) == ({"origin": "source", "at": at}, None)
 
@@ -43,4 +44,4 @@ def test_the_detail_is_what_has_no_column_of_its_own() -> None:
 def test_a_sighting_cannot_hold_a_name_a_score_or_a_vector(kind: type[Sighting]) -> None:
     types = {field.type for field in kind.__dataclass_fields__.values() if field.name != "action"}
 
-    assert types <= {"UUID", "UUID | None", "OriginKind", "datetime"}
+    assert types <= {"UUID", "UUID | None", "tuple[UUID, ...]", "OriginKind", "datetime"}

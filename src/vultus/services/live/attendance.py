@@ -26,6 +26,7 @@ class Presence:
         first_at: When they came.
         last_at: When they were seen last.
         person_id: Who they are, once they are named.
+        track_ids: Of tracks that were told to have appeared.
         is_unknown: Whether `unknown` was told.
         is_spoof: Whether `spoof` was told.
     """
@@ -34,8 +35,16 @@ class Presence:
     first_at: datetime
     last_at: datetime
     person_id: UUID | None = None
+    track_ids: tuple[UUID, ...] = ()
     is_unknown: bool = False
     is_spoof: bool = False
+
+    def join_walk(self, other: Presence) -> None:
+        """Be one walk with another presence, of a track that broke or stood in."""
+        self.first_at = min(self.first_at, other.first_at)
+        self.track_ids = tuple(dict.fromkeys(other.track_ids + self.track_ids))
+        self.is_unknown |= other.is_unknown
+        self.is_spoof |= other.is_spoof
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +83,8 @@ class Attendance:
         for old, new in replaced.items():
             if (going_on := self._presences.pop(old, None)) is not None:
                 going_on.track_id = new
-                self._presences.setdefault(new, going_on)
+                if (present := self._presences.setdefault(new, going_on)) is not going_on:
+                    present.join_walk(going_on)
         absence = timedelta(seconds=policy.absence_s)
         sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
         return sightings
@@ -87,8 +97,8 @@ class Attendance:
         sightings: list[Sighting] = []
         presence = self._presences.get(track.id)
         if presence is None:
-            presence = self._presences[track.id] = Presence(track.id, track.first_seen_at, at)
-            sightings.append(Appeared(**self._describe(presence), at=track.first_seen_at))
+            presence, appeared = self._begin_presence(track.id, track.first_seen_at, at)
+            sightings.append(appeared)
         presence.last_at = at
         if presence.person_id is not None:
             self.seen_at[presence.person_id] = at
@@ -112,24 +122,29 @@ class Attendance:
         sightings: list[Sighting] = []
         if presence.person_id not in {None, person_id}:  # the track was taken over by somebody else
             sightings += self._end_presences([presence])
-            presence = self._presences[presence.track_id] = Presence(presence.track_id, at, at)
-            sightings.append(Appeared(**self._describe(presence), at=at))
+            presence, appeared = self._begin_presence(presence.track_id, at, at)
+            sightings.append(appeared)
         if presence.person_id is None:
             presence.person_id = person_id
             earlier = [one for one in self._presences.values() if one.person_id == person_id and one is not presence]
             for one in earlier:  # the same walk, with a track that broke
-                presence.first_at = min(presence.first_at, one.first_at)
+                presence.join_walk(one)
                 del self._presences[one.track_id]
             if person_id not in self.seen_at and not earlier:
                 sightings.append(Recognised(**self._describe(presence), at=at))
             self.seen_at[person_id] = at
         return sightings
 
+    def _begin_presence(self, track_id: UUID, since: datetime, at: datetime) -> tuple[Presence, Sighting]:
+        presence = self._presences[track_id] = Presence(track_id, since, at, track_ids=(track_id,))
+        return presence, Appeared(**self._describe(presence), at=since)
+
     def _end_presences(self, presences: Iterable[Presence]) -> list[Sighting]:
         sightings: list[Sighting] = []
         for one in sorted(presences, key=lambda each: each.last_at):
             del self._presences[one.track_id]
-            sightings.append(Left(**self._describe(one), at=one.last_at, since=one.first_at))
+            left = Left(**self._describe(one), at=one.last_at, since=one.first_at, track_ids=one.track_ids)
+            sightings.append(left)
         return sightings
 
     def _describe(self, presence: Presence) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def test_a_person_whose_track_breaks_neither_leaves_nor_is_recognised_twice() ->
 
     assert walk.actions == [("appeared", None), ("recognised", ADA), ("appeared", None), ("left", ADA)]
     assert walk.sightings[-1].since == BEGIN  # type: ignore[attr-defined]
+    assert walk.sightings[-1].track_ids == (FIRST, SECOND)  # type: ignore[attr-defined]
 
 
 def test_a_track_that_is_renewed_goes_on_as_the_same_walk() -> None:
@@ -145,6 +146,19 @@ def test_a_track_that_is_renewed_goes_on_as_the_same_walk() -> None:
     walk.see(track(SECOND, person=ADA))
 
     assert walk.actions == [("appeared", None), ("recognised", ADA)]
+    (left,) = walk.attendance.end()
+    assert (left.track_id, left.track_ids) == (SECOND, (FIRST,))  # type: ignore[attr-defined]
+
+
+def test_a_track_that_stood_in_for_another_one_is_a_part_of_its_walk() -> None:
+    walk = Walk()
+    walk.see(track(FIRST, person=ADA))
+    walk.see(track(SECOND))
+    walk.see(track(FIRST, person=ADA), replaced={SECOND: FIRST})
+    walk.see(after=10)
+
+    assert walk.actions == [("appeared", None), ("recognised", ADA), ("appeared", None), ("left", ADA)]
+    assert set(walk.sightings[-1].track_ids) == {FIRST, SECOND}  # type: ignore[attr-defined]
 
 
 def test_a_stranger_is_unknown_once_they_were_there_for_long_enough() -> None:
