@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import queue
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +19,10 @@ from tests.sources.conftest import OpenFeed, paint
 from tests.videos import write_video
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.domain.sources import SourceProblem
-from vultus.sources.messages import FrameTaken
+from vultus.sources.decoding import JpegEncoder, VideoReader
+from vultus.sources.messages import FrameTaken, Notice, OpenSource, SourceLostNotice
 from vultus.sources.pool import DecoderPool, SourceFeed, SourceOpening
+from vultus.sources.process import SourceThread
 
 
 async def collect_frames(feed: SourceFeed, count: int = 10_000) -> list[FrameTaken]:
@@ -126,6 +131,29 @@ async def test_a_process_that_dies_is_replaced_and_its_sources_come_back(
     assert pool.pids != [pid]
 
 
+def test_a_defect_of_one_source_is_its_loss_alone(
+    video: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notices: queue.Queue[Notice] = queue.Queue()
+    connection: Any = SimpleNamespace(send=notices.put)
+    opening = OpenSource(1, str(video), (str(video.parent),), True, 0.2, 1280, 5.0, 2.0, None)
+
+    def fail(*_: object) -> bytes:
+        raise ZeroDivisionError(str(video))
+
+    for owner, name in ((JpegEncoder, "encode_frame"), (VideoReader, "decode_frames")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, fail)
+            source = SourceThread(opening, connection)
+            source.request_frame(0)
+            assert notices.get(timeout=20) == SourceLostNotice(1, SourceProblem.NO_VIDEO)
+            source.close()
+
+    written = capfd.readouterr().err
+    assert "ZeroDivisionError in" in written
+    assert str(video) not in written
+
+
 async def test_processes_are_added_as_they_fill_and_end_with_their_sources(video: Path) -> None:
     pool = DecoderPool(sources_per_process=2)
     address = SourceAddress.from_text(str(video))
@@ -147,7 +175,7 @@ async def test_a_source_that_is_closed_while_its_process_starts_leaves_none(
 ) -> None:
     feed = open_feed(str(video))
     process = feed._process
-    await asyncio.sleep(0.001)  # the process is being started
+    await asyncio.sleep(0)  # the process is being started
     assert process._writer is None
 
     feed.close()

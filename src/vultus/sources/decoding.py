@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 import av
 import av.error
@@ -79,7 +79,7 @@ class VideoReader:
         self._read_timeout_s = read_timeout_s
         self._hardware = HWAccel(hardware, allow_software_fallback=True) if hardware else None
         self._relay: RtspRelay | None = None
-        self._bodies: list[HttpBody] = []
+        self._opened: list[HttpBody | IO[bytes]] = []
         self._container: InputContainer | None = None
         self._started_at = time.monotonic()
         self._last_keyframe_at: float | None = None
@@ -120,7 +120,9 @@ class VideoReader:
                 options = {"format_whitelist": "video4linux2,v4l2", "protocol_whitelist": ""}
                 return self._open(self._address.location, "v4l2", options)
             case SourceKind.FILE:
-                return self._open(self._open_path(is_device=False), None, {"format_whitelist": FILE_FORMATS})
+                file = self._open_path(is_device=False)
+                self._opened.append(file)
+                return self._open(file, None, {"format_whitelist": FILE_FORMATS})
 
     def _open(self, source: Any, form: str | None, options: dict[str, str], **more: Any) -> InputContainer:
         opened: InputContainer = av.open(
@@ -133,7 +135,7 @@ class VideoReader:
         )
         return opened
 
-    def _open_path(self, *, is_device: bool) -> Any:
+    def _open_path(self, *, is_device: bool) -> IO[bytes]:
         """Open a file, or check a device, by what its path leads to.
 
         Raises:
@@ -175,7 +177,7 @@ class VideoReader:
             return open_http(opener, url, self._read_timeout_s)
 
         body = open_http(opener, self._address.location, self._open_timeout_s)
-        self._bodies.append(body)
+        self._opened.append(body)
         is_playlist = self._address.location.partition("?")[0].endswith((".m3u8", ".m3u"))
         if body.media_type in PLAYLIST_TYPES or is_playlist:
             body.close()
@@ -246,8 +248,8 @@ class VideoReader:
             self._relay.close()
         if self._container is not None:
             self._container.close()
-        for body in self._bodies:
-            body.close()
+        for one in self._opened:
+            one.close()
 
 
 def _find_problem(error: Exception) -> SourceProblem:

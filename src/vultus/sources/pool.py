@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -39,7 +40,11 @@ PASSED_PREFIXES = ("PYTHON", "LC_", "COVERAGE_", "CUDA_", "NVIDIA_")
 """Of the environment a decoder gets these: nothing of this service's settings."""
 
 PING_INTERVAL_S, PING_TIMEOUT_S = 5.0, 20.0
-RESTART_DELAY_S = 1.0
+FIRST_RESTART_S, MAX_RESTART_S = 1.0, 30.0
+"""Pauses before a process is replaced: doubled up to the longest, each ± a quarter."""
+
+STEADY_S = 60.0
+"""After a process has run for so long, the first pause is short again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +200,7 @@ class DecoderProcess:
         for number in list(self.feeds):
             self.remove_feed(number)
         if self._task is not None:
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
 
     def _send_opening(self, number: int, feed: SourceFeed) -> None:
         opening = feed.opening
@@ -217,7 +221,9 @@ class DecoderProcess:
 
     async def _run(self) -> None:
         """Run processes, one after another, until there are no sources."""
+        delay_s = FIRST_RESTART_S
         while not self.is_closed:
+            started = time.monotonic()
             try:
                 await self._run_process()
             except OSError:
@@ -227,7 +233,10 @@ class DecoderProcess:
             log.error("A process that decodes sources ended; another is started.")
             for number, feed in self.feeds.items():
                 feed.handle_notice(SourceLostNotice(number, SourceProblem.DECODER_ENDED))
-            await asyncio.sleep(RESTART_DELAY_S * random.uniform(0.75, 1.25))  # noqa: S311
+            if time.monotonic() - started > STEADY_S:
+                delay_s = FIRST_RESTART_S
+            await asyncio.sleep(delay_s * random.uniform(0.75, 1.25))  # noqa: S311
+            delay_s = min(2 * delay_s, MAX_RESTART_S)
 
     async def _run_process(self) -> None:
         near, far = socket.socketpair()

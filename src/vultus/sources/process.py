@@ -103,6 +103,7 @@ class SourceThread:
         self._encoder = JpegEncoder(opening.max_side_px)
         self._changed = threading.Condition()
         self._is_requested = False
+        self._is_unencodable = False
         self._interval_s = 0.0
         self._newest: tuple[VideoFrame, FrameTaken] | None = None
         self._closed = threading.Event()
@@ -157,6 +158,9 @@ class SourceThread:
                 with self._changed:  # its last frame is sent before its end is told
                     self._changed.wait_for(lambda: self._newest is None or self._closed.is_set())
             return error.problem
+        except Exception as error:  # noqa: BLE001  the other sources of this process go on
+            _report_defect(error)
+            return SourceProblem.NO_VIDEO
         return SourceProblem.CLOSED
 
     def _decode_frames(self, reader: VideoReader) -> None:
@@ -190,6 +194,9 @@ class SourceThread:
         with self._changed:
             if self._waits:
                 self._changed.wait_for(lambda: self._newest is None or self._closed.is_set())
+            if self._is_unencodable:
+                self._is_unencodable = False
+                raise SourceError(SourceProblem.NO_VIDEO)
             self._newest = frame, taken
             self._changed.notify_all()
 
@@ -203,8 +210,14 @@ class SourceThread:
                     return
                 newest, self._is_requested = self._newest, False
             frame, taken = newest
-            content = self._encoder.encode_frame(frame)
-            self._connection.send(msgspec.structs.replace(taken, content=content))
+            try:
+                content = self._encoder.encode_frame(frame)
+            except Exception as error:  # noqa: BLE001  whatever the frame is
+                _report_defect(error)
+                with self._changed:  # the request is still to be answered, the next frame ends the source
+                    self._is_unencodable = self._is_requested = True
+            else:
+                self._connection.send(msgspec.structs.replace(taken, content=content))
             with self._changed:
                 if self._newest is newest:
                     self._newest = None
@@ -234,27 +247,34 @@ def end_process(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _report_defect(arguments: threading.ExceptHookArgs | tuple[object, ...]) -> NoReturn:
-    """Write where a defect is, without its text, which may have an address; and end: the server starts another."""
-    kind, trace = (arguments.exc_type, arguments.exc_traceback)  # type: ignore[union-attr]
+def _report_defect(error: BaseException) -> None:
+    """Write where a defect is, without its text, which may have an address."""
+    trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-    sys.stderr.write(f"decoding of sources failed: {kind.__name__} in {place}\n")
+    sys.stderr.write(f"decoding of sources failed: {type(error).__name__} in {place}\n")
     sys.stderr.flush()
+
+
+def _end_for_defect(arguments: threading.ExceptHookArgs) -> NoReturn:
+    """Report a defect, and end: the server starts another process."""
+    if arguments.exc_value is not None:
+        _report_defect(arguments.exc_value)
     end_process(1)
 
 
 def main() -> NoReturn:
     """Run a process that decodes."""
     name_process("vultus-decoder")
-    threading.excepthook = _report_defect
+    threading.excepthook = _end_for_defect
     confine_process(decoding_bytes=DECODING_BYTES)
     connection = Connection(socket.socket(fileno=0))
     try:
         run_decoder(connection)
     except BaseException as error:  # noqa: BLE001  the process ends
-        _report_defect(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+        _report_defect(error)
+        end_process(1)
     end_process(0)
 
 

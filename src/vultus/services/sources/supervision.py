@@ -98,13 +98,17 @@ class SourceSupervisor:
             live = await work.keys.list_live_ids(keys) if keys else frozenset()
         self._schedule_expiry(started + LEASE_S)
         wanted = {source.id: source for source in (*kept, *taken)}
-        await self._stop_runners([one for one, runner in self._runners.items() if runner.is_outdated(wanted.get(one))])
+        outdated = [one for one, runner in self._runners.items() if runner.is_outdated(wanted.get(one))]
+        await self._stop_runners(outdated)
         for runner in self._runners.values():
             if runner.key_id is not None and runner.key_id not in live:
                 runner.revoke()
         for source in wanted.values():
             if source.id not in self._runners:
                 self._runners[source.id] = SourceRunner(self, source)
+        if gone := [one for one in outdated if one not in wanted]:  # switched on again, they need wait for no lease
+            async with self._database.transaction() as work:
+                await work.sources.release_sources(self.id, gone)
 
     def _schedule_expiry(self, ends_at: float) -> None:
         """Stop watching when the leases end, unless they were renewed: however long the database takes to answer."""

@@ -143,7 +143,8 @@ class SourceWatch:
                 self._feed.request_frame(self._interval_s)
                 started = time.monotonic()
                 try:
-                    notice = await asyncio.wait_for(self._feed.receive(), STALL_S)
+                    async with asyncio.timeout(STALL_S):  # wait_for of Python 3.11 can lose a cancellation
+                        notice = await self._feed.receive()
                 except TimeoutError:
                     log.error("A source hangs; the process that decodes it is replaced.")
                     self._feed.restart_process()
