@@ -188,6 +188,27 @@ async def test_with_a_collection_go_its_sightings_also_of_nobody_known(
     assert await list_new_events(database) == ()
 
 
+async def test_a_collection_that_is_deleted_while_sightings_are_recorded_takes_them_along(
+    database: Database, collection: Collection, enrol: Callable[..., Awaitable[Any]], towards: Callable[..., FloatArray]
+) -> None:
+    async with database.transaction() as work:
+        ada = (await enrol(work, collection, "ada", towards(0))).person.id
+
+    async def delete() -> None:
+        async with database.transaction() as work:
+            await work.collections.delete_collection(collection.id)
+
+    async with database.transaction() as work:
+        await work.record_sighting(see(collection, None))
+        deleting = asyncio.create_task(delete())
+        await asyncio.sleep(0.3)
+        assert not deleting.done()
+        await work.record_sighting(see(collection, ada))
+    await deleting
+
+    assert await list_new_events(database) == ()
+
+
 async def test_nothing_is_recorded_of_a_collection_that_is_deleted_meanwhile(
     database: Database, collection: Collection
 ) -> None:

@@ -207,8 +207,8 @@ class CollectionRepository(CollectionQueries):
         await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
         await self._session.execute(delete(TombstoneRow).where(TombstoneRow.collection_id == collection_id))
         await delete_collection_responses(self._session, collection_id)
-        await delete_sightings(self._session, collection_id)
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
+        await delete_sightings(self._session, collection_id)  # after those that the statement before waited for
         return counts
 
     async def count_persons_and_faces(self, collection_id: UUID) -> tuple[int, int]:
