@@ -33,6 +33,7 @@ from vultus.errors import InvalidInputError
 from vultus.evaluation.watch_report import (
     WatchReport,
     count_things,
+    crop_picture,
     format_position,
     prepare_folder,
     write_watch_report,
@@ -271,6 +272,7 @@ class SightingPrinter:
             if isinstance(sighting, Left):
                 visit = self._recorder.take_visit(sighting)
                 if self.keeps_visits:
+                    crop_picture(visit)
                     self.visits.append(visit)
         self._waiting.clear()
 

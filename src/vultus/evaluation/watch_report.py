@@ -56,7 +56,7 @@ class WatchReport:
         video_s: Length of the video, seconds.
         took_s: Time that watching it took, seconds.
         fps: Frames analysed per second of the video.
-        visits: All of them.
+        visits: All of them, with cropped pictures.
     """
 
     video: str
@@ -221,14 +221,19 @@ def format_tick(seconds: float) -> str:
     return format_position(seconds).removesuffix(".0")
 
 
-def _render_picture(visit: Visit) -> str | None:
-    """Return the face of a visit as the address of an image that is in it."""
+def crop_picture(visit: Visit) -> None:
+    """Leave of a visit's frame what the report shows: as many frames as there are visits would fill the memory."""
     if not visit.picture or visit.box is None:
-        return None
+        return
     (x, y), half = visit.box.centre, PICTURE_ENLARGEMENT * max(visit.box.width, visit.box.height) / 2
     with Image.open(io.BytesIO(visit.picture)) as frame:
         cut = frame.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
         cut.thumbnail((PICTURE_SIDE_PX, PICTURE_SIDE_PX))
         encoded = io.BytesIO()
         cut.save(encoded, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+    visit.picture, visit.box = encoded.getvalue(), None
+
+
+def _render_picture(visit: Visit) -> str | None:
+    """Return the face of a visit as the address of an image that is in it."""
+    return "data:image/jpeg;base64," + base64.b64encode(visit.picture).decode() if visit.picture else None

@@ -26,8 +26,8 @@ class Visit:
         last_seen_at: Last frame.
         verdict: Of the tracks: a match where the visit has a person; None if there were too few frames for any.
         person: Who it was; None if that is not known.
-        picture: JPEG of the frame that shows the face largest; empty if none is kept.
-        box: Of the face in that picture.
+        picture: JPEG of the frame that shows the face largest, or what a report leaves of it; empty if none is kept.
+        box: Of the face in that frame; None once it is cropped.
     """
 
     first_seen_at: datetime
