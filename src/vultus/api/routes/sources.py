@@ -98,7 +98,7 @@ async def delete_source(source_id: UUID, services: ServicesDep, principal: Princ
     | {
         200: {
             "description": "The picture.",
-            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {"image/jpeg": {"schema": JPEG}},
         }
     },
     openapi_extra=require_permission(Permission.LIVE),
