@@ -8,7 +8,7 @@ from chaos.outcome import Bar, Outcome, Plan
 
 from chaos import record
 
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("unmeasured_processes")]
+pytestmark = pytest.mark.usefixtures("unmeasured", "unmeasured_processes")
 
 PLAN = Plan(seed=1, short=True)
 
