@@ -320,17 +320,19 @@ def leave_root(settings: Settings) -> None:
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     programs = (Path(os.__file__).parent, Path(sysconfig.get_path("platlib")), Path(__file__).parent)
     files = (path for path in (settings.models.dir, settings.crops.key_file) if path is not None)
-    blocked = next(filter(None, map(account.find_blocked_directory, (*programs, data_dir.parent))), None)
-    blocked = blocked or account.find_unreadable((*programs, *files))
+    paths = {path: account.find_blocked_directory(path) for path in (*programs, data_dir.parent)}
+    unusable: str | Path | None
+    unusable = next((f"{path}, as it may not enter {blocked}" for path, blocked in paths.items() if blocked), None)
+    unusable = unusable or account.find_unreadable((*programs, *files))
     names = {path.name for path in data_dir.iterdir()}
-    if blocked is None and names and names.isdisjoint(OWN_NAMES):
-        blocked = data_dir
-    if blocked is not None:
+    if unusable is None and names and names.isdisjoint(OWN_NAMES):
+        unusable = data_dir
+    if unusable is not None:
         log.warning(
-            "the service runs as root: the system user '%s' could not use %s. Install where every user may read, "
-            "and set VULTUS_DATA_DIR to a directory of its own.",
+            "the service runs as root: the system user '%s' could not use %s. Install Python and Vultus where every user "
+            "may read, and set VULTUS_DATA_DIR to a directory of its own.",
             account.name,
-            blocked,
+            unusable,
         )
         return
     account.take_over(data_dir)
