@@ -23,7 +23,7 @@ from vultus.db.embedded.account import OWN_NAMES, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
 from vultus.errors import EmbeddedDatabaseError, SetupError, UnavailableError, VultusError
-from vultus.live.endpoint import add_live
+from vultus.live.endpoint import FRAME_ROOM_BYTES, add_live
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
 from vultus.models.weights.recommendation import ensure_recommended_pack
@@ -286,7 +286,12 @@ async def serve_api(
             sessions = add_live(app, services, limits)
             await services.access.bootstrap_admin_key(deliver_key)
             server = ApiServer(
-                app, registry, root_path=server_settings.root_path, tls=tls, is_always_answered=is_health_path
+                app,
+                registry,
+                root_path=server_settings.root_path,
+                tls=tls,
+                max_message_bytes=settings.live.max_frame_bytes + FRAME_ROOM_BYTES,
+                is_always_answered=is_health_path,
             )
             async with (
                 run_jobs(services),

@@ -19,8 +19,9 @@ HANDSHAKE = (
 MASK = b"\x00\x00\x00\x00"
 PING = b"\x89\xfd" + MASK + b"p" * 125
 TEXT = b"\x81\x82" + MASK + b"hi"
+LONG_PART = (3000).to_bytes(2, "big") + MASK + b"x" * 3000
 BEGIN, NOTHING = b"\x02\x80" + MASK, b"\x00\x80" + MASK
-POLICY_VIOLATION = b"\x03\xf0"
+POLICY_VIOLATION, MESSAGE_TOO_BIG = b"\x03\xf0", b"\x03\xf1"
 
 
 async def shake_hands(server: Running, **options: Any) -> Line:
@@ -28,6 +29,12 @@ async def shake_hands(server: Running, **options: Any) -> Line:
     line.writer.write(HANDSHAKE)
     assert (await line.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
     return line
+
+
+async def get_an_answer(line: Line) -> None:
+    """Send a text, and get it back: only then may more be sent."""
+    line.writer.write(TEXT)
+    assert await line.reader.readexactly(4) == b"\x81\x02hi"
 
 
 async def pour(scope: Any, receive: Any, send: Any) -> None:
@@ -50,6 +57,7 @@ def connect_without_reading(port: int) -> sockets.socket:
 async def test_a_flood_of_frames_ends_the_connection(frames: bytes) -> None:
     async with running() as server:
         line = await shake_hands(server)
+        await get_an_answer(line)
         line.writer.write(frames)
         received = await line.read_all()
 
@@ -60,6 +68,7 @@ async def test_a_flood_of_frames_ends_the_connection(frames: bytes) -> None:
 async def test_frames_at_a_camera_s_pace_are_taken() -> None:
     async with running() as server:
         line = await shake_hands(server)
+        await get_an_answer(line)
         for _ in range(3):
             line.writer.write((TEXT + PING) * 200)
             await asyncio.sleep(0.4)
@@ -67,6 +76,33 @@ async def test_frames_at_a_camera_s_pace_are_taken() -> None:
 
         assert answers.count(b"\x81\x02hi") == answers.count(b"\x8a\x7d") == 600
         assert not line.reader.at_eof()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"\x81\xff" + (2**20).to_bytes(8, "big") + MASK + b"x" * 9000,
+        b"\x01\xfe" + LONG_PART + b"\x00\xfe" + LONG_PART,
+    ],
+    ids=["one", "in parts"],
+)
+async def test_a_stranger_may_not_send_much(begun: bytes) -> None:
+    """A message is held in memory until its end has come; strangers could hold thousands."""
+    async with running(max_message_bytes=2**17) as server:
+        line = await shake_hands(server)
+        line.writer.write(begun)
+        assert MESSAGE_TOO_BIG in await line.read_all()
+
+
+async def test_whom_the_application_has_answered_may_send_longer_messages() -> None:
+    long = b"x" * 2**16
+    async with running(max_message_bytes=2**17) as server:
+        line = await shake_hands(server)
+        await get_an_answer(line)
+        line.writer.write(b"\x81\xff" + len(long).to_bytes(8, "big") + MASK + long)
+        assert (await line.reader.readexactly(10 + len(long))).endswith(long)
+        line.writer.write(b"\x81\xff" + (2**18).to_bytes(8, "big") + MASK)
+        assert MESSAGE_TOO_BIG in await line.read_all()
 
 
 async def test_a_caller_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ class CloseCode(IntEnum):
 
 _MEANINGS = {
     CloseCode.DONE: "The client said bye: the session is over.",
-    CloseCode.MESSAGE_TOO_BIG: "A message is longer than any may be; it was not read.",
+    CloseCode.MESSAGE_TOO_BIG: "A message is longer than any may be, or 4 KiB before the welcome; it was not read.",
     CloseCode.NOT_READING: "No answer to a ping came within 8 seconds: resume.",
     CloseCode.SERVER_STOPS: STOP_REASON,
     CloseCode.MALFORMED: "A message is none of the protocol.",

@@ -19,6 +19,9 @@ from vultus.server.refusals import Refusal
 from vultus.utils.request_scope import RequestScope
 
 ASYNCAPI_PATH = "/asyncapi.json"
+FRAME_ROOM_BYTES = 2**16
+"""Read beyond the longest frame: its header, and so much too much that the client is told which rule it broke."""
+
 NO_WEBSOCKET = Refusal(
     404, "not_found", "Not found", f"There is no WebSocket at this path: live sessions are at {PATH}."
 )

@@ -45,6 +45,7 @@ PING_INTERVAL_S = 8.0
 """Pause between pings to a WebSocket, and the wait for the answer: a stalled one is closed within 20 seconds."""
 
 MAX_MESSAGE_BYTES = 2**24
+"""Of a WebSocket, unless the application says how long its messages are."""
 
 
 class ApiServer(uvicorn.Server):
@@ -58,6 +59,7 @@ class ApiServer(uvicorn.Server):
         registry: Of connections; servers of one process share it.
         root_path: Path under which a proxy publishes the application, without a slash at the end.
         tls: To answer with TLS alone.
+        max_message_bytes: Longest message of a WebSocket; a longer one is not read.
         is_always_answered: As in `ServerState`.
         handle_signals: Whether it is this server that signals stop.
     """
@@ -69,6 +71,7 @@ class ApiServer(uvicorn.Server):
         *,
         root_path: str = "",
         tls: ssl.SSLContext | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         is_always_answered: Callable[[str], bool] = lambda _path: False,
         handle_signals: bool = True,
     ) -> None:
@@ -79,7 +82,7 @@ class ApiServer(uvicorn.Server):
                 ws="websockets-sansio",
                 ws_ping_interval=PING_INTERVAL_S,
                 ws_ping_timeout=PING_INTERVAL_S,
-                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_max_size=max_message_bytes,
                 ws_per_message_deflate=False,  # a small message must not become a large one
                 root_path=root_path,
                 log_config=None,

@@ -18,7 +18,10 @@ READ_BYTES = 2**14
 MAX_FRAMES_PER_S = 2_000
 """Frames of the WebSocket, parts of messages and pings among them, from one connection: each costs some 10 µs."""
 
-NOT_UTF8, POLICY_VIOLATION, SERVER_STOPS = 1007, 1008, 1012
+MAX_GREETING_BYTES = 2**12
+"""What a caller may send before the application has said anything: until then nobody knows who it is."""
+
+NOT_UTF8, POLICY_VIOLATION, MESSAGE_TOO_BIG, SERVER_STOPS = 1007, 1008, 1009, 1012
 STOP_REASON = "The server stops: connect again soon."
 STALLED_S = 10.0
 """How long a caller may take nothing of what was written."""
@@ -32,7 +35,7 @@ STOP_S = 2.0
 
 
 class CountedWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with bounds on frames and on callers that do not read.
+    """uvicorn's WebSocket protocol, with bounds on frames, on strangers, and on callers that do not read.
 
     Attributes:
         on_closed: Called when its connection is gone.
@@ -42,6 +45,8 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
     on_closed: Callable[[], None]
     on_violation: Callable[[str], None]
     _frames_left = MAX_FRAMES_PER_S
+    _greeting_left = MAX_GREETING_BYTES
+    _has_spoken = False
     _unread_bytes = 0
     _unread_since = 0.0
     _closing_since = 0.0
@@ -53,6 +58,12 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse in parts, so that many small frames do not keep the event loop from everybody else."""
+        if self.handshake_initiated and not self._has_spoken:
+            self._greeting_left -= len(data)
+            if self._greeting_left < 0:  # a message is held in memory until its end has come
+                self.on_violation("websocket_greeting")
+                self._fail(MESSAGE_TOO_BIG, f"more than {MAX_GREETING_BYTES} bytes before the first answer")
+                return
         for start in range(0, len(data), READ_BYTES):
             if self.transport.is_closing():
                 return
@@ -94,6 +105,7 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
         await self.writable.wait()
         if self.close_sent and self.initial_response is None:
             raise ClientDisconnected
+        self._has_spoken |= message["type"] == "websocket.send"
         await super().send(message)
 
     def shutdown(self) -> None:
