@@ -285,6 +285,9 @@ async def test_a_collection_that_is_deleted_ends_its_sessions(live: LiveServer) 
                 await socket.send(pack_frame(sequence, PORTRAIT))
                 await asyncio.sleep(0.1)
         assert await wait_for_close(socket) == CloseCode.NOT_FOUND
+    async with asyncio.timeout(2):  # it does not wait to be resumed
+        while live.sessions._sessions:  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0.01)
 
 
 async def test_the_server_says_that_it_stops(live: LiveServer, caplog: pytest.LogCaptureFixture) -> None:

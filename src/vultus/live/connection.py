@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 
-from vultus.errors import VultusError
+from vultus.errors import OverloadedError, VultusError
 from vultus.live.close_codes import CODE_BY_KIND, CloseCode
 from vultus.live.messages import (
     Admit,
@@ -113,7 +113,7 @@ class LiveConnection:
             received = await self._websocket.receive()
             if received["type"] == "websocket.disconnect":
                 code = received.get("code")
-                self._is_over_for_good = code == CLOSED_BY_CLIENT
+                self._is_over_for_good |= code == CLOSED_BY_CLIENT  # it may be this server's own code
                 if code == CloseCode.SERVER_STOPS:
                     self._closed_with = CloseCode.SERVER_STOPS.name.lower()
                 raise _ConnectionOver
@@ -169,7 +169,7 @@ class LiveConnection:
             await self._tell(Ended(CloseCode.INTERNAL))
         else:
             took_s = time.perf_counter() - came_at
-            if outcome is not None:
+            if not isinstance(outcome, OverloadedError):
                 kind = "refused" if isinstance(outcome, VultusError) else "processed"
                 metrics.get_labelled(metrics.LIVE_FRAMES, kind).inc()
                 metrics.LIVE_SECONDS.observe(took_s)

@@ -65,16 +65,16 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class FrameDone:
-    """A frame was processed, was dropped, or cannot be used.
+    """A frame was processed, or cannot be used.
 
     Attributes:
         frame: The frame.
-        outcome: What it shows, or the error it met; None if it was dropped.
+        outcome: What it shows, or the error it met: `OverloadedError` if it was dropped.
         total_ms: Milliseconds since it came.
     """
 
     frame: Frame
-    outcome: FrameResult | VultusError | None
+    outcome: FrameResult | VultusError
     total_ms: float
 
 

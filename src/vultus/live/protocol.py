@@ -229,17 +229,22 @@ def _check_deadlines(state: Streaming, now: float) -> None:
 def _take_frame(state: Streaming, content: bytes, now: float) -> Step:
     """Process a frame, let it wait in place of an older one, or drop it."""
     frame = _parse_frame(state, content)
-    state = replace(state, last_sequence=frame.sequence, last_frame_at=now)
-    if not _is_picture(frame.content):
-        error = UnsupportedImageError("A frame is a JPEG or WebP file.")
-        return replace(state, dropped=0), (Send(_build_refusal(frame.sequence, error, state.dropped)),)
     frames, may_come = state.frames.take(now)
-    state = replace(state, frames=frames)
+    state = replace(state, last_sequence=frame.sequence, last_frame_at=now, frames=frames)
     if not may_come:
         return _drop(state, frame, "More frames a second came than the ticket allows.")
     if state.processing:
         return replace(state, waiting=frame, dropped=state.dropped + (state.waiting is not None)), ()
-    return replace(state, processing=True), (Process(frame),)
+    return _begin_frame(state, frame)
+
+
+def _begin_frame(state: Streaming, frame: Frame) -> tuple[Streaming, tuple[Reply, ...]]:
+    """Process a frame; what is no picture is refused in its turn too, so that answers come in the frames' order."""
+    if _is_picture(frame.content):
+        return replace(state, processing=True), (Process(frame),)
+    error = UnsupportedImageError("A frame is a JPEG or WebP file.")
+    refusal = _build_refusal(frame.sequence, error, state.dropped)
+    return replace(state, processing=False, dropped=0), (Send(refusal),)
 
 
 def _drop(state: Streaming, frame: Frame, reason: str) -> tuple[Streaming, tuple[Reply, ...]]:
@@ -270,18 +275,21 @@ def _answer_frame(state: Streaming, done: FrameDone) -> Step:
     outcome = done.outcome
     if isinstance(outcome, VultusError) and outcome.kind in FATAL_KINDS:
         raise _ViolationError(CODE_BY_KIND[outcome.kind])
-    replies: tuple[Reply, ...] = ()
-    if outcome is None:
-        state, replies = _drop(replace(state, processing=state.waiting is not None), done.frame, "Photos came first.")
-    else:
-        if isinstance(outcome, VultusError):
-            replies = (Send(_build_refusal(done.frame.sequence, outcome, state.dropped)),)
-        else:
-            replies = (Send(_build_result(done, outcome, state.dropped)),)
+    waiting = state.waiting
+    state = replace(state, waiting=None, processing=waiting is not None)
+    replies: tuple[Reply, ...]
+    if isinstance(outcome, OverloadedError):
+        state, replies = _drop(state, done.frame, outcome.detail)
+    elif isinstance(outcome, VultusError):
+        replies = (Send(_build_refusal(done.frame.sequence, outcome, state.dropped)),)
         state = replace(state, dropped=0)
-    if state.waiting is None:
-        return replace(state, processing=False), replies
-    return replace(state, waiting=None), (*replies, Process(state.waiting))
+    else:
+        replies = (Send(_build_result(done, outcome, state.dropped)),)
+        state = replace(state, dropped=0)
+    if waiting is None:
+        return state, replies
+    state, begun = _begin_frame(state, waiting)
+    return state, (*replies, *begun)
 
 
 def _build_result(done: FrameDone, result: FrameResult, dropped: int) -> ResultOut:

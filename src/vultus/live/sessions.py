@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vultus.domain import LiveTicket, Principal, StreamOrigin
-from vultus.errors import VultusError
-from vultus.live.close_codes import CODE_BY_KIND, CloseCode
+from vultus.errors import OverloadedError, VultusError
+from vultus.live.close_codes import CloseCode
 from vultus.live.messages import SessionTerms
 from vultus.services.access import compute_digest
 from vultus.services.live.stream import LiveStream
@@ -66,21 +66,25 @@ class LiveSession:
     resume_digest: bytes = b""
     waits_until: float = 0.0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _is_over: bool = False
 
-    async def process_frame(self, frame: Frame) -> FrameResult | VultusError | None:
-        """Return what a frame shows, or the error it met; None if it was dropped.
+    async def process_frame(self, frame: Frame) -> FrameResult | VultusError:
+        """Return what a frame shows, or the error it met.
 
         A frame of the connection before may still be under way: this one waits for it.
         """
         async with self._turn:
+            if self._is_over:  # whoever appeared now would never leave
+                return OverloadedError("The session is over.")
             try:
                 return await self.stream.process_frame(frame)
             except VultusError as error:
-                return None if CODE_BY_KIND[error.kind] is CloseCode.SERVER_FULL else error
+                return error
 
     async def end(self) -> None:
         """End its stream, once the frame under way is done: whoever was there has left."""
         async with self._turn:
+            self._is_over = True
             await self.stream.end()
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vultus.domain import Box, Frame, FrameResult, Track, TrackState
-from vultus.errors import ErrorKind, ImageTruncatedError, NotFoundError, SearchLimitError
+from vultus.errors import ErrorKind, ImageTruncatedError, NotFoundError, OverloadedError, SearchLimitError
 from vultus.live import protocol
 from vultus.live.close_codes import CODE_BY_KIND, FATAL_KINDS, CloseCode
 from vultus.live.messages import (
@@ -45,6 +45,7 @@ TERMS = SessionTerms(
     frames_per_second=10.0,
 )
 JPEG = b"\xff\xd8\xff\xe0 picture"
+DROPPED = OverloadedError("Photos came first.")
 
 
 def frame(sequence: int, content: bytes = JPEG, captured_ms: int = 1_700_000_000_000) -> BytesReceived:
@@ -176,7 +177,7 @@ def test_the_newest_frame_waits_and_the_others_are_counted() -> None:
 def test_a_frame_that_the_lane_drops_is_counted_and_the_next_goes_on() -> None:
     state, _ = talk(streaming(), (0.1, frame(1)), (0.2, frame(2)))
 
-    state, replies = talk(state, (0.3, done(1, None)))
+    state, replies = talk(state, (0.3, done(1, DROPPED)))
     assert [type(reply) for reply in replies] == [Process]
     _, replies = talk(state, (0.4, done(2)))
 
@@ -186,7 +187,28 @@ def test_a_frame_that_the_lane_drops_is_counted_and_the_next_goes_on() -> None:
     assert answer.message.dropped == 1
 
 
-OUTCOMES = st.sampled_from(["result", None, ImageTruncatedError("It ends.")])
+def test_a_frame_that_is_dropped_without_another_is_told_why() -> None:
+    _, replies = talk(streaming(), (0.1, frame(1)), (0.2, done(1, DROPPED)))
+
+    answer = replies[-1]
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, FrameRefusedOut)
+    assert answer.message.code == "overloaded"
+    assert answer.message.detail.startswith(DROPPED.detail)
+
+
+def test_answers_come_in_the_order_of_the_frames() -> None:
+    state, replies = talk(streaming(), (0.1, frame(1)), (0.2, frame(2, b"no picture")))
+    assert [type(reply) for reply in replies] == [Process]
+    state, replies = talk(state, (0.3, done(1)))
+    assert [(type(one.message), one.message.sequence) for one in replies] == [(ResultOut, 1), (FrameRefusedOut, 2)]  # type: ignore[union-attr]
+
+    _, replies = talk(state, (0.4, frame(3)))
+
+    assert [type(reply) for reply in replies] == [Process]
+
+
+OUTCOMES = st.sampled_from(["result", DROPPED, ImageTruncatedError("It ends.")])
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 0.3), st.just(JPEG) | st.just(b"no picture"), OUTCOMES), max_size=20))
@@ -339,7 +361,7 @@ MESSAGES = st.one_of(
     st.just(TimePassed()),
     st.just(Admitted(TERMS)),
     st.builds(Ended, st.sampled_from(CloseCode)),
-    st.builds(done, st.integers(0, 9), st.sampled_from([None, "result", ImageTruncatedError("x"), NotFoundError("x")])),
+    st.builds(done, st.integers(0, 9), OUTCOMES | st.just(NotFoundError("x"))),
 )
 
 

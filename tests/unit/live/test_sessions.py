@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 from tests.callers import CALLER
 
-from vultus.domain import LiveTicket, Permission, Principal
-from vultus.errors import UnavailableError
+from vultus.domain import Frame, LiveTicket, Permission, Principal
+from vultus.errors import OverloadedError, UnavailableError
 from vultus.live.close_codes import CloseCode
-from vultus.live.sessions import AdmissionError, SessionRegistry
+from vultus.live.sessions import AdmissionError, LiveSession, SessionRegistry
 from vultus.settings import LiveSettings
 
 TICKET = LiveTicket(
@@ -24,6 +24,7 @@ TICKET = LiveTicket(
     session_s=60.0,
     expires_at=datetime.now(UTC),
 )
+FRAME = Frame(b"", 1, datetime.now(UTC))
 
 
 class SlowServices:
@@ -48,6 +49,19 @@ class SlowServices:
         if self.error is not None:
             raise self.error
         return value
+
+
+class Stream:
+    """In place of a stream: notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def process_frame(self, _frame: Frame) -> None:
+        self.calls.append("frame")
+
+    async def end(self) -> None:
+        self.calls.append("end")
 
 
 def build_registry(services: Any) -> SessionRegistry:
@@ -97,3 +111,15 @@ async def test_a_token_can_be_used_again_if_its_session_could_not_be_looked_up(i
             await resuming
         services.error = None
         assert (await registry.resume_session(terms.resume_token, ignore_end))[0] is session
+
+
+async def test_a_session_that_is_over_takes_no_frame() -> None:
+    """One that was on its way would show somebody who appears and never leaves."""
+    stream = Stream()
+    session = LiveSession(uuid4(), CALLER, TICKET, stream, 0.0)  # type: ignore[arg-type]
+    await session.process_frame(FRAME)
+    await session.end()
+    refused = await session.process_frame(FRAME)
+
+    assert isinstance(refused, OverloadedError)
+    assert stream.calls == ["frame", "end"]
