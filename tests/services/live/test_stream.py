@@ -158,6 +158,23 @@ async def test_a_name_is_gone_in_the_frame_after_the_person_is_erased(
     assert track.verdict is not Verdict.MATCH
 
 
+async def test_somebody_who_is_erased_no_longer_keeps_a_name_from_another(
+    studio: Studio, database: Database, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0))
+        twin = await enrol(work, collection, "twin", towards(0, 0.1))
+    studio.scene.show((LEFT, towards(0, 0.02)))
+    (track,) = await studio.see(5)
+    assert track.verdict is Verdict.AMBIGUOUS
+
+    await Eraser(database, JobSettings()).erase(CALLER, "home", twin.person.id)
+    (track,) = await studio.see()
+
+    assert track.person is not None
+    assert track.person.person_id == ada.person.id
+
+
 async def test_a_new_name_of_the_person_is_followed(
     studio: Studio, database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:

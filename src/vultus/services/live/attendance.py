@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vultus.domain import Track, TrackPolicy
     from vultus.domain.sightings import Sighting
 
+MAX_TRACKS = 100
+"""Tracks that one walk is made of at most: `left` names them all, and somebody may sit before a camera all day."""
+
 
 @dataclass(slots=True, eq=False)
 class Presence:
@@ -74,17 +77,20 @@ class Attendance:
             replaced: Ids of tracks that go on after this frame under another id, or as another track: by the old ones.
         """
         cooldown = timedelta(seconds=policy.cooldown_s)
-        for person_id in [one for one, seen in self.seen_at.items() if at - seen > cooldown]:
-            del self.seen_at[person_id]
+        for person_id in [one for one, seen in self.seen_at.items() if abs(at - seen) > cooldown]:
+            del self.seen_at[person_id]  # seen in the future, too: the clock of the frames was set back
         sightings: list[Sighting] = []
         for track in tracks:
             if track.state is TrackState.CONFIRMED or track.id in self._presences:
                 sightings += self._follow_track(track, at, policy)
         for old, new in replaced.items():
-            if (going_on := self._presences.pop(old, None)) is not None:
+            if (going_on := self._presences.get(old)) is None:
+                continue
+            if (present := self._presences.get(new)) is not None:
+                sightings += self._join_walks(present, going_on)
+            else:
+                self._presences[new] = self._presences.pop(old)
                 going_on.track_id = new
-                if (present := self._presences.setdefault(new, going_on)) is not going_on:
-                    present.join_walk(going_on)
         absence = timedelta(seconds=policy.absence_s)
         sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
         return sightings
@@ -128,12 +134,19 @@ class Attendance:
             presence.person_id = person_id
             earlier = [one for one in self._presences.values() if one.person_id == person_id and one is not presence]
             for one in earlier:  # the same walk, with a track that broke
-                presence.join_walk(one)
-                del self._presences[one.track_id]
+                sightings += self._join_walks(presence, one)
             if person_id not in self.seen_at and not earlier:
                 sightings.append(Recognised(**self._describe(presence), at=at))
             self.seen_at[person_id] = at
         return sightings
+
+    def _join_walks(self, presence: Presence, other: Presence) -> list[Sighting]:
+        """Make one walk of two, unless it would be of too many tracks: then the other one ends."""
+        if len(presence.track_ids) + len(other.track_ids) > MAX_TRACKS:
+            return self._end_presences([other])
+        presence.join_walk(other)
+        del self._presences[other.track_id]
+        return []
 
     def _begin_presence(self, track_id: UUID, since: datetime, at: datetime) -> tuple[Presence, Sighting]:
         presence = self._presences[track_id] = Presence(track_id, since, at, track_ids=(track_id,))

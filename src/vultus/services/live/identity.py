@@ -159,9 +159,14 @@ class TrackIdentity:
 
     @property
     def median_liveness(self) -> Liveness | None:
-        """That of the frame in the middle by score, of those that could be judged if there are any."""
-        conclusive = [one for one in self.liveness if one.is_conclusive] or self.liveness
-        ordered = sorted(conclusive, key=lambda one: one.score)
+        """That of the frame in the middle by score: of those that could be judged, once as many could as must agree.
+
+        Until then, of those that could not, if there are any: one lucky frame must not speak for a track.
+        """
+        counted = [one for one in self.liveness if one.is_conclusive]
+        if len(counted) < self.policy.agreeing_frames:
+            counted = [one for one in self.liveness if not one.is_conclusive] or counted
+        ordered = sorted(counted, key=lambda one: one.score)
         return ordered[(len(ordered) - 1) // 2] if ordered else None
 
     def needs_embedding(self, at: float, *, is_doubted: bool, is_in_contact: bool) -> bool:

@@ -52,7 +52,7 @@ class _Memory:
         """Return whether a stream goes on, or somebody was seen within the cooldown."""
         now = datetime.now(UTC)
         is_open = self.stream is not None and self.stream() is not None
-        return is_open or any(now - seen <= self.cooldown for seen in self.seen_at.values())
+        return is_open or any(abs(now - seen) <= self.cooldown for seen in self.seen_at.values())
 
 
 class StreamService:

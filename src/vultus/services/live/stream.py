@@ -269,7 +269,8 @@ class LiveStream:
         """Take back names whose faces are no longer enrolled, and decide anew when the collection has changed."""
         before = self._gallery.rules.collection
         searched = [one.identity for one in self._subjects.values() if one.identity.result is not None]
-        state = await self._gallery.find_changes([best for one in searched for best in one.list_candidates()[:1]])
+        # The runner-up too: somebody who is erased must not keep a name from another.
+        state = await self._gallery.find_changes([found for one in searched for found in one.list_candidates()])
         if state is None:
             return
         collection = self._gallery.rules.collection
@@ -278,8 +279,7 @@ class LiveStream:
             self._follow_rules(is_other_space=collection.space_id != before.space_id)
             return
         for one in searched:
-            best = one.list_candidates()[:1]
-            if not all(state.supports(candidate) for candidate in best) or (is_grown and not one.is_named):
+            if not all(map(state.supports, one.list_candidates())) or (is_grown and not one.is_named):
                 one.forget_result()
 
     def _follow_rules(self, *, is_other_space: bool) -> None:

@@ -89,6 +89,9 @@ MAX_CERTAIN_GAP_S = 0.35
 MAX_TENTATIVE_GAP_S = 0.5
 """For how long a face that was seen in too few frames may be missing."""
 
+MAX_KEPT = 256
+"""Trajectories that are kept, those seen last: a policy may let people come back after a day, and many pass in one."""
+
 VELOCITY_WEIGHT = 0.5
 """Weight of the newest step in the smoothed velocity."""
 
@@ -187,8 +190,10 @@ class IouTracker:
 
     def update(self, detections: Sequence[Detection], at: float) -> list[Trajectory | None]:
         """Return the trajectory of each face of a frame, as `Tracker.update`."""
-        self._trajectories = [one for one in self._trajectories if self._is_kept(one, at)]
-        everybody = self._trajectories
+        everybody = [one for one in self._trajectories if self._is_kept(one, at)]
+        if len(everybody) > MAX_KEPT:
+            everybody = sorted(everybody, key=lambda one: one.last_at)[-MAX_KEPT:]
+        self._trajectories = everybody
         overlaps = compute_overlaps([one.box for one in detections], [one.predict_box(at) for one in everybody])
         overlaps[:, [at - one.last_at > MAX_COAST_S for one in everybody]] = 0
         certain = [row for row, one in enumerate(detections) if one.score >= self.rules.min_new_score]

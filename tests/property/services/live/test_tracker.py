@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from vultus.domain import Box, FloatArray, TrackState
 from vultus.services.live.tracker import (
     FORBIDDEN,
+    MAX_KEPT,
     Detection,
     IouTracker,
     TrackerRules,
@@ -145,3 +148,14 @@ def test_two_who_change_places_while_hidden_are_doubted_until_their_faces_are_se
     assert see((left, bob), (right, ada), at=0.4) == [False, False]
     references = [one.reference for one in tracker.update([Detection(left, 0.9, bob)], 0.5) if one]
     assert references[0] is bob
+
+
+def test_of_very_many_who_passed_the_last_ones_are_kept() -> None:
+    """A policy may keep those who are lost for a day."""
+    tracker = IouTracker(replace(RULES, max_lost_s=86_400))
+    for number in range(MAX_KEPT + 50):
+        for at in (number * 10, number * 10 + 0.1):
+            (found,) = tracker.update([Detection(Box(0, 0, 100, 100), 0.9)], at)
+
+    assert len(tracker.trajectories) <= MAX_KEPT + 1
+    assert found in tracker.trajectories

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
+import pytest
 from tests.clips import BEGIN
 
 from vultus.domain import (
@@ -22,6 +23,7 @@ from vultus.domain import (
     TrackState,
     Verdict,
 )
+from vultus.domain.sightings import Left
 from vultus.services.live.attendance import Attendance
 
 if TYPE_CHECKING:
@@ -116,6 +118,16 @@ def test_the_cooldown_ends_though_no_frame_came_for_longer() -> None:
     assert again.actions == [("appeared", None), ("recognised", ADA)]
 
 
+def test_a_clock_that_is_set_back_does_not_prolong_the_cooldown() -> None:
+    first = Walk()
+    first.see(track(FIRST, person=ADA), after=86_400)
+    first.attendance.end()
+    again = Walk(first.attendance)
+    again.see(track(SECOND, person=ADA))
+
+    assert again.actions == [("appeared", None), ("recognised", ADA)]
+
+
 def test_the_cooldown_outlives_the_stream() -> None:
     first = Walk()
     first.see(track(FIRST, person=ADA))
@@ -137,6 +149,19 @@ def test_a_person_whose_track_breaks_neither_leaves_nor_is_recognised_twice() ->
     assert walk.actions == [("appeared", None), ("recognised", ADA), ("appeared", None), ("left", ADA)]
     assert walk.sightings[-1].since == BEGIN  # type: ignore[attr-defined]
     assert walk.sightings[-1].track_ids == (FIRST, SECOND)  # type: ignore[attr-defined]
+
+
+def test_a_walk_of_many_tracks_is_told_in_parts_and_names_each_track_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vultus.services.live.attendance.MAX_TRACKS", 3)
+    walk = Walk()
+    tracks = [UUID(int=100 + at) for at in range(10)]
+    for at in tracks:
+        walk.see(track(at, person=ADA))
+    walk.sightings += walk.attendance.end()
+
+    left = [one for one in walk.sightings if isinstance(one, Left)]
+    assert [one.track_ids for one in left] == [tuple(tracks[at : at + 3]) for at in range(0, 10, 3)]
+    assert walk.actions.count(("recognised", ADA)) == 1
 
 
 def test_a_track_that_is_renewed_goes_on_as_the_same_walk() -> None:
