@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.async_api import Page, async_playwright, expect
+from sqlalchemy import text
 from tests.api.conftest import Api, api, others, pipeline, serve  # noqa: F401  fixtures
 from tests.faces import astronaut, encoded, portrait
 from tests.live_sessions import LiveServer, serving_live
@@ -20,6 +21,55 @@ from tests.live_sessions import LiveServer, serving_live
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECONDS = 20
 HOSTILE_NAME = "<img src=//evil.test/x onerror=alert(1)>"
+MARKUP = r"""
+<script>alert(1)</script>
+</canvas><script>alert(1)</script>
+"><svg/onload=alert(1)>
+' onclick=alert(1) '
+<iframe srcdoc='<script>alert(1)</script>'>
+<a href=javascript:alert(1)>Ada</a>
+<style>*{display:none}</style>
+<link rel=stylesheet href=//evil.test>
+<base href=//evil.test>
+<meta http-equiv=refresh content=0>
+<!--
+]]>
+&lt;script&gt;alert(1)
+&#60;script&#62;
+\u003cscript\u003e
+%3Cscript%3E
+javascript:alert(1)
+{{7*7}}
+${alert(1)}
+<%= 7*7 %>
+#{7*7}
+{% debug %}
+{0.__class__}
+%s%n%x
+$(id)
+`id`
+$&
+__proto__
+constructor
+null
+undefined
+NaN
+0
+[object Object]
+"}],"type":"bye"
+'; DROP TABLE persons; --
+=HYPERLINK("http://evil.test")
+@SUM(1)
+../../etc/passwd
+C:\aux
+a|b
+"""
+HOSTILE_NAMES = [
+    *MARKUP.strip().split("\n"),
+    *("محمد", "עדה", "Ada محمد <b>", "\u202emoc.live", "\u2066Ada\u2069", "\u200eAda", "Z" + "\u0301" * 150),
+    *("W" * 200, "ﷺ" * 200, "💣" * 200, "👩\u200d👧" * 20, "🇩🇪" * 50, "\ufeffAda", "Ada\u200b", "\u00ad", "\ue000"),
+    *("\x1b[31mAda", "\x07", "Ada\r\nX: y", "Ada\tBob", "Ada\u2028Bob", "\x7f", "\x85", "\uffff", "\ufffd", " Ada "),
+]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 
@@ -83,6 +133,40 @@ async def test_the_page_shows_names_over_faces_and_keeps_the_key_to_itself(live:
     assert await page.evaluate("pen.getImageData(0, 0, overlay.width, overlay.height).data.every((one) => !one)")
     await page.wait_for_timeout(300)
     assert not live.sessions._sessions
+
+
+async def test_names_do_nothing_but_stand_over_faces(
+    live: LiveServer, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the service refuses too, as if they had come into the database in another way."""
+    monkeypatch.setattr("vultus.services.live.gallery.CHECK_INTERVAL_S", 0.0)
+    person = (await live.api.register(portrait(), portrait(mirror=True), name="Ada"))["person"]["id"]
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: troubles.append(dialog.message))
+    page.on("request", lambda request: None if live_at(request.url) else troubles.append(request.url))
+
+    def live_at(url: str) -> bool:
+        return url.startswith((f"http://127.0.0.1:{live.port}/", "blob:"))
+
+    await page.goto(f"http://127.0.0.1:{live.port}/live")
+    await page.fill("#key", live.api.client.headers["Authorization"].removeprefix("Bearer "))
+    await page.click("#start")
+    await expect(page.locator("body")).to_have_attribute("data-names", "Ada", timeout=SECONDS * 1000)
+    elements = await page.evaluate("document.querySelectorAll('*').length")
+    refused = 0
+    for name in HOSTILE_NAMES:
+        answer = await live.api.client.patch(f"/v1/collections/default/persons/{person}", json={"name": name})
+        refused += answer.status_code != 200
+        async with live.api.services.database.transaction() as work:
+            await work._session.execute(text("UPDATE persons SET name = :name"), {"name": name})
+        await page.wait_for_function("name => document.body.dataset.names === name", arg=name, timeout=SECONDS * 1000)
+
+    assert 5 < refused < len(HOSTILE_NAMES) / 2
+    assert await page.evaluate("document.querySelectorAll('*').length") == elements
+    assert await page.inner_text("#status") == "Connected."
+    assert troubles == []
 
 
 async def test_the_page_sends_no_more_frames_than_it_may(serve: Callable[..., Any], page: Page) -> None:  # noqa: F811

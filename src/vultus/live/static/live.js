@@ -5,6 +5,7 @@ const PROTOCOL = "vultus.live.v1";
 const WIDTH = 640, HEIGHT = 480, QUALITY = 0.8;
 const MAX_UNDER_WAY = 2;            // one is processed while the next is on its way
 const PATIENCE = 1000;              // ms: for an answer to a frame, and for the tracks on show
+const LABEL_WIDTH = 200;            // px: of a name, unless its face is wider
 const RESUMED = new Set([1001, 1005, 1006, 1011, 4440, 4443]);
 const COLOURS = { match: "#2da44e", ambiguous: "#d4a72c", not_live: "#cf222e" };
 const SENTENCES = { 1012: "The server stops or is started anew. Start again in a moment." };
@@ -22,7 +23,7 @@ async function makeTicket(key, collection) {
     headers: { "Authorization": `Bearer ${key}`, "Content-Type": "application/json" },
     body: JSON.stringify({ collection }),
   });
-  const body = await answer.json();
+  const body = await answer.json().catch(() => ({ detail: `The server answered with status ${answer.status}.` }));
   if (!answer.ok) throw new Error(body.detail);
   return body.ticket;
 }
@@ -107,11 +108,17 @@ function draw(result) {
   for (const track of result.tracks) {
     const { left, top, right, bottom } = track.box;
     const name = track.person ? track.person.name || track.person.external_id || track.person.id : track.verdict || "…";
+    const width = Math.min(pen.measureText(name).width + 12, Math.max(LABEL_WIDTH, right - left));
     pen.strokeStyle = pen.fillStyle = COLOURS[track.verdict] || "#8c959f";
     pen.strokeRect(left, top, right - left, bottom - top);
-    pen.fillRect(left - 1.5, bottom, pen.measureText(name).width + 12, 26);
+    pen.save();
+    pen.beginPath();
+    pen.rect(left - 1.5, bottom, width, 26);
+    pen.fill();
+    pen.clip();                     // a name, however long or high, covers no other one
     pen.fillStyle = "#fff";
     pen.fillText(name, left + 5, bottom + 19);
+    pen.restore();
   }
   document.body.dataset.names = result.tracks.map((one) => one.person ? one.person.name || one.person.id : "").join("|");
 }
@@ -135,6 +142,7 @@ async function start(event) {
   find("key").value = "";
   find("start").disabled = true;
   try {
+    if (!navigator.mediaDevices) throw new Error("Browsers give a camera only to pages of HTTPS, or of this machine.");
     say("Asking for the camera.");
     const camera = await navigator.mediaDevices.getUserMedia({ video: { width: WIDTH, height: HEIGHT } });
     session = { camera, answers: [], dropped: 0, triedAgain: 0, token: null, encoding: false };
