@@ -334,8 +334,8 @@ def leave_root(settings: Settings) -> None:
         unusable = data_dir
     if unusable is not None:
         log.warning(
-            "the service runs as root: the system user '%s' could not use %s. Install Python and Vultus where every user "
-            "may read, and set VULTUS_DATA_DIR to a directory of its own.",
+            "the service runs as root: the system user '%s' could not use %s. Install Python and Vultus where every "
+            "user may read, and set VULTUS_DATA_DIR to a directory of its own.",
             account.name,
             unusable,
         )
