@@ -41,7 +41,7 @@ async def test_what_waits_behind_another_delivery_of_its_origin_is_no_work(
     assert await has_deliveries(database)
 
     async with database.transaction() as work:
-        (claimed,) = await work.deliveries.claim_deliveries(9, busy=(), lease_s=60)
+        (claimed,) = await work.deliveries.claim_deliveries(9, lease_s=60)
     assert not await has_deliveries(database)
 
     async with database.transaction() as work:

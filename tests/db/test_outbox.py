@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from tests.callers import CALLER
 
+from vultus.db.repositories import outbox
 from vultus.domain.events import CollectionCreated, KeyRevoked, PersonErased
 from vultus.domain.sightings import Left
 from vultus.errors import EventsExpiredError, OverloadedError
@@ -111,6 +112,22 @@ async def test_who_waits_for_a_slow_writer_keeps_no_other_waiting(database: Data
             await following
 
     assert [event.action for event in await list_new_events(database)] == ["collection.created", "key.revoked"]
+
+
+async def test_a_number_that_was_drawn_in_vain_is_not_where_anybody_reads_on(database: Database) -> None:
+    """Rolled back, it is not on disk: after a crash the next event may have it."""
+    async with database.transaction() as work:
+        await work.record(CALLER, KeyRevoked(object_id=uuid4()))
+    with contextlib.suppress(ZeroDivisionError):
+        async with database.transaction() as work:
+            await work.record(CALLER, KeyRevoked(object_id=uuid4()))
+            raise ZeroDivisionError
+
+    async with database.hot_queries() as queries:
+        newest, settled = await queries.outbox.find_newest_number(), await queries.outbox.settle()
+
+    (event,) = await list_new_events(database)
+    assert (newest, settled) == (event.number + 1, event.number)
 
 
 async def test_followers_miss_nothing_of_writers_that_overlap(database: Database) -> None:
@@ -240,6 +257,23 @@ async def test_a_reader_that_was_away_for_too_long_is_told(database: Database, c
     assert await list_new_events(database) == (first, last)
     with pytest.raises(EventsExpiredError):
         await list_new_events(database, first.number)
+
+
+async def test_old_events_go_in_parts_the_oldest_first(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "DELETION_SIZE", 2)
+    for _ in range(3):
+        async with database.transaction() as work:
+            await work.record(CALLER, KeyRevoked(object_id=uuid4()))
+    *_, last = await list_new_events(database)
+    soon = [datetime.now(UTC) + timedelta(minutes=1)] * 2
+
+    async with database.transaction() as work:
+        assert not (await work.outbox.delete_old_events(*soon)).is_last
+    assert await list_new_events(database) == (last,)
+    async with database.transaction() as work:
+        assert (await work.outbox.delete_old_events(*soon)).is_last
+    async with database.hot_queries() as queries:
+        assert await queries.outbox.settle() == last.number  # where everybody has read to
 
 
 async def test_old_events_leave_the_outbox_and_stay_in_the_audit_record(database: Database) -> None:

@@ -74,6 +74,7 @@ class WebhookDeliveryRow(Base):
             "number",
             postgresql_where=text("state = 'waiting'"),
         ),
+        Index("ix_webhook_deliveries_dead", "webhook_id", "number", postgresql_where=text("state = 'dead'")),
     )
 
 

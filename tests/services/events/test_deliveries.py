@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -83,7 +84,7 @@ async def test_a_failed_delivery_holds_back_its_origin_and_no_other(house: House
             await house.see(collection, slow)
             await house.see(collection, quick)
         async with house.running():
-            await wait_until(lambda: len(receiver.accepted) == 6)
+            await wait_until(lambda: len(receiver.accepted) == 6, 20)
             await wait_until(lambda: not house.dispatcher._attempts)
         delivered = await house.list_deliveries(webhook, DeliveryState.DELIVERED)
 
@@ -137,7 +138,7 @@ async def test_an_attempt_that_breaks_off_here_is_a_failure_too(
         raise RuntimeError("https://example.org/capability")
 
     monkeypatch.setattr(dispatching, "MAX_ATTEMPTS", 1)
-    monkeypatch.setattr(house.sender, "send", break_off)
+    monkeypatch.setattr(house.sender, "_post", break_off)
     with receiving() as receiver:
         webhook = await house.create(receiver, actions=["unknown"])
         await house.see(collection, uuid4())
@@ -171,7 +172,74 @@ async def test_a_webhook_that_fails_for_long_or_is_gone_is_disabled_and_goes_on_
     async with database.transaction(read_only=True) as work:
         entries = await work.audit.list_entries(after=None, limit=99)
     actions = [(entry.action, entry.actor) for entry in entries if entry.action.startswith("webhook.")]
-    assert actions.count(("webhook.disabled", "webhooks")) >= 2
+    assert actions.count(("webhook.disabled", "webhooks")) == 2
+
+
+async def test_a_webhook_that_is_gone_is_disabled_once_and_may_be_deleted_meanwhile(
+    house: House, database: Database, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Eight deliveries are under way when the receiver answers the first; another webhook is deleted by then."""
+    with (
+        receiving(Receiver(answer=lambda _: 410, delay_s=0.3)) as gone,
+        receiving(Receiver(answer=lambda _: 410, delay_s=0.3)) as deleted,
+    ):
+        webhook, other = [await house.create(one, actions=["unknown"]) for one in (gone, deleted)]
+        for _ in range(8):
+            await house.see(collection, uuid4())
+        async with house.running():
+            await wait_until(lambda: len(gone.messages) == len(deleted.messages) == 8, 20)
+            await house.webhooks.delete_webhook(CALLER, other.id)
+            await house.wait_until_disabled(webhook)
+            await wait_until(lambda: not house.dispatcher._attempts)
+
+    async with database.transaction(read_only=True) as work:
+        entries = await work.audit.list_entries(after=None, limit=99)
+    assert [entry.object_id for entry in entries if entry.action == "webhook.disabled"] == [webhook.id]
+    assert "was not stored" not in caplog.text
+
+
+async def test_a_receiver_that_is_away_takes_one_attempt_at_a_time(house: House, collection: Collection) -> None:
+    running, most = 0, 0
+
+    def answer(_: Message) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        running -= 1
+        return 503
+
+    with receiving(Receiver(answer=lambda _: 503)) as away, receiving() as healthy:
+        webhook = await house.create(away, actions=["unknown"])
+        await house.create(healthy, actions=["unknown"])
+        await house.see(collection, uuid4())
+        async with house.running():
+            await wait_until(lambda: away.messages)
+            await wait_until(lambda: not house.dispatcher._attempts)
+            away.answer = answer
+            for _ in range(20):
+                await house.see(collection, uuid4())
+            await wait_until(lambda: len(healthy.accepted) == 21 and len(away.messages) > 5, 20)
+        found = await house.webhooks.get_webhook(CALLER, webhook.id)
+
+    assert found.failing_since is not None
+    assert most == 1
+
+
+async def test_an_attempt_that_could_not_begin_within_its_lease_is_left_to_others(
+    house: House, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "LEASE_MARGIN_S", -0.9)
+    with receiving() as receiver:
+        await house.create(receiver, actions=["unknown"])
+        await house.see(collection, uuid4())
+        async with house.running():
+            await asyncio.sleep(0.5)
+            assert receiver.messages == []
+            monkeypatch.setattr(dispatching, "LEASE_MARGIN_S", 0.5)
+            await wait_until(lambda: receiver.accepted)
+
+    assert len(receiver.messages) == 1
 
 
 async def test_several_servers_deliver_each_event_once_and_in_order(
@@ -207,6 +275,20 @@ async def test_what_becomes_too_old_before_it_is_accepted_is_told(
     assert await house.list_deliveries(webhook) == ()
     (record,) = [record for record in caplog.records if "too old" in record.getMessage()]
     assert record.__dict__["count"] == 1
+
+
+async def test_what_a_disabled_webhook_misses_is_told(
+    house: House, database: Database, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving() as receiver:
+        webhook = await house.create(receiver, actions=["unknown"])
+        await house.webhooks.update_webhook(CALLER, webhook.id, enabled=False)
+        for _ in range(3):
+            await house.see(collection, uuid4())
+        await Eraser(database, JobSettings(outbox_hours=1e-9)).sweep_expired()
+
+    (record,) = [record for record in caplog.records if "too old" in record.getMessage()]
+    assert record.__dict__["count"] == 3
 
 
 async def test_no_line_of_the_log_has_an_address_a_secret_or_a_name(

@@ -56,6 +56,36 @@ async def test_who_was_told_of_a_person_is_told_of_the_erasure_and_of_nothing_el
     assert [one.action for one in left] == ["person.erased", "person.erased"]
 
 
+async def test_a_receiver_that_was_away_for_long_is_still_told_of_an_erasure(
+    database: Database, key_file: Path, collection: Collection, enrol: Enrol, towards: Towards
+) -> None:
+    house, later = House(database, key_file), House(database, key_file)
+    async with database.transaction() as work:
+        ada = (await enrol(work, collection, "ada", towards(0))).person.id
+    sweeper, status = Eraser(database, JobSettings(outbox_hours=1e-9)), 200
+    with receiving(Receiver(answer=lambda _: status)) as receiver:
+        webhook = await house.create(receiver, actions=["recognised"])
+        async with house.running():
+            await house.see(collection, uuid4(), ada)
+            await wait_until(lambda: receiver.accepted)
+        await house.webhooks.update_webhook(CALLER, webhook.id, enabled=False)
+        await Eraser(database, JobSettings()).erase(CALLER, "home", ada)
+        await sweeper.sweep_expired()  # no delivery of it has been made
+        status = 500
+        await house.webhooks.update_webhook(CALLER, webhook.id, enabled=True)
+        async with later.running():
+            await wait_until(lambda: len(receiver.messages) >= 2, 20)
+            await sweeper.sweep_expired()  # it has failed
+            status = 200
+            await wait_until(lambda: len(receiver.accepted) == 2, 20)
+            await wait_until(lambda: not later.dispatcher._attempts)
+        await sweeper.sweep_expired()
+        left = await house.list_deliveries(webhook)
+
+    assert list_types(receiver.accepted) == ["recognised", "person.erased"]
+    assert left == ()
+
+
 async def test_who_was_told_of_somebody_is_told_of_the_end_of_the_collection(
     house: House,
     database: Database,

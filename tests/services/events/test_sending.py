@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,10 +20,14 @@ from tests.receivers import Receiver, receiving
 from tests.server.test_tls_and_sockets import write_pair
 
 from vultus.server.serving import load_tls
+from vultus.services.events import sending as sending_module
 from vultus.services.events.sending import (
+    BROKEN_OFF,
     FORBIDDEN,
     FORBIDDEN_PLAIN,
+    TOO_LONG,
     AddressRule,
+    GuardedBackend,
     WebhookSender,
     parse_retry_after,
 )
@@ -83,6 +88,16 @@ async def test_nothing_is_sent_to_this_machine_however_it_is_named(scheme: str, 
     assert receiver.messages == []
 
 
+async def test_plain_http_goes_to_no_public_address_however_it_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending_module, "is_public", lambda _: True)
+    with receiving() as receiver:
+        async with sending() as sender:
+            for scheme in ("http", "HTTP", "Http"):
+                assert await send(sender, receiver.url.replace("http", scheme, 1)) == (None, FORBIDDEN_PLAIN)
+
+    assert receiver.messages == []
+
+
 async def test_a_name_that_leads_elsewhere_the_second_time_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address that is checked is the one connected to; among several, those that are not allowed are left out."""
     with receiving() as receiver:
@@ -90,11 +105,11 @@ async def test_a_name_that_leads_elsewhere_the_second_time_is_resolved_once(monk
         answers = [["127.0.0.1"], ["10.0.0.1"], ["10.0.0.1", "127.0.0.1"]]
         asked: list[str] = []
 
-        async def resolve(_: Any, host: str, port: int, **__: Any) -> Any:
+        def resolve(host: str, port: int) -> Any:
             asked.append(host)
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in answers[len(asked) - 1]]
 
-        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+        monkeypatch.setattr(sending_module, "resolve_name", resolve)
         async with sending("127.0.0.1") as sender:
             assert await send(sender, f"http://door.example:{port}/") == (204, None)
         async with sending("127.0.0.1") as sender:
@@ -109,6 +124,18 @@ async def test_a_name_that_leads_elsewhere_the_second_time_is_resolved_once(monk
 async def test_a_name_that_cannot_be_looked_up_is_a_failure(host: str) -> None:
     async with sending() as sender:
         assert await send(sender, f"https://{host}/") == (None, "the host's name does not resolve")
+
+
+async def test_names_whose_servers_do_not_answer_keep_no_threads_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: waiting.wait(5))
+    async with sending(timeout_s=0.2) as sender:
+        attempts = await asyncio.gather(*(send(sender, f"https://{at}.example/") for at in range(40)))
+        async with asyncio.timeout(1):
+            await asyncio.to_thread(lambda: None)
+        waiting.set()
+
+    assert attempts == [(None, "no answer within 0.2 seconds")] * 40
 
 
 async def test_redirects_are_not_followed_and_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +180,73 @@ async def answering(
     await asyncio.sleep(0.01)  # so that the transports learn that they were closed
 
 
+async def send_raw(*parts: bytes, timeout_s: float = 5.0) -> tuple[int | None, str | None]:
+    """Send to a receiver that answers with these bytes, then ends the connection."""
+    async with answering(parts) as (url, _), sending("127.0.0.1", timeout_s=timeout_s) as sender:
+        return await send(sender, url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "error"),
+    [
+        (b"", None, "the connection broke off"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", None, "the connection broke off"),
+        (b"HTTP/1.1 banana\r\n\r\n", None, "the connection broke off"),
+        (b"HTTP/1.1 204 No Content\r\nBad Header\r\n\r\n", None, "the connection broke off"),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nyes", None, "the connection broke off"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204, None),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", 304, "HTTP 304"),
+        (b"HTTP/1.1 999 ?\r\nContent-Length: 0\r\n\r\n", 999, "HTTP 999"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n", None, "the connection broke off"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", None, TOO_LONG),
+    ],
+)
+async def test_every_answer_is_told_of_in_a_sentence(answer: bytes, status: int | None, error: str | None) -> None:
+    assert await send_raw(answer) == (status, error)
+
+
+async def test_interim_answers_do_not_go_on_for_long() -> None:
+    parts = itertools.repeat(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)
+    async with answering(parts) as (url, taken), sending("127.0.0.1") as sender:
+        assert await send(sender, url) == (None, TOO_LONG)
+
+    assert sum(taken) < 2**24
+
+
+async def test_what_nobody_foresaw_is_a_failure_and_does_not_show_the_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def break_off(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("https://example.org/capability")
+
+    monkeypatch.setattr(GuardedBackend, "connect_tcp", break_off)
+    async with sending() as sender:
+        assert await send(sender, "https://example.org/capability") == (None, BROKEN_OFF)
+
+    assert "RuntimeError in break_off" in caplog.text
+    assert "capability" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_whole_address_is_asked_for(host: str) -> None:
+    heads: list[bytes] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(accept, host.strip("[]"), 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, sending("127.0.0.1", "::1") as sender:
+        assert await send(sender, f"http://{host}:{port}/a;b=c/d;token=e?f=g;h") == (204, None)
+
+    lines = heads[0].decode().split("\r\n")
+    assert lines[0] == "POST /a;b=c/d;token=e?f=g;h HTTP/1.1"
+    assert [line.lower() for line in lines if line.lower().startswith("host:")] == [f"host: {host}:{port}"]
+
+
 async def test_an_answer_that_does_not_end_is_a_failure() -> None:
     parts = itertools.chain([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"], itertools.repeat(b"x"))
     async with answering(parts, 0.05) as (url, _), sending("127.0.0.1", timeout_s=0.4) as sender:
@@ -166,10 +260,10 @@ async def test_certificates_are_verified_for_the_name_and_not_for_the_address(
 ) -> None:
     certificate, key = write_pair(tmp_path, "one")  # for 127.0.0.1
 
-    async def resolve(_: Any, host: str, port: int, **__: Any) -> Any:
+    def resolve(_: str, port: int) -> Any:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+    monkeypatch.setattr(sending_module, "resolve_name", resolve)
     answer = [b"HTTP/1.1 204 No Content\r\n\r\n"]
     async with answering(answer, tls=load_tls(certificate, key)) as (url, _):
         async with sending("127.0.0.1") as sender:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 from tests.callers import CALLER
-from tests.receivers import receiving
+from tests.receivers import Receiver, receiving
 from tests.server.sockets import wait_until
 from tests.services.events.conftest import House
 
 from vultus.domain import Collection, Permission, Principal, Role
 from vultus.domain.webhooks import WebhookGrant
-from vultus.errors import ForbiddenError, InvalidInputError, NotFoundError, UnavailableError
+from vultus.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError, UnavailableError
 from vultus.services.access import AccessService
 from vultus.services.collections import CollectionService
+from vultus.services.events import webhooks as managing
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -91,6 +93,36 @@ async def test_a_key_manages_webhooks_for_what_it_may_read(
         await house.webhooks.delete_webhook(bound, own.id)
         with pytest.raises(NotFoundError):
             await house.webhooks.get_webhook(CALLER, own.id)
+
+
+async def test_a_key_has_a_bounded_number_of_webhooks(
+    house: House, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managing, "MAX_WEBHOOKS_PER_KEY", 1)
+    monkeypatch.setattr(managing, "MAX_WEBHOOKS", 2)
+    access = AccessService(database)
+    first, second = [Principal.from_key((await access.create_key(CALLER, name, Role.ADMIN))[0]) for name in "ab"]
+    with receiving() as receiver:
+        await house.create(receiver, by=first)
+        with pytest.raises(ConflictError, match="This key has 1"):
+            await house.create(receiver, by=first)
+        await house.create(receiver, by=second)
+        with pytest.raises(ConflictError, match="There are 2"):
+            await house.create(receiver)
+
+
+async def test_tests_are_bounded_and_leave_room_for_deliveries(
+    house: House, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managing, "MAX_TESTS", 2)
+    with receiving(Receiver(delay_s=0.3)) as receiver:
+        webhook = await house.create(receiver, actions=["unknown"])
+        tests = [house.webhooks.send_test(CALLER, webhook.id) for _ in range(3)]
+        outcomes = await asyncio.gather(*tests, return_exceptions=True)
+        again = await house.webhooks.send_test(CALLER, webhook.id)
+
+    assert sorted(type(one).__name__ for one in outcomes) == ["Attempt", "Attempt", "OverloadedError"]
+    assert again.error is None
 
 
 async def test_secrets_are_stored_sealed(house: House, database: Database) -> None:

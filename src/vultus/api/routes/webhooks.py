@@ -122,7 +122,9 @@ async def rotate_webhook(
 @router.post(
     "/{webhook_id}/test",
     summary="Send a test event",
-    responses=declare_problems(errors.NotFoundError, errors.KeyFileError, errors.IdempotencyNotSupportedError),
+    responses=declare_problems(
+        errors.NotFoundError, errors.KeyFileError, errors.IdempotencyNotSupportedError, errors.OverloadedError
+    ),
     openapi_extra=require_permission(Permission.CONFIGURE),
     dependencies=[_HARMLESS],
 )

@@ -7,15 +7,15 @@ settled when none below it can appear any more. Whoever follows the outbox reads
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, Uuid, cast, delete, func, insert, or_, select, text, update
+from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, cast, delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
 from vultus.db.tables import CollectionRow, PersonRow
-from vultus.db.webhook_tables import WebhookDeliveryRow
-from vultus.domain import DeliveryState, EventFilter, OutboxEntry
+from vultus.domain import EventFilter, OutboxEntry
 from vultus.domain.sightings import ACTIONS, Recognised
 from vultus.errors import EventsExpiredError, OverloadedError
 from vultus.utils.ids import new_id
@@ -49,7 +49,25 @@ MAX_WAIT_S = 1.0
 
 CHECK_INTERVAL_S = 0.01
 
+DELETION_SIZE = 5_000
+"""Events that are deleted together for their age: fewer than take long to go, with their deliveries."""
+
+IS_FOR_WEBHOOK = """(
+    webhooks.id = ANY(outbox.receivers) OR (
+        (webhooks.collections IS NULL OR outbox.collection_id = ANY(webhooks.collections))
+        AND CASE WHEN webhooks.actions IS NULL THEN outbox.collection_id IS NOT NULL
+            ELSE outbox.action = ANY(webhooks.actions) END
+    )
+)"""
+"""Condition in SQL: the event `outbox` is delivered to the webhook `webhooks`."""
+
 _FIND_NEWEST = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS number FROM outbox_number_seq")
+# Of those up to a number the last that was stored for good, deleted for its age or not. A number that was drawn and
+# rolled back may be drawn again after a crash: what was drawn is written to disk with the next commit only.
+_FIND_LAST_KEPT = text(
+    "SELECT greatest((SELECT max(number) FROM outbox WHERE number <= :newest),"
+    " (SELECT least(max(number), :newest) FROM outbox_floor), 0) AS number"
+)
 _LIST_WRITERS = text(
     "SELECT virtualtransaction FROM pg_locks WHERE relation = 'outbox'::regclass AND mode = 'RowExclusiveLock'"
     " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -123,6 +141,49 @@ async def delete_sightings(session: AsyncSession, collection_id: UUID) -> None:
     )
 
 
+_DELETE_OLD_EVENTS = text(
+    f"""
+    WITH old AS MATERIALIZED (
+        SELECT * FROM outbox
+        WHERE created_at < greatest(:older_than, :sightings_older_than)
+        AND (created_at < :older_than OR action = ANY(:sightings) AND created_at < :sightings_older_than)
+        AND NOT EXISTS (
+            SELECT FROM webhooks WHERE webhooks.id = ANY(outbox.receivers) AND (position < outbox.number OR EXISTS (
+                SELECT FROM webhook_deliveries AS delivery WHERE delivery.webhook_id = webhooks.id
+                AND delivery.number = outbox.number AND state <> 'delivered'
+            ))
+        )
+        ORDER BY created_at LIMIT :most
+    ), gone AS (
+        DELETE FROM outbox USING old WHERE outbox.number = old.number RETURNING outbox.number
+    )
+    UPDATE outbox_floor SET number = greatest(number, (SELECT max(number) FROM gone))
+    RETURNING (SELECT count(*) FROM gone) AS deleted, (
+        SELECT count(*) FROM webhook_deliveries JOIN old USING (number) WHERE state <> 'delivered'
+    ) + (
+        SELECT count(*) FROM webhooks JOIN old AS outbox ON outbox.number > position AND {IS_FOR_WEBHOOK}
+    ) AS undelivered
+    """  # noqa: S608  a constant
+).bindparams(
+    bindparam("older_than", type_=DateTime(timezone=True)),
+    bindparam("sightings_older_than", type_=DateTime(timezone=True)),
+    bindparam("sightings", sorted(ACTIONS)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedEvents:
+    """What was deleted for its age.
+
+    Attributes:
+        undelivered: Deliveries of it that no receiver had accepted, or that were not even made.
+        is_last: Whether no more is left that is so old.
+    """
+
+    undelivered: int
+    is_last: bool
+
+
 class OutboxQueries:
     """Finds out how far the outbox can be read, which needs no transaction."""
 
@@ -135,7 +196,7 @@ class OutboxQueries:
         return int(row.number)
 
     async def settle(self) -> int:
-        """Return the greatest number that was drawn before now, once none up to it can appear any more.
+        """Return the number of the last event before now, once no other up to it can appear any more.
 
         Whoever draws a number holds a lock on the table, from before it draws until its transaction ends. Those that
         hold one now are waited for; no writer waits for anybody.
@@ -152,7 +213,8 @@ class OutboxQueries:
             await asyncio.sleep(CHECK_INTERVAL_S)
             checks += 1
             writers &= await self._list_writers()
-        return newest
+        row = (await self._session.execute(_FIND_LAST_KEPT, {"newest": newest})).one_or_none()
+        return int(row.number)
 
     async def _list_writers(self) -> set[str]:
         return {row.virtualtransaction for row in await self._session.execute(_LIST_WRITERS, {})}
@@ -194,28 +256,15 @@ class OutboxRepository(OutboxQueries):
         )
         return tuple(OutboxEntry(*row) for row in await self._session.execute(query))
 
-    async def delete_old_events(self, older_than: datetime, sightings_older_than: datetime) -> int:
+    async def delete_old_events(self, older_than: datetime, sightings_older_than: datetime) -> DeletedEvents:
         """Delete what was recorded before a time, sightings before another; the audit record keeps the events.
 
-        Returns:
-            How many deliveries went with them that no receiver had accepted.
+        What a webhook must be told of whatever it subscribes to, that somebody of whom it has heard was erased, stays
+        until the webhook has accepted it or is deleted. At most `DELETION_SIZE` events go together, the oldest first.
         """
-        is_old = or_(
-            OutboxRow.created_at < older_than,
-            OutboxRow.action.in_(ACTIONS) & (OutboxRow.created_at < sightings_older_than),
-        )
-        undelivered = await self._session.execute(
-            select(func.count())
-            .select_from(WebhookDeliveryRow)
-            .join(OutboxRow, OutboxRow.number == WebhookDeliveryRow.number)
-            .where(is_old, WebhookDeliveryRow.state != DeliveryState.DELIVERED)
-        )
-        gone = delete(OutboxRow).where(is_old).returning(OutboxRow.number).cte("gone")
-        newest = select(func.coalesce(func.max(gone.c.number), 0)).scalar_subquery()
-        await self._session.execute(
-            update(OutboxFloorRow).values(number=func.greatest(OutboxFloorRow.number, newest)).add_cte(gone)
-        )
-        return int(undelivered.scalar_one())
+        values = {"older_than": older_than, "sightings_older_than": sightings_older_than, "most": DELETION_SIZE}
+        row = (await self._session.execute(_DELETE_OLD_EVENTS, values)).one()
+        return DeletedEvents(row.undelivered, is_last=row.deleted < DELETION_SIZE)
 
 
 def _list_conditions(only: EventFilter) -> list[ColumnElement[bool]]:

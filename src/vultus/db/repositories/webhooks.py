@@ -69,6 +69,12 @@ class WebhookRepository:
             query = query.where(WebhookRow.id > after)
         return tuple(map(build_webhook, await self._session.execute(query)))
 
+    async def count_webhooks(self, key_id: UUID | None) -> tuple[int, int]:
+        """Return the numbers of all webhooks, and of those of a key."""
+        query = select(func.count(), func.count().filter(WebhookRow.key_id == key_id)).select_from(WebhookRow)
+        total, of_key = (await self._session.execute(query)).one()
+        return total, of_key
+
     async def get_webhook(self, webhook_id: UUID, within: Set[UUID] | None = None, *, lock: bool = False) -> Webhook:
         """Return a webhook.
 
@@ -99,9 +105,15 @@ class WebhookRepository:
         """Deliver again, from where it stopped."""
         return await self._update(webhook_id, disabled_at=None, disabled_reason=None, failing_since=None)
 
-    async def disable_webhook(self, webhook_id: UUID, reason: str) -> Webhook:
-        """Deliver nothing any more; what waits goes on waiting."""
-        return await self._update(webhook_id, disabled_at=func.now(), disabled_reason=reason)
+    async def disable_webhook(self, webhook_id: UUID, reason: str) -> Webhook | None:
+        """Deliver nothing any more; what waits goes on waiting. Return None if it is disabled already, or deleted."""
+        row = await self._session.execute(
+            update(WebhookRow)
+            .where(WebhookRow.id == webhook_id, WebhookRow.disabled_at.is_(None))
+            .values(disabled_at=func.now(), disabled_reason=reason)
+            .returning(*COLUMNS)
+        )
+        return None if (found := row.one_or_none()) is None else build_webhook(found)
 
     async def disable_without_key(self, reason: str) -> tuple[UUID, ...]:
         """Disable webhooks whose key is revoked or has expired; return which."""

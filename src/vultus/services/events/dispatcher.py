@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from http import HTTPStatus
-from pathlib import PurePath
-from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import DeliveryState, Principal
 from vultus.domain.webhooks import WebhookDisabled
 from vultus.errors import KeyFileError
 from vultus.services.events.payload import build_payload
-from vultus.services.events.sending import Attempt
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.domain.webhooks import ClaimedDelivery
     from vultus.services.events.follower import OutboxFollower
-    from vultus.services.events.sending import WebhookSender
+    from vultus.services.events.sending import Attempt, WebhookSender
     from vultus.services.secret_vault import SecretVault
     from vultus.settings import WebhookSettings
 
@@ -43,8 +38,9 @@ JITTER = 0.2
 """Share by which a wait is varied, so that receivers that were away are not met by everything together."""
 
 MAX_IN_FLIGHT = 64
-MAX_PER_WEBHOOK = 8
 LEASE_MARGIN_S = 5.0
+"""Longest time from a lease to the beginning of its attempt, which so ends before the lease does."""
+
 CLOSE_S = 2.0
 GATHER_S = 0.01
 """Pause before the next look: what comes together is claimed together."""
@@ -57,7 +53,6 @@ UNSEALED_RETRY_S = 60.0
 KEY_ENDED = "The API key that answers for it is revoked or has expired; change the webhook with another key."
 GONE = "The receiver answered 410 Gone."
 UNREADABLE = "its secret cannot be read on this server; see the log"
-BROKEN_OFF = "it could not be attempted on this server; see the log"
 
 
 def compute_retry_delay(attempt: int, first_s: float, *, varied: float = 0.0) -> float | None:
@@ -89,7 +84,7 @@ class WebhookDispatcher:
         self._sender = sender
         self._vault = vault
         self._settings = settings
-        self._attempts: dict[asyncio.Task[None], UUID] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Wait briefly for the attempts under way, then break them off: they are made again after their lease."""
@@ -128,28 +123,29 @@ class WebhookDispatcher:
         async with self._database.hot_queries() as hot:
             if not await hot.pending_work.has_deliveries(self._follower.settled):
                 return 0
-        counts = Counter(self._attempts.values())
-        busy = [webhook_id for webhook_id, count in counts.items() if count >= MAX_PER_WEBHOOK]
         async with self._database.transaction() as work:
             for webhook_id in await work.webhooks.disable_without_key(KEY_ENDED):
                 await work.record(DISPATCHER, WebhookDisabled(object_id=webhook_id))
             await work.deliveries.make_deliveries(self._follower.settled)
+        begins_before = asyncio.get_running_loop().time() + LEASE_MARGIN_S
         async with self._database.transaction() as work:
-            lease_s = self._settings.timeout_s + LEASE_MARGIN_S
-            claimed = await work.deliveries.claim_deliveries(room, busy=busy, lease_s=lease_s)
+            claimed = await work.deliveries.claim_deliveries(room, lease_s=self._settings.timeout_s + LEASE_MARGIN_S)
         for delivery in claimed:
-            task = asyncio.create_task(self._attempt(delivery))
-            self._attempts[task] = delivery.webhook.id
+            task = asyncio.create_task(self._attempt(delivery, begins_before))
+            self._attempts.add(task)
             task.add_done_callback(self._end_attempt)
         return len(claimed)
 
     def _end_attempt(self, task: asyncio.Task[None]) -> None:
-        del self._attempts[task]
+        self._attempts.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.warning("the outcome of a delivery was not stored; it is attempted again", exc_info=error)
 
-    async def _attempt(self, delivery: ClaimedDelivery) -> None:
+    async def _attempt(self, delivery: ClaimedDelivery, begins_before: float) -> None:
         webhook_id, number = delivery.webhook.id, delivery.entry.number
+        if asyncio.get_running_loop().time() > begins_before:
+            log.warning("a delivery waits for its next lease: this process had no time for it in the last one")
+            return  # another process may attempt it by now, and be past it before this one has sent it
         try:
             secrets = [self._vault.unseal(one, build_context(webhook_id)) for one in delivery.sealed_secrets]
         except (KeyFileError, SecretDamagedError) as error:
@@ -157,30 +153,14 @@ class WebhookDispatcher:
             async with self._database.transaction() as work:
                 await work.deliveries.release(webhook_id, number, UNSEALED_RETRY_S, UNREADABLE)
             return
-        attempt = await self._send(delivery, secrets)
+        payload = build_delivery_payload(delivery)
+        attempt = await self._sender.send(delivery.webhook.url, payload["id"], payload, secrets)
         if attempt.error is None and attempt.status is not None:
             async with self._database.transaction() as work:
                 await work.deliveries.record_delivery(webhook_id, number, attempt.status)
             metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()
             return
         await self._record_failure(delivery, attempt)
-
-    async def _send(self, delivery: ClaimedDelivery, secrets: Sequence[bytes]) -> Attempt:
-        """Send a delivery; what goes wrong here is a failure, too, so that it does not hold up others indefinitely."""
-        try:
-            payload = build_delivery_payload(delivery)
-            return await self._sender.send(delivery.webhook.url, payload["id"], payload, secrets)
-        except Exception as error:  # noqa: BLE001  its text may hold the address
-            place = extract_tb(error.__traceback__)[-1]
-            log.error(
-                "a delivery could not be attempted: %s in %s, line %d of %s",
-                type(error).__name__,
-                place.name,
-                place.lineno or 0,
-                PurePath(place.filename).name,
-                extra={"webhook": str(delivery.webhook.id)},
-            )
-            return Attempt(None, BROKEN_OFF)
 
     async def _record_failure(self, delivery: ClaimedDelivery, attempt: Attempt) -> None:
         webhook_id, is_gone = delivery.webhook.id, attempt.status == HTTPStatus.GONE
@@ -193,15 +173,15 @@ class WebhookDispatcher:
                 webhook_id, delivery.entry.number, attempt.status, attempt.error or "", delay_s
             )
             reason = GONE if is_gone else self._explain_failing(failing_s)
-            if reason:
-                await work.webhooks.disable_webhook(webhook_id, reason)
+            is_disabled = reason is not None and await work.webhooks.disable_webhook(webhook_id, reason) is not None
+            if is_disabled:
                 await work.record(DISPATCHER, WebhookDisabled(object_id=webhook_id))
         metrics.WEBHOOK_ATTEMPTS.labels("dead" if delay_s is None else "failed").inc()
         log.log(
-            logging.WARNING if delay_s is None or reason else logging.INFO,
+            logging.WARNING if delay_s is None or is_disabled else logging.INFO,
             "a delivery failed%s%s",
             " for good" if delay_s is None else "",
-            ", and its webhook is disabled" if reason else "",
+            ", and its webhook is disabled" if is_disabled else "",
             extra={"webhook": str(webhook_id), "status": attempt.status, "count": delivery.attempt},
         )
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import ip_address, ip_network
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpcore
 from standardwebhooks import Webhook as Signer
@@ -30,18 +35,37 @@ if TYPE_CHECKING:
     from vultus.settings import WebhookSettings
     from vultus.utils.addresses import IpAddress
 
+log = logging.getLogger(__name__)
+
 SECRET_PREFIX = "whsec_"  # noqa: S105  of Standard Webhooks
-MAX_RESPONSE_BYTES = 4096
-"""What is read of an answer, and thrown away, so that the connection can be used again."""
+MAX_CONNECTIONS = 100
+"""More than there are attempts and tests at a time, so that none waits for a connection."""
+
+MAX_ANSWER_BYTES = 16_384
+"""What is read of an answer, interim answers and head included: a body is thrown away, so that its connection can be
+used again, and one that is longer ends it."""
+
+MAX_RESOLVERS = 16
+"""Names that are looked up at a time."""
+
+READ_BYTES = 4096
+"""What is read and parsed at once: a receiver must not keep this process from everything else."""
 
 MAX_RETRY_AFTER_S = 86_400.0
 
 FORBIDDEN = "the host has no public address; the operator can allow others by VULTUS_WEBHOOKS__ALLOWED_NETWORKS"
 FORBIDDEN_PLAIN = "plain HTTP goes to addresses in VULTUS_WEBHOOKS__ALLOWED_NETWORKS alone; use https"
+TOO_LONG = "the answer's head is too long"
+BROKEN_OFF = "it could not be attempted on this server; see the log"
+REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
 
 
 class ForbiddenAddressError(Exception):
     """The receiver has no address that deliveries may go to."""
+
+
+class AnswerTooLongError(Exception):
+    """A receiver sent more than is read of an answer."""
 
 
 class AddressRule:
@@ -64,6 +88,11 @@ class AddressRule:
         return is_public(address) or self.is_exception(address)
 
 
+def resolve_name(host: str, port: int) -> list[Any]:
+    """Return the addresses of a host, as `socket.getaddrinfo` does; it may take long."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
 class GuardedBackend(httpcore.AnyIOBackend):
     """Connects to addresses that are allowed, and to nothing else.
 
@@ -73,6 +102,12 @@ class GuardedBackend(httpcore.AnyIOBackend):
 
     def __init__(self, is_allowed: Callable[[IpAddress], bool]) -> None:
         self._is_allowed = is_allowed
+        # Threads of its own: of names whose servers do not answer, threads stay busy for half a minute.
+        self._resolvers = ThreadPoolExecutor(MAX_RESOLVERS, "resolve")
+
+    def close(self) -> None:
+        """Resolve nothing any more."""
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     async def connect_tcp(
         self,
@@ -89,7 +124,7 @@ class GuardedBackend(httpcore.AnyIOBackend):
             httpcore.ConnectError: The name does not resolve, or nobody answers.
         """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._resolvers, resolve_name, host, port)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError("the name does not resolve") from error
         addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
@@ -98,12 +133,58 @@ class GuardedBackend(httpcore.AnyIOBackend):
             raise ForbiddenAddressError
         for address in allowed[:-1]:
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await super().connect_tcp(address, port, timeout, local_address, socket_options)
-        return await super().connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
+                return BoundedStream(await super().connect_tcp(address, port, timeout, local_address, socket_options))
+        return BoundedStream(await super().connect_tcp(allowed[-1], port, timeout, local_address, socket_options))
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         """Refuse: no receiver is on a Unix socket."""
         raise ForbiddenAddressError
+
+
+class BoundedStream(httpcore.AsyncNetworkStream):
+    """A connection of which little is read after a request was written, in small parts.
+
+    Args:
+        stream: The connection.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._left = MAX_ANSWER_BYTES
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  of the class
+        """Return the next part.
+
+        Raises:
+            AnswerTooLongError: As much as may be was read.
+        """
+        if self._left <= 0:
+            raise AnswerTooLongError
+        part = await self._stream.read(min(max_bytes, READ_BYTES), timeout)
+        self._left -= len(part)
+        return part
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  of the class
+        """Write a part of a request; another answer may follow."""
+        self._left = MAX_ANSWER_BYTES
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  of the class
+    ) -> httpcore.AsyncNetworkStream:
+        """Return the connection with TLS."""
+        return BoundedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the connection knows."""
+        return self._stream.get_extra_info(info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +213,17 @@ class WebhookSender:
         self.rule = AddressRule(settings.allowed_networks)
         self._timeout_s = settings.timeout_s
         self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
+        self._backends: list[GuardedBackend] = []
 
     async def close(self) -> None:
         """Close the connections."""
         for pool in self._pools.values():
             await pool.aclose()
+        for backend in self._backends:
+            backend.close()
 
     async def send(self, url: str, event_id: str, payload: dict[str, Any], secrets: Sequence[bytes]) -> Attempt:
-        """Send an event, signed with each secret; whatever lies with the receiver is in the result."""
+        """Send an event, signed with each secret; whatever goes wrong is in the result."""
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
         headers = build_headers(event_id, body, secrets)
         try:
@@ -148,30 +232,38 @@ class WebhookSender:
         except (TimeoutError, httpcore.TimeoutException):
             return Attempt(None, f"no answer within {self._timeout_s:g} seconds")
         except ForbiddenAddressError:
-            return Attempt(None, FORBIDDEN_PLAIN if url.startswith("http:") else FORBIDDEN)
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ssl.SSLError) as error:
+            return Attempt(None, FORBIDDEN_PLAIN if urlsplit(url).scheme == "http" else FORBIDDEN)
+        except AnswerTooLongError:
+            return Attempt(None, TOO_LONG)
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
             return Attempt(None, _describe_failure(error))
+        except Exception as error:  # noqa: BLE001  its text may hold the address
+            _log_breakage(error)
+            return Attempt(None, BROKEN_OFF)
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Attempt:
-        pool = self._get_pool("http" if url.startswith("http:") else "https")
-        async with pool.stream("POST", url, headers=list(headers.items()), content=body) as answer:
-            length = 0
-            async for part in answer.aiter_stream():
-                length += len(part)
-                if length > MAX_RESPONSE_BYTES:
-                    break
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")  # httpcore would drop `;parameters`
+        address = httpcore.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)
+        headers = {"host": parts.netloc, **headers}  # httpcore's lacks the brackets of IPv6
+        async with self._get_pool(parts.scheme).stream(
+            "POST", address, headers=list(headers.items()), content=body
+        ) as answer:
+            with contextlib.suppress(AnswerTooLongError):
+                async for _ in answer.aiter_stream():
+                    pass
             return _judge(answer.status, {name.lower(): value for name, value in answer.headers})
 
     def _get_pool(self, scheme: str) -> httpcore.AsyncConnectionPool:
         """Return the connections of a scheme; a context for TLS takes long to make, so it is made when it is needed."""
         if scheme not in self._pools:
-            is_allowed = self.rule.is_exception if scheme == "http" else self.rule.is_allowed
+            self._backends.append(GuardedBackend(self.rule.is_exception if scheme == "http" else self.rule.is_allowed))
             self._pools[scheme] = httpcore.AsyncConnectionPool(
                 ssl_context=ssl.create_default_context(),
-                max_connections=100,
+                max_connections=MAX_CONNECTIONS,
                 max_keepalive_connections=20,
                 keepalive_expiry=30,
-                network_backend=GuardedBackend(is_allowed),
+                network_backend=self._backends[-1],
             )
         return self._pools[scheme]
 
@@ -180,7 +272,7 @@ def _judge(status: int, headers: dict[bytes, bytes]) -> Attempt:
     """Return what an answer means: every status from 200 to 299 is an acceptance."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Attempt(status)
-    if status < HTTPStatus.BAD_REQUEST:
+    if status in REDIRECTIONS:
         return Attempt(status, f"HTTP {status}: redirects are not followed; give the address it leads to")
     retry_after_s = None
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
@@ -215,6 +307,17 @@ def _describe_failure(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLError):
             return "TLS failed"
     return "no connection" if isinstance(error, httpcore.ConnectError) else "the connection broke off"
+
+
+def _log_breakage(error: Exception) -> None:
+    place = extract_tb(error.__traceback__)[-1]
+    log.error(
+        "a delivery could not be attempted: %s in %s, line %d of %s",
+        type(error).__name__,
+        place.name,
+        place.lineno or 0,
+        PurePath(place.filename).name,
+    )
 
 
 def build_headers(event_id: str, body: str, secrets: Sequence[bytes]) -> dict[str, str]:

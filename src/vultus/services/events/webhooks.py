@@ -20,7 +20,7 @@ from vultus.domain.webhooks import (
     WebhookGrant,
     WebhookRotated,
 )
-from vultus.errors import ConflictError, InvalidInputError, UnavailableError
+from vultus.errors import ConflictError, InvalidInputError, OverloadedError, UnavailableError
 from vultus.services.events.dispatcher import build_context
 from vultus.services.events.sending import FORBIDDEN, FORBIDDEN_PLAIN, SECRET_PREFIX, Attempt
 from vultus.services.secret_vault import SecretDamagedError
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
 SECRET_BYTES = 32
 MAX_URL_LENGTH = 2000
-MAX_WEBHOOKS = 100
+MAX_WEBHOOKS, MAX_WEBHOOKS_PER_KEY = 100, 20
+MAX_TESTS = 8
+"""At a time, on this server: tests must not take the connections of deliveries."""
+
 MAX_OVERLAP_S = 30 * 86_400.0
 TEST_TYPE = "webhook.test"
 OUTSIDE_COLLECTIONS = ("key.", "webhook.")
@@ -85,6 +88,7 @@ class WebhookService:
         self._follower = follower
         self._sender = sender
         self._vault = vault
+        self._tests = 0
 
     async def create_webhook(
         self,
@@ -101,7 +105,7 @@ class WebhookService:
             collections: Ids or names; None for all that the caller reaches.
 
         Raises:
-            ConflictError: There are too many.
+            ConflictError: There are too many, or too many of the caller's key.
             ForbiddenError: The caller may not configure, or not read what it would be sent.
             InvalidInputError: The url is none that deliveries may go to.
             NotFoundError: There is no such collection.
@@ -111,11 +115,10 @@ class WebhookService:
         async with self._database.transaction() as work:
             bound = await _find_collections(work, principal, collections)
             grant = self._require_grant(principal, replace(grant, collections=bound))
-            if len(await work.webhooks.list_webhooks(None, MAX_WEBHOOKS)) >= MAX_WEBHOOKS:
-                raise ConflictError(f"There are {MAX_WEBHOOKS} webhooks already; delete one that nobody needs.")
+            key_id = principal.key.id if principal.key else None
+            await _ensure_few(work, key_id)
             await self._vault.ensure_key(work)
             sealed = self._vault.seal(secret, build_context(webhook_id))
-            key_id = principal.key.id if principal.key else None
             webhook = await work.webhooks.add_webhook(webhook_id, key_id, grant, sealed, position)
             await work.record(principal, WebhookCreated(object_id=webhook_id))
         return webhook, _format_secret(secret)
@@ -168,7 +171,8 @@ class WebhookService:
             if enabled and webhook.disabled_at is not None:
                 webhook = await work.webhooks.enable_webhook(webhook_id)
             elif enabled is False and webhook.disabled_at is None:
-                webhook = await work.webhooks.disable_webhook(webhook_id, "It was disabled by a request.")
+                reason = "It was disabled by a request."
+                webhook = await work.webhooks.disable_webhook(webhook_id, reason) or webhook
             changed = [*changes, *(() if enabled is None else ("enabled",))]
             await work.record(principal, WebhookChanged(object_id=webhook_id, fields=tuple(sorted(changed))))
         return webhook
@@ -205,6 +209,7 @@ class WebhookService:
         Raises:
             KeyFileError: This server's key file is missing or another one.
             NotFoundError: There is none with this id.
+            OverloadedError: Too many tests are under way.
             UnavailableError: Its sealed secret is damaged.
         """
         async with self._database.transaction(read_only=True) as work:
@@ -219,7 +224,13 @@ class WebhookService:
         now = format_moment(datetime.now(UTC))
         event_id = str(new_id())
         payload = {"id": event_id, "type": TEST_TYPE, "timestamp": now, "data": {}}
-        return await self._sender.send(webhook.url, event_id, payload, keys)
+        if self._tests >= MAX_TESTS:
+            raise OverloadedError(f"{MAX_TESTS} webhooks are being tested; try again soon.")
+        self._tests += 1
+        try:
+            return await self._sender.send(webhook.url, event_id, payload, keys)
+        finally:
+            self._tests -= 1
 
     async def list_deliveries(
         self, principal: Principal, webhook_id: UUID, *, after: int, limit: int, state: DeliveryState | None = None
@@ -256,6 +267,16 @@ class WebhookService:
                 raise InvalidInputError("Events of keys and webhooks are in no collection: leave out `collections`.")
         name = require_text("The webhook's name", grant.name)
         return replace(grant, name=name, url=require_url(grant.url, self._sender.rule))
+
+
+async def _ensure_few(work: UnitOfWork, key_id: UUID | None) -> None:
+    total, of_key = await work.webhooks.count_webhooks(key_id)
+    if total >= MAX_WEBHOOKS:
+        raise ConflictError(f"There are {MAX_WEBHOOKS} webhooks already; delete one that nobody needs.")
+    if key_id is not None and of_key >= MAX_WEBHOOKS_PER_KEY:
+        raise ConflictError(
+            f"This key has {MAX_WEBHOOKS_PER_KEY} webhooks already; delete one that nobody needs, or use another key."
+        )
 
 
 async def _find_collections(

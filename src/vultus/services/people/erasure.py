@@ -125,18 +125,25 @@ class Eraser:
             if len(expired) < SWEEP_BATCH_SIZE or not ended_in_batch:
                 break
         now, kept = datetime.now(UTC), self._settings
+        await self._delete_old_events(now)
         async with self._database.transaction() as work:
             await work.idempotency.delete_old_responses(now - timedelta(hours=kept.idempotency_hours))
-            undelivered = await work.outbox.delete_old_events(
-                now - timedelta(hours=kept.outbox_hours),
-                now - timedelta(hours=min(kept.sighting_hours, kept.outbox_hours)),
-            )
-            if undelivered:
-                log.warning("events became too old before webhooks accepted them", extra={"count": undelivered})
             await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
             if kept.audit_days is not None:
                 await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))
         return ended
+
+    async def _delete_old_events(self, now: datetime) -> None:
+        older_than = now - timedelta(hours=self._settings.outbox_hours)
+        sightings_older_than = now - timedelta(hours=min(self._settings.sighting_hours, self._settings.outbox_hours))
+        undelivered, is_last = 0, False
+        while not is_last:
+            async with self._database.transaction() as work:
+                deleted = await work.outbox.delete_old_events(older_than, sightings_older_than)
+            undelivered, is_last = undelivered + deleted.undelivered, deleted.is_last
+            record_progress()
+        if undelivered:
+            log.warning("events became too old before webhooks accepted them", extra={"count": undelivered})
 
     async def _withdraw_if_expired(self, consent: Consent) -> bool:
         """End an expired consent, unless it was extended, ended or deleted meanwhile; return whether it did."""
