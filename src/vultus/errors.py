@@ -23,6 +23,7 @@ VultusError
 ├── LimitReachedError                 more than the caller may do within a time
 │   ├── KeyFailureLimitError          unknown keys, of an address
 │   ├── SearchLimitError              searches, of a key
+│   ├── StreamLimitError              open event streams, of a key
 │   └── VerificationLimitError        failed verifications, of a key and a person
 ├── NotFoundError
 ├── IdempotencyErasedError            repeated after who it was about was erased
@@ -230,6 +231,12 @@ class SearchLimitError(LimitReachedError):
     """The key has searched for as many faces as it may within an hour."""
 
     code, title = "search_limit", "Too many searches"
+
+
+class StreamLimitError(LimitReachedError):
+    """The key has as many event streams open as it may have."""
+
+    code, title = "stream_limit", "Too many event streams"
 
 
 class VerificationLimitError(LimitReachedError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -15,7 +15,7 @@ import pytest
 from tests.api.conftest import Api
 from tests.callers import CALLER
 from tests.faces import portrait
-from tests.server.sockets import Running, running
+from tests.server.sockets import Running, running, wait_until
 
 from vultus.api.app import create_app
 from vultus.domain import Permission
@@ -136,10 +136,44 @@ async def test_a_stream_goes_on_without_a_gap_and_ends_with_its_key(api: Api, mo
     assert (health.status_code, rest) == (200, [])
 
 
-async def test_the_head_of_a_stream_ends(serve: Callable[..., Any]) -> None:
+async def test_a_stream_ends_when_its_reader_has_left_also_before_it_begins(serve: Callable[..., Any]) -> None:
     api: Api = await serve()
+    head = f"GET /v1/events/stream HTTP/1.1\r\nHost: x\r\nAuthorization: {api.client.headers['Authorization']}\r\n\r\n"
 
-    async with serving(api) as (_, client), asyncio.timeout(5):
-        answer = await client.head("/v1/events/stream")
+    async with serving(api) as (server, _):
+        for waits in (True, False):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(head.encode())
+            if waits:
+                await reader.readuntil(b": events follow")
+            writer.write_eof()
+            async with asyncio.timeout(5):
+                await reader.read()
+            writer.close()
+        await wait_until(lambda: not api.services.events._streams)
 
-    assert (answer.status_code, answer.content) == (200, b"")
+
+async def test_streams_beyond_the_limits_are_refused_and_those_that_ended_do_not_count(
+    serve: Callable[..., Any],
+) -> None:
+    api: Api = await serve(events={"max_streams": 3, "max_streams_per_key": 2})
+    _, secret = await api.services.access.create_key(CALLER, "other", {Permission.READ})
+    other, path = {"Authorization": f"Bearer {secret}"}, "/v1/events/stream"
+
+    async with serving(api) as (_, client), AsyncExitStack() as stack, asyncio.timeout(20):
+        for _ in range(5):
+            head = await client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+        for _ in range(5):
+            async with client.stream("GET", path) as answer:
+                assert answer.status_code == 200
+            await wait_until(lambda: not api.services.events._streams)
+        opened = [await stack.enter_async_context(client.stream("GET", path)) for _ in range(2)]
+        of_key = await client.get(path)
+        opened.append(await stack.enter_async_context(client.stream("GET", path, headers=other)))
+        of_server = await client.get(path, headers=other)
+
+    assert [one.status_code for one in opened] == [200] * 3
+    assert (of_key.status_code, of_key.json()["code"], of_key.headers["retry-after"]) == (429, "stream_limit", "15")
+    assert (of_server.status_code, of_server.json()["code"]) == (503, "overloaded")
+    assert of_server.headers["retry-after"] == "15"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -110,6 +110,7 @@ class ApiKey(KeyGrant):
     Attributes:
         last_used_at: To the minute; None if it never was.
         previous_until: Until when the secret from before the last rotation is accepted too; None if there is none.
+        shown_sha256: Of the secret by which it was found; None if it was found otherwise.
     """
 
     id: UUID
@@ -117,3 +118,4 @@ class ApiKey(KeyGrant):
     last_used_at: datetime | None = None
     previous_until: datetime | None = None
     revoked_at: datetime | None = None
+    shown_sha256: bytes | None = field(default=None, repr=False, compare=False)

@@ -62,6 +62,8 @@ class Exchange:
         self.received_bytes = self.written_bytes = 0
         self.response_complete = False
         self.disconnected = False
+        self.is_stream = False
+        self._has_caller_ended = False
         self._transport = transport
         self._flow = flow
         self._expects_continue = expects_continue
@@ -110,6 +112,15 @@ class Exchange:
         self._body_error = error
         self.keep_alive = False
         self._changed.set()
+
+    def end_caller(self) -> bool:
+        """Note that the caller will send no more; return whether it gets the rest of the response.
+
+        Of server-sent events there is no rest that somebody could wait for: the caller has left.
+        """
+        self.keep_alive = False
+        self._has_caller_ended = True
+        return not self.is_stream
 
     def disconnect(self) -> None:
         """Note that the connection is gone."""
@@ -171,7 +182,11 @@ class Exchange:
         if self.disconnected:
             return
         if not self._response_started:
-            self._start_response(message["status"], message.get("headers", ()))
+            headers = list(message.get("headers", ()))
+            self._start_response(message["status"], headers)
+            self.is_stream = any(pair[1].startswith(b"text/event-stream") for pair in headers)
+            if self.is_stream and self._has_caller_ended:
+                self._transport.close()
         elif self.response_complete or message["type"] != "http.response.body":
             raise RuntimeError(f"{message['type']} was sent after the response")
         else:

@@ -155,12 +155,11 @@ class HttpProtocol(asyncio.Protocol):
         """
         if self._answered is None or self._scheme == "https":
             return False
-        self._answered.keep_alive = False
         if self._parsed and self._parsed.more_body:
             self._parsed.fail_body(
                 MalformedRequestError("The connection ended in the middle of the body. Nothing was changed.")
             )
-        return True
+        return self._answered.end_caller()
 
     def data_received(self, data: bytes) -> None:
         """Collect a head, or feed the parser."""

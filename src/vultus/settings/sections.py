@@ -261,6 +261,7 @@ class EventSettings(Section):
     """How events reach those that follow what happens."""
 
     max_streams: int = Field(200, ge=1, description="Open event streams of a server before new ones get 503.")
+    max_streams_per_key: int = Field(32, ge=1, description="Open event streams of a key on a server.")
 
 
 class WebhookSettings(Section):

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from tests.callers import CALLER
 
+from vultus.db.repositories import outbox
 from vultus.domain import ApiKey, Collection, EventFilter, Permission, Principal
 from vultus.domain.events import CollectionChanged
 from vultus.domain.sightings import Appeared, Sighting, SourceLost
@@ -19,11 +20,12 @@ from vultus.errors import (
     ForbiddenError,
     NotFoundError,
     OverloadedError,
+    StreamLimitError,
 )
 from vultus.services.access import AccessService
 from vultus.services.events import listing, sighting_log
 from vultus.services.events.follower import OutboxFollower
-from vultus.services.events.listing import EventService
+from vultus.services.events.listing import EventService, EventStream
 from vultus.services.events.sighting_log import OutboxSightingLog
 from vultus.settings import EventSettings
 
@@ -54,7 +56,7 @@ async def follower(database: Database) -> AsyncIterator[OutboxFollower]:
 
 @pytest.fixture
 def events(database: Database, follower: OutboxFollower) -> EventService:
-    return EventService(database, follower, EventSettings(max_streams=2))
+    return EventService(database, follower, EventSettings(max_streams=3, max_streams_per_key=2))
 
 
 @pytest.fixture
@@ -118,12 +120,9 @@ async def test_pages_follow_each_other_and_the_last_says_where_to_go_on(
         await events.list_events(CALLER, after=third.position + 1000, limit=2)
 
 
-async def read(stream: AsyncIterator[tuple[OutboxEntry, ...]], count: int) -> list[OutboxEntry]:
-    found: list[OutboxEntry] = []
+async def read(stream: EventStream, count: int) -> list[OutboxEntry]:
     async with asyncio.timeout(5):
-        while len(found) < count:
-            found += await anext(stream)
-    return found
+        return [await anext(aiter(stream)) for _ in range(count)]
 
 
 async def test_a_stream_goes_on_where_another_ended(
@@ -136,7 +135,7 @@ async def test_a_stream_goes_on_where_another_ended(
         await sightings.record(CALLER, lose(collection, origin))
         await sightings.record(CALLER, lose(collection))
     first = await read(stream, 3)
-    await stream.aclose()  # type: ignore[attr-defined]
+    stream.close()
     other = OutboxSightingLog(database, OutboxFollower(database))  # of another server: nothing wakes this one
     await other.record(CALLER, lose(collection, origin))
 
@@ -165,31 +164,81 @@ async def test_a_stream_ends_with_its_key(
     await sightings.record(CALLER, lose(collection))
 
     async with asyncio.timeout(5):
-        assert [page async for page in stream] == []
+        assert [entry async for entry in stream] == []
 
 
-async def test_streams_are_bounded(events: EventService, collection: Collection, sightings: OutboxSightingLog) -> None:
-    streams = [await events.open_stream(CALLER) for _ in range(2)]
-    await sightings.record(CALLER, lose(collection))
-    for stream in streams:
-        await read(stream, 1)
-
-    with pytest.raises(OverloadedError):
-        await events.open_stream(CALLER)
-    await streams[0].aclose()  # type: ignore[attr-defined]
-    await events.open_stream(CALLER)
-
-
-async def test_streams_that_are_opened_together_are_bounded(
-    events: EventService, collection: Collection, sightings: OutboxSightingLog
+async def test_a_stream_ends_with_the_secret_that_it_was_opened_with(
+    database: Database,
+    collection: Collection,
+    events: EventService,
+    sightings: OutboxSightingLog,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    streams = await asyncio.gather(*(events.open_stream(CALLER) for _ in range(3)))
+    """A secret that leaked is of no use after its rotation, also to whoever has opened a stream with it."""
+    monkeypatch.setattr(listing, "KEY_CHECK_S", 0.05)
+    access = AccessService(database)
+    key, leaked = await access.create_key(CALLER, "reader", READER)
+    stream = await events.open_stream(Principal.from_key(await access.authenticate(leaked)))
     await sightings.record(CALLER, lose(collection))
-    for stream in streams[:2]:
-        await read(stream, 1)
+    await read(stream, 1)
+
+    _, secret = await access.rotate_key(CALLER, key.id, overlap_s=0)
+    other = await events.open_stream(Principal.from_key(await access.authenticate(secret)))
+    await sightings.record(CALLER, lose(collection))
 
     async with asyncio.timeout(5):
-        assert [page async for page in streams[2]] == []
+        assert [entry async for entry in stream] == []
+    await read(other, 1)
+
+
+async def test_a_slow_reader_gets_nothing_that_was_read_long_ago(
+    database: Database,
+    collection: Collection,
+    events: EventService,
+    sightings: OutboxSightingLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "KEY_CHECK_S", 0.05)
+    reader = await make_reader(database)
+    assert isinstance(reader.key, ApiKey)
+    stream = await events.open_stream(reader)
+    for _ in range(3):
+        await sightings.record(CALLER, lose(collection))
+    await read(stream, 1)
+    await asyncio.sleep(0.1)
+    await read(stream, 1)  # read again, and nothing is missed
+    await AccessService(database).revoke_key(CALLER, reader.key.id)
+    await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(5):
+        assert [entry async for entry in stream] == []
+
+
+async def test_streams_are_bounded_also_if_they_are_opened_together(
+    events: EventService, collection: Collection
+) -> None:
+    opened = await asyncio.gather(*(events.open_stream(CALLER) for _ in range(4)), return_exceptions=True)
+
+    streams = [one for one in opened if isinstance(one, EventStream)]
+    assert [len(streams), *(type(one).__name__ for one in opened[3:])] == [3, "OverloadedError"]
+    for _ in range(2):
+        streams[0].close()  # that nothing was read of it does not matter
+    await events.open_stream(CALLER)
+    with pytest.raises(OverloadedError):
+        await events.open_stream(CALLER)
+
+
+async def test_one_key_does_not_take_the_streams_of_others(database: Database, events: EventService) -> None:
+    greedy, other = await make_reader(database), await make_reader(database)
+    streams = [await events.open_stream(greedy) for _ in range(2)]
+
+    with pytest.raises(StreamLimitError):
+        await events.open_stream(greedy)
+    await events.open_stream(other)
+    streams[0].close()
+    with pytest.raises(EventsExpiredError):
+        await events.open_stream(greedy, after=10**6)  # one that is refused is not counted
+    await events.open_stream(greedy)
 
 
 async def test_sightings_wait_for_the_database_in_their_order(
@@ -241,5 +290,20 @@ async def test_an_open_transaction_delays_events_and_does_not_refuse_the_reader(
         await work.record(CALLER, CollectionChanged(collection_id=collection.id, fields=("name",)))
         await sightings.record(CALLER, lose(collection))
         assert await list_actions(events, CALLER) == ["collection.created"]
+        with pytest.raises(EventsExpiredError, match="restored"):
+            await list_actions(events, CALLER, after=10**6)
 
     assert await list_actions(events, CALLER) == ["collection.created", "collection.changed", "source_lost"]
+
+
+async def test_many_who_ask_during_an_open_transaction_wait_no_longer_than_one(
+    database: Database, collection: Collection, events: EventService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAIT_S", 0.2)
+    await list_actions(events, CALLER)
+    async with database.transaction() as work:
+        await work.record(CALLER, CollectionChanged(collection_id=collection.id, fields=("name",)))
+        async with asyncio.timeout(2):
+            pages = await asyncio.gather(*(list_actions(events, CALLER) for _ in range(30)))
+
+    assert pages == [["collection.created"]] * 30

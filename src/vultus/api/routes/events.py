@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
@@ -15,11 +15,16 @@ from vultus import errors
 from vultus.api.deps import PrincipalDep, ServicesDep
 from vultus.api.guard import create_router, require_permission
 from vultus.api.problems import build_validation_error, declare_problems
-from vultus.domain import EventFilter, OutboxEntry, Permission
+from vultus.domain import EventFilter, Permission
 from vultus.schemas.base import Name, Timestamp
 from vultus.schemas.events import EventOut, EventsOut
 from vultus.schemas.reasons import EVENT_TYPES
 from vultus.utils.request_scope import get_scope
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from vultus.services.events.listing import EventStream
 
 router = create_router(tags=["events"])
 
@@ -117,7 +122,10 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     summary="Follow events",
     response_class=EventSourceResponse,
     response_model=None,
-    responses=declare_problems(errors.NotFoundError, errors.EventsExpiredError, errors.OverloadedError) | _STREAM,
+    responses=declare_problems(
+        errors.NotFoundError, errors.EventsExpiredError, errors.OverloadedError, errors.StreamLimitError
+    )
+    | _STREAM,
     openapi_extra=require_permission(Permission.READ),
 )
 async def stream_events(
@@ -139,18 +147,32 @@ async def stream_events(
     number = parse_number(last_event_id, "header.last-event-id")
     if number is None:
         number = parse_number(cursor, "query.cursor")
-    pages = await services.events.open_stream(principal, collection=query.collection, after=number, only=query.only)
-    return EventSourceResponse(_format_events(pages), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")
+    return _EventResponse(
+        await services.events.open_stream(principal, collection=query.collection, after=number, only=query.only)
+    )
 
 
-async def _format_events(pages: AsyncIterator[tuple[OutboxEntry, ...]]) -> AsyncIterator[ServerSentEvent]:
+class _EventResponse(EventSourceResponse):
+    """Sends a stream, and closes it whatever becomes of it: also if nothing of it is read, as for HEAD."""
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(_format_events(stream), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
+
+
+async def _format_events(stream: EventStream) -> AsyncIterator[ServerSentEvent]:
     scope = get_scope()
     scope.begin_wait()  # a stream costs nothing while nothing happens; streams have a limit of their own
     try:
         yield ServerSentEvent(comment="events follow", retry=RETRY_MS)  # so that the head of the answer is sent now
-        async for entries in pages:
-            for entry in entries:
-                data = EventOut.from_domain(entry).model_dump_json()
-                yield ServerSentEvent(data, event=entry.action, id=str(entry.number))
+        async for entry in stream:
+            data = EventOut.from_domain(entry).model_dump_json()
+            yield ServerSentEvent(data, event=entry.action, id=str(entry.number))
     finally:
         scope.end_wait()

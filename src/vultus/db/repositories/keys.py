@@ -69,7 +69,7 @@ class ApiKeyQueries:
         for query in (_BY_DIGEST, _BY_PREVIOUS_DIGEST):
             row = (await self._session.execute(query, {"digest": digest})).one_or_none()
             if row is not None:
-                return _build_key(row)
+                return _build_key(row, digest)
         return None
 
     async def is_live(self, key_id: UUID) -> bool:
@@ -190,7 +190,7 @@ def _is_within(collections: Set[UUID] | None) -> ColumnElement[bool]:
     return true() if collections is None else KeyRow.collections.bool_op("<@")(cast(list(collections), ARRAY(Uuid)))
 
 
-def _build_key(row: Any) -> ApiKey:
+def _build_key(row: Any, shown_sha256: bytes | None = None) -> ApiKey:
     role = None if row.role is None else Role(row.role)
     return ApiKey(
         id=row.id,
@@ -205,4 +205,5 @@ def _build_key(row: Any) -> ApiKey:
         last_used_at=row.last_used_at,
         previous_until=row.previous_until,
         revoked_at=row.revoked_at,
+        shown_sha256=shown_sha256,
     )

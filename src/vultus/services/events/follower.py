@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from vultus.errors import OverloadedError
+
 if TYPE_CHECKING:
     from vultus.db.database import Database
 
@@ -18,6 +20,9 @@ class OutboxFollower:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._settling = asyncio.Lock()
+        self._asked = self._answered = 0
+        self._refusal: OverloadedError | None = None
+        self._followed = 0
         self._woken = asyncio.Event()
         self._advanced = asyncio.Event()
         self.settled = 0
@@ -40,8 +45,9 @@ class OutboxFollower:
         self._woken.clear()
         async with self._database.hot_queries() as work:
             newest = await work.outbox.find_newest_number()
-        if newest > self.settled:
+        if newest > self._followed:
             await self.settle()
+            self._followed = newest
 
     async def settle(self) -> int:
         """Return the number up to which events can be listed now, all that were committed before the call included.
@@ -49,14 +55,27 @@ class OutboxFollower:
         Raises:
             OverloadedError: A transaction that recorded an event lasts long.
         """
+        asked = self._asked
         async with self._settling:  # one question to the database at a time, whoever asks
+            if self._answered <= asked:  # else one that was begun after this call: its answer holds for this one too
+                await self._ask()
+        if self._refusal:
+            raise OverloadedError(self._refusal.detail)
+        return self.settled
+
+    async def _ask(self) -> None:
+        self._asked += 1
+        number, self._refusal = 0, None
+        try:
             async with self._database.hot_queries() as work:
                 number = await work.outbox.settle()
-            if number > self.settled:
-                self.settled = number
-                self._advanced.set()
-                self._advanced = asyncio.Event()
-        return self.settled
+        except OverloadedError as error:
+            self._refusal = error
+        self._answered = self._asked
+        if number > self.settled:
+            self.settled = number
+            self._advanced.set()
+            self._advanced = asyncio.Event()
 
     async def wait_beyond(self, number: int, timeout_s: float) -> None:
         """Return when a greater number is settled, or after the timeout."""

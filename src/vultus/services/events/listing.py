@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from contextlib import aclosing
+import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vultus.domain import EventFilter, OutboxEntry, Permission
-from vultus.errors import EventsExpiredError, OverloadedError, VultusError
+from vultus.errors import EventsExpiredError, OverloadedError, StreamLimitError, VultusError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.domain import Principal
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY_CHECK_S = 5.0
-"""Longest time until a stream ends after its key; no event is sent in it."""
+"""Longest time until a stream ends after its key, and for which it sends what it has read; see `_read_on`."""
+
+RETRY_AFTER_S = 15
+"""When to try again where too many streams are open; they last."""
 
 STREAM_PAGE = 100
 """Events that a stream reads together: all that it holds in memory."""
@@ -42,14 +47,36 @@ class EventPage:
     is_last: bool
 
 
+class EventStream:
+    """Events as they are committed, for one reader; it counts as open until it is closed, read or not.
+
+    Args:
+        entries: The events.
+        release: Called when it is closed.
+    """
+
+    def __init__(self, entries: AsyncIterator[OutboxEntry], release: Callable[[], None]) -> None:
+        self._entries = entries
+        self._release: Callable[[], None] | None = release
+
+    def __aiter__(self) -> AsyncIterator[OutboxEntry]:
+        return self._entries
+
+    def close(self) -> None:
+        """Let another be opened in its place."""
+        if self._release:
+            self._release()
+        self._release = None
+
+
 class EventService:
     """Reads the outbox for principals: what happened in the collections that they may read."""
 
     def __init__(self, database: Database, follower: OutboxFollower, settings: EventSettings) -> None:
         self._database = database
         self._follower = follower
-        self._max_streams = settings.max_streams
-        self._streams = 0
+        self._settings = settings
+        self._streams: Counter[UUID | None] = Counter()
 
     async def list_events(
         self,
@@ -79,12 +106,9 @@ class EventService:
         try:
             settled = await self._follower.settle()
         except OverloadedError:
-            settled = max(self._follower.settled, after)
-        if after > settled:
-            raise EventsExpiredError(
-                "This position is beyond the last event: the database was restored from a backup. Start again without "
-                "a cursor, and without Last-Event-ID."
-            )
+            settled = self._follower.settled
+        if after > settled:  # what was settled may have been erased since
+            settled = await self._require_drawn(after)
         only = await self._confine(principal, collection, only or EventFilter())
         return await self._read_page(after, settled, limit, only)
 
@@ -95,11 +119,8 @@ class EventService:
         collection: str | None = None,
         after: int | None = None,
         only: EventFilter | None = None,
-    ) -> AsyncIterator[tuple[OutboxEntry, ...]]:
-        """Return a stream of events as they are committed, in pages.
-
-        It ends when the caller's key is revoked or expires; at once, if others began while it was opened and they are
-        the most that may be open.
+    ) -> EventStream:
+        """Return a stream of events as they are committed, which ends when the caller's key is revoked or expires.
 
         Args:
             principal: The caller.
@@ -112,48 +133,86 @@ class EventService:
             ForbiddenError: See there.
             NotFoundError: See there.
             OverloadedError: Too many streams are open.
+            StreamLimitError: Too many of the caller's key.
         """
-        if self._streams >= self._max_streams:
-            raise OverloadedError(f"{self._max_streams} event streams are open; try again later, or list events.")
-        if after is None:
-            after = await self._follower.settle()
-        else:
-            await self.list_events(principal, collection=collection, after=after, limit=1, only=only)
-        return self._stream(principal, after, await self._confine(principal, collection, only or EventFilter()))
-
-    async def _stream(
-        self, principal: Principal, position: int, only: EventFilter
-    ) -> AsyncIterator[tuple[OutboxEntry, ...]]:
-        if self._streams >= self._max_streams:
-            log.warning("an event stream ended: others began while it was opened", extra={"count": self._streams})
-            return
-        self._streams += 1
+        release = self._admit_stream(principal)
         try:
-            async with aclosing(self._read_on(principal, position, only)) as pages:
-                async for entries in pages:
-                    yield entries
+            if after is None:
+                after = await self._follower.settle()
+            else:
+                await self.list_events(principal, collection=collection, after=after, limit=1, only=only)
+            confined = await self._confine(principal, collection, only or EventFilter())
+        except BaseException:
+            release()
+            raise
+        return EventStream(self._read_on(principal, after, confined), release)
+
+    def _admit_stream(self, principal: Principal) -> Callable[[], None]:
+        """Count a stream, and return what counts it as closed."""
+        key_id = principal.key.id if principal.key else None
+        if self._streams.total() >= self._settings.max_streams:
+            raise OverloadedError(
+                f"{self._settings.max_streams} event streams are open; try again later, or list events.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if key_id is not None and self._streams[key_id] >= self._settings.max_streams_per_key:
+            raise StreamLimitError(
+                f"This key has {self._settings.max_streams_per_key} event streams open; close one, or list events.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._streams[key_id] += 1
+
+        def release() -> None:
+            self._streams -= Counter({key_id: 1})  # and forget a key without any
+
+        return release
+
+    async def _read_on(self, principal: Principal, position: int, only: EventFilter) -> AsyncIterator[OutboxEntry]:
+        """Yield events; what was read is dropped if the reader takes long for it.
+
+        Its key may have ended meanwhile, and somebody may have been erased.
+        """
+        try:
+            while await self._is_live(principal):
+                page = EventPage((), position, is_last=True)
+                if position < self._follower.settled:
+                    page = await self._read_page(position, self._follower.settled, STREAM_PAGE, only)
+                read_at = time.monotonic()
+                for entry in page.entries:
+                    if time.monotonic() - read_at > KEY_CHECK_S:
+                        break
+                    yield entry
+                    position = entry.number
+                else:
+                    position = page.position
+                if not page.entries:
+                    await self._follower.wait_beyond(position, KEY_CHECK_S)
         except VultusError as error:  # the reader comes back with its last number
             log.warning("an event stream ended: %s", error.detail, extra={"code": error.code})
-        finally:
-            self._streams -= 1
-
-    async def _read_on(
-        self, principal: Principal, position: int, only: EventFilter
-    ) -> AsyncGenerator[tuple[OutboxEntry, ...], None]:
-        while await self._is_live(principal):
-            if position < self._follower.settled:
-                page = await self._read_page(position, self._follower.settled, STREAM_PAGE, only)
-                position = page.position
-                if page.entries:
-                    yield page.entries
-                    continue
-            await self._follower.wait_beyond(position, KEY_CHECK_S)
 
     async def _is_live(self, principal: Principal) -> bool:
+        """Return whether a caller would still be let in: its key, and the secret that it showed of it."""
         if principal.key is None:
             return True
         async with self._database.hot_queries() as work:
-            return await work.keys.is_live(principal.key.id)
+            if principal.key.shown_sha256 is None:
+                return await work.keys.is_live(principal.key.id)
+            return await work.keys.find_live_key(principal.key.shown_sha256) is not None
+
+    async def _require_drawn(self, number: int) -> int:
+        """Return a number that there has been.
+
+        Raises:
+            EventsExpiredError: There has not.
+        """
+        async with self._database.hot_queries() as work:
+            newest = await work.outbox.find_newest_number()
+        if number > newest:
+            raise EventsExpiredError(
+                "This position is beyond the last event: the database was restored from a backup. Start again without "
+                "a cursor, and without Last-Event-ID."
+            )
+        return number
 
     async def _confine(self, principal: Principal, collection: str | None, only: EventFilter) -> EventFilter:
         """Return a filter that passes only what the principal may read."""
