@@ -18,9 +18,10 @@ from tests.sources.cameras import Camera, wait_until
 
 from vultus.db.repositories.sources import SourceRepository
 from vultus.domain import Permission, Role
-from vultus.errors import OverloadedError
+from vultus.domain.sources import SourceProblem, SourceState
+from vultus.errors import OverloadedError, UnavailableError
 from vultus.services.sources import supervision
-from vultus.services.sources.supervision import SourceSupervisor
+from vultus.services.sources.supervision import SourceRunner, SourceSupervisor
 
 ALLOWED = {"sources": {"allowed": "127.0.0.1, /srv/videos", "read_timeout_s": 3, "fps": 10, "idle_fps": 10}}
 
@@ -147,6 +148,43 @@ async def test_a_lost_source_that_is_changed_comes_back(patch: dict[str, Any], w
     ]
 
 
+async def test_a_lost_source_that_its_key_stopped_comes_back_when_another_sets_it_up(
+    watched: Api, camera: Camera
+) -> None:
+    key, secret = await watched.services.access.create_key(CALLER, "cameras", Role.ADMIN)
+    headers = {"Authorization": f"Bearer {secret}"}
+    body = {"name": "door", "address": camera.url("/mjpeg")}
+    source_id = (await watched.client.post("/v1/sources", json=body, headers=headers)).json()["id"]
+    await wait_for_state(watched, source_id, "running")
+    camera.stop()
+    await wait_for_state(watched, source_id, "lost")
+    await watched.services.access.revoke_key(CALLER, key.id)
+    await wait_for_state(watched, source_id, "stopped")
+
+    await watched.client.patch(f"/v1/sources/{source_id}", json={"name": "gate"})
+    camera.start()
+    await wait_for_state(watched, source_id, "running")
+
+    assert [one["type"] for one in await list_events(watched, "source_lost", "source_back")] == [
+        "source_lost",
+        "source_back",
+    ]
+
+
+async def test_what_a_server_saw_before_a_change_is_not_told_as_a_loss(watched: Api, camera: Camera) -> None:
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    await wait_for_state(watched, source_id, "running")
+    (runner,) = watched.services.source_supervisor._runners.values()
+
+    await watched.client.patch(f"/v1/sources/{source_id}", json={"name": "gate"})
+    for state in (SourceState.RUNNING, SourceState.LOST):
+        await runner._set_state(state, SourceProblem.CLOSED)
+
+    source = (await watched.client.get(f"/v1/sources/{source_id}")).json()
+    assert source["status"]["state"] == "connecting"
+    assert await list_events(watched, "source_lost") == []
+
+
 async def test_a_camera_stays_connected_while_the_database_is_busy(
     watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +213,7 @@ async def test_a_source_is_not_opened_before_its_state_is_written(
 async def test_a_server_that_cannot_renew_its_lease_stops_watching_when_it_ends(
     watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervision, "LEASE_S", 1.0)
+    monkeypatch.setattr(supervision, "LEASE_S", 2.0)
     await create(watched, camera.url("/mjpeg"))
     await watched.services.source_supervisor.run()
     assert len(watched.services.source_supervisor._runners) == 1
@@ -184,6 +222,80 @@ async def test_a_server_that_cannot_renew_its_lease_stops_watching_when_it_ends(
     await watched.services.source_supervisor.run()
 
     assert len(watched.services.source_supervisor._runners) == 1
+
+
+async def test_a_renewal_that_takes_too_long_is_given_up(
+    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = watched.services.source_supervisor
+    await create(watched, camera.url("/mjpeg"))
+    await supervisor.run()
+    monkeypatch.setattr(supervision, "LEASE_S", 2.0)
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(SourceRepository, "claim_sources", hang)
+        async with asyncio.timeout(5):
+            with pytest.raises(UnavailableError):
+                await supervisor.run()
+
+    await supervisor.run()
+    assert len(supervisor._runners) == 1
+
+
+async def test_no_watch_begins_after_its_lease_has_ended(
+    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = watched.services.source_supervisor
+    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
+    await supervisor.run()
+    await watched.client.patch(f"/v1/sources/{source_id}", json={"name": "gate"})
+    monkeypatch.setattr(supervision, "LEASE_S", 2.0)
+    stop = SourceRunner.stop
+
+    async def stop_slowly(runner: SourceRunner) -> None:
+        await stop(runner)
+        await asyncio.sleep(2.1)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(SourceRunner, "stop", stop_slowly)
+        await supervisor.run()
+    assert supervisor._runners == {}
+
+    await supervisor.run()
+    assert len(supervisor._runners) == 1
+
+
+async def test_leases_that_end_while_sources_are_stopped_leave_no_watch_behind(
+    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = watched.services.source_supervisor
+    for _ in range(2):
+        await create(watched, camera.url("/mjpeg"))
+    await supervisor.run()
+    runners = dict(supervisor._runners)
+
+    supervisor._expire()
+    await supervisor._stop_runners(list(runners))
+    await asyncio.gather(*(one._task for one in runners.values()), return_exceptions=True)
+
+    assert supervisor._runners == {}
+    assert all(one._task.done() for one in runners.values())
+
+
+async def test_a_server_watches_no_more_sources_than_it_may(serve: Callable[..., Any], camera: Camera) -> None:
+    api = await serve(**{"sources": ALLOWED["sources"] | {"max_watched": 1}})
+    supervisor = api.services.source_supervisor
+    for _ in range(2):
+        await create(api, camera.url("/mjpeg"))
+
+    for _ in range(3):
+        await supervisor.run()
+        assert len(supervisor._runners) == 1
+
+    await supervisor.close()
 
 
 async def test_an_address_is_stored_sealed_and_shown_without_its_secrets(watched: Api, camera: Camera) -> None:

@@ -8,19 +8,24 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
+from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.cli.test_commands import GRANT, Cli, cli
-from tests.clips import ASTRONAUT, portrait_of, two_crossing
+from tests.clips import ASTRONAUT, BEGIN, portrait_of, two_crossing
 from tests.videos import write_clip
 
 from vultus.cli.common import COMMAND_LINE, load_settings, open_progress_bar, run_command
 from vultus.cli.watching import SightingPrinter
+from vultus.domain import Box, Candidate, Frame, FrameResult, Track, TrackState, Verdict
+from vultus.domain.sightings import Left
 from vultus.domain.sources import SourceProblem
-from vultus.evaluation.watch_report import format_tick, list_ticks
+from vultus.evaluation.watch_report import WatchReport, format_tick, list_ticks, write_watch_report
 from vultus.main import open_services
-from vultus.services.sources.visits import VisitRecorder
+from vultus.services.sources.visits import Visit, VisitRecorder
 
 __all__ = ["cli"]
 
@@ -85,8 +90,54 @@ async def test_a_report_says_who_was_seen_when(keep_crops: bool, cli: Cli) -> No
     assert not re.search(r"20\d\d-\d\d-\d\d", page)
 
 
+def look(track_id: UUID, person: Candidate | None, width: float, content: bytes) -> tuple[Frame, FrameResult]:
+    """A frame that shows one face."""
+    verdict = Verdict.MATCH if person else Verdict.NO_MATCH
+    box, landmarks = Box(0, 0, width, width), np.zeros((5, 2), np.float32)
+    track = Track(track_id, box, landmarks, TrackState.CONFIRMED, verdict, person, None, None, BEGIN, BEGIN, None)
+    return Frame(content, 0, BEGIN), FrameResult(0, 640, 480, (track,), {})
+
+
+def test_a_visit_is_of_the_tracks_that_its_end_names() -> None:
+    ada = Candidate(uuid4(), None, "Ada", uuid4(), 0.9, None)
+    broken, last, other = uuid4(), uuid4(), uuid4()
+    recorder = VisitRecorder(keeps_pictures=True)
+    recorder.record_frame(*look(other, ada, 90, b"somebody who was taken for Ada for a moment"))
+    recorder.record_frame(*look(broken, None, 80, b"best"))
+    recorder.record_frame(*look(last, ada, 40, b"last"))
+
+    visit = recorder.take_visit(
+        Left(
+            collection_id=uuid4(),
+            origin_kind="source",
+            origin_id=uuid4(),
+            person_id=ada.person_id,
+            track_id=last,
+            track_ids=(broken, last),
+            since=BEGIN,
+            at=BEGIN,
+        )
+    )
+
+    assert (visit.person, visit.verdict, visit.picture) == (ada, Verdict.MATCH, b"best")
+    assert list(recorder._tracks) == [other]
+
+
+def test_no_name_is_a_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    names = ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "Ada", "Ada =1")
+    visits = tuple(Visit(BEGIN, BEGIN, None, Candidate(uuid4(), None, name, uuid4(), 0.9, None)) for name in names)
+    report = WatchReport("video.mp4", "default", BEGIN, False, 1.0, 1.0, 5, visits)
+
+    write_watch_report(report, tmp_path)
+
+    with (tmp_path / "visits.csv").open() as file:
+        written = [row["name"] for row in csv.DictReader(file)]
+    assert written == ["'=HYPERLINK(1)", "'+1", "'-1", "'@SUM(1)", "Ada", "Ada =1"]
+    assert [one["name"] for one in json.loads((tmp_path / "report.json").read_text())["visits"]] == list(names)
+
+
 async def test_times_are_told_where_the_beginning_is_known(cli: Cli) -> None:
-    video = await asyncio.to_thread(write_clip, cli.folder / "two.mp4", two_crossing(2))
+    video = await asyncio.to_thread(write_clip, cli.folder / "two people.mp4", two_crossing(2))
 
     await cli("watch", str(video), "--report", str(cli.folder / "out"), "--begins-at", "2026-01-05T09:00:00Z")
     listed = await cli("watch", str(video), "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -58,17 +59,26 @@ class RtspServer:
     Args:
         pictures: Of one size.
         password: `user:password` that it requires.
-        redirect: Address that it answers DESCRIBE with.
+        raw: What it answers OPTIONS with, as it is.
+        tls: Its certificate; None for no encryption.
 
     Attributes:
         connections: How many were opened.
     """
 
-    def __init__(self, pictures: list[Pixels], *, password: str | None = None, redirect: str | None = None) -> None:
+    def __init__(
+        self,
+        pictures: list[Pixels],
+        *,
+        password: str | None = None,
+        raw: bytes | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.connections = 0
+        self._raw = raw
+        self._tls = tls
         self._units = encode_access_units(pictures)
         self._password = password
-        self._redirect = redirect
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -87,14 +97,21 @@ class RtspServer:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as stream, suppress(OSError):
+        with suppress(OSError, ValueError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            self._answer_requests(connection)
+
+    def _answer_requests(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream:
             while line := stream.readline():
                 method, url = line.decode().split()[:2]
                 fields = {}
                 while (field := stream.readline().decode().strip()) != "":
                     name, _, value = field.partition(":")
                     fields[name.lower()] = value.strip()
-                connection.sendall(self._answer(method, url, fields))
+                answer = self._raw if method == "OPTIONS" else None
+                connection.sendall(answer or self._answer(method, url, fields))
                 if method == "PLAY":
                     self._play(connection)
 
@@ -105,8 +122,6 @@ class RtspServer:
             lines.append("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
         elif wanted and fields.get("authorization") != wanted:
             lines = ["RTSP/1.0 401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"']
-        elif self._redirect:
-            lines = ["RTSP/1.0 302 Found", f"Location: {self._redirect}"]
         elif method == "DESCRIBE":
             body = (
                 "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"

@@ -7,18 +7,23 @@ import io
 import os
 import queue
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from tests.sources.conftest import OpenFeed, paint
 from tests.videos import write_video
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.domain.sources import SourceProblem
+from vultus.sources import decoding, process
+from vultus.sources.connections import SourceError
 from vultus.sources.decoding import JpegEncoder, VideoReader
 from vultus.sources.messages import FrameTaken, Notice, OpenSource, SourceLostNotice
 from vultus.sources.pool import DecoderPool, SourceFeed, SourceOpening
@@ -45,6 +50,13 @@ async def receive_problem(feed: SourceFeed) -> SourceProblem:
     return notice.problem
 
 
+async def wait_for_frame(feed: SourceFeed) -> None:
+    async with asyncio.timeout(20):
+        feed.request_frame(0)
+        while not isinstance(await feed.receive(), FrameTaken):
+            pass
+
+
 def read_grey(frame: FrameTaken) -> float:
     with Image.open(io.BytesIO(frame.content)) as picture:
         return float(np.asarray(picture.convert("L")).mean())
@@ -67,7 +79,7 @@ async def test_no_more_frames_come_than_are_received(video: Path, open_feed: Ope
         feed.request_frame(0)
         await asyncio.sleep(0.2)  # it has come, and nobody has received it
 
-    assert feed._notices.qsize() == 1
+    assert len(feed._notices) == 1
 
 
 async def test_a_played_file_drops_the_frames_that_nobody_asked_for(video: Path, open_feed: OpenFeed) -> None:
@@ -104,6 +116,85 @@ async def test_what_is_no_video_is_said_in_words_of_ours(tmp_path: Path, open_fe
     assert await receive_problem(open_feed(str(tmp_path))) is SourceProblem.UNREADABLE
 
 
+async def test_an_empty_file_and_one_without_a_frame_are_no_videos(tmp_path: Path, open_feed: OpenFeed) -> None:
+    (tmp_path / "empty.mp4").touch()
+    written = write_video(tmp_path / "video.mkv", [paint(number) for number in range(50)])
+    content = bytearray(written.read_bytes())
+    for at in range(1000, len(content) - 200, 7):
+        content[at] ^= 0xFF
+    (tmp_path / "damaged.mkv").write_bytes(content)
+
+    for name in ("empty.mp4", "damaged.mkv"):
+        problem = await receive_problem(open_feed(str(tmp_path / name), is_played=False))
+        assert problem is SourceProblem.NO_VIDEO, name
+
+
+def write_cover(path: Path, pictures: int) -> Path:
+    """A piece of music with a grey cover, or a video with one."""
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        sound: Any = container.add_stream("aac", rate=44100)
+        video: Any = container.add_stream("libx264", rate=25) if pictures else None
+        if video:
+            video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(paint(10, width=64, height=64), format="rgb24")))
+        for number in range(pictures):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(paint(number), format="rgb24")))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), format="fltp", layout="mono")
+        silence.rate = 44100
+        container.mux(sound.encode(silence))
+        for stream in (cover, sound, video):
+            if stream:
+                container.mux(stream.encode())
+    return path
+
+
+async def test_a_cover_is_no_video(tmp_path: Path, open_feed: OpenFeed) -> None:
+    music = write_cover(tmp_path / "music.mp4", 0)
+    film = write_cover(tmp_path / "film.mp4", 10)
+
+    assert await receive_problem(open_feed(str(music), is_played=False)) is SourceProblem.NO_VIDEO
+    (frame, *others) = await collect_frames(open_feed(str(film), is_played=False, interval_s=0.04))
+
+    assert (frame.width, frame.height, len(others)) == (320, 240, 9)
+
+
+def test_a_video_of_too_many_pixels_is_none(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 320 * 240 - 1)
+    address = SourceAddress.from_text(str(video))
+
+    reader = VideoReader(address, AllowedSources.from_address(address), open_timeout_s=5, read_timeout_s=5)
+    with reader, pytest.raises(SourceError) as raised:
+        list(reader.decode_frames())
+
+    assert raised.value.problem is SourceProblem.NO_VIDEO
+
+
+async def test_the_processor_decodes_where_there_is_no_device(video: Path, open_feed: OpenFeed) -> None:
+    assert await collect_frames(open_feed(str(video), hardware="cuda"), 1)
+
+
+def test_pauses_grow_however_long_an_attempt_takes(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notices: queue.Queue[Notice] = queue.Queue()
+    connection: Any = SimpleNamespace(send=notices.put)
+
+    def fail(*_: object, **__: object) -> None:
+        time.sleep(0.03)
+        raise SourceError(SourceProblem.TIMEOUT)
+
+    monkeypatch.setattr(process, "VideoReader", fail)
+    for name, value in {"FIRST_DELAY_S": 0.01, "STEADY_S": 0.02}.items():
+        monkeypatch.setattr(process, name, value)
+
+    source = SourceThread(OpenSource(1, str(video), (str(video),), True, 0.2, 1280, 5.0, 2.0, None), connection)
+    time.sleep(1.5)
+    source.close()
+
+    assert 2 <= notices.qsize() <= 12
+
+
 async def test_a_link_out_of_the_allowed_folder_is_not_followed(
     video: Path, tmp_path: Path, open_feed: OpenFeed
 ) -> None:
@@ -129,6 +220,37 @@ async def test_a_process_that_dies_is_replaced_and_its_sources_come_back(
     for feed in feeds:
         assert await collect_frames(feed, 1)
     assert pool.pids != [pid]
+
+
+async def test_sources_of_a_process_that_ends_are_divided_until_the_one_at_fault_is_alone(
+    video: Path, pool: DecoderPool, open_feed: OpenFeed
+) -> None:
+    feeds = [open_feed(str(video)) for _ in range(4)]
+    for alone in (2, 1):
+        await asyncio.gather(*map(wait_for_frame, feeds))
+        others = {feed: feed.pid for feed in feeds if feed.process is not feeds[0].process}
+
+        os.kill(feeds[0].pid, signal.SIGKILL)
+
+        assert await receive_problem(feeds[0]) is SourceProblem.DECODER_ENDED
+        assert len(feeds[0].process.feeds) == alone
+        assert {feed: feed.pid for feed in others} == others
+    later = open_feed(str(video))
+
+    assert len(feeds[0].process.feeds) == 1
+    await asyncio.gather(*map(wait_for_frame, [*feeds, later]))
+
+
+async def test_what_a_decoder_sends_without_being_asked_is_not_kept(video: Path, open_feed: OpenFeed) -> None:
+    feed = open_feed(str(video))
+    frame = FrameTaken(1, b"jpeg", 0.0, 0.0, 320, 240, 1)
+
+    for problem in (SourceProblem.CLOSED, SourceProblem.REFUSED) * 100:
+        feed.handle_notice(frame)
+        feed.handle_notice(SourceLostNotice(1, problem))
+
+    assert len(feed._notices) == 1
+    assert await receive_problem(feed) is SourceProblem.REFUSED
 
 
 def test_a_defect_of_one_source_is_its_loss_alone(
@@ -174,13 +296,12 @@ async def test_a_source_that_is_closed_while_its_process_starts_leaves_none(
     video: Path, pool: DecoderPool, open_feed: OpenFeed
 ) -> None:
     feed = open_feed(str(video))
-    process = feed._process
     await asyncio.sleep(0)  # the process is being started
-    assert process._writer is None
+    assert feed.process._writer is None
 
     feed.close()
 
-    assert process._task is not None
-    ended, _ = await asyncio.wait({process._task}, timeout=10)
+    assert feed.process._task is not None
+    ended, _ = await asyncio.wait({feed.process._task}, timeout=10)
     assert ended
     assert pool.pids == []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,11 @@ from tests.faces import encoded
 from tests.sources.cameras import Camera, write_playlist
 from tests.sources.conftest import OpenFeed, paint
 from tests.sources.test_files import collect_frames, receive_problem
+from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.domain.sources import SourceProblem
+from vultus.sources import connections
+from vultus.sources.connections import SourceError
+from vultus.sources.decoding import VideoReader
 
 HERE = "127.0.0.1"
 
@@ -123,3 +131,87 @@ async def test_a_playlist_leads_nowhere_that_is_not_allowed(
 
     assert problem in {SourceProblem.ADDRESS_NOT_ALLOWED, SourceProblem.NO_VIDEO, SourceProblem.NOT_FOUND}
     assert other.requests == []
+
+
+async def test_a_script_in_a_playlist_is_not_followed(camera: Camera, other: Camera, open_feed: OpenFeed) -> None:
+    there = other.url("/secret.ts").replace(HERE, "127.0.0.2")
+    camera.files = {
+        "/script.ts": f"ffconcat version 1.0\nfile {there}\n".encode(),
+        "/description.ts": b"v=0\r\ns=x\r\nc=IN IP4 127.0.0.2\r\nm=video 5004 RTP/AVP 96\r\n",
+        "/nested.ts": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{there}\n#EXT-X-ENDLIST\n".encode(),
+    }
+
+    for segment in list(camera.files):
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{segment}\n#EXT-X-ENDLIST\n"
+        camera.files["/list.m3u8"] = playlist.encode()
+        await receive_problem(open_feed(camera.url("/list.m3u8"), f"{HERE}/32"))
+        assert segment in camera.requests
+
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("beginning", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n", b""])
+def test_a_host_that_drips_is_not_waited_for_longer(beginning: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SLOW_S", 0.5)
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(beginning)
+            while not ended.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server((HERE, 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        address = SourceAddress.from_text(f"http://{HERE}:{listener.getsockname()[1]}/mjpeg")
+        with pytest.raises(SourceError) as raised:
+            VideoReader(address, AllowedSources((HERE,)), open_timeout_s=0.2, read_timeout_s=0.2)
+        ended.set()
+        thread.join()
+
+    assert raised.value.problem is SourceProblem.TIMEOUT
+
+
+def test_the_body_of_a_redirect_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    def redirect(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\n\r\n")
+            for _ in range(64):
+                connection.sendall(b"x" * 2**20)
+                sent.append(1)
+
+    with socket.create_server((HERE, 0)) as listener:
+        thread = threading.Thread(target=redirect, args=(listener,))
+        thread.start()
+        address = SourceAddress.from_text(f"http://{HERE}:{listener.getsockname()[1]}/mjpeg")
+        with pytest.raises(SourceError) as raised:
+            VideoReader(address, AllowedSources((HERE,)), open_timeout_s=2, read_timeout_s=2)
+        thread.join()
+
+    assert raised.value.problem is SourceProblem.ADDRESS_NOT_ALLOWED
+    assert len(sent) < 64
+
+
+def test_however_many_addresses_a_name_has_connecting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SLOW_S", 0.3)
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{number}", 9)) for number in range(1, 200)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    tried = []
+
+    def time_out(connection: socket.socket, address: object) -> None:
+        tried.append(address)
+        time.sleep(connection.gettimeout() or 0)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket.socket, "connect", time_out)
+
+    with pytest.raises(SourceError) as raised:
+        connections.connect_allowed("camera", 80, AllowedSources(("127.0.0.0/8",)), connections.Patience(0.1, 0.1))
+
+    assert raised.value.problem is SourceProblem.TIMEOUT
+    assert len(tried) < 10

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, func, true
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, false, func, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vultus.db.tables import Base
@@ -36,6 +36,7 @@ class SourceRow(Base):
     state: Mapped[str] = mapped_column(server_default="connecting")
     since: Mapped[datetime] = mapped_column(server_default=func.now())
     problem: Mapped[str | None]
+    is_loss_told: Mapped[bool] = mapped_column(server_default=false())
     last_frame_at: Mapped[datetime | None]
     measured_fps: Mapped[float] = mapped_column(Double, server_default="0")
     dropped: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from vultus.errors import InvalidInputError
 from vultus.utils.addresses import IpAddress, is_special
@@ -18,8 +18,10 @@ MAX_ADDRESS_LENGTH = 2000
 DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _DEVICES = "/dev/"
 
-_VALUE = re.compile(r"=[^/&;]*")
+_VALUE = re.compile(r"(=|%3D)[^/&;]*", re.IGNORECASE)
 """A value inside a path: some cameras take user and password there."""
+
+_PRINTABLE = "".join(map(chr, range(33, 127)))
 
 FORMS = "rtsp://…, rtsps://…, http://…, https://…, the path of a file, or of a camera such as /dev/video0"
 
@@ -59,7 +61,7 @@ class SourceAddress:
         Raises:
             InvalidInputError: It is none; no part of it is repeated.
         """
-        if not 0 < len(text) <= MAX_ADDRESS_LENGTH or not text.isprintable() or " " in text.split("://")[0]:
+        if not 0 < len(text) <= MAX_ADDRESS_LENGTH or not text.isprintable():
             raise InvalidInputError(f"address must be {FORMS}, in at most {MAX_ADDRESS_LENGTH:,} characters.")
         if text.startswith("/"):
             if ".." in PurePosixPath(text).parts:
@@ -73,8 +75,14 @@ class SourceAddress:
         scheme = parts.scheme.lower()
         if scheme not in DEFAULT_PORTS or not parts.hostname or " " in text:
             raise InvalidInputError(f"address must be {FORMS}.")
+        if "@" in parts.path + parts.query + parts.fragment:  # the end of a password, which would be shown
+            raise InvalidInputError(
+                "address has an @ after its host; write the characters / ? # @ of a user name or password as "
+                "%2F %3F %23 %40, and an @ of the path as %40."
+            )
         userinfo, _, netloc = parts.netloc.rpartition("@")
-        location = parts._replace(scheme=scheme, netloc=netloc, fragment="").geturl()
+        path, query = quote(parts.path, safe=_PRINTABLE), quote(parts.query, safe=_PRINTABLE)
+        location = parts._replace(scheme=scheme, netloc=netloc, path=path, query=query, fragment="").geturl()
         kind = SourceKind.RTSP if scheme.startswith("rtsp") else SourceKind.HTTP
         return cls(kind, parts.hostname, port or DEFAULT_PORTS[scheme], location, userinfo)
 
@@ -105,7 +113,7 @@ class SourceAddress:
         if self.kind in {SourceKind.FILE, SourceKind.DEVICE}:
             return self.location
         parts = urlsplit(self.location)
-        path = _VALUE.sub("=…", parts.path)
+        path = _VALUE.sub(r"\1…", parts.path)
         return f"{parts.scheme}://{parts.netloc}{path}{'?…' if parts.query else ''}"
 
 

@@ -90,7 +90,7 @@ def write_watch_report(report: WatchReport, folder: Path) -> Path:
     table = io.StringIO()
     writer = csv.DictWriter(table, FIELDS)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _keep_from_formulas(value) for name, value in row.items()} for row in rows)
     document = {
         "video": report.video,
         "collection": report.collection,
@@ -123,6 +123,11 @@ def _describe_visit(report: WatchReport, visit: Visit) -> dict[str, Any]:
         "first_seen_at": _format_time(report, visit.first_seen_at),
         "last_seen_at": _format_time(report, visit.last_seen_at),
     }
+
+
+def _keep_from_formulas(value: str | None) -> str | None:
+    """Return a cell that no spreadsheet takes for a formula: names are given by whoever enrols people."""
+    return f"'{value}" if value and value[0] in "=+-@" else value
 
 
 def _format_time(report: WatchReport, moment: datetime) -> str | None:

@@ -327,6 +327,9 @@ class SourceSettings(Section):
         1280, ge=320, le=4096, description="Longer side of the frames that are analysed; larger ones are scaled down."
     )
     per_process: int = Field(8, ge=1, le=16, description="Sources that one process decodes.")
+    max_watched: int = Field(
+        64, ge=1, description="Sources that this server watches; further ones wait until it or another has room."
+    )
     open_timeout_s: float = Field(10.0, gt=0, le=120, description="Wait for a source to answer.")
     read_timeout_s: float = Field(10.0, gt=0, le=120, description="Wait for its next data before it counts as lost.")
     hardware: Literal["cuda", "qsv", "drm", "amf"] | None = Field(

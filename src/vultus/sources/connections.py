@@ -1,20 +1,21 @@
 """Connections to cameras: only to addresses that are allowed, checked after the name is resolved.
 
-FFmpeg opens no connection beyond this machine itself. It reads HTTP through `open_http`; RTSP it speaks to an
-`RtspRelay` on the loopback, which is connected to the camera. So no redirect, no segment of a playlist and no second
-resolution of a name leads anywhere else.
+FFmpeg opens no connection beyond this machine itself. It reads HTTP through `open_http`; RTSP it speaks to a relay on
+the loopback, which is connected to the camera. So no redirect, no segment of a playlist and no second resolution of a
+name leads anywhere else.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
-import threading
-from contextlib import suppress
+import time
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -22,14 +23,13 @@ from urllib.parse import urlsplit
 from vultus.domain.sources import SourceProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vultus.domain.source_addresses import AllowedSources, SourceAddress
 
 CHUNK_BYTES = 64 * 1024
-MAX_HEAD_BYTES = 64 * 1024
-INTERLEAVED = b"$"[0]
 USER_AGENT = "vultus"
+
+SLOW_S = 60.0
+"""However many hosts a source leads to, and however they drip: it is open after so long, and its next data whole."""
 
 
 class SourceError(Exception):
@@ -44,7 +44,39 @@ class SourceError(Exception):
         self.problem = problem
 
 
-def connect_allowed(host: str, port: int, allowed: AllowedSources, timeout_s: float) -> socket.socket:
+@dataclass(slots=True)
+class Patience:
+    """How long a source is waited for: for the next bytes, and for all of what they belong to.
+
+    Attributes:
+        open_timeout_s: Longest time until a host answers.
+        read_timeout_s: Longest time until more comes.
+    """
+
+    open_timeout_s: float
+    read_timeout_s: float
+    _ends_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Wait anew: for the next data of a source that is open."""
+        self._ends_at = time.monotonic() + max(SLOW_S, self.open_timeout_s, self.read_timeout_s)
+
+    def limit(self, timeout_s: float) -> float:
+        """Return how long may still be waited, at most `timeout_s`.
+
+        Raises:
+            SourceError: No longer.
+        """
+        left_s = self._ends_at - time.monotonic()
+        if left_s <= 0:
+            raise SourceError(SourceProblem.TIMEOUT)
+        return min(timeout_s, left_s)
+
+
+def connect_allowed(host: str, port: int, allowed: AllowedSources, patience: Patience) -> socket.socket:
     """Return a connection to the first allowed address of a host that answers.
 
     Raises:
@@ -52,12 +84,13 @@ def connect_allowed(host: str, port: int, allowed: AllowedSources, timeout_s: fl
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
         raise SourceError(SourceProblem.UNKNOWN_HOST) from None
     problem = SourceProblem.ADDRESS_NOT_ALLOWED
     for family, kind, protocol, _, address in found:
         if not allowed.permits_host(host, ip_address(str(address[0]).partition("%")[0])):
             continue
+        timeout_s = patience.limit(patience.open_timeout_s)
         connection = socket.socket(family, kind, protocol)
         connection.settimeout(timeout_s)
         try:
@@ -87,19 +120,54 @@ def describe_failure(error: BaseException) -> SourceProblem:
     return next((problem for kind, problem in problems.items() if isinstance(error, kind)), SourceProblem.NO_VIDEO)
 
 
+class _Incoming(io.RawIOBase):
+    """What a host sends, for as long as it is waited for."""
+
+    def __init__(self, connection: socket.socket, patience: Patience) -> None:
+        super().__init__()
+        self.timeout_s = patience.open_timeout_s
+        self._connection = connection
+        self._patience = patience
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(self._patience.limit(self.timeout_s))
+        return self._connection.recv_into(buffer)
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
+
+
+class _AnsweringSocket:
+    """Is for a response what a socket is; the response closes the connection."""
+
+    def __init__(self, incoming: _Incoming) -> None:
+        self._incoming = incoming
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._incoming)
+
+    def close(self) -> None:
+        """Do nothing: the response is still read."""
+
+
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, host: str, *, allowed: AllowedSources, read_timeout_s: float, **options: Any) -> None:
+    def __init__(self, host: str, *, allowed: AllowedSources, patience: Patience, **options: Any) -> None:
         super().__init__(host, **options)
         self._allowed = allowed
-        self._read_timeout_s = read_timeout_s
+        self._patience = patience
 
     def connect(self) -> None:
-        self.sock = connect_allowed(self.host, self.port, self._allowed, float(self.timeout or 0))
+        self.sock = connect_allowed(self.host, self.port, self._allowed, self._patience)
 
     def getresponse(self) -> http.client.HTTPResponse:
-        connection = self.sock  # the response keeps it open, and this object does not
+        incoming = _Incoming(self.sock, self._patience)
+        self.sock = cast("socket.socket", _AnsweringSocket(incoming))
         response = super().getresponse()
-        connection.settimeout(self._read_timeout_s)
+        incoming.timeout_s = self._patience.read_timeout_s
         return response
 
 
@@ -114,9 +182,9 @@ class _TlsConnection(_Connection):
 class _Handler(request.AbstractHTTPHandler):
     """Opens http: and https:, and there is no handler for anything else."""
 
-    def __init__(self, allowed: AllowedSources, read_timeout_s: float) -> None:
+    def __init__(self, allowed: AllowedSources, patience: Patience) -> None:
         super().__init__()
-        self._options: dict[str, Any] = {"allowed": allowed, "read_timeout_s": read_timeout_s}
+        self._options: dict[str, Any] = {"allowed": allowed, "patience": patience}
 
     def http_open(self, asked: request.Request) -> http.client.HTTPResponse:
         return self.do_open(partial(_Connection, **self._options), asked)
@@ -128,7 +196,13 @@ class _Handler(request.AbstractHTTPHandler):
     https_request = request.AbstractHTTPHandler.do_request_
 
 
-def build_opener(address: SourceAddress, allowed: AllowedSources, read_timeout_s: float) -> request.OpenerDirector:
+class _Redirects(request.HTTPRedirectHandler):
+    def redirect_request(self, asked: request.Request, body: IO[bytes], *answer: Any) -> request.Request | None:
+        body.close()  # which would be read into memory, however long it is
+        return super().redirect_request(asked, body, *answer)
+
+
+def build_opener(address: SourceAddress, allowed: AllowedSources, patience: Patience) -> request.OpenerDirector:
     """Return what opens a source's URLs: with its credentials at its own host, and redirects to allowed hosts alone."""
     passwords = request.HTTPPasswordMgrWithDefaultRealm()
     if address.credentials:
@@ -136,10 +210,10 @@ def build_opener(address: SourceAddress, allowed: AllowedSources, read_timeout_s
         passwords.add_password(None, f"{parts.scheme}://{parts.netloc}/", *address.credentials)
     opener = request.OpenerDirector()
     for handler in (
-        _Handler(allowed, read_timeout_s),
+        _Handler(allowed, patience),
         request.HTTPDefaultErrorHandler(),
         request.HTTPErrorProcessor(),
-        request.HTTPRedirectHandler(),
+        _Redirects(),
         request.HTTPDigestAuthHandler(passwords),
         request.HTTPBasicAuthHandler(passwords),
     ):
@@ -167,7 +241,7 @@ class HttpBody:
         """
         try:
             return self._response.read1(size)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (SourceError, OSError, http.client.HTTPException, ValueError) as error:
             raise SourceError(describe_failure(error)) from None
 
     def close(self) -> None:
@@ -175,14 +249,14 @@ class HttpBody:
         self._response.close()
 
 
-def open_http(opener: request.OpenerDirector, url: str, timeout_s: float) -> HttpBody:
+def open_http(opener: request.OpenerDirector, url: str) -> HttpBody:
     """Request a URL.
 
     Raises:
         SourceError: It cannot be read; the error has no part of the URL.
     """
     try:
-        return HttpBody(opener.open(url, timeout=timeout_s))
+        return HttpBody(opener.open(url))
     except HTTPError as error:
         error.close()
         if error.code in {401, 403}:
@@ -190,131 +264,3 @@ def open_http(opener: request.OpenerDirector, url: str, timeout_s: float) -> Htt
         raise SourceError(SourceProblem.REDIRECTED if error.code < 400 else SourceProblem.NOT_FOUND) from None
     except (SourceError, OSError, http.client.HTTPException, ValueError) as error:
         raise SourceError(describe_failure(error)) from None
-
-
-class RtspRelay:
-    """Passes on one RTSP connection between FFmpeg, on the loopback, and a camera.
-
-    It answers for where the connection leads: FFmpeg would follow a redirect to any host. An answer that redirects ends
-    the connection.
-
-    Attributes:
-        port: On 127.0.0.1, for one connection.
-        problem: Why it ended, if that is known.
-    """
-
-    def __init__(self, address: SourceAddress, allowed: AllowedSources, *, open_timeout_s: float) -> None:
-        self.problem: SourceProblem | None = None
-        self._camera = connect_allowed(address.host, address.port, allowed, open_timeout_s)
-        try:
-            if address.is_encrypted:
-                self._camera = ssl.create_default_context().wrap_socket(self._camera, server_hostname=address.host)
-        except OSError as error:
-            self._camera.close()
-            raise SourceError(describe_failure(error)) from None
-        self._camera.settimeout(None)  # FFmpeg has timeouts, and closes its end
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
-        self._listener.settimeout(open_timeout_s)
-        self.port: int = self._listener.getsockname()[1]
-        self._client: socket.socket | None = None
-        threading.Thread(target=self._run, name="rtsp-relay", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._client, _ = self._listener.accept()
-        except OSError:
-            return
-        finally:
-            self._listener.close()
-        client = self._client
-        requests = threading.Thread(
-            target=self._pump, args=(lambda: client.recv(CHUNK_BYTES), self._camera), name="rtsp-requests", daemon=True
-        )
-        requests.start()
-        answers = RtspAnswers(lambda: self._camera.recv(CHUNK_BYTES))
-        self._pump(answers.read, client)
-        requests.join()
-        client.close()
-        self._camera.close()
-
-    def _pump(self, read: Callable[[], bytes], target: socket.socket) -> None:
-        """Pass on what is read until either end closes; then close both."""
-        try:
-            while data := read():
-                target.sendall(data)
-        except SourceError as error:
-            self.problem = error.problem
-        except (OSError, ValueError):
-            pass
-        self.close()
-
-    def close(self) -> None:
-        """End the connection."""
-        for one in (self._listener, self._camera, self._client):
-            if one is not None:
-                with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-        if self._client is None:
-            self._camera.close()
-            self._listener.close()
-
-
-class RtspAnswers:
-    """Reads what a camera sends over RTSP: answers, and between them interleaved packets (RFC 2326, 10.12).
-
-    Args:
-        receive: Returns what has come; nothing at the end.
-    """
-
-    def __init__(self, receive: Callable[[], bytes]) -> None:
-        self._receive = receive
-        self._buffer = bytearray()
-
-    def read(self) -> bytes:
-        """Return whole packets and answers; nothing at the end.
-
-        Raises:
-            SourceError: An answer redirects, refuses the password, or is none.
-        """
-        while not (length := self._count_complete()):
-            data = self._receive()
-            if not data:
-                return b""
-            self._buffer += data
-        complete = bytes(self._buffer[:length])
-        del self._buffer[:length]
-        return complete
-
-    def _count_complete(self) -> int:
-        """Return the length of the packets and answers that have come wholly."""
-        buffer, at = self._buffer, 0
-        while at + 4 <= len(buffer):
-            if buffer[at] == INTERLEAVED:
-                end = at + 4 + int.from_bytes(buffer[at + 2 : at + 4], "big")
-            elif (head_end := buffer.find(b"\r\n\r\n", at)) >= 0:
-                end = head_end + 4 + _read_answer_head(bytes(buffer[at:head_end]))
-            elif len(buffer) - at > MAX_HEAD_BYTES:
-                raise SourceError(SourceProblem.NO_VIDEO)
-            else:
-                break
-            if end > len(buffer):
-                break
-            at = end
-        return at
-
-
-def _read_answer_head(head: bytes) -> int:
-    """Return the length of an answer's body, if it does not redirect.
-
-    Raises:
-        SourceError: It does, or is no answer.
-    """
-    lines = head.decode("latin-1").split("\r\n")
-    words = lines[0].split(" ")
-    if words[0].startswith("RTSP/") and len(words) > 1 and words[1].startswith("3"):
-        raise SourceError(SourceProblem.REDIRECTED)
-    fields = (line.partition(":") for line in lines[1:])
-    lengths = [value.strip() for name, _, value in fields if name.strip().lower() == "content-length"]
-    if not all(value.isascii() and value.isdigit() and len(value) < 8 for value in lengths):
-        raise SourceError(SourceProblem.NO_VIDEO)
-    return int(lengths[-1]) if lengths else 0

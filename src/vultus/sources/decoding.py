@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
 from contextlib import contextmanager
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import av
 import av.error
 import av.logging
 import numpy as np
 import simplejpeg
+from av.codec import Codec
 from av.codec.hwaccel import HWAccel
+from av.stream import Discard, Disposition
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from vultus.domain.source_addresses import AllowedSources, SourceAddress, SourceKind
 from vultus.domain.sources import SourceProblem
-from vultus.sources.connections import RtspRelay, SourceError, build_opener, describe_failure, open_http
+from vultus.sources.connections import SLOW_S, Patience, SourceError, build_opener, describe_failure, open_http
+from vultus.sources.rtsp import RtspRelay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.plane import VideoPlane
+    from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
     from vultus.sources.connections import HttpBody
 
 FILE_FORMATS = "mov,matroska,mpegts,mpeg,avi,flv,h264,hevc,mjpeg,mpjpeg,ivf,ogg"
 """Formats that contain their video: no playlist, no script, nothing that names other files."""
+
+PLAYLIST_FORMATS = "hls,mpegts,mov,aac,mp3,ac3,eac3,webvtt"
+"""Playlists, and the formats of their segments: a script among these would be followed by FFmpeg's own connections."""
+
+MAX_PIXELS = 8192 * 4608
+"""Of a frame, more than 8K has: an empty one of the largest that a video can name fills the memory."""
+
+MAX_STREAMS = 64
+"""Of a video."""
 
 PLAYLIST_TYPES = frozenset({"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl"})
 MULTIPART_TYPE = "multipart/x-mixed-replace"
@@ -42,6 +58,8 @@ MAX_BAD_PACKETS = 250
 JPEG_QUALITY = 88
 KEYFRAMES: Final = "NONKEY"
 EVERY_FRAME: Final = "DEFAULT"
+
+log = logging.getLogger(__name__)
 
 av.logging.set_level(None)  # FFmpeg's messages contain addresses, passwords among them
 
@@ -75,13 +93,11 @@ class VideoReader:
     ) -> None:
         self._address = address
         self._allowed = allowed
-        self._open_timeout_s = open_timeout_s
-        self._read_timeout_s = read_timeout_s
-        self._hardware = HWAccel(hardware, allow_software_fallback=True) if hardware else None
+        self._patience = Patience(open_timeout_s, read_timeout_s)
+        self._hardware = HWAccel(hardware) if hardware and _can_decode_on(hardware) else None
         self._relay: RtspRelay | None = None
         self._opened: list[HttpBody | IO[bytes]] = []
         self._container: InputContainer | None = None
-        self._started_at = time.monotonic()
         self._last_keyframe_at: float | None = None
         self.keyframe_interval_s = 0.0
         self.comes_in_bursts = address.kind is SourceKind.FILE
@@ -89,10 +105,7 @@ class VideoReader:
         try:
             with self._translate_errors():
                 self._container = self._open_container()
-                if not self._container.streams.video:
-                    raise SourceError(SourceProblem.NO_VIDEO)
-                self._stream = self._container.streams.video[0]
-                self._stream.codec_context.thread_count = 1  # there are other sources, and threads would delay frames
+                self._stream = _choose_stream(self._container)
         except BaseException:
             self.close()
             raise
@@ -116,11 +129,11 @@ class VideoReader:
             case SourceKind.HTTP:
                 return self._open_http()
             case SourceKind.DEVICE:
-                self._open_path(is_device=True).close()
-                options = {"format_whitelist": "video4linux2,v4l2", "protocol_whitelist": ""}
-                return self._open(self._address.location, "v4l2", options)
+                path = self._resolve_path()
+                self._open_path(path, stat.S_ISCHR).close()
+                return self._open(path, "v4l2", {"format_whitelist": "video4linux2,v4l2"})
             case SourceKind.FILE:
-                file = self._open_path(is_device=False)
+                file = self._open_path(self._resolve_path(), stat.S_ISREG)
                 self._opened.append(file)
                 return self._open(file, None, {"format_whitelist": FILE_FORMATS})
 
@@ -128,36 +141,56 @@ class VideoReader:
         opened: InputContainer = av.open(
             source,
             format=form,
-            options={"protocol_whitelist": "", **options},
-            timeout=(self._open_timeout_s, self._read_timeout_s),
+            options={
+                "protocol_whitelist": "",
+                "max_streams": str(MAX_STREAMS),
+                "max_pixels": str(MAX_PIXELS),  # for the decoders that look into what the streams are
+                **options,
+            },
+            timeout=(self._patience.open_timeout_s, self._patience.read_timeout_s),
             hwaccel=self._hardware,
             **more,
         )
         return opened
 
-    def _open_path(self, *, is_device: bool) -> IO[bytes]:
-        """Open a file, or check a device, by what its path leads to.
+    def _resolve_path(self) -> str:
+        """Return what the path of a file or device leads to.
 
         Raises:
-            SourceError: It is none, cannot be read, or its path leads to something that is not allowed.
+            SourceError: It leads nowhere, or to something that is not allowed.
         """
         try:
             path = os.path.realpath(self._address.location, strict=True)
-            if not self._allowed.permits_path(path):
-                raise SourceError(SourceProblem.ADDRESS_NOT_ALLOWED)
+        except OSError:
+            raise SourceError(SourceProblem.UNREADABLE) from None
+        if not self._allowed.permits_path(path):
+            raise SourceError(SourceProblem.ADDRESS_NOT_ALLOWED)
+        return path
+
+    def _open_path(self, path: str, is_kind: Callable[[int], bool]) -> IO[bytes]:
+        """Open what is at a path without links.
+
+        Args:
+            path: Where.
+            is_kind: Tells of a mode whether it is of what is expected.
+
+        Raises:
+            SourceError: It is something else, or cannot be read.
+        """
+        try:
             file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0)
         except OSError:
             raise SourceError(SourceProblem.UNREADABLE) from None
-        kind = stat.S_ISCHR if is_device else stat.S_ISREG
-        if not kind(os.fstat(file.fileno()).st_mode):
+        if not is_kind(os.fstat(file.fileno()).st_mode):
             file.close()
             raise SourceError(SourceProblem.UNREADABLE)
         return file
 
     def _open_rtsp(self) -> InputContainer:
-        self._relay = RtspRelay(self._address, self._allowed, open_timeout_s=self._open_timeout_s)
-        path = self._address.location.partition("://")[2].partition("/")[2]
+        self._relay = RtspRelay(self._address, self._allowed, self._patience)
         user = f"{self._address.userinfo}@" if self._address.userinfo else ""
+        url = urlsplit(self._address.location)
+        url = url._replace(scheme="rtsp", netloc=f"{user}127.0.0.1:{self._relay.port}", path=url.path or "/")
         options = {
             "rtsp_transport": "tcp",
             "protocol_whitelist": "rtsp,tcp,rtp",
@@ -166,24 +199,29 @@ class VideoReader:
             "max_delay": "500000",
             "analyzeduration": "3000000",
         }
-        return self._open(f"rtsp://{user}127.0.0.1:{self._relay.port}/{path}", "rtsp", options)
+        return self._open(url.geturl(), "rtsp", options)
 
     def _open_http(self) -> InputContainer:
-        opener = build_opener(self._address, self._allowed, self._read_timeout_s)
+        opener = build_opener(self._address, self._allowed, self._patience)
 
         def open_part(url: str, _flags: int = 0, _options: object = None) -> HttpBody:
             if not url.startswith(("http://", "https://")):
                 raise SourceError(SourceProblem.ADDRESS_NOT_ALLOWED)
-            return open_http(opener, url, self._read_timeout_s)
+            return open_http(opener, url)
 
-        body = open_http(opener, self._address.location, self._open_timeout_s)
+        body = open_http(opener, self._address.location)
         self._opened.append(body)
         is_playlist = self._address.location.partition("?")[0].endswith((".m3u8", ".m3u"))
         if body.media_type in PLAYLIST_TYPES or is_playlist:
             body.close()
             self.comes_in_bursts = True
             # Without connections that FFmpeg would keep open by itself.
-            options = {"http_persistent": "0", "http_multiple": "0", "protocol_whitelist": "http,https"}
+            options = {
+                "http_persistent": "0",
+                "http_multiple": "0",
+                "protocol_whitelist": "http,https",
+                "format_whitelist": PLAYLIST_FORMATS,
+            }
             return self._open(self._address.location, "hls", options, io_open=open_part)
         form = "mpjpeg" if body.media_type == MULTIPART_TYPE else None
         return self._open(body, form, {"format_whitelist": FILE_FORMATS})
@@ -197,6 +235,8 @@ class VideoReader:
             raise
         except Exception as error:  # noqa: BLE001  whatever FFmpeg raises
             problem = self._relay.problem if self._relay and self._relay.problem else _find_problem(error)
+            if problem is SourceProblem.CLOSED and self._address.kind is SourceKind.FILE:
+                problem = SourceProblem.NO_VIDEO  # it is empty, or cut off before there is any
             raise SourceError(problem) from None
 
     def decode_frames(self) -> Iterator[VideoFrame]:
@@ -208,10 +248,12 @@ class VideoReader:
         container = self._container
         if container is None:
             return
-        bad = 0
+        is_file = self._address.kind is SourceKind.FILE
+        bad, last_at, is_seen = 0, time.monotonic(), False
         packets = container.demux(self._stream)
         while True:
             with self._translate_errors():
+                self._patience.renew()
                 packet = next(packets, None)
                 if packet is None:
                     break
@@ -222,11 +264,16 @@ class VideoReader:
                     bad = 0
                 except av.error.InvalidDataError:
                     frames, bad = [], bad + 1
-                    if bad > MAX_BAD_PACKETS:
+                    if bad > MAX_BAD_PACKETS and not is_file:
                         raise
-            yield from frames
-        is_file = self._address.kind is SourceKind.FILE
-        raise SourceError(SourceProblem.FINISHED if is_file else SourceProblem.CLOSED)
+            if frames:
+                yield from frames
+                last_at, is_seen = time.monotonic(), True
+            elif time.monotonic() - last_at > max(SLOW_S, 3 * self.keyframe_interval_s):
+                raise SourceError(SourceProblem.NO_VIDEO)
+        if is_file:
+            raise SourceError(SourceProblem.FINISHED if is_seen else SourceProblem.NO_VIDEO)
+        raise SourceError(SourceProblem.CLOSED)
 
     def set_pace(self, interval_s: float) -> None:
         """Set how often a frame is needed: if key frames come as often, the others are not decoded."""
@@ -250,6 +297,37 @@ class VideoReader:
             self._container.close()
         for one in self._opened:
             one.close()
+
+
+@cache
+def _can_decode_on(hardware: str) -> bool:
+    """Return whether this machine has a device of a kind; if not, the log says so."""
+    try:
+        HWAccel(hardware).create(Codec("h264", "r"))
+    except (NotImplementedError, OSError, av.error.FFmpegError) as error:
+        log.warning("No device decodes video by %s (%s); the processor does.", hardware, type(error).__name__)
+        return False
+    return True
+
+
+def _choose_stream(container: InputContainer) -> VideoStream:
+    """Return the video of a container, and let its other streams be skipped.
+
+    Raises:
+        SourceError: It has none: the cover of a piece of music is none.
+    """
+    videos = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+    if not videos:
+        raise SourceError(SourceProblem.NO_VIDEO)
+    best = container.streams.best("video")
+    chosen = next((one for one in videos if one is best), videos[0])
+    for one in container.streams:
+        if one is not chosen:
+            one.discard = Discard.all
+    context = chosen.codec_context
+    context.thread_count = 1  # there are other sources, and threads would delay frames
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return chosen
 
 
 def _find_problem(error: Exception) -> SourceProblem:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import signal
 import socket
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,6 +36,9 @@ from vultus.sources.messages import (
     encode_message,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable  # noqa: TC004  annotations are not evaluated
+
 log = logging.getLogger(__name__)
 
 PASSED_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -45,6 +51,9 @@ FIRST_RESTART_S, MAX_RESTART_S = 1.0, 30.0
 
 STEADY_S = 60.0
 """After a process has run for so long, the first pause is short again."""
+
+SUSPECT_S = 600.0
+"""After a process has ended, it gets no further sources for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +75,29 @@ class SourceFeed:
 
     Attributes:
         opening: How it was opened.
+        process: Decodes it.
     """
 
     def __init__(self, opening: SourceOpening, process: DecoderProcess, number: int) -> None:
         self.opening = opening
-        self._process = process
+        self.process = process
         self._number = number
-        self._notices: asyncio.Queue[FrameTaken | SourceLostNotice] = asyncio.Queue()
+        self._notices: deque[FrameTaken | SourceLostNotice] = deque()
+        self._has_news = asyncio.Event()
         self._requested_interval_s: float | None = None
         self._is_awaited = False
 
     @property
     def pid(self) -> int:
         """Id of the process that decodes it."""
-        return self._process.pid
+        return self.process.pid
 
     async def receive(self) -> FrameTaken | SourceLostNotice:
         """Wait for the frame that was requested, or for news that the source was lost, whichever comes first."""
-        notice = await self._notices.get()
+        while not self._notices:
+            self._has_news.clear()
+            await self._has_news.wait()
+        notice = self._notices.popleft()
         if isinstance(notice, FrameTaken):
             self._is_awaited = False
         return notice
@@ -98,25 +112,33 @@ class SourceFeed:
     def repeat_request(self) -> None:
         """Send the request that was not answered yet, if there is one: to a process that has just started."""
         if self._requested_interval_s is not None:
-            self._process.send(RequestFrame(self._number, self._requested_interval_s))
+            self.process.send(RequestFrame(self._number, self._requested_interval_s))
 
     def handle_notice(self, notice: FrameTaken | SourceLostNotice) -> None:
-        """Keep a notice until it is received: no more frames come than were requested."""
+        """Keep a notice until it is received: no frame that was not requested, and no loss after another."""
         if isinstance(notice, FrameTaken):
+            if self._requested_interval_s is None:
+                return
             self._requested_interval_s = None
-        self._notices.put_nowait(notice)
+        elif self._notices and isinstance(self._notices[-1], SourceLostNotice):
+            self._notices.pop()
+        self._notices.append(notice)
+        self._has_news.set()
 
     def restart_process(self) -> None:
         """End the process that decodes it, which hangs; another takes its place."""
-        self._process.kill()
+        self.process.kill()
 
     def close(self) -> None:
         """Close the source."""
-        self._process.remove_feed(self._number)
+        self.process.remove_feed(self._number)
 
 
 class DecoderPool:
     """Distributes sources over processes.
+
+    Of the sources of a process that ended, half go to another one: after a few times that which ends its process is
+    alone, and does so to no other.
 
     Args:
         sources_per_process: Sources that share a process, at most.
@@ -130,12 +152,26 @@ class DecoderPool:
     def open_feed(self, opening: SourceOpening) -> SourceFeed:
         """Return a feed of a source, which is opened in the least busy process that has room, or a new one."""
         self._processes = [one for one in self._processes if not one.is_closed]
-        room = [one for one in self._processes if len(one.feeds) < self._sources_per_process]
-        process = min(room, key=lambda one: len(one.feeds)) if room else DecoderProcess()
-        if not room:
-            self._processes.append(process)
+        room = [one for one in self._processes if len(one.feeds) < self._sources_per_process and not one.is_suspect]
+        process = min(room, key=lambda one: len(one.feeds)) if room else self._add_process()
         self._next_number += 1
-        return process.add_feed(opening, self._next_number)
+        feed = SourceFeed(opening, process, self._next_number)
+        process.take_feed(self._next_number, feed)
+        return feed
+
+    def _add_process(self) -> DecoderProcess:
+        process = DecoderProcess(self._divide_feeds)
+        self._processes.append(process)
+        return process
+
+    def _divide_feeds(self, ended: DecoderProcess) -> None:
+        """Give half of the sources of a process that ended to another."""
+        moved = list(ended.feeds)[(len(ended.feeds) + 1) // 2 :]
+        if moved:
+            other = self._add_process()
+            other.ended_at = ended.ended_at
+            for number in moved:
+                other.take_feed(number, ended.feeds.pop(number))
 
     @property
     def pids(self) -> list[int]:
@@ -153,26 +189,34 @@ class DecoderProcess:
     """One process, and another whenever it has ended, until it has no sources.
 
     Attributes:
+        on_end: Is called when it has ended by itself, before another takes its place.
         feeds: Its sources, by number.
         pid: Id of the process; 0 while there is none.
         is_closed: Whether it had no sources any more, and so ended.
+        ended_at: When the last one ended by itself, by the clock of `time.monotonic`.
     """
 
+    on_end: Callable[[DecoderProcess], None]
     feeds: dict[int, SourceFeed] = field(default_factory=dict)
     pid: int = 0
     is_closed: bool = False
+    ended_at: float = -math.inf
     _writer: asyncio.StreamWriter | None = None
     _task: asyncio.Task[None] | None = None
     _has_answered: bool = False
 
-    def add_feed(self, opening: SourceOpening, number: int) -> SourceFeed:
+    @property
+    def is_suspect(self) -> bool:
+        """Whether one of its sources may be such as ends its process."""
+        return time.monotonic() - self.ended_at < SUSPECT_S
+
+    def take_feed(self, number: int, feed: SourceFeed) -> None:
         """Open a source in this process."""
-        feed = self.feeds[number] = SourceFeed(opening, self, number)
+        feed.process, self.feeds[number] = self, feed
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         else:
             self._send_opening(number, feed)
-        return feed
 
     def remove_feed(self, number: int) -> None:
         """Close a source; after the last one the process ends."""
@@ -231,8 +275,10 @@ class DecoderProcess:
             if self.is_closed:
                 break
             log.error("A process that decodes sources ended; another is started.")
+            self.ended_at = time.monotonic()
             for number, feed in self.feeds.items():
                 feed.handle_notice(SourceLostNotice(number, SourceProblem.DECODER_ENDED))
+            self.on_end(self)
             if time.monotonic() - started > STEADY_S:
                 delay_s = FIRST_RESTART_S
             await asyncio.sleep(delay_s * random.uniform(0.75, 1.25))  # noqa: S311

@@ -44,7 +44,7 @@ FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
 """Pauses before a source is opened again: doubled up to the longest, each ± a quarter."""
 
 STEADY_S = 2.0
-"""After a source has run for so long, the first pause is short again."""
+"""After a source has sent frames for so long, the first pause is short again."""
 
 MAX_GAP_S = 5.0
 """A jump in the times of a video, beyond which it is not waited for."""
@@ -105,6 +105,7 @@ class SourceThread:
         self._is_requested = False
         self._is_unencodable = False
         self._interval_s = 0.0
+        self._seen_at: float | None = None
         self._newest: tuple[VideoFrame, FrameTaken] | None = None
         self._closed = threading.Event()
         threading.Thread(target=self._run, name=f"source-{opening.number}", daemon=True).start()
@@ -126,7 +127,7 @@ class SourceThread:
         threading.Thread(target=self._send_requested, name=f"frames-{self._opening.number}", daemon=True).start()
         delay_s = FIRST_DELAY_S
         while not self._closed.is_set():
-            started = time.monotonic()
+            self._seen_at = None
             problem = self._decode_until_lost()
             if self._closed.is_set():
                 break
@@ -135,7 +136,7 @@ class SourceThread:
             self._connection.send(SourceLostNotice(self._opening.number, problem))
             if problem is SourceProblem.FINISHED:
                 break
-            if time.monotonic() - started > STEADY_S:
+            if self._seen_at is not None and time.monotonic() - self._seen_at > STEADY_S:
                 delay_s = FIRST_DELAY_S
             with self._changed:
                 self._changed.wait_for(lambda: self._closed.is_set(), delay_s * random.uniform(0.75, 1.25))  # noqa: S311
@@ -171,6 +172,7 @@ class SourceThread:
             position_s: float = frames / 25 if frame.pts is None else frame.time
             first_s = position_s if first_s is None else first_s
             position_s -= first_s
+            self._seen_at = self._seen_at or time.monotonic()
             if clock is not None:
                 clock.sleep_until(position_s, self._closed)
             if self._closed.is_set():

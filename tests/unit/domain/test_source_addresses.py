@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
+from vultus.errors import InvalidInputError
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,10 @@ def test_a_path_is_permitted_inside_its_folder(path: str, is_permitted: bool) ->
         ("rtsp://admin:geheim@cam.lan/live?token=geheim", "rtsp://cam.lan/live?…"),
         ("rtsp://cam.lan:8554/user=admin&password=geheim/1.sdp", "rtsp://cam.lan:8554/user=…&password=…/1.sdp"),
         ("HTTPS://a:geheim:b@[2001:db8::1]/x#geheim", "https://[2001:db8::1]/x"),
+        ("rtsp://cam.lan/user%3Dadmin%26password%3dgeheim/1", "rtsp://cam.lan/user%3D…/1"),
+        ("http://cam.lan/tür?läuft=geheim", "http://cam.lan/t%C3%BCr?…"),
         ("/srv/videos/door.mp4", "/srv/videos/door.mp4"),
+        ("/srv/my videos/front door.mp4", "/srv/my videos/front door.mp4"),
     ],
 )
 def test_what_is_shown_of_an_address_has_no_secret(text: str, label: str) -> None:
@@ -66,3 +70,12 @@ def test_what_is_shown_of_an_address_has_no_secret(text: str, label: str) -> Non
     assert address.label == label
     assert "geheim" not in repr(address)
     assert SourceAddress.from_text(address.text) == address
+
+
+@pytest.mark.parametrize("password", ["12/geheim", "12?geheim", "12#geheim"])
+def test_a_password_that_ends_the_host_is_no_path(password: str) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        SourceAddress.from_text(f"rtsp://admin:{password}@cam.lan/live")
+
+    assert "%2F" in raised.value.detail
+    assert "geheim" not in raised.value.detail

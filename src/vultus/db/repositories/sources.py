@@ -8,6 +8,7 @@ from sqlalchemy import case, delete, func, insert, literal, or_, select, text, u
 
 from vultus.db.source_table import SourceRow
 from vultus.domain import Zone
+from vultus.domain.sightings import SourceBack, SourceLost
 from vultus.domain.sources import Source, SourceProblem, SourceState, SourceStatus
 from vultus.errors import NotFoundError
 
@@ -171,18 +172,34 @@ class SourceRepository:
         )
 
     async def set_state(
-        self, watcher: UUID, source_id: UUID, state: SourceState, problem: SourceProblem | None
-    ) -> SourceState | None:
-        """Set what a source is doing; return what it was doing, None if the server does not watch it any more."""
-        query = select(SourceRow.state).where(SourceRow.id == source_id, SourceRow.watcher == watcher).with_for_update()
-        before = (await self._session.execute(query)).scalar_one_or_none()
+        self, watcher: UUID, source: Source, state: SourceState, problem: SourceProblem | None
+    ) -> type[SourceLost | SourceBack] | None:
+        """Set what a source is doing, if the server still watches it and nobody has changed it.
+
+        Returns:
+            What there is to tell: a loss of frames, and once after each told loss that there are frames again, whatever
+            happened to the source between. None for nothing.
+        """
+        query = (
+            select(SourceRow.state, SourceRow.is_loss_told)
+            .where(SourceRow.id == source.id, SourceRow.watcher == watcher, SourceRow.updated_at == source.updated_at)
+            .with_for_update()
+        )
+        before = (await self._session.execute(query)).one_or_none()
         if before is None:
             return None
         values: dict[str, Any] = {"state": state, "problem": problem}
-        if before != state:
+        if before.state != state:
             values["since"] = func.now()
-        await self._session.execute(update(SourceRow).where(SourceRow.id == source_id).values(**values))
-        return SourceState(before)
+        kind: type[SourceLost | SourceBack] | None = None
+        if before.is_loss_told and state is SourceState.RUNNING:
+            kind = SourceBack
+        elif before.state == SourceState.RUNNING and state is SourceState.LOST:
+            kind = SourceLost
+        if kind is not None:
+            values["is_loss_told"] = kind is SourceLost
+        await self._session.execute(update(SourceRow).where(SourceRow.id == source.id).values(**values))
+        return kind
 
 
 def _build_end(lease_s: float) -> Any:

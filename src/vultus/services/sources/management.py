@@ -151,9 +151,8 @@ class SourceService:
                 address = self._parse_address(changes.pop("address"))
                 await self._vault.ensure_key(work)
                 changes |= self._seal_address(source_id, address)
-            # To be running before the change would tell of a loss that is none; of a loss a return is still to be told.
-            is_lost = source.status.state is SourceState.LOST
-            state = SourceState.LOST if is_lost else SourceState.CONNECTING
+            # To be running before the change would tell of a loss that is none.
+            state = SourceState.CONNECTING
             changes |= {"state": state, "problem": None, "key_id": principal.key and principal.key.id}
             changed = await work.sources.update_source(source_id, **changes)
             event = SourceChanged(collection_id=source.collection_id, object_id=source_id, fields=tuple(sorted(patch)))

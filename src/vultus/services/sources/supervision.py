@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vultus.domain import Permission, Principal, StreamOrigin
-from vultus.domain.sightings import SourceBack, SourceLost
 from vultus.domain.sources import SourceProblem, SourceState, SourceStatus
 from vultus.errors import (
     ForbiddenError,
@@ -30,11 +29,11 @@ from vultus.services.sources.watching import FrameRates, SourceFigures, SourceWa
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.domain import Frame, FrameResult
-    from vultus.domain.sightings import Sighting
     from vultus.domain.sources import Source
     from vultus.services.events.sighting_log import OutboxSightingLog
     from vultus.services.live.service import StreamService
@@ -77,6 +76,7 @@ class SourceSupervisor:
         self._runners: dict[UUID, SourceRunner] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._expiring: asyncio.Task[None] | None = None
+        self._is_full = False
 
     async def run(self) -> None:
         """Renew what is watched, take what nobody watches, stop what is no longer to be watched: one run of a job.
@@ -84,31 +84,52 @@ class SourceSupervisor:
         Raises:
             VultusError: The database is away; what is watched goes on until the leases end.
         """
-        started = time.monotonic()
-        if not self._runners:
-            async with self._database.hot_queries() as hot:
-                if not await hot.pending_work.has_unwatched_sources():
-                    return
-        async with self._database.transaction() as work:
-            kept = await work.sources.renew_leases(
-                self.id, LEASE_S, {one: runner.status for one, runner in self._runners.items()}
-            )
-            taken = await work.sources.claim_sources(self.id, LEASE_S, CLAIM_SIZE)
-            keys = {runner.key_id for runner in self._runners.values() if runner.key_id is not None}
-            live = await work.keys.list_live_ids(keys) if keys else frozenset()
-        self._schedule_expiry(started + LEASE_S)
-        wanted = {source.id: source for source in (*kept, *taken)}
+        ends_at = time.monotonic() + LEASE_S
+        try:
+            async with asyncio.timeout(LEASE_S / 2):  # later, what is renewed has hardly begun when it ends
+                leased = await self._renew_leases()
+        except TimeoutError:
+            raise UnavailableError("The leases of sources could not be renewed in time.") from None
+        if leased is None:
+            return
+        sources, live = leased
+        self._schedule_expiry(ends_at)
+        wanted = {source.id: source for source in sources}
         outdated = [one for one, runner in self._runners.items() if runner.is_outdated(wanted.get(one))]
         await self._stop_runners(outdated)
         for runner in self._runners.values():
             if runner.key_id is not None and runner.key_id not in live:
                 runner.revoke()
+        if time.monotonic() >= ends_at:  # what was stopped took long to end
+            return
         for source in wanted.values():
             if source.id not in self._runners:
                 self._runners[source.id] = SourceRunner(self, source)
         if gone := [one for one in outdated if one not in wanted]:  # switched on again, they need wait for no lease
             async with self._database.transaction() as work:
                 await work.sources.release_sources(self.id, gone)
+
+    async def _renew_leases(self) -> tuple[tuple[Source, ...], frozenset[UUID]] | None:
+        """Return the sources that this server has from now on, and which keys of its runners live; None without any."""
+        if not self._runners:
+            async with self._database.hot_queries() as hot:
+                if not await hot.pending_work.has_unwatched_sources():
+                    return None
+        room = self._settings.max_watched - len(self._runners)
+        if room <= 0 and not self._is_full:
+            log.warning(
+                "As many sources are watched here as may be: VULTUS_SOURCES__MAX_WATCHED says %d.",
+                self._settings.max_watched,
+            )
+        self._is_full = room <= 0
+        async with self._database.transaction() as work:
+            kept = await work.sources.renew_leases(
+                self.id, LEASE_S, {one: runner.status for one, runner in self._runners.items()}
+            )
+            taken = await work.sources.claim_sources(self.id, LEASE_S, max(0, min(CLAIM_SIZE, room)))
+            keys = {runner.key_id for runner in self._runners.values() if runner.key_id is not None}
+            live = await work.keys.list_live_ids(keys) if keys else frozenset()
+        return (*kept, *taken), live
 
     def _schedule_expiry(self, ends_at: float) -> None:
         """Stop watching when the leases end, unless they were renewed: however long the database takes to answer."""
@@ -119,10 +140,11 @@ class SourceSupervisor:
     def _expire(self) -> None:
         if self._runners:
             log.warning("The leases of the sources that are watched here have ended; other servers may take them.")
-            self._expiring = asyncio.create_task(self._stop_runners(list(self._runners)))
+            ended, self._runners = self._runners, {}
+            self._expiring = asyncio.create_task(_stop_all(ended.values()))
 
     async def _stop_runners(self, ids: list[UUID]) -> None:
-        await asyncio.gather(*(self._runners.pop(one).stop() for one in ids))
+        await _stop_all([self._runners.pop(one) for one in ids if one in self._runners])
 
     async def close(self) -> None:
         """Stop watching, and let other servers take over at once."""
@@ -186,9 +208,9 @@ class SourceSupervisor:
             try:
                 await self._sightings.write_waiting()  # who left when the source was lost left before
                 async with self._database.transaction() as work:
-                    before = await work.sources.set_state(self.id, source.id, state, problem)
-                    sighting = _find_sighting(source, before, state, now)
-                    if sighting is not None:
+                    kind = await work.sources.set_state(self.id, source, state, problem)
+                    if kind is not None:
+                        sighting = kind(collection_id=source.collection_id, origin_id=source.id, at=now)
                         await work.record_sighting(sighting, event_id)
                 return
             except (OverloadedError, UnavailableError) as error:
@@ -196,14 +218,8 @@ class SourceSupervisor:
                 await asyncio.sleep(RETRY_S)
 
 
-def _find_sighting(source: Source, before: SourceState | None, state: SourceState, at: datetime) -> Sighting | None:
-    """Return what a change of state is to those who follow events."""
-    kinds = {
-        (SourceState.RUNNING, SourceState.LOST): SourceLost,
-        (SourceState.LOST, SourceState.RUNNING): SourceBack,
-    }
-    kind = None if before is None else kinds.get((before, state))
-    return kind and kind(collection_id=source.collection_id, origin_id=source.id, at=at)
+async def _stop_all(runners: Iterable[SourceRunner]) -> None:
+    await asyncio.gather(*(one.stop() for one in runners))
 
 
 class SourceRunner:
@@ -219,12 +235,13 @@ class SourceRunner:
         self._state = source.status.state
         self._problem: SourceProblem | None = None
         self._figures = SourceFigures()
+        self._is_revoked = False
         self._task = asyncio.create_task(self._run(), name=f"source {source.id}")
 
     @property
     def key_id(self) -> UUID | None:
         """Key that it is watched for, while it is."""
-        return None if self._task.done() else self.source.key_id
+        return None if self._is_revoked or self._task.done() else self.source.key_id
 
     @property
     def status(self) -> SourceStatus:
@@ -240,8 +257,13 @@ class SourceRunner:
 
     def revoke(self) -> None:
         """Stop because the key was revoked."""
-        self._task.cancel()
-        self._task = asyncio.create_task(self._set_state(SourceState.STOPPED, SourceProblem.KEY_REVOKED))
+        self._is_revoked = True
+        self._task = asyncio.create_task(self._end(self._task))
+
+    async def _end(self, watching: asyncio.Task[None]) -> None:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)  # who was there has left before
+        await self._set_state(SourceState.STOPPED, SourceProblem.KEY_REVOKED)
 
     async def stop(self) -> None:
         """Stop watching; who is there leaves."""
@@ -251,25 +273,27 @@ class SourceRunner:
     async def _run(self) -> None:
         while True:
             try:
-                problem = await self._watch()
-            except (ForbiddenError, NotFoundError):
-                problem = SourceProblem.KEY_REVOKED
-            except KeyFileError as error:
-                log.error("a source cannot be opened: %s", error.detail)
-                problem = SourceProblem.SECRET_UNREADABLE
-            except SetupError as error:
-                log.error("a source cannot be watched: %s", error.detail)
-                problem = SourceProblem.NOT_ANALYSED
+                await self._set_state(SourceState.STOPPED, await self._watch_until_end())
             except VultusError as error:
                 log.warning("a source is watched again in a moment: %s", error.detail, extra={"code": error.code})
-                await asyncio.sleep(RETRY_S)
-                continue
             except Exception:
                 log.exception("the watch of a source failed; it begins again")
-                await asyncio.sleep(RETRY_S)
-                continue
-            await self._set_state(SourceState.STOPPED, problem)
-            return
+            else:
+                return
+            await asyncio.sleep(RETRY_S)
+
+    async def _watch_until_end(self) -> SourceProblem:
+        """Watch, and return why that has ended for good."""
+        try:
+            return await self._watch()
+        except (ForbiddenError, NotFoundError):
+            return SourceProblem.KEY_REVOKED
+        except KeyFileError as error:
+            log.error("a source cannot be opened: %s", error.detail)
+            return SourceProblem.SECRET_UNREADABLE
+        except SetupError as error:
+            log.error("a source cannot be watched: %s", error.detail)
+            return SourceProblem.NOT_ANALYSED
 
     async def _watch(self) -> SourceProblem:
         """Watch until the video is over; return why the watch ended."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from vultus.domain import Box, Candidate, TrackState, Verdict
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from vultus.domain import Frame, FrameResult
     from vultus.domain.sightings import Left
 
@@ -40,9 +41,7 @@ class Visit:
 
 @dataclass(slots=True, eq=False)
 class _SeenTrack:
-    last_seen_at: datetime
     verdict: Verdict | None = None
-    persons: set[UUID] = field(default_factory=set)
     picture: bytes = b""
     box: Box | None = None
 
@@ -64,13 +63,11 @@ class VisitRecorder:
         for track in result.tracks:
             if track.state is TrackState.TENTATIVE:
                 continue
-            seen = self._tracks.setdefault(track.id, _SeenTrack(track.last_seen_at))
-            seen.last_seen_at = track.last_seen_at
+            seen = self._tracks.setdefault(track.id, _SeenTrack())
             if self._keeps_pictures and (seen.box is None or track.box.width > seen.box.width):
                 seen.picture, seen.box = frame.content, track.box
             if track.verdict is Verdict.MATCH and track.person is not None:
                 self._persons[track.person.person_id] = track.person
-                seen.persons.add(track.person.person_id)
             seen.verdict = track.verdict or seen.verdict
         while len(self._tracks) > MAX_TRACKS:
             del self._tracks[next(iter(self._tracks))]
@@ -81,16 +78,10 @@ class VisitRecorder:
 
     def take_visit(self, left: Left) -> Visit:
         """Return the visit that is over, and forget its tracks."""
-        own = {
-            track_id: seen
-            for track_id, seen in self._tracks.items()
-            if (track_id == left.track_id or left.person_id in seen.persons)
-            and left.since <= seen.last_seen_at <= left.at
-        }
-        for track_id in own:
-            del self._tracks[track_id]
         visit = Visit(left.since, left.at, person=self.find_person(left.person_id))
-        for seen in own.values():
+        for track_id in dict.fromkeys((*left.track_ids, left.track_id)):
+            if (seen := self._tracks.pop(track_id, None)) is None:
+                continue
             visit.verdict = seen.verdict or visit.verdict
             if seen.box is not None and (visit.box is None or seen.box.width > visit.box.width):
                 visit.picture, visit.box = seen.picture, seen.box

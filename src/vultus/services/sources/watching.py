@@ -28,7 +28,8 @@ ALERT_S = 3.0
 """How long after the last face a source is still watched at its full pace."""
 
 STALL_S = 120.0
-"""A source of which nothing is heard for so long, not even that it is lost, hangs: its process is replaced."""
+"""A source of which nothing is heard for so long beyond its timeouts, not even that it is lost, hangs: its process is
+replaced."""
 
 FIGURES_S = 10.0
 
@@ -129,6 +130,7 @@ class SourceWatch:
         self._observer = observer
         self._begins_at = begins_at
         self._stream: LiveStream | None = None
+        self._size = (0, 0)
         self._alert_until = 0.0
         self._sequence = 0
 
@@ -138,12 +140,13 @@ class SourceWatch:
         Raises:
             VultusError: The stream cannot go on: its collection is gone, its key may not.
         """
+        stall_s = STALL_S + self._feed.opening.open_timeout_s + self._feed.opening.read_timeout_s
         try:
             while True:
                 self._feed.request_frame(self._interval_s)
                 started = time.monotonic()
                 try:
-                    async with asyncio.timeout(STALL_S):  # wait_for of Python 3.11 can lose a cancellation
+                    async with asyncio.timeout(stall_s):  # wait_for of Python 3.11 can lose a cancellation
                         notice = await self._feed.receive()
                 except TimeoutError:
                     log.error("A source hangs; the process that decodes it is replaced.")
@@ -177,6 +180,9 @@ class SourceWatch:
             captured_at = self._begins_at + timedelta(seconds=taken.position_s)
         else:
             captured_at = datetime.fromtimestamp(taken.taken_at, UTC)
+        if self._size != (taken.width, taken.height):  # its tracks are in pixels of other frames
+            await self._end_stream()
+            self._size = (taken.width, taken.height)
         if self._stream is None:
             self._stream = await self._open_stream(
                 min(1.0, self._feed.opening.max_side_px / max(taken.width, taken.height))
