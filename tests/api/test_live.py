@@ -262,6 +262,20 @@ async def test_a_frame_that_is_no_picture_is_refused_and_the_session_goes_on(liv
     assert answer["type"] == "result"
 
 
+async def test_a_frame_of_more_pixels_than_allowed_is_refused_unread(serve: Callable[..., Any]) -> None:
+    """A photo may have as many, but a session that sends such frames would leave nothing to the others."""
+    async with serving_live(await serve(live={"max_frame_pixels": 512 * 480 - 1})) as live:
+        await live.api.recognize(PORTRAIT)
+        async with live.open_session() as (socket, _):
+            await socket.send(pack_frame(1, PORTRAIT))
+            refused = await receive(socket)
+            await socket.send(pack_frame(2, portrait(scale=0.9)))
+            answer = await receive(socket)
+
+    assert (refused["type"], refused["code"]) == ("refused", "image_too_large")
+    assert answer["type"] == "result"
+
+
 async def test_a_frame_under_way_when_the_connection_breaks_lets_the_next_one_wait(
     live: LiveServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -222,6 +222,7 @@ class Want:
         liveness: The liveness of every face.
         known_boxes: Of faces that need no embedding, in pixels of the upright photo: a tracker knows who they are.
         turned: Whether to search the photo turned by 90°, 180° and 270° too if no face is certainly upright.
+        max_pixels: Width times height beyond which it is refused, where that is less than the limit of all photos.
     """
 
     embed: bool = True
@@ -229,6 +230,7 @@ class Want:
     liveness: bool = False
     known_boxes: tuple[Box, ...] = ()
     turned: bool = True
+    max_pixels: int | None = None
 
 
 DETECTION = Want(embed=False)

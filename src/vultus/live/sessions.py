@@ -128,7 +128,10 @@ class SessionRegistry:
         session_id = new_id()
         try:
             stream = await self._streams.open_stream(
-                principal, reference=str(ticket.collection_id), origin=StreamOrigin("session", session_id)
+                principal,
+                reference=str(ticket.collection_id),
+                origin=StreamOrigin("session", session_id),
+                max_pixels=self._settings.max_frame_pixels,
             )
         finally:
             self._opening_by_key -= Counter({ticket.key_id: 1})  # and forget a key without any

@@ -242,7 +242,7 @@ class FacePipeline:
         liveness_detector = self._get_liveness_detector() if want.liveness else None
         clock = _StageTimer()
         with self._announce_decoding(position):
-            opened = EncodedPhoto.open(request.photo, self._photos)
+            opened = EncodedPhoto.open(request.photo, self._photos, want.max_pixels)
         side = self._finder.compute_decoding_side(opened.header.width, opened.header.height)
         with self.budget.reserve_bytes(opened.count_held_bytes(side)):
             with clock.measure_stage("decode"), self._announce_decoding(position):

@@ -356,6 +356,9 @@ class LiveSettings(Section):
     max_sessions: int = Field(256, ge=1, description="Open sessions of this server, before new ones are refused.")
     max_sessions_per_key: int = Field(32, ge=1, description="Open sessions of a key on this server.")
     max_frame_bytes: int = Field(4 * 2**20, ge=1024, le=2**25, description="Longest frame.")
+    max_frame_pixels: int = Field(
+        4096 * 2160, ge=1024, description="Most pixels of one frame (width times height); sessions share the workers."
+    )
     max_frames_per_second: float = Field(
         30.0, gt=0, le=240, description="Most frames that a session may send; those beyond are dropped and counted."
     )

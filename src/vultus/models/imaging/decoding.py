@@ -66,8 +66,13 @@ class EncodedPhoto:
     picture: EncodedPicture
 
     @classmethod
-    def open(cls, content: bytes, limits: PhotoSettings) -> EncodedPhoto:
+    def open(cls, content: bytes, limits: PhotoSettings, max_pixels: int | None = None) -> EncodedPhoto:
         """Read the header and check bytes, format and size.
+
+        Args:
+            content: The file.
+            limits: Of all photos.
+            max_pixels: Of this one, if that is less.
 
         Raises:
             NotAnImageError: The bytes are no image, or there are none.
@@ -81,8 +86,9 @@ class EncodedPhoto:
         picture = open_picture(content)
         header = picture.header
         pixels = header.width * header.height
-        if pixels > limits.max_pixels:
-            raise ImageTooLargeError(f"The photo has {pixels:,} pixels; the limit is {limits.max_pixels:,}.")
+        most = limits.max_pixels if max_pixels is None else min(max_pixels, limits.max_pixels)
+        if pixels > most:
+            raise ImageTooLargeError(f"The photo has {pixels:,} pixels; the limit is {most:,}.")
         if min(header.width, header.height) < MIN_SIDE_PX:
             raise ImageTooSmallError(
                 f"The photo has {header.width} × {header.height} pixels; both sides need {MIN_SIDE_PX}."

@@ -70,6 +70,7 @@ class StreamService:
         origin: StreamOrigin,
         min_face_px: float | None = None,
         zones: tuple[Zone, ...] = (),
+        max_pixels: int | None = None,
         sightings: SightingLog | None = None,
     ) -> LiveStream:
         """Return a stream whose faces are searched for in a collection.
@@ -80,6 +81,7 @@ class StreamService:
             origin: Where the frames come from.
             min_face_px: Shorter side of the smallest face that counts, pixels; None for the collection's rules alone.
             zones: Where in the picture faces count; everywhere without one.
+            max_pixels: Of a frame, if that is less than a photo may have.
             sightings: Receives what happens; the service's log by default.
 
         Raises:
@@ -101,6 +103,7 @@ class StreamService:
             principal,
             min_face_px=min_face_px,
             zones=zones,
+            max_pixels=max_pixels,
         )
         if origin.kind == "source":  # a session does not come back, once its stream has ended
             memory.stream = weakref.ref(stream)

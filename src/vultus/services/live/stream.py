@@ -91,6 +91,7 @@ class LiveStream:
         principal: Who opened the stream.
         min_face_px: Shorter side of the smallest face that counts, pixels.
         zones: Where faces count.
+        max_pixels: Of a frame, if that is less than a photo may have.
         tracker: Follows the faces; one of the collection's rules by default.
     """
 
@@ -104,6 +105,7 @@ class LiveStream:
         *,
         min_face_px: float | None = None,
         zones: tuple[Zone, ...] = (),
+        max_pixels: int | None = None,
         tracker: Tracker | None = None,
     ) -> None:
         self._analyzer = analyzer
@@ -113,6 +115,7 @@ class LiveStream:
         self._principal = principal
         self._min_face_px = min_face_px
         self._zones = zones
+        self._max_pixels = max_pixels
         self._tracker: Tracker = tracker or IouTracker(gallery.rules.build_tracker_rules())
         self._subjects: dict[UUID, _Subject] = {}
         self._ignored: list[Box] = []
@@ -194,7 +197,8 @@ class LiveStream:
             at - self._liveness_at >= LIVENESS_INTERVAL_S
             or any(len(one.identity.liveness) < MIN_LIVENESS_SAMPLES for one in self._subjects.values())
         )
-        want = Want(liveness=has_liveness, known_boxes=self._list_known_boxes(at), turned=False)
+        known = self._list_known_boxes(at)
+        want = Want(liveness=has_liveness, known_boxes=known, turned=False, max_pixels=self._max_pixels)
         source = str(self._attendance.origin.id)
         analysis = await self._analyzer.analyze_photo(
             Photo(frame.content), rules.collection.space_id, want, Lane.LIVE, source=source
