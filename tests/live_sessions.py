@@ -15,6 +15,7 @@ import websockets
 
 from tests.api.conftest import Api
 from tests.server.sockets import running
+from vultus.console.serving import add_console
 from vultus.live.endpoint import add_live
 from vultus.live.protocol import HEADER
 from vultus.live.sessions import SessionRegistry
@@ -83,6 +84,7 @@ async def serving_live(api: Api) -> AsyncIterator[LiveServer]:
     """Serve an API with live sessions on a socket, and look after them as the server does."""
     app = api.client._transport.app  # type: ignore[attr-defined]
     sessions = add_live(app, api.services, LIMITS)
+    add_console(app)
 
     async def check() -> None:
         while True:

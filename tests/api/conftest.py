@@ -75,6 +75,31 @@ def others() -> tuple[FacePipeline, ...]:
     return ()
 
 
+async def start_api(database: Database, pipelines: PipelineRegistry, data_dir: Path, **settings: Any) -> Api:
+    """Return the API with settings of its own; `close_api` ends it."""
+    server = {"metrics": "shared", **settings.pop("server", {})}
+    chosen = Settings(**{"data_dir": data_dir, "server": server, **settings})
+    pool = AnalysisPool(chosen.inference, ThreadWorkerGroup(pipelines, chosen.inference.workers))
+    services = build_services(chosen, database, pool, pipelines.spaces)
+    await services.collections.ensure_default_collection()
+    limits = RequestLimits(max_requests=chosen.server.max_requests, max_bodies_bytes=chosen.server.max_bodies_bytes)
+    app = create_app(services, limits=limits, settings=chosen.server)
+    _, secret = await services.access.create_key(CALLER, "administrator", Role.ADMIN)
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://vultus.test",
+        headers={"Authorization": f"Bearer {secret}"},
+        timeout=60,
+    )
+    return Api(client, services)
+
+
+async def close_api(api: Api) -> None:
+    """Close a client, and what analyses its photos."""
+    await api.client.aclose()
+    await api.pool.close()
+
+
 @pytest.fixture
 async def serve(
     database: Database,
@@ -85,34 +110,15 @@ async def serve(
 ) -> AsyncIterator[Callable[..., Any]]:
     """Return a function that serves the API with settings of its own."""
     monkeypatch.setattr("vultus.api.metrics.MAX_AGE_S", 0.0)  # what a test did must be in the metrics it reads
-    open_pools: list[AnalysisPool] = []
-    clients: list[httpx.AsyncClient] = []
+    started: list[Api] = []
 
     async def start(**settings: Any) -> Api:
-        server = {"metrics": "shared", **settings.pop("server", {})}
-        chosen = Settings(**{"data_dir": tmp_path, "server": server, **settings})
-        pipelines = PipelineRegistry(pipeline, *others)
-        pool = AnalysisPool(chosen.inference, ThreadWorkerGroup(pipelines, chosen.inference.workers))
-        open_pools.append(pool)
-        services = build_services(chosen, database, pool, pipelines.spaces)
-        await services.collections.ensure_default_collection()
-        limits = RequestLimits(max_requests=chosen.server.max_requests, max_bodies_bytes=chosen.server.max_bodies_bytes)
-        app = create_app(services, limits=limits, settings=chosen.server)
-        _, secret = await services.access.create_key(CALLER, "administrator", Role.ADMIN)
-        client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
-            base_url="http://vultus.test",
-            headers={"Authorization": f"Bearer {secret}"},
-            timeout=60,
-        )
-        clients.append(client)
-        return Api(client, services)
+        started.append(await start_api(database, PipelineRegistry(pipeline, *others), tmp_path, **settings))
+        return started[-1]
 
     yield start
-    for client in clients:
-        await client.aclose()
-    for pool in open_pools:
-        await pool.close()
+    for one in started:
+        await close_api(one)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ PERSON = str(uuid4())
 BODIES: dict[str, dict[str, Any]] = {
     "register": {"data": {"name": "Ada", **FORM_CONSENT}, "files": PHOTO},
     "add_faces": {"data": FORM_CONSENT, "files": PHOTO},
+    "screen_photos": {"data": {}, "files": PHOTO},
     "recognize": {"data": {}, "files": PHOTO},
     "compare": {"data": {}, "files": {"first": portrait(), "second": portrait()}},
     "verify": {"data": {"person_id": PERSON}, "files": PHOTO},
@@ -57,7 +58,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "rotate_webhook": {"json": {}},
 }
 IN_BODY = {
-    *("register", "recognize", "compare", "verify", "compute_embeddings", "search_by_vector", "create_key"),
+    *(
+        "register",
+        "screen_photos",
+        "recognize",
+        "compare",
+        "verify",
+        "compute_embeddings",
+        "search_by_vector",
+        "create_key",
+    ),
     *("create_ticket", "create_source", "create_webhook"),
 }
 LISTED = {"create_key", "create_webhook"}

@@ -14,7 +14,7 @@ from fastapi.routing import iter_route_contexts
 from tests.contracts.test_errors import tree
 from tests.snapshot import SNAPSHOT, render_description
 from vultus.api.app import create_app
-from vultus.api.guard import PERMISSION_KEY, PHOTOS_KEY, GuardedRoute, find_body_shape
+from vultus.api.guard import ANY_KEY, PERMISSION_KEY, PHOTOS_KEY, GuardedRoute, find_body_shape
 from vultus.api.problems import MEDIA_TYPE
 from vultus.domain import decision
 from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
@@ -51,6 +51,7 @@ SHAPES = {
 PUBLIC = {"/v1/health/live", "/v1/health/ready"}
 ANSWERS: dict[str, Any] = {
     "Registration": recognition.RegistrationOut,
+    "Screening": recognition.ScreeningOut,
     "Recognition": recognition.RecognitionOut,
     "Detection": recognition.DetectionOut,
     "Comparison": recognition.ComparisonOut,
@@ -93,7 +94,7 @@ ANSWERS: dict[str, Any] = {
 def test_every_operation_requires_a_permission_unless_it_is_public(path: str, method: str) -> None:
     operation = SCHEMA["paths"][path][method]
 
-    assert (PERMISSION_KEY in operation) == (path not in PUBLIC)
+    assert len({PERMISSION_KEY, ANY_KEY} & operation.keys()) == (path not in PUBLIC)
     assert ("401" in operation["responses"]) == (path not in PUBLIC)
 
 
@@ -125,6 +126,7 @@ def test_every_error_is_a_problem_with_an_example(path: str, method: str) -> Non
 
 def test_every_post_that_writes_accepts_an_idempotency_key_or_refuses_it() -> None:
     reading = {"recognize", "detect", "compare", "verify", "compute_embeddings", "search_by_vector"}
+    reading |= {"screen_photos"}
     refusing = {"create_webhook", "rotate_webhook", "send_test_event", "replay_deliveries"}
     refusing |= {"create_key", "create_ticket", "rotate_key", "supply_photos"}
     posts = [methods["post"] for methods in SCHEMA["paths"].values() if "post" in methods]
@@ -175,7 +177,7 @@ def find_members(value: Any) -> Iterator[tuple[str, Any]]:
 def test_photos_are_files_and_everything_else_of_a_form_a_text() -> None:
     forms = {name: schema for name, schema in SCHEMA["components"]["schemas"].items() if name.endswith("Form")}
 
-    assert len(forms) == 8
+    assert len(forms) == 9
     for name, form in forms.items():
         for field, described in form["properties"].items():
             inner = described.get("items", described)

@@ -152,6 +152,15 @@ class EnrolForm(ConsentForm):
     liveness: LivenessField = None
 
 
+class ScreenForm(_BaseForm):
+    """Photos, and the collection whose rules they must meet."""
+
+    photo: list[_Upload] = Field(min_length=1, description="JPEG, PNG, WebP, HEIC or AVIF; repeatable.")
+    collection: CollectionField = "default"
+    largest_face: LargestField = False
+    liveness: LivenessField = None
+
+
 class RegisterForm(EnrolForm):
     """Photos of a person, who they are, and their consent."""
 

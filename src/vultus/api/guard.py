@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PERMISSION_KEY = "x-required-permission"
 MAX_JSON_KEY = "x-max-json-bytes"
 PHOTOS_KEY = "x-photos"
+ANY_KEY = "x-any-key"
 SLOW_BODY_S = 1.0
 """After a body that took longer the key is looked up again: it may have been revoked or have expired meanwhile."""
 
@@ -52,6 +53,11 @@ def require_permission(
     """
     limit = {} if max_json_bytes is None else {MAX_JSON_KEY: max_json_bytes}
     return {PERMISSION_KEY: permission.value} | ({PHOTOS_KEY: True} if photos else {}) | limit
+
+
+def require_key() -> dict[str, Any]:
+    """Declare that a route takes every key, whatever it may do."""
+    return {ANY_KEY: True}
 
 
 class GuardedRoute(APIRoute):
@@ -75,6 +81,7 @@ class GuardedRoute(APIRoute):
         declared = extra.get(PERMISSION_KEY)
         permission = None if declared is None else Permission(declared)
         known_parameters = _list_query_parameters(self.dependant)
+        needs_key = permission is not None or ANY_KEY in extra
         takes_photos = PHOTOS_KEY in extra
         shape = find_body_shape(self)
         location = extra.get(LOCATION_KEY)
@@ -85,7 +92,7 @@ class GuardedRoute(APIRoute):
             if takes_photos:  # first: under overload a refusal must cost no query
                 client = services.access.recall_caller(_read_key(request.headers))
                 services.photo_analyzer.ensure_capacity(client)
-            if permission is not None:
+            if needs_key:
                 await _authorize(request, services, scope, permission)
             _check_query(request, known_parameters)
             request.state.body_shape = shape
@@ -100,7 +107,7 @@ class GuardedRoute(APIRoute):
                 with reservation or nullcontext():
                     began_s = scope.elapsed_s
                     body = await read_body(limited, shape, content_type) if shape and content_type else None
-                    if permission is not None and scope.elapsed_s - began_s > SLOW_BODY_S:
+                    if needs_key and scope.elapsed_s - began_s > SLOW_BODY_S:
                         await _authorize(request, services, scope, permission)
                     limited.state.body = body
                     response = await endpoint.call(limited, body)
@@ -158,10 +165,11 @@ def _list_query_parameters(dependant: Dependant) -> set[str]:
     return names.union(*map(_list_query_parameters, dependant.dependencies))
 
 
-async def _authorize(request: Request, services: Services, scope: RequestScope, permission: Permission) -> None:
-    """Find the principal of a request, and require its permission."""
+async def _authorize(request: Request, services: Services, scope: RequestScope, permission: Permission | None) -> None:
+    """Find the principal of a request, and require its permission, if one is needed."""
     scope.principal = await authenticate_request(request, services, scope)
-    scope.principal.require(permission)
+    if permission is not None:
+        scope.principal.require(permission)
 
 
 async def authenticate_request(request: Request, services: Services, scope: RequestScope) -> Principal:

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from vultus.api.created import LOCATION_KEY
-from vultus.api.guard import PERMISSION_KEY, GuardedRoute, find_body_shape
+from vultus.api.guard import ANY_KEY, PERMISSION_KEY, GuardedRoute, find_body_shape
 from vultus.errors import VultusError
 from vultus.schemas.base import TIMESTAMP, ApiModel
 from vultus.schemas.galleries import CollectionOut
@@ -100,9 +100,10 @@ def _complete_operation(method: str, operation: dict[str, Any], schemas: dict[st
         operation["responses"]["201"]["headers"] = {
             "Location": {"description": "Path of what was created.", "schema": {"type": "string"}}
         }
-    if PERMISSION_KEY in operation:
+    if PERMISSION_KEY in operation or ANY_KEY in operation:
         operation["security"] = [{"bearer": []}, {"header": []}]
-        operation["description"] += f"\n\nNeeds a key with the permission `{operation[PERMISSION_KEY]}`."
+        needed = f" with the permission `{operation[PERMISSION_KEY]}`" if PERMISSION_KEY in operation else ""
+        operation["description"] += f"\n\nNeeds a key{needed}."
     else:
         operation["responses"].pop("422", None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -34,7 +35,7 @@ from vultus.schemas.faces import (
 )
 from vultus.schemas.galleries import ConsentOut, PersonOut
 from vultus.schemas.reasons import RejectionReason
-from vultus.services.enrolment.photo_screening import RejectedPhoto
+from vultus.services.enrolment.photo_screening import AcceptedFace, RejectedPhoto
 from vultus.services.enrolment.registration import RegistrationResult
 from vultus.services.recognition.verdicts import Recognition, RecognizedFace, VectorSearch
 from vultus.services.recognition.verification import PhotoComparison, Verification
@@ -145,6 +146,32 @@ class RejectedOut(ApiModel):
             reasons=list(rejected.reasons),
             detail=rejected.detail,
             **{name: fact for name, fact in rejected.facts.items() if name in cls.model_fields},
+        )
+
+
+class ScreenedOut(ApiModel):
+    """A photo that could be enrolled."""
+
+    photo: int = Field(description="Which of the photos, from 0.", examples=[0])
+    filename: str | None = Field(examples=["ada-1.jpg"])
+    face: DetectedFaceOut
+
+
+class ScreeningOut(ApiModel):
+    """Which photos could be enrolled, and why the others could not."""
+
+    accepted: list[ScreenedOut]
+    rejected: list[RejectedOut]
+
+    @classmethod
+    def from_domain(cls, accepted: Sequence[AcceptedFace], rejected: Sequence[RejectedPhoto]) -> Self:
+        """Build the response from what the screening found."""
+        return cls(
+            accepted=[
+                ScreenedOut(photo=face.photo, filename=face.filename, face=DetectedFaceOut.from_face(face.face))
+                for face in accepted
+            ],
+            rejected=[RejectedOut.from_domain(photo) for photo in rejected],
         )
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from vultus import errors
 from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_page
-from vultus.api.guard import create_router, require_permission
+from vultus.api.guard import create_router, require_key, require_permission
 from vultus.api.idempotency import refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Permission
@@ -50,6 +50,16 @@ async def list_keys(services: ServicesDep, principal: PrincipalDep, paging: Pagi
     """List keys in order of creation, revoked ones too, without secrets."""
     found = await services.access.list_keys(principal, after=paging.after, limit=paging.depth)
     return build_page(found, paging, KeyOut.from_domain)
+
+
+@router.get(
+    "/keys/self", summary="Read the key of this request", responses=declare_problems(), openapi_extra=require_key()
+)
+async def read_own_key(principal: PrincipalDep) -> KeyOut:
+    """Return the key that the request was made with, without its secret: what it may do, and where."""
+    if principal.key is None:
+        raise errors.UnauthenticatedError("Send an API key.")
+    return KeyOut.from_domain(principal.key)
 
 
 @router.post(

@@ -9,13 +9,13 @@ from fastapi import File, Request
 from vultus import errors
 from vultus.api.created import name_location
 from vultus.api.deps import CollectionRef, PersonDep, PrincipalDep, ServicesDep, read_photos
-from vultus.api.forms import EnrolForm, RegisterForm, build_registration_request
+from vultus.api.forms import EnrolForm, RegisterForm, ScreenForm, build_registration_request
 from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems
 from vultus.api.routes.recognition import PHOTO_PROBLEMS
 from vultus.domain import IdempotencyContext, Permission
-from vultus.schemas.recognition import RegistrationOut
+from vultus.schemas.recognition import RegistrationOut, ScreeningOut
 
 router = create_router(tags=["registration"])
 
@@ -60,6 +60,30 @@ async def register(
     registration_request = build_registration_request(form, photos, collection=form.collection, person=form.person_id)
     return RegistrationOut.from_domain(
         await services.registrar.register(principal, registration_request, idempotency=idempotency)
+    )
+
+
+@router.post(
+    "/screen",
+    summary="Screen photos for enrolment",
+    responses=declare_body_problems(
+        errors.NotFoundError, errors.EmbeddingSpaceMismatchError, errors.LivenessNotLoadedError
+    ),
+    openapi_extra=require_permission(Permission.ENROL, photos=True),
+)
+async def screen_photos(
+    request: Request, form: Annotated[ScreenForm, File()], services: ServicesDep, principal: PrincipalDep
+) -> ScreeningOut:
+    """Say which photos could be enrolled, and why the others could not; nothing is stored and nobody is searched for.
+
+    The rules are those of registration, which also refuses a photo that the person has, and a face that is enrolled as
+    another person.
+    """
+    photos = await read_photos(request, form.photo)
+    return ScreeningOut.from_domain(
+        *await services.registrar.screen_photos(
+            principal, form.collection, photos, largest=form.largest_face, liveness=form.liveness
+        )
     )
 
 

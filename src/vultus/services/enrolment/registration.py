@@ -170,9 +170,41 @@ class Registrar:
         self._limiter.ensure_searches_left(principal)
         return await retry_if_collection_changed(await self._get_checked_collection(principal, request), run_attempt)
 
+    async def screen_photos(
+        self,
+        principal: Principal,
+        reference: str,
+        photos: tuple[Photo, ...],
+        *,
+        largest: bool = False,
+        liveness: LivenessMode | None = None,
+    ) -> tuple[list[AcceptedFace], list[RejectedPhoto]]:
+        """Return which photos a registration would take, and which not; nothing is stored, nobody is searched for.
+
+        Raises:
+            InvalidInputError: Too many photos.
+            NotFoundError: There is no such collection.
+        """
+        self._check_number(photos)
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.ENROL)
+        return await screen_photos(
+            self._analyzer,
+            photos,
+            collection.space_id,
+            rule=collection.policy.enrol,
+            largest=largest,
+            liveness=collection.policy.liveness.get_stricter_mode(liveness),
+        )
+
+    def _check_number(self, photos: tuple[Photo, ...]) -> None:
+        if not 1 <= len(photos) <= self._max_photos:
+            raise InvalidInputError(f"Send 1 to {self._max_photos} photos; {len(photos)} were sent.")
+
     async def _get_checked_collection(self, principal: Principal, request: RegistrationRequest) -> Collection:
         """Return the collection of a request, after all checks that do not need the networks."""
-        _check_request(request, self._max_photos)
+        _check_request(request)
+        self._check_number(request.photos)
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(request.collection, principal, Permission.ENROL)
             person = await _find_person(work, collection, request)
@@ -268,7 +300,7 @@ class Registrar:
         return kept, rejected
 
 
-def _check_request(request: RegistrationRequest, max_photos: int) -> None:
+def _check_request(request: RegistrationRequest) -> None:
     if request.consent is None and request.consent_id is None:
         raise ConsentRequiredError(
             "Registering a face needs the person's consent: give its purpose and who recorded it, or the id of a "
@@ -280,8 +312,6 @@ def _check_request(request: RegistrationRequest, max_photos: int) -> None:
         raise InvalidInputError("A consent_id belongs to a person: give person_id or external_id too.")
     if request.person is None and request.external_id is None and request.name is None:
         raise InvalidInputError("Say who it is: give name, external_id or person_id.")
-    if not 1 <= len(request.photos) <= max_photos:
-        raise InvalidInputError(f"Send 1 to {max_photos} photos; {len(request.photos)} were sent.")
 
 
 async def _find_person(work: UnitOfWork, collection: Collection, request: RegistrationRequest) -> Person | None:

@@ -1,0 +1,96 @@
+// The frame around every page: who is signed in, where one is, and how it looks.
+
+import { watchKey } from "./parts/api.js";
+import { fill, foreign, h, icon } from "./parts/h.js";
+import { chooseCollection, recallKey, session, signIn, signOut } from "./parts/session.js";
+import { LANGUAGES, getLanguage, setLanguage, t } from "./parts/words.js";
+import { THEMES, getTheme, setTheme } from "./parts/theme.js";
+import { problemBox } from "./parts/problem.js";
+import { findPage, listPages } from "./pages/routes.js";
+import "./pages/sign-in.js";
+
+class App extends HTMLElement {
+  async connectedCallback() {
+    addEventListener("hashchange", () => this.showPage());
+    watchKey((problem) => session.key && this.leave(problem));
+    this.addEventListener("signed-in", () => this.render());
+    const kept = recallKey();
+    if (kept) {
+      try {
+        await signIn(kept, true);
+      } catch (problem) {
+        return this.leave(problem);
+      }
+    }
+    this.render();
+  }
+
+  /** @param {unknown} [problem] Why, unless they chose to. */
+  leave(problem) {
+    signOut();
+    for (const dialog of document.querySelectorAll("dialog")) dialog.remove();
+    session.notice = problem ? problemBox(problem) : null;
+    this.render();
+  }
+
+  render() {
+    if (!session.key) {
+      document.title = t("title");
+      fill(this, h("main", { class: "entrance" }, h("vultus-sign-in"), h("div", { class: "choices" }, ...this.buildChoices())));
+      return;
+    }
+    const main = h("main", { id: "main", tabindex: "-1" });
+    fill(this,
+      h("a", { class: "skip", href: "#", onclick: (/** @type {Event} */ event) => { event.preventDefault(); main.focus(); } }, t("skip")),
+      h("header", {}, h("a", { class: "brand", href: "#/" }, h("img", { src: "console-assets/mark.svg", alt: "", width: 28, height: 28 }), "Vultus"),
+        this.buildCollectionChooser(), this.buildMenu()),
+      h("nav", { "aria-label": t("nav.label") }, listPages().map((page) =>
+        h("a", { href: `#/${page.path}`, "data-path": page.path }, icon(page.icon), h("span", {}, t(page.title))))),
+      main,
+      h("div", { id: "announcer", role: "status", class: "visually-hidden" }));
+    this.showPage();
+  }
+
+  showPage() {
+    const main = this.querySelector("#main");
+    if (!main) return;
+    const { page, element } = findPage(location.hash);
+    for (const link of this.querySelectorAll("nav a")) {
+      if (link.getAttribute("data-path") === page.path) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    document.title = `${t(page.title)} · ${t("title")}`;
+    const notice = session.notice;
+    session.notice = null;
+    fill(main, notice, element);
+    scrollTo(0, 0);
+    /** @type {HTMLElement | null} */ (main.querySelector("h1"))?.focus();
+  }
+
+  buildCollectionChooser() {
+    const choose = h("select", { onchange: () => { chooseCollection(choose.value); this.showPage(); } },
+      session.collections.map((one) => h("option", { value: one.name, selected: one.name === session.collection }, one.name)));
+    return h("label", { class: "collection" }, h("span", {}, t("collection")), choose);
+  }
+
+  buildMenu() {
+    return [
+      h("button", { type: "button", class: "quiet", popovertarget: "menu", "aria-label": t("menu") }, icon("settings")),
+      h("div", { id: "menu", popover: true, class: "menu" },
+        h("p", { class: "hint" }, t("menu.signed_in"), " ", h("strong", {}, foreign(session.key.name))),
+        ...this.buildChoices(),
+        h("button", { type: "button", onclick: () => this.leave() }, t("sign_out"))),
+    ];
+  }
+
+  /** Language and theme, which are the browser's to remember. */
+  buildChoices() {
+    const language = h("select", { onchange: () => { setLanguage(language.value); this.render(); } },
+      Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, selected: code === getLanguage(), lang: code }, name)));
+    const theme = h("select", { onchange: () => setTheme(theme.value) },
+      THEMES.map((name) => h("option", { value: name, selected: name === getTheme() }, t(`theme.${name}`))));
+    return [h("label", {}, t("language"), language), h("label", {}, t("theme"), theme)];
+  }
+}
+
+customElements.define("vultus-app", App);

@@ -1,0 +1,43 @@
+// Which page an address shows, and which pages a key is offered.
+
+import { h } from "../parts/h.js";
+import { can } from "../parts/session.js";
+import "./people.js";
+import "./person.js";
+import "./enrol.js";
+import "./nothing.js";
+
+/**
+ * @typedef {object} Page
+ * @property {string} path
+ * @property {string} title Of the catalogue.
+ * @property {"overview" | "people" | "recognise" | "live"} icon
+ * @property {() => boolean} isOffered
+ */
+
+/** @type {Page[]} In the order of the navigation. */
+const PAGES = [
+  { path: "people", title: "people", icon: "people", isOffered: () => can("read") || can("enrol") },
+];
+/** @type {Page} */
+const NOTHING = { path: "", title: "nothing", icon: "overview", isOffered: () => true };
+
+export function listPages() {
+  return PAGES.filter((page) => page.isOffered());
+}
+
+/**
+ * Return the page of an address, and a new element that shows it.
+ * @param {string} hash Such as `#/people/019f…/photos`.
+ * @returns {{ page: Page, element: HTMLElement }}
+ */
+export function findPage(hash) {
+  const [name, person, part] = hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const page = listPages().find((one) => one.path === name) ?? (name ? NOTHING : listPages()[0]) ?? NOTHING;
+  if (page === NOTHING) return { page, element: h("vultus-nothing") };
+  if (page.path !== "people") return { page, element: h(`vultus-${page.path}`) };
+  if (can("enrol") && (person === "new" || part === "photos" || !can("read"))) {
+    return { page, element: h("vultus-enrol", { person: part === "photos" ? person : null }) };
+  }
+  return { page, element: person ? h("vultus-person", { person }) : h("vultus-people") };
+}

@@ -1,0 +1,71 @@
+// The public API, with the key of the session.
+
+/** What the API answered instead: problem details after RFC 9457. */
+export class Problem extends Error {
+  /** @param {string} code @param {string} detail @param {Record<string, any>} [facts] */
+  constructor(code, detail, facts = {}) {
+    super(detail);
+    this.code = code;
+    this.facts = facts;
+  }
+}
+
+let secret = "";
+/** @type {(problem: Problem) => void} */
+let onKeyEnd = () => {};
+
+/** @param {string} key */
+export function useKey(key) {
+  secret = key;
+}
+
+/** @param {(problem: Problem) => void} listener Called when the key is accepted no more. */
+export function watchKey(listener) {
+  onKeyEnd = listener;
+}
+
+/**
+ * Call an operation and return its answer.
+ * @param {string} method
+ * @param {string} path Below `v1/`.
+ * @param {{ query?: Record<string, any>, json?: any, form?: FormData, idempotent?: boolean, accept?: number[] }} [options]
+ * @returns {Promise<any>}
+ */
+export async function call(method, path, { query = {}, json, form, idempotent = false, accept = [] } = {}) {
+  const address = new URL(`v1/${path}`, document.baseURI);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined && value !== "") address.searchParams.set(name, String(value));
+  }
+  /** @type {Record<string, string>} */
+  const headers = {};
+  if (secret) headers.Authorization = `Bearer ${secret}`;
+  if (json !== undefined) headers["Content-Type"] = "application/json";
+  if (idempotent) headers["Idempotency-Key"] = makeWord();
+  const answer = await send(address, { method, headers, body: form ?? (json === undefined ? undefined : JSON.stringify(json)) });
+  if (answer.status === 204) return null;
+  const body = await answer.json().catch(() => ({}));
+  if (answer.ok || accept.includes(answer.status)) return body;
+  const problem = new Problem(body.code ?? "internal", body.detail ?? answer.statusText, body);
+  if (answer.status === 401) onKeyEnd(problem);
+  throw problem;
+}
+
+/** @param {URL} address @param {RequestInit} request */
+async function send(address, request) {
+  try {
+    return await fetch(address, request);
+  } catch {
+    throw new Problem("unreachable", "");
+  }
+}
+
+/** A word of 128 random bits; `crypto.randomUUID` is missing on pages without HTTPS. */
+function makeWord() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {string} collection @param {string} [person] */
+export function personPath(collection, person) {
+  const people = `collections/${encodeURIComponent(collection)}/persons`;
+  return person === undefined ? people : `${people}/${encodeURIComponent(person)}`;
+}

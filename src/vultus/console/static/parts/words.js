@@ -1,0 +1,85 @@
+// Every text of the console, in the reader's language.
+
+import en from "../words/en.js";
+import de from "../words/de.js";
+
+/** @type {Record<string, Record<string, string>>} */
+const CATALOGUES = { en, de };
+const STORED_AS = "vultus.language";
+
+let language = localStorage.getItem(STORED_AS) ?? navigator.language.slice(0, 2);
+if (!(language in CATALOGUES)) language = "en";
+document.documentElement.lang = language;
+
+export const LANGUAGES = { en: "English", de: "Deutsch" };
+
+/** The reader's own variant of the language, for dates and numbers. */
+function getLocale() {
+  return navigator.languages.find((one) => one.startsWith(language)) ?? language;
+}
+
+export function getLanguage() {
+  return language;
+}
+
+/** @param {string} chosen */
+export function setLanguage(chosen) {
+  language = chosen;
+  localStorage.setItem(STORED_AS, chosen);
+  document.documentElement.lang = chosen;
+}
+
+/**
+ * Return a text of the catalogue.
+ * @param {string} key
+ * @param {Record<string, string | number>} [values] For its `{places}`.
+ */
+export function t(key, values = {}) {
+  return CATALOGUES[language][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+/**
+ * Return a text that the catalogue may not have: codes of the API can be newer than it.
+ * @param {string} key
+ * @param {string} otherwise
+ */
+export function tryText(key, otherwise) {
+  return CATALOGUES[language][key] ?? otherwise;
+}
+
+/**
+ * Return a text with a number in it, as the language's grammar has it.
+ * @param {string} key Without `.one` and `.other`.
+ * @param {number} number
+ * @param {Record<string, string | number>} [values]
+ */
+export function count(key, number, values = {}) {
+  const form = new Intl.PluralRules(language).select(number) === "one" ? "one" : "other";
+  return t(`${key}.${form}`, { n: formatNumber(number), ...values });
+}
+
+/** @param {number} number @param {number} [digits] */
+export function formatNumber(number, digits = 0) {
+  return new Intl.NumberFormat(getLocale(), { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(number);
+}
+
+/** @param {string} moment */
+export function formatDay(moment) {
+  return new Intl.DateTimeFormat(getLocale(), { dateStyle: "medium" }).format(new Date(moment));
+}
+
+/** @param {string} moment */
+export function formatMoment(moment) {
+  return new Intl.DateTimeFormat(getLocale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(moment));
+}
+
+/**
+ * Return a share as people say it: one in so many.
+ * @param {number} share
+ */
+export function formatShare(share) {
+  if (share <= 0) return t("share.none");
+  if (share > 0.2) return t("share.percent", { n: formatNumber(share * 100) });
+  const every = 1 / share, unit = 10 ** Math.max(0, Math.floor(Math.log10(every)) - 1);
+  return t("share.one_in", { n: formatNumber(Math.round(every / unit) * unit) });
+}

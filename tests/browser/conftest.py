@@ -1,0 +1,173 @@
+"""One server and one Chromium for each module, whose camera is a film of the astronaut; pages that tell troubles."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from PIL import Image
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from tests.api.conftest import Api, close_api, pipeline, start_api  # noqa: F401  a fixture
+from tests.callers import CALLER
+from tests.conftest import TEMPLATE
+from tests.faces import astronaut, encoded
+from tests.live_sessions import LiveServer, serving_live
+
+from vultus.db.database import Database
+from vultus.domain import Permission, Role
+from vultus.models.pipeline import FacePipeline
+from vultus.models.pipelines import PipelineRegistry
+from vultus.settings import DatabaseSettings
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
+SECONDS = 20
+REPORT_VIOLATIONS = """
+addEventListener("securitypolicyviolation", (event) => {
+  console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
+});
+"""
+_numbers = count(1)
+
+
+@dataclass
+class Site:
+    """A running server, and what its tests make of it."""
+
+    live: LiveServer
+    api: Api
+    address: str
+
+    async def make_gallery(self) -> str:
+        """Create a collection of the test's own; return its name."""
+        name = f"gallery-{next(_numbers)}"
+        answer = await self.api.client.post("/v1/collections", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return name
+
+    async def make_key(self, permissions: Role | set[Permission], *collections: str) -> str:
+        """Create a key, bound to collections if there are any; return its secret."""
+        bound = list(collections) or None
+        _, secret = await self.api.services.access.create_key(CALLER, "browser", permissions, collections=bound)
+        return secret
+
+
+@dataclass
+class Visit:
+    """A page, and everything that went wrong in it."""
+
+    page: Page
+    site: Site
+    troubles: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Listen to what goes wrong, and to what is asked for."""
+        page = self.page
+        page.on("console", lambda message: self._note_message(message.type, message.text))
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.on("dialog", lambda dialog: self.troubles.append(dialog.message))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def _note_message(self, kind: str, text: str) -> None:
+        if kind == "error" and "Failed to load resource" not in text:
+            self.troubles.append(text)
+
+    async def open(self, key: str, path: str = "") -> Page:
+        """Sign in, and go to a page."""
+        await self.page.goto(f"{self.site.address}/console{path}")
+        await self.page.fill("#key", key)
+        await self.page.keyboard.press("Enter")
+        await self.page.wait_for_selector("nav")
+        return self.page
+
+    async def show(self, name: str) -> None:
+        """Keep a picture of the page, in both themes and on a phone, where somebody asked for it."""
+        if folder := os.environ.get("VULTUS_TEST_SCREENSHOTS"):
+            size = self.page.viewport_size
+            for theme, width in (("light", 1280), ("dark", 1280), ("light", 320), ("dark", 320)):
+                await self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+                await self.page.set_viewport_size({"width": width, "height": 900 if width > 400 else 700})
+                await self.page.wait_for_timeout(250)
+                await self.page.screenshot(path=Path(folder) / f"{name}-{theme}-{width}.png", full_page=width < 400)
+            await self.page.emulate_media(color_scheme="no-preference")
+            await self.page.set_viewport_size(size or {"width": 1280, "height": 720})
+
+    def check(self) -> None:
+        """Fail if anything went wrong, or anything was asked of another origin."""
+        assert self.troubles == []
+        assert [url for url in self.asked if not url.startswith((f"{self.site.address}/", "blob:"))] == []
+
+
+def write_film(path: Path) -> Path:
+    """Write the astronaut, moving a little, as the motion JPEG that Chromium takes for a camera."""
+    picture = Image.fromarray(astronaut())
+    parts = [picture.resize((640, 480), box=(at, at, at + 480, at + 360)) for at in (0, 4, 8, 12, 8, 4)]
+    path.write_bytes(b"".join(map(encoded, parts)))
+    return path
+
+
+@pytest.fixture(scope="module")
+async def serve_site(
+    server_url: str,
+    admin: asyncpg.Connection,
+    pipeline: FacePipeline,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Callable[..., Any]]:
+    """Return a context manager that serves everything on a socket, with settings of its own and one database."""
+    name = f"browser_{os.getpid()}_{next(_numbers)}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), DatabaseSettings(pool_size=5))
+
+    @asynccontextmanager
+    async def serve(**settings: Any) -> AsyncIterator[Site]:
+        api = await start_api(database, PipelineRegistry(pipeline), tmp_path_factory.mktemp("data"), **settings)
+        async with serving_live(api) as live:
+            yield Site(live, api, f"http://127.0.0.1:{live.port}")
+        await close_api(api)
+
+    yield serve
+    await database.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+async def site(serve_site: Callable[..., Any]) -> AsyncIterator[Site]:
+    async with serve_site() as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    film = write_film(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
+    flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--no-sandbox"]
+    flags.append(f"--use-file-for-fake-video-capture={film}")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context(locale="en-GB", permissions=["camera"])
+    context.set_default_timeout(SECONDS * 1000)
+    await context.add_init_script(REPORT_VIOLATIONS)
+    yield context
+    await context.close()
+
+
+@pytest.fixture
+async def visit(context: BrowserContext, site: Site) -> AsyncIterator[Visit]:
+    """A page that must have had no troubles in the end."""
+    visit = Visit(await context.new_page(), site)
+    yield visit
+    visit.check()
