@@ -188,7 +188,7 @@ def test_pauses_grow_however_long_an_attempt_takes(video: Path, monkeypatch: pyt
     for name, value in {"FIRST_DELAY_S": 0.01, "STEADY_S": 0.02}.items():
         monkeypatch.setattr(process, name, value)
 
-    source = SourceThread(OpenSource(1, str(video), (str(video),), True, 0.2, 1280, 5.0, 2.0, None), connection)
+    source = SourceThread(OpenSource(1, str(video), True, 0.2, 1280, 5.0, 2.0), AllowedSources(), connection)
     time.sleep(1.5)
     source.close()
 
@@ -258,7 +258,7 @@ def test_a_defect_of_one_source_is_its_loss_alone(
 ) -> None:
     notices: queue.Queue[Notice] = queue.Queue()
     connection: Any = SimpleNamespace(send=notices.put)
-    opening = OpenSource(1, str(video), (str(video.parent),), True, 0.2, 1280, 5.0, 2.0, None)
+    opening = OpenSource(1, str(video), True, 0.2, 1280, 5.0, 2.0, None)
 
     def fail(*_: object) -> bytes:
         raise ZeroDivisionError(str(video))
@@ -266,7 +266,7 @@ def test_a_defect_of_one_source_is_its_loss_alone(
     for owner, name in ((JpegEncoder, "encode_frame"), (VideoReader, "decode_frames")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)
-            source = SourceThread(opening, connection)
+            source = SourceThread(opening, AllowedSources((str(video.parent),)), connection)
             source.request_frame(0)
             assert notices.get(timeout=20) == SourceLostNotice(1, SourceProblem.NO_VIDEO)
             source.close()

@@ -24,6 +24,7 @@ _VALUE = re.compile(r"(=|%3D)[^/&;]*", re.IGNORECASE)
 _PRINTABLE = "".join(map(chr, range(33, 127)))
 
 FORMS = "rtsp://…, rtsps://…, http://…, https://…, the path of a file, or of a camera such as /dev/video0"
+ESCAPES = "Write / ? # @ in a user name or password as %2F %3F %23 %40, and @ in a path as %40."
 
 
 class SourceKind(StrEnum):
@@ -71,15 +72,12 @@ class SourceAddress:
             parts = urlsplit(text)
             port = parts.port
         except ValueError:
-            raise InvalidInputError(f"address is not a URL; write {FORMS}.") from None
+            raise InvalidInputError(f"address is not a URL; write {FORMS}. {ESCAPES}") from None
         scheme = parts.scheme.lower()
         if scheme not in DEFAULT_PORTS or not parts.hostname or " " in text:
             raise InvalidInputError(f"address must be {FORMS}.")
         if "@" in parts.path + parts.query + parts.fragment:  # the end of a password, which would be shown
-            raise InvalidInputError(
-                "address has an @ after its host; write the characters / ? # @ of a user name or password as "
-                "%2F %3F %23 %40, and an @ of the path as %40."
-            )
+            raise InvalidInputError(f"address has an @ after its host. {ESCAPES}")
         userinfo, _, netloc = parts.netloc.rpartition("@")
         path, query = quote(parts.path, safe=_PRINTABLE), quote(parts.query, safe=_PRINTABLE)
         location = parts._replace(scheme=scheme, netloc=netloc, path=path, query=query, fragment="").geturl()

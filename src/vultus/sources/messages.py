@@ -18,13 +18,24 @@ LENGTH_HEADER = struct.Struct("<I")
 MAX_MESSAGE_BYTES = 64 * 2**20
 
 
+class Permit(msgspec.Struct, frozen=True, tag=True):
+    """What the process may open, for good: the first message.
+
+    Attributes:
+        allowed: Entries of `AllowedSources`.
+        writable: Folders in which it may make files.
+    """
+
+    allowed: tuple[str, ...]
+    writable: tuple[str, ...] = ()
+
+
 class OpenSource(msgspec.Struct, frozen=True, tag=True):
     """Open a source, and again whenever it is lost.
 
     Attributes:
         number: Of the source, in this process.
         address: With user and password.
-        allowed: What may be opened.
         is_played: Whether a file is played in real time; otherwise its frames wait until they are asked for, and none
             is dropped.
         interval_s: Time of the video between two frames, where they wait.
@@ -36,7 +47,6 @@ class OpenSource(msgspec.Struct, frozen=True, tag=True):
 
     number: int
     address: str
-    allowed: tuple[str, ...]
     is_played: bool
     interval_s: float
     max_side_px: int
@@ -100,7 +110,7 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
     """The process runs."""
 
 
-Command: TypeAlias = OpenSource | RequestFrame | CloseSource | Ping
+Command: TypeAlias = Permit | OpenSource | RequestFrame | CloseSource | Ping
 Notice: TypeAlias = FrameTaken | SourceLostNotice | Pong
 
 _encoder = msgspec.msgpack.Encoder()

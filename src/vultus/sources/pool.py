@@ -14,6 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +29,7 @@ from vultus.sources.messages import (
     FrameTaken,
     Notice,
     OpenSource,
+    Permit,
     Ping,
     Pong,
     RequestFrame,
@@ -135,7 +137,7 @@ class SourceFeed:
 
 
 class DecoderPool:
-    """Distributes sources over processes.
+    """Distributes sources over processes; those of one are allowed the same.
 
     Of the sources of a process that ended, half go to another one: after a few times that which ends its process is
     alone, and does so to no other.
@@ -152,15 +154,19 @@ class DecoderPool:
     def open_feed(self, opening: SourceOpening) -> SourceFeed:
         """Return a feed of a source, which is opened in the least busy process that has room, or a new one."""
         self._processes = [one for one in self._processes if not one.is_closed]
-        room = [one for one in self._processes if len(one.feeds) < self._sources_per_process and not one.is_suspect]
-        process = min(room, key=lambda one: len(one.feeds)) if room else self._add_process()
+        room = [
+            one
+            for one in self._processes
+            if one.allowed == opening.allowed and len(one.feeds) < self._sources_per_process and not one.is_suspect
+        ]
+        process = min(room, key=lambda one: len(one.feeds)) if room else self._add_process(opening.allowed)
         self._next_number += 1
         feed = SourceFeed(opening, process, self._next_number)
         process.take_feed(self._next_number, feed)
         return feed
 
-    def _add_process(self) -> DecoderProcess:
-        process = DecoderProcess(self._divide_feeds)
+    def _add_process(self, allowed: AllowedSources) -> DecoderProcess:
+        process = DecoderProcess(allowed, self._divide_feeds)
         self._processes.append(process)
         return process
 
@@ -168,7 +174,7 @@ class DecoderPool:
         """Give half of the sources of a process that ended to another."""
         moved = list(ended.feeds)[(len(ended.feeds) + 1) // 2 :]
         if moved:
-            other = self._add_process()
+            other = self._add_process(ended.allowed)
             other.ended_at = ended.ended_at
             for number in moved:
                 other.take_feed(number, ended.feeds.pop(number))
@@ -189,6 +195,7 @@ class DecoderProcess:
     """One process, and another whenever it has ended, until it has no sources.
 
     Attributes:
+        allowed: What it may open, for good.
         on_end: Is called when it has ended by itself, before another takes its place.
         feeds: Its sources, by number.
         pid: Id of the process; 0 while there is none.
@@ -196,6 +203,7 @@ class DecoderProcess:
         ended_at: When the last one ended by itself, by the clock of `time.monotonic`.
     """
 
+    allowed: AllowedSources
     on_end: Callable[[DecoderProcess], None]
     feeds: dict[int, SourceFeed] = field(default_factory=dict)
     pid: int = 0
@@ -252,7 +260,6 @@ class DecoderProcess:
             OpenSource(
                 number,
                 opening.address.text,
-                opening.allowed.entries,
                 opening.is_played,
                 opening.interval_s,
                 opening.max_side_px,
@@ -304,6 +311,9 @@ class DecoderProcess:
         if self.is_closed:  # while it was started
             self._writer.close()
         self._has_answered = True
+        # A test run that counts lines writes a file for each process.
+        writable = (str(Path.cwd()),) if "COVERAGE_PROCESS_CONFIG" in os.environ else ()
+        self.send(Permit(self.allowed.entries, writable))
         for number, feed in self.feeds.items():
             self._send_opening(number, feed)
         watching = asyncio.create_task(self._watch_process())
@@ -348,8 +358,9 @@ class DecoderProcess:
 
 
 def _select_environment() -> dict[str, str]:
-    return {
+    passed = {
         name: value
         for name, value in os.environ.items()
         if name in PASSED_VARIABLES or name.startswith(PASSED_PREFIXES)
     }
+    return passed | {"OPENBLAS_NUM_THREADS": "1"}  # what threads it has before it is shut in would not be

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import sys
 import threading
 import time
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -27,6 +29,7 @@ from vultus.sources.messages import (
     FrameTaken,
     Notice,
     OpenSource,
+    Permit,
     Ping,
     Pong,
     RequestFrame,
@@ -36,6 +39,7 @@ from vultus.sources.messages import (
 )
 from vultus.utils.confinement import confine_process
 from vultus.utils.processes import name_process
+from vultus.utils.sandbox import restrict_calls, restrict_files
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -50,6 +54,11 @@ MAX_GAP_S = 5.0
 """A jump in the times of a video, beyond which it is not waited for."""
 
 DECODING_BYTES = 2 * 2**30
+
+MAX_DESCRIPTORS = 512
+
+SYSTEM_PATHS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/nix", "/gnu", "/proc", "/sys")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/dri")
 
 
 class Connection:
@@ -96,8 +105,9 @@ class PlayClock:
 class SourceThread:
     """Opens one source, decodes it, and opens it again when it is lost."""
 
-    def __init__(self, opening: OpenSource, connection: Connection) -> None:
+    def __init__(self, opening: OpenSource, allowed: AllowedSources, connection: Connection) -> None:
         self._opening = opening
+        self._allowed = allowed
         self._connection = connection
         self._address = SourceAddress.from_text(opening.address)
         self._encoder = JpegEncoder(opening.max_side_px)
@@ -148,7 +158,7 @@ class SourceThread:
         try:
             with VideoReader(
                 self._address,
-                AllowedSources(opening.allowed),
+                self._allowed,
                 open_timeout_s=opening.open_timeout_s,
                 read_timeout_s=opening.read_timeout_s,
                 hardware=opening.hardware,
@@ -227,13 +237,33 @@ class SourceThread:
             del frame, newest
 
 
+def shut_in(allowed: AllowedSources, writable: tuple[str, ...]) -> None:
+    """Leave to this process the Internet, its program, and the files that it may open.
+
+    Not the folder with the key file, nor the socket of the database, which the service's user can reach.
+    """
+    paths = [one for one in allowed.entries if one.startswith("/")]
+    graphics = map(str, Path("/dev").glob("nvidia*"))
+    devices = ["/dev"] if any(PurePosixPath(one).is_relative_to("/dev") for one in paths) else []
+    linked = [os.path.realpath(one) for one in ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")]
+    named = [os.environ[one] for one in ("SSL_CERT_FILE", "SSL_CERT_DIR") if one in os.environ]
+    program = [one for one in {sys.prefix, sys.base_prefix, *sys.path} if one and Path(one).exists()]
+    restrict_files([*SYSTEM_PATHS, *linked, *named, *program, *paths], [*DEVICES, *graphics, *devices, *writable])
+    restrict_calls()
+
+
 def run_decoder(connection: Connection) -> None:
     """Obey commands until the server closes the socket."""
+    permit = connection.receive()
+    if not isinstance(permit, Permit):
+        return
+    allowed = AllowedSources(permit.allowed)
+    shut_in(allowed, permit.writable)
     sources: dict[int, SourceThread] = {}
     while (command := connection.receive()) is not None:
         match command:
             case OpenSource():
-                sources[command.number] = SourceThread(command, connection)
+                sources[command.number] = SourceThread(command, allowed, connection)
             case RequestFrame() if command.number in sources:
                 sources[command.number].request_frame(command.interval_s)
             case CloseSource() if command.number in sources:
@@ -271,6 +301,9 @@ def main() -> NoReturn:
     name_process("vultus-decoder")
     threading.excepthook = _end_for_defect
     confine_process(decoding_bytes=DECODING_BYTES)
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if limit == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     connection = Connection(socket.socket(fileno=0))
     try:
         run_decoder(connection)
