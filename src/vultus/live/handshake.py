@@ -75,5 +75,6 @@ def _is_from_allowed_origin(websocket: WebSocket, allowed: Sequence[str]) -> boo
     if len(origins) > 1 or origins[0] == "null":
         return False
     scheme = "https" if websocket.scope["scheme"] == "wss" else "http"
-    own = f"{scheme}://{websocket.headers.get('host', '').lower()}".removesuffix(_DEFAULT_PORTS[scheme])
-    return origins[0] == own or origins[0] in allowed or "*" in allowed
+    host = websocket.headers.get("host", "").lower().removesuffix(_DEFAULT_PORTS[scheme])
+    is_own = bool(host) and origins[0] == f"{scheme}://{host}"
+    return is_own or origins[0] in allowed or "*" in allowed
