@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from sqlalchemy import text
 from tests.api.conftest import Api
 from tests.callers import CALLER
 from tests.faces import STRANGER, astronaut, drawn, encoded, portrait
@@ -236,6 +237,29 @@ async def test_a_revoked_key_ends_its_sessions_at_once(live: LiveServer) -> None
 
     async with live.connect(f"resume.{welcome['resume_token']}") as socket:
         assert await wait_for_close(socket) == CloseCode.RESUME_REFUSED
+
+
+async def test_a_session_ends_with_the_secret_that_made_its_ticket(live: LiveServer) -> None:
+    access = live.api.services.access
+    key, secret = await access.create_key(CALLER, "camera", {Permission.LIVE})
+    before = {"Authorization": f"Bearer {secret}"}
+    async with live.open_session(headers=before) as (old, _):
+        unused = await live.make_ticket(headers=before)
+        _, secret = await access.rotate_key(CALLER, key.id, overlap_s=60)
+        async with live.open_session(headers={"Authorization": f"Bearer {secret}"}) as (new, _):
+            await asyncio.sleep(0.5)
+            await old.send(pack_frame(1, PORTRAIT))
+            assert (await receive(old))["type"] == "result", "both secrets are accepted"
+
+            async with live.api.services.database.transaction() as work:
+                await work._session.execute(
+                    text("UPDATE api_keys SET previous_until = now() WHERE previous_until IS NOT NULL")
+                )
+            assert await wait_for_close(old) == CloseCode.KEY_ENDED
+            async with live.connect(f"ticket.{unused}") as socket:
+                assert await wait_for_close(socket) == CloseCode.UNAUTHENTICATED
+            await new.send(pack_frame(1, PORTRAIT))
+            assert (await receive(new))["type"] == "result"
 
 
 async def test_sessions_are_bounded_in_all_and_by_key(serve: Callable[..., Any]) -> None:

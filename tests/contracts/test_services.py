@@ -50,7 +50,7 @@ EXCEPTIONS = {
     "OutboxSightingLog.write_waiting": "a background job",
     "ShadowComparer.compare_next": "a background job",
     "ShadowComparer.compare_recognition": "a background job",
-    "TicketService.list_live_keys": "a background job",
+    "TicketService.list_live_secrets": "a background job",
     "TicketService.take_ticket": "finds out who comes",
 }
 CAPACITY = {"ensure_workers", "ensure_capacity", "reserve_slot"}

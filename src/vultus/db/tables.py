@@ -353,6 +353,7 @@ class LiveTicketRow(Base):
 
     secret_sha256: Mapped[bytes] = mapped_column(primary_key=True)
     key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    key_sha256: Mapped[bytes]
     collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
     permissions: Mapped[list[str]] = mapped_column(ARRAY(Text))
     frames_per_second: Mapped[float] = mapped_column(Double)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +15,7 @@ class LiveTicket:
 
     Attributes:
         key_id: The API key that the ticket was made with; the session acts for it.
+        key_sha256: Of the secret of that key; the session ends when it is no longer accepted.
         collection_id: The only collection it may reach.
         permissions: Of those of the key.
         frames_per_second: Most frames it may send.
@@ -23,6 +24,7 @@ class LiveTicket:
     """
 
     key_id: UUID
+    key_sha256: bytes = field(repr=False)
     collection_id: UUID
     permissions: frozenset[Permission]
     frames_per_second: float

@@ -63,7 +63,7 @@ _MEANINGS = {
     CloseCode.TOO_MANY_MESSAGES: "Far more messages a second than frames are allowed.",
     CloseCode.IDLE: "No frame came for too long: resume when there are some.",
     CloseCode.SESSION_OVER: "The ticket's duration is over: make another one.",
-    CloseCode.KEY_ENDED: "The API key was revoked or has expired.",
+    CloseCode.KEY_ENDED: "The API key was revoked or has expired, or its secret was replaced.",
     CloseCode.STALLED: "Answers were not read for 10 seconds: resume.",
     CloseCode.KEY_FULL: "The key has as many sessions as one may have: end one.",
     CloseCode.INTERNAL: "An error of the server, which is in its log: make another ticket.",

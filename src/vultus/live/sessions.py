@@ -148,12 +148,12 @@ class SessionRegistry:
         if session is None:
             raise AdmissionError(CloseCode.RESUME_REFUSED)
         try:
-            live_keys = await self._tickets.list_live_keys({session.ticket.key_id})
+            live_secrets = await self._tickets.list_live_secrets({session.ticket.key_sha256})
         except BaseException:  # that the connection is gone, among others
             if session.id in self._sessions:
                 self._resumable[session.resume_digest] = session
             raise
-        if not live_keys:
+        if not live_secrets:
             self.end_session(session, CloseCode.KEY_ENDED)
             raise AdmissionError(CloseCode.KEY_ENDED)
         if session.id not in self._sessions:
@@ -190,10 +190,10 @@ class SessionRegistry:
         for session in list(self._sessions.values()):
             if session.end_connection is None and now > min(session.waits_until, session.closes_at):
                 self.end_session(session)
-        if keys := {session.ticket.key_id for session in self._sessions.values()}:
-            ended = keys - await self._tickets.list_live_keys(keys)  # not of sessions that were opened meanwhile
+        if digests := {session.ticket.key_sha256 for session in self._sessions.values()}:
+            ended = digests - await self._tickets.list_live_secrets(digests)  # not of those opened meanwhile
             for session in list(self._sessions.values()):
-                if session.ticket.key_id in ended:
+                if session.ticket.key_sha256 in ended:
                     self.end_session(session, CloseCode.KEY_ENDED)
 
     async def close(self) -> None:

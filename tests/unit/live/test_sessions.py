@@ -18,6 +18,7 @@ from vultus.settings import LiveSettings
 
 TICKET = LiveTicket(
     key_id=uuid4(),
+    key_sha256=b"digest",
     collection_id=uuid4(),
     permissions=frozenset({Permission.LIVE}),
     frames_per_second=10.0,
@@ -41,8 +42,8 @@ class SlowServices:
     async def open_stream(self, *_: Any, **__: Any) -> object:
         return await self._answer(object())
 
-    async def list_live_keys(self, ids: set[Any]) -> frozenset[Any]:
-        return frozenset(await self._answer(ids))
+    async def list_live_secrets(self, digests: set[Any]) -> frozenset[Any]:
+        return frozenset(await self._answer(digests))
 
     async def _answer(self, value: Any) -> Any:
         await self.answers.wait()

@@ -53,6 +53,12 @@ _LIVE_IDS = text(
     "SELECT id FROM api_keys WHERE id = ANY(CAST(:ids AS uuid[]))"
     " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
 )
+_LIVE_SECRETS = text(
+    "SELECT secret_sha256 AS digest FROM api_keys WHERE secret_sha256 = ANY(CAST(:digests AS bytea[]))"
+    " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+    " UNION ALL SELECT previous_sha256 FROM api_keys WHERE previous_sha256 = ANY(CAST(:digests AS bytea[]))"
+    " AND previous_until > now() AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+)
 
 
 class ApiKeyQueries:
@@ -84,6 +90,11 @@ class ApiKeyQueries:
     async def list_live_ids(self, ids: Set[UUID]) -> frozenset[UUID]:
         """Return which of some keys are neither revoked nor expired."""
         return frozenset(row.id for row in await self._session.execute(_LIVE_IDS, {"ids": list(ids)}))
+
+    async def list_live_secrets(self, digests: Set[bytes]) -> frozenset[bytes]:
+        """Return which of some secrets, by their SHA-256, `find_live_key` finds a key with."""
+        rows = await self._session.execute(_LIVE_SECRETS, {"digests": list(digests)})
+        return frozenset(bytes(row.digest) for row in rows)
 
 
 class ApiKeyRepository(ApiKeyQueries):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     LiveTicketRow.key_id,
+    LiveTicketRow.key_sha256,
     LiveTicketRow.collection_id,
     LiveTicketRow.permissions,
     LiveTicketRow.frames_per_second,
@@ -57,6 +58,7 @@ class TicketRepository(TicketQueries):
         digest: bytes,
         *,
         key_id: UUID,
+        key_sha256: bytes,
         collection_id: UUID,
         permissions: Set[Permission],
         frames_per_second: float,
@@ -69,6 +71,7 @@ class TicketRepository(TicketQueries):
             .values(
                 secret_sha256=digest,
                 key_id=key_id,
+                key_sha256=key_sha256,
                 collection_id=collection_id,
                 permissions=sorted(permissions),
                 frames_per_second=frames_per_second,
@@ -87,6 +90,7 @@ class TicketRepository(TicketQueries):
 def _build_ticket(row: Any) -> LiveTicket:
     return LiveTicket(
         key_id=row.key_id,
+        key_sha256=row.key_sha256,
         collection_id=row.collection_id,
         permissions=frozenset(map(Permission, row.permissions)),
         frames_per_second=row.frames_per_second,

@@ -12,7 +12,6 @@ from vultus.services.access import compute_digest
 
 if TYPE_CHECKING:
     from collections.abc import Set
-    from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.domain import LiveTicket
@@ -56,7 +55,8 @@ class TicketService:
         """
         if scores:
             principal.require(Permission.SCORES)
-        if principal.key is None:
+        key = principal.key
+        if key is None or key.shown_sha256 is None:
             raise ForbiddenError("Only an API key makes tickets: a session ends with the key it acts for.")
         shown = principal.may_see_scores if scores is None else scores
         async with self._database.transaction() as work:
@@ -64,7 +64,8 @@ class TicketService:
             secret = secrets.token_urlsafe(32)
             ticket = await work.tickets.add_ticket(
                 compute_digest(secret),
-                key_id=principal.key.id,
+                key_id=key.id,
+                key_sha256=key.shown_sha256,
                 collection_id=collection.id,
                 permissions={Permission.LIVE, Permission.SCORES} if shown else {Permission.LIVE},
                 frames_per_second=_limit("frames_per_second", frames_per_second, self._settings.max_frames_per_second),
@@ -77,13 +78,13 @@ class TicketService:
         """Use a ticket up, and return it with the principal of its session, which may do no more than it allows.
 
         Raises:
-            UnauthenticatedError: It is unknown, was used, has expired, or its key is revoked or has; the error does not
-                distinguish them.
+            UnauthenticatedError: It is unknown, was used, has expired, or the secret of its key is no longer accepted;
+                the error does not distinguish them.
         """
         if _TICKET.fullmatch(secret):
             async with self._database.hot_queries() as work:
                 ticket = await work.tickets.take_ticket(compute_digest(secret))
-                key = None if ticket is None else await work.keys.find_live_key_by_id(ticket.key_id)
+                key = None if ticket is None else await work.keys.find_live_key(ticket.key_sha256)
             if ticket is not None and key is not None:
                 reached = frozenset({ticket.collection_id})
                 if key.collections is None or reached <= key.collections:
@@ -91,10 +92,10 @@ class TicketService:
                     return ticket, Principal(f"key:{key.id}", allowed, reached, key=key)
         raise UnauthenticatedError("The ticket is unknown, was used, or has expired: make another one.")
 
-    async def list_live_keys(self, ids: Set[UUID]) -> frozenset[UUID]:
-        """Return which of some keys are neither revoked nor expired."""
+    async def list_live_secrets(self, digests: Set[bytes]) -> frozenset[bytes]:
+        """Return which secrets of keys, by their SHA-256, are still accepted."""
         async with self._database.hot_queries() as work:
-            return await work.keys.list_live_ids(ids)
+            return await work.keys.list_live_secrets(digests)
 
 
 def _limit(name: str, wanted: float | None, most: float) -> float:
