@@ -294,6 +294,9 @@ async def test_a_server_watches_no_more_sources_than_it_may(serve: Callable[...,
     for _ in range(3):
         await supervisor.run()
         assert len(supervisor._runners) == 1
+    await next(iter(supervisor._runners.values())).stop()  # as if its video were over
+    await supervisor.run()
+    assert len(supervisor._runners) == 2
 
     await supervisor.close()
 
@@ -336,6 +339,18 @@ async def test_only_what_the_operator_allows_is_a_source(address: str, status: i
 
     if status != 201:
         assert "10.0.0.5" not in str(answer)
+
+
+@pytest.mark.parametrize("zone", [[[0.1, 0.1]] * 3, [[0, 0], [0.5, 0.5], [1, 1], [0.2, 0.2]]])
+async def test_a_zone_without_an_area_is_refused(zone: list[list[float]], watched: Api, camera: Camera) -> None:
+    square = [[0, 0], [1, 0], [1, 1], [0, 1]]
+    refused = await create(watched, camera.url("/mjpeg"), 422, zones=[square, zone])
+    source_id = (await create(watched, camera.url("/mjpeg"), zones=[square]))["id"]
+    patched = await watched.client.patch(f"/v1/sources/{source_id}", json={"zones": [zone]})
+
+    assert "zone 2" in refused["detail"]
+    assert patched.status_code == 422
+    assert (await watched.client.get(f"/v1/sources/{source_id}")).json()["zones"] == [square]
 
 
 async def test_a_source_is_changed_switched_off_and_deleted(watched: Api, camera: Camera) -> None:

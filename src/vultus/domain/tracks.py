@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +15,9 @@ from vultus.domain.sightings import OriginKind
 
 TRACK_REASONS = ("frames_disagree", "person_on_another_track", "track_in_doubt")
 """Why a track is ambiguous although its vectors name somebody: beside those of `VERDICT_REASONS`."""
+
+MIN_ZONE_AREA = 1e-6
+"""Of the picture's: one pixel of a megapixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,14 @@ class Zone:
     """
 
     points: tuple[tuple[float, float], ...]
+
+    @property
+    def has_area(self) -> bool:
+        """Whether any point can be inside: not all corners are on one line."""
+        (x, y), *others = self.points
+        sides = [(corner_x - x, corner_y - y) for corner_x, corner_y in others]
+        longest_x, longest_y = max(sides, key=lambda side: math.hypot(*side))
+        return any(abs(longest_x * side_y - longest_y * side_x) > MIN_ZONE_AREA for side_x, side_y in sides)
 
     def contains(self, x: float, y: float) -> bool:
         """Return whether a point, in shares of width and height, is inside (even-odd rule)."""

@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from vultus.domain import Permission
+from vultus.domain import Permission, Zone
 from vultus.domain.events import SourceChanged, SourceCreated, SourceDeleted
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.domain.sources import SourceState
 from vultus.domain.texts import require_text
-from vultus.errors import ConflictError, ForbiddenError, OverloadedError, UnavailableError
+from vultus.errors import ConflictError, ForbiddenError, InvalidInputError, OverloadedError, UnavailableError
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.sources.messages import FrameTaken
 from vultus.sources.pool import DecoderPool, SourceOpening
@@ -83,6 +83,7 @@ class SourceService:
         principal.require(Permission.LIVE)
         source_id = new_id()
         name = require_text("name", name)
+        _require_zones(zones or [])
         async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             source_address = self._parse_address(address)
@@ -143,6 +144,7 @@ class SourceService:
             changes["name"] = require_text("name", changes["name"])
         if "zones" in changes:
             changes["zones"] = changes["zones"] or []
+            _require_zones(changes["zones"])
         async with self._database.transaction() as work:
             source = await work.sources.get_source(source_id, principal.collections, lock=True)
             if not changes:
@@ -249,6 +251,17 @@ class SourceService:
     def _seal_address(self, source_id: UUID, address: SourceAddress) -> dict[str, Any]:
         sealed = self._vault.seal(address.text.encode(), _describe_context(source_id))
         return {"label": address.label, "sealed_address": sealed}
+
+
+def _require_zones(zones: list[list[tuple[float, float]]]) -> None:
+    """Refuse zones in which no face would ever count.
+
+    Raises:
+        InvalidInputError: A zone has no area.
+    """
+    for number, points in enumerate(zones, 1):
+        if not Zone(tuple(points)).has_area:
+            raise InvalidInputError(f"zones: zone {number} has no area: all its corners are on one line.")
 
 
 def _describe_context(source_id: UUID) -> str:

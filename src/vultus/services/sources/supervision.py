@@ -115,7 +115,7 @@ class SourceSupervisor:
             async with self._database.hot_queries() as hot:
                 if not await hot.pending_work.has_unwatched_sources():
                     return None
-        room = self._settings.max_watched - len(self._runners)
+        room = self._settings.max_watched - sum(not one.is_over for one in self._runners.values())
         if room <= 0 and not self._is_full:
             log.warning(
                 "As many sources are watched here as may be: VULTUS_SOURCES__MAX_WATCHED says %d.",
@@ -242,6 +242,11 @@ class SourceRunner:
     def key_id(self) -> UUID | None:
         """Key that it is watched for, while it is."""
         return None if self._is_revoked or self._task.done() else self.source.key_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the watch has ended for good: the video is over, or the key revoked."""
+        return self._task.done()
 
     @property
     def status(self) -> SourceStatus:
