@@ -226,6 +226,22 @@ async def test_a_receiver_that_is_away_takes_one_attempt_at_a_time(house: House,
     assert most == 1
 
 
+async def test_what_has_ended_makes_room_at_once_also_beside_what_lasts(
+    house: House, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else wakes the dispatcher: no event comes, and one receiver takes long."""
+    monkeypatch.setattr(dispatching, "IDLE_S", 30.0)
+    source = uuid4()
+    with receiving() as quick, receiving(Receiver(delay_s=0.9)) as slow:
+        for one in (quick, slow):
+            await house.create(one, actions=["unknown"])
+        for _ in range(30):
+            await house.see(collection, source)
+        async with house.running():
+            await wait_until(lambda: len(quick.accepted) == 30, 20)
+            assert len(slow.accepted) < 30
+
+
 async def test_an_attempt_that_could_not_begin_within_its_lease_is_left_to_others(
     house: House, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 from tests.receivers import Receiver, receiving
 from tests.server.test_tls_and_sockets import write_pair
@@ -203,6 +204,24 @@ async def send_raw(*parts: bytes, timeout_s: float = 5.0) -> tuple[int | None, s
 )
 async def test_every_answer_is_told_of_in_a_sentence(answer: bytes, status: int | None, error: str | None) -> None:
     assert await send_raw(answer) == (status, error)
+
+
+async def test_a_body_in_many_parts_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part takes time to parse, which everything else would wait for."""
+    part = b"1\r\nx\r\n" * 1000
+    parts = itertools.chain([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"], itertools.repeat(part))
+    parsed: list[object] = []
+    parse = h11.Connection.next_event
+
+    def count(line: h11.Connection) -> object:
+        parsed.append(event := parse(line))
+        return event
+
+    monkeypatch.setattr(h11.Connection, "next_event", count)
+    async with answering(parts) as (url, _), sending("127.0.0.1") as sender:
+        assert await send(sender, url) == (200, None)
+
+    assert len(parsed) < 20
 
 
 async def test_interim_answers_do_not_go_on_for_long() -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from vultus.db.record_tables import OutboxRow
 from vultus.db.repositories.outbox import IS_FOR_WEBHOOK, OUTBOX_COLUMNS
+from vultus.db.repositories.pending_work import LANE_HEADS
 from vultus.db.repositories.webhooks import COLUMNS, SEALED_COLUMNS, build_webhook, list_sealed_secrets
 from vultus.db.tables import CollectionRow, PersonRow
 from vultus.db.webhook_tables import WebhookDeliveryRow, WebhookPersonRow, WebhookRow
@@ -40,9 +41,10 @@ ENDINGS = frozenset(kind.action for kind in (PersonErased, ConsentWithdrawn, Con
 _MAKE_DELIVERIES = text(
     f"""
     WITH chosen AS (
-        SELECT * FROM webhooks WHERE disabled_at IS NULL AND position < :settled AND (
-            SELECT count(*) FROM webhook_deliveries WHERE webhook_id = webhooks.id AND state = 'waiting'
-        ) < :max_waiting
+        SELECT * FROM webhooks WHERE disabled_at IS NULL AND position < :settled AND NOT EXISTS (
+            SELECT FROM webhook_deliveries WHERE webhook_id = webhooks.id AND state = 'waiting'
+            OFFSET :max_waiting - 1
+        )
         ORDER BY id FOR UPDATE SKIP LOCKED
     ), bounded AS (
         SELECT chosen.*, coalesce((
@@ -66,25 +68,18 @@ _MAKE_DELIVERIES = text(
 # The first delivery of a lane that waits, unless it is being attempted or not due; of a webhook that fails only one at
 # a time, so that receivers that are away leave room for the others.
 _LIST_READY = text(
-    """
-    WITH heads AS (
-        SELECT DISTINCT ON (webhook_id, lane) webhook_id, number, due_at,
-            coalesce(leased_until > now(), false) AS is_leased,
-            CASE WHEN failing_since IS NULL THEN :per_webhook ELSE 1 END AS room
-        FROM webhook_deliveries JOIN webhooks ON webhooks.id = webhook_id
-        WHERE state = 'waiting' AND disabled_at IS NULL
-        ORDER BY webhook_id, lane, number
-    ), ready AS (
-        SELECT webhook_id, number, room - leased AS room,
+    f"""
+    WITH RECURSIVE {LANE_HEADS}, ready AS (
+        SELECT webhook_id, number, CASE WHEN failing_since IS NULL THEN :per_webhook ELSE 1 END - leased AS room,
             row_number() OVER (PARTITION BY webhook_id ORDER BY due_at, number) AS place
-        FROM heads JOIN (
-            SELECT webhook_id, count(*) FILTER (WHERE is_leased) AS leased FROM heads GROUP BY webhook_id
+        FROM heads JOIN webhooks ON webhooks.id = webhook_id JOIN (
+            SELECT webhook_id, count(*) FILTER (WHERE leased_until > now()) AS leased FROM heads GROUP BY webhook_id
         ) AS leases USING (webhook_id)
-        WHERE due_at <= now() AND NOT is_leased
+        WHERE due_at <= now() AND (leased_until IS NULL OR leased_until <= now())
     )
     SELECT webhook_id, number, outbox.person_id, outbox.action FROM ready JOIN outbox USING (number)
     WHERE place <= room ORDER BY place, number LIMIT :most
-    """
+    """  # noqa: S608  a constant
 )
 
 _LEASE = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease_s"))

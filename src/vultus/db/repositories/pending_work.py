@@ -4,41 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, exists, func, or_, select
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import exists, select, text
 
-from vultus.db.repositories.keys import IS_LIVE
 from vultus.db.repositories.sources import IS_UNWATCHED
-from vultus.db.tables import KeyRow
-from vultus.db.webhook_tables import WebhookDeliveryRow, WebhookRow
-from vultus.domain.webhooks import DeliveryState
 
 if TYPE_CHECKING:
     from vultus.db.driver_session import StatementSession
 
-_HAS_KEY = exists().where(KeyRow.id == WebhookRow.key_id, IS_LIVE)
-_HEADS = (
-    select(WebhookDeliveryRow.due_at, WebhookDeliveryRow.leased_until)
-    .ext(distinct_on(WebhookDeliveryRow.lane))
-    .where(WebhookDeliveryRow.webhook_id == WebhookRow.id, WebhookDeliveryRow.state == DeliveryState.WAITING)
-    .order_by(WebhookDeliveryRow.lane, WebhookDeliveryRow.number)
-    .correlate(WebhookRow)
-    .lateral()
-)
-"""The first deliveries of the lanes of a webhook; the others wait for them, due or not."""
+# PostgreSQL has no scan that skips from lane to lane: without the recursion it reads everything that waits.
+LANE_HEADS = """heads AS (
+    SELECT head.* FROM webhooks CROSS JOIN LATERAL (
+        SELECT webhook_id, lane, number, due_at, leased_until FROM webhook_deliveries
+        WHERE webhook_id = webhooks.id AND state = 'waiting' ORDER BY lane, number LIMIT 1
+    ) AS head WHERE disabled_at IS NULL
+    UNION ALL
+    SELECT head.* FROM heads AS before CROSS JOIN LATERAL (
+        SELECT webhook_id, lane, number, due_at, leased_until FROM webhook_deliveries
+        WHERE webhook_id = before.webhook_id AND lane > before.lane AND state = 'waiting' ORDER BY lane, number LIMIT 1
+    ) AS head
+)"""
+"""For `WITH RECURSIVE`: the first deliveries of the lanes of webhooks; the others wait for them, due or not."""
 
-_HAS_DUE = (
-    select(_HEADS.c.due_at)
-    .where(_HEADS.c.due_at <= func.now(), func.coalesce(_HEADS.c.leased_until, func.now()) <= func.now())
-    .exists()
-)
-_HAS_DELIVERIES = select(
-    exists()
-    .where(
-        WebhookRow.disabled_at.is_(None),
-        or_(WebhookRow.position < bindparam("settled"), _HAS_DUE, WebhookRow.key_id.is_not(None) & ~_HAS_KEY),
-    )
-    .label("found")
+_HAS_DELIVERIES = text(
+    f"""
+    SELECT EXISTS (
+        SELECT FROM webhooks WHERE disabled_at IS NULL AND (
+            position < :settled
+            OR key_id IS NOT NULL AND NOT EXISTS (
+                SELECT FROM api_keys WHERE id = key_id
+                AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+            )
+        )
+    ) OR EXISTS (
+        WITH RECURSIVE {LANE_HEADS} SELECT FROM heads
+        WHERE due_at <= now() AND (leased_until IS NULL OR leased_until <= now())
+    ) AS found
+    """  # noqa: S608  a constant
 )
 _HAS_UNWATCHED_SOURCES = select(exists().where(*IS_UNWATCHED).label("found"))
 

@@ -85,6 +85,7 @@ class WebhookDispatcher:
         self._vault = vault
         self._settings = settings
         self._attempts: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
 
     async def close(self) -> None:
         """Wait briefly for the attempts under way, then break them off: they are made again after their lease."""
@@ -98,15 +99,20 @@ class WebhookDispatcher:
     async def dispatch(self) -> None:
         """Start what can be attempted now, then wait until there may be more: one run of a background job."""
         seen = self._follower.settled
+        self._ended.clear()  # before anything is claimed: what ends meanwhile makes room, too
         started = await self._start_attempts()
         if started and len(self._attempts) < MAX_IN_FLIGHT:
             return
         await asyncio.sleep(GATHER_S)
-        waiting = asyncio.create_task(self._follower.wait_beyond(seen, IDLE_S))
+        waits = [
+            asyncio.create_task(self._follower.wait_beyond(seen, IDLE_S)),
+            asyncio.create_task(self._ended.wait()),
+        ]
         try:
-            await asyncio.wait([waiting, *self._attempts], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting.cancel()
+            for one in waits:
+                one.cancel()
 
     async def count_deliveries(self) -> None:
         """Set the metrics of what waits and what is dead: one run of a background job."""
@@ -138,6 +144,7 @@ class WebhookDispatcher:
 
     def _end_attempt(self, task: asyncio.Task[None]) -> None:
         self._attempts.discard(task)
+        self._ended.set()
         if not task.cancelled() and (error := task.exception()):
             log.warning("the outcome of a delivery was not stored; it is attempted again", exc_info=error)
 

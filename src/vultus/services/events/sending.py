@@ -41,9 +41,12 @@ SECRET_PREFIX = "whsec_"  # noqa: S105  of Standard Webhooks
 MAX_CONNECTIONS = 100
 """More than there are attempts and tests at a time, so that none waits for a connection."""
 
-MAX_ANSWER_BYTES = 16_384
-"""What is read of an answer, interim answers and head included: a body is thrown away, so that its connection can be
-used again, and one that is longer ends it."""
+MAX_ANSWER_BYTES = 8192
+"""What is read of an answer, interim answers and head included."""
+
+MAX_BODY_PARTS = 8
+"""What is read of a body, and thrown away, so that the connection can be used again; a longer one ends it. Each part
+takes time to parse, and a receiver may send bytes one by one."""
 
 MAX_RESOLVERS = 16
 """Names that are looked up at a time."""
@@ -250,8 +253,10 @@ class WebhookSender:
             "POST", address, headers=list(headers.items()), content=body
         ) as answer:
             with contextlib.suppress(AnswerTooLongError):
+                count = 0
                 async for _ in answer.aiter_stream():
-                    pass
+                    if (count := count + 1) == MAX_BODY_PARTS:
+                        break
             return _judge(answer.status, {name.lower(): value for name, value in answer.headers})
 
     def _get_pool(self, scheme: str) -> httpcore.AsyncConnectionPool:
