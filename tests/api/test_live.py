@@ -378,21 +378,11 @@ async def test_every_example_of_the_description_can_be_sent(live: LiveServer, na
     assert answer["resumed"] == ("resume_token" in example)
 
 
-async def test_the_description_and_the_page_need_no_key_and_allow_nothing_foreign(live: LiveServer) -> None:
+async def test_the_description_needs_no_key(live: LiveServer) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}") as client:
         described = await client.get("/asyncapi.json")
-        page = await client.get("/live")
-        assets = [await client.get(f"/live-assets/{name}") for name in ("live.js", "live.css")]
 
     assert described.json() == build_asyncapi_schema()
-    policy = page.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'")
-    assert "unsafe" not in policy
-    assert "http" not in policy
-    assert page.headers["permissions-policy"].startswith("camera=(self)")
-    assert "://" not in page.text
-    assert "<script>" not in page.text
-    assert [one.status_code for one in (page, *assets)] == [200, 200, 200]
 
 
 async def run_client(*arguments: str | Path, **environment: str) -> tuple[int | None, str, str]:

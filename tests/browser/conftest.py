@@ -81,7 +81,7 @@ class Visit:
         if kind == "error" and "Failed to load resource" not in text:
             self.troubles.append(text)
 
-    async def open(self, key: str, path: str = "") -> Page:
+    async def open(self, key: str, path: str = "#/people") -> Page:
         """Sign in, and go to a page."""
         await self.page.goto(f"{self.site.address}/console{path}")
         await self.page.fill("#key", key)
@@ -158,7 +158,7 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 @pytest.fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context(locale="en-GB", permissions=["camera"])
+    context = await browser.new_context(locale="en-GB", permissions=["camera"], reduced_motion="reduce")
     context.set_default_timeout(SECONDS * 1000)
     await context.add_init_script(REPORT_VIOLATIONS)
     yield context

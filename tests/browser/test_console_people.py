@@ -180,7 +180,7 @@ async def test_a_person_is_found_by_keyboard_alone(visit: Visit, site: Site) -> 
     gallery = await site.make_gallery()
     await site.api.register(portrait(), collection=gallery, name="Ada")
     page = visit.page
-    await page.goto(f"{site.address}/console")
+    await page.goto(f"{site.address}/console#/people")
     await page.keyboard.type(await site.make_key(Role.MANAGE, gallery))
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="People")).to_be_focused()

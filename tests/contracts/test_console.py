@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vultus.schemas.reasons import RejectionReason
+from vultus.domain import Band, Verdict
+from vultus.schemas.reasons import DecisionReason, RejectionReason
 
 STATIC = Path(__file__).parents[2] / "src/vultus/console/static"
 SCRIPTS = {path.relative_to(STATIC).as_posix(): path.read_text() for path in sorted(STATIC.rglob("*.js"))}
@@ -60,11 +61,16 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     assert [key for key in WORDS if key not in literal | counted and not key.startswith(families)] == []
 
 
-@pytest.mark.parametrize("kind", [RejectionReason], ids=["rejections"])
+@pytest.mark.parametrize("kind", [RejectionReason, DecisionReason], ids=["rejections", "decisions"])
 def test_every_reason_has_a_text(kind: object) -> None:
     codes = kind.__metadata__[0].json_schema_extra["enum"]  # type: ignore[attr-defined]
 
     assert [code for code in codes if f"reason.{code}" not in WORDS] == []
+
+
+def test_every_verdict_has_a_text() -> None:
+    assert [one for one in Verdict if one is not Verdict.MATCH and f"verdict.{one}" not in WORDS] == []
+    assert [band for band in Band if f"band.{band}" not in WORDS] == []
 
 
 def test_the_scripts_are_small() -> None:

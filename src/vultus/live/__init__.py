@@ -1,1 +1,1 @@
-"""The edge of live recognition: a WebSocket whose protocol is a state machine without I/O, and its page."""
+"""The edge of live recognition: a WebSocket whose protocol is a state machine without I/O."""

@@ -1,4 +1,4 @@
-"""The WebSocket `/v1/live`, its description and its page, in the application of the API."""
+"""The WebSocket `/v1/live`, and its description, in the application of the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from starlette.routing import Route, WebSocketRoute
 from vultus.live.asyncapi import show_asyncapi
 from vultus.live.connection import LiveConnection
 from vultus.live.handshake import check_handshake
-from vultus.live.page import build_page_routes
 from vultus.live.protocol import Limits
 from vultus.live.sessions import SessionRegistry
 from vultus.schemas.live import PATH
@@ -69,7 +68,6 @@ def add_live(app: Starlette, services: Services, limits: RequestLimits) -> Sessi
         WebSocketRoute(PATH, serve_session),
         Route(PATH, refuse_request),
         Route(ASYNCAPI_PATH, show_asyncapi),
-        *build_page_routes(),
     ]
     return sessions
 

@@ -6,6 +6,9 @@ import "./people.js";
 import "./person.js";
 import "./enrol.js";
 import "./nothing.js";
+import "./recognise.js";
+import "./live.js";
+import "./overview.js";
 
 /**
  * @typedef {object} Page
@@ -17,7 +20,10 @@ import "./nothing.js";
 
 /** @type {Page[]} In the order of the navigation. */
 const PAGES = [
+  { path: "overview", title: "overview", icon: "overview", isOffered: () => true },
   { path: "people", title: "people", icon: "people", isOffered: () => can("read") || can("enrol") },
+  { path: "recognise", title: "recognise", icon: "recognise", isOffered: () => can("recognize") },
+  { path: "live", title: "live", icon: "live", isOffered: () => can("live") },
 ];
 /** @type {Page} */
 const NOTHING = { path: "", title: "nothing", icon: "overview", isOffered: () => true };
@@ -32,7 +38,7 @@ export function listPages() {
  * @returns {{ page: Page, element: HTMLElement }}
  */
 export function findPage(hash) {
-  const [name, person, part] = hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const [name, person, part] = hash.replace(/^#\/?/, "").split("/");
   const page = listPages().find((one) => one.path === name) ?? (name ? NOTHING : listPages()[0]) ?? NOTHING;
   if (page === NOTHING) return { page, element: h("vultus-nothing") };
   if (page.path !== "people") return { page, element: h(`vultus-${page.path}`) };

@@ -83,3 +83,8 @@ export function formatShare(share) {
   const every = 1 / share, unit = 10 ** Math.max(0, Math.floor(Math.log10(every)) - 1);
   return t("share.one_in", { n: formatNumber(Math.round(every / unit) * unit) });
 }
+
+/** @param {string} moment */
+export function formatTime(moment) {
+  return new Intl.DateTimeFormat(getLocale(), { timeStyle: "medium" }).format(new Date(moment));
+}

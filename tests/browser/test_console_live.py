@@ -1,0 +1,111 @@
+"""The live page in a real browser whose camera is a film made here: the name appears over the face."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page, expect
+from sqlalchemy import text
+from tests.browser.conftest import NO_CHROMIUM, SECONDS, Site, Visit
+from tests.browser.hostile import HOSTILE_NAMES
+from tests.faces import portrait
+
+from vultus.domain import Permission, Role
+
+pytestmark = NO_CHROMIUM
+ADA = ("data-names", "Ada")
+
+
+async def start(visit: Visit, gallery: str) -> tuple[Page, str]:
+    """Enrol Ada, and start the camera; return the page and her id, once she is named."""
+    photos = (portrait(), portrait(mirror=True))
+    person = (await visit.site.api.register(*photos, collection=gallery, name="Ada"))["person"]["id"]
+    page = await visit.open(await visit.site.make_key(Role.MANAGE, gallery), "#/live")
+    await page.get_by_role("button", name="Start the camera").click()
+    await expect(page.locator("vultus-live")).to_have_attribute(*ADA, timeout=SECONDS * 1000)
+    return page, person
+
+
+async def test_names_appear_over_faces_and_go_with_the_camera(visit: Visit, site: Site) -> None:
+    page, _ = await start(visit, await site.make_gallery())
+    await expect(page.locator(".tracks")).to_contain_text("Ada")
+    await expect(page.locator(".history")).to_contain_text("Ada")
+    await page.wait_for_timeout(1000)
+    await visit.show("live-running")
+    assert "frames a second" in await page.inner_text(".figures")
+
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("status").first).to_have_text("Stopped.")
+    await expect(page.locator("vultus-live")).to_have_attribute("data-names", "")
+    blank = "pen.getImageData(0, 0, overlay.width, overlay.height).data.every((one) => !one)"
+    assert await page.evaluate(f"(({{pen, overlay}}) => {blank})(document.querySelector('vultus-live'))")
+    await page.wait_for_timeout(300)
+    assert not site.live.sessions._sessions
+
+
+async def test_leaving_the_page_ends_the_session(visit: Visit, site: Site) -> None:
+    page, _ = await start(visit, await site.make_gallery())
+    await page.get_by_role("link", name="People").click()
+    await expect(page.get_by_role("heading", name="People")).to_be_focused()
+    await page.wait_for_timeout(300)
+    assert not site.live.sessions._sessions
+
+
+async def test_names_do_nothing_but_stand_over_faces(visit: Visit, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the service refuses too, as if they had come into the database in another way."""
+    monkeypatch.setattr("vultus.services.live.gallery.CHECK_INTERVAL_S", 0.0)
+    page, person = await start(visit, await site.make_gallery())
+    for name in HOSTILE_NAMES[::2]:
+        async with site.api.services.database.transaction() as work:
+            update = text("UPDATE persons SET name = :name, updated_at = now() WHERE id = :id")
+            await work._session.execute(update, {"name": name, "id": person})
+        shown = "name => document.querySelector('vultus-live').dataset.names === name"
+        await page.wait_for_function(shown, arg=name, timeout=SECONDS * 1000)
+
+    assert await page.get_by_role("status").first.inner_text() == "Connected."
+
+
+async def test_the_page_keeps_to_its_frames_a_second(serve_site: Callable[..., Any], context: BrowserContext) -> None:
+    """On a display of 143 Hz, and faster than a session may send; then the server stops."""
+    await context.add_init_script("requestAnimationFrame = (step) => setTimeout(() => step(performance.now()), 7)")
+    async with serve_site(live={"max_frames_per_second": 5}) as site:
+        page, _ = await start(Visit(await context.new_page(), site), await site.make_gallery())
+        measure = "(({session}) => [performance.now() / 1000, session.sequence])(document.querySelector('vultus-live'))"
+        seen = [await page.evaluate(measure)]
+        for _ in range(2):
+            await page.wait_for_timeout(2000)
+            seen.append(await page.evaluate(measure))
+
+        assert all(0 < after[1] - before[1] <= 5 * (after[0] - before[0]) + 2 for before, after in pairwise(seen)), seen
+        assert await page.evaluate("document.querySelector('vultus-live').session.dropped") <= 5
+        await expect(page.get_by_role("status").first).to_have_text("Connected.")
+
+        site.live.server.handle_exit(signal.SIGTERM, None)
+        await expect(page.get_by_role("status").first).to_contain_text("The server stops")
+        await expect(page.locator("vultus-live")).to_have_attribute("data-names", "")
+        await expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()
+
+
+async def test_the_page_shows_nobody_once_no_answer_comes(visit: Visit, site: Site) -> None:
+    page, _ = await start(visit, await site.make_gallery())
+    live = page.locator("vultus-live")
+    await live.evaluate("(live) => { live.session.socket.onmessage = null; }")
+    await expect(live).to_have_attribute("data-names", "")
+    sent = await live.evaluate("(live) => live.session.sequence")
+    await page.wait_for_timeout(2500)
+
+    assert await live.evaluate("(live) => live.session.sequence") > sent
+
+
+async def test_the_page_says_what_is_wrong(visit: Visit, site: Site) -> None:
+    gallery = await site.make_gallery()
+    page = await visit.open(await site.make_key({Permission.LIVE}, gallery), "#/live")
+    await site.api.client.delete(f"/v1/collections/{gallery}")
+    await page.get_by_role("button", name="Start the camera").click()
+
+    await expect(page.get_by_role("alert")).to_contain_text("It is not there")
+    await expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()

@@ -1,0 +1,193 @@
+"""Every page of the console: recognition, hostile names, both themes, a phone's width, what a screen reader needs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.async_api import Page, expect
+from sqlalchemy import text
+from tests.browser.conftest import NO_CHROMIUM, Site, Visit
+from tests.browser.hostile import HOSTILE_NAMES
+from tests.browser.test_console_people import as_file
+from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
+
+from vultus.domain import Role
+
+pytestmark = NO_CHROMIUM
+AXE = "axe-core@4.14.1"
+CHECK = """async () => {
+  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  return violations.filter((one) => ["serious", "critical"].includes(one.impact))
+    .map((one) => `${one.id}: ${one.nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`);
+}"""
+
+
+def group() -> bytes:
+    """Return a photo of Ada and of somebody who is not enrolled."""
+    return encoded(np.hstack([astronaut(), drawn(STRANGER, side=512)]))
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script that looks for what keeps people out."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed, which brings axe-core")
+    folder = tmp_path_factory.mktemp("axe")
+    install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", AXE]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"axe-core cannot be installed: {done.stderr[-200:]}")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+
+
+async def recognise(page: Page, photo: bytes, name: str = "party.jpg") -> Any:
+    """Drop a photo, and return the section with what came of it."""
+    await page.locator(".dropzone input").set_input_files(as_file(photo, name))
+    section = page.locator(".results > section").first
+    await expect(section).not_to_have_attribute("aria-busy", "true")
+    return section
+
+
+async def test_who_is_enrolled_is_named_and_nobody_else(visit: Visit, site: Site) -> None:
+    gallery = await site.make_gallery()
+    await site.api.register(portrait(), collection=gallery, name="Ada")
+    page = await visit.open(await site.make_key(Role.MANAGE, gallery), "#/recognise")
+    section = await recognise(page, group())
+    verdicts = section.locator(".verdicts > li")
+    await expect(verdicts).to_have_count(2)
+    await visit.show("recognise")
+
+    await expect(verdicts.nth(0)).to_contain_text("Ada")
+    await expect(verdicts.nth(1).locator(".headline")).to_have_text("2Nobody who is enrolled")
+    await expect(verdicts.nth(1).locator(".candidates .below")).to_contain_text("below the threshold: not named")
+    await expect(section.locator(".box .tag")).to_have_text(["1 Ada", "2 "])
+    await expect(section.get_by_text("Named from a similarity of")).to_contain_text("1 face enrolled here")
+    box, picture = await section.locator(".box").first.bounding_box(), await section.locator("img").bounding_box()
+    assert box and picture
+    assert 0.1 < (box["x"] - picture["x"]) / picture["width"] < 0.3
+
+    empty = await recognise(page, nobody(), "wall.jpg")
+    await expect(empty).to_contain_text("There is no face in this photo")
+    broken = await recognise(page, b"no picture", "notes.txt")
+    await expect(broken.get_by_role("alert")).to_contain_text("not an image", ignore_case=True)
+    await page.locator(".verdicts").get_by_role("link", name="Ada").click()
+    await expect(page.get_by_role("heading", name="Ada")).to_be_focused()
+
+
+async def test_a_key_for_recognition_alone_sees_verdicts_without_scores(visit: Visit, site: Site) -> None:
+    gallery = await site.make_gallery()
+    await site.api.register(portrait(), collection=gallery, name="Ada")
+    page = await visit.open(await site.make_key(Role.RECOGNIZE, gallery), "#/recognise")
+    assert await page.locator("nav a").all_inner_texts() == ["Overview", "Recognise"]
+    section = await recognise(page, portrait(mirror=True))
+
+    await expect(section.locator(".headline")).to_have_text("1Ada")
+    assert await section.locator(".candidates").count() == 0
+    assert await section.get_by_role("link").count() == 0
+
+
+async def test_hostile_names_run_nothing(visit: Visit, site: Site) -> None:
+    """Also those that the service refuses, as if they had come into the database in another way."""
+    gallery = await site.make_gallery()
+    registered = await site.api.register(portrait(), collection=gallery, name="Ada")
+    person, space = registered["person"]["id"], registered["collection_id"]
+    consent = {"purpose": "Tests", "recorded_by": "tests"}
+    ids = [person]
+    for at in range(len(HOSTILE_NAMES) - 1):
+        body = {"external_id": str(at), "consent": consent}
+        created = await site.api.client.post(f"/v1/collections/{gallery}/persons", json=body)
+        ids.append(created.json()["id"])
+    async with site.api.services.database.transaction() as work:
+        update = text("UPDATE persons SET name = :name WHERE id = :id AND collection_id = :space")
+        named = [{"name": name, "id": one, "space": space} for name, one in zip(HOSTILE_NAMES, ids, strict=True)]
+        await work._session.execute(update, named)
+
+    page = await visit.open(await site.make_key(Role.ADMIN, gallery))
+    rows = page.locator(".people > li")
+    for _ in range(len(ids) // 30):
+        await page.get_by_role("button", name="Show more").click()
+    await expect(rows).to_have_count(len(ids))
+    elements = "(list) => list.querySelectorAll('script, img, iframe, style').length"
+    assert await page.locator(".people").evaluate(elements) == 0
+    assert (await rows.first.locator("bdi").first.inner_text()) == HOSTILE_NAMES[0]
+    for name, one in list(zip(HOSTILE_NAMES, ids, strict=True))[::6]:
+        await page.evaluate("(id) => { location.hash = `#/people/${id}`; }", one)
+        await page.wait_for_function("(name) => document.querySelector('h1 bdi')?.textContent === name", arg=name)
+    await page.evaluate("location.hash = '#/recognise'")
+    section = await recognise(page, portrait(mirror=True), "<img src=x onerror=alert(1)>.jpg")
+    await expect(section.locator(".headline")).to_contain_text(HOSTILE_NAMES[0])
+    for address in ("#/people/%3Cscript%3E", "#/%E0%A4%A", "#/people/..%2F..%2Fkeys", "#/people/new/x/y"):
+        await page.evaluate("(hash) => { location.hash = hash; }", address)
+        await expect(page.locator("main").get_by_text("alert(1)")).to_have_count(0)
+
+
+async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(visit: Visit, site: Site, axe: str) -> None:
+    gallery = await site.make_gallery()
+    long = "Wolfeschlegelsteinhausenbergerdorff" * 3
+    photos = (portrait(), portrait(mirror=True))
+    registered = await site.api.register(*photos, collection=gallery, name=long, external_id="E-" + "9" * 120)
+    person = registered["person"]["id"]
+    page = await visit.open(await site.make_key(Role.ADMIN, gallery), "#/overview")
+    await page.evaluate(axe)
+    found: dict[str, Any] = {}
+    of_person = (f"people/{person}", f"people/{person}/photos")
+    for path in ("overview", "people", *of_person, "people/new", "recognise", "live"):
+        await page.evaluate("(path) => { location.hash = `#/${path}`; }", path)
+        await expect(page.locator("main h1")).to_be_visible()
+        if path == "recognise":
+            await recognise(page, group())
+        if path == "overview":
+            await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        await visit.show(path.replace(person, "long").replace("/", "-"))
+        for theme in ("light", "dark"):
+            await page.emulate_media(color_scheme=theme)
+            found[f"{path} {theme}"] = await page.evaluate(CHECK)
+        await page.set_viewport_size({"width": 320, "height": 640})
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        found[f"{path} width"] = [] if width <= 320 else [width]
+        await page.set_viewport_size({"width": 1280, "height": 720})
+
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+async def test_the_overview_tells_what_runs(visit: Visit, site: Site) -> None:
+    gallery = await site.make_gallery()
+    await site.api.register(portrait(), collection=gallery, name="Ada")
+    page = await visit.open(await site.make_key(Role.ADMIN, gallery), "#/overview")
+
+    await expect(page.get_by_text("1 thing needs attention")).to_be_visible()
+    await expect(page.locator(".notice.warn")).to_contain_text("The built-in pack confuses some people")
+    await expect(page.locator(".numbers li").first).to_contain_text("1")
+    await expect(page.get_by_role("region", name="builtin")).to_contain_text("MIT")
+    await page.get_by_text("Measured error rates").first.click()
+    await expect(page.get_by_role("columnheader", name="Any two strangers")).to_be_visible()
+
+
+async def test_a_server_that_is_gone_is_explained(visit: Visit, site: Site) -> None:
+    page = await visit.open(await site.make_key(Role.MANAGE))
+    await page.context.set_offline(True)
+    await page.get_by_role("searchbox").fill("x")
+    await expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    await expect(page.get_by_role("alert")).to_contain_text("try again")
+
+
+async def test_files_are_checked_again_not_sent_again(site: Site) -> None:
+    first = await site.api.client.get("/console-assets/app.js")
+    again = await site.api.client.get("/console-assets/app.js", headers={"If-None-Match": first.headers["etag"]})
+    page = await site.api.client.get("/console")
+
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "require-trusted-types-for 'script'" in policy
+    assert "unsafe" not in policy
+    assert "://" not in page.text + policy
+    assert not re.search(r"<script>|<style|\son\w+=|\sstyle=", page.text)
+    assert page.headers["permissions-policy"].startswith("camera=(self)")
+    assert (await site.api.client.get("/console-assets/../serving.py")).status_code == 404
