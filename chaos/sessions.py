@@ -219,8 +219,9 @@ async def _hold(service: Service, ticket: str, at: int, picture: bytes) -> None:
         try:
             writer.write(_build_handshake("" if at == 0 else f", ticket.{ticket}"))
             await reader.readuntil(b"\r\n\r\n")
-            if at == 3:
+            if at > 1:
                 await reader.readuntil(b'"welcome"')  # a stranger is not let send so much
+            if at == 3:
                 writer.write(_build_frame(0x2, HEADER.pack(1, 0) + picture)[:5000])
             sequence = 0
             while at == 2:
