@@ -23,6 +23,7 @@ from tests.live_sessions import LiveServer, pack_frame, receive, serving_live, w
 from vultus.domain import Permission, Role
 from vultus.live.asyncapi import CLIENT_MESSAGES, build_asyncapi_schema
 from vultus.live.close_codes import CloseCode
+from vultus.utils import metrics
 
 CLIENT = Path(__file__).parents[2] / "docs" / "examples" / "live_client.py"
 PORTRAIT = encoded(astronaut()[:480])
@@ -284,6 +285,19 @@ async def test_a_frame_that_is_no_picture_is_refused_and_the_session_goes_on(liv
 
     assert (refused["type"], refused["sequence"], refused["code"]) == ("refused", 1, "image_truncated")
     assert answer["type"] == "result"
+
+
+async def test_every_frame_is_counted_with_what_became_of_it(live: LiveServer) -> None:
+    kinds = ("processed", "dropped", "refused")
+    counted = {kind: metrics.get_labelled(metrics.LIVE_FRAMES, kind) for kind in kinds}
+    before = {kind: counter._value.get() for kind, counter in counted.items()}
+    async with live.open_session(frames_per_second=0.1) as (socket, _):
+        for sequence in range(1, 8):
+            await socket.send(pack_frame(sequence, PORTRAIT if sequence > 1 else b"no picture"))
+            await receive(socket)
+
+    found = {kind: counter._value.get() - before[kind] for kind, counter in counted.items()}
+    assert found == {"refused": 1, "processed": 2, "dropped": 4}
 
 
 async def test_a_frame_of_more_pixels_than_allowed_is_refused_unread(serve: Callable[..., Any]) -> None:

@@ -170,15 +170,13 @@ class LiveConnection:
         else:
             took_s = time.perf_counter() - came_at
             if not isinstance(outcome, OverloadedError):
-                kind = "refused" if isinstance(outcome, VultusError) else "processed"
-                metrics.get_labelled(metrics.LIVE_FRAMES, kind).inc()
                 metrics.LIVE_SECONDS.observe(took_s)
             await self._tell(FrameDone(frame, outcome, took_s * 1e3))
 
     async def _send(self, reply: Send) -> None:
         message = reply.message
-        if isinstance(message, ResultOut | FrameRefusedOut) and message.dropped:
-            metrics.get_labelled(metrics.LIVE_FRAMES, "dropped").inc(message.dropped)
+        if isinstance(message, ResultOut | FrameRefusedOut):
+            _count_frames(message)
         try:
             async with asyncio.timeout(SEND_S):
                 await self._websocket.send_text(message.model_dump_json())
@@ -197,3 +195,13 @@ class LiveConnection:
         except (TimeoutError, *GONE):
             pass  # the server ends the connection
         raise _ConnectionOver
+
+
+def _count_frames(answer: ResultOut | FrameRefusedOut) -> None:
+    """Count the frame that is answered, and those that were dropped before it."""
+    if isinstance(answer, ResultOut):
+        kind = "processed"
+    else:
+        kind = "dropped" if answer.code == OverloadedError.code else "refused"
+    metrics.get_labelled(metrics.LIVE_FRAMES, kind).inc()
+    metrics.get_labelled(metrics.LIVE_FRAMES, "dropped").inc(answer.dropped)
