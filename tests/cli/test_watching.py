@@ -19,9 +19,10 @@ from tests.clips import ASTRONAUT, BEGIN, portrait_of, two_crossing
 from tests.videos import write_clip
 
 from vultus.cli.common import COMMAND_LINE, load_settings, open_progress_bar, run_command
-from vultus.cli.watching import SightingPrinter
+from vultus.cli.watching import SightingPrinter, _parse_source
 from vultus.domain import Box, Candidate, Frame, FrameResult, Track, TrackState, Verdict
 from vultus.domain.sightings import Left
+from vultus.domain.source_addresses import SourceAddress
 from vultus.domain.sources import SourceProblem
 from vultus.evaluation.watch_report import WatchReport, format_tick, list_ticks, write_watch_report
 from vultus.main import open_services
@@ -190,6 +191,12 @@ def test_the_axis_has_round_ticks(length_s: float, first: str, last: str) -> Non
 
     assert (shown[0], shown[1], shown[-1]) == ("0:00:00", first, last)
     assert len(shown) <= 8
+
+
+def test_an_address_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("rtsp://admin:geheim@cam.lan/live\n"))
+
+    assert _parse_source("-") == SourceAddress.from_text("rtsp://admin:geheim@cam.lan/live")
 
 
 @pytest.mark.parametrize(("name", "content"), [("none.mp4", None), ("text.mp4", b"no video" * 500)])

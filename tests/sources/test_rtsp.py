@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sources.conftest import OpenFeed, paint
@@ -196,6 +198,57 @@ def test_answers_and_packets_pass_whole_however_they_come(messages: list[bytes],
     answers = RtspAnswers()
 
     assert b"".join(map(answers.rewrite, chunks)) == stream
+
+
+def read_leniently(stream: bytes) -> Iterator[int]:
+    """Yield the status of each answer as FFmpeg reads it (`ff_rtsp_read_reply`)."""
+    at = 0
+    while at < len(stream):
+        status = length = lines = 0
+        while at < len(stream):
+            if stream[at : at + 1] == b"$":
+                at += 4 + int.from_bytes(stream[at + 2 : at + 4], "big")
+                continue
+            end = stream.find(b"\n", at)
+            line = stream[at : end if end >= 0 else len(stream)].replace(b"\r", b"").partition(b"\0")[0]
+            at = end + 1 if end >= 0 else len(stream)
+            if not line:
+                break
+            words = line.split()
+            if not lines and words and words[0].startswith(b"RTSP/"):
+                number = re.match(rb"[+-]?[0-9]+", words[1]) if len(words) > 1 else None
+                status = int(number[0]) if number else 0
+            elif line.lower().startswith(b"content-length:"):
+                number = re.match(rb"[ \t\v\f\r]*[+-]?[0-9]+", line[15:])
+                length = int(number[0]) if number else 0
+            lines += 1
+        at += max(0, length)
+        yield status
+
+
+LINES = [
+    "RTSP/1.0 302 Found",
+    "RTSP/1.0\t302 Found",
+    "RTSP/1.0  302 Found",
+    "CSeq: 1",
+    "Location: rtsp://a/",
+    "",
+    "\0",
+    "$\0\0\4",
+]
+LINES += ["Content-Length: 20", " Content-Length: 20", "Content-Length : 20", "Content-Length: \xa020"]
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(["\r\n", "\n"])), max_size=8))
+def test_no_reader_finds_a_redirect_in_what_is_passed_on(lines: list[tuple[str, str]]) -> None:
+    answer = "RTSP/1.0 200 OK\r\n" + "".join(line + end for line, end in lines) + "\r\n\r\n"
+
+    passed = b""
+    with suppress(SourceError):
+        passed = RtspAnswers().rewrite(answer.encode("latin-1"))
+
+    assert all(not 300 <= status < 400 for status in read_leniently(passed))
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ if TYPE_CHECKING:
 
 
 def watch(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="URL or path of a camera or video.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="URL or path of a camera or video; - to read it from standard input."),
+    ],
     collection: CollectionOption = "default",
     fps: Annotated[
         float | None,
@@ -100,11 +103,13 @@ def watch(
 
 
 def _parse_source(text: str) -> SourceAddress:
-    """Return the address that was typed; a path may be relative.
+    """Return the address that was typed, or that standard input has; a path may be relative.
 
     Raises:
         InvalidInputError: It is none, or a file that does not exist.
     """
+    if text == "-":  # no argument, which others can read
+        text = sys.stdin.readline().strip()
     if "://" not in text:
         path = Path(text).expanduser().resolve()
         if not path.exists():

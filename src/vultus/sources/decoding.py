@@ -235,8 +235,8 @@ class VideoReader:
             raise
         except Exception as error:  # noqa: BLE001  whatever FFmpeg raises
             problem = self._relay.problem if self._relay and self._relay.problem else _find_problem(error)
-            if problem is SourceProblem.CLOSED and self._address.kind is SourceKind.FILE:
-                problem = SourceProblem.NO_VIDEO  # it is empty, or cut off before there is any
+            if self._address.kind is SourceKind.FILE and problem is not SourceProblem.UNREADABLE:
+                problem = SourceProblem.NO_VIDEO  # it has no host that could be at fault
             raise SourceError(problem) from None
 
     def decode_frames(self) -> Iterator[VideoFrame]:
