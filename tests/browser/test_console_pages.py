@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -95,7 +96,11 @@ async def test_a_key_for_recognition_alone_sees_verdicts_without_scores(visit: V
 async def test_hostile_names_run_nothing(visit: Visit, site: Site) -> None:
     """Also those that the service refuses, as if they had come into the database in another way."""
     gallery = await site.make_gallery()
-    registered = await site.api.register(portrait(), collection=gallery, name="Ada")
+    markup = HOSTILE_NAMES[0]
+    metadata = json.dumps({markup: [markup]})
+    registered = await site.api.register(
+        portrait(), collection=gallery, name="Ada", metadata=metadata, consent_purpose=markup, external_id=markup
+    )
     person, space = registered["person"]["id"], registered["collection_id"]
     consent = {"purpose": "Tests", "recorded_by": "tests"}
     ids = [person]
@@ -133,6 +138,7 @@ async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(visit: V
     photos = (portrait(), portrait(mirror=True))
     registered = await site.api.register(*photos, collection=gallery, name=long, external_id="E-" + "9" * 120)
     person = registered["person"]["id"]
+    await visit.page.add_init_script("localStorage.setItem('vultus.language', 'de')")  # whose words are longer
     page = await visit.open(await site.make_key(Role.ADMIN, gallery), "#/overview")
     await page.evaluate(axe)
     found: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 // A new person, or further photos of one: consent first, then photos.
 
-import { Problem, call, personPath } from "../parts/api.js";
+import { Problem, call, listAll, makeWord, personPath } from "../parts/api.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
@@ -16,7 +16,7 @@ class Enrol extends HTMLElement {
   async start() {
     await load(this, async () => {
       const known = this.person && can("read") ? await call("GET", personPath(session.collection, this.person)) : null;
-      const held = known ? (await call("GET", `${personPath(session.collection, known.id)}/consents`)).items : [];
+      const held = known ? await listAll(`${personPath(session.collection, known.id)}/consents`) : [];
       if (this.isConnected) this.render(known, held.filter(isLive));
     });
   }
@@ -33,7 +33,7 @@ class Enrol extends HTMLElement {
     fill(this,
       can("read") && h("p", {}, h("a", { href: back }, t("enrol.back"))),
       h("h1", { tabindex: "-1" }, known ? h("span", {}, t("enrol.more_photos"), " ", foreign(known.name ?? known.external_id ?? "")) : t("enrol.title")),
-      this.form = h("form", { onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); this.submit(known); } },
+      this.form = h("form", { oninput: () => { this.word = makeWord(); }, onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); this.submit(known); } },
         this.buildConsent(consents),
         known ? null : this.buildWho(),
         h("fieldset", {}, h("legend", {}, t(known ? "enrol.photos.more" : "enrol.photos")), h("p", {}, t("enrol.photos.text")), this.photos),
@@ -49,7 +49,7 @@ class Enrol extends HTMLElement {
     const recordedBy = h("input", { name: "consent_recorded_by", maxlength: 200, required: true, autocomplete: "email" });
     const ends = h("input", { name: "ends", type: "date", min: new Date(Date.now() + 86_400_000).toISOString().slice(0, 10) });
     const evidence = h("input", { name: "consent_evidence_ref", maxlength: 200 });
-    const statement = h("blockquote", { "aria-live": "polite" });
+    const statement = h("blockquote");
     const agreed = h("input", { type: "checkbox", name: "agreed", required: true });
     const say = () => fill(statement, t("enrol.statement.1"), " ", foreign(purpose.value.trim() || "…"), ". ",
       ends.value ? t("enrol.statement.until", { day: formatDay(`${ends.value}T12:00:00`) }) : t("enrol.statement.open"), " ", t("enrol.statement.2"));
@@ -82,6 +82,7 @@ class Enrol extends HTMLElement {
   }
 
   check() {
+    this.word = makeWord();  // another form; the same one, sent again after a broken connection, has one effect
     const states = this.photos?.entries.map((one) => one.state) ?? [];
     const open = states.filter((one) => one === "refused" || one === "failed").length;
     if (!this.lacking) return;
@@ -97,9 +98,9 @@ class Enrol extends HTMLElement {
     const form = this.collect();
     try {
       const path = known ? `${personPath(session.collection, known.id)}/faces` : "register";
-      this.finish(await call("POST", path, { form, idempotent: true }));
+      this.finish(await call("POST", path, { form, repeatAs: this.word }));
     } catch (error) {
-      this.check();
+      this.button.disabled = false;
       const rejected = error instanceof Problem ? error.facts.rejected ?? [] : [];
       if (rejected.length) this.photos.refuse(rejected);
       else fill(this.trouble, problemBox(error));

@@ -35,7 +35,7 @@ class Overview extends HTMLElement {
 }
 
 async function readModels() {
-  return (await call("GET", "models", {})).items;
+  return (await call("GET", "models")).items;
 }
 
 /** @param {any} health @param {any[]} models @param {any} collection @returns {(string | Node)[]} */
@@ -44,7 +44,7 @@ function listNeeds(health, models, collection) {
     ...health.jobs.filter((/** @type {any} */ one) => one.is_overdue).map((/** @type {any} */ one) => t("overview.job_overdue", { name: one.name })),
     ...health.unserved.map((/** @type {any} */ one) => h("span", {}, count("overview.unserved", one.collections), " ", foreign(one.remedy))),
     ...models.filter((one) => !one.commercial_use).map((one) => t("overview.not_commercial", { pack: one.pack })),
-    ...models.filter((one) => one.caution).map((one) => h("span", {}, `${one.pack}: `, foreign(one.caution))),
+    ...models.filter((one) => one.caution).map((one) => h("span", { lang: "en" }, `${one.pack}: `, one.caution)),
     ...(collection?.second_contract_id ? [t("overview.migrating")] : []),
   ];
 }

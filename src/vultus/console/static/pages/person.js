@@ -1,6 +1,6 @@
 // One person: what is held about them, and how it is ended.
 
-import { call, personPath } from "../parts/api.js";
+import { call, listAll, personPath } from "../parts/api.js";
 import { qualityBadges } from "../parts/badges.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { fill, foreign, h } from "../parts/h.js";
@@ -20,7 +20,7 @@ class PersonPage extends HTMLElement {
   async show() {
     await load(this, async () => {
       const [person, faces, consents] = await Promise.all([
-        call("GET", this.path), this.readAll("faces"), this.readAll("consents"),
+        call("GET", this.path), listAll(`${this.path}/faces`), listAll(`${this.path}/consents`),
       ]);
       if (!this.isConnected) return;
       const name = person.name ?? person.external_id ?? t("people.nameless");
@@ -44,11 +44,6 @@ class PersonPage extends HTMLElement {
           h("ul", { class: "rows" }, consents.map((one) => this.buildConsent(one, name)))));
       this.querySelector("h1")?.focus();
     });
-  }
-
-  /** @param {string} kind @returns {Promise<any[]>} */
-  async readAll(kind) {
-    return (await call("GET", `${this.path}/${kind}`, { query: { limit: 500 } })).items;
   }
 
   /** @param {any} face */

@@ -28,10 +28,10 @@ export function watchKey(listener) {
  * Call an operation and return its answer.
  * @param {string} method
  * @param {string} path Below `v1/`.
- * @param {{ query?: Record<string, any>, json?: any, form?: FormData, idempotent?: boolean, accept?: number[] }} [options]
+ * @param {{ query?: Record<string, any>, json?: any, form?: FormData, repeatAs?: string }} [options] `repeatAs`: the same word makes a repeated request have one effect.
  * @returns {Promise<any>}
  */
-export async function call(method, path, { query = {}, json, form, idempotent = false, accept = [] } = {}) {
+export async function call(method, path, { query = {}, json, form, repeatAs } = {}) {
   const address = new URL(`v1/${path}`, document.baseURI);
   for (const [name, value] of Object.entries(query)) {
     if (value !== null && value !== undefined && value !== "") address.searchParams.set(name, String(value));
@@ -40,11 +40,11 @@ export async function call(method, path, { query = {}, json, form, idempotent = 
   const headers = {};
   if (secret) headers.Authorization = `Bearer ${secret}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  if (idempotent) headers["Idempotency-Key"] = makeWord();
+  if (repeatAs) headers["Idempotency-Key"] = repeatAs;
   const answer = await send(address, { method, headers, body: form ?? (json === undefined ? undefined : JSON.stringify(json)) });
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({}));
-  if (answer.ok || accept.includes(answer.status)) return body;
+  if (answer.ok) return body;
   const problem = new Problem(body.code ?? "internal", body.detail ?? answer.statusText, body);
   if (answer.status === 401) onKeyEnd(problem);
   throw problem;
@@ -59,8 +59,24 @@ async function send(address, request) {
   }
 }
 
+/**
+ * Return everything that an operation lists, page by page.
+ * @param {string} path
+ * @returns {Promise<any[]>}
+ */
+export async function listAll(path) {
+  const found = [];
+  let cursor = null;
+  do {
+    const page = await call("GET", path, { query: { limit: 500, cursor } });
+    found.push(...page.items);
+    cursor = page.next_cursor;
+  } while (cursor);
+  return found;
+}
+
 /** A word of 128 random bits; `crypto.randomUUID` is missing on pages without HTTPS. */
-function makeWord() {
+export function makeWord() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
 }
 

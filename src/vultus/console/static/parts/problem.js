@@ -13,7 +13,7 @@ export function problemBox(error) {
     h("strong", {}, tryText(`problem.${problem.code}`, problem.facts.title ?? t("problem.internal"))),
     fields.length
       ? h("ul", {}, fields.map((/** @type {any} */ one) => h("li", {}, `${one.path}: ${one.message}`)))
-      : problem.message && h("p", {}, problem.message),
+      : problem.message && h("p", { lang: problem.code === "camera" ? null : "en" }, problem.message),
     h("p", { class: "remedy" }, tryText(`remedy.${problem.code}`, t("remedy.other"))),
     wait && h("p", {}, count("problem.wait", Math.ceil(wait))));
 }

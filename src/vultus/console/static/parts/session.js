@@ -1,6 +1,6 @@
 // Who is signed in, what their key may do, and which collection they look at.
 
-import { call, useKey } from "./api.js";
+import { call, listAll, useKey } from "./api.js";
 
 const KEPT_AS = "vultus.key";
 const COLLECTION_AS = "vultus.collection";
@@ -22,7 +22,7 @@ export async function signIn(secret, keep) {
   useKey(secret);
   try {
     const key = await call("GET", "keys/self");
-    session.collections = key.permissions.includes("recognize") ? await listCollections() : nameCollections(key);
+    session.collections = key.permissions.includes("recognize") ? await listAll("collections") : nameCollections(key);
     session.key = key;
   } catch (error) {
     useKey("");
@@ -48,17 +48,6 @@ export function recallKey() {
 export function chooseCollection(name) {
   session.collection = name;
   sessionStorage.setItem(COLLECTION_AS, name);
-}
-
-async function listCollections() {
-  const found = [];
-  let cursor = null;
-  do {
-    const page = await call("GET", "collections", { query: { limit: 500, cursor } });
-    found.push(...page.items);
-    cursor = page.next_cursor;
-  } while (cursor);
-  return found;
 }
 
 /** @param {any} key One that may not list collections. */
