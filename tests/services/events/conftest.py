@@ -107,8 +107,10 @@ def key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def house(database: Database, key_file: Path) -> House:
-    return House(database, key_file)
+async def house(database: Database, key_file: Path) -> AsyncIterator[House]:
+    house = House(database, key_file)
+    yield house
+    await house.sender.close()
 
 
 def list_types(messages: list[Message]) -> list[str]:
