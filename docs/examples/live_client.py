@@ -11,7 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 
 def make_ticket(server: str, key: str) -> str:
@@ -29,8 +29,8 @@ async def watch(server: str, key: str, pictures: list[str]) -> None:
     url, secret = server.replace("http", "ws", 1) + "/v1/live", f"ticket.{make_ticket(server, key)}"
     waiting = list(enumerate((Path(one).read_bytes() for one in pictures), 1))
     while waiting:
-        async with connect(url, subprotocols=["vultus.live.v1", secret]) as socket:
-            try:
+        try:
+            async with connect(url, subprotocols=["vultus.live.v1", secret]) as socket:
                 welcome = json.loads(await socket.recv())
                 secret = f"resume.{welcome['resume_token']}"  # if the connection breaks, the tracks go on
                 while waiting:
@@ -40,9 +40,9 @@ async def watch(server: str, key: str, pictures: list[str]) -> None:
                     waiting.pop(0)
                     await asyncio.sleep(1 / welcome["frames_per_second"])
                 await socket.send('{"type": "bye"}')
-            except ConnectionClosed as closed:
-                if (closed.rcvd and closed.rcvd.code) not in {None, 1006, 1011, 4440, 4443}:
-                    raise SystemExit(f"closed: {closed.rcvd.reason} ({closed.rcvd.code})") from None
+        except (OSError, WebSocketException) as lost:
+            if not isinstance(lost, ConnectionClosed) or (lost.rcvd and lost.rcvd.code) not in {None, 1011, 4440, 4443}:
+                raise SystemExit(f"closed: {getattr(lost, 'rcvd', lost)}") from None
 
 
 def show(answer: dict) -> None:
