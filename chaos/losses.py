@@ -1,7 +1,8 @@
 """F22: a camera, the process that decodes it and the server are killed by turns; is each loss and return told once?
 
 Each round one of them goes and comes back: the camera breaks off and answers again, the decoding process or the whole
-server is killed, or the server while the camera is away. Afterwards the events of the source are read from the first.
+server is killed, or the server while the camera is away, or the key that the source is watched for is revoked meanwhile
+and another sets it up. Afterwards the events of the source are read from the first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ async def measure(plan: Plan) -> Outcome:
     outcome, camera = Outcome(), Camera([nobody()], fps=10)
     # The server dies first, so that one and the same lives through the other rounds and its memory can be compared.
     victims = ["server without camera", "server"] * plan.choose(5, 0) or ["server without camera"]
-    steady = (["camera"] * 8 + ["decoder"]) * plan.choose(5, 0) or ["camera", "decoder"]
+    steady = (["camera"] * 7 + ["key", "decoder"]) * plan.choose(5, 0) or ["camera", "key", "decoder"]
     camera.start()
     settings = {"SOURCES__ALLOWED": "127.0.0.1", "SOURCES__READ_TIMEOUT_S": "3", "INFERENCE__WORKERS": "1"}
     try:
@@ -78,6 +79,8 @@ async def _break_and_restore(victim: str, service: Service, client: Client, came
             async with asyncio.timeout(STATE_TIMEOUT_S):
                 while await _fetch_since(client, source) == before:  # noqa: ASYNC110  of another process
                     await asyncio.sleep(0.1)
+        case "key":
+            await _lose_with_key(client, camera, source)
         case "server":
             await _restart(service)
         case _:
@@ -87,6 +90,22 @@ async def _break_and_restore(victim: str, service: Service, client: Client, came
             camera.start()
     await _wait_for_state(client, source, "running")
     return victim != "server"
+
+
+async def _lose_with_key(client: Client, camera: Camera, source: str) -> None:
+    """Lose a source, revoke the key that it is watched for, and set it up for another one."""
+    body = {"name": "camera", "role": "admin"}
+    key = (await client.http.post("/v1/keys", json=body)).raise_for_status().json()
+    headers = {"Authorization": f"Bearer {key['secret']}"}
+    path = f"/v1/sources/{source}"
+    (await client.http.patch(path, json={"name": "gate"}, headers=headers)).raise_for_status()
+    await _wait_for_state(client, source, "running")
+    camera.stop()
+    await _wait_for_state(client, source, "lost")
+    (await client.http.delete(f"/v1/keys/{key['id']}")).raise_for_status()
+    await _wait_for_state(client, source, "stopped")
+    (await client.http.patch(path, json={"name": "door"})).raise_for_status()
+    camera.start()
 
 
 async def _restart(service: Service) -> None:
