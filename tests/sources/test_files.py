@@ -7,6 +7,7 @@ import io
 import os
 import queue
 import signal
+import struct
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,30 @@ async def test_large_frames_are_scaled_down_and_say_what_they_were(tmp_path: Pat
     with Image.open(io.BytesIO(frame.content)) as picture:
         assert picture.size == (640, 360)
     assert (frame.width, frame.height) == (1920, 1080)
+
+
+@pytest.mark.parametrize(
+    ("turn", "dark"), [((0, 1, -1, 0), "top"), ((-1, 0, 0, -1), "right"), ((0, -1, 1, 0), "bottom")]
+)
+async def test_a_video_that_was_taken_sideways_is_turned_upright(
+    turn: tuple[int, ...], dark: str, tmp_path: Path, open_feed: OpenFeed
+) -> None:
+    picture = paint(50)
+    picture[:, :160] = 0  # its left half is dark
+    content = write_video(tmp_path / "video.mp4", [picture] * 5).read_bytes()
+    matrix = content.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), content.index(b"tkhd"))
+    a, b, c, d = (value << 16 for value in turn)
+    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path = tmp_path / "turned.mp4"
+    path.write_bytes(content[:matrix] + turned + content[matrix + 36 :])
+
+    (frame, *_) = await collect_frames(open_feed(str(path), is_played=False))
+
+    with Image.open(io.BytesIO(frame.content)) as opened:
+        pixels = np.asarray(opened.convert("L"), np.float32)
+    halves = {"top": pixels[: len(pixels) // 2], "bottom": pixels[len(pixels) // 2 :]}
+    halves |= {"left": pixels[:, : pixels.shape[1] // 2], "right": pixels[:, pixels.shape[1] // 2 :]}
+    assert min(halves, key=lambda name: halves[name].mean()) == dark
 
 
 async def test_what_is_no_video_is_said_in_words_of_ours(tmp_path: Path, open_feed: OpenFeed) -> None:
