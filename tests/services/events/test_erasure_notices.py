@@ -6,13 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
 from tests.callers import CALLER
 from tests.receivers import Receiver, receiving
 from tests.server.sockets import wait_until
 from tests.services.events.conftest import Enrol, House, Towards, list_types
 
 from vultus.domain import Collection
+from vultus.domain.events import CollectionChanged, PersonChanged
 from vultus.services.collections import CollectionService
+from vultus.services.events import dispatcher as dispatching
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.export import PersonExporter
 from vultus.settings import JobSettings
@@ -84,6 +87,32 @@ async def test_a_receiver_that_was_away_for_long_is_still_told_of_an_erasure(
 
     assert list_types(receiver.accepted) == ["recognised", "person.erased"]
     assert left == ()
+
+
+async def test_what_concerned_those_who_were_erased_holds_up_nothing(
+    house: House,
+    database: Database,
+    collection: Collection,
+    enrol: Enrol,
+    towards: Towards,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatching, "IDLE_S", 30.0)  # nothing else wakes the dispatcher
+    eraser = Eraser(database, JobSettings())
+    with receiving() as receiver:
+        await house.create(receiver, actions=["person.changed", "collection.changed"])
+        for at in range(5):
+            async with database.transaction() as work:
+                person = (await enrol(work, collection, f"p{at}", towards(0))).person.id
+                changed = PersonChanged(collection_id=collection.id, person_id=person, fields=("name",))
+                await work.record(CALLER, changed)
+            await eraser.erase(CALLER, "home", person)
+        async with database.transaction() as work:
+            await work.record(CALLER, CollectionChanged(collection_id=collection.id, fields=("name",)))
+        async with house.running():
+            await wait_until(lambda: receiver.accepted, 10)
+
+    assert list_types(receiver.messages) == ["collection.changed"]
 
 
 async def test_who_was_told_of_somebody_is_told_of_the_end_of_the_collection(

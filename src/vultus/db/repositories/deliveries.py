@@ -59,6 +59,7 @@ _MAKE_DELIVERIES = text(
             CASE WHEN webhooks.id = ANY(outbox.receivers) THEN greatest(now(), busy_until) ELSE now() END
         FROM bounded AS webhooks JOIN outbox ON outbox.number > position AND outbox.number <= until
         WHERE {IS_FOR_WEBHOOK}
+        FOR KEY SHARE OF outbox -- an erasure under way takes its sightings along, or leaves them
         ON CONFLICT DO NOTHING
     )
     UPDATE webhooks SET position = until FROM bounded WHERE webhooks.id = bounded.id
@@ -104,8 +105,8 @@ class DeliveryRepository:
         values = {"settled": settled, "max_waiting": MAX_WAITING, "batch_size": BATCH_SIZE}
         await self._session.execute(_MAKE_DELIVERIES, values)
 
-    async def claim_deliveries(self, limit: int, *, lease_s: float) -> tuple[ClaimedDelivery, ...]:
-        """Return deliveries to attempt now, which nobody else gets for a while.
+    async def claim_deliveries(self, limit: int, *, lease_s: float) -> tuple[tuple[ClaimedDelivery, ...], int]:
+        """Return deliveries to attempt now, which nobody else gets for a while, and how many were dropped.
 
         That a webhook hears of a person is recorded first, so that it is told of their erasure. What concerns somebody
         who has been erased is not delivered any more.
@@ -117,9 +118,9 @@ class DeliveryRepository:
         values = {"most": limit, "per_webhook": MAX_PER_WEBHOOK}
         ready = (await self._session.execute(_LIST_READY, values)).all()
         if not ready:
-            return ()
+            return (), 0
         persons = await self._lock_persons({row.person_id for row in ready if row.person_id})
-        ready = await self._drop_erased(ready, persons)
+        ready, dropped = await self._drop_erased(ready, persons)
         webhooks = await self._lock_webhooks({row.webhook_id for row in ready}, lease_s)
         wanted = [(row.webhook_id, row.number) for row in ready if row.webhook_id in webhooks]
         claimed = [
@@ -129,7 +130,7 @@ class DeliveryRepository:
         if heard:
             rows = [{"webhook_id": webhook_id, "person_id": person_id} for webhook_id, person_id in heard]
             await self._session.execute(postgresql_insert(WebhookPersonRow).on_conflict_do_nothing(), rows)
-        return tuple(claimed)
+        return tuple(claimed), dropped
 
     async def _lock_persons(self, ids: set[UUID]) -> dict[UUID, Any]:
         """Lock persons, and their collections, against erasure; those that are being erased are left out."""
@@ -141,20 +142,21 @@ class DeliveryRepository:
         locking = query.with_for_update(read=True, key_share=True, skip_locked=True, of=[PersonRow, CollectionRow])
         return {row.id: row for row in await self._session.execute(locking)} if ids else {}
 
-    async def _drop_erased(self, ready: Sequence[Row[Any]], persons: dict[UUID, Any]) -> list[Row[Any]]:
-        """Return what can be attempted; delete what concerns somebody who is erased, and leave who is being erased."""
+    async def _drop_erased(self, ready: Sequence[Row[Any]], persons: dict[UUID, Any]) -> tuple[list[Row[Any]], int]:
+        """Return what can be attempted, without who is being erased; delete, and count, what concerns who was."""
         missing = {row.person_id for row in ready if row.person_id} - persons.keys()
         if not missing:
-            return list(ready)
+            return list(ready), 0
         alive = (await self._session.execute(select(PersonRow.id).where(PersonRow.id.in_(missing)))).scalars()
         erased = missing - set(alive)
         dropped = [
             (row.webhook_id, row.number) for row in ready if row.person_id in erased and row.action not in ENDINGS
         ]
         await self._session.execute(_delete_waiting(dropped))
-        return [
+        kept = [
             row for row in ready if row.person_id not in missing or (row.person_id in erased and row.action in ENDINGS)
         ]
+        return kept, len(dropped)
 
     async def _lock_webhooks(self, ids: set[UUID], lease_s: float) -> dict[UUID, Any]:
         free = select(WebhookRow.id).where(WebhookRow.id.in_(ids), WebhookRow.disabled_at.is_(None))

@@ -122,7 +122,7 @@ class WebhookDispatcher:
             metrics.DELIVERIES.labels(state.value).set(counts.get(state, 0))
 
     async def _start_attempts(self) -> int:
-        """Claim deliveries and begin to attempt them; return how many."""
+        """Claim deliveries and begin to attempt them; return how many, with those that need no attempt any more."""
         room = MAX_IN_FLIGHT - len(self._attempts)
         if room <= 0:
             return 0
@@ -135,12 +135,13 @@ class WebhookDispatcher:
             await work.deliveries.make_deliveries(self._follower.settled)
         begins_before = asyncio.get_running_loop().time() + LEASE_MARGIN_S
         async with self._database.transaction() as work:
-            claimed = await work.deliveries.claim_deliveries(room, lease_s=self._settings.timeout_s + LEASE_MARGIN_S)
+            lease_s = self._settings.timeout_s + LEASE_MARGIN_S
+            claimed, dropped = await work.deliveries.claim_deliveries(room, lease_s=lease_s)
         for delivery in claimed:
             task = asyncio.create_task(self._attempt(delivery, begins_before))
             self._attempts.add(task)
             task.add_done_callback(self._end_attempt)
-        return len(claimed)
+        return len(claimed) + dropped
 
     def _end_attempt(self, task: asyncio.Task[None]) -> None:
         self._attempts.discard(task)
