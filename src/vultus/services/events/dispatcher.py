@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.domain import DeliveryState, Principal
 from vultus.domain.webhooks import WebhookDisabled
-from vultus.errors import KeyFileError
+from vultus.errors import KeyFileError, VultusError
 from vultus.services.events.payload import build_payload
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.utils import metrics
@@ -147,7 +147,11 @@ class WebhookDispatcher:
         self._attempts.discard(task)
         self._ended.set()
         if not task.cancelled() and (error := task.exception()):
-            log.warning("the outcome of a delivery was not stored; it is attempted again", exc_info=error)
+            message = "the outcome of a delivery was not stored; it is attempted again"
+            if isinstance(error, VultusError):
+                log.warning("%s: %s", message, error.detail, extra={"code": error.code})
+            else:
+                log.error(message, exc_info=error)
 
     async def _attempt(self, delivery: ClaimedDelivery, begins_before: float) -> None:
         webhook_id, number = delivery.webhook.id, delivery.entry.number
