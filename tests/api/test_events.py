@@ -136,6 +136,23 @@ async def test_a_stream_goes_on_without_a_gap_and_ends_with_its_key(api: Api, mo
     assert (health.status_code, rest) == (200, [])
 
 
+async def test_lines_of_a_stream_end_as_those_of_a_file(serve: Callable[..., Any]) -> None:
+    api: Api = await serve()
+
+    text = ""
+    async with (
+        serving(api) as (_, client),
+        asyncio.timeout(5),
+        client.stream("GET", "/v1/events/stream", params={"cursor": "0"}) as answer,
+    ):
+        async for part in answer.aiter_text():
+            text += part
+            if text.count("\ndata: ") >= 2:
+                break
+
+    assert "\r" not in text
+
+
 async def test_a_stream_ends_when_its_reader_has_left_also_before_it_begins(serve: Callable[..., Any]) -> None:
     api: Api = await serve()
     head = f"GET /v1/events/stream HTTP/1.1\r\nHost: x\r\nAuthorization: {api.client.headers['Authorization']}\r\n\r\n"

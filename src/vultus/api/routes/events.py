@@ -33,6 +33,9 @@ SEND_TIMEOUT_S = 20.0
 """Longest time for which a reader may not read."""
 
 RETRY_MS = 2000
+LINE_END = "\n"
+"""Of three that are allowed the one that `cut` and `grep` know."""
+
 MAX_NUMBER = 2**63 - 1
 
 
@@ -156,7 +159,7 @@ class _EventResponse(EventSourceResponse):
     """Sends a stream, and closes it whatever becomes of it: also if nothing of it is read, as for HEAD."""
 
     def __init__(self, stream: EventStream) -> None:
-        super().__init__(_format_events(stream), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep="\n")
+        super().__init__(_format_events(stream), ping=HEARTBEAT_S, send_timeout=SEND_TIMEOUT_S, sep=LINE_END)
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,9 +173,11 @@ async def _format_events(stream: EventStream) -> AsyncIterator[ServerSentEvent]:
     scope = get_scope()
     scope.begin_wait()  # a stream costs nothing while nothing happens; streams have a limit of their own
     try:
-        yield ServerSentEvent(comment="events follow", retry=RETRY_MS)  # so that the head of the answer is sent now
+        yield ServerSentEvent(
+            comment="events follow", retry=RETRY_MS, sep=LINE_END
+        )  # so that the head of the answer is sent now
         async for entry in stream:
             data = EventOut.from_domain(entry).model_dump_json()
-            yield ServerSentEvent(data, event=entry.action, id=str(entry.number))
+            yield ServerSentEvent(data, event=entry.action, id=str(entry.number), sep=LINE_END)
     finally:
         scope.end_wait()
