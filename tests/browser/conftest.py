@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 from PIL import Image
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from tests.api.conftest import Api, close_api, pipeline, start_api  # noqa: F401  a fixture
 from tests.callers import CALLER
 from tests.conftest import TEMPLATE
@@ -36,6 +36,8 @@ addEventListener("securitypolicyviolation", (event) => {
 });
 """
 _numbers = count(1)
+
+expect.set_options(timeout=SECONDS * 1000)
 
 
 @dataclass

@@ -126,10 +126,26 @@ async def test_who_is_enrolled_already_is_not_enrolled_again_under_another_name(
     await expect(page.get_by_text("1 face is enrolled")).to_be_visible()
 
 
+async def test_a_form_whose_answer_was_lost_has_one_effect_when_it_is_sent_again(visit: Visit, site: Site) -> None:
+    gallery = await site.make_gallery()
+    page = await visit.open(await site.make_key(Role.MANAGE, gallery), "#/people/new")
+    await consent(page, "Ada")
+    await page.locator(".dropzone input").set_input_files(as_file(portrait()))
+    await expect(page.locator(".photos > li.usable")).to_be_visible()
+    lose = "() => { const send = fetch; fetch = async (...call) => { await send(...call); fetch = send; throw 0; }; }"
+    await page.evaluate(lose)
+    await page.get_by_role("button", name="Register", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    await page.get_by_role("button", name="Register", exact=True).click()
+
+    await expect(page.get_by_text("1 face is enrolled")).to_be_visible()
+    assert (await site.api.client.get(f"/v1/collections/{gallery}")).json()["persons"] == 1
+
+
 async def test_people_come_in_pages_and_are_found_by_name_or_id(visit: Visit, site: Site) -> None:
     gallery = await site.make_gallery()
     consent = {"purpose": "Tests", "recorded_by": "tests"}
-    for at in range(32):
+    for at in range(32):  # one after the other, for that is their order in the list
         body = {"name": f"Person {at:02}", "external_id": f"E-{at}", "consent": consent}
         await site.api.client.post(f"/v1/collections/{gallery}/persons", json=body)
     page = await visit.open(await site.make_key(Role.MANAGE, gallery))

@@ -12,6 +12,8 @@ import { formatNumber, formatTime, t } from "../parts/words.js";
 
 const COLOURS = { good: "#1a7f4b", warn: "#8a5a00", bad: "#ad2118", "": "#565c6e" };
 const MAX_HISTORY = 30;
+const NOBODY = "nobody";  // and nothing is drawn
+const MEASURED_EACH = 500;  // ms
 
 class Live extends HTMLElement {
   /** @type {LiveSession | null} */
@@ -21,6 +23,7 @@ class Live extends HTMLElement {
   /** @type {Map<string, string>} What was last told of each track. */
   told = new Map();
   inView = "";
+  measuredAt = 0;
 
   connectedCallback() {
     this.video = h("video", { muted: true, playsinline: true, "aria-label": t("camera.picture") });
@@ -99,7 +102,10 @@ class Live extends HTMLElement {
     this.draw(result);
     this.list(result.tracks);
     this.remember(result.tracks);
-    const { rate, middle, slow, dropped } = this.session?.figures ?? { rate: 0, middle: 0, slow: 0, dropped: 0 };
+    const now = performance.now();
+    if (!this.session || now < this.measuredAt + MEASURED_EACH) return;
+    this.measuredAt = now;
+    const { rate, middle, slow, dropped } = this.session.figures;
     this.figures.textContent = t("live.figures", {
       rate: formatNumber(rate, 1), middle: formatNumber(middle), slow: formatNumber(slow), dropped: formatNumber(dropped),
     });
@@ -108,7 +114,8 @@ class Live extends HTMLElement {
   /** @param {any} result */
   draw(result) {
     const { overlay, pen } = this;
-    Object.assign(overlay, { width: result.width, height: result.height });
+    if (overlay.width !== result.width || overlay.height !== result.height) Object.assign(overlay, { width: result.width, height: result.height });
+    pen.clearRect(0, 0, overlay.width, overlay.height);
     const size = Math.round(result.width / 32);
     pen.lineWidth = size / 7;
     pen.font = `600 ${size}px system-ui, sans-serif`;
@@ -165,9 +172,10 @@ class Live extends HTMLElement {
   }
 
   clear() {
+    if (this.inView === NOBODY) return;
     this.pen.clearRect(0, 0, this.overlay.width, this.overlay.height);
-    this.inView = "-";
     this.list([]);
+    this.inView = NOBODY;
   }
 }
 
