@@ -43,9 +43,9 @@ async def test_screening_is_for_keys_that_may_enrol_and_for_as_many_photos_as_a_
 
 
 async def test_every_key_may_read_what_it_may_do(api: Api) -> None:
-    answer = await api.client.get("/v1/keys/self", headers=await api.key(Role.RECOGNIZE))
+    answer = await api.client.get("/v1/key", headers=await api.key(Role.RECOGNIZE))
 
     assert answer.status_code == 200
     assert answer.json()["permissions"] == [Permission.RECOGNIZE]
     assert "secret" not in answer.json()
-    assert (await api.client.get("/v1/keys/self", headers={"Authorization": "Bearer x"})).status_code == 401
+    assert (await api.client.get("/v1/key", headers={"Authorization": "Bearer x"})).status_code == 401

@@ -206,6 +206,7 @@ async def test_a_person_is_found_by_keyboard_alone(visit: Visit, site: Site) -> 
     await page.keyboard.type(await site.make_key(Role.MANAGE, gallery))
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="People")).to_be_focused()
+    await expect(page.locator(".people > li")).to_be_visible()
     for _ in range(3):
         await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name=re.compile("Ada"))).to_be_focused()

@@ -52,9 +52,7 @@ async def list_keys(services: ServicesDep, principal: PrincipalDep, paging: Pagi
     return build_page(found, paging, KeyOut.from_domain)
 
 
-@router.get(
-    "/keys/self", summary="Read the key of this request", responses=declare_problems(), openapi_extra=require_key()
-)
+@router.get("/key", summary="Read the key of this request", responses=declare_problems(), openapi_extra=require_key())
 async def read_own_key(principal: PrincipalDep) -> KeyOut:
     """Return the key that the request was made with, without its secret: what it may do, and where."""
     if principal.key is None:

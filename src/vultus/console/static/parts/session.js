@@ -21,7 +21,7 @@ export function can(permission) {
 export async function signIn(secret, keep) {
   useKey(secret);
   try {
-    const key = await call("GET", "keys/self");
+    const key = await call("GET", "key");
     session.collections = key.permissions.includes("recognize") ? await listAll("collections") : nameCollections(key);
     session.key = key;
   } catch (error) {
