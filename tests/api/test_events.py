@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sse_starlette.sse import AppStatus
 from tests.api.conftest import Api
 from tests.callers import CALLER
 from tests.faces import portrait
@@ -24,6 +25,12 @@ from vultus.services.events import listing
 from vultus.utils.request_scope import RequestLimits
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def no_server_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process whose server was stopped once all streams end; a server in another test may have been."""
+    monkeypatch.setattr(AppStatus, "should_exit", False)
 
 
 @asynccontextmanager
