@@ -232,9 +232,13 @@ class IouTracker:
         pairs = [(row, columns[one.id]) for row, one in found.items()]
         uncertain = find_uncertain_pairs(overlaps, pairs)
         cosines = compute_cosines(detections, self._trajectories)
+        claims = cosines >= self.rules.same_person
+        claims[[row for row, _ in pairs], [column for _, column in pairs]] = False
+        # Of those that another face is recognised as than the one that they were given.
+        claimed = set(np.flatnonzero(claims.any(axis=0)).tolist())
         for (row, column), is_uncertain in zip(pairs, uncertain, strict=True):
             one = found[row]
-            one.is_doubted |= is_uncertain or not one.is_followed(at)
+            one.is_doubted |= is_uncertain or column in claimed or not one.is_followed(at)
             if detections[row].vector is None:
                 continue
             others = np.delete(cosines[row], column)

@@ -159,3 +159,20 @@ def test_of_very_many_who_passed_the_last_ones_are_kept() -> None:
 
     assert len(tracker.trajectories) <= MAX_KEPT + 1
     assert found in tracker.trajectories
+
+
+def test_a_track_is_doubted_when_another_face_is_recognised_as_its_own() -> None:
+    """Somebody came exactly in front of it from one frame to the next, and it appears beside them."""
+    ada, bob = np.eye(8, dtype=np.float32)[:2]
+    tracker = IouTracker(RULES)
+    before, elsewhere = Box(0, 0, 100, 100), Box(300, 0, 400, 100)
+    play(tracker, [[Detection(before, 0.9, ada)]] * 3)
+    (track,) = tracker.update([Detection(before, 0.9)], 0.3)  # bob's face, whose place raises no doubt
+    assert track is not None
+    assert not track.is_doubted
+
+    taken, _ = tracker.update([Detection(before, 0.9), Detection(elsewhere, 0.9, ada)], 0.4)
+
+    assert taken is track
+    assert track.is_doubted
+    assert track not in tracker.update([Detection(before, 0.9, bob), Detection(elsewhere, 0.9, ada)], 0.5)
