@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -176,19 +177,24 @@ async def test_a_webhook_that_fails_for_long_or_is_gone_is_disabled_and_goes_on_
 
 
 async def test_a_webhook_that_is_gone_is_disabled_once_and_may_be_deleted_meanwhile(
-    house: House, database: Database, collection: Collection, caplog: pytest.LogCaptureFixture
+    database: Database, key_file: Path, collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Eight deliveries are under way when the receiver answers the first; another webhook is deleted by then."""
-    with (
-        receiving(Receiver(answer=lambda _: 410, delay_s=0.3)) as gone,
-        receiving(Receiver(answer=lambda _: 410, delay_s=0.3)) as deleted,
-    ):
+    house = House(database, key_file, SETTINGS.model_copy(update={"timeout_s": 30}))
+    are_all_sent = threading.Event()
+
+    def answer(_: Message) -> int:
+        are_all_sent.wait(20)
+        return 410
+
+    with receiving(Receiver(answer=answer)) as gone, receiving(Receiver(answer=answer)) as deleted:
         webhook, other = [await house.create(one, actions=["unknown"]) for one in (gone, deleted)]
         for _ in range(8):
             await house.see(collection, uuid4())
         async with house.running():
             await wait_until(lambda: len(gone.messages) == len(deleted.messages) == 8, 20)
             await house.webhooks.delete_webhook(CALLER, other.id)
+            are_all_sent.set()
             await house.wait_until_disabled(webhook)
             await wait_until(lambda: not house.dispatcher._attempts)
 
