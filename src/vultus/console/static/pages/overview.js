@@ -27,7 +27,7 @@ class Overview extends HTMLElement {
       collection && h("ul", { class: "numbers" },
         buildNumber(collection.persons, count("overview.persons", collection.persons), can("read") ? "#/people" : null),
         buildNumber(collection.faces, count("overview.faces", collection.faces), null),
-        buildNumber(collection.retention_days, t("overview.retention"), null)),
+        collection.retention_days !== null && buildNumber(collection.retention_days, t("overview.retention"), null)),
       models.map((/** @type {any} */ one) => buildModel(one, collection)),
       !(health instanceof Error) && buildJobs(health.jobs));
     this.querySelector("h1")?.focus();
@@ -40,18 +40,19 @@ async function readModels() {
 
 /** @param {any} health @param {any[]} models @param {any} collection @returns {(string | Node)[]} */
 function listNeeds(health, models, collection) {
+  const used = models.filter((one) => collection && [collection.contract_id, collection.second_contract_id].includes(one.contract_id));
   return [
     ...health.jobs.filter((/** @type {any} */ one) => one.is_overdue).map((/** @type {any} */ one) => t("overview.job_overdue", { name: one.name })),
     ...health.unserved.map((/** @type {any} */ one) => h("span", {}, count("overview.unserved", one.collections), " ", foreign(one.remedy))),
-    ...models.filter((one) => !one.commercial_use).map((one) => t("overview.not_commercial", { pack: one.pack })),
-    ...models.filter((one) => one.caution).map((one) => h("span", { lang: "en" }, `${one.pack}: `, one.caution)),
+    ...used.filter((one) => !one.commercial_use).map((one) => t("overview.not_commercial", { pack: one.pack })),
+    ...used.filter((one) => one.caution).map((one) => h("span", { lang: "en" }, `${one.pack}: `, one.caution)),
     ...(collection?.second_contract_id ? [t("overview.migrating")] : []),
   ];
 }
 
-/** @param {number | null} number @param {string} words @param {string | null} address */
+/** @param {number} number @param {string} words @param {string | null} address */
 function buildNumber(number, words, address) {
-  const shown = [h("strong", {}, number === null ? "–" : formatNumber(number)), h("span", {}, words)];
+  const shown = [h("strong", {}, formatNumber(number)), h("span", {}, words)];
   return h("li", {}, address ? h("a", { href: address }, shown) : shown);
 }
 
