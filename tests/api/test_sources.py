@@ -14,14 +14,13 @@ from tests.api.conftest import Api
 from tests.callers import CALLER
 from tests.clips import ASTRONAUT, Clip, Walker, portrait_of, stand
 from tests.faces import encoded
-from tests.sources.cameras import Camera, wait_until
+from tests.sources.cameras import Camera
 
 from vultus.db.repositories.sources import SourceRepository
 from vultus.domain import Permission, Role
 from vultus.domain.sources import SourceProblem, SourceState
-from vultus.errors import OverloadedError, UnavailableError
-from vultus.services.sources import supervision
-from vultus.services.sources.supervision import SourceRunner, SourceSupervisor
+from vultus.errors import OverloadedError
+from vultus.services.sources.supervision import SourceSupervisor
 
 ALLOWED = {"sources": {"allowed": "127.0.0.1, /srv/videos", "read_timeout_s": 3, "fps": 10, "idle_fps": 10}}
 
@@ -208,97 +207,6 @@ async def test_a_source_is_not_opened_before_its_state_is_written(
     await wait_for_state(watched, source_id, "running")
 
     assert [len(one.feeds) for one in watched.services.sources.pool._processes] == [1]
-
-
-async def test_a_server_that_cannot_renew_its_lease_stops_watching_when_it_ends(
-    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervision, "LEASE_S", 2.0)
-    await create(watched, camera.url("/mjpeg"))
-    await watched.services.source_supervisor.run()
-    assert len(watched.services.source_supervisor._runners) == 1
-
-    await wait_until(lambda: not watched.services.source_supervisor._runners, 5)
-    await watched.services.source_supervisor.run()
-
-    assert len(watched.services.source_supervisor._runners) == 1
-
-
-async def test_a_renewal_that_takes_too_long_is_given_up(
-    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = watched.services.source_supervisor
-    await create(watched, camera.url("/mjpeg"))
-    await supervisor.run()
-    monkeypatch.setattr(supervision, "LEASE_S", 2.0)
-
-    async def hang(*_: object) -> None:
-        await asyncio.sleep(60)
-
-    with monkeypatch.context() as slow:
-        slow.setattr(SourceRepository, "claim_sources", hang)
-        async with asyncio.timeout(5):
-            with pytest.raises(UnavailableError):
-                await supervisor.run()
-
-    await supervisor.run()
-    assert len(supervisor._runners) == 1
-
-
-async def test_no_watch_begins_after_its_lease_has_ended(
-    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = watched.services.source_supervisor
-    source_id = (await create(watched, camera.url("/mjpeg")))["id"]
-    await supervisor.run()
-    await watched.client.patch(f"/v1/sources/{source_id}", json={"name": "gate"})
-    monkeypatch.setattr(supervision, "LEASE_S", 2.0)
-    stop = SourceRunner.stop
-
-    async def stop_slowly(runner: SourceRunner) -> None:
-        await stop(runner)
-        await asyncio.sleep(2.1)
-
-    with monkeypatch.context() as slow:
-        slow.setattr(SourceRunner, "stop", stop_slowly)
-        await supervisor.run()
-    assert supervisor._runners == {}
-
-    await supervisor.run()
-    assert len(supervisor._runners) == 1
-
-
-async def test_leases_that_end_while_sources_are_stopped_leave_no_watch_behind(
-    watched: Api, camera: Camera, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = watched.services.source_supervisor
-    for _ in range(2):
-        await create(watched, camera.url("/mjpeg"))
-    await supervisor.run()
-    runners = dict(supervisor._runners)
-
-    supervisor._expire()
-    await supervisor._stop_runners(list(runners))
-    await asyncio.gather(*(one._task for one in runners.values()), return_exceptions=True)
-
-    assert supervisor._runners == {}
-    assert all(one._task.done() for one in runners.values())
-
-
-async def test_a_server_watches_no_more_sources_than_it_may(serve: Callable[..., Any], camera: Camera) -> None:
-    api = await serve(**{"sources": ALLOWED["sources"] | {"max_watched": 1}})
-    supervisor = api.services.source_supervisor
-    for _ in range(2):
-        await create(api, camera.url("/mjpeg"))
-
-    for _ in range(3):
-        await supervisor.run()
-        assert len(supervisor._runners) == 1
-    await next(iter(supervisor._runners.values())).stop()  # as if its video were over
-    await supervisor.run()
-    assert len(supervisor._runners) == 2
-
-    await supervisor.close()
 
 
 async def test_an_address_is_stored_sealed_and_shown_without_its_secrets(watched: Api, camera: Camera) -> None:

@@ -6,8 +6,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -150,48 +150,52 @@ async def test_a_script_in_a_playlist_is_not_followed(camera: Camera, other: Cam
     assert other.requests == []
 
 
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[SourceAddress]:
+    """Yield the address of a host that answers one connection, until it has ended."""
+
+    def accept(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            answer(connection)
+
+    with socket.create_server((HERE, 0)) as listener:
+        thread = threading.Thread(target=accept, args=(listener,))
+        thread.start()
+        yield SourceAddress.from_text(f"http://{HERE}:{listener.getsockname()[1]}/mjpeg")
+        thread.join()
+
+
 @pytest.mark.parametrize("beginning", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n", b""])
 def test_a_host_that_drips_is_not_waited_for_longer(beginning: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SLOW_S", 0.5)
     ended = threading.Event()
 
-    def drip(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(OSError):
-            connection.sendall(beginning)
-            while not ended.wait(0.05):
-                connection.sendall(b"x")
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(beginning)
+        while not ended.wait(0.05):
+            connection.sendall(b"x")
 
-    with socket.create_server((HERE, 0)) as listener:
-        thread = threading.Thread(target=drip, args=(listener,))
-        thread.start()
-        address = SourceAddress.from_text(f"http://{HERE}:{listener.getsockname()[1]}/mjpeg")
-        with pytest.raises(SourceError) as raised:
+    with answering(drip) as address, pytest.raises(SourceError) as raised:
+        try:
             VideoReader(address, AllowedSources((HERE,)), open_timeout_s=0.2, read_timeout_s=0.2)
-        ended.set()
-        thread.join()
+        finally:
+            ended.set()
 
     assert raised.value.problem is SourceProblem.TIMEOUT
 
 
-def test_the_body_of_a_redirect_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_body_of_a_redirect_is_not_read() -> None:
     sent = []
 
-    def redirect(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(OSError):
-            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\n\r\n")
-            for _ in range(64):
-                connection.sendall(b"x" * 2**20)
-                sent.append(1)
+    def redirect(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\n\r\n")
+        for _ in range(64):
+            connection.sendall(b"x" * 2**20)
+            sent.append(1)
 
-    with socket.create_server((HERE, 0)) as listener:
-        thread = threading.Thread(target=redirect, args=(listener,))
-        thread.start()
-        address = SourceAddress.from_text(f"http://{HERE}:{listener.getsockname()[1]}/mjpeg")
-        with pytest.raises(SourceError) as raised:
-            VideoReader(address, AllowedSources((HERE,)), open_timeout_s=2, read_timeout_s=2)
-        thread.join()
+    with answering(redirect) as address, pytest.raises(SourceError) as raised:
+        VideoReader(address, AllowedSources((HERE,)), open_timeout_s=2, read_timeout_s=2)
 
     assert raised.value.problem is SourceProblem.ADDRESS_NOT_ALLOWED
     assert len(sent) < 64

@@ -12,10 +12,10 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -37,9 +37,6 @@ from vultus.sources.messages import (
     decode_notice,
     encode_message,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable  # noqa: TC004  annotations are not evaluated
 
 log = logging.getLogger(__name__)
 

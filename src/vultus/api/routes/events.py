@@ -173,9 +173,8 @@ async def _format_events(stream: EventStream) -> AsyncIterator[ServerSentEvent]:
     scope = get_scope()
     scope.begin_wait()  # a stream costs nothing while nothing happens; streams have a limit of their own
     try:
-        yield ServerSentEvent(
-            comment="events follow", retry=RETRY_MS, sep=LINE_END
-        )  # so that the head of the answer is sent now
+        # So that the head of the answer is sent now.
+        yield ServerSentEvent(comment="events follow", retry=RETRY_MS, sep=LINE_END)
         async for entry in stream:
             data = EventOut.from_domain(entry).model_dump_json()
             yield ServerSentEvent(data, event=entry.action, id=str(entry.number), sep=LINE_END)
