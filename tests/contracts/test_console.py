@@ -15,8 +15,7 @@ from vultus.schemas.reasons import DecisionReason, RejectionReason
 
 STATIC = Path(__file__).parents[2] / "src/vultus/console/static"
 SCRIPTS = {path.relative_to(STATIC).as_posix(): path.read_text() for path in sorted(STATIC.rglob("*.js"))}
-CATALOGUES = {name: SCRIPTS[f"words/{name}.js"] for name in ("en", "de")}
-CODE = {name: text for name, text in SCRIPTS.items() if not name.startswith("words/")}
+CATALOGUES = {path.stem: path.read_text() for path in sorted((STATIC / "words").iterdir())}
 MAX_BYTES = 150_000
 MAX_LINES = 250
 COMPILER = "typescript@7.0.2"
@@ -27,14 +26,13 @@ RULES = (
 
 
 def read_catalogue(language: str) -> dict[str, str]:
-    """Return a catalogue, whose object is plain JSON."""
+    """Return a catalogue, in which no text is named twice."""
 
     def refuse_repeated(pairs: list[tuple[str, str]]) -> dict[str, str]:
         assert len({key for key, _ in pairs}) == len(pairs)
         return dict(pairs)
 
-    text = CATALOGUES[language].removeprefix("export default ").rstrip().removesuffix(";")
-    loaded: dict[str, str] = json.loads(text, object_pairs_hook=refuse_repeated)
+    loaded: dict[str, str] = json.loads(CATALOGUES[language], object_pairs_hook=refuse_repeated)
     return loaded
 
 
@@ -51,7 +49,7 @@ def test_both_languages_have_the_same_texts_with_the_same_places() -> None:
 
 
 def test_every_text_is_used_and_every_used_text_is_there() -> None:
-    code = "\n".join(CODE.values())
+    code = "\n".join(SCRIPTS.values())
     literal = set(re.findall(r'"([a-z_]+(?:\.[a-z0-9_]+)*)"', code))
     counted = {f"{key}.{form}" for key in re.findall(r'count\("([^"]+)"', code) for form in ("one", "other")}
     families = tuple(re.findall(r"`([a-z_.]+\.)\$\{", code))
@@ -73,10 +71,11 @@ def test_every_verdict_has_a_text() -> None:
     assert [band for band in Band if f"band.{band}" not in WORDS] == []
 
 
-def test_the_scripts_are_small() -> None:
-    assert sum(len(text.encode()) for text in SCRIPTS.values()) <= MAX_BYTES
-    assert {name: text.count("\n") for name, text in CODE.items() if text.count("\n") > MAX_LINES} == {}
-    assert CODE["parts/h.js"].count("\n") <= 150
+def test_the_scripts_with_one_language_are_small() -> None:
+    largest_catalogue = max(len(text.encode()) for text in CATALOGUES.values())
+    assert sum(len(text.encode()) for text in SCRIPTS.values()) + largest_catalogue <= MAX_BYTES
+    assert {name: text.count("\n") for name, text in SCRIPTS.items() if text.count("\n") > MAX_LINES} == {}
+    assert SCRIPTS["parts/h.js"].count("\n") <= 150
 
 
 def test_nothing_comes_from_elsewhere_and_no_markup_is_made_of_texts() -> None:

@@ -44,8 +44,7 @@ class App extends HTMLElement {
       h("a", { class: "skip", href: "#", onclick: (/** @type {Event} */ event) => { event.preventDefault(); main.focus(); } }, t("skip")),
       h("header", {}, h("a", { class: "brand", href: "#/" }, h("img", { src: "console-assets/mark.svg", alt: "", width: 28, height: 28 }), "Vultus"),
         this.buildCollectionChooser(), this.buildMenu()),
-      h("nav", { "aria-label": t("nav.label") }, listPages().map((page) =>
-        h("a", { href: `#/${page.path}`, "data-path": page.path }, icon(page.icon), h("span", {}, t(page.title))))),
+      this.buildNavigation(),
       main,
       h("div", { id: "announcer", role: "status", class: "visually-hidden" }));
     this.showPage();
@@ -54,6 +53,7 @@ class App extends HTMLElement {
   showPage() {
     const main = this.querySelector("#main");
     if (!main) return;
+    /** @type {HTMLElement | null} */ (this.querySelector("#rare"))?.hidePopover();
     const { page, element } = findPage(location.hash);
     for (const link of this.querySelectorAll("nav a")) {
       if (link.getAttribute("data-path") === page.path) link.setAttribute("aria-current", "page");
@@ -65,6 +65,18 @@ class App extends HTMLElement {
     fill(main, notice, element);
     scrollTo(0, 0);
     /** @type {HTMLElement | null} */ (main.querySelector("h1"))?.focus();
+  }
+
+  /** Where the screen is small, what is not for every day is behind a button. */
+  buildNavigation() {
+    const pages = listPages();
+    /** @param {import("./pages/routes.js").Page} page */
+    const buildLink = (page) => h("a", { href: `#/${page.path}`, "data-path": page.path }, icon(page.icon), h("span", {}, t(page.title)));
+    const rare = pages.filter((page) => !page.isDaily).map(buildLink);
+    return h("nav", { "aria-label": t("nav.label") },
+      pages.filter((page) => page.isDaily).map(buildLink),
+      rare.length > 0 && h("button", { type: "button", class: "quiet", popovertarget: "rare" }, icon("more"), h("span", {}, t("nav.more"))),
+      rare.length > 0 && h("div", { id: "rare", popover: true }, rare));
   }
 
   buildCollectionChooser() {
@@ -83,9 +95,19 @@ class App extends HTMLElement {
     ];
   }
 
+  /** @param {string} chosen */
+  async changeLanguage(chosen) {
+    try {
+      await setLanguage(chosen);
+    } catch (problem) {
+      session.notice = problemBox(problem);
+    }
+    this.render();
+  }
+
   /** Language and theme, which are the browser's to remember. */
   buildChoices() {
-    const language = h("select", { onchange: () => { setLanguage(language.value); this.render(); } },
+    const language = h("select", { onchange: () => this.changeLanguage(language.value) },
       Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, selected: code === getLanguage(), lang: code }, name)));
     const theme = h("select", { onchange: () => setTheme(theme.value) },
       THEMES.map((name) => h("option", { value: name, selected: name === getTheme() }, t(`theme.${name}`))));

@@ -42,6 +42,7 @@ class People extends HTMLElement {
   /** Add the next page of the list. */
   async add(anew = false) {
     const search = (this.search += 1);
+    this.more.disabled = true;
     await load(this.trouble, async () => {
       const page = await this.read();
       if (search !== this.search) return;
@@ -55,6 +56,7 @@ class People extends HTMLElement {
       if (this.words || !anew) announce(count("people.shown", shown));
       if (!anew) rows[0]?.querySelector("a").focus();
     });
+    if (search === this.search) this.more.disabled = false;
   }
 
   /** A page by name; who has the words for an id comes first. */

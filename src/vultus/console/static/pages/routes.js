@@ -14,19 +14,20 @@ import "./overview.js";
  * @typedef {object} Page
  * @property {string} path
  * @property {string} title Of the catalogue.
- * @property {"overview" | "people" | "recognise" | "live"} icon
+ * @property {import("../parts/h.js").IconName} icon
+ * @property {boolean} isDaily Else it is for those who look after the service.
  * @property {() => boolean} isOffered
  */
 
-/** @type {Page[]} In the order of the navigation. */
+/** @type {Page[]} In the order of the navigation: daily ones, then events cameras calibration migration audit keys webhooks settings. */
 const PAGES = [
-  { path: "overview", title: "overview", icon: "overview", isOffered: () => true },
-  { path: "people", title: "people", icon: "people", isOffered: () => can("read") || can("enrol") },
-  { path: "recognise", title: "recognise", icon: "recognise", isOffered: () => can("recognize") },
-  { path: "live", title: "live", icon: "live", isOffered: () => can("live") },
+  { path: "overview", title: "overview", icon: "overview", isDaily: true, isOffered: () => true },
+  { path: "people", title: "people", icon: "people", isDaily: true, isOffered: () => can("read") || can("enrol") },
+  { path: "recognise", title: "recognise", icon: "recognise", isDaily: true, isOffered: () => can("recognize") },
+  { path: "live", title: "live", icon: "live", isDaily: true, isOffered: () => can("live") },
 ];
 /** @type {Page} */
-const NOTHING = { path: "", title: "nothing", icon: "overview", isOffered: () => true };
+const NOTHING = { path: "", title: "nothing", icon: "overview", isDaily: true, isOffered: () => true };
 
 export function listPages() {
   return PAGES.filter((page) => page.isOffered());

@@ -1,17 +1,25 @@
 // Every text of the console, in the reader's language.
 
-import en from "../words/en.js";
-import de from "../words/de.js";
+import { Problem } from "./api.js";
 
-/** @type {Record<string, Record<string, string>>} */
-const CATALOGUES = { en, de };
 const STORED_AS = "vultus.language";
+export const LANGUAGES = { en: "English", de: "Deutsch" };
 
 let language = localStorage.getItem(STORED_AS) ?? navigator.language.slice(0, 2);
-if (!(language in CATALOGUES)) language = "en";
+if (!(language in LANGUAGES)) language = "en";
 document.documentElement.lang = language;
 
-export const LANGUAGES = { en: "English", de: "Deutsch" };
+/** @type {Record<string, string>} */
+let texts = await readCatalogue(language);
+
+/** @param {string} name Of a language. @returns {Promise<Record<string, string>>} */
+async function readCatalogue(name) {
+  try {
+    return await (await fetch(new URL(`../words/${name}.json`, import.meta.url))).json();
+  } catch {
+    throw new Problem("unreachable", "");
+  }
+}
 
 /** The reader's own variant of the language, for dates and numbers. */
 function getLocale() {
@@ -22,8 +30,9 @@ export function getLanguage() {
   return language;
 }
 
-/** @param {string} chosen */
-export function setLanguage(chosen) {
+/** @param {string} chosen Its texts are read before anything changes. */
+export async function setLanguage(chosen) {
+  texts = await readCatalogue(chosen);
   language = chosen;
   localStorage.setItem(STORED_AS, chosen);
   document.documentElement.lang = chosen;
@@ -35,7 +44,7 @@ export function setLanguage(chosen) {
  * @param {Record<string, string | number>} [values] For its `{places}`.
  */
 export function t(key, values = {}) {
-  return CATALOGUES[language][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  return texts[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
 /**
@@ -44,7 +53,7 @@ export function t(key, values = {}) {
  * @param {string} otherwise
  */
 export function tryText(key, otherwise) {
-  return CATALOGUES[language][key] ?? otherwise;
+  return texts[key] ?? otherwise;
 }
 
 /**
