@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vultus import __version__
 from vultus.domain import LoadedSpace, SpaceRegistry
 from vultus.schemas.base import (
     TIMESTAMP,
@@ -82,7 +83,7 @@ class VersionOut(ApiModel):
     """What is running."""
 
     name: str = "vultus"
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=[__version__])
     api: str = "v1"
 
 
