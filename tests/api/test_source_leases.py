@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from tests.api.conftest import Api
 from tests.api.test_sources import ALLOWED, camera, create, watched
 from tests.sources.cameras import Camera, wait_until
@@ -15,6 +16,7 @@ from vultus.db.repositories.sources import SourceRepository
 from vultus.errors import UnavailableError
 from vultus.services.sources import supervision
 from vultus.services.sources.supervision import SourceRunner
+from vultus.utils.ids import new_id
 
 __all__ = ["camera", "watched"]
 
@@ -108,3 +110,19 @@ async def test_a_server_watches_no_more_sources_than_it_may(serve: Callable[...,
     assert len(supervisor._runners) == 2
 
     await supervisor.close()
+
+
+async def test_no_more_sources_are_claimed_than_asked_for_whatever_the_plan(
+    serve: Callable[..., Any], camera: Camera
+) -> None:
+    api = await serve(**ALLOWED)
+    for _ in range(3):
+        await create(api, camera.url("/mjpeg"))
+    async with api.services.database.transaction() as work:
+        for join in ("hashjoin", "mergejoin", "material"):  # what a plan of a nested loop would run again and again
+            await work._session.execute(text(f"SET LOCAL enable_{join} = off"))
+        await work._session.execute(text("SET LOCAL enable_hashagg = off"))
+        await work._session.execute(text("SET LOCAL enable_sort = off"))
+        claimed = await work.sources.claim_sources(new_id(), 15.0, 1)
+
+    assert len(claimed) == 1

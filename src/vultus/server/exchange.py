@@ -184,7 +184,9 @@ class Exchange:
         if not self._response_started:
             headers = list(message.get("headers", ()))
             self._start_response(message["status"], headers)
-            self.is_stream = any(pair[1].startswith(b"text/event-stream") for pair in headers)
+            self.is_stream = any(
+                name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
+            )
             if self.is_stream and self._has_caller_ended:
                 self._transport.close()
         elif self.response_complete or message["type"] != "http.response.body":

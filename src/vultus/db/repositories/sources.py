@@ -124,10 +124,11 @@ class SourceRepository:
             .order_by(SourceRow.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
+            .cte("free")  # is run once; a plan may run a subquery again, which then finds others
         )
         claimed = (
             update(SourceRow)
-            .where(SourceRow.id.in_(free.scalar_subquery()))
+            .where(SourceRow.id.in_(select(free.c.id)))
             .values(watcher=watcher, watched_until=_build_end(lease_s))
             .returning(*_COLUMNS)
         )
