@@ -19,7 +19,7 @@ from tests.faces import portrait
 from tests.server.sockets import Running, running, wait_until
 
 from vultus.api.app import create_app
-from vultus.domain import Permission
+from vultus.domain import Band, Permission
 from vultus.domain.sightings import Recognised, SourceLost
 from vultus.services.events import listing
 from vultus.utils.request_scope import RequestLimits
@@ -63,9 +63,8 @@ async def test_events_are_listed_with_what_they_are_about(api: Api) -> None:
     done = await api.register(portrait(), name="Ada Lovelace", external_id="E-17")
     collection = await api.services.collections.ensure_default_collection()
     person, source, track = done["person"]["id"], uuid4(), uuid4()
-    seen = Recognised(
-        collection_id=collection.id, person_id=person, origin_kind="source", origin_id=source, track_id=track, at=NOW
-    )
+    ids = {"collection_id": collection.id, "person_id": person, "origin_id": source, "track_id": track}
+    seen = Recognised(origin_kind="source", band=Band.CLEAR, at=NOW, **ids)
     await api.services.sightings.record(CALLER, seen)
 
     answer = await api.client.get("/v1/events", params={"collection": "default", "type": "recognised"})
@@ -77,6 +76,7 @@ async def test_events_are_listed_with_what_they_are_about(api: Api) -> None:
         "origin": "source",
         "origin_id": str(source),
         "track_id": str(track),
+        "band": "clear",
         "at": "2026-11-24T09:30:00.000Z",
     }
     assert answer.json()["next_cursor"] is None
@@ -87,6 +87,23 @@ async def test_events_are_listed_with_what_they_are_about(api: Api) -> None:
     assert "Lovelace" not in everything.text + rest.text
     later = await api.client.get("/v1/events", params={"cursor": rest.json()["last_cursor"]})
     assert later.json()["items"] == []
+
+
+async def test_the_newest_come_first_and_a_stream_goes_on_where_they_begin(api: Api) -> None:
+    everything = (await api.client.get("/v1/events", params={"limit": 500})).json()["items"]
+    query = {"order": "newest", "limit": 2, "type": "collection.created,key.created"}
+    first = (await api.client.get("/v1/events", params=query)).json()
+    await api.register(portrait(), name="Ada")
+    await api.client.post("/v1/collections", json={"name": "later"})
+    pages, cursor = [first], first["next_cursor"]
+    while cursor:
+        pages.append((await api.client.get("/v1/events", params=query | {"cursor": cursor})).json())
+        cursor = pages[-1]["next_cursor"]
+    since = {"cursor": first["last_cursor"], "type": "person.registered,collection.created"}
+    later = (await api.client.get("/v1/events", params=since)).json()["items"]
+
+    assert [one for page in pages for one in page["items"]] == everything[::-1]
+    assert [one["type"] for one in later] == ["person.registered", "collection.created"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from vultus.domain import Band
 from vultus.domain.sightings import Recognised, Unknown
 from vultus.domain.webhooks import WebhookGrant
 
@@ -65,7 +66,9 @@ async def test_deliveries_are_made_while_sightings_are_erased(
         grant = WebhookGrant(name="door", url="https://example.org/", actions=frozenset({"recognised", "unknown"}))
         await work.webhooks.add_webhook(uuid4(), None, grant, b"sealed", 0)
         ids: dict[str, Any] = {"collection_id": collection.id, "origin_kind": "source", "at": at}
-        await work.record_sighting(Recognised(person_id=ada, origin_id=uuid4(), track_id=uuid4(), **ids))
+        await work.record_sighting(
+            Recognised(person_id=ada, origin_id=uuid4(), track_id=uuid4(), band=Band.CLEAR, **ids)
+        )
         await work.record_sighting(Unknown(origin_id=other, track_id=uuid4(), **ids))
     async with database.hot_queries() as queries:
         settled = await queries.outbox.settle()

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
+from vultus.domain.policies import Band
 from vultus.utils.moments import format_moment
 
 OriginKind = Literal["session", "source"]
@@ -66,10 +67,15 @@ class Appeared(TrackSighting):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised(TrackSighting):
-    """Enough frames agree on a person."""
+    """Enough frames agree on a person.
+
+    Attributes:
+        band: How clearly they match.
+    """
 
     action: ClassVar[str] = "recognised"
     person_id: UUID
+    band: Band
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,7 @@ class SourceBack(Sighting):
     origin_kind: OriginKind = "source"
 
 
-def _format_value(value: datetime | UUID | tuple[UUID, ...]) -> str | list[str]:
+def _format_value(value: datetime | UUID | Band | tuple[UUID, ...]) -> str | list[str]:
     if isinstance(value, tuple):
         return [str(one) for one in value]
     return format_moment(value, "milliseconds") if isinstance(value, datetime) else str(value)

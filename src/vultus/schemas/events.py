@@ -27,7 +27,7 @@ class EventOut(ApiModel):
     data: dict[str, Any] = Field(
         description="What it is about: `collection_id` and `person_id`, null where there is none; `object_id` of an "
         "event, such as a consent; of a sighting `origin` (session or source), `origin_id`, `track_id`, and `at`, when "
-        "the frame was taken.",
+        "the frame was taken; of `recognised` the `band`, `clear` or `near_threshold`.",
         examples=[
             {
                 "collection_id": "019f0c2d-1111-7aaa-8bbb-123456789abc",
@@ -49,21 +49,21 @@ class EventOut(ApiModel):
 
 
 class EventsOut(ApiModel):
-    """Events in the order in which they happened."""
+    """Events in the order in which they happened, or the newest first."""
 
     items: list[EventOut]
     next_cursor: str | None = Field(description="For the next page; null on the last page.", examples=[None])
     last_cursor: str = Field(
-        description="Of the end of this page: on the last page, to ask later for what has happened since.",
+        description="Of the newest end of this page: to ask later for what has happened since, or to stream it; with "
+        "the oldest first on the last page, with the newest first on the first.",
         examples=["4711"],
     )
 
     @classmethod
     def from_page(cls, page: EventPage) -> Self:
         """Build the response from a service's result."""
-        cursor = str(page.position)
         return cls(
             items=[EventOut.from_domain(entry) for entry in page.entries],
-            next_cursor=None if page.is_last else cursor,
-            last_cursor=cursor,
+            next_cursor=None if page.is_last else str(page.entries[-1].number),
+            last_cursor=str(page.position),
         )

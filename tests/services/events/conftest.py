@@ -13,7 +13,7 @@ import pytest
 from tests.callers import CALLER
 from tests.receivers import Message, Receiver
 
-from vultus.domain import Collection, Principal
+from vultus.domain import Band, Collection, Principal
 from vultus.domain.sightings import Recognised, Unknown
 from vultus.domain.webhooks import Delivery, DeliveryState, Webhook, WebhookGrant
 from vultus.errors import OverloadedError
@@ -82,7 +82,9 @@ class House:
         if person_id is None:
             await self.sightings.record(CALLER, Unknown(origin_kind="source", at=NOW, **ids))
         else:
-            await self.sightings.record(CALLER, Recognised(origin_kind="source", at=NOW, person_id=person_id, **ids))
+            await self.sightings.record(
+                CALLER, Recognised(origin_kind="source", at=NOW, person_id=person_id, band=Band.CLEAR, **ids)
+            )
 
     async def wait_until_disabled(self, webhook: Webhook) -> Webhook:
         async with asyncio.timeout(10):

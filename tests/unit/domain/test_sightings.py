@@ -44,4 +44,4 @@ def test_the_detail_is_what_has_no_column_of_its_own() -> None:
 def test_a_sighting_cannot_hold_a_name_a_score_or_a_vector(kind: type[Sighting]) -> None:
     types = {field.type for field in kind.__dataclass_fields__.values() if field.name != "action"}
 
-    assert types <= {"UUID", "UUID | None", "tuple[UUID, ...]", "OriginKind", "datetime"}
+    assert types <= {"UUID", "UUID | None", "tuple[UUID, ...]", "OriginKind", "datetime", "Band"}

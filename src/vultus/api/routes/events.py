@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
@@ -37,6 +37,7 @@ LINE_END = "\n"
 """Of three that are allowed the one that `cut` and `grep` know."""
 
 MAX_NUMBER = 2**63 - 1
+EventOrder = Literal["oldest", "newest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +95,18 @@ async def list_events(
     cursor: Annotated[
         str | None, Query(max_length=64, description="From `next_cursor` or `last_cursor` of a page before.")
     ] = None,
+    order: Annotated[EventOrder, Query(description="Which come first; a cursor is of one order.")] = "oldest",
     limit: Annotated[int, Query(ge=1, le=500, description="Most items on a page.")] = 50,
 ) -> EventsOut:
-    """List what happened and who was seen, oldest first, for as long as events are kept; none is ever left out.
+    """List what happened and who was seen, for as long as events are kept; none is ever left out.
 
     A key that is bound to collections sees their events; events of keys need the permission `audit` as well.
     """
-    after = parse_number(cursor, "query.cursor") or 0
-    page = await services.events.list_events(
-        principal, collection=query.collection, after=after, limit=limit, only=query.only
-    )
-    return EventsOut.from_page(page)
+    number = parse_number(cursor, "query.cursor")
+    wanted: dict[str, Any] = {"collection": query.collection, "limit": limit, "only": query.only}
+    if order == "newest":
+        return EventsOut.from_page(await services.events.list_latest_events(principal, before=number, **wanted))
+    return EventsOut.from_page(await services.events.list_events(principal, after=number or 0, **wanted))
 
 
 _STREAM: dict[int | str, dict[str, Any]] = {

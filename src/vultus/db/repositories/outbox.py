@@ -229,15 +229,16 @@ class OutboxRepository(OutboxQueries):
         super().__init__(session)
 
     async def list_events(
-        self, after: int, until: int, limit: int, only: EventFilter | None = None
+        self, after: int, until: int, limit: int, only: EventFilter | None = None, *, newest_first: bool = False
     ) -> tuple[OutboxEntry, ...]:
-        """Return events in ascending order of their numbers.
+        """Return events in the order of their numbers, ascending unless the newest come first.
 
         Args:
             after: Number of the last one read.
             until: Number of the last one to return; a settled one.
             limit: Most events.
             only: Which.
+            newest_first: Whether the greatest numbers come first, and the last page ends with the oldest.
 
         Raises:
             EventsExpiredError: Events after `after` were deleted for their age, so that the reader would miss them.
@@ -251,7 +252,7 @@ class OutboxRepository(OutboxQueries):
         query = (
             select(*OUTBOX_COLUMNS)
             .where(OutboxRow.number > after, OutboxRow.number <= until, *_list_conditions(only or EventFilter()))
-            .order_by(OutboxRow.number)
+            .order_by(OutboxRow.number.desc() if newest_first else OutboxRow.number)
             .limit(limit)
         )
         return tuple(OutboxEntry(*row) for row in await self._session.execute(query))

@@ -34,11 +34,12 @@ STREAM_PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events in ascending order.
+    """Events in ascending order, or in descending order.
 
     Attributes:
         entries: The events.
-        position: Where to read on: all events up to this number have been read, or do not pass the filter.
+        position: Where to read on: all events up to this number, but older pages, have been read, or do not pass the
+            filter.
         is_last: Whether no more were there.
     """
 
@@ -103,14 +104,40 @@ class EventService:
             ForbiddenError: The caller may not read.
             NotFoundError: There is no such collection.
         """
-        try:
-            settled = await self._follower.settle()
-        except OverloadedError:
-            settled = self._follower.settled
+        settled = await self._settle()
         if after > settled:  # what was settled may have been erased since
             settled = await self._require_drawn(after)
         only = await self._confine(principal, collection, only or EventFilter())
         return await self._read_page(after, settled, limit, only)
+
+    async def list_latest_events(
+        self,
+        principal: Principal,
+        *,
+        collection: str | None = None,
+        before: int | None = None,
+        limit: int,
+        only: EventFilter | None = None,
+    ) -> EventPage:
+        """Return the newest events, the newest first; from the position of the first page on, a stream goes on.
+
+        Args:
+            principal: As in `list_events`.
+            collection: See there.
+            before: Number of the last event of the page before; None for the newest.
+            limit: Most events.
+            only: Which.
+
+        Raises:
+            ForbiddenError: As in `list_events`; as for the other.
+            NotFoundError: See there.
+        """
+        settled = await self._settle()
+        until = settled if before is None else min(before - 1, settled)
+        only = await self._confine(principal, collection, only or EventFilter())
+        async with self._database.transaction(read_only=True) as work:
+            found = await work.outbox.list_events(0, until, limit + 1, only, newest_first=True)
+        return EventPage(found[:limit], until, is_last=len(found) <= limit)
 
     async def open_stream(
         self,
@@ -198,6 +225,13 @@ class EventService:
             if principal.key.shown_sha256 is None:
                 return await work.keys.is_live(principal.key.id)
             return await work.keys.find_live_key(principal.key.shown_sha256) is not None
+
+    async def _settle(self) -> int:
+        """Return up to where the outbox can be read now, without what a long transaction holds back."""
+        try:
+            return await self._follower.settle()
+        except OverloadedError:
+            return self._follower.settled
 
     async def _require_drawn(self, number: int) -> int:
         """Return a number that there has been.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from vultus.domain import LivenessReason, StreamOrigin, TrackState, Verdict
+from vultus.domain import Band, LivenessReason, StreamOrigin, TrackState, Verdict
 from vultus.domain.sightings import Appeared, Left, Recognised, Spoof, Unknown
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class Attendance:
         if presence.person_id is not None:
             self.seen_at[presence.person_id] = at
         if track.person is not None:
-            sightings += self._name_presence(presence, track.person.person_id, at)
+            band = (track.decision and track.decision.band) or Band.NEAR_THRESHOLD  # a match always has one
+            sightings += self._name_presence(presence, track.person.person_id, band, at)
         elif (
             track.verdict is Verdict.NO_MATCH
             and presence.person_id is None
@@ -123,7 +124,7 @@ class Attendance:
             sightings.append(Spoof(**self._describe(presence), at=at))
         return sightings
 
-    def _name_presence(self, presence: Presence, person_id: UUID, at: datetime) -> list[Sighting]:
+    def _name_presence(self, presence: Presence, person_id: UUID, band: Band, at: datetime) -> list[Sighting]:
         """Note whose presence it is."""
         sightings: list[Sighting] = []
         if presence.person_id not in {None, person_id}:  # the track was taken over by somebody else
@@ -136,7 +137,7 @@ class Attendance:
             for one in earlier:  # the same walk, with a track that broke
                 sightings += self._join_walks(presence, one)
             if person_id not in self.seen_at and not earlier:
-                sightings.append(Recognised(**self._describe(presence), at=at))
+                sightings.append(Recognised(**self._describe(presence), band=band, at=at))
             self.seen_at[person_id] = at
         return sightings
 
