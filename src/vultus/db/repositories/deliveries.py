@@ -247,9 +247,16 @@ class DeliveryRepository:
         )
 
     async def list_deliveries(
-        self, webhook_id: UUID, *, after: int, limit: int, state: DeliveryState | None = None
+        self,
+        webhook_id: UUID,
+        *,
+        after: int | None,
+        limit: int,
+        state: DeliveryState | None = None,
+        newest_first: bool = False,
     ) -> tuple[Delivery, ...]:
-        """Return deliveries of a webhook after a number of the outbox, in its order."""
+        """Return deliveries of a webhook after a number of the outbox in its order; before it, the newest first."""
+        number = WebhookDeliveryRow.number
         query = (
             select(
                 OutboxRow.number,
@@ -263,10 +270,12 @@ class DeliveryRepository:
                 WebhookDeliveryRow.last_error,
             )
             .join(OutboxRow, OutboxRow.number == WebhookDeliveryRow.number)
-            .where(WebhookDeliveryRow.webhook_id == webhook_id, WebhookDeliveryRow.number > after)
-            .order_by(WebhookDeliveryRow.number)
+            .where(WebhookDeliveryRow.webhook_id == webhook_id)
+            .order_by(number.desc() if newest_first else number)
             .limit(limit)
         )
+        if after is not None:
+            query = query.where(number < after if newest_first else number > after)
         if state is not None:
             query = query.where(WebhookDeliveryRow.state == state)
         rows = await self._session.execute(query)

@@ -233,16 +233,33 @@ class WebhookService:
             self._tests -= 1
 
     async def list_deliveries(
-        self, principal: Principal, webhook_id: UUID, *, after: int, limit: int, state: DeliveryState | None = None
+        self,
+        principal: Principal,
+        webhook_id: UUID,
+        *,
+        after: int | None = None,
+        limit: int,
+        state: DeliveryState | None = None,
+        newest_first: bool = False,
     ) -> tuple[Delivery, ...]:
         """Return deliveries of a webhook in the order of their events; for as long as the events are kept.
+
+        Args:
+            principal: The caller.
+            webhook_id: The webhook.
+            after: Number of the last one of the page before; None for the first page.
+            limit: Most deliveries.
+            state: Only those in it.
+            newest_first: Whether the last events come first.
 
         Raises:
             NotFoundError: There is none with this id.
         """
         async with self._database.transaction(read_only=True) as work:
             await _open(work, principal, webhook_id)
-            return await work.deliveries.list_deliveries(webhook_id, after=after, limit=limit, state=state)
+            return await work.deliveries.list_deliveries(
+                webhook_id, after=after, limit=limit, state=state, newest_first=newest_first
+            )
 
     async def replay_deliveries(
         self, principal: Principal, webhook_id: UUID, event_ids: Sequence[UUID] | None = None
