@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
@@ -13,25 +14,33 @@ from sqlalchemy import text
 from tests.browser.conftest import NO_CHROMIUM, SECONDS, Site, Visit
 from tests.browser.hostile import HOSTILE_NAMES
 from tests.faces import portrait
+from tests.server.sockets import wait_until
 
 from vultus.domain import Permission, Role
+from vultus.live.sessions import LiveSession
 
 pytestmark = NO_CHROMIUM
 ADA = ("data-names", "Ada")
 
 
-async def start(visit: Visit, gallery: str) -> tuple[Page, str]:
-    """Enrol Ada, and start the camera; return the page and her id, once she is named."""
-    photos = (portrait(), portrait(mirror=True))
-    person = (await visit.site.api.register(*photos, collection=gallery, name="Ada"))["person"]["id"]
+async def start(visit: Visit, gallery: str) -> tuple[Page, Any]:
+    """Enrol Ada, and start the camera; return the page and what was registered, once she is named."""
+    registered = await visit.site.api.register(portrait(), portrait(mirror=True), collection=gallery, name="Ada")
     page = await visit.open(await visit.site.make_key(Role.MANAGE, gallery), "#/live")
     await page.get_by_role("button", name="Start the camera").click()
     await expect(page.locator("vultus-live")).to_have_attribute(*ADA, timeout=SECONDS * 1000)
-    return page, person
+    return page, registered
+
+
+def list_sessions(site: Site, registered: Any) -> list[LiveSession]:
+    """Return the live sessions of a gallery."""
+    space = UUID(registered["collection_id"])
+    return [one for one in site.live.sessions._sessions.values() if one.ticket.collection_id == space]
 
 
 async def test_names_appear_over_faces_and_go_with_the_camera(visit: Visit, site: Site) -> None:
-    page, _ = await start(visit, await site.make_gallery())
+    page, ada = await start(visit, await site.make_gallery())
+    assert len(list_sessions(site, ada)) == 1
     await expect(page.locator(".tracks")).to_contain_text("Ada")
     await expect(page.locator(".history")).to_contain_text("Ada")
     await visit.show("live-running")
@@ -42,14 +51,13 @@ async def test_names_appear_over_faces_and_go_with_the_camera(visit: Visit, site
     await expect(page.locator("vultus-live")).to_have_attribute("data-names", "")
     blank = "pen.getImageData(0, 0, overlay.width, overlay.height).data.every((one) => !one)"
     assert await page.evaluate(f"(({{pen, overlay}}) => {blank})(document.querySelector('vultus-live'))")
-    await page.wait_for_timeout(300)
-    assert not site.live.sessions._sessions
+    await wait_until(lambda: not list_sessions(site, ada))
 
 
 async def test_nobody_is_shown_once_no_answer_comes_and_leaving_the_page_ends_the_session(
     visit: Visit, site: Site
 ) -> None:
-    page, _ = await start(visit, await site.make_gallery())
+    page, ada = await start(visit, await site.make_gallery())
     live = page.locator("vultus-live")
     await live.evaluate("(live) => { live.session.socket.onmessage = null; }")
     await expect(live).to_have_attribute("data-names", "")
@@ -58,18 +66,17 @@ async def test_nobody_is_shown_once_no_answer_comes_and_leaving_the_page_ends_th
 
     await page.get_by_role("link", name="People").click()
     await expect(page.get_by_role("heading", name="People")).to_be_focused()
-    await page.wait_for_timeout(300)
-    assert not site.live.sessions._sessions
+    await wait_until(lambda: not list_sessions(site, ada))
 
 
 async def test_names_do_nothing_but_stand_over_faces(visit: Visit, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the service refuses too, as if they had come into the database in another way."""
     monkeypatch.setattr("vultus.services.live.gallery.CHECK_INTERVAL_S", 0.0)
-    page, person = await start(visit, await site.make_gallery())
+    page, ada = await start(visit, await site.make_gallery())
     for name in HOSTILE_NAMES[::4]:
         async with site.api.services.database.transaction() as work:
             update = text("UPDATE persons SET name = :name, updated_at = now() WHERE id = :id")
-            await work._session.execute(update, {"name": name, "id": person})
+            await work._session.execute(update, {"name": name, "id": ada["person"]["id"]})
         shown = "name => document.querySelector('vultus-live').dataset.names === name"
         await page.wait_for_function(shown, arg=name, timeout=SECONDS * 1000)
 
