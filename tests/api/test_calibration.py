@@ -9,7 +9,7 @@ import pytest
 from tests.callers import CALLER
 from tests.galleries import enrol, people
 
-from vultus.domain import Role
+from vultus.domain import Permission, Role
 from vultus.services.collections import get_calibration
 
 if TYPE_CHECKING:
@@ -85,6 +85,66 @@ async def test_a_fixed_threshold_is_replaced_by_an_applied_target_only(api: Api)
 
     assert (kept["policy"]["threshold"], kept["measured"]["proposed"]["threshold"]) == (0.9, 0.9)
     assert (aimed["policy"]["threshold"], aimed["policy"]["target_fpir"]) == (None, 0.1)
+
+
+async def test_what_a_threshold_means_is_told_before_anything_is_measured(api: Api) -> None:
+    await enrol(api.services.database, people(20))
+    pack = api.services.spaces.default.calibration
+
+    state = (await api.client.get(URL)).json()
+    await api.client.patch("/v1/collections/default", json={"policy": {"threshold": 0.95}})
+    fixed = (await api.client.get(URL)).json()
+    refused = await api.client.get(URL, headers=await api.key(Role.MANAGE))
+
+    assert (state["own"], state["gallery_size"], state["source"]) == (False, 40, pack.source)
+    thresholds = [point["threshold"] for point in state["curve"]]
+    assert thresholds == sorted(thresholds)
+    assert state["threshold"] in thresholds
+    assert fixed["threshold"] == fixed["policy"]["threshold"] == 0.95
+    (point,) = [one for one in fixed["curve"] if one["threshold"] == 0.95]
+    assert point["stated_fmr"] == pytest.approx(pack.anybody_curve.get_fmr(0.95), rel=0.01)
+    assert point["fpir"] == pytest.approx(1 - (1 - point["stated_fmr"]) ** 40, rel=0.02)
+    assert 0.1882 < point["fnmr"] < 0.4172  # between two thresholds that were measured
+    assert (point["fmr"], state["curve"][-1]["fnmr"], state["curve"][0]["fnmr"]) == (None, None, 0.152)
+    assert refused.status_code == 403
+
+
+async def test_the_curve_and_the_bins_are_those_of_every_comparison(api: Api) -> None:
+    vectors = people(40)
+    await enrol(api.services.database, vectors)
+
+    report = await calibrate(api)
+
+    measured, bins = report["measured"], report["measured"]["bins"]
+    faces = vectors.reshape(80, 128)
+    scores, person = faces @ faces.T, np.repeat(np.arange(40), 2)
+    strangers = scores[(person[:, None] < person)]
+    assert sum(bins["impostor"]) == len(strangers) == measured["impostor"]
+    assert sum(bins["genuine"]) == 40
+    assert [
+        measured[name]["threshold"] in [one["threshold"] for one in measured["curve"]]
+        for name in ("current", "proposed")
+    ]
+    for point in measured["curve"]:
+        assert point["fmr"] == pytest.approx((strangers >= point["threshold"]).mean(), abs=0.01)
+    (now,) = [one for one in measured["curve"] if one["threshold"] == measured["current"]["threshold"]]
+    assert now["fnmr"] == measured["current"]["fnmr"]["value"]
+    assert now["fpir"] == measured["current"]["expected_fpir"]
+
+
+async def test_the_most_similar_persons_are_named_and_their_score_to_who_may_see_it(api: Api) -> None:
+    vectors = people(40)
+    ids = await enrol(api.services.database, vectors)
+    scores = np.einsum("afd,bgd->abfg", vectors, vectors).max(axis=(2, 3)) * (1 - np.eye(40))
+    first, second = np.unravel_index(scores.argmax(), scores.shape)
+    _, secret = await api.services.access.create_key(CALLER, "test", {Permission.CALIBRATE})
+
+    closest = (await calibrate(api))["closest"]
+    hidden = await api.client.post(URL, json={}, headers={"Authorization": f"Bearer {secret}"})
+
+    assert {closest["first_person_id"], closest["second_person_id"]} == {ids[first], ids[second]}
+    assert closest["similarity"] == pytest.approx(scores.max(), abs=1e-3)
+    assert hidden.json()["closest"] == closest | {"similarity": None}
 
 
 async def test_a_person_enrolled_twice_is_named_by_ids(api: Api) -> None:

@@ -73,7 +73,9 @@ def _show_calibration(done: CalibrationResult) -> None:
     rows += [_build_point_row("now ", measured.current), _build_point_row("proposed ", measured.proposed)]
     print_table(title, COLUMNS, rows)
     if done.suspicious:
-        pairs = [(pair.first_person_id, pair.second_person_id, f"{pair.similarity:.4f}") for pair in done.suspicious]
+        pairs = [
+            (pair.first_person_id, pair.second_person_id, f"{pair.similarity or 0:.4f}") for pair in done.suspicious
+        ]
         print_table("Maybe one person enrolled twice", ("person", "person", "cosine"), pairs)
     if done.groups:
         show_groups((done.groups,))

@@ -80,6 +80,8 @@ class Calibration(RateCurve):
         anybody: Points of any two persons, whom a gallery holds; empty where `points` are that.
         worst_group: Points of the group of sex, age band and ancestry with the highest rates; empty if not measured.
         default_fmr: Target of new collections.
+        missed: (false non-match rate, cosine threshold) pairs, both ascending, of photos of one person; empty if not
+            measured.
     """
 
     margin: float
@@ -88,13 +90,14 @@ class Calibration(RateCurve):
     anybody: tuple[tuple[float, float], ...] = ()
     worst_group: tuple[tuple[float, float], ...] = ()
     default_fmr: float = DEFAULT_FMR
+    missed: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Return the calibration that `dataclasses.asdict` converted to a JSON document."""
         curves = {
             name: tuple((float(rate), float(threshold)) for rate, threshold in document.get(name) or ())
-            for name in ("points", "anybody", "worst_group")
+            for name in ("points", "anybody", "worst_group", "missed")
         }
         fitted = document.get("logistic")
         return cls(
@@ -113,6 +116,18 @@ class Calibration(RateCurve):
     def get_worst_group_fmr(self, threshold: float) -> float | None:
         """Return the false match rate of the worst group at a threshold; None if it was not measured."""
         return RateCurve(self.worst_group).get_fmr(threshold) if self.worst_group else None
+
+    def get_fnmr(self, threshold: float) -> float | None:
+        """Return the false non-match rate measured at a threshold, interpolated in log10 of the rate.
+
+        Returns:
+            Below the thresholds measured the lowest rate, which is then too high; None above them, or if none was
+            measured.
+        """
+        thresholds = [cosine for _, cosine in self.missed]
+        if not thresholds or threshold > thresholds[-1]:
+            return None
+        return float(10 ** np.interp(threshold, thresholds, [math.log10(rate) for rate, _ in self.missed]))
 
     def compute_probability(self, similarity: float) -> float | None:
         """Return the probability that two faces with this cosine show one person, at equal priors.

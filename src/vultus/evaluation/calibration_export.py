@@ -56,6 +56,11 @@ def build_matched_calibration(
         worst_group=tuple(
             (float(f"{rate:.3g}"), round(threshold, DIGITS)) for threshold, rate in worst.items() if rate is not None
         ),
+        missed=tuple(
+            (round(1 - point.tar.value, DIGITS), round(point.threshold, DIGITS))
+            for point in anybody
+            if point.resolved and point.threshold is not None and point.tar and point.tar.value < 1
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Self
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 
 from vultus.schemas.base import ApiModel, CollectionId, Cosine, Name, Number, PersonId, Rate, SpaceId, WholeNumber
 from vultus.schemas.galleries import PolicyWire
+from vultus.services.calibration.calibration import CalibrationState
 
 
 class CalibrationIn(ApiModel):
@@ -82,7 +84,74 @@ class SuspiciousOut(ApiModel):
 
     first_person_id: PersonId
     second_person_id: UUID = Field(examples=["019f0c2e-6b00-7cc2-b3c4-d5e6f7081920"])
-    similarity: Cosine = Field(examples=[0.9921])
+    similarity: Cosine | None = Field(
+        description="Of their most similar faces; null without the permission `scores`.", examples=[0.9921]
+    )
+
+
+class CurvePointOut(ApiModel):
+    """What a threshold means."""
+
+    threshold: Cosine = Field(examples=[0.9451])
+    fmr: Rate | None = Field(
+        description="False match rate measured among the collection's own faces; null where they were not compared.",
+        examples=[0.0001],
+    )
+    fnmr: Rate | None = Field(
+        description="False non-match rate measured among them, or else published for the network; null where unknown.",
+        examples=[0.152],
+    )
+    stated_fmr: Rate = Field(description="False match rate of any two people by the calibration.", examples=[0.0001])
+    worst_group_fmr: Rate | None = Field(
+        description="That of the group with the highest rate; null if not measured.", examples=[0.0036]
+    )
+    fpir: Rate = Field(
+        description="Share of strangers that a search of the whole gallery names, by the calibration.", examples=[0.393]
+    )
+
+
+class ScoreBinsOut(ApiModel):
+    """How similar the compared faces are, in 100 bins of equal width."""
+
+    low: Cosine = Field(description="Where the first bin begins.", examples=[0.72])
+    width: float = Field(description="Of a bin, as cosine.", examples=[0.0028])
+    genuine: list[int] = Field(description="Comparisons of one person by bin.", examples=[[0, 2, 7]])
+    impostor: list[int] = Field(description="Comparisons of different persons by bin.", examples=[[12, 5, 0]])
+
+
+class CalibrationStateOut(ApiModel):
+    """What decides in a collection now, and what other thresholds would mean."""
+
+    collection_id: CollectionId
+    contract_id: SpaceId
+    pack: str = Field(examples=["builtin"])
+    own: bool = Field(
+        description="Whether the collection has a calibration of its own; else its pack's holds.", examples=[False]
+    )
+    source: str = Field(description="What the figures were measured on.", examples=["LFW, all impostor pairs"])
+    policy: PolicyWire
+    gallery_size: int = Field(description="Templates a search compares.", examples=[5000])
+    threshold: Cosine = Field(description="Of a search.", examples=[0.9451])
+    beyond_measurement: bool = Field(
+        description="The policy asks for a rate stricter than the calibration's data resolve.", examples=[False]
+    )
+    curve: list[CurvePointOut] = Field(description="By threshold, ascending; the one in effect is among them.")
+
+    @classmethod
+    def from_domain(cls, state: CalibrationState) -> Self:
+        """Build the response from a service result."""
+        return cls(
+            collection_id=state.collection.id,
+            contract_id=state.space.id,
+            pack=state.space.pack,
+            own=state.space.id in state.collection.calibrations,
+            source=state.calibration.source,
+            policy=PolicyWire(**asdict(state.collection.policy)),
+            gallery_size=state.gallery_size,
+            threshold=state.current.cosine,
+            beyond_measurement=state.current.beyond_measurement,
+            curve=[CurvePointOut.from_attributes(point) for point in state.curve],
+        )
 
 
 class GroupRatesOut(ApiModel):
@@ -140,6 +209,10 @@ class MeasuredOut(ApiModel):
     beyond_measurement: bool = Field(
         description="The target is stricter than even the pack's data resolve.", examples=[False]
     )
+    bins: ScoreBinsOut
+    curve: list[CurvePointOut] = Field(
+        description="At the edges of the bins and at the two thresholds, ascending; by the new calibration."
+    )
 
 
 class CalibrationOut(ApiModel):
@@ -155,6 +228,7 @@ class CalibrationOut(ApiModel):
     sampled: bool = Field(description="Whether they were drawn from more.", examples=[False])
     seed: int = Field(examples=[0])
     measured: MeasuredOut
+    closest: SuspiciousOut = Field(description="The two most similar persons, however similar they are.")
     suspicious: list[SuspiciousOut] = Field(description="As alike as the pack's strictest threshold; best first.")
     groups: GroupsOut | None
     source: str = Field(

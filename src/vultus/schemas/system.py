@@ -98,6 +98,9 @@ class OperatingPointOut(ApiModel):
         description="Of the group with the highest rate; null if not measured.", examples=[0.0006]
     )
     anybody_false_match_rate: Rate = Field(description="Of any two people.", examples=[0.00002])
+    false_non_match_rate: Rate | None = Field(
+        description="Of two photos of one person, in public photos; null where not measured.", examples=[0.0142]
+    )
     threshold: Cosine = Field(examples=[0.4796])
 
 
@@ -146,6 +149,7 @@ class ModelOut(ApiModel):
                 OperatingPointOut(
                     false_match_rate=rate,
                     worst_group_false_match_rate=space.calibration.get_worst_group_fmr(threshold),
+                    false_non_match_rate=space.calibration.get_fnmr(threshold),
                     anybody_false_match_rate=space.calibration.anybody_curve.get_fmr(threshold),
                     threshold=threshold,
                 )

@@ -73,6 +73,8 @@ def test_doubles_are_left_out_and_named(verification: VerificationData, matched:
         assert found.calibration is not None
         assert [rate for rate, _ in found.calibration.anybody] == [1e-1, 1e-2, 1e-3, 1e-4]
         assert [rate for rate, _ in found.calibration.points] == [1e-1, 1e-2, 1e-3, 1e-4]
+        missed = [1 - point.tar.value for point in found.points[:4] if point.tar and point.tar.value < 1]
+        assert [rate for rate, _ in found.calibration.missed] == pytest.approx(missed, abs=1e-4)
 
 
 def test_children_are_never_taken_for_doubles(verification: VerificationData, matched: MatchedData) -> None:

@@ -61,6 +61,8 @@ def test_calibrations_fall_in_rate_and_rise_in_threshold(calibration: Calibratio
 
     assert list(rates) == sorted(rates, reverse=True)
     assert list(thresholds) == sorted(thresholds)
+    assert sorted(calibration.missed) == list(calibration.missed)
+    assert [cosine for _, cosine in calibration.missed] == sorted(cosine for _, cosine in calibration.missed)
     assert 0 < calibration.margin < 0.1
     assert "pairs" in calibration.source
 

@@ -14,7 +14,7 @@ from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import IdempotencyContext, Permission
 from vultus.schemas.base import Page
-from vultus.schemas.calibration import CalibrationIn, CalibrationOut
+from vultus.schemas.calibration import CalibrationIn, CalibrationOut, CalibrationStateOut
 from vultus.schemas.galleries import CollectionIn, CollectionOut, CollectionPatch
 from vultus.services.calibration.calibration import CalibrationRequest, CollectionCalibrator
 
@@ -116,6 +116,20 @@ async def change_collection(
 async def delete_collection(collection: CollectionRef, services: ServicesDep, principal: PrincipalDep) -> None:
     """Drop a gallery with everybody in it."""
     await services.collections.delete_collection(principal, collection)
+
+
+@router.get(
+    "/{collection}/calibration",
+    summary="Read what decides in a collection",
+    responses=declare_problems(errors.NotFoundError, errors.PackNotLoadedError),
+    openapi_extra=require_permission(Permission.CALIBRATE),
+)
+async def read_calibration(
+    collection: CollectionRef, services: ServicesDep, principal: PrincipalDep
+) -> CalibrationStateOut:
+    """Return the threshold of a search and what others would mean, by the calibration in effect; compare nothing."""
+    job = CollectionCalibrator(services.database, services.spaces, services.collections)
+    return CalibrationStateOut.from_domain(await job.get_state(principal, collection))
 
 
 @router.post(

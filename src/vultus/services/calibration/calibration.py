@@ -10,16 +10,18 @@ from uuid import UUID
 
 import numpy as np
 
-from vultus.domain import Collection, DecisionPolicy, FloatArray, Permission, Principal
+from vultus.domain import Calibration, Collection, DecisionPolicy, FloatArray, LoadedSpace, Permission, Principal
+from vultus.domain.decision import Threshold, compute_threshold
 from vultus.errors import InvalidInputError
-from vultus.services.calibration.thresholds import MAX_FMR, GalleryMeasurement, measure_gallery
+from vultus.services.calibration.curves import CurvePoint, build_stated_curve
+from vultus.services.calibration.thresholds import MAX_FMR, GalleryMeasurement, PersonPair, measure_gallery
 from vultus.services.collections import CollectionService, get_calibration
 from vultus.statistics.groups import GroupsResult, evaluate_groups
 from vultus.statistics.metrics import RESOLVED_ERRORS, Indices
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain import IdempotencyContext, LoadedSpace, SpaceRegistry
+    from vultus.domain import IdempotencyContext, SpaceRegistry
 
 DEFAULT_SAMPLE = 5_000
 MIN_SAMPLE, MAX_SAMPLE = 100, 20_000
@@ -62,11 +64,15 @@ class CalibrationRequest:
 
 @dataclass(frozen=True, slots=True)
 class SuspiciousPair:
-    """Two persons so similar that they may be one, enrolled twice, with their highest cosine."""
+    """Two persons so similar that they may be one, enrolled twice.
+
+    Attributes:
+        similarity: Their highest cosine; None for who may see no scores.
+    """
 
     first_person_id: UUID
     second_person_id: UUID
-    similarity: float
+    similarity: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class CalibrationResult:
         sampled: Whether the persons were drawn from more.
         seed: Seed of the draw.
         measured: The measurement.
+        closest: The two most similar persons.
         suspicious: Persons who may be enrolled twice, most similar first.
         groups: Error rates by metadata; None unless requested.
         applied: Whether the calibration was stored.
@@ -95,6 +102,7 @@ class CalibrationResult:
     sampled: bool
     seed: int
     measured: GalleryMeasurement
+    closest: SuspiciousPair
     suspicious: tuple[SuspiciousPair, ...]
     groups: GroupsResult | None
     applied: bool
@@ -113,6 +121,27 @@ class CalibrationResult:
     def source(self) -> str:
         """Return the provenance of the new calibration's figures."""
         return self.measured.calibration.source
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationState:
+    """What decides in a collection now, and what other thresholds would mean.
+
+    Attributes:
+        collection: The collection.
+        space: The embedding space that is searched.
+        calibration: The calibration in effect.
+        gallery_size: Templates that a search compares.
+        current: The threshold of a search.
+        curve: Error rates by the calibration.
+    """
+
+    collection: Collection
+    space: LoadedSpace
+    calibration: Calibration
+    gallery_size: int
+    current: Threshold
+    curve: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +172,22 @@ class CollectionCalibrator:
         self._spaces = spaces
         self._collections = collections
 
+    async def get_state(self, principal: Principal, reference: str) -> CalibrationState:
+        """Return the threshold in effect for searches of a collection, and the error rates that its calibration states.
+
+        Raises:
+            NotFoundError: There is no such collection.
+            PackNotLoadedError: The pack that produces its vectors is not loaded.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.CALIBRATE)
+            gallery_size = await work.templates.count_templates(collection.id, collection.space_id)
+        space = self._spaces.get_space(collection.space_id)
+        calibration = get_calibration(collection, space)
+        current = compute_threshold(collection.policy, calibration, gallery_size)
+        curve = build_stated_curve(calibration, gallery_size, current.cosine)
+        return CalibrationState(collection, space, calibration, gallery_size, current, curve)
+
     async def calibrate(
         self,
         principal: Principal,
@@ -169,6 +214,10 @@ class CollectionCalibrator:
         _check_sample_size(sample)
         measured, groups = await asyncio.to_thread(_measure_sample, sample, collection, policy, space, request)
 
+        def build_pair(pair: PersonPair) -> SuspiciousPair:
+            similarity = pair[2] if principal.may_see_scores else None
+            return SuspiciousPair(sample.owners[pair[0]], sample.owners[pair[1]], similarity)
+
         def build_result(calibrated: Collection) -> CalibrationResult:
             return CalibrationResult(
                 collection=calibrated,
@@ -179,10 +228,8 @@ class CollectionCalibrator:
                 sampled=sample.sampled,
                 seed=request.seed,
                 measured=measured,
-                suspicious=tuple(
-                    SuspiciousPair(sample.owners[one], sample.owners[two], score)
-                    for one, two, score in measured.similar_pairs
-                ),
+                closest=build_pair(measured.closest_pair),
+                suspicious=tuple(map(build_pair, measured.similar_pairs)),
                 groups=groups,
                 applied=request.apply,
             )
@@ -279,6 +326,6 @@ def _measure_sample(
     )
     if request.group_by is None:
         return measured, None
-    limits = dict.fromkeys([*(one.threshold for one in measured.points), measured.proposed.threshold])
+    limits = {one.threshold for one in (*measured.points, measured.current, measured.proposed)}
     labels = [sample.labels.get(owner) for owner in sample.owners]
     return measured, evaluate_groups(request.group_by, sample.vectors, sample.person, labels, sorted(limits))

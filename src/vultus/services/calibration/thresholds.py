@@ -15,6 +15,7 @@ import numpy as np
 
 from vultus.domain import Calibration, DecisionPolicy, FloatArray
 from vultus.domain.decision import compute_fpir, compute_threshold
+from vultus.services.calibration.curves import CurvePoint, ScoreBins, bin_scores, build_measured_curve
 from vultus.statistics.all_pairs import AcceptedCounts, count_accepted_by_person, count_pair_scores
 from vultus.statistics.intervals import Rate, compute_clustered_rate
 from vultus.statistics.metrics import (
@@ -36,6 +37,10 @@ MAX_FMR = 1e-1
 MAX_SUSPICIOUS_PAIRS = 50
 MAX_SIMILAR_PAIRS = 1000
 MAX_COSINE = 1.0
+
+
+PersonPair = tuple[int, int, float]
+"""Indices of two persons, and their highest cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,10 @@ class GalleryMeasurement:
         current: The threshold in effect now.
         proposed: The threshold of the new calibration at the target error rate.
         beyond_measurement: Whether the target is stricter than even the pack's data resolve.
-        similar_pairs: Pairs of persons above the pack's strictest threshold: person, person, cosine; most similar
-            first.
+        bins: Scores of all comparisons.
+        curve: Error rates by threshold.
+        closest_pair: The two most similar persons: person, person, cosine.
+        similar_pairs: Such pairs above the pack's strictest threshold; most similar first.
         calibration: The new one; its `source` states where its figures come from.
     """
 
@@ -89,7 +96,10 @@ class GalleryMeasurement:
     current: OperatingPoint
     proposed: OperatingPoint
     beyond_measurement: bool
-    similar_pairs: tuple[tuple[int, int, float], ...]
+    bins: ScoreBins
+    curve: tuple[CurvePoint, ...]
+    closest_pair: PersonPair
+    similar_pairs: tuple[PersonPair, ...]
     calibration: Calibration
 
 
@@ -130,9 +140,15 @@ def measure_gallery(
         ),
     ]
     report_from = max(pack.points[-1][1], _find_threshold(curve, MAX_SIMILAR_PAIRS, impostors))
+    highest = float(tally.scores[np.flatnonzero(tally.impostor)[-1]])
     accepted = count_accepted_by_person(
-        vectors, person, np.array([limit for _, limit in stated]), persons=int(person[-1]) + 1, report_from=report_from
+        vectors,
+        person,
+        np.array([limit for _, limit in stated]),
+        persons=int(person[-1]) + 1,
+        report_from=min(report_from, highest),
     )
+    alike = _list_similar_persons(accepted, person)
     points = [
         _build_operating_point(index, *point, calibration, accepted, person, gallery_size, min(own))
         for index, point in enumerate(stated)
@@ -145,7 +161,12 @@ def measure_gallery(
         current=points[-2],
         proposed=points[-1],
         beyond_measurement=target_threshold.beyond_measurement,
-        similar_pairs=_list_similar_persons(accepted, person),
+        bins=bin_scores(tally),
+        curve=build_measured_curve(
+            tally, curve, calibration, gallery_size, (points[-2].threshold, points[-1].threshold)
+        ),
+        closest_pair=alike[0],
+        similar_pairs=tuple(pair for pair in alike if pair[2] >= report_from),
         calibration=calibration,
     )
 
@@ -235,7 +256,7 @@ def _build_operating_point(
     )
 
 
-def _list_similar_persons(accepted: AcceptedCounts, person: Indices) -> tuple[tuple[int, int, float], ...]:
+def _list_similar_persons(accepted: AcceptedCounts, person: Indices) -> tuple[PersonPair, ...]:
     best: dict[tuple[int, int], float] = {}
     for one, two, cosine in accepted.closest_impostors:  # best first
         best.setdefault((int(person[one]), int(person[two])), cosine)
