@@ -59,6 +59,7 @@ ANSWERS: dict[str, Any] = {
     "Embeddings": recognition.EmbeddingsOut,
     "Search": recognition.SearchOut,
     "Calibration": calibration.CalibrationOut,
+    "CalibrationState": calibration.CalibrationStateOut,
     "Collection": galleries.CollectionOut,
     "Person": galleries.PersonOut,
     "PersonExport": exports.PersonExportOut,

@@ -14,7 +14,7 @@ from vultus.domain import Calibration, Collection, DecisionPolicy, FloatArray, L
 from vultus.domain.decision import Threshold, compute_threshold
 from vultus.errors import InvalidInputError
 from vultus.services.calibration.curves import CurvePoint, build_stated_curve
-from vultus.services.calibration.thresholds import MAX_FMR, GalleryMeasurement, PersonPair, measure_gallery
+from vultus.services.calibration.thresholds import MAX_FMR, GalleryMeasurement, measure_gallery
 from vultus.services.collections import CollectionService, get_calibration
 from vultus.statistics.groups import GroupsResult, evaluate_groups
 from vultus.statistics.metrics import RESOLVED_ERRORS, Indices
@@ -163,6 +163,13 @@ class _FaceSample:
     gallery_size: int
     sampled: bool
 
+    def build_pairs(self, measured: GalleryMeasurement, *, has_scores: bool) -> list[SuspiciousPair]:
+        """Return the closest pair and then the similar ones by their persons' ids, with their cosines or without."""
+        return [
+            SuspiciousPair(self.owners[one], self.owners[two], score if has_scores else None)
+            for one, two, score in (measured.closest_pair, *measured.similar_pairs)
+        ]
+
 
 class CollectionCalibrator:
     """Measures collections on their enrolled faces and stores the calibrations."""
@@ -214,9 +221,7 @@ class CollectionCalibrator:
         _check_sample_size(sample)
         measured, groups = await asyncio.to_thread(_measure_sample, sample, collection, policy, space, request)
 
-        def build_pair(pair: PersonPair) -> SuspiciousPair:
-            similarity = pair[2] if principal.may_see_scores else None
-            return SuspiciousPair(sample.owners[pair[0]], sample.owners[pair[1]], similarity)
+        closest, *suspicious = sample.build_pairs(measured, has_scores=principal.may_see_scores)
 
         def build_result(calibrated: Collection) -> CalibrationResult:
             return CalibrationResult(
@@ -228,8 +233,8 @@ class CollectionCalibrator:
                 sampled=sample.sampled,
                 seed=request.seed,
                 measured=measured,
-                closest=build_pair(measured.closest_pair),
-                suspicious=tuple(map(build_pair, measured.similar_pairs)),
+                closest=closest,
+                suspicious=tuple(suspicious),
                 groups=groups,
                 applied=request.apply,
             )
@@ -237,17 +242,16 @@ class CollectionCalibrator:
         if not request.apply:
             return build_result(collection)
         async with self._database.transaction(idempotency=idempotency, writes_to=str(collection.id)) as work:
-            result = build_result(
-                await self._collections.set_calibration(
-                    work,
-                    principal,
-                    collection.id,
-                    collection.space_id,
-                    measured.calibration,
-                    target_fmr=request.target_fmr,
-                    target_fpir=request.target_fpir,
-                )
+            calibrated = await self._collections.set_calibration(
+                work,
+                principal,
+                collection.id,
+                collection.space_id,
+                measured.calibration,
+                target_fmr=request.target_fmr,
+                target_fpir=request.target_fpir,
             )
+            result = build_result(calibrated)
             await work.store_response(result)
         return result
 

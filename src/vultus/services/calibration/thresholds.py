@@ -140,14 +140,7 @@ def measure_gallery(
         ),
     ]
     report_from = max(pack.points[-1][1], _find_threshold(curve, MAX_SIMILAR_PAIRS, impostors))
-    highest = float(tally.scores[np.flatnonzero(tally.impostor)[-1]])
-    accepted = count_accepted_by_person(
-        vectors,
-        person,
-        np.array([limit for _, limit in stated]),
-        persons=int(person[-1]) + 1,
-        report_from=min(report_from, highest),
-    )
+    accepted = _count_accepted(vectors, person, tally, [limit for _, limit in stated], report_from)
     alike = _list_similar_persons(accepted, person)
     points = [
         _build_operating_point(index, *point, calibration, accepted, person, gallery_size, min(own))
@@ -168,6 +161,20 @@ def measure_gallery(
         closest_pair=alike[0],
         similar_pairs=tuple(pair for pair in alike if pair[2] >= report_from),
         calibration=calibration,
+    )
+
+
+def _count_accepted(
+    vectors: FloatArray, person: Indices, tally: ScoreHistogram, thresholds: list[float], report_from: float
+) -> AcceptedCounts:
+    """Count accepted pairs; report those of different persons from a cosine on, and the most similar one anyway."""
+    highest = float(tally.scores[np.flatnonzero(tally.impostor)[-1]])
+    return count_accepted_by_person(
+        vectors,
+        person,
+        np.array(thresholds),
+        persons=int(person[-1]) + 1,
+        report_from=min(report_from, highest),
     )
 
 
