@@ -159,7 +159,14 @@ async def test_a_retention_shortens_the_consents_from_before_it(api: Api) -> Non
     assert await api.services.eraser.sweep_expired() == 1
     record = (await api.client.get("/v1/audit")).json()["items"]
     changes = [one["detail"] for one in record if one["action"] == "collection.changed"]
-    assert changes == [{"fields": ["retention_days"], "consents_shortened": 1}] * 2
+    assert changes == [
+        {
+            "fields": ["retention_days"],
+            "changes": {"retention_days": {"from": before, "to": now}},
+            "consents_shortened": 1,
+        }
+        for before, now in ((None, 30), (30, 9))
+    ]
 
 
 async def test_an_expired_consent_cannot_be_revived(api: Api) -> None:

@@ -73,6 +73,7 @@ ANSWERS: dict[str, Any] = {
     "Vectors": vectors.VectorsOut,
     "Audit": system.AuditOut,
     "Model": system.ModelOut,
+    "Load": system.LoadOut,
     "Events": events.EventsOut,
     "Webhook": webhooks.WebhookOut,
     "NewWebhook": webhooks.NewWebhookOut,

@@ -13,8 +13,9 @@ from tests.callers import CALLER
 from tests.packs import FIRST, PACKS, SECOND
 from tests.services.conftest import count_rows, list_actions, wait_for_lock_waiter
 
-from vultus.domain import Calibration, LivenessMode, NewCrop, Principal, Role
+from vultus.domain import AuditFilter, Calibration, LivenessMode, NewCrop, Principal, Role
 from vultus.errors import AlreadyExistsError, ForbiddenError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.services.audit import AuditService
 from vultus.services.collections import (
     MAX_ATTEMPTS,
     CollectionChangedError,
@@ -91,6 +92,25 @@ async def test_what_decides_is_a_threshold_or_targets(
         policy = (await collections.update_collection(CALLER, "gate", policy=change)).policy
 
     assert (policy.threshold, policy.target_fmr, policy.target_fpir) == decides
+
+
+async def test_a_change_is_recorded_with_the_values_before_and_now_but_for_the_name(
+    database: Database, collections: CollectionService, collection: Collection
+) -> None:
+    policy = {"threshold": 0.9, "enrol": {"min_size_px": 50, "max_yaw_deg": collection.policy.enrol.max_yaw_deg}}
+    await collections.update_collection(CALLER, "home", name="house", retention_days=30, policy=policy)
+    only = AuditFilter(action="collection.changed", collection_id=collection.id)
+    found = await AuditService(database).list_entries(CALLER, after=None, limit=9, only=only)
+
+    (detail,) = [entry.detail for entry in found]
+    assert detail["changes"] == {
+        "retention_days": {"from": None, "to": 30},
+        "policy.enrol.min_size_px": {"from": collection.policy.enrol.min_size_px, "to": 50},
+        "policy.target_fmr": {"from": 1e-2, "to": None},
+        "policy.target_fpir": {"from": 1e-2, "to": None},
+        "policy.threshold": {"from": None, "to": 0.9},
+    }
+    assert detail["fields"] == sorted(["name", *detail["changes"]])
 
 
 async def test_crops_are_deleted_with_the_policy_that_kept_them_and_by_no_other_change(

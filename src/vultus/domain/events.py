@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -97,7 +98,8 @@ class CollectionChanged(Event):
     """Settings of a collection were changed.
 
     Attributes:
-        fields: Names of the settings.
+        fields: Names of the settings that are another than before, those of the policy as `policy.enrol.min_score`.
+        changes: Of these, but for the collection's name, the values before and now.
         crops_deleted: Number of crops that a policy without crops deleted.
         consents_shortened: Number of consents that a retention ends earlier.
     """
@@ -105,14 +107,16 @@ class CollectionChanged(Event):
     action: ClassVar[str] = "collection.changed"
     collection_id: UUID
     fields: tuple[str, ...]
+    changes: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     crops_deleted: int = 0
     consents_shortened: int = 0
 
     @property
     def detail(self) -> dict[str, Any]:
-        """The fields; crops and consents only if there were any."""
-        counts = {"crops_deleted": self.crops_deleted, "consents_shortened": self.consents_shortened}
-        return {"fields": self.fields} | {name: count for name, count in counts.items() if count}
+        """The fields, values as `from` and `to`; crops and consents only if there were any."""
+        changes = {name: {"from": before, "to": now} for name, (before, now) in self.changes.items()}
+        more = {"changes": changes, "crops_deleted": self.crops_deleted, "consents_shortened": self.consents_shortened}
+        return {"fields": self.fields} | {name: value for name, value in more.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

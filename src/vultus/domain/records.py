@@ -35,6 +35,7 @@ class AuditFilter:
 
     actor: str | None = None
     action: str | None = None
+    collection_id: UUID | None = None
     person_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None

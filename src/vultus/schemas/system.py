@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vultus import __version__
 from vultus.domain import LoadedSpace, SpaceRegistry
+from vultus.domain.decision import build_default_policy
 from vultus.schemas.base import (
     TIMESTAMP,
     ApiModel,
@@ -22,6 +24,7 @@ from vultus.schemas.base import (
     RecordedAt,
     SpaceId,
 )
+from vultus.schemas.galleries import PolicyWire
 from vultus.schemas.reasons import AuditAction
 from vultus.schemas.recognition import RejectedOut
 from vultus.services.jobs import JobStatus
@@ -128,6 +131,7 @@ class ModelOut(ApiModel):
     operating_points: list[OperatingPointOut]
     calibration_source: str = Field(examples=["LFW, all impostor pairs"])
     margin: Cosine = Field(examples=[0.01])
+    default_policy: PolicyWire = Field(description="Of new collections with it; what null takes in a change of one.")
 
     @classmethod
     def from_space(cls, space: LoadedSpace) -> Self:
@@ -157,7 +161,34 @@ class ModelOut(ApiModel):
             ],
             calibration_source=space.calibration.source,
             margin=space.calibration.margin,
+            default_policy=PolicyWire(
+                **asdict(build_default_policy(space.enrol_rule, space.recognize_rule, space.calibration))
+            ),
         )
+
+
+class LoadOut(ApiModel):
+    """What the answering process did since it started, and what it does now; rates are differences of two answers."""
+
+    process_id: UUID = Field(
+        description="Made at its start: numbers of two ids cannot be compared.",
+        examples=["019f0c2e-7000-7abc-8def-001122334455"],
+    )
+    started_at: RecordedAt
+    at: RecordedAt
+    requests: int = Field(description="Answered, but for those after health and load.", examples=[81_020])
+    photos: int = Field(description="Photos, and frames of live video, that were analysed.", examples=[74_311])
+    searches: int = Field(description="Faces and vectors that were searched for.", examples=[90_214])
+    answers_within: dict[str, int] = Field(
+        description="How many requests with photos or vectors were answered within so many seconds, counted from the "
+        "first byte; `+Inf` counts all.",
+        examples=[{"0.1": 70_100, "0.25": 73_000, "+Inf": 73_020}],
+    )
+    photos_waiting: int = Field(description="For a worker.", examples=[0])
+    workers_busy: int = Field(examples=[2])
+    connections_in_use: int = Field(description="To the database.", examples=[1])
+    connections_idle: int = Field(examples=[4])
+    live_sessions: int = Field(examples=[3])
 
 
 class AuditOut(ApiModel):

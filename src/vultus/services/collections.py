@@ -19,7 +19,7 @@ from vultus.domain.events import (
 )
 from vultus.domain.texts import MAX_COLLECTION_NAME_LENGTH, require_text
 from vultus.errors import ConflictError, EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
-from vultus.services.policies import build_collection_policy, check_liveness_policy, merge_policy
+from vultus.services.policies import build_collection_policy, check_liveness_policy, list_changed_settings, merge_policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -284,9 +284,11 @@ class CollectionService:
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
             shortened = await _apply_retention(work, changed, end_older=end_older) if "retention_days" in patch else 0
+            settings = list_changed_settings(found, changed)
             event = CollectionChanged(
                 collection_id=found.id,
-                fields=tuple(sorted(changes)),
+                fields=tuple(settings),
+                changes={name: values for name, values in settings.items() if name != "name"},
                 crops_deleted=crops,
                 consents_shortened=shortened,
             )

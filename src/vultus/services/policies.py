@@ -12,9 +12,9 @@ from vultus.errors import LivenessNotLoadedError
 from vultus.utils.merge_patch import merge_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from vultus.domain import LoadedSpace
+    from vultus.domain import Collection, LoadedSpace
 
 TARGET_FIELDS = ("target_fmr", "target_fpir")
 THRESHOLD_FIELDS = ("threshold", *TARGET_FIELDS)
@@ -37,6 +37,21 @@ def merge_policy(current: DecisionPolicy, patch: Mapping[str, Any], *, default: 
     elif "target_fpir" in patch:
         merged = {"target_fpir": None} | merged
     return parse_policy(merge_patch(_build_document(default), merged))
+
+
+def list_changed_settings(before: Collection, now: Collection) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two states of a collection differ, with both values, by dotted name in order."""
+    old, new = (dict(_list_settings(state)) for state in (before, now))
+    return {name: (old[name], new[name]) for name in sorted(new) if old[name] != new[name]}
+
+
+def _list_settings(collection: Collection) -> Iterator[tuple[str, Any]]:
+    yield from (("name", collection.name), ("retention_days", collection.retention_days), ("search", collection.search))
+    for name, value in asdict(collection.policy).items():
+        if isinstance(value, dict):
+            yield from ((f"policy.{name}.{member}", inner) for member, inner in value.items())
+        else:
+            yield f"policy.{name}", value
 
 
 def _build_document(policy: DecisionPolicy) -> dict[str, Any]:

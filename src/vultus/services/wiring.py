@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vultus.db.database import Database
@@ -24,6 +24,7 @@ from vultus.services.jobs import JobSupervisor
 from vultus.services.limits import UsageLimiter
 from vultus.services.live.service import StreamResources, StreamService
 from vultus.services.live.tickets import TicketService
+from vultus.services.load import LoadService
 from vultus.services.migration.backfill import BackfillWorker, PhotoResubmission
 from vultus.services.migration.comparison import SpaceComparer
 from vultus.services.migration.migration import MigrationService
@@ -87,6 +88,7 @@ class Services:
     verifier: Verifier
     webhooks: WebhookService
     webhook_dispatcher: WebhookDispatcher
+    load: LoadService = field(default_factory=LoadService)
 
 
 def build_services(

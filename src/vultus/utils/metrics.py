@@ -118,6 +118,12 @@ def get_labelled(metric: Labelled, *labels: str) -> Labelled:
     return metric.labels(*labels)
 
 
+def list_samples(name: str) -> list[tuple[dict[str, str], float]]:
+    """Return the samples with this name, as labels and value."""
+    found = REGISTRY.restricted_registry([name]).collect()
+    return [(sample.labels, sample.value) for metric in found for sample in metric.samples if sample.name == name]
+
+
 def render_metrics() -> tuple[bytes, str]:
     """Return all metrics in Prometheus' text format, and its content type."""
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

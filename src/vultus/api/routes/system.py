@@ -14,7 +14,7 @@ from vultus.api.metrics import METRICS_PATH, MetricsCache
 from vultus.api.problems import declare_problems
 from vultus.domain import AuditFilter, Permission
 from vultus.schemas.base import Page, Reference, Timestamp
-from vultus.schemas.system import AuditOut, HealthOut, ModelOut, ReadinessOut, VersionOut
+from vultus.schemas.system import AuditOut, HealthOut, LoadOut, ModelOut, ReadinessOut, VersionOut
 
 metrics = APIRouter(route_class=GuardedRoute)
 router = create_router(tags=["system"])
@@ -71,6 +71,20 @@ async def list_models(services: ServicesDep) -> Page[ModelOut]:
 
 
 @router.get(
+    "/load",
+    summary="How much is done?",
+    responses=declare_problems(),
+    openapi_extra=require_permission(Permission.CONFIGURE),
+)
+async def read_load(services: ServicesDep, principal: PrincipalDep) -> LoadOut:
+    """Return counts of the process that answers, from its start on; other servers count for themselves.
+
+    A key that is bound to collections is refused: the counts are of all.
+    """
+    return LoadOut.from_attributes(services.load.read_load(principal))
+
+
+@router.get(
     "/audit",
     summary="Read the audit record",
     responses=declare_problems(),
@@ -81,6 +95,7 @@ async def list_audit_entries(
     principal: PrincipalDep,
     paging: PagingDep,
     person_id: Annotated[UUID | None, Query(description="Only what concerns this person.")] = None,
+    collection_id: Annotated[UUID | None, Query(description="Only what happened in this collection.")] = None,
     actor: Annotated[
         Reference | None, Query(description="Only what this one did: `key:` and a key's id, or `cli`.")
     ] = None,
@@ -93,7 +108,9 @@ async def list_audit_entries(
 
     A key that is bound to collections sees what happened in them.
     """
-    only = AuditFilter(person_id=person_id, actor=actor, action=action, since=since, until=until)
+    only = AuditFilter(
+        person_id=person_id, collection_id=collection_id, actor=actor, action=action, since=since, until=until
+    )
     found = await services.audit.list_entries(
         principal, after=paging.after, limit=paging.depth, only=only, newest_first=newest_first
     )

@@ -42,7 +42,7 @@ class AuditRepository:
         query = select(*_COLUMNS).order_by(AuditRow.id.desc() if newest_first else AuditRow.id).limit(limit)
         if after is not None:
             query = query.where(AuditRow.id < after if newest_first else AuditRow.id > after)
-        for column in (AuditRow.actor, AuditRow.action, AuditRow.person_id):
+        for column in (AuditRow.actor, AuditRow.action, AuditRow.collection_id, AuditRow.person_id):
             if (wanted := getattr(only, column.key)) is not None:
                 query = query.where(column == wanted)
         if only.since is not None:

@@ -3,6 +3,7 @@
 import { call, listAll, personPath } from "../parts/api.js";
 import { qualityBadges } from "../parts/badges.js";
 import { confirmErasure } from "../parts/dialogs.js";
+import { saveFile } from "../parts/download.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
@@ -41,7 +42,8 @@ class PersonPage extends HTMLElement {
             : h("p", { class: "empty" }, t("person.no_faces")),
           h("p", { class: "hint" }, t("person.no_pictures"))),
         h("section", { "aria-labelledby": "consents" }, h("h2", { id: "consents" }, t("person.consents")),
-          h("ul", { class: "rows" }, consents.map((one) => this.buildConsent(one, name)))));
+          h("ul", { class: "rows" }, consents.map((one) => this.buildConsent(one, name)))),
+        can("audit") && h("p", {}, h("a", { href: `#/audit/${person.id}` }, t("person.audit"))));
       this.querySelector("h1")?.focus();
     });
   }
@@ -77,9 +79,7 @@ class PersonPage extends HTMLElement {
   /** @param {any} person */
   async export(person) {
     const held = await call("GET", `${this.path}/export`);
-    const address = URL.createObjectURL(new Blob([JSON.stringify(held, null, 2)], { type: "application/json" }));
-    h("a", { href: address, download: `person-${person.id}.json` }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    saveFile(`person-${person.id}.json`, JSON.stringify(held, null, 2), "application/json");
   }
 
   /** @param {string} name @param {number} faces @param {number} consents */

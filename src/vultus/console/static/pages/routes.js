@@ -9,6 +9,7 @@ import "./nothing.js";
 import "./recognise.js";
 import "./live.js";
 import "./overview.js";
+import "./audit.js";
 
 /**
  * @typedef {object} Page
@@ -25,6 +26,7 @@ const PAGES = [
   { path: "people", title: "people", icon: "people", isDaily: true, isOffered: () => can("read") || can("enrol") },
   { path: "recognise", title: "recognise", icon: "recognise", isDaily: true, isOffered: () => can("recognize") },
   { path: "live", title: "live", icon: "live", isDaily: true, isOffered: () => can("live") },
+  { path: "audit", title: "audit", icon: "audit", isDaily: false, isOffered: () => can("audit") },
 ];
 /** @type {Page} */
 const NOTHING = { path: "", title: "nothing", icon: "overview", isDaily: true, isOffered: () => true };
@@ -42,7 +44,7 @@ export function findPage(hash) {
   const [name, person, part] = hash.replace(/^#\/?/, "").split("/");
   const page = listPages().find((one) => one.path === name) ?? (name ? NOTHING : listPages()[0]) ?? NOTHING;
   if (page === NOTHING) return { page, element: h("vultus-nothing") };
-  if (page.path !== "people") return { page, element: h(`vultus-${page.path}`) };
+  if (page.path !== "people") return { page, element: h(`vultus-${page.path}`, { part: person }) };
   if (can("enrol") && (person === "new" || part === "photos" || !can("read"))) {
     return { page, element: h("vultus-enrol", { person: part === "photos" ? person : null }) };
   }

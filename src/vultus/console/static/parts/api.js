@@ -62,13 +62,14 @@ async function send(address, request) {
 /**
  * Return everything that an operation lists, page by page.
  * @param {string} path
+ * @param {Record<string, any>} [query]
  * @returns {Promise<any[]>}
  */
-export async function listAll(path) {
+export async function listAll(path, query) {
   const found = [];
   let cursor = null;
   do {
-    const page = await call("GET", path, { query: { limit: 500, cursor } });
+    const page = await call("GET", path, { query: { ...query, limit: 500, cursor } });
     found.push(...page.items);
     cursor = page.next_cursor;
   } while (cursor);

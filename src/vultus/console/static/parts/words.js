@@ -56,6 +56,11 @@ export function tryText(key, otherwise) {
   return texts[key] ?? otherwise;
 }
 
+/** @param {string} family Such as `action.` @returns {[string, string][]} What follows it in a key, and the text. */
+export function listTexts(family) {
+  return Object.entries(texts).filter(([key]) => key.startsWith(family)).map(([key, text]) => [key.slice(family.length), text]);
+}
+
 /**
  * Return a text with a number in it, as the language's grammar has it.
  * @param {string} key Without `.one` and `.other`.
