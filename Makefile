@@ -10,7 +10,7 @@ PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) -
 # A program started a hundred times, as by the tests, is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check openapi bench chaos lock clean
+.PHONY: run test check manual openapi bench chaos lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
@@ -25,6 +25,9 @@ check: $(VENV)/.dev  ## style, types, layers, documents
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry src
 	@$(BIN)/python -m pytest -q tests/contracts
+
+manual: $(VENV)/.dev  ## build the manual anew, which the server shows at /manual, after a change of docs/
+	@$(BIN)/python hatch_build.py
 
 openapi: $(VENV)/.dev  ## write docs/openapi.json and docs/asyncapi.json anew, after a change of the API
 	@$(BIN)/python -m tests.snapshot

@@ -18,6 +18,7 @@ from vultus import __version__
 from vultus.api.app import create_app
 from vultus.api.metrics import MetricsApp
 from vultus.api.middleware import is_health_path
+from vultus.console.manual import add_manual
 from vultus.console.serving import add_console
 from vultus.db.database import Database
 from vultus.db.embedded.account import OWN_NAMES, get_server_account
@@ -286,6 +287,7 @@ async def serve_api(
             app = create_app(services, limits=limits, settings=server_settings)
             sessions = add_live(app, services, limits)
             add_console(app)
+            add_manual(app)
             await services.access.bootstrap_admin_key(deliver_key)
             server = ApiServer(
                 app,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
+from hatch_build import CONFIG, ROOT_PAGES
 from pydantic import BaseModel
 
 from tests.contracts.test_errors import tree
@@ -94,6 +95,22 @@ def test_links_between_documents_resolve() -> None:
     ]
 
     assert broken == []
+
+
+def read_navigation(entry: Any) -> Iterator[str]:
+    """Yield the pages that an entry of the manual's navigation names."""
+    if isinstance(entry, str):
+        yield from (path.relative_to(DOCS).as_posix() for path in DOCS.glob(entry)) if "*" in entry else (entry,)
+    else:
+        for inner in entry.values() if isinstance(entry, dict) else entry:
+            yield from read_navigation(inner)
+
+
+def test_every_page_is_in_the_navigation_of_the_manual_once() -> None:
+    config = tomllib.loads((DOCS / CONFIG).read_text())["project"]
+    pages = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+
+    assert sorted(read_navigation(config["nav"])) == sorted([*pages, *ROOT_PAGES.values()])
 
 
 def drawn_floors() -> list[list[set[str]]]:

@@ -31,7 +31,9 @@ def serve(
 
 
 def _print_address(address: str) -> None:
-    typer.echo(f"Vultus answers on {address}  (console: {address}/console, documentation: {address}/docs)")
+    typer.echo(
+        f"Vultus answers on {address}  (console: {address}/console, manual: {address}/manual, API: {address}/docs)"
+    )
 
 
 def _deliver_key(path: Path, secret: str) -> None:

@@ -1,1 +1,1 @@
-"""The console at `/console`: static files that use the public API, and nothing of this program besides."""
+"""What browsers see: the console at `/console`, which uses the public API alone, and the manual at `/manual`."""
