@@ -187,6 +187,12 @@ async def test_no_request_chooses_where_it_is_redirected(api: Api, query: str) -
     assert [answer.headers["location"] for answer in answers] == ["v1/register", "v1/recognize", "docs"]
 
 
+async def test_browsers_begin_at_the_console(api: Api) -> None:
+    answer = await api.client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+
+    assert (answer.status_code, answer.headers["location"], answer.headers["vary"]) == (307, "console", "Accept")
+
+
 async def test_no_request_is_reported_to_opentelemetry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     tracers = []
 

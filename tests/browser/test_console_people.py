@@ -102,12 +102,15 @@ async def test_a_person_is_registered_seen_exported_and_erased(visit: Visit, sit
     assert exported["person"]["name"] == "Ada Lovelace"
 
     await page.get_by_role("button", name="Erase").click()
-    await expect(page.get_by_role("dialog")).to_contain_text("2 faces, 1 consent.")
+    await expect(page.get_by_role("dialog")).to_contain_text("2 faces and 1 consent go at once")
     await visit.show("erase")
     await page.get_by_role("button", name="Cancel").click()
     await page.get_by_role("button", name="Erase").click()
     await page.get_by_role("button", name="Erase for good").click()
-    await expect(page.get_by_role("status").filter(has_text="is erased")).to_contain_text("2 faces, 1 consent.")
+    await expect(page.get_by_role("status").filter(has_text="is erased")).to_contain_text(
+        "Deleted: 2 faces and 1 consent."
+    )
+    await visit.show("erased")
     assert (await site.api.client.get(f"/v1/collections/{gallery}")).json()["persons"] == 0
 
 

@@ -59,6 +59,17 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     assert [key for key in WORDS if key not in literal | counted and not key.startswith(families)] == []
 
 
+@pytest.mark.parametrize("language", CATALOGUES)
+def test_the_sentence_people_agree_to_is_documented(language: str) -> None:
+    """Its number is recorded: another wording gets another number, and this one stays documented."""
+    manual = (STATIC.parents[3] / "docs/console.md").read_text()
+    parts = {key: text for key, text in read_catalogue(language).items() if key.startswith("enrol.statement.")}
+
+    assert len(parts) == 5
+    assert [key for key, text in parts.items() if text.replace("{day}", "[day]") not in manual] == []
+    assert "Sentence 1 of the console" in manual and "NUMBER = 1;" in SCRIPTS["parts/statement.js"]
+
+
 @pytest.mark.parametrize("kind", [RejectionReason, DecisionReason], ids=["rejections", "decisions"])
 def test_every_reason_has_a_text(kind: object) -> None:
     codes = kind.__metadata__[0].json_schema_extra["enum"]  # type: ignore[attr-defined]

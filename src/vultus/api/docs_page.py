@@ -52,13 +52,16 @@ ASSET_AGE = {"Cache-Control": "public, max-age=3600"}
 def add_documentation(app: FastAPI) -> None:
     """Serve the page and what it needs; every address in it is relative, so it works under any prefix."""
 
-    async def redirect_to_docs(request: Request) -> RedirectResponse:
-        return redirect_to("docs", request, 307)
+    async def redirect_to_beginning(request: Request) -> RedirectResponse:
+        is_browser = "text/html" in request.headers.get("accept", "")
+        answer = redirect_to("console" if is_browser else "docs", request, 307)
+        answer.headers["Vary"] = "Accept"
+        return answer
 
     async def show_docs(_: Request) -> HTMLResponse:
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": SECURITY_POLICY})
 
-    app.add_route("/", redirect_to_docs, include_in_schema=False)
+    app.add_route("/", redirect_to_beginning, include_in_schema=False)
     app.add_route("/docs", show_docs, include_in_schema=False)
 
     # In memory, so that an answer is written at once and no reader, however slow, keeps a request under way.

@@ -1,6 +1,7 @@
 // The frame around every page: who is signed in, where one is, and how it looks.
 
 import { watchKey } from "./parts/api.js";
+import { confirmErasure } from "./parts/dialogs.js";
 import { fill, foreign, h, icon } from "./parts/h.js";
 import { chooseCollection, recallKey, session, signIn, signOut } from "./parts/session.js";
 import { LANGUAGES, getLanguage, setLanguage, t } from "./parts/words.js";
@@ -10,8 +11,13 @@ import { findPage, listPages } from "./pages/routes.js";
 import "./pages/sign-in.js";
 
 class App extends HTMLElement {
+  /** @type {(HTMLElement & { isDirty?: boolean }) | null} The page on show; `isDirty` where it holds what would be lost. */
+  page = null;
+  address = "";
+
   async connectedCallback() {
-    addEventListener("hashchange", () => this.showPage());
+    addEventListener("hashchange", () => this.moveOn());
+    addEventListener("beforeunload", (event) => this.isDirty && event.preventDefault());
     watchKey((problem) => session.key && this.leave(problem));
     this.addEventListener("signed-in", () => this.render());
     const kept = recallKey();
@@ -31,6 +37,27 @@ class App extends HTMLElement {
     for (const dialog of document.querySelectorAll("dialog")) dialog.remove();
     session.notice = problem ? problemBox(problem) : null;
     this.render();
+  }
+
+  get isDirty() {
+    return Boolean(this.page?.isConnected && this.page.isDirty);
+  }
+
+  /** @returns {Promise<boolean>} Whether nothing would be lost, or somebody said that it may be. */
+  async mayLeave() {
+    if (!this.isDirty) return true;
+    if (!await confirmErasure({ title: t("leave.title"), text: t("leave.text"), action: t("leave.action") })) return false;
+    this.page = null;
+    return true;
+  }
+
+  /** Show the page of the address, which stays the old one until somebody said that they leave it. */
+  async moveOn() {
+    const wanted = location.hash;
+    if (this.isDirty) {
+      history.replaceState(null, "", this.address);
+      if (!document.querySelector("dialog[open]") && await this.mayLeave()) location.hash = wanted;
+    } else this.showPage();
   }
 
   render() {
@@ -59,6 +86,8 @@ class App extends HTMLElement {
       if (link.getAttribute("data-path") === page.path) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
+    this.page = element;
+    this.address = location.hash || "#/";
     document.title = `${t(page.title)} · ${t("title")}`;
     const notice = session.notice;
     session.notice = null;
@@ -80,7 +109,13 @@ class App extends HTMLElement {
   }
 
   buildCollectionChooser() {
-    const choose = h("select", { onchange: () => { chooseCollection(choose.value); this.showPage(); } },
+    const choose = h("select", { onchange: async () => {
+      if (!await this.mayLeave()) choose.value = session.collection;
+      else if (choose.value !== session.collection) {
+        chooseCollection(choose.value);
+        this.showPage();
+      }
+    } },
       session.collections.map((one) => h("option", { value: one.name, selected: one.name === session.collection }, one.name)));
     return h("label", { class: "collection" }, h("span", {}, t("collection")), choose);
   }
@@ -91,23 +126,16 @@ class App extends HTMLElement {
       h("div", { id: "menu", popover: true, class: "menu" },
         h("p", { class: "hint" }, t("menu.signed_in"), " ", h("strong", {}, foreign(session.key.name))),
         ...this.buildChoices(),
-        h("button", { type: "button", onclick: () => this.leave() }, t("sign_out"))),
+        h("button", { type: "button", onclick: async () => await this.mayLeave() && this.leave() }, t("sign_out"))),
     ];
-  }
-
-  /** @param {string} chosen */
-  async changeLanguage(chosen) {
-    try {
-      await setLanguage(chosen);
-    } catch (problem) {
-      session.notice = problemBox(problem);
-    }
-    this.render();
   }
 
   /** Language and theme, which are the browser's to remember. */
   buildChoices() {
-    const language = h("select", { onchange: () => this.changeLanguage(language.value) },
+    const language = h("select", { onchange: () => setLanguage(language.value).catch((problem) => {
+      language.value = getLanguage();
+      this.querySelector("main")?.prepend(problemBox(problem));
+    }) },
       Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, selected: code === getLanguage(), lang: code }, name)));
     const theme = h("select", { onchange: () => setTheme(theme.value) },
       THEMES.map((name) => h("option", { value: name, selected: name === getTheme() }, t(`theme.${name}`))));

@@ -1,16 +1,22 @@
 // A new person, or further photos of one: consent first, then photos.
 
 import { Problem, call, listAll, makeWord, personPath } from "../parts/api.js";
+import { isFilledIn } from "../parts/dialogs.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
-import { count, formatDay, t } from "../parts/words.js";
+import { count, t } from "../parts/words.js";
 import "../parts/photo-list.js";
+import "../parts/statement.js";
 
 class Enrol extends HTMLElement {
   connectedCallback() {
     this.person = this.getAttribute("person");
     this.start();
+  }
+
+  get isDirty() {
+    return !this.isDone && (isFilledIn(this.form) || Boolean(this.photos?.entries.length));
   }
 
   async start() {
@@ -49,12 +55,10 @@ class Enrol extends HTMLElement {
     const recordedBy = h("input", { name: "consent_recorded_by", maxlength: 200, required: true, autocomplete: "email" });
     const ends = h("input", { name: "ends", type: "date", min: new Date(Date.now() + 86_400_000).toISOString().slice(0, 10) });
     const evidence = h("input", { name: "consent_evidence_ref", maxlength: 200 });
-    const statement = h("blockquote");
+    const statement = /** @type {import("../parts/statement.js").Statement} */ (
+      h("vultus-statement", { onchange: () => { evidence.defaultValue = statement.reference; } }));
     const agreed = h("input", { type: "checkbox", name: "agreed", required: true });
-    const say = () => fill(statement, t("enrol.statement.1"), " ", foreign(purpose.value.trim() || "…"), ". ",
-      ends.value ? t("enrol.statement.until", { day: formatDay(`${ends.value}T12:00:00`) }) : t("enrol.statement.open"), " ", t("enrol.statement.2"));
-    for (const input of [purpose, ends]) input.addEventListener("input", say);
-    say();
+    for (const input of [purpose, ends]) input.addEventListener("input", () => statement.say(purpose.value.trim(), ends.value));
     const fresh = h("div", { class: "fields" },
       h("label", {}, t("enrol.purpose"), purpose), h("label", {}, t("enrol.recorded_by"), recordedBy),
       h("label", {}, t("enrol.ends"), ends), h("label", {}, t("enrol.evidence"), evidence));
@@ -132,6 +136,7 @@ class Enrol extends HTMLElement {
 
   /** @param {any} done What the API answered. */
   finish(done) {
+    this.isDone = true;
     session.notice = h("div", { class: "notice good", role: "status" }, h("strong", {}, count("enrol.done", done.accepted.length)),
       done.rejected.length > 0 && h("p", {}, count("enrol.done.refused", done.rejected.length)),
       done.rejected.length > 0 && h("ul", {}, done.rejected.map((/** @type {any} */ one) => h("li", {}, one.detail))));

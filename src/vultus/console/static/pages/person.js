@@ -1,7 +1,7 @@
 // One person: what is held about them, and how it is ended.
 
 import { call, listAll, personPath } from "../parts/api.js";
-import { qualityBadges } from "../parts/badges.js";
+import { badgeHelp, qualityBadges } from "../parts/badges.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { saveFile } from "../parts/download.js";
 import { fill, foreign, h } from "../parts/h.js";
@@ -40,7 +40,7 @@ class PersonPage extends HTMLElement {
         h("section", { "aria-labelledby": "faces" }, h("h2", { id: "faces" }, count("person.faces", faces.length)),
           faces.length ? h("ul", { class: "rows" }, faces.map((one) => this.buildFace(one)))
             : h("p", { class: "empty" }, t("person.no_faces")),
-          h("p", { class: "hint" }, t("person.no_pictures"))),
+          faces.length > 0 && badgeHelp(), h("p", { class: "hint" }, t("person.no_pictures"))),
         h("section", { "aria-labelledby": "consents" }, h("h2", { id: "consents" }, t("person.consents")),
           h("ul", { class: "rows" }, consents.map((one) => this.buildConsent(one, name)))),
         can("audit") && h("p", {}, h("a", { href: `#/audit/${person.id}` }, t("person.audit"))));
@@ -84,7 +84,7 @@ class PersonPage extends HTMLElement {
 
   /** @param {string} name @param {number} faces @param {number} consents */
   async erase(name, faces, consents) {
-    const text = `${count("person.faces", faces)}, ${count("person.consents_held", consents)}. ${t("erase.text")}`;
+    const text = t("erase.text", { faces: count("person.faces", faces), consents: count("person.consents_held", consents) });
     if (!await confirmErasure({ title: t("erase.title", { name: isolate(name) }), text, action: t("erase.action") })) return;
     await this.attempt(async () => tellErased(name, await call("DELETE", this.path)));
   }
@@ -112,7 +112,9 @@ class PersonPage extends HTMLElement {
 /** @param {string} name @param {any} erased What the API says is gone. */
 function tellErased(name, erased) {
   session.notice = h("div", { class: "notice good", role: "status" }, h("strong", {}, t("erased.title", { name: isolate(name) })),
-    h("p", {}, `${count("person.faces", erased.faces)}, ${count("person.consents_held", erased.consents)}. ${t("erased.text")}`));
+    h("ul", { class: "reasons" }, [
+      t("erased.gone", { faces: count("person.faces", erased.faces), consents: count("person.consents_held", erased.consents) }), t("erased.text"), t("erased.rest"),
+    ].map((one) => h("li", {}, one))));
   location.hash = "#/people";
 }
 

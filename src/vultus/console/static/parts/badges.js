@@ -18,3 +18,8 @@ export function qualityBadges(quality) {
     : [t("badge.vector")];
   return h("ul", { class: "badges", "aria-label": t("badge.label") }, words.map((word) => h("li", { class: "badge" }, word)));
 }
+
+/** What the badges mean, for those who ask. */
+export function badgeHelp() {
+  return h("details", {}, h("summary", {}, t("badge.help")), h("p", { class: "hint" }, t("badge.help.text")));
+}

@@ -1,4 +1,4 @@
-// Questions before something that cannot be undone.
+// Questions before something is lost.
 
 import { h } from "./h.js";
 import { t } from "./words.js";
@@ -25,4 +25,13 @@ export function confirmErasure({ title, text, action }) {
 export function announce(text) {
   const place = document.getElementById("announcer");
   if (place) place.textContent = text;
+}
+
+/**
+ * Return whether a form holds more than it began with.
+ * @param {HTMLFormElement | undefined} form
+ */
+export function isFilledIn(form) {
+  return [...form?.elements ?? []].some((one) => one instanceof HTMLTextAreaElement ? one.value !== one.defaultValue
+    : one instanceof HTMLInputElement && (one.type === "checkbox" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue));
 }

@@ -1,7 +1,7 @@
 // Photos to be enrolled: each is screened at once, says why it was refused, and can be taken again before it counts.
 
 import { Problem, call } from "./api.js";
-import { qualityBadges } from "./badges.js";
+import { badgeHelp, qualityBadges } from "./badges.js";
 import { takePhoto } from "./camera.js";
 import { announce } from "./dialogs.js";
 import { dropzone } from "./dropzone.js";
@@ -31,7 +31,8 @@ export class PhotoList extends HTMLElement {
       h("div", { class: "sources" },
         dropzone((files) => this.add(files), t("photos.drop")),
         h("button", { type: "button", onclick: () => this.shoot() }, icon("camera"), t("photos.camera"))),
-      this.trouble);
+      this.trouble, this.help = badgeHelp());
+    this.help.hidden = true;
   }
 
   disconnectedCallback() {
@@ -96,6 +97,7 @@ export class PhotoList extends HTMLElement {
 
   render() {
     fill(this.rows, this.entries.map((entry) => this.buildRow(entry)));
+    this.help.hidden = !this.entries.some((one) => one.face);
     this.dispatchEvent(new Event("change"));
   }
 

@@ -21,6 +21,14 @@ async function readCatalogue(name) {
   }
 }
 
+/**
+ * Return the texts of a language, which need not be the page's.
+ * @param {string} name
+ */
+export async function readTexts(name) {
+  return name === language ? texts : readCatalogue(name);
+}
+
 /** The reader's own variant of the language, for dates and numbers. */
 function getLocale() {
   return navigator.languages.find((one) => one.startsWith(language)) ?? language;
@@ -36,6 +44,39 @@ export async function setLanguage(chosen) {
   language = chosen;
   localStorage.setItem(STORED_AS, chosen);
   document.documentElement.lang = chosen;
+  sayAllAnew();
+}
+
+/** @type {Map<string, () => string>} How each text was made that is shown: so it can be said in another language. */
+const makers = new Map();
+const MAX_MAKERS = 20_000;
+const SPOKEN = ["aria-label", "placeholder", "title", "alt"];
+
+/** @param {() => string} make */
+function say(make) {
+  const text = make();
+  makers.delete(text);
+  makers.set(text, make);
+  if (makers.size > MAX_MAKERS) makers.delete(makers.keys().next().value ?? "");
+  return text;
+}
+
+/** @param {string} text Of the catalogue, or what others wrote, which stays. */
+function sayAnew(text) {
+  const make = makers.get(text);
+  return make ? say(make) : text;
+}
+
+/** Change the texts of the page and nothing else of it: what was filled in, chosen or started goes on. */
+function sayAllAnew() {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    if (!node.parentElement?.closest("bdi, [lang]:not(html)")) node.nodeValue = sayAnew(node.nodeValue ?? "");
+  }
+  for (const name of SPOKEN) {
+    for (const element of document.querySelectorAll(`[${name}]`)) element.setAttribute(name, sayAnew(element.getAttribute(name) ?? ""));
+  }
+  document.title = document.title.split(" · ").map(sayAnew).join(" · ");
 }
 
 /**
@@ -44,7 +85,12 @@ export async function setLanguage(chosen) {
  * @param {Record<string, string | number>} [values] For its `{places}`.
  */
 export function t(key, values = {}) {
-  return texts[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  return say(() => fillIn(texts[key], values));
+}
+
+/** @param {string} text @param {Record<string, string | number>} values */
+function fillIn(text, values) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => sayAnew(String(values[name])));
 }
 
 /**
@@ -53,7 +99,7 @@ export function t(key, values = {}) {
  * @param {string} otherwise
  */
 export function tryText(key, otherwise) {
-  return texts[key] ?? otherwise;
+  return key in texts ? t(key) : otherwise;
 }
 
 /** @param {string} family Such as `action.` @returns {[string, string][]} What follows it in a key, and the text. */
@@ -68,23 +114,35 @@ export function listTexts(family) {
  * @param {Record<string, string | number>} [values]
  */
 export function count(key, number, values = {}) {
-  const form = new Intl.PluralRules(language).select(number) === "one" ? "one" : "other";
-  return t(`${key}.${form}`, { n: formatNumber(number), ...values });
+  return say(() => {
+    const form = new Intl.PluralRules(language).select(number) === "one" ? "one" : "other";
+    return fillIn(texts[`${key}.${form}`], { n: formatNumber(number), ...values });
+  });
 }
 
 /** @param {number} number @param {number} [digits] */
 export function formatNumber(number, digits = 0) {
-  return new Intl.NumberFormat(getLocale(), { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(number);
+  return say(() => new Intl.NumberFormat(getLocale(), { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(number));
 }
 
 /** @param {string} moment */
 export function formatDay(moment) {
-  return new Intl.DateTimeFormat(getLocale(), { dateStyle: "medium" }).format(new Date(moment));
+  return formatDate(moment, { dateStyle: "medium" });
 }
 
 /** @param {string} moment */
 export function formatMoment(moment) {
-  return new Intl.DateTimeFormat(getLocale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(moment));
+  return formatDate(moment, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** @param {string} moment */
+export function formatTime(moment) {
+  return formatDate(moment, { timeStyle: "medium" });
+}
+
+/** @param {string} moment @param {Intl.DateTimeFormatOptions} style */
+function formatDate(moment, style) {
+  return say(() => new Intl.DateTimeFormat(getLocale(), style).format(new Date(moment)));
 }
 
 /**
@@ -96,9 +154,4 @@ export function formatShare(share) {
   if (share > 0.2) return t("share.percent", { n: formatNumber(share * 100) });
   const every = 1 / share, unit = 10 ** Math.max(0, Math.floor(Math.log10(every)) - 1);
   return t("share.one_in", { n: formatNumber(Math.round(every / unit) * unit) });
-}
-
-/** @param {string} moment */
-export function formatTime(moment) {
-  return new Intl.DateTimeFormat(getLocale(), { timeStyle: "medium" }).format(new Date(moment));
 }
