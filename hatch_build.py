@@ -33,7 +33,7 @@ EXAMPLES = "docs/examples/"
 MARK = "src/vultus/console/static/mark.svg"
 DRAWING = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
 EXAMPLE = re.compile(r"^\[[^\]]*\]\(([\w./-]*examples/[\w.-]+)\)$", re.MULTILINE)
-LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])+)\]\(([^)#:\s]+)(#[^)]*)?\)")
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])+)\]\(([^)#:\s]+)(#[^)]*)?\)")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LANGUAGES = {".py": "python", ".sh": "sh", ".ts": "typescript", ".java": "java"}
 UNUSED = ("sitemap.xml", "404.html", "assets/stylesheets/classic")
@@ -108,13 +108,14 @@ class _Staging:
 
     def _turn_link(self, match: re.Match[str], source: Path, page: Path) -> str:
         """Return a link between pages as it is in the site, and the name instead of a link to a file that is not."""
-        text, target, anchor = match[1], Path(os.path.normpath(source.parent / match[2])), match[3] or ""
+        picture, text, address, anchor = match.groups(default="")
+        target = Path(os.path.normpath(source.parent / address))
         if not target.exists():
-            raise SystemExit(f"The manual was not built.\n{source.name} links to {match[2]}, which does not exist.")
+            raise SystemExit(f"The manual was not built.\n{source.name} links to {address}, which does not exist.")
         name = target.relative_to(self.root).as_posix()
         if name in ROOT_PAGES or (name.startswith("docs/") and not name.startswith(EXAMPLES)):
             address = os.path.relpath(self.pages / ROOT_PAGES.get(name, name.removeprefix("docs/")), page.parent)
-            return f"[{text}]({address}{anchor})"
+            return f"{picture}[{text}]({address}{anchor})"
         return text if text.strip("`") in name else f"{text} (`{name}`)"
 
 
