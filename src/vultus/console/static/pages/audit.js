@@ -98,7 +98,7 @@ class Audit extends HTMLElement {
       h("span", {}, formatMoment(entry.at), " · ", foreign(this.nameActor(entry.actor))),
       lines.length > 0 && h("ul", { class: "changes" }, lines.map(([name, value]) => h("li", {}, h("span", {}, name), " ", h("bdi", {}, value)))),
       h("span", { class: "hint" },
-        entry.collection_id && [t("collection"), " ", foreign(collection?.name ?? t("audit.gone")), " · "],
+        entry.collection_id && [t("collection"), " ", foreign(collection?.name ?? `…${entry.collection_id.slice(-6)}`), " · "],
         entry.person_id && [can("read") && collection ? h("a", { href: `#/people/${entry.person_id}` }, t("audit.person_short", { id: entry.person_id.slice(-6) })) : t("audit.person_short", { id: entry.person_id.slice(-6) }), " · "],
         t("audit.request"), " ", h("code", {}, entry.request_id ?? "–"))));
   }

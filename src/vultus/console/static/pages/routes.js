@@ -10,6 +10,7 @@ import "./recognise.js";
 import "./live.js";
 import "./overview.js";
 import "./audit.js";
+import "./keys.js";
 
 /**
  * @typedef {object} Page
@@ -27,6 +28,7 @@ const PAGES = [
   { path: "recognise", title: "recognise", icon: "recognise", isDaily: true, isOffered: () => can("recognize") },
   { path: "live", title: "live", icon: "live", isDaily: true, isOffered: () => can("live") },
   { path: "audit", title: "audit", icon: "audit", isDaily: false, isOffered: () => can("audit") },
+  { path: "keys", title: "keys", icon: "keys", isDaily: false, isOffered: () => can("keys") },
 ];
 /** @type {Page} */
 const NOTHING = { path: "", title: "nothing", icon: "overview", isDaily: true, isOffered: () => true };

@@ -40,6 +40,12 @@ export function signOut() {
   Object.assign(session, { key: null, collections: [], notice: null });
 }
 
+/** @param {string} secret That the key has from now on. */
+export function renewSecret(secret) {
+  useKey(secret);
+  if (recallKey()) sessionStorage.setItem(KEPT_AS, secret);
+}
+
 export function recallKey() {
   return sessionStorage.getItem(KEPT_AS);
 }
