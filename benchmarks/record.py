@@ -1,4 +1,4 @@
-"""Stored measurements of benchmarks, and the tables of docs/performance.md made from them."""
+"""Stored measurements of benchmarks, and the tables of docs/results/performance.md made from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Measurement = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENT = ROOT / "docs" / "results" / "performance.md"
 PACKAGES = (
     "vultus",
     "numpy",

@@ -108,7 +108,7 @@ DEFAULT_MIN_SCORES = (0.7, 0.6)
 """For families that were not measured."""
 
 MIN_FACE_SCORE = 0.85
-"""Least face score for enrolment: see `docs/accuracy.md`, "What is not a face"."""
+"""Least face score for enrolment: see `docs/results/photos.md`, "What is not a face"."""
 
 
 def get_min_face_px(detector_family: str) -> int:
@@ -122,7 +122,7 @@ def get_quality_rules(detector_family: str) -> tuple[QualityRule, QualityRule]:
     A Gaussian blur of 4 pixels leaves LFW's crops a sharpness of 2 to 12, below 9.2 for 99 of 100. Of its 13,232 faces
     as they are, 1.2 % fail the first rule (23 by sharpness, 143 by pose) and 0.1 % the second. Brightness follows skin
     tone too, so its limits only refuse what hardly shows a face: LFW's and UTK's faces lie in 0.15 to 0.84, and 75 of
-    480 webcam photos above 0.85, each of which matches its person's other photos ("Light" in `docs/accuracy.md`).
+    480 webcam photos above 0.85, each of which matches its person's other photos ("Light" in `docs/results/photos.md`).
     """
     enrol, recognize = MIN_SCORES.get(detector_family, DEFAULT_MIN_SCORES)
     return (
