@@ -34,7 +34,7 @@ class Neighbours(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, receive: Receive) -> None:
-        super().__init__((HOST, 0), _Handler)
+        super().__init__((HOST, 0), _NeighbourHandler)
         self.receive = receive
         self.secret = ""
         self.ended = threading.Event()
@@ -55,7 +55,7 @@ class Neighbours(ThreadingHTTPServer):
         """Ignore a watcher that went away."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _NeighbourHandler(BaseHTTPRequestHandler):
     server: Neighbours
 
     def do_GET(self) -> None:

@@ -66,9 +66,9 @@ def _choose_networks(installed: InferenceSettings, store: WeightsStore) -> Infer
     return installed.model_copy(update={"pack": pack.name})
 
 
-def _find_port(wished: int) -> int:
+def _find_port(usual: int) -> int:
     try:
-        bind_socket(HOST, wished).close()
+        bind_socket(HOST, usual).close()
     except SetupError:
         return 0
-    return wished
+    return usual

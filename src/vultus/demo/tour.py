@@ -108,5 +108,5 @@ def describe_event(event: dict[str, Any]) -> str:
 
 def _find_command() -> str:
     """Return how this program was started, so that a line can be copied."""
-    beside = Path(sys.executable).with_name("vultus")
-    return str(beside) if beside.exists() else "vultus"
+    command = Path(sys.executable).with_name("vultus")
+    return str(command) if command.exists() else "vultus"
