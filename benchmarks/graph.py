@@ -42,7 +42,7 @@ ACTOR = CALLER
 
 async def measure(persons: int, sample: int, folder: Path) -> None:
     """Print one line per setting."""
-    settings = Settings(data_dir=folder)
+    settings = Settings(data_dir=folder, custody_dir=folder / "custody")
     pipeline = FacePipeline.load(settings.inference, settings.photos, WeightsStore())
     spaces = SpaceRegistry(pipeline.describe_space())
     with EmbeddedPostgres(folder) as server:

@@ -89,7 +89,8 @@ def run_server(data: Path | None = None, settings: Mapping[str, str] | None = No
     folder = data or Path(tempfile.mkdtemp(prefix="vultus-bench-"))
     written = folder / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
-    environment |= {"VULTUS_DATA_DIR": str(folder), "VULTUS_MODELS__OFFLINE": "true"}  # the built-in networks
+    environment |= {"VULTUS_DATA_DIR": str(folder), "VULTUS_CUSTODY_DIR": str(folder / "custody")}
+    environment["VULTUS_MODELS__OFFLINE"] = "true"  # the built-in networks
     environment["VULTUS_SERVER__METRICS"] = "shared"
     environment |= {f"VULTUS_{name}": value for name, value in (settings or {}).items()}
     try:

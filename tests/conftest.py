@@ -91,9 +91,12 @@ def measured_decoders() -> Iterator[None]:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A directory that PostgreSQL's user can reach; pytest's own are closed to it when root runs the tests."""
-    path = Path(tempfile.mkdtemp(prefix="vultus-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="vultus-test-"))
+    folder.chmod(0o755)
+    path = folder / "data"
+    path.mkdir(mode=0o700)
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def observe_scenario(scenario: str, data_dir: Path) -> dict[str, Any]:
         pytest.skip(f"needs network namespaces: {tried.stderr.strip()}")
     # ONNX Runtime sends nothing where a variable marks a run of tests: none is passed on.
     environment = {"HOME": str(data_dir), "PATH": os.environ["PATH"], "VULTUS_DATA_DIR": str(data_dir)}
+    environment["VULTUS_CUSTODY_DIR"] = str(data_dir / "custody")
     environment["VULTUS_MODELS__OFFLINE"] = "true"  # what else would fetch the recommended pack
     ended = subprocess.run(
         [*enter, sys.executable, "-m", "tests.egress", scenario],

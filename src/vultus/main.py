@@ -44,6 +44,7 @@ from vultus.server.serving import (
     open_tls,
 )
 from vultus.services.jobs import JobSupervisor
+from vultus.services.people.ledger import ErasureLedger
 from vultus.services.wiring import Services, build_services
 from vultus.utils.request_scope import RequestLimits
 
@@ -63,6 +64,7 @@ POSTGRES_CHECK_INTERVAL_S = 1.0
 KEY_USAGE_INTERVAL_S = 60.0
 SESSION_CHECK_INTERVAL_S = 1.0
 INVENTORY_INTERVAL_S = 60.0
+LEDGER_INTERVAL_S = 5.0
 SOURCES_INTERVAL_S = 2.0
 SIGHTINGS_INTERVAL_S = 1.0
 DELIVERY_COUNT_INTERVAL_S = 15.0
@@ -109,7 +111,7 @@ async def open_postgres(settings: Settings, jobs: JobSupervisor | None = None) -
 async def open_database(
     settings: Settings, jobs: JobSupervisor | None = None, *, migrates: bool = False
 ) -> AsyncIterator[Database]:
-    """Yield a database with a current schema.
+    """Yield a database with a current schema, in which nothing is that the ledger of erasures says has ended.
 
     Args:
         settings: Which database.
@@ -117,13 +119,15 @@ async def open_database(
         migrates: Whether an embedded database of an older schema is migrated; one that is empty gets its schema.
 
     Raises:
-        SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`.
+        SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`; or the ledger is
+            unusable.
     """
     async with open_postgres(settings, jobs) as url:
         if settings.database.url is None:
             await (upgrade_embedded(url, settings.data_dir) if migrates else create_embedded_schema(url))
         database = await Database.connect(url, settings.database)
         try:
+            await ErasureLedger.attach(database, settings.ledger_file).synchronize()
             yield database
         finally:
             await database.close()
@@ -232,6 +236,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         async with (
             run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
             run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
+            run("erasure-ledger", services.ledger.synchronize, interval_s=LEDGER_INTERVAL_S),
             run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
             run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
             run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
@@ -345,6 +350,9 @@ def leave_root(settings: Settings) -> None:
         )
         return
     account.take_over(data_dir)
+    custody_dir = settings.ledger_file.parent
+    custody_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    account.take_over(custody_dir)
     account.become()
     os.environ["HOME"] = str(data_dir)
     log.info("the service runs as the system user '%s'", account.name)

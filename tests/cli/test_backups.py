@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,18 @@ def test_a_backup_is_restored_with_the_key_of_the_crops(data_dir: Path, tmp_path
 
     assert "gate" in run(other, "keys", "list")
     assert (other / "crops.key").read_bytes() == bytes(32)
+
+
+def test_a_key_that_was_revoked_after_the_backup_is_revoked_again(data_dir: Path, tmp_path: Path) -> None:
+    source, other, file = data_dir / "source", data_dir / "other", tmp_path / "today.zip"
+    data_dir.chmod(0o755)
+    created = json.loads(run(source, "keys", "create", "gate", "--role", "recognize", "--json"))
+    run(source, "backup", file)
+    run(source, "keys", "revoke", created["id"])
+    (data_dir / "source-custody").rename(data_dir / "other-custody")
+
+    assert "1 came back and was ended again" in run(other, "restore", file)
+    assert json.loads(run(other, "keys", "list", "--json"))[0]["revoked_at"]
 
 
 async def test_a_restored_database_holds_no_byte_of_whom_was_erased(data_dir: Path, tmp_path: Path) -> None:

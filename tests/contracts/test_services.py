@@ -15,6 +15,7 @@ COLLABORATORS = {
     "BoundedStream": "a connection of the sender of webhooks",
     "CandidateEngine": "proposes numbers, which a search rescores",
     "CropVault": "works in the transaction of its caller, or opens what the backfill reads",
+    "ErasureLedger": "a background job, and is told by every commit",
     "IndexRegistry": "a background job",
     "GuardedBackend": "connects for the sender of webhooks",
     "Inventory": "a background job",

@@ -10,10 +10,12 @@ import typer
 
 from vultus.cli.common import load_settings, run_command
 from vultus.db import migrate
+from vultus.db.database import Database
 from vultus.db.embedded.backups import read_backup, write_backup
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import ConflictError, InvalidInputError
 from vultus.main import open_postgres
+from vultus.services.people.ledger import ErasureLedger
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -47,9 +49,12 @@ def write_backup_file(
 
 
 def restore_backup_file(file: Annotated[Path, typer.Argument(help="Written by `vultus backup`.")]) -> None:
-    """Restore a backup into an empty database."""
+    """Restore a backup into an empty database.
 
-    async def restore(settings: Settings) -> dict[str, Any]:
+    What ended since then, as the ledger of erasures says, is ended again.
+    """
+
+    async def restore(settings: Settings) -> tuple[dict[str, Any], int | None]:
         async with open_postgres(settings) as url:
             if await migrate.fetch_current_revision(url) is not None:
                 raise ConflictError(
@@ -57,21 +62,41 @@ def restore_backup_file(file: Annotated[Path, typer.Argument(help="Written by `v
                     "(VULTUS_DATA_DIR), or stop the service and move the folder 'postgres' in it away."
                 )
             with EmbeddedPostgres(settings.data_dir) as server:
-                return await asyncio.to_thread(
+                restored = await asyncio.to_thread(
                     read_backup,
                     file,
                     server,
                     key_file=settings.crop_key_file,
                     check_revision=migrate.check_revision_known,
                 )
+            return restored, await _apply_ledger(url, settings)
 
     settings = load_settings()
     _require_embedded(settings)
-    restored = run_command(restore(settings))
-    typer.echo(
-        f"Restored the backup of {restored['made_at']} (schema {restored['schema']}). Whoever was erased and whatever "
-        "key was revoked since then is back: erase and revoke again. If the schema is older: vultus db upgrade."
-    )
+    restored, ended = run_command(restore(settings))
+    typer.echo(f"Restored the backup of {restored['made_at']} (schema {restored['schema']}).")
+    if ended is None:
+        typer.echo(
+            f"There is no ledger of erasures, {settings.ledger_file}: whoever was erased and whatever key was revoked "
+            "since then is back. Bring the ledger before you start the service, or erase and revoke again."
+        )
+    elif restored["schema"] == migrate.get_head_revision():
+        typer.echo(f"Of what had ended since then, {ended} came back and was ended again.")
+    else:
+        typer.echo("Run 'vultus db upgrade'; the next start ends again what had ended since then.")
+
+
+async def _apply_ledger(url: str, settings: Settings) -> int | None:
+    """End again what a restored database has of what had ended; return how much, None without a ledger."""
+    if not settings.ledger_file.exists():
+        return None
+    if await migrate.fetch_current_revision(url) != migrate.get_head_revision():
+        return 0
+    database = await Database.connect(url, settings.database)
+    try:
+        return await ErasureLedger(database, settings.ledger_file).synchronize()
+    finally:
+        await database.close()
 
 
 def _require_embedded(settings: Settings) -> None:

@@ -25,6 +25,7 @@ from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
 from vultus.server.serving import bind_metrics_socket, bind_socket, open_tls
+from vultus.utils.chained_file import ChainedFile
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
@@ -52,6 +53,7 @@ def check_installation(as_json: JsonOption = False) -> None:
         "runtime": _check_runtime,
         "networks": _check_networks,
         "database": _check_database,
+        "ledger": _check_ledger,
         "port": _check_port,
     }
     findings: list[dict[str, object]] = []
@@ -110,6 +112,16 @@ def _check_data_folder(settings: Settings) -> str:
     )
     caution = "; it holds the database and the key of its retained crops: VULTUS_CROPS__KEY_FILE names another place"
     return f"{folder}, {free / 2**30:.0f} GiB free{caution if is_together else ''}"
+
+
+def _check_ledger(settings: Settings) -> str:
+    file = settings.ledger_file
+    if not file.exists():
+        return f"{file} begins with the first start"
+    entries = sum("action" in record for record in ChainedFile(file).read()[0])
+    is_inside = file.resolve().is_relative_to(settings.data_dir.resolve())
+    caution = "; it lies in the data directory: VULTUS_CUSTODY_DIR names a place that no backup of it brings back"
+    return f"{file} is whole, with {entries} endings{caution if is_inside else ''}"
 
 
 def _check_memory(_: Settings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -35,6 +36,7 @@ from vultus.db.repositories.faces import FaceRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.inventory import InventoryRepository
 from vultus.db.repositories.keys import ApiKeyQueries, ApiKeyRepository
+from vultus.db.repositories.ledgers import LedgerRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxQueries, OutboxRepository, add_event, add_sighting
 from vultus.db.repositories.pending_work import PendingWorkQueries
@@ -49,12 +51,13 @@ from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.searches import TemplateSearches
 from vultus.db.templates.store import TemplateStore
 from vultus.db.urls import parse_database_url
+from vultus.domain.ledger import ENDING_ACTIONS, LedgerEntry
 from vultus.errors import OverloadedError
 from vultus.utils import metrics
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -116,7 +119,11 @@ class HotQueries:
 
 
 class UnitOfWork(HotQueries):
-    """One transaction with every repository."""
+    """One transaction with every repository.
+
+    Attributes:
+        endings: What ends for good when it commits.
+    """
 
     collections: CollectionRepository
     keys: ApiKeyRepository
@@ -152,6 +159,8 @@ class UnitOfWork(HotQueries):
         self.webhooks = WebhookRepository(session)
         self.deliveries = DeliveryRepository(session)
         self.sources = SourceRepository(session)
+        self.ledgers = LedgerRepository(session)
+        self.endings: list[LedgerEntry] = []
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal; locked until the transaction ends if it is opened for writing.
@@ -205,7 +214,10 @@ class UnitOfWork(HotQueries):
             event: What happened.
             receivers: Webhooks that are told whatever they subscribe to.
         """
-        await add_event(self._session, principal, event, receivers)
+        entry_id = await add_event(self._session, principal, event, receivers)
+        if event.action in ENDING_ACTIONS:
+            ids = event.collection_id, event.person_id, event.object_id
+            self.endings.append(LedgerEntry(entry_id, datetime.now(UTC), event.action, principal.id, *ids))
 
     async def record_sighting(self, sighting: Sighting, event_id: UUID | None = None) -> None:
         """Record a sighting in the outbox alone, without its person if they are erased; once for the same id."""
@@ -227,6 +239,7 @@ class Database:
         self._writers = asyncio.Semaphore(writers)
         self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))
         self._collection_writers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._on_endings: Callable[[Sequence[LedgerEntry]], Awaitable[None]] | None = None
 
     @classmethod
     async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
@@ -291,6 +304,12 @@ class Database:
                         await work.idempotency.claim_key(idempotency)
                     yield work
                     work.ensure_answered()
+        if work.endings and self._on_endings:
+            await self._on_endings(work.endings)
+
+    def watch_endings(self, listener: Callable[[Sequence[LedgerEntry]], Awaitable[None]]) -> None:
+        """Call a listener with what has ended for good after each commit, before the caller goes on."""
+        self._on_endings = listener
 
     @asynccontextmanager
     async def _admit_writer(self, collection: str | None) -> AsyncIterator[None]:

@@ -80,3 +80,17 @@ class TombstoneRow(Base):
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     numbers: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class LedgerRow(Base):
+    """Up to which byte a ledger of erasures, a file outside the database, has been applied to this database.
+
+    Everything that the audit record held before `compared_at`, the ledger holds too.
+    """
+
+    __tablename__ = "ledgers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str]
+    compared_at: Mapped[datetime]

@@ -372,10 +372,7 @@ class CollectionService:
         """Delete a collection with its persons and faces."""
         async with self._database.transaction(writes_to=reference) as work:
             found = await work.open(reference, principal, Permission.CONFIGURE)
-            receivers = await work.webhooks.list_receivers_in(found.id)
-            persons, faces = await work.collections.delete_collection(found.id)
-            event = CollectionDeleted(collection_id=found.id, persons=persons, faces=faces)
-            await work.record(principal, event, receivers=receivers)
+            await delete_collection(work, found.id, principal=principal)
 
     async def _apply_crop_policy(self, work: UnitOfWork, collection: Collection) -> int:
         """Ensure that a key exists if the policy keeps crops, else delete them; return the number of crops deleted."""
@@ -383,3 +380,15 @@ class CollectionService:
             await self._vault.load_sealing_key(work)
             return 0
         return await work.crops.delete_crops(collection.id)
+
+
+async def delete_collection(work: UnitOfWork, collection_id: UUID, *, principal: Principal) -> None:
+    """Delete a collection with its persons and faces, and record that.
+
+    Raises:
+        NotFoundError: There is no such collection.
+    """
+    receivers = await work.webhooks.list_receivers_in(collection_id)
+    persons, faces = await work.collections.delete_collection(collection_id)
+    event = CollectionDeleted(collection_id=collection_id, persons=persons, faces=faces)
+    await work.record(principal, event, receivers=receivers)

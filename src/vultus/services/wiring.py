@@ -32,6 +32,7 @@ from vultus.services.migration.shadow import ShadowComparer
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.export import PersonExporter
+from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
 from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.identification import Recognizer
@@ -66,6 +67,7 @@ class Services:
     eraser: Eraser
     event_follower: OutboxFollower
     events: EventService
+    ledger: ErasureLedger
     limiter: UsageLimiter
     photo_analyzer: PhotoAnalyzer
     indexes: IndexRegistry
@@ -101,8 +103,7 @@ def build_services(
     """Build the services and their dependencies."""
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
     vault = CropVault(settings.crop_key_file)
-    indexes = IndexRegistry(database, settings.index)
-    engine = LocalCandidateEngine(indexes)
+    engine = LocalCandidateEngine(indexes := IndexRegistry(database, settings.index))
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
     limiter = UsageLimiter(database, settings.limits)
@@ -126,6 +127,7 @@ def build_services(
         eraser=Eraser(database, settings.jobs),
         event_follower=follower,
         events=EventService(database, follower, settings.events),
+        ledger=ErasureLedger.attach(database, settings.ledger_file),
         limiter=limiter,
         photo_analyzer=analyzer,
         indexes=indexes,

@@ -90,6 +90,11 @@ class Settings(BaseSettings):
         default_factory=get_default_data_dir,
         description="Embedded database, weights, keys and lock files; created with mode 0700.",
     )
+    custody_dir: Path | None = Field(
+        None,
+        description="What is kept apart from the database and its backups: the ledger of erasures. By default beside "
+        "the data directory, named after it with `-custody`.",
+    )
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
     photos: PhotoSettings = PhotoSettings()
@@ -111,7 +116,7 @@ class Settings(BaseSettings):
         """Expand `~` in paths."""
         return normalise_values(cls, values)
 
-    @field_validator("data_dir", mode="before")
+    @field_validator("data_dir", "custody_dir", mode="before")
     @classmethod
     def validate_intended(cls, value: object) -> object:
         """Refuse an empty path, which would be the current folder."""
@@ -145,6 +150,11 @@ class Settings(BaseSettings):
     def crop_key_file(self) -> Path:
         """File with the key of the retained crops."""
         return self.crops.key_file or self.data_dir / "crops.key"
+
+    @property
+    def ledger_file(self) -> Path:
+        """File with what ended for good, for databases restored from a backup."""
+        return (self.custody_dir or self.data_dir.with_name(f"{self.data_dir.name}-custody")) / "erasures.jsonl"
 
     @property
     def cautions(self) -> tuple[str, ...]:

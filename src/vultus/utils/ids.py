@@ -11,6 +11,8 @@ from uuid import UUID
 import numpy as np
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from numpy.typing import NDArray
 
 _RANDOM_BITS = 74
@@ -73,3 +75,8 @@ new_id = _generator.make_id
 """Return a new id; safe to call from several threads."""
 new_ids = _generator.make_ids
 """Return the bytes of many new ids; safe to call from several threads."""
+
+
+def make_first_id(moment: datetime) -> UUID:
+    """Return an id before those made from a moment on."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

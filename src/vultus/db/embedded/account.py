@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 SERVICE_USER = "vultus"
 OWN_NAMES = frozenset(
-    {"administrator.key", "backups", "cache", "crops.key", "imports", "lifecycle.lock", "models", "postgres", "run",
-     "users.lock", "vultus.toml"}
+    {"administrator.key", "backups", "cache", "crops.key", "erasures.jsonl", "imports", "lifecycle.lock", "models",
+     "postgres", "run", "users.lock", "vultus.toml"}
 )  # fmt: skip
-"""What Vultus keeps in its data directory, beside PostgreSQL's programs."""
+"""What Vultus keeps in its data directory, beside PostgreSQL's programs, and in that of what is kept apart."""
 
 OWN_SERVER_ADVICE = "or use a PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database"
 

@@ -8,6 +8,7 @@ from sqlalchemy import delete, select
 
 from vultus.db.record_tables import AuditRow
 from vultus.domain import AuditEntry, AuditFilter
+from vultus.domain.ledger import ENDING_ACTIONS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -52,6 +53,14 @@ class AuditRepository:
         if only.collections is not None:
             query = query.where(AuditRow.collection_id.in_(only.collections))
         return tuple(AuditEntry(*row) for row in await self._session.execute(query))
+
+    async def list_endings(self, after: UUID | None, limit: int, not_by: str) -> tuple[AuditEntry, ...]:
+        """Return entries of what ended for good after the given id, but those of an actor, in order."""
+        query = select(*_COLUMNS).where(AuditRow.action.in_(ENDING_ACTIONS), AuditRow.actor != not_by)
+        if after is not None:
+            query = query.where(AuditRow.id > after)
+        found = await self._session.execute(query.order_by(AuditRow.id).limit(limit))
+        return tuple(AuditEntry(*row) for row in found)
 
     async def delete_old_entries(self, older_than: datetime) -> None:
         """Delete entries written before `older_than`, for good."""

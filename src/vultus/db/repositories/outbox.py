@@ -74,7 +74,7 @@ _LIST_WRITERS = text(
 )
 
 
-async def add_event(session: AsyncSession, principal: Principal, event: Event, receivers: Sequence[UUID] = ()) -> None:
+async def add_event(session: AsyncSession, principal: Principal, event: Event, receivers: Sequence[UUID] = ()) -> UUID:
     """Add an event to the audit record and to the outbox in one statement, kept only if the transaction commits.
 
     Args:
@@ -82,11 +82,15 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event, r
         principal: Who caused it.
         event: What happened.
         receivers: Webhooks that it is delivered to, whatever they subscribe to.
+
+    Returns:
+        The id of its entry in the audit record.
     """
+    entry_id = new_id()
     entry = (
         insert(AuditRow)
         .values(
-            id=new_id(),
+            id=entry_id,
             actor=principal.id,
             request_id=principal.request_id,
             action=event.action,
@@ -100,6 +104,7 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event, r
     )
     receiver_ids = cast(list(receivers) or None, ARRAY(Uuid))
     await session.execute(insert(OutboxRow).from_select((*_SHARED, "receivers"), select(entry, receiver_ids)))
+    return entry_id
 
 
 async def add_sighting(session: AsyncSession, sighting: Sighting, event_id: UUID) -> None:

@@ -49,38 +49,16 @@ VultusError
     │   └── DownloadError
     ├── PackNotLoadedError
     ├── KeyFileError
+    ├── LedgerError
     └── LivenessNotLoadedError
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any, ClassVar
 
-
-class ErrorKind(StrEnum):
-    """What an error means to a caller, independent of the transport."""
-
-    MALFORMED = "malformed"
-    INVALID = "invalid"
-    UNSUPPORTED = "unsupported"
-    TOO_LARGE = "too_large"
-    UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
-    LIMITED = "limited"
-    NOT_FOUND = "not_found"
-    GONE = "gone"
-    CONFLICT = "conflict"
-    MISMATCH = "mismatch"
-    TIMEOUT = "timeout"
-    OVERLOADED = "overloaded"
-    UNAVAILABLE = "unavailable"
-    SETUP = "setup"
-    INTERNAL = "internal"
-
-
-SERVER_FAULT_KINDS = frozenset({ErrorKind.OVERLOADED, ErrorKind.UNAVAILABLE, ErrorKind.SETUP})
-"""Kinds of errors that lie in the server or its state, and say nothing about what was sent."""
+from vultus.errors.kinds import SERVER_FAULT_KINDS as SERVER_FAULT_KINDS
+from vultus.errors.kinds import ErrorKind as ErrorKind
 
 
 class VultusError(Exception):
@@ -396,3 +374,9 @@ class KeyFileError(SetupError):
     """The key of retained crops and sealed secrets is missing, unusable or another one."""
 
     code, title = "key_file", "Key file unusable"
+
+
+class LedgerError(SetupError):
+    """The ledger of erasures cannot be read or written, or was changed."""
+
+    code, title = "ledger", "Ledger of erasures unusable"
