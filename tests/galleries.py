@@ -26,14 +26,16 @@ def people(persons: int, faces: int = 2, noise: float = 0.25, seed: int = 7) -> 
     return vectors.astype(np.float32)
 
 
-async def enrol(database: Database, vectors: FloatArray, *, space_id: str | None = None) -> list[str]:
+async def enrol(
+    database: Database, vectors: FloatArray, *, space_id: str | None = None, name: str = "default"
+) -> list[str]:
     """Store persons with templates as an import does and return their ids; every other one has `site` north."""
     ids = []
     async with database.transaction() as work:
-        collection = await work.collections.get_collection_by_name("default")
+        collection = await work.collections.get_collection_by_name(name)
         for at, person_vectors in enumerate(vectors):
-            name = f"{space_id}-{at}"
-            person = await work.persons.add_person(collection.id, name, name, {"site": ["north", "south"][at % 2]})
+            label = f"{space_id}-{at}"
+            person = await work.persons.add_person(collection.id, label, label, {"site": ["north", "south"][at % 2]})
             ids.append(str(person.id))
             consent = await work.consents.add_consent(
                 collection.id,
@@ -55,7 +57,7 @@ async def enrol(database: Database, vectors: FloatArray, *, space_id: str | None
                         vector,
                         QUALITY,
                         0.9,
-                        sha256(f"{name}-{number}".encode()).hexdigest(),
+                        sha256(f"{label}-{number}".encode()).hexdigest(),
                     )
                     for number, vector in enumerate(person_vectors)
                 ]

@@ -130,11 +130,13 @@ async def serve_site(
     """Return a context manager that serves everything on a socket, with a database and settings of its own."""
 
     @asynccontextmanager
-    async def serve(**settings: Any) -> AsyncIterator[Site]:
+    async def serve(*others: FacePipeline, **settings: Any) -> AsyncIterator[Site]:
         name = f"browser_{os.getpid()}_{next(_numbers)}"
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), DatabaseSettings(pool_size=5))
-        api = await start_api(database, PipelineRegistry(pipeline), tmp_path_factory.mktemp("data"), **settings)
+        api = await start_api(
+            database, PipelineRegistry(pipeline, *others), tmp_path_factory.mktemp("data"), **settings
+        )
         async with serving_live(api) as live:
             yield Site(live, api, f"http://127.0.0.1:{live.port}")
         await close_api(api)

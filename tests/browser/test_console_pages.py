@@ -143,7 +143,8 @@ async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(visit: V
     await page.evaluate(axe)
     found: dict[str, Any] = {}
     of_person = (f"people/{person}", f"people/{person}/photos")
-    for path in ("overview", "people", *of_person, "people/new", "recognise", "live", "audit", "keys"):
+    pages = ("overview", "people", *of_person, "people/new", "recognise", "live")
+    for path in (*pages, "calibration", "migration", "audit", "keys"):
         await page.evaluate("(path) => { location.hash = `#/${path}`; }", path)
         await expect(page.locator("main h1")).to_be_visible()
         if path == "recognise":

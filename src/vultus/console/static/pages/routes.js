@@ -9,6 +9,8 @@ import "./nothing.js";
 import "./recognise.js";
 import "./live.js";
 import "./overview.js";
+import "./calibration.js";
+import "./migration.js";
 import "./audit.js";
 import "./keys.js";
 
@@ -27,6 +29,8 @@ const PAGES = [
   { path: "people", title: "people", icon: "people", isDaily: true, isOffered: () => can("read") || can("enrol") },
   { path: "recognise", title: "recognise", icon: "recognise", isDaily: true, isOffered: () => can("recognize") },
   { path: "live", title: "live", icon: "live", isDaily: true, isOffered: () => can("live") },
+  { path: "calibration", title: "calibration", icon: "calibration", isDaily: false, isOffered: () => can("calibrate") },
+  { path: "migration", title: "migration", icon: "migration", isDaily: false, isOffered: () => can("configure") && can("recognize") },
   { path: "audit", title: "audit", icon: "audit", isDaily: false, isOffered: () => can("audit") },
   { path: "keys", title: "keys", icon: "keys", isDaily: false, isOffered: () => can("keys") },
 ];

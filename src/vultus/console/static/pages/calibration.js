@@ -1,0 +1,224 @@
+// What a threshold costs, by looking at it: who is missed, which strangers are named.
+
+import { call, personPath } from "../parts/api.js";
+import { announce, confirmErasure } from "../parts/dialogs.js";
+import { fill, foreign, h } from "../parts/h.js";
+import { linkPerson } from "../parts/person-link.js";
+import { buildPlot, buildTable } from "../parts/plot.js";
+import { load, problemBox } from "../parts/problem.js";
+import { can, session } from "../parts/session.js";
+import { count, formatNumber, formatShare, t } from "../parts/words.js";
+
+const QUICK = 2_000, MOST = 20_000;
+const LINES = [["fmr", "bad"], ["fnmr", "good"], ["stated_fmr", "bad dashed"], ["worst_group_fmr", "warn"]];
+/** @type {Map<string, any>} What the policy of a collection was before it was changed here. */
+const before = new Map();
+
+class Calibration extends HTMLElement {
+  /** @type {any} */ state = null;
+  /** @type {any} */ report = null;
+  /** @type {any} */ problem = null;
+  /** @type {ReturnType<typeof buildPlot>[]} */ plots = [];
+  /** @type {number | null} The chosen threshold; null for the one that decides now. */ wanted = null;
+  place = `collections/${encodeURIComponent(session.collection)}`;
+  path = `${this.place}/calibration`;
+  trouble = h("div", {});
+  /** @type {any[]} */ curve = [];
+  now = 0;
+
+  connectedCallback() {
+    fill(this, h("h1", { tabindex: "-1" }, t("calibration")));
+    load(this, async () => {
+      this.state = await call("GET", this.path);
+      this.show();
+      this.querySelector("h1")?.focus();
+      await this.measure(QUICK);
+    });
+  }
+
+  /** Compare the enrolled faces with each other. @param {number} sample @param {boolean} [apply] Else it changes nothing. */
+  async measure(sample, apply = false) {
+    fill(this.progress, h("p", {}, t("calibration.measuring")), h("progress", { "aria-label": t("calibration.measuring") }));
+    this.problem = null;
+    try {
+      this.report = await call("POST", this.path, { json: { sample, apply } });
+    } catch (problem) {
+      this.problem = problem;
+    }
+    if (this.isConnected) this.show();
+  }
+
+  show() {
+    const { state, report } = this, fixed = state.policy.threshold !== null, wanted = this.wanted ?? state.threshold;
+    /** @type {any[]} */
+    const curve = this.curve = report?.measured.curve ?? state.curve;
+    const distances = curve.map((one) => Math.abs(one.threshold - wanted)), position = distances.indexOf(Math.min(...distances));
+    const focused = this.slider && document.activeElement === this.slider;
+    this.now = curve.findIndex((one) => one.threshold === state.threshold);
+    this.slider = h("input", { type: "range", min: 0, max: curve.length - 1, value: position, oninput: () => this.choose(Number(this.slider.value)) });
+    this.costs = h("div", { class: "costs" });
+    this.verdict = h("p", { role: "status" });
+    this.use = h("button", { type: "button", class: "primary", onclick: () => this.apply({ threshold: this.wanted }) }, t("calibration.apply"));
+    this.progress = h("div", {});
+    this.plots = [report && this.plotScores(report.measured), this.plotRates(curve)].filter(Boolean);
+    fill(this,
+      h("h1", { tabindex: "-1" }, t("calibration")), h("p", {}, t("calibration.text")), this.trouble,
+      h("section", { "aria-labelledby": "choice" }, h("h2", { id: "choice" }, t("calibration.choice")),
+        h("label", {}, t("calibration.slider"), this.slider), this.costs, this.verdict,
+        can("configure") && h("div", { class: "actions" }, this.use,
+          before.has(session.collection) ? h("button", { type: "button", id: "undo", onclick: () => this.undo() }, t("calibration.undo"))
+            : fixed && h("button", { type: "button", onclick: () => this.apply({ threshold: null }) }, t("calibration.follow"))),
+        h("p", { class: "hint" }, t(fixed ? "calibration.fixed" : "calibration.aims")), this.plots.map((one) => one.element)),
+      this.buildMeasurement(), report && this.buildPairs(), report && can("read") && this.buildGroups());
+    this.choose(position);
+    if (focused) this.slider.focus();
+  }
+
+  /** @param {number} chosen */
+  choose(chosen) {
+    const [present, wanted] = [this.curve[this.now], this.curve[chosen]];
+    const told = [present, wanted].map((one) => [formatNumber(one.threshold, 3),
+      one.fnmr === null ? t("calibration.unknown") : t("calibration.of_100", { n: formatNumber(one.fnmr * 100, one.fnmr && one.fnmr < 0.1 ? 1 : 0) }), formatShare(one.fpir)]);
+    const [threshold, missed, strangers] = told[1];
+    this.wanted = wanted.threshold;
+    this.slider.setAttribute("aria-valuetext", t("calibration.value", { threshold, missed, strangers }));
+    fill(this.costs, buildTable(t("calibration.choice"), ["", t("calibration.now"), t("calibration.chosen")],
+      [t("calibration.threshold"), t("calibration.missed"), count("calibration.strangers", this.state.gallery_size)].map((name, at) =>
+        [name, told[0][at], h("strong", { id: ["chosen", "missed", "strangers"][at] }, told[1][at])])));
+    this.verdict.textContent = t(`calibration.${chosen === this.now ? "same" : chosen > this.now ? "stricter" : "laxer"}`);
+    this.use.disabled = chosen === this.now;
+    for (const plot of this.plots) plot.mark(present.threshold, wanted.threshold);
+  }
+
+  /** @param {Record<string, any>} policy */
+  async apply(policy) {
+    const { threshold, target_fmr, target_fpir } = this.state.policy;
+    await this.change(async () => {
+      await call("PATCH", this.place, { json: { policy } });
+      before.set(session.collection, threshold === null ? { target_fmr, target_fpir } : { threshold });
+    }, "calibration.applied", "#undo");
+  }
+
+  async undo() {
+    await this.change(async () => {
+      await call("PATCH", this.place, { json: { policy: before.get(session.collection) } });
+      before.delete(session.collection);
+    }, "calibration.undone", "input");
+  }
+
+  /** @param {() => Promise<any>} action @param {string} told @param {string} focus Of what is focused then. */
+  async change(action, told, focus) {
+    try {
+      await action();
+      this.wanted = null;
+      this.state = await call("GET", this.path);
+      if (this.report) await this.measure(this.report.sampled ? QUICK : MOST);
+      else this.show();
+      fill(this.trouble, h("div", { class: "notice good" }, t(told)));
+      announce(t(told));
+      /** @type {HTMLElement | null} */ (this.querySelector(focus))?.focus();
+    } catch (problem) {
+      fill(this.trouble, problemBox(problem));
+    }
+  }
+
+  /** How alike the faces of one person are, and those of two. @param {any} measured */
+  plotScores({ bins: { low, width, genuine, impostor }, ...all }) {
+    const [same, others] = [[genuine, all.genuine], [impostor, all.impostor]].map(([counts, sum]) =>
+      counts.flatMap((/** @type {number} */ one, /** @type {number} */ at) => [0, 1].map((edge) => [low + (at + edge) * width, one / (sum || 1)])));
+    const names = ["calibration.one", "calibration.others"].map((name) => t(name));
+    return buildPlot({
+      title: t("calibration.scores"), hint: t("calibration.scores.hint"),
+      x: { low, high: low + genuine.length * width, label: t("candidates.similarity"), format: (one) => formatNumber(one, 2) },
+      y: { low: 0, high: Math.max(...[...same, ...others].map((one) => one[1])), label: "", format: (one) => t("share.percent", { n: formatNumber(one * 100) }) },
+      series: [{ name: names[1], look: "bad", wrong: "above", points: others }, { name: names[0], look: "good", wrong: "below", points: same }],
+      columns: [t("candidates.similarity"), ...names],
+      rows: genuine.map((/** @type {number} */ one, /** @type {number} */ at) => ({ at: low + (at + 0.5) * width,
+        cells: [formatNumber(low + at * width, 3), formatNumber(one), formatNumber(impostor[at])] })),
+    });
+  }
+
+  /** @param {any[]} curve */
+  plotRates(curve) {
+    const lines = LINES.filter(([name]) => curve.some((one) => one[name] !== null)), columns = lines.map(([name]) => t(`calibration.rate.${name}`));
+    const rates = curve.flatMap((one) => lines.map(([name]) => one[name])).filter((one) => one > 0);
+    return buildPlot({
+      title: t("calibration.rates"), hint: t("calibration.rates.hint"),
+      x: { low: curve[0].threshold, high: curve[curve.length - 1].threshold, label: t("calibration.threshold"), format: (one) => formatNumber(one, 2) },
+      y: { low: Math.min(...rates, 0.1), high: 1, isLog: true, label: "", format: formatShare },
+      series: lines.map(([name, look], at) => ({ name: columns[at], look, points: curve.map((one) => [one.threshold, one[name] || null]) })),
+      columns: [t("calibration.threshold"), ...columns],
+      rows: curve.map((one) => ({ at: one.threshold, cells: [formatNumber(one.threshold, 3), ...lines.map(([name]) => (one[name] === null ? "–" : formatShare(one[name])))] })),
+    });
+  }
+
+  /** What the figures rest on, and what the collection's own faces could decide. */
+  buildMeasurement() {
+    const { report, state, problem } = this, few = problem?.facts?.needed, proposed = report?.measured.proposed;
+    return h("section", { "aria-labelledby": "measured" }, h("h2", { id: "measured", tabindex: "-1" }, t("calibration.measured")),
+      report ? h("p", {}, t("calibration.own", { faces: formatNumber(report.faces), persons: formatNumber(report.persons), pairs: formatNumber(report.measured.genuine) }),
+        " ", report.sampled && t("calibration.sampled", { n: formatNumber(report.gallery_size) }))
+        : h("p", {}, t("calibration.published"), " ", h("span", { lang: "en", class: "hint" }, state.source)),
+      problem && (few ? h("div", { class: "notice warn" }, h("strong", {}, t("calibration.few")), h("p", {}, t("calibration.few.text", { n: formatNumber(problem.facts.comparisons), needed: few })))
+        : problemBox(problem)),
+      h("p", {}, t(state.own ? "calibration.is_own" : "calibration.is_pack"), " ",
+        proposed && !state.own && t("calibration.proposed", { threshold: formatNumber(proposed.threshold, 3), strangers: formatShare(proposed.expected_fpir) })),
+      this.progress,
+      h("div", { class: "actions" },
+        h("button", { type: "button", onclick: () => this.measure(MOST) }, t("calibration.measure")),
+        report && h("button", { type: "button", onclick: () => this.change(() => this.measure(MOST, true), "calibration.adopted", "#measured") }, t("calibration.adopt")),
+        state.own && h("button", { type: "button", class: "danger", onclick: () => this.forget() }, t("calibration.forget"))));
+  }
+
+  async forget() {
+    const question = { title: t("calibration.forget.title"), text: t("calibration.forget.text"), action: t("calibration.forget") };
+    if (await confirmErasure(question)) await this.change(() => call("DELETE", this.path), "calibration.forgotten", "#measured");
+  }
+
+  buildPairs() {
+    const { suspicious, closest } = this.report, pairs = suspicious.length ? suspicious.slice(0, 5) : [closest], list = h("ul", { class: "rows" });
+    load(list, async () => fill(list, ...await Promise.all(pairs.map(async (/** @type {any} */ pair) => {
+      const [one, other] = await Promise.all([pair.first_person_id, pair.second_person_id].map(linkPerson));
+      return h("li", {}, h("div", {}, h("span", {}, one, " – ", other), pair.similarity !== null && h("span", { class: "hint" },
+        t("calibration.alike", { n: formatNumber(pair.similarity, 3) }), " ", t(pair.similarity < this.state.threshold ? "calibration.apart" : "calibration.confused"))));
+    }))));
+    return h("section", { "aria-labelledby": "alike" }, h("h2", { id: "alike" }, t("calibration.pairs")), h("p", { class: "hint" }, t("calibration.pairs.hint")), list);
+  }
+
+  /** Error rates by a key of the persons' metadata. */
+  buildGroups() {
+    const result = h("div", {}), choose = h("select", {}), hint = h("p", { class: "hint" }, t("calibration.groups.hint"));
+    const button = h("button", { type: "button", disabled: true, onclick: () => load(result, async () => {
+      fill(result, h("progress", { "aria-label": t("calibration.measuring") }));
+      const { groups, measured } = await call("POST", this.path, { json: { sample: MOST, group_by: choose.value } });
+      fill(result, tableOfGroups(choose.value, groups.groups, measured.current.threshold));
+    }) }, t("calibration.compare"));
+    load(hint, async () => {
+      const { items } = await call("GET", personPath(session.collection), { query: { limit: 200 } });
+      const keys = new Set(items.flatMap((/** @type {any} */ { metadata }) => Object.keys(metadata).filter((key) => typeof metadata[key] === "string")));
+      choose.append(...[...keys].map((key) => h("option", {}, key)));
+      button.disabled = !keys.size;
+      if (!keys.size) hint.textContent = t("calibration.groups.none");
+    });
+    return h("section", { "aria-labelledby": "groups" }, h("h2", { id: "groups" }, t("calibration.groups")), hint,
+      h("div", { class: "actions" }, h("label", {}, t("calibration.groups.key"), choose), button), result);
+  }
+}
+
+/** @param {string} key @param {any[]} groups @param {number} threshold */
+function tableOfGroups(key, groups, threshold) {
+  const rates = groups.map((one) => one.rates.find((/** @type {any} */ rate) => rate.threshold === threshold));
+  const lowest = Math.log10(Math.min(0.1, ...rates.flatMap(({ fmr, fnmr }) => [fmr, fnmr]).map((rate) => rate?.low || rate?.high || 1)));
+  /** @param {any} rate @param {boolean} isResolved @param {string} look Its range on a scale of powers of ten. */
+  const buildRate = (rate, isResolved, look) => {
+    if (!rate) return "–";
+    const bar = h("span", { class: `range ${look}`, "aria-hidden": "true" });
+    for (const end of ["low", "value", "high"]) bar.style.setProperty(`--${end}`, String(Math.max(0, 1 - Math.log10(rate[end] || 1e-12) / lowest)));
+    return h("div", {}, h("strong", {}, formatShare(rate.value)), " ", h("small", {}, t("calibration.range", { low: formatShare(rate.low), high: formatShare(rate.high) }),
+      !isResolved && ` · ${t("calibration.unresolved")}`), bar);
+  };
+  return buildTable(t("calibration.groups"), [key, t("calibration.groups.persons"), t("calibration.rate.fmr"), t("calibration.rate.fnmr")], groups.map((one, at) =>
+    [foreign(one.name), formatNumber(one.persons), buildRate(rates[at].fmr, rates[at].fmr_resolved, "bad"), buildRate(rates[at].fnmr, rates[at].fnmr_resolved, "good")]));
+}
+
+customElements.define("vultus-calibration", Calibration);
