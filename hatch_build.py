@@ -73,7 +73,7 @@ def build_manual(site: Path, root: Path = ROOT) -> None:
         command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(Path(work) / CONFIG)]
         built = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  a constant
         if built.returncode:
-            raise SystemExit(f"The manual was not built.\n{ESCAPES.sub('', built.stdout + built.stderr)}")
+            raise SystemExit(f"The manual was not built.\n{ESCAPES.sub('', built.stdout or built.stderr)}")
         for unused in UNUSED:
             path = Path(work, "site", unused)
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -32,6 +32,7 @@ PAGE = """<!DOCTYPE html>
 <link rel="stylesheet" href="docs-assets/swagger-ui.css">
 </head>
 <body>
+<p class="swagger-ui wrapper"><a class="link" href="manual">Manual</a> · <a class="link" href="console">Console</a></p>
 <div id="swagger-ui"></div>
 <script src="docs-assets/swagger-ui-bundle.js"></script>
 <script src="docs-assets/open.js"></script>

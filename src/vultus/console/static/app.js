@@ -139,7 +139,7 @@ class App extends HTMLElement {
       Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, selected: code === getLanguage(), lang: code }, name)));
     const theme = h("select", { onchange: () => setTheme(theme.value) },
       THEMES.map((name) => h("option", { value: name, selected: name === getTheme() }, t(`theme.${name}`))));
-    return [h("label", {}, t("language"), language), h("label", {}, t("theme"), theme)];
+    return [h("label", {}, t("language"), language), h("label", {}, t("theme"), theme), h("a", { href: "manual" }, t("manual"))];
   }
 }
 
