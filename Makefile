@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # One worker more than cores, because some tests wait; each has a PostgreSQL of its own. A worker takes neighbouring
-# tests, which share fixtures. The contracts are a part of `check`.
+# tests, which share fixtures. The contracts are a part of `check`;
+# containers are built for minutes, and tested by themselves.
 PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal \
-  --ignore tests/contracts
+  --ignore tests/contracts --ignore tests/containers
 
 # A program started a hundred times, as by the tests, is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check manual openapi bench chaos lock clean
+.PHONY: run test check manual openapi bench chaos containers sbom lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
@@ -38,11 +39,19 @@ bench: $(VENV)/.dev  ## answer the questions in benchmarks/
 chaos: $(VENV)/.dev  ## break things on purpose, and print what held (docs/trust.md)
 	@$(BIN)/python -m chaos $(ARGS)
 
+containers: $(VENV)/.dev  ## build the image and test it, where Podman and Buildah are
+	@$(BIN)/python -m pytest tests/containers
+
+sbom: $(VENV)/.dev  ## write report/sbom.json (CycloneDX) and docs/licences.md
+	@$(BIN)/python -m tests.sbom report/sbom.json
+
 lock: $(VENV)/.dev  ## resolve the dependencies of pyproject.toml anew
 	@$(BIN)/python -m pip install --quiet uv
 	@for kind in runtime dev; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-strip-extras $$([ $$kind = dev ] && echo --group dev) -o requirements/$$kind.txt; done
+	@$(BIN)/uv pip compile --group build --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --constraint requirements/runtime.txt -o requirements/build.txt
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov report

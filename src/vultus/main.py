@@ -24,6 +24,7 @@ from vultus.db.database import Database
 from vultus.db.embedded.account import OWN_NAMES, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
+from vultus.db.urls import add_password
 from vultus.errors import EmbeddedDatabaseError, SetupError, UnavailableError, VultusError
 from vultus.live.endpoint import FRAME_ROOM_BYTES, add_live
 from vultus.models.pipelines import PipelineRegistry
@@ -94,7 +95,8 @@ async def open_postgres(settings: Settings, jobs: JobSupervisor | None = None) -
         EmbeddedDatabaseError: It does not start; the detail says what to do.
     """
     if settings.database.url:
-        yield settings.database.url.get_secret_value()
+        url, file = settings.database.url.get_secret_value(), settings.database.password_file
+        yield add_password(url, file) if file else url
         return
     embedded = EmbeddedPostgres(settings.data_dir)
     try:

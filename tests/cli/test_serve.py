@@ -24,6 +24,14 @@ def postgres_of(data_dir: Path) -> list[psutil.Process]:
     ]
 
 
+def ask_health(address: str, *options: str) -> tuple[int, str]:
+    port = address.rpartition(":")[2]
+    done = CliRunner().invoke(
+        app, ["health", *options], env={"VULTUS_SERVER__PORT": port, "VULTUS_SERVER__HOST": "0.0.0.0"}
+    )
+    return done.exit_code, done.output
+
+
 def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir: Path) -> None:
     with serving(data_dir, first_key=True) as (address, key, process):
         headers = {"Authorization": f"Bearer {key}"}
@@ -40,11 +48,16 @@ def test_the_first_start_gives_a_key_and_a_stop_leaves_nothing_running(data_dir:
     assert postgres_of(data_dir) == []
 
     with serving(data_dir, signal.SIGTERM) as (address, _, process):
+        assert ask_health(address) == (0, "ok\n")
+        assert ask_health(address, "--live") == (0, "ok\n")
         found = httpx.post(f"{address}/v1/recognize", files={"photo": portrait(angle=5)}, headers=headers).json()
 
     assert found["faces"][0]["person"]["name"] == "Ada"
     assert process.returncode == 0
     assert postgres_of(data_dir) == []
+    code, said = ask_health(address)
+    assert code == 1
+    assert "Nothing serves at 127.0.0.1:" in said
 
 
 def test_a_killed_postgresql_is_restarted_and_a_closed_terminal_stops_it(data_dir: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from vultus.db import migrate
 from vultus.db.connections import check_connection
 from vultus.db.database import Database
-from vultus.db.urls import CONNECT_TIMEOUT_S, parse_database_url
+from vultus.db.urls import CONNECT_TIMEOUT_S, add_password, parse_database_url
 from vultus.errors import DatabaseUnavailableError, ErrorKind, SetupError, VultusError
 from vultus.settings import DatabaseSettings
 
@@ -71,6 +71,32 @@ def test_parameters_of_libpq_are_accepted(parameters: str, passed: dict[str, lis
     assert parse_qs(urlsplit(address.dsn).query) == passed
     assert address.application_name == ("faces" if "faces" in parameters else "vultus")
     assert address.timeout_s == (10 if "connect_timeout=10" in parameters else CONNECT_TIMEOUT_S)
+
+
+@pytest.mark.parametrize(("url", "joint"), [("postgresql://u@h/d", "?"), ("postgresql://u@h/d?sslmode=require", "&")])
+def test_a_password_may_lie_in_a_file(tmp_path: Path, url: str, joint: str) -> None:
+    file = tmp_path / "password"
+    file.write_text(f" {SECRET}@/&?\r\n")
+
+    complete = add_password(url, file)
+
+    assert complete == f"{url}{joint}password=%20{SECRET}%40%2F%26%3F"
+    assert parse_qs(urlsplit(parse_database_url(complete).dsn).query)["password"] == [f" {SECRET}@/&?"]
+    with pytest.raises(SetupError, match="a password twice") as twice:
+        parse_database_url(add_password(url.replace("u@", f"u:{SECRET}@"), file))
+    assert SECRET not in str(twice.value)
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "No such file"), (b"\n", "is empty"), (b"\xff", "is no text")])
+def test_a_file_without_a_password_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(SetupError, match=words) as refused:
+        add_password("postgresql://u@h/d", file)
+    assert str(file) in str(refused.value)
+    assert "VULTUS_DATABASE__PASSWORD_FILE" in str(refused.value)
 
 
 @pytest.mark.parametrize(

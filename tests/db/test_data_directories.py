@@ -96,6 +96,18 @@ def test_a_data_directory_that_was_open_is_closed_and_a_shared_one_is_not(
     assert f"{own} was open to other users" in caplog.text
 
 
+def test_files_that_a_volume_opened_to_its_group_are_closed_at_a_start(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        server.start()
+    files = data_dir / "postgres"
+    files.chmod(0o2770)
+
+    with EmbeddedPostgres(data_dir) as server:
+        server.start()
+
+        assert mode(files) == 0o700
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can become another user")
 def test_a_service_started_by_root_becomes_the_user_of_its_database(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"

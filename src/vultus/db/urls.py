@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from vultus.errors import SetupError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 VARIABLE = "VULTUS_DATABASE__URL"
+PASSWORD_VARIABLE = "VULTUS_DATABASE__PASSWORD_FILE"  # noqa: S105  a name
 CONNECT_TIMEOUT_S = 5.0
 DEFAULT_PORT = 5432
 APPLICATION_NAME = "vultus"
@@ -96,6 +101,8 @@ def parse_database_url(url: str) -> DatabaseAddress:
     if is_ambiguous or any("@" in name for name, _ in parameters):
         raise _build_error(_ENCODING_ADVICE)
     given = _check_parameters(parameters)
+    if parts.password is not None and "password" in given:
+        raise _build_error(f"has a password twice; write it into the URL or into the file of {PASSWORD_VARIABLE}")
     database = unquote(parts.path.removeprefix("/")) or given.get("dbname")
     if not database and "service" not in given:
         raise _build_error(f"names no database; write {VARIABLE}=postgresql://user:password@host/database")
@@ -110,6 +117,24 @@ def parse_database_url(url: str) -> DatabaseAddress:
         application_name=given.get("application_name") or given.get("fallback_application_name") or APPLICATION_NAME,
         files={name: given[name] for name in FILE_PARAMETERS if name in given},
     )
+
+
+def add_password(url: str, file: Path) -> str:
+    """Return a URL with the password that a file holds; one line break at its end is none of it.
+
+    Raises:
+        SetupError: The file cannot be read, or holds no password.
+    """
+    try:
+        password = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SetupError(
+            f"The database's password cannot be read from {file} ({PASSWORD_VARIABLE}): {reason}."
+        ) from None
+    if not password:
+        raise SetupError(f"The file {file} ({PASSWORD_VARIABLE}) is empty; write the database's password into it.")
+    return f"{url}{'&' if '?' in url else '?'}password={quote(password, safe='')}"
 
 
 def _check_parameters(parameters: list[tuple[str, str]]) -> dict[str, str]:

@@ -90,6 +90,7 @@ class PostgresCluster:
         if not self.has_files():
             self._create_files()
         self._check_version()
+        self._close_directory()
         self._write_configuration()
         self._start_server()
         if not self._wait_until_ready():
@@ -162,6 +163,12 @@ class PostgresCluster:
         if process.returncode:
             errors.seek(0)
             raise self._build_failure(summary, errors.read().decode(errors="replace"))
+
+    def _close_directory(self) -> None:
+        """Take the files away from a group that may write to them, as orchestrators let it: PostgreSQL refuses that."""
+        found = self._cluster_directory.stat()
+        if found.st_mode & 0o027 and os.geteuid() in {0, found.st_uid}:
+            self._cluster_directory.chmod(0o700)
 
     def _start_server(self) -> None:
         self.rotate_log()
