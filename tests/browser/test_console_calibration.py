@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from playwright.async_api import Page, expect
 from tests.browser.conftest import NO_CHROMIUM, Site, Visit
+from tests.browser.test_console_pages import CHECK, axe
 from tests.galleries import enrol, people
 
 from vultus.domain import Permission, Role
 
+__all__ = ["axe"]
 pytestmark = NO_CHROMIUM
 
 
@@ -118,3 +120,20 @@ async def test_too_few_faces_and_fewer_permissions(visit: Visit, site: Site) -> 
     await expect(page.locator("#strangers")).to_contain_text("1 in")
     await expect(page.get_by_role("button", name="Use this threshold")).to_have_count(0)
     await visit.show("calibration-few")
+
+
+async def test_the_figures_are_accessible_and_fit_a_phone(visit: Visit, site: Site, axe: str) -> None:
+    name, _ = await make_measurable_gallery(site)
+    await visit.page.add_init_script("localStorage.setItem('vultus.language', 'de')")
+    page = await visit.open(await site.make_key(Role.ADMIN, name), "#/calibration")
+    await expect(page.get_by_text("Jetzt gemessen an")).to_be_visible()
+    await page.get_by_role("button", name="Gruppen vergleichen").click()
+    await expect(page.locator("#groups ~ div .range").first).to_be_visible()
+    await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    await page.evaluate(axe)
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme)
+        assert await page.evaluate(CHECK) == []
+    await page.set_viewport_size({"width": 320, "height": 640})
+    await visit.show("calibration-de")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320

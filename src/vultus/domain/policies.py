@@ -121,11 +121,10 @@ class Calibration(RateCurve):
         """Return the false non-match rate measured at a threshold, interpolated in log10 of the rate.
 
         Returns:
-            Below the thresholds measured the lowest rate, which is then too high; None above them, or if none was
-            measured.
+            None beyond the thresholds measured, or if none was.
         """
         thresholds = [cosine for _, cosine in self.missed]
-        if not thresholds or threshold > thresholds[-1]:
+        if not thresholds or not thresholds[0] <= threshold <= thresholds[-1]:
             return None
         return float(10 ** np.interp(threshold, thresholds, [math.log10(rate) for rate, _ in self.missed]))
 

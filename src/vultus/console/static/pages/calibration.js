@@ -1,7 +1,8 @@
 // What a threshold costs, by looking at it: who is missed, which strangers are named.
 
 import { call, personPath } from "../parts/api.js";
-import { announce, confirmErasure } from "../parts/dialogs.js";
+import { actions, button, section, tellDone } from "../parts/blocks.js";
+import { confirmErasure } from "../parts/dialogs.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { linkPerson } from "../parts/person-link.js";
 import { buildPlot, buildTable } from "../parts/plot.js";
@@ -18,13 +19,13 @@ class Calibration extends HTMLElement {
   /** @type {any} */ state = null;
   /** @type {any} */ report = null;
   /** @type {any} */ problem = null;
+  /** @type {any[]} */ curve = [];
   /** @type {ReturnType<typeof buildPlot>[]} */ plots = [];
   /** @type {number | null} The chosen threshold; null for the one that decides now. */ wanted = null;
+  now = 0;
   place = `collections/${encodeURIComponent(session.collection)}`;
   path = `${this.place}/calibration`;
   trouble = h("div", {});
-  /** @type {any[]} */ curve = [];
-  now = 0;
 
   connectedCallback() {
     fill(this, h("h1", { tabindex: "-1" }, t("calibration")));
@@ -36,12 +37,12 @@ class Calibration extends HTMLElement {
     });
   }
 
-  /** Compare the enrolled faces with each other. @param {number} sample @param {boolean} [apply] Else it changes nothing. */
-  async measure(sample, apply = false) {
+  /** Compare the enrolled faces with each other, which changes nothing. @param {number} sample */
+  async measure(sample) {
     fill(this.progress, h("p", {}, t("calibration.measuring")), h("progress", { "aria-label": t("calibration.measuring") }));
     this.problem = null;
     try {
-      this.report = await call("POST", this.path, { json: { sample, apply } });
+      this.report = await call("POST", this.path, { json: { sample } });
     } catch (problem) {
       this.problem = problem;
     }
@@ -50,24 +51,21 @@ class Calibration extends HTMLElement {
 
   show() {
     const { state, report } = this, fixed = state.policy.threshold !== null, wanted = this.wanted ?? state.threshold;
-    /** @type {any[]} */
     const curve = this.curve = report?.measured.curve ?? state.curve;
-    const distances = curve.map((one) => Math.abs(one.threshold - wanted)), position = distances.indexOf(Math.min(...distances));
-    const focused = this.slider && document.activeElement === this.slider;
-    this.now = curve.findIndex((one) => one.threshold === state.threshold);
+    const distances = this.curve.map((one) => Math.abs(one.threshold - wanted)), position = distances.indexOf(Math.min(...distances));
+    const focused = document.activeElement === this.slider;
+    this.now = this.curve.findIndex((one) => one.threshold === state.threshold);
     this.slider = h("input", { type: "range", min: 0, max: curve.length - 1, value: position, oninput: () => this.choose(Number(this.slider.value)) });
     this.costs = h("div", { class: "costs" });
     this.verdict = h("p", { role: "status" });
-    this.use = h("button", { type: "button", class: "primary", onclick: () => this.apply({ threshold: this.wanted }) }, t("calibration.apply"));
+    this.use = button(t("calibration.apply"), () => this.apply({ threshold: this.wanted }), "primary");
     this.progress = h("div", {});
-    this.plots = [report && this.plotScores(report.measured), this.plotRates(curve)].filter(Boolean);
+    this.plots = [report && this.plotScores(report.measured), this.plotRates(this.curve)].filter(Boolean);
     fill(this,
       h("h1", { tabindex: "-1" }, t("calibration")), h("p", {}, t("calibration.text")), this.trouble,
-      h("section", { "aria-labelledby": "choice" }, h("h2", { id: "choice" }, t("calibration.choice")),
-        h("label", {}, t("calibration.slider"), this.slider), this.costs, this.verdict,
-        can("configure") && h("div", { class: "actions" }, this.use,
-          before.has(session.collection) ? h("button", { type: "button", id: "undo", onclick: () => this.undo() }, t("calibration.undo"))
-            : fixed && h("button", { type: "button", onclick: () => this.apply({ threshold: null }) }, t("calibration.follow"))),
+      section("choice", t("calibration.choice"), h("label", {}, t("calibration.slider"), this.slider), this.costs, this.verdict,
+        can("configure") && actions(this.use, before.has(session.collection) ? button(t("calibration.undo"), () => this.undo(), null, "undo")
+          : fixed && button(t("calibration.follow"), () => this.apply({ threshold: null }))),
         h("p", { class: "hint" }, t(fixed ? "calibration.fixed" : "calibration.aims")), this.plots.map((one) => one.element)),
       this.buildMeasurement(), report && this.buildPairs(), report && can("read") && this.buildGroups());
     this.choose(position);
@@ -77,8 +75,8 @@ class Calibration extends HTMLElement {
   /** @param {number} chosen */
   choose(chosen) {
     const [present, wanted] = [this.curve[this.now], this.curve[chosen]];
-    const told = [present, wanted].map((one) => [formatNumber(one.threshold, 3),
-      one.fnmr === null ? t("calibration.unknown") : t("calibration.of_100", { n: formatNumber(one.fnmr * 100, one.fnmr && one.fnmr < 0.1 ? 1 : 0) }), formatShare(one.fpir)]);
+    const told = [present, wanted].map(({ threshold, fnmr, fpir }) => [formatNumber(threshold, 3),
+      fnmr === null ? t("calibration.unknown") : t("calibration.of_100", { n: formatNumber(fnmr * 100, fnmr && fnmr < 0.1 ? 1 : 0) }), formatShare(fpir)]);
     const [threshold, missed, strangers] = told[1];
     this.wanted = wanted.threshold;
     this.slider.setAttribute("aria-valuetext", t("calibration.value", { threshold, missed, strangers }));
@@ -91,31 +89,30 @@ class Calibration extends HTMLElement {
   }
 
   /** @param {Record<string, any>} policy */
-  async apply(policy) {
+  apply(policy) {
     const { threshold, target_fmr, target_fpir } = this.state.policy;
-    await this.change(async () => {
+    return this.change(async () => {
       await call("PATCH", this.place, { json: { policy } });
       before.set(session.collection, threshold === null ? { target_fmr, target_fpir } : { threshold });
     }, "calibration.applied", "#undo");
   }
 
-  async undo() {
-    await this.change(async () => {
+  undo() {
+    return this.change(async () => {
       await call("PATCH", this.place, { json: { policy: before.get(session.collection) } });
       before.delete(session.collection);
     }, "calibration.undone", "input");
   }
 
-  /** @param {() => Promise<any>} action @param {string} told @param {string} focus Of what is focused then. */
-  async change(action, told, focus) {
+  /** @param {() => Promise<any>} action @param {string} told @param {string} focus What is focused then. */
+  async change(action, told, focus = "#measured") {
     try {
       await action();
       this.wanted = null;
       this.state = await call("GET", this.path);
       if (this.report) await this.measure(this.report.sampled ? QUICK : MOST);
       else this.show();
-      fill(this.trouble, h("div", { class: "notice good" }, t(told)));
-      announce(t(told));
+      tellDone(this.trouble, t(told));
       /** @type {HTMLElement | null} */ (this.querySelector(focus))?.focus();
     } catch (problem) {
       fill(this.trouble, problemBox(problem));
@@ -126,11 +123,11 @@ class Calibration extends HTMLElement {
   plotScores({ bins: { low, width, genuine, impostor }, ...all }) {
     const [same, others] = [[genuine, all.genuine], [impostor, all.impostor]].map(([counts, sum]) =>
       counts.flatMap((/** @type {number} */ one, /** @type {number} */ at) => [0, 1].map((edge) => [low + (at + edge) * width, one / (sum || 1)])));
-    const names = ["calibration.one", "calibration.others"].map((name) => t(name));
+    const names = [t("calibration.one"), t("calibration.others")];
     return buildPlot({
       title: t("calibration.scores"), hint: t("calibration.scores.hint"),
       x: { low, high: low + genuine.length * width, label: t("candidates.similarity"), format: (one) => formatNumber(one, 2) },
-      y: { low: 0, high: Math.max(...[...same, ...others].map((one) => one[1])), label: "", format: (one) => t("share.percent", { n: formatNumber(one * 100) }) },
+      y: { low: 0, high: Math.max(...[...same, ...others].map((one) => one[1])), format: (one) => t("share.percent", { n: formatNumber(one * 100) }) },
       series: [{ name: names[1], look: "bad", wrong: "above", points: others }, { name: names[0], look: "good", wrong: "below", points: same }],
       columns: [t("candidates.similarity"), ...names],
       rows: genuine.map((/** @type {number} */ one, /** @type {number} */ at) => ({ at: low + (at + 0.5) * width,
@@ -145,7 +142,7 @@ class Calibration extends HTMLElement {
     return buildPlot({
       title: t("calibration.rates"), hint: t("calibration.rates.hint"),
       x: { low: curve[0].threshold, high: curve[curve.length - 1].threshold, label: t("calibration.threshold"), format: (one) => formatNumber(one, 2) },
-      y: { low: Math.min(...rates, 0.1), high: 1, isLog: true, label: "", format: formatShare },
+      y: { low: Math.min(...rates, 0.1), high: 1, isLog: true, format: formatShare },
       series: lines.map(([name, look], at) => ({ name: columns[at], look, points: curve.map((one) => [one.threshold, one[name] || null]) })),
       columns: [t("calibration.threshold"), ...columns],
       rows: curve.map((one) => ({ at: one.threshold, cells: [formatNumber(one.threshold, 3), ...lines.map(([name]) => (one[name] === null ? "–" : formatShare(one[name])))] })),
@@ -155,7 +152,7 @@ class Calibration extends HTMLElement {
   /** What the figures rest on, and what the collection's own faces could decide. */
   buildMeasurement() {
     const { report, state, problem } = this, few = problem?.facts?.needed, proposed = report?.measured.proposed;
-    return h("section", { "aria-labelledby": "measured" }, h("h2", { id: "measured", tabindex: "-1" }, t("calibration.measured")),
+    return section("measured", t("calibration.measured"),
       report ? h("p", {}, t("calibration.own", { faces: formatNumber(report.faces), persons: formatNumber(report.persons), pairs: formatNumber(report.measured.genuine) }),
         " ", report.sampled && t("calibration.sampled", { n: formatNumber(report.gallery_size) }))
         : h("p", {}, t("calibration.published"), " ", h("span", { lang: "en", class: "hint" }, state.source)),
@@ -164,15 +161,14 @@ class Calibration extends HTMLElement {
       h("p", {}, t(state.own ? "calibration.is_own" : "calibration.is_pack"), " ",
         proposed && !state.own && t("calibration.proposed", { threshold: formatNumber(proposed.threshold, 3), strangers: formatShare(proposed.expected_fpir) })),
       this.progress,
-      h("div", { class: "actions" },
-        h("button", { type: "button", onclick: () => this.measure(MOST) }, t("calibration.measure")),
-        report && h("button", { type: "button", onclick: () => this.change(() => this.measure(MOST, true), "calibration.adopted", "#measured") }, t("calibration.adopt")),
-        state.own && h("button", { type: "button", class: "danger", onclick: () => this.forget() }, t("calibration.forget"))));
+      actions(button(t("calibration.measure"), () => this.measure(MOST)),
+        report && button(t("calibration.adopt"), () => this.change(() => call("POST", this.path, { json: { sample: MOST, apply: true } }), "calibration.adopted")),
+        state.own && button(t("calibration.forget"), () => this.forget(), "danger")));
   }
 
   async forget() {
     const question = { title: t("calibration.forget.title"), text: t("calibration.forget.text"), action: t("calibration.forget") };
-    if (await confirmErasure(question)) await this.change(() => call("DELETE", this.path), "calibration.forgotten", "#measured");
+    if (await confirmErasure(question)) await this.change(() => call("DELETE", this.path), "calibration.forgotten");
   }
 
   buildPairs() {
@@ -182,26 +178,25 @@ class Calibration extends HTMLElement {
       return h("li", {}, h("div", {}, h("span", {}, one, " – ", other), pair.similarity !== null && h("span", { class: "hint" },
         t("calibration.alike", { n: formatNumber(pair.similarity, 3) }), " ", t(pair.similarity < this.state.threshold ? "calibration.apart" : "calibration.confused"))));
     }))));
-    return h("section", { "aria-labelledby": "alike" }, h("h2", { id: "alike" }, t("calibration.pairs")), h("p", { class: "hint" }, t("calibration.pairs.hint")), list);
+    return section("alike", t("calibration.pairs"), h("p", { class: "hint" }, t("calibration.pairs.hint")), list);
   }
 
   /** Error rates by a key of the persons' metadata. */
   buildGroups() {
     const result = h("div", {}), choose = h("select", {}), hint = h("p", { class: "hint" }, t("calibration.groups.hint"));
-    const button = h("button", { type: "button", disabled: true, onclick: () => load(result, async () => {
+    const compare = button(t("calibration.compare"), () => load(result, async () => {
       fill(result, h("progress", { "aria-label": t("calibration.measuring") }));
       const { groups, measured } = await call("POST", this.path, { json: { sample: MOST, group_by: choose.value } });
       fill(result, tableOfGroups(choose.value, groups.groups, measured.current.threshold));
-    }) }, t("calibration.compare"));
+    }));
     load(hint, async () => {
       const { items } = await call("GET", personPath(session.collection), { query: { limit: 200 } });
       const keys = new Set(items.flatMap((/** @type {any} */ { metadata }) => Object.keys(metadata).filter((key) => typeof metadata[key] === "string")));
       choose.append(...[...keys].map((key) => h("option", {}, key)));
-      button.disabled = !keys.size;
+      compare.disabled = !keys.size;
       if (!keys.size) hint.textContent = t("calibration.groups.none");
     });
-    return h("section", { "aria-labelledby": "groups" }, h("h2", { id: "groups" }, t("calibration.groups")), hint,
-      h("div", { class: "actions" }, h("label", {}, t("calibration.groups.key"), choose), button), result);
+    return section("groups", t("calibration.groups"), hint, actions(h("label", {}, t("calibration.groups.key"), choose), compare), result);
   }
 }
 

@@ -1,7 +1,8 @@
 // Another network for a collection in use: start, watch, judge, switch, and go back or finish.
 
 import { call, listAll } from "../parts/api.js";
-import { announce, confirmErasure } from "../parts/dialogs.js";
+import { actions, button, section, tellDone } from "../parts/blocks.js";
+import { confirmErasure } from "../parts/dialogs.js";
 import { dropzone } from "../parts/dropzone.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { linkPerson } from "../parts/person-link.js";
@@ -47,7 +48,7 @@ class Migration extends HTMLElement {
     if (!others.length) return h("div", { class: "empty" }, h("h2", {}, t("migration.none")), intro, h("p", {}, t("migration.none.text")));
     const share = h("input", { type: "checkbox" });
     const choices = others.map((one, at) => h("input", { type: "radio", name: "pack", value: one.pack, checked: at === 0 })), models = this.models ?? [];
-    return h("section", { "aria-labelledby": "start" }, h("h2", { id: "start" }, t("migration.choose")), intro,
+    return section("start", t("migration.choose"), intro,
       buildTable(t("migration.choose"), [t("migration.network"), t("migration.licence"), t("calibration.rate.fnmr"), t("overview.column.fmr"), t("overview.column.worst")], models.map((one) => {
         const point = one.operating_points.find((/** @type {any} */ each) => each.false_match_rate <= COMPARED_FMR) ?? one.operating_points[0];
         return [h("label", { class: "check" }, choices[others.indexOf(one)] ?? h("span", { class: "badge" }, t("overview.in_use")), one.pack),
@@ -56,7 +57,7 @@ class Migration extends HTMLElement {
       })),
       h("label", { class: "check" }, share, t("migration.shadow")),
       !collection.policy.keep_crops && collection.faces > 0 && h("p", { class: "notice warn" }, t("migration.no_crops")),
-      h("div", { class: "actions" }, h("button", { type: "button", class: "primary", onclick: () => this.start(choices.find((one) => one.checked).value, share.checked ? 0.1 : 0) }, t("migration.start"))));
+      actions(button(t("migration.start"), () => this.start(choices.find((one) => one.checked).value, share.checked ? 0.1 : 0), "primary")));
   }
 
   /** @param {string} pack @param {number} share */
@@ -66,19 +67,18 @@ class Migration extends HTMLElement {
 
   /** @param {any} state */
   showProgress(state) {
-    const isOver = state.active.contract_id === state.target_contract_id;
+    const target = targetOf(state), step = target === state.active ? "over" : "before";
     const names = { now: this.packOf(state.active.contract_id), other: this.packOf(state.second.contract_id) };
-    const step = isOver ? "over" : "before", target = isOver ? state.active : state.second;
     this.bar = h("progress", { "aria-label": t("migration.progress") });
     this.figures = h("p", { role: "status" });
     const compared = h("div", { class: "results" });
     fill(this.body,
-      h("section", { "aria-labelledby": "progress" }, h("h2", { id: "progress" }, t(`migration.${step}`, names)), this.bar, this.figures, h("p", {}, t(`migration.${step}.text`, names)),
-        h("div", { class: "actions" },
-          h("button", { type: "button", class: "primary", onclick: () => this.act(() => this.insist("POST", `${this.path}/switch`), "migration.switched") }, t(`migration.${step}.switch`, names)),
-          h("button", { type: "button", class: "danger", onclick: () => this.finish(step, names) }, t(`migration.${step}.finish`, names)))),
-      can("scores") && h("section", { "aria-labelledby": "compare" }, h("h2", { id: "compare" }, t("migration.compare")), h("p", {}, t("migration.compare.text")),
-        h("div", { class: "actions" }, h("button", { type: "button", onclick: () => load(compared, async () => fill(compared, ...await this.compare(names))) }, t("migration.compare.start"))), compared),
+      section("progress", t(`migration.${step}`, names), this.bar, this.figures,
+        target.pending > 0 && h("p", { class: "hint" }, t("migration.waiting")), h("p", {}, t(`migration.${step}.text`, names)),
+        actions(button(t(`migration.${step}.switch`, names), () => this.act(() => this.insist("POST", `${this.path}/switch`), "migration.switched"), "primary"),
+          button(t(`migration.${step}.finish`, names), () => this.finish(step, names), "danger"))),
+      can("scores") && section("compare", t("migration.compare"), h("p", {}, t("migration.compare.text")),
+        actions(button(t("migration.compare.start"), () => load(compared, async () => fill(compared, ...await this.compare(names))))), compared),
       target.missing > target.pending && this.buildLeft(state));
     this.tell(target);
     if (target.pending) this.follow(this.bar);
@@ -87,8 +87,9 @@ class Migration extends HTMLElement {
   /** @param {any} target How far it covers the faces. */
   tell({ faces, missing, pending }) {
     Object.assign(this.bar, { max: faces + missing || 1, value: faces });
-    this.figures.textContent = [t("migration.done", { n: formatNumber(faces), all: formatNumber(faces + missing) }),
+    const told = [t("migration.done", { n: formatNumber(faces), all: formatNumber(faces + missing) }),
       pending && count("migration.pending", pending), missing > pending && count("migration.failed", missing - pending)].filter(Boolean).join(" · ");
+    if (this.figures.textContent !== told) this.figures.textContent = told;
   }
 
   /** Read the progress until nothing is pending, or something else is shown. @param {HTMLElement} bar */
@@ -97,9 +98,8 @@ class Migration extends HTMLElement {
     if (!bar.isConnected) return;
     const state = await call("GET", this.path).catch(() => null);
     if (!bar.isConnected) return;
-    const target = state && [state.active, state.second].find((one) => one.contract_id === state.target_contract_id);
-    if (target) this.tell(target);
-    if (target && !target.pending) this.act(async () => {}, "migration.complete");
+    if (state) this.tell(targetOf(state));
+    if (state && !targetOf(state).pending) this.act(async () => {}, "migration.complete");
     else this.follow(bar);
   }
 
@@ -126,8 +126,7 @@ class Migration extends HTMLElement {
     try {
       await action();
       await this.show();
-      fill(this.trouble, h("div", { class: "notice good" }, t(told)));
-      announce(t(told));
+      tellDone(this.trouble, t(told));
       this.querySelector("h1")?.focus();
     } catch (problem) {
       fill(this.trouble, problemBox(problem));
@@ -163,13 +162,18 @@ class Migration extends HTMLElement {
         const told = await call("POST", `${this.path}/photos`, { form }).then(({ photos: [one] }) => tryText(`migration.photo.${one.outcome}`, tryText(`reason.${one.outcome}`, one.outcome)), (problem) => problem.message);
         outcomes.append(h("li", {}, foreign(file.name), `: ${told}`));
       }
-      announce(t("migration.supplied"));
-      this.tell((await call("GET", this.path)).second);
+      tellDone(this.trouble, t("migration.supplied"));
+      this.tell(targetOf(await call("GET", this.path)));
     };
-    return h("section", { "aria-labelledby": "left" }, h("h2", { id: "left" }, t("migration.left")), h("p", {}, t("migration.left.text")), list,
+    return section("left", t("migration.left"), h("p", {}, t("migration.left.text")), list,
       h("div", { class: "sources" }, dropzone(supply, t("migration.supply"))), outcomes,
-      h("div", { class: "actions" }, h("button", { type: "button", onclick: () => this.start(this.packOf(state.target_contract_id), state.shadow_share) }, t("migration.retry"))));
+      actions(button(t("migration.retry"), () => this.start(this.packOf(state.target_contract_id), state.shadow_share))));
   }
+}
+
+/** @param {any} state @returns {any} The side that the collection is moved to. */
+function targetOf({ active, second, target_contract_id }) {
+  return active.contract_id === target_contract_id ? active : second;
 }
 
 customElements.define("vultus-migration", Migration);

@@ -4,7 +4,7 @@ import { fill, h } from "./h.js";
 import { t } from "./words.js";
 
 /**
- * @typedef {{ low: number, high: number, label: string, isLog?: boolean, format: (value: number) => string }} Axis
+ * @typedef {{ low: number, high: number, label?: string, isLog?: boolean, format: (value: number) => string }} Axis
  * @typedef {object} Series
  * @property {string} name For the legend.
  * @property {string} look A class of the style sheet.
@@ -13,7 +13,7 @@ import { t } from "./words.js";
  * @typedef {{ title: string, hint: string, x: Axis, y: Axis, series: Series[], columns: string[], rows: { at: number, cells: string[] }[] }} Figure
  */
 
-const HEIGHT = 260, LEFT = 96, RIGHT = 14, TOP = 10, BOTTOM = HEIGHT - 44;
+const HEIGHT = 260, NARROW = 420, RIGHT = 14, TOP = 16, BOTTOM = HEIGHT - 44;
 let clips = 0;
 
 /** @param {string} tag @param {Record<string, any>} traits @param {...(Node | string)} children @returns {any} */
@@ -49,34 +49,36 @@ export function buildPlot({ title, hint, x, y, series, columns, rows }) {
   const svg = draw("svg", { role: "img", tabindex: 0, height: HEIGHT, "aria-label": `${title}. ${hint} ${t("plot.keys")}` });
   const readout = h("p", { class: "readout", "aria-live": "polite" });
   const [cursor, now, chosen] = ["cursor", "mark now", "mark chosen"].map((look) => draw("line", { class: look, y1: TOP, y2: BOTTOM }));
-  const sides = { below: draw("rect", { x: LEFT, height: HEIGHT }), above: draw("rect", { height: HEIGHT }) };
-  let right = 600, row = -1;
+  const sides = { below: draw("rect", { height: HEIGHT }), above: draw("rect", { height: HEIGHT }) };
+  let left = 0, right = 600, row = -1;
   /** @type {[any, number | null][]} */
   const lines = [[cursor, null], [now, null], [chosen, null]];
 
   const placeLines = () => {
-    const toX = scaleTo(x, LEFT, right);
+    const toX = scaleTo(x, left, right);
     for (const [line, value] of lines) {
       line.setAttribute("visibility", value === null ? "hidden" : "visible");
       for (const end of ["x1", "x2"]) line.setAttribute(end, String(toX(value)));
     }
-    const edge = Math.min(right, Math.max(LEFT, toX(lines[2][1])));
-    sides.below.setAttribute("width", String(edge - LEFT));
+    const edge = Math.min(right, Math.max(left, toX(lines[2][1])));
+    sides.below.setAttribute("width", String(edge));
     sides.above.setAttribute("x", String(edge));
     sides.above.setAttribute("width", String(right - edge));
   };
   /** @param {number} width */
   const paint = (width) => {
+    const isNarrow = width < NARROW, heights = listTicks(y, 5);
+    left = isNarrow ? 1 : 14 + 6.4 * Math.max(...heights.map((at) => y.format(at).length));
     right = width - RIGHT;
-    const toX = scaleTo(x, LEFT, right), toY = scaleTo(y, BOTTOM, TOP);
+    const toX = scaleTo(x, left, right), toY = scaleTo(y, BOTTOM, TOP);
     svg.setAttribute("width", width);
     svg.replaceChildren(
       ...Object.entries(sides).map(([side, rect]) => draw("clipPath", { id: `${side}-${id}` }, rect)),
       ...listTicks(x, Math.floor(width / 100)).flatMap((at) => [draw("line", { x1: toX(at), x2: toX(at), y1: TOP, y2: BOTTOM }),
         draw("text", { x: toX(at), y: BOTTOM + 17, "text-anchor": "middle" }, x.format(at))]),
-      ...listTicks(y, 5).flatMap((at) => [draw("line", { x1: LEFT, x2: right, y1: toY(at), y2: toY(at) }),
-        draw("text", { x: LEFT - 6, y: toY(at) + 4, "text-anchor": "end" }, y.format(at))]),
-      draw("text", { x: (LEFT + right) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, x.label),
+      ...heights.flatMap((at) => [draw("line", { x1: left, x2: right, y1: toY(at), y2: toY(at) }),
+        draw("text", isNarrow ? { x: 2, y: toY(at) - 4 } : { x: left - 6, y: toY(at) + 4, "text-anchor": "end" }, y.format(at))]),
+      draw("text", { x: (left + right) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, x.label ?? ""),
       ...series.flatMap(({ look, wrong, points }) => {
         const drawn = points.filter((one) => one.every((part) => part !== null));
         if (!drawn.length) return [];
@@ -97,7 +99,7 @@ export function buildPlot({ title, hint, x, y, series, columns, rows }) {
   /** @param {any} value */
   const readNear = (value) => read(rows.reduce((best, one, at) => (Math.abs(one.at - value) < Math.abs(rows[best].at - value) ? at : best), 0));
   svg.addEventListener("pointermove", (/** @type {PointerEvent} */ event) =>
-    readNear(x.low + ((event.offsetX - LEFT) / (right - LEFT)) * (x.high - x.low)));
+    readNear(x.low + ((event.offsetX - left) / (right - left)) * (x.high - x.low)));
   svg.addEventListener("focus", () => row < 0 && readNear(lines[2][1]));
   svg.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -rows.length, End: rows.length }[event.key];
