@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from tests.browser.conftest import NO_CHROMIUM
+from tests.browser.test_console_pages import CHECK, axe  # noqa: F401  a fixture
 from tests.live_sessions import LIMITS
 from tests.server.sockets import running
 
@@ -147,6 +148,16 @@ async def test_search_finds_a_page_and_nothing_is_asked_of_another_origin(page: 
     await page.get_by_role("option", name="trigger numbers what was erased").click()
     await expect(page).to_have_url(re.compile("/decisions/0010"))
     await expect(page.locator("h1")).to_contain_text("trigger numbers")
+
+
+@NO_CHROMIUM
+async def test_nothing_serious_keeps_anybody_out(page: Page, address: str, axe: str) -> None:  # noqa: F811
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme)
+        for name in ("index", "api", "integrate/python", "troubleshooting", "results/accuracy"):
+            await page.goto(f"{address}/manual/{name}.html")
+            await page.evaluate(axe)
+            assert await page.evaluate(CHECK) == [], f"{name}, {theme}"
 
 
 @NO_CHROMIUM
