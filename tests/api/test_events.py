@@ -91,7 +91,7 @@ async def test_events_are_listed_with_what_they_are_about(api: Api) -> None:
 
 async def test_the_newest_come_first_and_a_stream_goes_on_where_they_begin(api: Api) -> None:
     everything = (await api.client.get("/v1/events", params={"limit": 500})).json()["items"]
-    query: dict[str, Any] = {"order": "newest", "limit": 2, "type": "collection.created,key.created"}
+    query: dict[str, Any] = {"newest_first": True, "limit": 2, "type": "collection.created,key.created"}
     first = (await api.client.get("/v1/events", params=query)).json()
     await api.register(portrait(), name="Ada")
     await api.client.post("/v1/collections", json={"name": "later"})

@@ -94,8 +94,8 @@ async def test_dead_letters_are_listed_and_replayed(api: Api, monkeypatch: pytes
             await api.client.get(f"{WEBHOOKS}/{webhook}/deliveries?state=dead&cursor={first['next_cursor']}")
         ).json()
         assert first["items"] + second["items"] == dead
-        latest = await api.client.get(f"{WEBHOOKS}/{webhook}/deliveries?order=newest&limit=2")
-        before = f"order=newest&cursor={latest.json()['next_cursor']}"
+        latest = await api.client.get(f"{WEBHOOKS}/{webhook}/deliveries?newest_first=true&limit=2")
+        before = f"newest_first=true&cursor={latest.json()['next_cursor']}"
         rest = await api.client.get(f"{WEBHOOKS}/{webhook}/deliveries?{before}")
         assert latest.json()["items"] + rest.json()["items"] == dead[::-1]
         assert {(one["last_status"], one["last_error"], one["due_at"]) for one in dead} == {(503, "HTTP 503", None)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query
@@ -37,7 +37,6 @@ LINE_END = "\n"
 """Of three that are allowed the one that `cut` and `grep` know."""
 
 MAX_NUMBER = 2**63 - 1
-EventOrder = Literal["oldest", "newest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,9 @@ async def list_events(
     cursor: Annotated[
         str | None, Query(max_length=64, description="From `next_cursor` or `last_cursor` of a page before.")
     ] = None,
-    order: Annotated[EventOrder, Query(description="Which come first; a cursor is of one order.")] = "oldest",
+    newest_first: Annotated[
+        bool, Query(description="From the newest to the oldest; a cursor is of one order.")
+    ] = False,
     limit: Annotated[int, Query(ge=1, le=500, description="Most items on a page.")] = 50,
 ) -> EventsOut:
     """List what happened and who was seen, for as long as events are kept; none is ever left out.
@@ -104,7 +105,7 @@ async def list_events(
     """
     number = parse_number(cursor, "query.cursor")
     wanted: dict[str, Any] = {"collection": query.collection, "limit": limit, "only": query.only}
-    if order == "newest":
+    if newest_first:
         return EventsOut.from_page(await services.events.list_latest_events(principal, before=number, **wanted))
     return EventsOut.from_page(await services.events.list_events(principal, after=number or 0, **wanted))
 

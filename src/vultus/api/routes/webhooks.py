@@ -13,7 +13,7 @@ from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_page
 from vultus.api.guard import create_router, require_permission
 from vultus.api.idempotency import refuse_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
-from vultus.api.routes.events import EventOrder, parse_number
+from vultus.api.routes.events import parse_number
 from vultus.domain import Permission
 from vultus.domain.webhooks import DeliveryState
 from vultus.schemas.base import Page
@@ -145,7 +145,9 @@ async def list_deliveries(
     principal: PrincipalDep,
     state: Annotated[DeliveryState | None, Query(description="Only these; `dead` for dead letters.")] = None,
     cursor: Annotated[str | None, Query(description="From `next_cursor` of the page before.", max_length=64)] = None,
-    order: Annotated[EventOrder, Query(description="Which come first; a cursor is of one order.")] = "oldest",
+    newest_first: Annotated[
+        bool, Query(description="From the newest to the oldest; a cursor is of one order.")
+    ] = False,
     limit: Annotated[int, Query(ge=1, le=500, description="Most items on a page.")] = 50,
 ) -> Page[DeliveryOut]:
     """List deliveries in the order of their events, for as long as these are kept."""
@@ -155,7 +157,7 @@ async def list_deliveries(
         after=parse_number(cursor, "query.cursor"),
         limit=limit + 1,
         state=state,
-        newest_first=order == "newest",
+        newest_first=newest_first,
     )
     items = found[:limit]
     return Page(
