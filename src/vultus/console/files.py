@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -38,14 +40,23 @@ def read_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, byt
 def build_endpoint(
     name: str, content: bytes, headers: Mapping[str, str]
 ) -> Callable[[Request], Coroutine[None, None, Response]]:
-    """Return what answers with a file, or that it has not changed."""
+    """Return what answers with a file, compressed to whoever takes that, or that it has not changed."""
     kind = KINDS.get(name[name.rfind(".") :], "text/plain")
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    always = {"ETag": tag, "Cache-Control": "no-cache", **headers}
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    is_picture = kind.startswith("image/") and kind != KINDS[".svg"]
+
+    @cache
+    def build_form(encoding: str) -> tuple[bytes, dict[str, str]]:
+        head = {"ETag": f'"{digest}-{encoding}"', "Cache-Control": "no-cache", "Vary": "Accept-Encoding", **headers}
+        if encoding == "gzip":
+            return gzip.compress(content, mtime=0), head | {"Content-Encoding": encoding}
+        return content, head
 
     async def send_file(request: Request) -> Response:
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=always)
-        return Response(content, media_type=kind, headers=always)
+        takes_gzip = "gzip" in request.headers.get("accept-encoding", "") and not is_picture
+        body, head = build_form("gzip" if takes_gzip else "plain")
+        if request.headers.get("if-none-match") == head["ETag"]:
+            return Response(status_code=304, headers=head)
+        return Response(body, media_type=kind, headers=head)
 
     return send_file
