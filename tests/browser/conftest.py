@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from PIL import Image
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from sse_starlette.sse import AppStatus
 from tests.api.conftest import Api, close_api, pipeline, start_api  # noqa: F401  a fixture
 from tests.callers import CALLER
 from tests.conftest import TEMPLATE
@@ -154,6 +155,25 @@ async def site(serve_site: Callable[..., Any]) -> AsyncIterator[Site]:
 
 
 @pytest.fixture(scope="session")
+async def busy_site(serve_site: Callable[..., Any]) -> AsyncIterator[Site]:
+    """A server that follows events, watches sources and delivers to webhooks; on this machine, too."""
+    sources = {"allowed": "127.0.0.1", "read_timeout_s": 3, "fps": 10, "idle_fps": 10}
+    webhooks = {"allowed_networks": ("127.0.0.1",), "first_retry_s": 0.05}
+    async with serve_site(sources=sources, webhooks=webhooks) as site, AsyncExitStack() as stack:
+        services = site.api.services
+        stack.push_async_callback(services.source_supervisor.close)
+        stack.push_async_callback(services.webhook_dispatcher.close)
+        jobs = {
+            "follow": (services.event_follower.follow, None),
+            "deliver": (services.webhook_dispatcher.dispatch, None),
+            "watch": (services.source_supervisor.run, 0.2),
+        }
+        for name, (run, interval_s) in jobs.items():
+            await stack.enter_async_context(services.jobs.run(name, run, interval_s=interval_s))
+        yield site
+
+
+@pytest.fixture(scope="session")
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
     film = write_film(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
     flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
@@ -177,5 +197,14 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 async def visit(context: BrowserContext, site: Site) -> AsyncIterator[Visit]:
     """A page that must have had no troubles in the end."""
     visit = Visit(await context.new_page(), site)
+    yield visit
+    visit.check()
+
+
+@pytest.fixture
+async def busy_visit(context: BrowserContext, busy_site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Visit]:
+    """The same, of a server that works; another server that was stopped in this process ends no stream of it."""
+    monkeypatch.setattr(AppStatus, "should_exit", False)
+    visit = Visit(await context.new_page(), busy_site)
     yield visit
     visit.check()

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from typing import Any
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from playwright.async_api import Page, expect
 from sqlalchemy import text
 from tests.browser.conftest import NO_CHROMIUM, Site, Visit
 from tests.browser.hostile import HOSTILE_NAMES
+from tests.browser.test_console_events import Lookout
 from tests.browser.test_console_people import as_file
 from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
 
-from vultus.domain import Role
+from vultus.domain import Band, Role
+from vultus.domain.sightings import Appeared, Recognised, Unknown
 
 pytestmark = NO_CHROMIUM
 AXE = "axe-core@4.14.1"
@@ -132,26 +135,37 @@ async def test_hostile_names_run_nothing(visit: Visit, site: Site) -> None:
         await expect(page.locator("main").get_by_text("alert(1)")).to_have_count(0)
 
 
-async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(visit: Visit, site: Site, axe: str) -> None:
-    gallery = await site.make_gallery()
+async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(busy_visit: Visit, axe: str) -> None:
+    visit, site = busy_visit, busy_visit.site
     long = "Wolfeschlegelsteinhausenbergerdorff" * 3
+    watch = await Lookout.begin(site, long)
+    gallery = watch.gallery
     photos = (portrait(), portrait(mirror=True))
     registered = await site.api.register(*photos, collection=gallery, name=long, external_id="E-" + "9" * 120)
     person = registered["person"]["id"]
+    track = uuid4()
+    await watch.tell(Appeared, track_id=track)
+    await watch.tell(Recognised, 1, track_id=track, person_id=UUID(person), band=Band.CLEAR)
+    await watch.tell(Unknown, 2, track_id=uuid4())
+    address = {"name": long, "url": f"https://example.org/{long}", "collections": [gallery]}
+    webhook = (await site.api.client.post("/v1/webhooks", json=address)).json()["id"]
     await visit.page.add_init_script("localStorage.setItem('vultus.language', 'de')")  # whose words are longer
     page = await visit.open(await site.make_key(Role.ADMIN, gallery), "#/overview")
     await page.evaluate(axe)
     found: dict[str, Any] = {}
     of_person = (f"people/{person}", f"people/{person}/photos")
     pages = ("overview", "people", *of_person, "people/new", "recognise", "live")
-    for path in (*pages, "calibration", "migration", "audit", "keys"):
+    watched = ("events", "cameras", "webhooks", f"webhooks/{webhook}")
+    for path in (*pages, *watched, "calibration", "migration", "audit", "keys"):
         await page.evaluate("(path) => { location.hash = `#/${path}`; }", path)
         await expect(page.locator("main h1")).to_be_visible()
         if path == "recognise":
             await recognise(page, group())
         if path == "overview":
             await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        await visit.show(path.replace(person, "long").replace("/", "-"))
+        if path == "events":
+            await expect(page.locator(".walk")).to_have_count(2)
+        await visit.show(path.replace(webhook, "one").replace(person, "long").replace("/", "-"))
         for theme in ("light", "dark"):
             await page.emulate_media(color_scheme=theme)
             found[f"{path} {theme}"] = await page.evaluate(CHECK)
@@ -189,7 +203,11 @@ async def test_files_are_checked_again_not_sent_again(site: Site) -> None:
     again = await site.api.client.get("/console-assets/app.js", headers={"If-None-Match": first.headers["etag"]})
     page = await site.api.client.get("/console")
 
+    plain = await site.api.client.get("/console-assets/app.js", headers={"Accept-Encoding": "identity"})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert (first.headers["content-encoding"], plain.headers.get("content-encoding")) == ("gzip", None)
+    assert first.text == plain.text
+    assert first.headers["etag"] != plain.headers["etag"]
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'")
     assert "require-trusted-types-for 'script'" in policy

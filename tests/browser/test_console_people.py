@@ -179,7 +179,7 @@ async def test_what_a_key_may_not_do_is_not_offered(visit: Visit, site: Site) ->
     await page.goto("about:blank")
     await visit.open(await site.make_key(Role.ENROL, gallery), person)
     await expect(page.get_by_role("link", name="Add photos")).to_be_visible()
-    assert await page.locator("nav a").all_inner_texts() == ["Overview", "People", "Recognise"]
+    assert await page.locator("nav a").all_inner_texts() == ["Overview", "People", "Recognise", "Events", "Cameras"]
     assert await page.get_by_text("Erase", exact=True).count() == 0
 
     await page.goto("about:blank")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from vultus.domain import Band, Verdict
+from vultus.domain.sources import SourceProblem, SourceState
+from vultus.domain.webhooks import DeliveryState
 from vultus.schemas.reasons import DecisionReason, RejectionReason
 
 STATIC = Path(__file__).parents[2] / "src/vultus/console/static"
@@ -76,6 +78,15 @@ def test_every_reason_has_a_text(kind: object) -> None:
     codes = kind.__metadata__[0].json_schema_extra["enum"]  # type: ignore[attr-defined]
 
     assert [code for code in codes if f"reason.{code}" not in WORDS] == []
+
+
+def test_every_state_and_problem_of_a_source_and_every_state_of_a_delivery_has_a_text() -> None:
+    wanted = {
+        *(f"cameras.state.{state}" for state in SourceState),
+        *(f"source.{problem}" for problem in SourceProblem),
+        *(f"delivery.{state}" for state in DeliveryState),
+    }
+    assert sorted(wanted - WORDS.keys()) == []
 
 
 def test_every_verdict_has_a_text() -> None:

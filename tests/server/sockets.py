@@ -127,6 +127,7 @@ async def running(
     *,
     connections: int = 1000,
     per_address: int = 1000,
+    port: int = 0,
     tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
@@ -134,7 +135,7 @@ async def running(
     app = app or Application()
     registry = ConnectionRegistry(max_connections=connections, max_per_address=per_address)
     server = ApiServer(app, registry, tls=tls, handle_signals=False, **options)
-    with bind_socket("127.0.0.1", 0) as listener:
+    with bind_socket("127.0.0.1", port) as listener:
         listener.listen()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await wait_until(lambda: server.started)

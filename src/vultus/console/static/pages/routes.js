@@ -9,6 +9,10 @@ import "./nothing.js";
 import "./recognise.js";
 import "./live.js";
 import "./overview.js";
+import "./events.js";
+import "./cameras.js";
+import "./webhooks.js";
+import "./webhook.js";
 import "./calibration.js";
 import "./migration.js";
 import "./audit.js";
@@ -29,10 +33,13 @@ const PAGES = [
   { path: "people", title: "people", icon: "people", isDaily: true, isOffered: () => can("read") || can("enrol") },
   { path: "recognise", title: "recognise", icon: "recognise", isDaily: true, isOffered: () => can("recognize") },
   { path: "live", title: "live", icon: "live", isDaily: true, isOffered: () => can("live") },
+  { path: "events", title: "events", icon: "events", isDaily: false, isOffered: () => can("read") },
+  { path: "cameras", title: "cameras", icon: "cameras", isDaily: false, isOffered: () => can("read") },
   { path: "calibration", title: "calibration", icon: "calibration", isDaily: false, isOffered: () => can("calibrate") },
   { path: "migration", title: "migration", icon: "migration", isDaily: false, isOffered: () => can("configure") && can("recognize") },
   { path: "audit", title: "audit", icon: "audit", isDaily: false, isOffered: () => can("audit") },
   { path: "keys", title: "keys", icon: "keys", isDaily: false, isOffered: () => can("keys") },
+  { path: "webhooks", title: "webhooks", icon: "webhooks", isDaily: false, isOffered: () => can("configure") },
 ];
 /** @type {Page} */
 const NOTHING = { path: "", title: "nothing", icon: "overview", isDaily: true, isOffered: () => true };
@@ -47,9 +54,10 @@ export function listPages() {
  * @returns {{ page: Page, element: HTMLElement }}
  */
 export function findPage(hash) {
-  const [name, person, part] = hash.replace(/^#\/?/, "").split("/");
+  const [name, person, part] = hash.replace(/^#\/?/, "").split("?")[0].split("/");
   const page = listPages().find((one) => one.path === name) ?? (name ? NOTHING : listPages()[0]) ?? NOTHING;
   if (page === NOTHING) return { page, element: h("vultus-nothing") };
+  if (page.path === "webhooks" && person) return { page, element: h("vultus-webhook", { webhook: person }) };
   if (page.path !== "people") return { page, element: h(`vultus-${page.path}`, { part: person }) };
   if (can("enrol") && (person === "new" || part === "photos" || !can("read"))) {
     return { page, element: h("vultus-enrol", { person: part === "photos" ? person : null }) };

@@ -25,13 +25,29 @@ export function watchKey(listener) {
 }
 
 /**
+ * @typedef {{ query?: Record<string, any>, json?: any, form?: FormData, repeatAs?: string, after?: string, signal?: AbortSignal }} Options
+ * `repeatAs`: the same word makes a repeated request have one effect; `after`: the last event that was received.
+ */
+
+/**
  * Call an operation and return its answer.
  * @param {string} method
  * @param {string} path Below `v1/`.
- * @param {{ query?: Record<string, any>, json?: any, form?: FormData, repeatAs?: string }} [options] `repeatAs`: the same word makes a repeated request have one effect.
+ * @param {Options} [options]
  * @returns {Promise<any>}
  */
-export async function call(method, path, { query = {}, json, form, repeatAs } = {}) {
+export async function call(method, path, options) {
+  const answer = await request(method, path, options);
+  return answer.status === 204 ? null : answer.json().catch(() => ({}));
+}
+
+/**
+ * Call an operation whose answer is a picture or a stream.
+ * @param {string} method
+ * @param {string} path
+ * @param {Options} [options]
+ */
+export async function request(method, path, { query = {}, json, form, repeatAs, after, signal } = {}) {
   const address = new URL(`v1/${path}`, document.baseURI);
   for (const [name, value] of Object.entries(query)) {
     if (value !== null && value !== undefined && value !== "") address.searchParams.set(name, String(value));
@@ -41,10 +57,10 @@ export async function call(method, path, { query = {}, json, form, repeatAs } = 
   if (secret) headers.Authorization = `Bearer ${secret}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   if (repeatAs) headers["Idempotency-Key"] = repeatAs;
-  const answer = await send(address, { method, headers, body: form ?? (json === undefined ? undefined : JSON.stringify(json)) });
-  if (answer.status === 204) return null;
+  if (after) headers["Last-Event-ID"] = after;
+  const answer = await send(address, { method, headers, signal, body: form ?? (json === undefined ? undefined : JSON.stringify(json)) });
+  if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
-  if (answer.ok) return body;
   const problem = new Problem(body.code ?? "internal", body.detail ?? answer.statusText, body);
   if (answer.status === 401) onKeyEnd(problem);
   throw problem;

@@ -155,3 +155,9 @@ export function formatShare(share) {
   const every = 1 / share, unit = 10 ** Math.max(0, Math.floor(Math.log10(every)) - 1);
   return t("share.one_in", { n: formatNumber(Math.round(every / unit) * unit) });
 }
+
+/** @param {string} since @param {string} until Of the same day, mostly; today's is not told. */
+export function formatRange(since, until) {
+  const dateStyle = new Date(since).toDateString() === new Date().toDateString() ? undefined : "medium";
+  return say(() => new Intl.DateTimeFormat(getLocale(), { dateStyle, timeStyle: "medium" }).formatRange(new Date(since), new Date(until)));
+}
