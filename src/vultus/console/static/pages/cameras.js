@@ -2,6 +2,7 @@
 
 import { call, listAll, request } from "../parts/api.js";
 import { openCameraForm } from "../parts/camera-form.js";
+import { button, emptyBox, isolate, pageHead } from "../parts/controls.js";
 import { announce, confirmErasure } from "../parts/dialogs.js";
 import { fill, foreign, h, icon } from "../parts/h.js";
 import { problemBox } from "../parts/problem.js";
@@ -9,21 +10,19 @@ import { can, session } from "../parts/session.js";
 import { formatMoment, formatNumber, t, tryText } from "../parts/words.js";
 
 const EACH = 3000;  // ms
+/** @type {Record<string, string>} */
 const KINDS = { running: "good", lost: "bad", connecting: "warn" };
 
 class Cameras extends HTMLElement {
-  /** @type {Map<string, ReturnType<typeof buildCard>>} */
+  /** @type {Map<string, any>} */
   cards = new Map();
   turn = 0;
   wake = () => document.hidden || this.watch();
 
   connectedCallback() {
-    this.list = h("ul", { class: "cameras", "aria-busy": "true" });
+    this.list = h("ul", { class: "cameras" });
     this.trouble = h("div", {});
-    fill(this,
-      h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("cameras")),
-        mayChange() && h("button", { type: "button", class: "primary", onclick: () => this.edit(null) }, t("cameras.add"))),
-      this.trouble, this.list);
+    fill(this, pageHead("cameras", mayChange() && button("cameras.add", () => this.edit(null), "primary")), this.trouble, this.list);
     document.addEventListener("visibilitychange", this.wake);
     this.watch();
   }
@@ -38,67 +37,52 @@ class Cameras extends HTMLElement {
   async watch() {
     const turn = (this.turn += 1);
     while (turn === this.turn && !document.hidden) {
-      await this.refresh(turn);
+      await this.refresh();
       await new Promise((resolve) => setTimeout(resolve, EACH));
     }
   }
 
-  async refresh(turn = this.turn) {
+  async refresh() {
+    const { turn } = this;
     try {
       const sources = await listAll("sources");
       if (turn !== this.turn) return;
-      fill(this.trouble, sources.length ? null : h("div", { class: "empty" }, h("h2", {}, t("cameras.none")),
-        h("p", {}, t(mayChange() ? "cameras.none.add" : "cameras.none.read"))));
-      this.show(sources);
-      for (const source of sources) if (turn === this.turn) await this.takePicture(source);
+      fill(this.trouble, sources.length === 0 && emptyBox("cameras.none", mayChange() ? "cameras.none.add" : "cameras.none.read"));
+      for (const [id, card] of this.cards) if (!sources.some((one) => one.id === id)) {
+        card.row.remove();
+        this.cards.delete(id);
+      }
+      sources.forEach((one) => this.show(one));
+      for (const one of sources) if (turn === this.turn) await this.takePicture(one);
     } catch (error) {
       if (turn === this.turn) fill(this.trouble, problemBox(error));
-    }
-    this.list.removeAttribute("aria-busy");
-  }
-
-  /** @param {any[]} sources */
-  show(sources) {
-    for (const [id, card] of this.cards) if (!sources.some((one) => one.id === id)) {
-      card.row.remove();
-      this.cards.delete(id);
-    }
-    for (const source of sources) {
-      const card = this.cards.get(source.id) ?? this.addCard(source);
-      fill(card.text, ...describe(source));
-      if (card.enabled !== source.enabled) this.offer(card, source);
-      Object.assign(card, { enabled: source.enabled, source });
     }
   }
 
   /** @param {any} source */
-  addCard(source) {
-    const card = buildCard(source);
+  show(source) {
+    const card = this.cards.get(source.id) ?? buildCard(source);
+    if (!card.row.isConnected) this.list.append(card.row);
     this.cards.set(source.id, card);
-    this.list.append(card.row);
-    return card;
-  }
-
-  /** @param {any} card @param {any} source */
-  offer(card, source) {
-    const isFocused = card.actions.contains(document.activeElement);
-    /** @param {string} text @param {() => any} act @param {string} [kind] */
-    const button = (text, act, kind = "quiet") => h("button", { type: "button", class: kind, "aria-label": `${t(text)}: ${source.name}`, onclick: act }, t(text));
+    fill(card.text, ...describe(source));
+    card.source = source;
+    if (card.enabled === source.enabled) return;
+    card.enabled = source.enabled;
+    const isFocused = card.actions.contains(document.activeElement), { name } = source;
     fill(card.actions,
-      mayChange() && button(source.enabled ? "cameras.pause" : "cameras.resume", () => this.attempt(async () => {
-        await call("PATCH", `sources/${source.id}`, { json: { enabled: !source.enabled } });
-        announce(t(source.enabled ? "cameras.paused" : "cameras.resumed"));
-      })),
-      mayChange() && button("cameras.change", () => this.edit(card.source)),
-      h("a", { class: "button quiet", href: `#/events?source=${source.id}`, "aria-label": `${t("events")}: ${source.name}` }, t("events")),
-      can("configure") && button("cameras.delete", () => this.delete(card.source), "quiet danger"));
+      mayChange() && button(source.enabled ? "cameras.pause" : "cameras.resume", () => this.attempt(source.enabled ? "cameras.paused" : "cameras.resumed",
+        () => call("PATCH", `sources/${source.id}`, { json: { enabled: !source.enabled } })), "quiet", name),
+      mayChange() && button("cameras.change", () => this.edit(card.source), "quiet", name),
+      h("a", { class: "button quiet", href: `#/events?source=${source.id}`, "aria-label": `${t("events")}: ${name}` }, t("events")),
+      can("configure") && button("cameras.delete", () => this.delete(source), "quiet danger", name));
     if (isFocused) card.actions.querySelector("button").focus();
   }
 
-  /** @param {() => Promise<any>} action */
-  async attempt(action) {
+  /** @param {string} outcome Of the catalogue. @param {() => Promise<any>} action */
+  async attempt(outcome, action) {
     try {
       await action();
+      announce(t(outcome));
       await this.refresh();
     } catch (error) {
       fill(this.trouble, problemBox(error));
@@ -108,31 +92,26 @@ class Cameras extends HTMLElement {
 
   /** @param {any} source None for a new one. */
   async edit(source) {
-    const done = await openCameraForm(source);
-    if (done) await this.attempt(async () => announce(t("cameras.saved")));
+    if (await openCameraForm(source)) await this.attempt("cameras.saved", async () => {});
   }
 
   /** @param {any} source */
-  async delete(source) {
-    if (!await confirmErasure({ title: t("cameras.delete.title", { name: `\u2068${source.name}\u2069` }), text: t("cameras.delete.text"), action: t("cameras.delete") })) return;
-    await this.attempt(() => call("DELETE", `sources/${source.id}`));
+  async delete({ id, name }) {
+    if (!await confirmErasure({ title: t("cameras.delete.title", { name: isolate(name) }), text: t("cameras.delete.text"), action: t("cameras.delete") })) return;
+    await this.attempt("cameras.deleted", () => call("DELETE", `sources/${id}`));
     this.querySelector("h1")?.focus();
   }
 
   /** What a source shows now, if it is on the screen. @param {any} source */
-  async takePicture(source) {
-    const card = this.cards.get(source.id), { top = 0, bottom = 0 } = card?.row.getBoundingClientRect() ?? {};
-    if (!card || !can("live") || bottom < 0 || top > innerHeight || document.hidden) return;
-    const before = card.picture.src;
-    let picture = null;
-    if (source.status.state === "running") {
-      picture = await request("GET", `sources/${source.id}/snapshot`).then((answer) => answer.blob()).catch(() => null);
-    }
+  async takePicture({ id, status }) {
+    const { row, picture, placeholder } = this.cards.get(id), { top, bottom } = row.getBoundingClientRect(), before = picture.src;
+    if (!can("live") || bottom < 0 || top > innerHeight || document.hidden) return;
+    const taken = status.state === "running" && await request("GET", `sources/${id}/snapshot`).then((answer) => answer.blob()).catch(() => null);
     if (!this.isConnected) return;
-    card.picture.hidden = !picture;
-    card.placeholder.hidden = picture !== null;
-    if (picture) card.picture.src = URL.createObjectURL(picture);
-    else card.picture.removeAttribute("src");
+    picture.hidden = !taken;
+    placeholder.hidden = Boolean(taken);
+    if (taken) picture.src = URL.createObjectURL(taken);
+    else picture.removeAttribute("src");
     if (before) URL.revokeObjectURL(before);
   }
 }
@@ -142,24 +121,20 @@ function mayChange() {
 }
 
 /** @param {any} source */
-function buildCard(source) {
-  const picture = h("img", { alt: t("cameras.alt", { name: source.name }), hidden: true });
+function buildCard({ name }) {
+  const picture = h("img", { alt: t("cameras.alt", { name }), hidden: true }), text = h("div", {}), actions = h("div", { class: "actions" });
   const placeholder = h("div", { class: "placeholder" }, icon("cameras"), h("span", {}, t(can("live") ? "cameras.no_picture" : "cameras.may_not_see")));
-  const text = h("div", {}), actions = h("div", { class: "actions" });
-  const row = h("li", {}, h("div", { class: "stage" }, picture, placeholder), text, actions);
-  return { row, picture, placeholder, text, actions, enabled: null, source };
+  return { row: h("li", {}, h("div", { class: "stage" }, picture, placeholder), text, actions), picture, placeholder, text, actions };
 }
 
 /** @param {any} source */
-function describe({ name, address, collection_id: collection, status, enabled }) {
-  const state = enabled ? status.state : "paused", { problem } = status;
-  const known = session.collections.find((one) => one.id === collection);
+function describe({ name, address, collection_id: collection, enabled, status: { state, since, fps, dropped, problem } }) {
+  const known = session.collections.find((one) => one.id === collection), isRunning = state === "running";
   return [
-    h("div", { class: "badges" }, h("h2", {}, foreign(name)),
-      h("span", { class: `badge ${KINDS[/** @type {keyof typeof KINDS} */ (state)] ?? ""}` }, t(`cameras.state.${state}`))),
-    h("p", { class: "hint" }, t("cameras.since", { time: formatMoment(status.since) }),
-      state === "running" && [" · ", t("cameras.fps", { n: formatNumber(status.fps, 1) })],
-      state === "running" && status.dropped > 0 && [" · ", t("cameras.dropped", { n: formatNumber(status.dropped) })]),
+    h("div", { class: "badges" }, h("h2", {}, foreign(name)), h("span", { class: `badge ${KINDS[state] ?? ""}` }, t(`cameras.state.${enabled ? state : "paused"}`))),
+    h("p", { class: "hint" }, t("cameras.since", { time: formatMoment(since) }),
+      isRunning && [" · ", t("cameras.fps", { n: formatNumber(fps, 1) })],
+      isRunning && dropped > 0 && [" · ", t("cameras.dropped", { n: formatNumber(dropped) })]),
     problem && h("p", { class: "remedy" }, tryText(`source.${problem.code}`, problem.description)),
     h("p", { class: "hint" }, foreign(address), known && [" · ", foreign(known.name)]),
   ];

@@ -1,6 +1,7 @@
 // Receivers that events are sent to.
 
 import { listAll } from "../parts/api.js";
+import { button, emptyBox, pageHead } from "../parts/controls.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load } from "../parts/problem.js";
 import { can } from "../parts/session.js";
@@ -10,22 +11,17 @@ import { t } from "../parts/words.js";
 class Webhooks extends HTMLElement {
   async connectedCallback() {
     const place = h("div", {});
-    fill(this,
-      h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("webhooks")),
-        can("read") && h("button", { type: "button", class: "primary", onclick: () => this.add() }, t("webhooks.add"))),
-      h("p", {}, t("webhooks.text")), place);
+    fill(this, pageHead("webhooks", can("read") && button("webhooks.add", add, "primary")), h("p", {}, t("webhooks.text")), place);
     const found = await load(place, () => listAll("webhooks"));
-    if (!found) return;
-    fill(place, found.length ? h("ul", { class: "people" }, found.map(buildRow))
-      : h("div", { class: "empty" }, h("h2", {}, t("webhooks.none")), h("p", {}, t("webhooks.none.text"))));
+    if (found) fill(place, found.length ? h("ul", { class: "people" }, found.map(buildRow)) : emptyBox("webhooks.none", "webhooks.none.text"));
   }
+}
 
-  async add() {
-    const created = await openWebhookForm(null);
-    if (!created) return;
-    await showWebhookSecret(created.secret);
-    location.hash = `#/webhooks/${created.id}`;
-  }
+async function add() {
+  const created = await openWebhookForm(null);
+  if (!created) return;
+  await showWebhookSecret(created.secret);
+  location.hash = `#/webhooks/${created.id}`;
 }
 
 /** @param {any} webhook */

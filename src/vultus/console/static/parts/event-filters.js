@@ -6,18 +6,11 @@ import { went } from "./walks.js";
 import { listTexts, t } from "./words.js";
 
 const KINDS = ["known", "unknown", "spoof", "source", "house"];
+/** @type {Record<string, string>} */
 const SEEN = { known: "appeared,recognised,left", unknown: "appeared,unknown,left", spoof: "appeared,spoof,left" };
 
-/** @param {string} hash Of the address. */
-export function readFilter(hash) {
-  return new EventFilter(new URLSearchParams(hash.split("?")[1]));
-}
-
-class EventFilter {
-  /** @param {URLSearchParams} wanted */
-  constructor(wanted) {
-    this.wanted = wanted;
-  }
+export class EventFilter {
+  wanted = new URLSearchParams(location.hash.split("?")[1]);
 
   /** @param {string} name */
   get(name) {
@@ -26,46 +19,43 @@ class EventFilter {
 
   /** @param {string} name @param {string} value */
   set(name, value) {
-    if (value) this.wanted.set(name, value);
-    else this.wanted.delete(name);
+    this.wanted.set(name, value);
+    if (!value) this.wanted.delete(name);
     history.replaceState(null, "", `#/events${this.isEmpty ? "" : `?${this.wanted}`}`);
   }
 
   get isEmpty() {
-    return !this.wanted.toString();
+    return this.wanted.size === 0;
   }
 
   /** As the API takes it. */
   get query() {
-    const kind = this.get("kind"), isSeen = kind in SEEN;
-    const type = isSeen ? SEEN[/** @type {keyof typeof SEEN} */ (kind)] : kind && listTexts("action.").map(([one]) => one).filter((one) => isOfKind(one, kind)).join();
-    return { type, person_id: this.get("person"), origin_id: this.get("source"), since: toMoment(this.get("since")), until: toMoment(this.get("until")) };
+    const kind = this.get("kind");
+    const type = SEEN[kind] ?? (kind && listTexts("action.").map(([one]) => one).filter((one) => isOfKind(one, kind)).join());
+    const [since, until] = ["since", "until"].map((name) => new Date(this.get(name))).map((one) => (Number.isNaN(+one) ? "" : one.toISOString()));
+    return { type, person_id: this.get("person"), origin_id: this.get("source"), since, until };
   }
 
   /** @param {string} moment */
   isWithin(moment) {
     const { since, until } = this.query;
-    return (!since || moment >= since) && (!until || moment < until);
+    return moment >= since && (!until || moment < until);
   }
 
   /** @param {any} key A walk, or another event. */
   passes(key) {
-    const { tracks, person, origin, type, data } = key, kind = this.get("kind");
-    const isOfKindWanted = !tracks ? isOfKind(type, kind) : kind === "known" ? person : kind === "unknown" ? !person && went(key, "unknown") : kind === "spoof" ? went(key, "spoof") : false;
-    return [[this.get("person"), person ?? data?.person_id], [this.get("source"), origin ?? data?.origin_id ?? data?.object_id]]
-      .every(([wanted, is]) => !wanted || wanted === is) && (!kind || Boolean(isOfKindWanted));
+    const { tracks, type, data } = key, kind = this.get("kind");
+    const person = key.person ?? data?.person_id, origin = key.origin ?? data?.origin_id ?? data?.object_id;
+    if (![["person", person], ["source", origin]].every(([name, is]) => ["", is].includes(this.get(name)))) return false;
+    if (!kind || !tracks) return !kind || isOfKind(type, kind);
+    return kind === "known" ? Boolean(person) : kind in SEEN && went(key, kind) && !(kind === "unknown" && person);
   }
 }
 
 /** @param {string} type @param {string} kind */
 function isOfKind(type, kind) {
-  return kind === "source" ? type.startsWith("source") : kind === "house" && type.includes(".") && !type.startsWith("source");
-}
-
-/** @param {string} local @returns {string} */
-function toMoment(local) {
-  const moment = new Date(local);
-  return local && !Number.isNaN(moment.getTime()) ? moment.toISOString() : "";
+  const isSource = type.startsWith("source");
+  return kind === "source" ? isSource : kind === "house" && type.includes(".") && !isSource;
 }
 
 /** @param {EventFilter} filter @param {any[]} sources @param {any[]} persons @param {() => void} onchange */
@@ -76,10 +66,9 @@ export function eventFilters(filter, sources, persons, onchange) {
     input.addEventListener("change", () => { filter.set(name, input.value); onchange(); });
     return h("label", {}, t(`events.filter.${name}`), input);
   };
-  /** @param {string} name @param {[string, string][]} options */
+  /** @param {string} name @param {string[][]} options */
   const choose = (name, options) => {
-    const known = new Map([["", t("events.filter.all")], ...options]), wanted = filter.get(name);
-    if (!known.has(wanted)) known.set(wanted, "…");
+    const known = new Map(/** @type {[string, string][]} */ ([[filter.get(name), "…"], ["", t("events.filter.all")], ...options]));
     return watch(name, h("select", {}, [...known].map(([value, text]) => h("option", { value }, text))));
   };
   return h("form", { class: "filters", role: "search", onsubmit: (/** @type {Event} */ event) => event.preventDefault() },

@@ -13,34 +13,32 @@ const LONG_AGO = 3_600_000;  // ms: who has not left by then may have been there
  * @returns {string}
  */
 export function titleOf(walk, person) {
-  if (walk.person) return person === null ? t("events.gone") : person ? nameOf(person) : "…";
-  if (went(walk, "spoof")) return t("verdict.not_live");
-  return t(went(walk, "unknown") ? "events.unknown" : "events.somebody");
+  if (walk.person) return person ? nameOf(person) : person === null ? t("events.gone") : "…";
+  return t(went(walk, "spoof") ? "verdict.not_live" : went(walk, "unknown") ? "events.unknown" : "events.somebody");
 }
 
 /** @param {HTMLElement} row @param {import("./walks.js").Walk} walk @param {any} person @param {any} source */
 export function buildWalk(row, walk, person, source) {
   const title = titleOf(walk, person), isSpoof = went(walk, "spoof"), hasLeft = went(walk, "left");
-  const isOpen = !hasLeft && Date.now() - Date.parse(walk.until) < LONG_AGO;
+  const isThere = Date.now() - Date.parse(walk.until) < LONG_AGO;
   row.className = `walk ${isSpoof ? "bad" : walk.person ? "good" : "stranger"}`;
   fill(row,
     h("span", { class: "initial", "aria-hidden": "true" }, walk.person ? [...title][0].toUpperCase() : isSpoof ? "!" : "?"),
     h("div", {},
       h("div", { class: "badges" },
-        h("strong", {}, walk.person && person ? h("a", { href: `#/people/${walk.person}` }, foreign(title)) : title),
+        h("strong", {}, person ? h("a", { href: `#/people/${walk.person}` }, foreign(title)) : title),
         isSpoof && walk.person && h("span", { class: "badge bad" }, t("verdict.not_live")),
-        isOpen && h("span", { class: "badge good" }, t("events.there")),
-        !isOpen && !hasLeft && h("span", { class: "badge" }, t("events.open_end"))),
-      h("p", {}, nameOrigin(walk.isSource, source), " · ", h("time", { datetime: walk.since }, hasLeft ? formatRange(walk.since, walk.until) : formatRange(walk.since, walk.since))),
+        !hasLeft && h("span", { class: `badge ${isThere ? "good" : ""}` }, t(isThere ? "events.there" : "events.open_end"))),
+      h("p", {}, nameOrigin(walk.isSource, source), " · ", formatRange(walk.since, hasLeft ? walk.until : walk.since)),
       h("p", { class: "hint" }, explain(walk, hasLeft)),
       h("ol", { class: "steps" }, [...walk.steps.values()].sort((one, other) => (one.at < other.at ? -1 : 1)).map((one) =>
-        h("li", {}, h("time", { datetime: one.at }, formatTime(one.at)), " ", t(`events.step.${one.type}`))))));
+        h("li", {}, h("time", {}, formatTime(one.at)), " ", t(`events.step.${one.type}`))))));
 }
 
 /** @param {HTMLElement} row @param {any} event @param {any} person @param {any} source */
 export function buildLine(row, { type, timestamp, data }, person, source) {
   row.className = "line";
-  fill(row, h("time", { datetime: timestamp }, formatRange(timestamp, timestamp)), h("span", {}, tryText(`action.${type}`, type),
+  fill(row, h("time", {}, formatRange(timestamp, timestamp)), h("span", {}, tryText(`action.${type}`, type),
     person && [": ", h("a", { href: `#/people/${data.person_id}` }, foreign(nameOf(person)))],
     type.startsWith("source") && [": ", nameOrigin(true, source)]));
 }
@@ -48,12 +46,11 @@ export function buildLine(row, { type, timestamp, data }, person, source) {
 /** @param {boolean} isSource @param {any} source @returns {Node | string} */
 function nameOrigin(isSource, source) {
   if (!isSource) return t("events.session");
-  return source ? foreign(source.name ?? "…") : source === null ? t("events.source_gone") : "…";
+  return source === null ? t("events.source_gone") : foreign(source?.name ?? "…");
 }
 
 /** How sure it is. @param {import("./walks.js").Walk} walk @param {boolean} hasLeft */
 function explain(walk, hasLeft) {
-  if (went(walk, "spoof")) return [t("events.sure.spoof")];
-  if (walk.person) return [t("events.sure.person"), " ", walk.band && t(`band.${walk.band}`)];
-  return [t(`events.sure.${went(walk, "unknown") ? "unknown" : hasLeft ? "too_short" : "not_yet"}`)];
+  if (walk.person && !went(walk, "spoof")) return [t("events.sure.person"), " ", walk.band && t(`band.${walk.band}`)];
+  return [t(`events.sure.${["spoof", "unknown"].find((one) => went(walk, one)) ?? (hasLeft ? "too_short" : "not_yet")}`)];
 }

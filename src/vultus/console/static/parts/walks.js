@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Walk
- * @property {string[]} tracks
+ * @property {Set<string>} tracks
  * @property {string} origin Session or source.
  * @property {boolean} isSource
  * @property {string | null} person
@@ -22,32 +22,28 @@ export class Walks {
    * @returns {{ walk: Walk, joined: Walk[] }} What it belongs to, and walks that are a part of that now.
    */
   add({ id, type, data }) {
-    const tracks = new Set([data.track_id, ...(data.track_ids ?? [])]);
-    const known = new Set([...tracks].map((one) => this.byTrack.get(one)).filter((one) => one !== undefined));
-    const [walk = { tracks: [], steps: new Map(), person: null, band: null, origin: data.origin_id, isSource: data.origin === "source", since: data.at, until: data.at }, ...joined] = known;
+    const { track_id: last, track_ids: others = [], origin_id: origin, at } = data;
+    const found = new Set([last, ...others].flatMap((one) => this.byTrack.get(one) ?? []));
+    const [walk = { tracks: new Set(), steps: new Map(), person: null, band: null, origin, isSource: data.origin === "source", since: at, until: at }, ...joined] = found;
     for (const one of joined) {
-      for (const [step, what] of one.steps) walk.steps.set(step, what);
-      one.tracks.forEach((track) => tracks.add(track));
-      Object.assign(walk, { person: walk.person ?? one.person, band: walk.band ?? one.band });
+      one.steps.forEach((step, key) => walk.steps.set(key, step));
+      one.tracks.forEach((track) => walk.tracks.add(track));
+      walk.person ??= one.person;
+      walk.band ??= one.band;
     }
-    walk.steps.set(id, { type, at: data.at });
+    walk.steps.set(id, { type, at });
     walk.person = data.person_id ?? walk.person;
     walk.band = data.band ?? walk.band;
-    walk.tracks = [...new Set([...walk.tracks, ...tracks])];
+    for (const track of [last, ...others]) walk.tracks.add(track);
     walk.tracks.forEach((track) => this.byTrack.set(track, walk));
-    const times = [data.since, ...[...walk.steps.values()].map((one) => one.at)].filter(Boolean).sort();
-    walk.since = times[0] < walk.since ? times[0] : walk.since;
-    walk.until = times.at(-1) > walk.until ? times.at(-1) : walk.until;
+    const times = [walk.since, walk.until, data.since ?? at, ...[...walk.steps.values()].map((one) => one.at)].sort();
+    Object.assign(walk, { since: times[0], until: times.at(-1) });
     return { walk, joined };
   }
 
   /** @param {Walk} walk */
   remove(walk) {
     for (const track of walk.tracks) if (this.byTrack.get(track) === walk) this.byTrack.delete(track);
-  }
-
-  get all() {
-    return new Set(this.byTrack.values());
   }
 }
 

@@ -7,9 +7,8 @@ import { session } from "./session.js";
 import { listTexts, t } from "./words.js";
 
 /** @param {any} webhook @returns {HTMLElement} */
-export function badgeOf(webhook) {
-  const [kind, word] = webhook.disabled_at ? ["", "off"] : webhook.failing_since ? ["bad", "fails"] : ["good", "on"];
-  return h("span", { class: `badge ${kind}` }, t(`webhook.${word}`));
+export function badgeOf({ disabled_at: isOff, failing_since: fails }) {
+  return h("span", { class: `badge ${isOff ? "" : fails ? "bad" : "good"}` }, t(`webhook.${isOff ? "off" : fails ? "fails" : "on"}`));
 }
 
 /**
@@ -17,24 +16,23 @@ export function badgeOf(webhook) {
  * @returns {Promise<any>} As it is now; undefined where nothing was changed.
  */
 export function openWebhookForm(webhook) {
-  const collections = session.collections.map((one) => check(one.name, h("input", { type: "checkbox", name: "collections", value: one.id ?? one.name, checked: webhook?.collections?.includes(one.id) })));
-  const types = listTexts("action.").map(([code, text]) => check(text, h("input", { type: "checkbox", name: "types", value: code, checked: webhook?.types?.includes(code) })));
+  /** @param {string} name @param {string[][]} options */
+  const choose = (name, options) => h("fieldset", {}, h("legend", {}, t(`webhook.${name}`)), h("p", { class: "hint" }, t(`webhook.${name}.hint`)),
+    h("div", { class: "choice" }, options.map(([value, text]) => check(text, h("input", { type: "checkbox", name, value, checked: webhook?.[name]?.includes(value) })))));
+  const action = t(webhook ? "webhook.change" : "webhooks.add");
   return openForm({
-    title: t(webhook ? "webhook.change" : "webhooks.add"),
-    action: t(webhook ? "camera_form.save" : "webhooks.add"),
+    title: action,
+    action,
     parts: [
       field(t("enrol.name"), h("input", { name: "name", required: true, maxlength: 200, value: webhook?.name })),
-      field(t("webhook.url"), h("input", { name: "url", type: "url", required: true, value: webhook?.url, placeholder: "https:" + "//door.example.org/vultus" }), t("webhook.url.hint")),
-      h("fieldset", {}, h("legend", {}, t("webhook.types")), h("p", { class: "hint" }, t("webhook.types.hint")), h("div", { class: "choice" }, types)),
-      h("fieldset", {}, h("legend", {}, t("webhook.collections")), h("p", { class: "hint" }, t("webhook.collections.hint")), h("div", { class: "choice" }, collections)),
+      field(t("webhook.url"), h("input", { name: "url", type: "url", required: true, value: webhook?.url }), t("webhook.url.hint")),
+      choose("types", listTexts("action.")),
+      choose("collections", session.collections.map((one) => [one.id ?? one.name, one.name])),
       check(t("webhook.with_names"), h("input", { type: "checkbox", name: "with_names", checked: webhook?.with_names })),
     ],
     send: (form) => {
-      const [collections, types] = ["collections", "types"].map((name) => form.getAll(name));
-      const json = {
-        name: form.get("name"), url: form.get("url"), with_names: form.has("with_names"),
-        collections: collections.length ? collections : null, types: types.length ? types : null,
-      };
+      const [collections, types] = ["collections", "types"].map((name) => form.getAll(name)).map((chosen) => (chosen.length ? chosen : null));
+      const json = { name: form.get("name"), url: form.get("url"), with_names: form.has("with_names"), collections, types };
       return webhook ? call("PATCH", `webhooks/${webhook.id}`, { json }) : call("POST", "webhooks", { json });
     },
   });

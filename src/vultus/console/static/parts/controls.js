@@ -1,0 +1,29 @@
+// Small parts of many pages.
+
+import { h } from "./h.js";
+import { t } from "./words.js";
+
+/**
+ * @param {string} text Of the catalogue.
+ * @param {() => any} act
+ * @param {string} [kind]
+ * @param {string} [of] What it is about, for those who do not see what is beside it.
+ */
+export function button(text, act, kind, of) {
+  return h("button", { type: "button", class: kind, "aria-label": of && `${t(text)}: ${of}`, onclick: act }, t(text));
+}
+
+/** What is shown where there is nothing. @param {string} title @param {string} text Of the catalogue. @param {...any} more */
+export function emptyBox(title, text, ...more) {
+  return h("div", { class: "empty" }, h("h2", {}, t(title)), h("p", {}, t(text)), ...more);
+}
+
+/** @param {string} title Of the catalogue. @param {...any} beside */
+export function pageHead(title, ...beside) {
+  return h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t(title)), ...beside);
+}
+
+/** A name inside a sentence, whatever its direction. @param {string} name */
+export function isolate(name) {
+  return `\u2068${name}\u2069`;
+}
