@@ -19,10 +19,9 @@ export function openWebhookForm(webhook) {
   /** @param {string} name @param {string[][]} options */
   const choose = (name, options) => h("fieldset", {}, h("legend", {}, t(`webhook.${name}`)), h("p", { class: "hint" }, t(`webhook.${name}.hint`)),
     h("div", { class: "choice" }, options.map(([value, text]) => check(text, h("input", { type: "checkbox", name, value, checked: webhook?.[name]?.includes(value) })))));
-  const action = t(webhook ? "webhook.change" : "webhooks.add");
   return openForm({
-    title: action,
-    action,
+    title: t(webhook ? "webhook.change" : "webhooks.add"),
+    action: t(webhook ? "camera_form.save" : "webhooks.add"),
     parts: [
       field(t("enrol.name"), h("input", { name: "name", required: true, maxlength: 200, value: webhook?.name })),
       field(t("webhook.url"), h("input", { name: "url", type: "url", required: true, value: webhook?.url }), t("webhook.url.hint")),
