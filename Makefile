@@ -1,4 +1,4 @@
-# The only commands to remember: run, test, check, bench, chaos, clean.
+# The only commands to remember: run, demo, test, check, bench, chaos, clean.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,10 +11,13 @@ PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) -
 # A program started a hundred times, as by the tests, is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check manual openapi bench chaos containers sbom lock clean
+.PHONY: run demo test check manual pictures openapi bench chaos containers sbom lock clean
 
 run: $(VENV)/.runtime  ## start PostgreSQL and the API on 127.0.0.1:8000
 	@$(BIN)/vultus serve
+
+demo: $(VENV)/.runtime  ## show everything with drawn people and a drawn camera; nothing of it stays
+	@$(BIN)/vultus demo $(ARGS)
 
 test: $(VENV)/.dev  ## run the whole test suite and print what it does not reach, or in one process what ARGS names
 	@$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL) --cov)
@@ -29,6 +32,9 @@ check: $(VENV)/.dev  ## style, types, layers, documents
 
 manual: $(VENV)/.dev  ## build the manual anew, which the server shows at /manual, after a change of docs/
 	@$(BIN)/python hatch_build.py
+
+pictures: $(VENV)/.dev  ## take the pictures of README and documents anew, of the demo in Chromium
+	@$(BIN)/python -m tools.pictures $(ARGS)
 
 openapi: $(VENV)/.dev  ## write docs/openapi.json and docs/asyncapi.json anew, after a change of the API
 	@$(BIN)/python -m tests.snapshot

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 MAX_FILE_LINES = 400
+PICTURES = ROOT / "docs" / "pictures"
+MAX_PICTURES_BYTES = 1_500_000
 MAX_FUNCTION_LINES = 60
 
 
@@ -87,7 +89,7 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
     )
     found = []
     for path in tracked():
-        if path.suffix in {".png", ".ico"}:
+        if path.suffix in {".png", ".ico", ".webp"}:
             continue
         found += [
             f"{name(path)}:{at}" for at, line in enumerate(path.read_text().splitlines(), 1) if forbidden.search(line)
@@ -97,6 +99,10 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
 
 
 def test_no_photo_and_no_weights_are_tracked() -> None:
+    """But the pictures of the documentation, which `tools/pictures.py` takes of people who are drawn."""
     pictures = re.compile(r"\.(jpe?g|webp|bmp|gif|heic|onnx|pth?|h5|dat|np[yz]|bin)$", re.IGNORECASE)
 
-    assert [name(path) for path in tracked() if pictures.search(path.name)] == []
+    found = [path for path in tracked() if pictures.search(path.name)]
+
+    assert [name(path) for path in found if path.parent != PICTURES] == []
+    assert sum(path.stat().st_size for path in found) <= MAX_PICTURES_BYTES

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vultus.domain import Pixels
 
 JPEG_QUALITY = 92
-GROUP_WALL = (188, 196, 205)
+GROUP_SIZE, GROUP_WALL = (1080, 620), (188, 196, 205)
 
 
 class Character(NamedTuple):
@@ -76,6 +76,14 @@ TAKES = (
 )
 """Three photos: from the front, smiling to one side in warm light, and earnest to the other in dim light."""
 
+GROUP = (
+    (CAST[3].face, 20, 20, 360, 0.15),
+    (STRANGER, 520, 10, 380, -0.05),
+    (CAST[0].face, 250, 215, 430, 0.1),
+    (CAST[5].face, 650, 195, 445, -0.15),
+)
+"""Of the group, farthest first: face, left upper corner and side of the figure, pixels, and yaw."""
+
 
 def photograph(face: int, take: int, *, side: int = SIDE) -> bytes:
     """Return a photo of somebody as a JPEG.
@@ -89,16 +97,17 @@ def photograph(face: int, take: int, *, side: int = SIDE) -> bytes:
 
 
 def draw_group() -> bytes:
-    """Return a photo of three registered people and a stranger, side by side, as a JPEG."""
-    side = 300
-    faces = (CAST[3].face, CAST[0].face, STRANGER, CAST[5].face)
-    picture = np.full((side + 20, 70 + len(faces) * 230, 3), GROUP_WALL, np.float32) / 255
-    for at, face in enumerate(faces):
-        view = View(yaw=0.12 * (1.5 - at), smile=0.5, light=(0.2, -0.5))
+    """Return a photo of three registered people and a stranger, two behind two, as a JPEG."""
+    width, height = GROUP_SIZE
+    picture = np.full((height, width, 3), GROUP_WALL, np.float32) / 255
+    for face, left, top, side, yaw in GROUP:
+        view = View(yaw=yaw, smile=0.5, light=(0.2, -0.5))
         figure, mask = draw_figure(invent_features(face), view, side=side)
-        top, left = 20 - 12 * (at % 2), at * 230
-        place = slice(top, top + side), slice(left, left + side)
-        picture[place] = blend(picture[place], figure, mask)
+        below = (0, max(0, height - top - side))  # what they wear goes on to the picture's end
+        figure, mask = np.pad(figure, (below, (0, 0), (0, 0)), "edge"), np.pad(mask, (below, (0, 0)), "edge")
+        columns = min(side, width - left)
+        place = slice(top, height), slice(left, left + columns)
+        picture[place] = blend(picture[place], figure[: height - top, :columns], mask[: height - top, :columns])
     return encode_photo((np.clip(picture, 0, 1) * 255).astype(np.uint8))
 
 

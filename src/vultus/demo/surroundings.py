@@ -30,6 +30,7 @@ def build_settings(installed: Settings, folder: Path, port: int | None) -> Setti
     store = WeightsStore(installed.models.dir or installed.data_dir / "models", usage=installed.models.usage)
     return Settings.model_construct(
         data_dir=folder,
+        custody_dir=folder / "custody",
         server=ServerSettings(
             host=HOST, port=_find_port(installed.server.port) if port is None else port, metrics="off"
         ),
@@ -44,6 +45,7 @@ def write_settings_file(settings: Settings) -> None:
     """Write what a command needs to know that works beside the demo: `VULTUS_DATA_DIR` leads to it."""
     inference, models = settings.inference, settings.models
     lines = (
+        f"custody_dir = {json.dumps(str(settings.custody_dir))}",
         "[inference]",
         f"pack = {json.dumps(inference.pack)}",
         "[models]",
