@@ -51,16 +51,18 @@ RUN apt-get update \
     && apt-get clean && rm -rf /var/lib/apt/lists/* /var/log/* \
     && groupadd --system --gid 10001 vultus \
     && useradd --system --uid 10001 --gid vultus --no-create-home --home-dir /var/lib/vultus --shell /usr/sbin/nologin vultus \
-    && install -d -o vultus -g vultus -m 0700 /var/lib/vultus
+    && install -d -o vultus -g vultus -m 0700 /var/lib/vultus /var/lib/vultus-custody
 COPY --from=build /opt/vultus /opt/vultus
 COPY deploy/entrypoint.sh /opt/vultus/entrypoint
 ENV PATH=/opt/vultus/venv/bin:$PATH \
     VULTUS_DATA_DIR=/var/lib/vultus \
+    VULTUS_CUSTODY_DIR=/var/lib/vultus-custody \
     VULTUS_SERVER__HOST=0.0.0.0 \
     VULTUS_LOG__FORMAT=json
 USER 10001:10001
 WORKDIR /var/lib/vultus
-VOLUME /var/lib/vultus
+# The ledger of erasures is kept apart from the data, so that no restored copy of them brings anybody back.
+VOLUME /var/lib/vultus /var/lib/vultus-custody
 EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=180s --retries=3 CMD ["vultus", "health"]

@@ -111,12 +111,19 @@ def find_port() -> int:
 
 @contextmanager
 def make_volume() -> Iterator[str]:
+    """Yield the name of a volume for data; that of its ledger of erasures comes and goes with it."""
     name = f"vultus-test-{os.getpid()}-{find_port()}"
-    call("podman", "volume", "create", name)
+    names = (name, f"{name}-custody")
+    for one in names:
+        call("podman", "volume", "create", one)
     try:
         yield name
     finally:
-        call("podman", "volume", "rm", "--force", name, check=False)
+        call("podman", "volume", "rm", "--force", *names, check=False)
+
+
+def mount(volume: str) -> tuple[str, str]:
+    return f"--volume={volume}:/var/lib/vultus", f"--volume={volume}-custody:/var/lib/vultus-custody"
 
 
 class Container:
@@ -152,7 +159,7 @@ def running(volume: str, *options: str) -> Iterator[Container]:
     port = find_port()
     name = f"{volume}-{port}"
     ports = (f"--env=VULTUS_SERVER__PORT={port}", f"--env=VULTUS_SERVER__METRICS_PORT={find_port()}")
-    words = (*find_runner(), "--detach", f"--name={name}", *HARDENED, f"--volume={volume}:/var/lib/vultus", *ports)
+    words = (*find_runner(), "--detach", f"--name={name}", *HARDENED, *mount(volume), *ports)
     call(*words, *options, build_image())
     container = Container(name, port)
     try:

@@ -21,6 +21,7 @@ from tests.containers.engine import (
     find_port,
     find_runner,
     make_volume,
+    mount,
     running,
 )
 from tests.faces import portrait
@@ -109,8 +110,8 @@ def test_a_volume_that_an_orchestrator_opens_to_a_group_still_serves(volume: str
     with running(volume, f"--env=VULTUS_DATA_DIR={folder}") as container:
         headers = read_key(container, folder)
         register(container, headers)
-    opened = "chmod -R g+rwX /volume && find /volume -type d -exec chmod g+s {} +"
-    root = (*find_runner(), "--rm", "--user=0", f"--volume={volume}:/volume", "--entrypoint=sh")
+    opened = "cd /var/lib && chmod -R g+rwX vultus* && find vultus* -type d -exec chmod g+s {} +"
+    root = (*find_runner(), "--rm", "--user=0", *mount(volume), "--entrypoint=sh")
     call(*root, build_image(), "-c", opened)
 
     with running(volume, f"--env=VULTUS_DATA_DIR={folder}") as container:
@@ -154,7 +155,7 @@ def test_a_database_in_a_container_of_its_own_with_its_password_in_a_file(
         "--env=VULTUS_DATABASE__PASSWORD_FILE=/run/secrets/database_password",
         f"--volume={password}:/run/secrets/database_password:ro",
     )
-    once = (*find_runner(), "--rm", *HARDENED, f"--volume={volume}:/var/lib/vultus", *options)
+    once = (*find_runner(), "--rm", *HARDENED, *mount(volume), *options)
     call(*once, build_image(), "db", "upgrade")
 
     with running(volume, *options) as container:

@@ -44,7 +44,9 @@ COMMANDS = {
     "calibrate": CommandSource("calibrating", "calibrate", "Measure a collection, and propose a threshold."),
     "search-by": CommandSource("searching", "search_by", "Set how a collection is searched."),
     "doctor": CommandSource("doctor", "check_installation", "Check this installation, and name remedies."),
-    "health": CommandSource("health", "check_health", "Ask the running server whether it serves; exit code 1 if not."),
+    "health": CommandSource(
+        "health", "check_health", "Ask the running server whether it can serve requests; exit code 1 if not."
+    ),
     "evaluate": CommandSource("packs", "evaluation", "Measure accuracy on a data set of yours."),
     "models": CommandSource("models", "app", "Networks: licences, weights, and which are used."),
     "transition": CommandSource("migration", "app", "Migrate a collection to another network."),
