@@ -144,8 +144,8 @@ class ErasureLedger:
             record_progress()
         if total := done.total():
             log.warning(
-                "the database is a restored one: what had ended since its backup was ended again",
-                extra={action: count for action, count in done.items() if count},
+                "the database is a restored one: %s had ended since its backup and ended again",
+                ", ".join(f"{count} {action}" for action, count in done.items() if count),
             )
         return total
 
