@@ -31,6 +31,7 @@ from chaos import (
     retries,
     sessions,
     slow,
+    tampered_audit,
     tampering,
 )
 from chaos.outcome import Figure, Outcome, Plan
@@ -52,6 +53,7 @@ FIGURES = {
         "F14": restores,
         "F16": oracle,
         "F17": canaries,
+        "F18": tampered_audit,
         "F19": sessions,
         "F20": tampering,
         "F21": deliveries,

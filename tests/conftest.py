@@ -38,6 +38,7 @@ DO $$ DECLARE partition text; BEGIN
     END LOOP;
     DELETE FROM webhooks; DELETE FROM collections; DELETE FROM api_keys; DELETE FROM idempotency; DELETE FROM audit;
     DELETE FROM outbox; DELETE FROM tombstones; UPDATE outbox_floor SET number = 0;
+    DELETE FROM ledgers; DELETE FROM audit_links;
 END $$
 """
 _numbers = count(1)

@@ -66,6 +66,7 @@ KEY_USAGE_INTERVAL_S = 60.0
 SESSION_CHECK_INTERVAL_S = 1.0
 INVENTORY_INTERVAL_S = 60.0
 LEDGER_INTERVAL_S = 5.0
+AUDIT_CHAIN_INTERVAL_S = 2.0
 SOURCES_INTERVAL_S = 2.0
 SIGHTINGS_INTERVAL_S = 1.0
 DELIVERY_COUNT_INTERVAL_S = 15.0
@@ -238,6 +239,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         async with (
             run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
             run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
+            run("audit-chain", services.audit_chain.extend, interval_s=AUDIT_CHAIN_INTERVAL_S),
             run("erasure-ledger", services.ledger.synchronize, interval_s=LEDGER_INTERVAL_S),
             run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
             run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
@@ -352,7 +354,7 @@ def leave_root(settings: Settings) -> None:
         )
         return
     account.take_over(data_dir)
-    custody_dir = settings.ledger_file.parent
+    custody_dir = settings.custody
     custody_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     account.take_over(custody_dir)
     account.become()

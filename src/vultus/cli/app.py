@@ -39,7 +39,7 @@ COMMANDS = {
     "persons": CommandSource("officers", "persons", "List, show, export and erase persons."),
     "consents": CommandSource("officers", "consents", "List and withdraw consents."),
     "collections": CommandSource("galleries", "app", "Create, list, show and delete collections."),
-    "audit": CommandSource("officers", "list_audit", "List who changed what, and when."),
+    "audit": CommandSource("officers", "audit", "List who changed what and when, and check that list."),
     "sweep": CommandSource("officers", "sweep_expired", "Erase what rests on expired consents."),
     "calibrate": CommandSource("calibrating", "calibrate", "Measure a collection, and propose a threshold."),
     "search-by": CommandSource("searching", "search_by", "Set how a collection is searched."),

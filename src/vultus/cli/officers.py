@@ -26,6 +26,7 @@ from vultus.cli.common import (
     print_table,
     run_command,
 )
+from vultus.cli.failures import EXIT_FOUND
 from vultus.domain import AuditEntry, AuditFilter, Consent, Person
 from vultus.errors import InvalidInputError
 from vultus.main import open_database
@@ -33,6 +34,7 @@ from vultus.schemas.exports import PersonExportOut
 from vultus.schemas.galleries import ConsentOut, ErasedOut, PersonOut
 from vultus.schemas.system import AuditOut
 from vultus.services.audit import AuditService
+from vultus.services.audit_chain import AuditChain
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser, ErasureResult
 from vultus.services.people.export import PersonExport, PersonExporter
@@ -40,12 +42,14 @@ from vultus.services.people.persons import PersonService
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
+    from vultus.domain.audit_chain import AuditCheck
     from vultus.settings import Settings
 
 PAGE = 500
 
 persons = typer.Typer(no_args_is_help=True)
 consents = typer.Typer(no_args_is_help=True)
+audit = typer.Typer()
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="Most entries.")]
@@ -188,7 +192,9 @@ def withdraw_consent(
     _show_erasure(_run_with_database(withdraw), as_json=as_json)
 
 
+@audit.callback(invoke_without_command=True)
 def list_audit(
+    context: typer.Context,
     person: Annotated[UUID | None, typer.Option(help="Only what happened to this person, by id.")] = None,
     actor: Annotated[str | None, typer.Option(help="Only what was done by: key:ID, cli, sweep, …")] = None,
     action: Annotated[str | None, typer.Option(help="Only this action: person.erased, consent.withdrawn, …")] = None,
@@ -199,6 +205,8 @@ def list_audit(
     as_json: JsonOption = False,
 ) -> None:
     """List who changed what, and when."""
+    if context.invoked_subcommand is not None:
+        return
     only = AuditFilter(person_id=person, actor=actor, action=action, since=since, until=until)
 
     async def fetch_entries(database: Database) -> tuple[AuditEntry, ...]:
@@ -220,6 +228,25 @@ def list_audit(
         for entry in found
     ]
     print_table("Audit", ("when", "who", "what", "whom or which", "detail"), rows)
+
+
+@audit.command("verify")
+def verify_audit(as_json: JsonOption = False) -> None:
+    """Check that no entry was changed, deleted or moved; exit code 1 if one was."""
+    settings = load_settings()
+
+    async def verify(database: Database) -> AuditCheck:
+        return await AuditChain(database, settings.audit_notes_file, settings.jobs).verify(COMMAND_LINE)
+
+    found = _run_with_database(verify)
+    if as_json:
+        print_json({"links": found.links, "unlinked": found.unlinked, "findings": list(found.findings)})
+    else:
+        for finding in found.findings:
+            out.print_labelled("fail", "red", f" {finding}")
+        out.print(f"Links read: {found.links}; findings: {len(found.findings)}; not linked yet: {found.unlinked}.")
+    if found.findings:
+        raise typer.Exit(EXIT_FOUND)
 
 
 def sweep_expired(as_json: JsonOption = False) -> None:

@@ -31,6 +31,20 @@ class AuditRow(Base):
     __table_args__ = (Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),)
 
 
+class AuditLinkRow(Base):
+    """A link of the audit record's chain; it outlives its entry, which may be deleted for its age."""
+
+    __tablename__ = "audit_links"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    entry_id: Mapped[UUID]
+    at: Mapped[datetime]
+    content: Mapped[bytes]
+    digest: Mapped[bytes]
+
+    __table_args__ = (UniqueConstraint("entry_id"),)
+
+
 class OutboxRow(Base):
     """A recent event, as in the audit record, or a sighting, numbered for those that follow what happens.
 

@@ -9,6 +9,7 @@ from vultus.db.database import Database
 from vultus.domain import SpaceRegistry
 from vultus.services.access import AccessService
 from vultus.services.audit import AuditService
+from vultus.services.audit_chain import AuditChain
 from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
@@ -58,6 +59,7 @@ class Services:
     spaces: SpaceRegistry
     access: AccessService
     audit: AuditService
+    audit_chain: AuditChain
     bulk_registrar: BulkRegistrar
     candidate_engine: LocalCandidateEngine
     backfill_worker: BackfillWorker
@@ -107,8 +109,7 @@ def build_services(
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
     limiter = UsageLimiter(database, settings.limits)
-    follower = OutboxFollower(database)
-    sightings = OutboxSightingLog(database, follower)
+    sightings = OutboxSightingLog(database, follower := OutboxFollower(database))
     secret_vault, sender = SecretVault(settings.crop_key_file), WebhookSender(settings.webhooks)
     streams = StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings))
     sources = SourceService(database, secret_vault, settings.sources)
@@ -118,6 +119,7 @@ def build_services(
         spaces=spaces,
         access=AccessService(database),
         audit=AuditService(database),
+        audit_chain=AuditChain(database, settings.audit_notes_file, settings.jobs),
         bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),

@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     )
     custody_dir: Path | None = Field(
         None,
-        description="What is kept apart from the database and its backups: the ledger of erasures. By default beside "
-        "the data directory, named after it with `-custody`.",
+        description="What is kept apart from the database and its backups: the ledger of erasures, and notes of the "
+        "audit record's chain. By default beside the data directory, named after it with `-custody`.",
     )
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -154,7 +154,17 @@ class Settings(BaseSettings):
     @property
     def ledger_file(self) -> Path:
         """File with what ended for good, for databases restored from a backup."""
-        return (self.custody_dir or self.data_dir.with_name(f"{self.data_dir.name}-custody")) / "erasures.jsonl"
+        return self.custody / "erasures.jsonl"
+
+    @property
+    def audit_notes_file(self) -> Path:
+        """File with the ends that the audit record's chain has had."""
+        return self.custody / "audit.jsonl"
+
+    @property
+    def custody(self) -> Path:
+        """Folder of what is kept apart from the database."""
+        return self.custody_dir or self.data_dir.with_name(f"{self.data_dir.name}-custody")
 
     @property
     def cautions(self) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SERVICE_USER = "vultus"
 OWN_NAMES = frozenset(
-    {"administrator.key", "backups", "cache", "crops.key", "erasures.jsonl", "imports", "lifecycle.lock", "models",
-     "postgres", "run", "users.lock", "vultus.toml"}
+    {"administrator.key", "audit.jsonl", "backups", "cache", "crops.key", "erasures.jsonl", "imports", "lifecycle.lock",
+     "models", "postgres", "run", "users.lock", "vultus.toml"}
 )  # fmt: skip
 """What Vultus keeps in its data directory, beside PostgreSQL's programs, and in that of what is kept apart."""
 

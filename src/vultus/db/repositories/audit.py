@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, insert, select
 
-from vultus.db.record_tables import AuditRow
+from vultus.db.locks import compute_lock_number, try_lock
+from vultus.db.record_tables import AuditLinkRow, AuditRow
 from vultus.domain import AuditEntry, AuditFilter
+from vultus.domain.audit_chain import AuditLink
 from vultus.domain.ledger import ENDING_ACTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -29,8 +33,18 @@ _COLUMNS = (
 )
 
 
+_LINK_COLUMNS = (
+    AuditLinkRow.number,
+    AuditLinkRow.entry_id,
+    AuditLinkRow.at,
+    AuditLinkRow.content,
+    AuditLinkRow.digest,
+)
+CHAIN_LOCK = compute_lock_number("audit chain")
+
+
 class AuditRepository:
-    """Lists audit entries."""
+    """Lists audit entries, and keeps their chain."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -61,6 +75,40 @@ class AuditRepository:
             query = query.where(AuditRow.id > after)
         found = await self._session.execute(query.order_by(AuditRow.id).limit(limit))
         return tuple(AuditEntry(*row) for row in found)
+
+    async def try_lock_chain(self) -> bool:
+        """Return whether the chain is this transaction's to extend, until it ends."""
+        return await try_lock(self._session, CHAIN_LOCK)
+
+    async def get_last_link(self) -> AuditLink | None:
+        """Return the last link of the chain."""
+        query = select(*_LINK_COLUMNS).order_by(AuditLinkRow.number.desc()).limit(1)
+        row = (await self._session.execute(query)).one_or_none()
+        return None if row is None else AuditLink(*row)
+
+    async def list_unlinked(self, after: UUID | None, limit: int) -> tuple[AuditEntry, ...]:
+        """Return entries after the given id that no link holds."""
+        query = select(*_COLUMNS).where(~exists().where(AuditLinkRow.entry_id == AuditRow.id))
+        if after is not None:
+            query = query.where(AuditRow.id > after)
+        found = await self._session.execute(query.order_by(AuditRow.id).limit(limit))
+        return tuple(AuditEntry(*row) for row in found)
+
+    async def add_links(self, links: Sequence[AuditLink]) -> None:
+        """Add links to the end of the chain."""
+        await self._session.execute(insert(AuditLinkRow), [asdict(link) for link in links])
+
+    async def list_links(self, after: int, limit: int) -> list[tuple[AuditLink, AuditEntry | None]]:
+        """Return links after a number, with the entries that they hold; None for one that is not there."""
+        query = select(*_LINK_COLUMNS, *_COLUMNS).outerjoin(AuditRow, AuditRow.id == AuditLinkRow.entry_id)
+        found = await self._session.execute(
+            query.where(AuditLinkRow.number > after).order_by(AuditLinkRow.number).limit(limit)
+        )
+        size = len(_LINK_COLUMNS)
+        return [
+            (AuditLink(*row[:size]), None if row[size] is None else AuditEntry(*row[size:]))
+            for row in map(tuple, found)
+        ]
 
     async def delete_old_entries(self, older_than: datetime) -> None:
         """Delete entries written before `older_than`, for good."""
