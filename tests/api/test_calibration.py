@@ -66,6 +66,7 @@ async def test_an_applied_calibration_decides_until_it_is_forgotten(api: Api) ->
     assert applied["false_match_rate"] == 0.001
     own = collection.calibrations[collection.space_id]
     assert own.logistic is not None
+    assert own.missed == api.services.spaces.default.calibration.missed
     assert own.points[0][1] == pytest.approx(report["measured"]["points"][0]["threshold"], abs=1e-4)
     pack = api.services.spaces.default.calibration
     assert all(cosine >= pack.get_threshold(rate) for rate, cosine in own.points if rate < 1e-3)

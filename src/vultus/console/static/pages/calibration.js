@@ -10,7 +10,7 @@ import { load, problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
 import { count, formatNumber, formatShare, t } from "../parts/words.js";
 
-const QUICK = 2_000, MOST = 20_000;
+const QUICK = 2_000, MOST = 10_000;
 const LINES = [["fmr", "bad"], ["fnmr", "good"], ["stated_fmr", "bad dashed"], ["worst_group_fmr", "warn"]];
 /** @type {Map<string, any>} What the policy of a collection was before it was changed here. */
 const before = new Map();
@@ -66,7 +66,7 @@ class Calibration extends HTMLElement {
       section("choice", t("calibration.choice"), h("label", {}, t("calibration.slider"), this.slider), this.costs, this.verdict,
         can("configure") && actions(this.use, before.has(session.collection) ? button(t("calibration.undo"), () => this.undo(), null, "undo")
           : fixed && button(t("calibration.follow"), () => this.apply({ threshold: null }))),
-        h("p", { class: "hint" }, t(fixed ? "calibration.fixed" : "calibration.aims")), this.plots.map((one) => one.element)),
+        h("p", { class: "hint" }, t(fixed ? "calibration.fixed" : "calibration.aims"), " ", state.policy.fusion === "mean" && t("calibration.mean")), this.plots.map((one) => one.element)),
       this.buildMeasurement(), report && this.buildPairs(), report && can("read") && this.buildGroups());
     this.choose(position);
     if (focused) this.slider.focus();
@@ -161,7 +161,7 @@ class Calibration extends HTMLElement {
       h("p", {}, t(state.own ? "calibration.is_own" : "calibration.is_pack"), " ",
         proposed && !state.own && t("calibration.proposed", { threshold: formatNumber(proposed.threshold, 3), strangers: formatShare(proposed.expected_fpir) })),
       this.progress,
-      actions(button(t("calibration.measure"), () => this.measure(MOST)),
+      actions(button(t(report?.sampled ? "calibration.measure_more" : "calibration.measure"), () => this.measure(MOST)),
         report && button(t("calibration.adopt"), () => this.change(() => call("POST", this.path, { json: { sample: MOST, apply: true } }), "calibration.adopted")),
         state.own && button(t("calibration.forget"), () => this.forget(), "danger")));
   }
