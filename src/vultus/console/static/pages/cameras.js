@@ -128,13 +128,12 @@ function buildCard({ name }) {
 }
 
 /** @param {any} source */
-function describe({ name, address, collection_id: collection, enabled, status: { state, since, fps, dropped, problem } }) {
-  const known = session.collections.find((one) => one.id === collection), isRunning = state === "running";
+function describe({ name, address, collection_id: collection, enabled, status: { state, since, fps, problem } }) {
+  const known = session.collections.find((one) => one.id === collection);
   return [
     h("div", { class: "badges" }, h("h2", {}, foreign(name)), h("span", { class: `badge ${KINDS[state] ?? ""}` }, t(`cameras.state.${enabled ? state : "paused"}`))),
     h("p", { class: "hint" }, t("cameras.since", { time: formatMoment(since) }),
-      isRunning && [" · ", t("cameras.fps", { n: formatNumber(fps, 1) })],
-      isRunning && dropped > 0 && [" · ", t("cameras.dropped", { n: formatNumber(dropped) })]),
+      state === "running" && [" · ", t("cameras.fps", { n: formatNumber(fps, 1) })]),
     problem && h("p", { class: "remedy" }, tryText(`source.${problem.code}`, problem.description)),
     h("p", { class: "hint" }, foreign(address), known && [" · ", foreign(known.name)]),
   ];

@@ -89,6 +89,7 @@ class Events extends HTMLElement {
   /** @param {any} event @param {boolean} isNew Else it is older than all before. */
   take(event, isNew) {
     const { type, data } = event;
+    if (isNew && type === "collection.deleted") return this.restart();
     if (type === "person.erased") this.forget(data.person_id);
     else if (isNew) [this.pathOf(data.person_id), `sources/${data.object_id}`].forEach((path) => type.includes(".") && this.known.delete(path));
     if (isNew && !this.filter.isWithin(event.timestamp)) return;
@@ -98,10 +99,10 @@ class Events extends HTMLElement {
       this.rows.set(walk, h("li", {}));
       this.list[isNew ? "prepend" : "append"](this.rows.get(walk));
     }
+    walk.isNews = isNew && ["recognised", "unknown", "spoof"].includes(type);
     this.render(walk);
     if (!isNew) return;
     this.showEmpty();
-    if (["recognised", "unknown", "spoof"].includes(type) && this.filter.passes(walk)) announce(titleOf(walk, this.look(this.pathOf(walk.person))));
     if (this.rows.size > MAX_ROWS && scrollY < innerHeight) this.restart();
   }
 
@@ -111,8 +112,11 @@ class Events extends HTMLElement {
     if (!row) return;
     const isFocused = row.contains(document.activeElement);
     (key.tracks ? buildWalk : buildLine)(row, key, person, origin);
-    row.hidden = !this.filter.passes(key);
     if (isFocused) row.querySelector("a")?.focus();
+    row.hidden = !this.filter.passes(key);
+    if (!key.isNews || row.hidden || (key.person && person === undefined)) return;
+    key.isNews = false;
+    announce(titleOf(key, person));
   }
 
   /** Of the person and the source that a walk or another event is about. @param {any} key */

@@ -11,14 +11,12 @@ import { badgeOf, openWebhookForm, showWebhookSecret } from "../parts/webhook-fo
 import { count, formatMoment, formatTime, t, tryText } from "../parts/words.js";
 
 const EACH = 2000;  // ms
-const PAGE_SIZE = 50;
-const MOST = 500;
+const MOST = 200;   // deliveries
 /** @type {Record<string, string>} */
 const STATES = { waiting: "warn", delivered: "good", dead: "bad" };
 
 class WebhookPage extends HTMLElement {
   path = "";
-  limit = PAGE_SIZE;
   shown = "";
 
   async connectedCallback() {
@@ -30,13 +28,12 @@ class WebhookPage extends HTMLElement {
     this.facts = h("div", { class: "stack" });
     this.table = h("div", {});
     this.all = button("webhook.replay_all", () => this.replay(null));
-    this.more = button("people.more", () => { this.limit = Math.min(MOST, this.limit + PAGE_SIZE); this.showDeliveries(); });
     this.state = h("select", { onchange: () => this.showDeliveries() },
       h("option", { value: "" }, t("events.filter.all")), Object.keys(STATES).map((one) => h("option", { value: one }, t(`delivery.${one}`))));
     fill(this, h("p", {}, h("a", { href: "#/webhooks" }, t("webhook.back"))), this.facts, this.trouble, this.outcome,
       h("section", { "aria-labelledby": "deliveries" },
         h("div", { class: "head" }, h("h2", { id: "deliveries" }, t("webhook.deliveries")), this.all),
-        h("label", { class: "narrow" }, t("delivery.state"), this.state), this.table, h("div", { class: "actions" }, this.more)));
+        h("label", { class: "narrow" }, t("delivery.state"), this.state), this.table));
     this.show(webhook);
     while (this.isConnected) {
       if (!document.hidden) await this.showDeliveries();
@@ -109,11 +106,10 @@ class WebhookPage extends HTMLElement {
 
   async showDeliveries() {
     const state = this.state.value;
-    const page = await call("GET", `${this.path}/deliveries`, { query: { newest_first: true, limit: this.limit, state } }).catch((problem) => ({ problem, items: [] }));
+    const page = await call("GET", `${this.path}/deliveries`, { query: { newest_first: true, limit: MOST, state } }).catch((problem) => ({ problem, items: [] }));
     const shown = JSON.stringify([state, page]);
     if (!this.isConnected || state !== this.state.value || shown === this.shown) return;
     this.shown = shown;
-    this.more.hidden = !page.next_cursor || this.limit === MOST;
     this.all.hidden = !page.items.some((/** @type {any} */ one) => one.state === "dead");
     const focused = this.table.contains(document.activeElement) && document.activeElement?.id;
     fill(this.table, page.problem ? problemBox(page.problem) : page.items.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("webhook.deliveries") }, h("table", {},
