@@ -1,9 +1,9 @@
 // Cameras and videos that the server watches: how they are doing, and what they show.
 
 import { call, listAll, request } from "../parts/api.js";
-import { openCameraForm } from "../parts/camera-form.js";
 import { button, emptyBox, isolate, pageHead } from "../parts/controls.js";
 import { announce, confirmErasure } from "../parts/dialogs.js";
+import { field, openForm } from "../parts/forms.js";
 import { fill, foreign, h, icon } from "../parts/h.js";
 import { problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
@@ -12,6 +12,7 @@ import { formatMoment, formatNumber, t, tryText } from "../parts/words.js";
 const EACH = 3000;  // ms
 /** @type {Record<string, string>} */
 const KINDS = { running: "good", lost: "bad", connecting: "warn" };
+const NUMBERS = ["min_face_px", "idle_fps", "fps"];
 
 class Cameras extends HTMLElement {
   /** @type {Map<string, any>} */
@@ -137,6 +138,35 @@ function describe({ name, address, collection_id: collection, enabled, status: {
     problem && h("p", { class: "remedy" }, tryText(`source.${problem.code}`, problem.description)),
     h("p", { class: "hint" }, foreign(address), known && [" · ", foreign(known.name)]),
   ];
+}
+
+/**
+ * @param {any} source None for a new one.
+ * @returns {Promise<any>} As it is now; undefined where nothing was changed.
+ */
+function openCameraForm(source) {
+  const numbers = NUMBERS.map((name) => field(t(`camera_form.${name}`), h("input", {
+    name, type: "number", step: "any", min: 0.01, max: name === "min_face_px" ? 10_000 : 60, value: source?.[name], placeholder: t("camera_form.default"),
+  })));
+  return openForm({
+    title: t(source ? "cameras.change" : "cameras.add"),
+    action: t(source ? "camera_form.save" : "cameras.add"),
+    parts: [
+      !source && h("p", { class: "notice warn" }, t("camera_form.law")),
+      field(t("enrol.name"), h("input", { name: "name", required: true, maxlength: 200, value: source?.name })),
+      !source && field(t("collection"), h("select", { name: "collection" },
+        session.collections.map((one) => h("option", { value: one.id ?? one.name, selected: one.name === session.collection }, one.name))), t("camera_form.collection")),
+      field(t("camera_form.address"), h("input", {
+        name: "address", required: !source, autocomplete: "off", spellcheck: "false", placeholder: source ? t("camera_form.address.keep") : "rtsp://user:password@192.168.7.20/stream1",
+      }), t("camera_form.address.hint")),
+      h("details", {}, h("summary", {}, t("camera_form.more")), h("div", { class: "fields" }, numbers), h("p", { class: "hint" }, t("camera_form.zones"))),
+    ],
+    send: (form) => {
+      const json = Object.fromEntries([...form].filter(([name, value]) => value || NUMBERS.includes(name)));
+      for (const name of NUMBERS) json[name] = json[name] ? Number(json[name]) : /** @type {any} */ (null);
+      return source ? call("PATCH", `sources/${source.id}`, { json }) : call("POST", "sources", { json });
+    },
+  });
 }
 
 customElements.define("vultus-cameras", Cameras);

@@ -31,6 +31,7 @@ class Events extends HTMLElement {
     this.trouble = h("div", {});
     this.state = h("span", { class: "badge", role: "status" });
     this.more = button("events.older", () => this.add(this.turn));
+    this.more.hidden = true;
     const filters = h("details", { open: innerWidth > 760 || !this.filter.isEmpty }, h("summary", {}, t("events.filters")));
     fill(this, pageHead("events", this.state), filters, this.trouble, this.list, h("div", { class: "actions" }, this.more));
     this.restart();
@@ -49,8 +50,12 @@ class Events extends HTMLElement {
     this.rows.clear();
     fill(this.list);
     this.cursor = null;
-    const turn = (this.turn += 1), position = await this.add(turn);
-    if (turn !== this.turn || !position) return;
+    await this.add(this.turn += 1);
+  }
+
+  /** @param {string} position */
+  follow(position) {
+    this.stop();
     this.stop = followEvents(session.collection, position, {
       receive: (event) => this.take(event, true),
       say: (isOpen) => {
@@ -61,29 +66,23 @@ class Events extends HTMLElement {
     });
   }
 
-  /**
-   * Show older events, and return where the first of them begin: from there on others follow.
-   * @param {number} turn
-   */
+  /** Show older events; from where the first of them begin others follow. @param {number} turn */
   async add(turn) {
     const enough = this.countShown() + FEW;
     this.more.disabled = true;
-    const position = await load(this.trouble, async () => {
-      let first;
+    await load(this.trouble, async () => {
       do {
         const query = { collection: session.collection, newest_first: true, limit: PAGE_SIZE, cursor: this.cursor, ...this.filter.query };
         const page = await call("GET", "events", { query });
         if (turn !== this.turn) return;
-        first ??= page.last_cursor;
         page.items.forEach((/** @type {any} */ one) => this.take(one, false));
+        if (!this.cursor) this.follow(page.last_cursor);
         this.cursor = page.next_cursor;
       } while (this.cursor && this.countShown() < enough);
       this.showEmpty();
-      return first;
+      this.more.hidden = !this.cursor;
     });
-    this.more.hidden = !this.cursor;
     this.more.disabled = false;
-    return position;
   }
 
   /** @param {any} event @param {boolean} isNew Else it is older than all before. */

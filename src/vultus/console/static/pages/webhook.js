@@ -7,8 +7,8 @@ import { field, openForm } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
 import { session } from "../parts/session.js";
-import { badgeOf, openWebhookForm, showWebhookSecret } from "../parts/webhook-form.js";
 import { count, formatMoment, formatTime, t, tryText } from "../parts/words.js";
+import { badgeOf, openWebhookForm, showWebhookSecret } from "./webhooks.js";
 
 const EACH = 2000;  // ms
 const MOST = 200;   // deliveries
@@ -21,8 +21,15 @@ class WebhookPage extends HTMLElement {
 
   async connectedCallback() {
     this.path = `webhooks/${encodeURIComponent(this.getAttribute("webhook") ?? "")}`;
-    const webhook = await load(this, () => call("GET", this.path));
-    if (!webhook || !this.isConnected) return;
+    await load(this, async () => this.begin(await call("GET", this.path)));
+    while (this.isConnected) {
+      if (!document.hidden && this.table) await this.showDeliveries();
+      await new Promise((resolve) => setTimeout(resolve, EACH));
+    }
+  }
+
+  /** @param {any} webhook */
+  begin(webhook) {
     this.trouble = h("div", {});
     this.outcome = h("p", { role: "status" });
     this.facts = h("div", { class: "stack" });
@@ -35,10 +42,6 @@ class WebhookPage extends HTMLElement {
         h("div", { class: "head" }, h("h2", { id: "deliveries" }, t("webhook.deliveries")), this.all),
         h("label", { class: "narrow" }, t("delivery.state"), this.state), this.table));
     this.show(webhook);
-    while (this.isConnected) {
-      if (!document.hidden) await this.showDeliveries();
-      await new Promise((resolve) => setTimeout(resolve, EACH));
-    }
   }
 
   /** @param {any} webhook As it is now. */

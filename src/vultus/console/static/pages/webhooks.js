@@ -1,19 +1,21 @@
 // Receivers that events are sent to.
 
-import { listAll } from "../parts/api.js";
+import { call, listAll } from "../parts/api.js";
 import { button, emptyBox, pageHead } from "../parts/controls.js";
+import { check, field, openForm, showSecret } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load } from "../parts/problem.js";
-import { can } from "../parts/session.js";
-import { badgeOf, openWebhookForm, showWebhookSecret } from "../parts/webhook-form.js";
-import { t } from "../parts/words.js";
+import { can, session } from "../parts/session.js";
+import { listTexts, t } from "../parts/words.js";
 
 class Webhooks extends HTMLElement {
   async connectedCallback() {
     const place = h("div", {});
     fill(this, pageHead("webhooks", can("read") && button("webhooks.add", add, "primary")), h("p", {}, t("webhooks.text")), place);
-    const found = await load(place, () => listAll("webhooks"));
-    if (found) fill(place, found.length ? h("ul", { class: "people" }, found.map(buildRow)) : emptyBox("webhooks.none", "webhooks.none.text"));
+    await load(place, async () => {
+      const found = await listAll("webhooks");
+      fill(place, found.length ? h("ul", { class: "people" }, found.map(buildRow)) : emptyBox("webhooks.none", "webhooks.none.text"));
+    });
   }
 }
 
@@ -29,6 +31,45 @@ function buildRow(webhook) {
   return h("li", {}, h("a", { href: `#/webhooks/${webhook.id}` },
     h("span", { class: "initial", "aria-hidden": "true" }, [...webhook.name][0].toUpperCase()),
     h("strong", {}, foreign(webhook.name)), h("span", { class: "id" }, foreign(webhook.url)), h("span", { class: "since" }, badgeOf(webhook))));
+}
+
+/** @param {any} webhook @returns {HTMLElement} */
+export function badgeOf({ disabled_at: isOff, failing_since: fails }) {
+  return h("span", { class: `badge ${isOff ? "" : fails ? "bad" : "good"}` }, t(`webhook.${isOff ? "off" : fails ? "fails" : "on"}`));
+}
+
+/**
+ * @param {any} webhook None for a new one.
+ * @returns {Promise<any>} As it is now; undefined where nothing was changed.
+ */
+export function openWebhookForm(webhook) {
+  /** @param {string} name @param {string[][]} options */
+  const choose = (name, options) => h("fieldset", {}, h("legend", {}, t(`webhook.${name}`)), h("p", { class: "hint" }, t(`webhook.${name}.hint`)),
+    h("div", { class: "choice" }, options.map(([value, text]) => check(text, h("input", { type: "checkbox", name, value, checked: webhook?.[name]?.includes(value) })))));
+  return openForm({
+    title: t(webhook ? "webhook.change" : "webhooks.add"),
+    action: t(webhook ? "camera_form.save" : "webhooks.add"),
+    parts: [
+      field(t("enrol.name"), h("input", { name: "name", required: true, maxlength: 200, value: webhook?.name })),
+      field(t("webhook.url"), h("input", { name: "url", type: "url", required: true, value: webhook?.url }), t("webhook.url.hint")),
+      choose("types", listTexts("action.")),
+      choose("collections", session.collections.map((one) => [one.id ?? one.name, one.name])),
+      check(t("webhook.with_names"), h("input", { type: "checkbox", name: "with_names", checked: webhook?.with_names })),
+    ],
+    send: (form) => {
+      const [collections, types] = ["collections", "types"].map((name) => form.getAll(name)).map((chosen) => (chosen.length ? chosen : null));
+      const json = { name: form.get("name"), url: form.get("url"), with_names: form.has("with_names"), collections, types };
+      return webhook ? call("PATCH", `webhooks/${webhook.id}`, { json }) : call("POST", "webhooks", { json });
+    },
+  });
+}
+
+/** @param {string} secret */
+export function showWebhookSecret(secret) {
+  return showSecret({
+    title: t("webhook.secret"), text: t("webhook.secret.text"), secret,
+    more: [h("p", {}, t("webhook.verify")), h("pre", { tabindex: "0" }, "from standardwebhooks import Webhook\n\nevent = Webhook(secret).verify(body, headers)")],
+  });
 }
 
 customElements.define("vultus-webhooks", Webhooks);
