@@ -175,8 +175,8 @@ def test_every_event_has_an_example() -> None:
 
 @pytest.mark.parametrize("kind", sorted(KINDS, key=str))
 def test_an_event_cannot_hold_a_name_a_vector_or_an_image(kind: type[Event]) -> None:
-    """Its texts are names of settings and of embedding spaces; everything else is an id, a count or a time."""
-    texts = {"contract_id", "from_contract_id", "to_contract_id", "kept", "removed", "fields"}
+    """Its texts are names and values of settings, and embedding spaces; everything else is an id, a count or a time."""
+    texts = {"contract_id", "from_contract_id", "to_contract_id", "kept", "removed", "fields", "changes"}
     types = {"UUID", "UUID | None", "int", "float | None", "datetime", "tuple[tuple[float, float], ...]"}
     types |= {"datetime | None", "tuple[UUID, ...] | None", "tuple[Permission, ...]"}
 

@@ -20,6 +20,7 @@ class App extends HTMLElement {
     addEventListener("beforeunload", (event) => this.isDirty && event.preventDefault());
     watchKey((problem) => session.key && this.leave(problem));
     this.addEventListener("signed-in", () => this.render());
+    this.addEventListener("collections-changed", () => this.querySelector(".collection")?.replaceWith(this.buildCollectionChooser()));
     const kept = recallKey();
     if (kept) {
       try {

@@ -1,6 +1,8 @@
 // Who changed what, and when.
 
 import { call, listAll } from "../parts/api.js";
+import { actions } from "../parts/blocks.js";
+import { button, pageHead } from "../parts/controls.js";
 import { announce } from "../parts/dialogs.js";
 import { saveFile } from "../parts/download.js";
 import { fill, foreign, h } from "../parts/h.js";
@@ -32,14 +34,13 @@ class Audit extends HTMLElement {
       h("label", {}, t("audit.person"), h("input", { name: "person_id", value: this.getAttribute("part"), spellcheck: "false", autocomplete: "off" })));
     this.list = h("ol", { class: "rows entries" });
     this.trouble = h("div", {});
-    this.more = h("button", { type: "button", hidden: true, onclick: () => this.add() }, t("people.more"));
+    this.more = button("people.more", () => this.add());
+    this.more.hidden = true;
     fill(this,
-      h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("audit")), h("div", { class: "actions" },
-        h("button", { type: "button", onclick: () => this.export("json") }, t("audit.export", { kind: "JSON" })),
-        h("button", { type: "button", onclick: () => this.export("csv") }, t("audit.export", { kind: "CSV" })))),
+      pageHead("audit", actions(button("audit.json", () => this.export(true)), button("audit.csv", () => this.export(false)))),
       h("p", { class: "hint" }, t("audit.text")),
       h("section", { "aria-label": t("audit.filter") }, this.form),
-      h("section", { "aria-label": t("audit") }, this.list, this.trouble, h("div", { class: "actions" }, this.more)));
+      h("section", { "aria-label": t("audit") }, this.list, this.trouble, actions(this.more)));
     if (can("keys")) await load(this.trouble, async () => (await listAll("keys")).forEach((one) => this.addActor(`key:${one.id}`, one.name)));
     await this.restart();
   }
@@ -99,15 +100,15 @@ class Audit extends HTMLElement {
       lines.length > 0 && h("ul", { class: "changes" }, lines.map(([name, value]) => h("li", {}, h("span", {}, name), " ", h("bdi", {}, value)))),
       h("span", { class: "hint" },
         entry.collection_id && [t("collection"), " ", foreign(collection?.name ?? `…${entry.collection_id.slice(-6)}`), " · "],
-        entry.person_id && [can("read") && collection ? h("a", { href: `#/people/${entry.person_id}` }, t("audit.person_short", { id: entry.person_id.slice(-6) })) : t("audit.person_short", { id: entry.person_id.slice(-6) }), " · "],
+        entry.person_id && [h(can("read") && collection ? "a" : "span", { href: `#/people/${entry.person_id}` }, t("audit.person_short", { id: entry.person_id.slice(-6) })), " · "],
         t("audit.request"), " ", h("code", {}, entry.request_id ?? "–"))));
   }
 
-  /** @param {"json" | "csv"} kind Everything that passes the filters, not only what is shown. */
-  async export(kind) {
+  /** @param {boolean} isJson Everything that passes the filters, not only what is shown. */
+  async export(isJson) {
     await load(this.trouble, async () => {
       const entries = await listAll("audit", this.listFilters());
-      if (kind === "json") return saveFile("audit.json", JSON.stringify(entries, null, 2), "application/json");
+      if (isJson) return saveFile("audit.json", JSON.stringify(entries, null, 2), "application/json");
       const rows = entries.map((one) => COLUMNS.map((name) => quote(name === "who" ? this.nameActor(one.actor) : one[name])).join(","));
       saveFile("audit.csv", `${[COLUMNS.join(","), ...rows].join("\r\n")}\r\n`, "text/csv");
     });

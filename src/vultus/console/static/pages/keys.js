@@ -1,10 +1,12 @@
 // API keys: who may do what, where, and until when.
 
 import { call, listAll } from "../parts/api.js";
-import { announce, confirmErasure } from "../parts/dialogs.js";
+import { actions } from "../parts/blocks.js";
+import { button, isolate, pageHead } from "../parts/controls.js";
+import { confirmErasure } from "../parts/dialogs.js";
 import { check, field, openForm, showSecret } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";
-import { load, problemBox } from "../parts/problem.js";
+import { load } from "../parts/problem.js";
 import { renewSecret, session } from "../parts/session.js";
 import { count, formatDay, formatMoment, formatNumber, t } from "../parts/words.js";
 
@@ -23,8 +25,7 @@ class Keys extends HTMLElement {
     this.trouble = h("div", {});
     this.list = h("div", {});
     fill(this,
-      h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("keys")),
-        h("button", { type: "button", class: "primary", onclick: () => this.create() }, t("keys.create"))),
+      pageHead("keys", button("keys.create", () => this.create(), "primary")),
       h("p", { class: "hint" }, t("keys.text")),
       this.trouble, this.list);
     await this.show();
@@ -48,17 +49,16 @@ class Keys extends HTMLElement {
     return h("li", {},
       h("div", {},
         h("div", { class: "badges" }, h("strong", {}, foreign(key.name)), isOwn && h("span", { class: "badge good" }, t("keys.own")), h("span", { class: `badge ${kind}` }, state)),
-        h("span", {}, key.role ? t(`role.${key.role}`) : key.permissions.map((/** @type {string} */ one) => t(`may.${one}`)).join(", ")),
+        h("span", {}, key.role ? t(`role.${key.role}`) : key.permissions.flatMap((/** @type {string} */ one, /** @type {number} */ at) => [at > 0 && ", ", t(`may.${one}`)])),
         h("span", {}, t("keys.where"), " ", foreign(key.collections ? key.collections.map(nameCollection).join(", ") : t("keys.everywhere"))),
         h("span", { class: "hint" },
           key.owner && [t("keys.owner"), " ", foreign(key.owner), " · "],
-          key.searches_per_hour !== null && `${t("keys.limited", { n: formatNumber(key.searches_per_hour) })} · `,
+          key.searches_per_hour !== null && [t("keys.limited", { n: formatNumber(key.searches_per_hour) }), " · "],
           t("keys.created", { day: formatDay(key.created_at) }), " · ",
           key.last_used_at ? t("keys.used", { time: formatMoment(key.last_used_at) }) : t("keys.unused"),
-          Date.parse(key.previous_until) > Date.now() && ` · ${t("keys.previous", { time: formatMoment(key.previous_until) })}`)),
-      !hasEnded(key) && mayManage(key) && h("div", { class: "actions" },
-        h("button", { type: "button", class: "quiet", onclick: () => this.rotate(key, isOwn) }, t("keys.rotate")),
-        h("button", { type: "button", class: "quiet danger", onclick: () => this.revoke(key, isOwn) }, t("keys.revoke"))));
+          Date.parse(key.previous_until) > Date.now() && [" · ", t("keys.previous", { time: formatMoment(key.previous_until) })])),
+      !hasEnded(key) && mayManage(key) && actions(
+        button("keys.rotate", () => this.rotate(key), "quiet"), button("keys.revoke", () => this.revoke(key, isOwn), "quiet danger")));
   }
 
   async create() {
@@ -89,37 +89,36 @@ class Keys extends HTMLElement {
         } });
       },
     });
-    if (!made) return;
-    await showSecret({ title: t("keys.secret"), text: t("keys.secret.text"), secret: made.secret });
-    await this.show();
-    announce(t("keys.created.done"));
+    await this.hand(made);
   }
 
-  /** @param {any} key @param {boolean} isOwn */
-  async rotate(key, isOwn) {
+  /** @param {any} key With its secret; undefined where nothing was made. */
+  async hand(key) {
+    if (!key) return;
+    if (key.id === session.key.id) renewSecret(key.secret);
+    await showSecret({ title: t("keys.secret"), text: t("keys.secret.text"), secret: key.secret });
+    await this.show();
+  }
+
+  /** @param {any} key */
+  async rotate(key) {
     const made = await openForm({
-      title: t("keys.rotate.title", { name: `\u2068${key.name}\u2069` }), action: t("keys.rotate"),
+      title: t("keys.rotate.title", { name: isolate(key.name) }), action: t("keys.rotate"),
       parts: [h("p", {}, t("keys.rotate.text")),
         field(t("keys.overlap"), h("select", { name: "overlap" }, OVERLAPS_S.map((one) => h("option", { value: one }, t(`keys.overlap.${one}`)))))],
       send: (form) => call("POST", `keys/${key.id}/rotate`, { json: { overlap_s: Number(form.get("overlap")) } }),
     });
-    if (!made) return;
-    if (isOwn) renewSecret(made.secret);
-    await showSecret({ title: t("keys.secret"), text: t("keys.secret.text"), secret: made.secret });
-    await this.show();
+    await this.hand(made);
   }
 
   /** @param {any} key @param {boolean} isOwn */
   async revoke(key, isOwn) {
-    const title = t("keys.revoke.title", { name: `\u2068${key.name}\u2069` });
+    const title = t("keys.revoke.title", { name: isolate(key.name) });
     if (!await confirmErasure({ title, text: t(isOwn ? "keys.revoke.own" : "keys.revoke.text"), action: t("keys.revoke") })) return;
-    fill(this.trouble);
-    try {
+    await load(this.trouble, async () => {
       await call("DELETE", `keys/${key.id}`);
       await this.show(); // of one's own key: refused, which leads to signing in
-    } catch (error) {
-      fill(this.trouble, problemBox(error));
-    }
+    });
   }
 }
 
@@ -138,11 +137,10 @@ function describeEnd(key) {
 
 /** @param {any} key Whether one's own may rotate and revoke it: only such as may do no more. */
 function mayManage(key) {
-  const own = session.key;
-  return key.permissions.every((/** @type {string} */ one) => own.permissions.includes(one))
-    && (own.collections === null || (key.collections?.every((/** @type {string} */ one) => own.collections.includes(one)) ?? false))
-    && (own.searches_per_hour === null || (key.searches_per_hour !== null && key.searches_per_hour <= own.searches_per_hour))
-    && (own.expires_at === null || (key.expires_at !== null && Date.parse(key.expires_at) <= Date.parse(own.expires_at)));
+  /** @param {(own: any, its: any) => boolean} isWithin @param {string[]} names */
+  const holds = (isWithin, ...names) => names.every((name) => session.key[name] === null || (key[name] !== null && isWithin(session.key[name], key[name])));
+  return holds((own, its) => its.every((/** @type {string} */ one) => own.includes(one)), "permissions", "collections")
+    && holds((own, its) => new Date(its) <= new Date(own), "searches_per_hour", "expires_at");
 }
 
 /** @param {string} id */

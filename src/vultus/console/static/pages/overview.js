@@ -4,6 +4,7 @@ import { call } from "../parts/api.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
+import "../parts/throughput.js";
 import { count, formatMoment, formatNumber, formatShare, t } from "../parts/words.js";
 
 class Overview extends HTMLElement {
@@ -28,6 +29,7 @@ class Overview extends HTMLElement {
         buildNumber(collection.persons, count("overview.persons", collection.persons), can("read") ? "#/people" : null),
         buildNumber(collection.faces, count("overview.faces", collection.faces), null),
         collection.retention_days !== null && buildNumber(collection.retention_days, t("overview.retention"), null)),
+      can("configure") && session.key.collections === null && h("vultus-throughput"),
       models.map((/** @type {any} */ one) => buildModel(one, collection)),
       !(health instanceof Error) && buildJobs(health.jobs));
     this.querySelector("h1")?.focus();

@@ -17,6 +17,7 @@ import "./calibration.js";
 import "./migration.js";
 import "./audit.js";
 import "./keys.js";
+import "./settings.js";
 
 /**
  * @typedef {object} Page
@@ -40,6 +41,7 @@ const PAGES = [
   { path: "audit", title: "audit", icon: "audit", isDaily: false, isOffered: () => can("audit") },
   { path: "keys", title: "keys", icon: "keys", isDaily: false, isOffered: () => can("keys") },
   { path: "webhooks", title: "webhooks", icon: "webhooks", isDaily: false, isOffered: () => can("configure") },
+  { path: "settings", title: "settings", icon: "settings", isDaily: false, isOffered: () => can("configure") && can("recognize") },
 ];
 /** @type {Page} */
 const NOTHING = { path: "", title: "nothing", icon: "overview", isDaily: true, isOffered: () => true };

@@ -22,7 +22,7 @@ export async function signIn(secret, keep) {
   useKey(secret);
   try {
     const key = await call("GET", "key");
-    session.collections = key.permissions.includes("recognize") ? await listAll("collections") : nameCollections(key);
+    session.collections = await readCollections(key);
     session.key = key;
   } catch (error) {
     useKey("");
@@ -32,6 +32,11 @@ export async function signIn(secret, keep) {
   const before = sessionStorage.getItem(COLLECTION_AS);
   const names = session.collections.map((one) => one.name);
   session.collection = [before, "default", names[0]].find((one) => one && names.includes(one)) ?? "default";
+}
+
+/** @param {any} [key] @returns {Promise<any[]>} The collections that it sees. */
+export async function readCollections(key = session.key) {
+  return key.permissions.includes("recognize") ? listAll("collections") : nameCollections(key);
 }
 
 export function signOut() {

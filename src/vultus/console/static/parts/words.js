@@ -104,7 +104,7 @@ export function tryText(key, otherwise) {
 
 /** @param {string} family Such as `action.` @returns {[string, string][]} What follows it in a key, and the text. */
 export function listTexts(family) {
-  return Object.entries(texts).filter(([key]) => key.startsWith(family)).map(([key, text]) => [key.slice(family.length), text]);
+  return Object.entries(texts).filter(([key]) => key.startsWith(family)).map(([key]) => [key.slice(family.length), t(key)]);
 }
 
 /**
