@@ -29,11 +29,12 @@ ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
-EXAMPLES = "docs/examples/"
+OMITTED = ("docs/examples/", f"docs/{CONFIG}")
 MARK = "src/vultus/console/static/mark.svg"
 DRAWING = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
 EXAMPLE = re.compile(r"^\[[^\]]*\]\(([\w./-]*examples/[\w.-]+)\)$", re.MULTILINE)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])+)\]\(([^)#:\s]+)(#[^)]*)?\)")
+PICTURE = re.compile(r'(\b(?:src|srcset)=)"([^":#]+)"')
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LANGUAGES = {".py": "python", ".sh": "sh", ".ts": "typescript", ".java": "java"}
 UNUSED = ("sitemap.xml", "404.html", "assets/stylesheets/classic")
@@ -104,19 +105,30 @@ class _Staging:
     def _prepare_page(self, source: Path, page: Path) -> None:
         text = EXAMPLE.sub(lambda match: _quote_example(source.parent / match[1]), source.read_text())
         text = LINK.sub(lambda match: self._turn_link(match, source, page), text)
+        text = PICTURE.sub(
+            lambda match: f'{match[1]}"{self._move_address(self._find_name(match[2], source), page)}"', text
+        )
         page.write_text(DRAWING.sub(lambda match: _draw(match[1], page), text))
 
     def _turn_link(self, match: re.Match[str], source: Path, page: Path) -> str:
         """Return a link between pages as it is in the site, and the name instead of a link to a file that is not."""
         picture, text, address, anchor = match.groups(default="")
+        name = self._find_name(address, source)
+        if moved := self._move_address(name, page):
+            return f"{picture}[{text}]({moved}{anchor})"
+        return text if text.strip("`") in name else f"{text} (`{name}`)"
+
+    def _find_name(self, address: str, source: Path) -> str:
         target = Path(os.path.normpath(source.parent / address))
         if not target.exists():
             raise SystemExit(f"The manual was not built.\n{source.name} links to {address}, which does not exist.")
-        name = target.relative_to(self.root).as_posix()
-        if name in ROOT_PAGES or (name.startswith("docs/") and not name.startswith(EXAMPLES)):
-            address = os.path.relpath(self.pages / ROOT_PAGES.get(name, name.removeprefix("docs/")), page.parent)
-            return f"{picture}[{text}]({address}{anchor})"
-        return text if text.strip("`") in name else f"{text} (`{name}`)"
+        return target.relative_to(self.root).as_posix()
+
+    def _move_address(self, name: str, page: Path) -> str | None:
+        """Return the address of a file of the repository, seen from a page; None if the site does not have it."""
+        if name in ROOT_PAGES or (name.startswith("docs/") and not name.startswith(OMITTED)):
+            return os.path.relpath(self.pages / ROOT_PAGES.get(name, name.removeprefix("docs/")), page.parent)
+        return None
 
 
 def _quote_example(path: Path) -> str:

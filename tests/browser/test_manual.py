@@ -58,7 +58,7 @@ async def page(context: BrowserContext, address: str) -> AsyncIterator[Page]:
 
 
 def find_links(page: Path) -> list[str]:
-    return [unquote(link) for link in re.findall(r'\b(?:href|src)="([^"]+)"', page.read_text())]
+    return [unquote(link) for link in re.findall(r'\b(?:href|src|srcset)="([^"]+)"', page.read_text())]
 
 
 def test_every_address_in_the_manual_is_one_of_its_own_or_of_another_site(folder: Path) -> None:
