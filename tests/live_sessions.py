@@ -80,7 +80,7 @@ async def wait_for_close(socket: ClientConnection) -> int | None:
 
 
 @asynccontextmanager
-async def serving_live(api: Api) -> AsyncIterator[LiveServer]:
+async def serving_live(api: Api, port: int = 0) -> AsyncIterator[LiveServer]:
     """Serve an API with live sessions on a socket, and look after them as the server does."""
     app = api.client._transport.app  # type: ignore[attr-defined]
     sessions = add_live(app, api.services, LIMITS)
@@ -91,7 +91,7 @@ async def serving_live(api: Api) -> AsyncIterator[LiveServer]:
             await sessions.check_sessions()
             await asyncio.sleep(0.2)
 
-    async with running(app) as server:
+    async with running(app, port=port) as server:
         checking = asyncio.create_task(check())
         try:
             yield LiveServer(api, sessions, server.server, server.port)

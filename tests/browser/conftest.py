@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -39,6 +39,10 @@ addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
 });
 """
+LIST_PAGES = """async () => {
+  const { listPages } = await import(new URL("console-assets/pages/routes.js", document.baseURI));
+  return listPages().map((page) => page.path);
+}"""
 _numbers = count(1)
 
 expect.set_options(timeout=SECONDS * 1000)
@@ -49,8 +53,24 @@ class Site:
     """A running server, and what its tests make of it."""
 
     live: LiveServer
-    api: Api
-    address: str
+    begin: Callable[[int], Awaitable[LiveServer]]
+    running: AsyncExitStack
+
+    @property
+    def api(self) -> Api:
+        return self.live.api
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.live.port}"
+
+    async def stop(self) -> None:
+        """Stop the server; its database stays."""
+        await self.running.aclose()
+
+    async def start(self) -> None:
+        """Start it again, at the same address."""
+        self.live = await self.begin(self.live.port)
 
     async def make_gallery(self) -> str:
         """Create a collection of the test's own; return its name."""
@@ -107,6 +127,17 @@ class Visit:
             await self.page.emulate_media(color_scheme="no-preference")
             await self.page.set_viewport_size(size or {"width": 1280, "height": 720})
 
+    async def go(self, path: str) -> None:
+        """Go to another page, and wait until what it asked for is there."""
+        await self.page.evaluate("(path) => { location.hash = `#/${path}`; }", path)
+        await expect(self.page.locator("main h1")).to_be_visible()
+        await expect(self.page.locator("main [aria-busy=true]")).to_have_count(0)
+
+    async def list_pages(self) -> list[str]:
+        """Return the pages that the key is offered."""
+        pages: list[str] = await self.page.evaluate(LIST_PAGES)
+        return pages
+
     def check(self) -> None:
         """Fail if anything went wrong, or anything was asked of another origin."""
         assert self.troubles == []
@@ -119,6 +150,12 @@ def write_film(path: Path) -> Path:
     parts = [picture.resize((640, 480), box=(at, at, at + 480, at + 360)) for at in (0, 4, 8, 12, 8, 4)]
     path.write_bytes(b"".join(map(encoded, parts)))
     return path
+
+
+def list_flags(film: Path) -> list[str]:
+    """Return the command line of a Chromium whose camera shows a film."""
+    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    return [*flags, f"--use-file-for-fake-video-capture={film}"]
 
 
 @pytest.fixture(scope="session")
@@ -135,12 +172,15 @@ async def serve_site(
         name = f"browser_{os.getpid()}_{next(_numbers)}"
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), DatabaseSettings(pool_size=5))
-        api = await start_api(
-            database, PipelineRegistry(pipeline, *others), tmp_path_factory.mktemp("data"), **settings
-        )
-        async with serving_live(api) as live:
-            yield Site(live, api, f"http://127.0.0.1:{live.port}")
-        await close_api(api)
+        data = tmp_path_factory.mktemp("data")
+
+        async def begin(port: int) -> LiveServer:
+            api = await start_api(database, PipelineRegistry(pipeline, *others), data, **settings)
+            running.push_async_callback(close_api, api)
+            return await running.enter_async_context(serving_live(api, port))
+
+        async with AsyncExitStack() as running:
+            yield Site(await begin(0), begin, running)
         await database.close()
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -175,9 +215,7 @@ async def busy_site(serve_site: Callable[..., Any]) -> AsyncIterator[Site]:
 
 @pytest.fixture(scope="session")
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    film = write_film(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
-    flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    flags.append(f"--use-file-for-fake-video-capture={film}")
+    flags = list_flags(write_film(tmp_path_factory.mktemp("camera") / "camera.mjpeg"))
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,9 +11,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 from playwright.async_api import Page, expect
-from sqlalchemy import text
 from tests.browser.conftest import NO_CHROMIUM, Site, Visit
-from tests.browser.hostile import HOSTILE_NAMES
 from tests.browser.test_console_events import Lookout
 from tests.browser.test_console_people import as_file
 from tests.faces import STRANGER, astronaut, drawn, encoded, nobody, portrait
@@ -29,6 +26,21 @@ CHECK = """async () => {
   return violations.filter((one) => ["serious", "critical"].includes(one.impact))
     .map((one) => `${one.id}: ${one.nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`);
 }"""
+
+MOVING = """() => [...document.querySelectorAll("*")].filter((one) => {
+  const { transitionDuration, animationDuration } = getComputedStyle(one);
+  return [transitionDuration, animationDuration].join().split(",").some((part) => parseFloat(part) > 0);
+}).map((one) => one.outerHTML.slice(0, 80))"""
+"""Whatever would move, although less motion is asked for."""
+
+BORDERLESS = """() => {
+  const edged = "main :is(button, .button, input, select, textarea, .badge, .notice, section)";
+  const bare = ".visually-hidden, [type=checkbox], [type=radio], [type=range], .quiet";
+  return [...document.querySelectorAll(edged)].filter((one) => one.checkVisibility() && !one.matches(bare))
+    .filter((one) => parseFloat(getComputedStyle(one).borderTopWidth) === 0)
+    .map((one) => one.outerHTML.slice(0, 80));
+}"""
+"""What would have no edge where the system's colours replace every background."""
 
 
 def group() -> bytes:
@@ -96,45 +108,6 @@ async def test_a_key_for_recognition_alone_sees_verdicts_without_scores(visit: V
     assert await section.get_by_role("link").count() == 0
 
 
-async def test_hostile_names_run_nothing(visit: Visit, site: Site) -> None:
-    """Also those that the service refuses, as if they had come into the database in another way."""
-    gallery = await site.make_gallery()
-    markup = HOSTILE_NAMES[0]
-    metadata = json.dumps({markup: [markup]})
-    registered = await site.api.register(
-        portrait(), collection=gallery, name="Ada", metadata=metadata, consent_purpose=markup, external_id=markup
-    )
-    person, space = registered["person"]["id"], registered["collection_id"]
-    consent = {"purpose": "Tests", "recorded_by": "tests"}
-    ids = [person]
-    for at in range(len(HOSTILE_NAMES) - 1):
-        body = {"external_id": str(at), "consent": consent}
-        created = await site.api.client.post(f"/v1/collections/{gallery}/persons", json=body)
-        ids.append(created.json()["id"])
-    async with site.api.services.database.transaction() as work:
-        update = text("UPDATE persons SET name = :name WHERE id = :id AND collection_id = :space")
-        named = [{"name": name, "id": one, "space": space} for name, one in zip(HOSTILE_NAMES, ids, strict=True)]
-        await work._session.execute(update, named)
-
-    page = await visit.open(await site.make_key(Role.ADMIN, gallery))
-    rows = page.locator(".people > li")
-    for _ in range(len(ids) // 30):
-        await page.get_by_role("button", name="Show more").click()
-    await expect(rows).to_have_count(len(ids))
-    elements = "(list) => list.querySelectorAll('script, img, iframe, style').length"
-    assert await page.locator(".people").evaluate(elements) == 0
-    assert (await rows.first.locator("bdi").first.inner_text()) == HOSTILE_NAMES[0]
-    for name, one in list(zip(HOSTILE_NAMES, ids, strict=True))[::6]:
-        await page.evaluate("(id) => { location.hash = `#/people/${id}`; }", one)
-        await page.wait_for_function("(name) => document.querySelector('h1 bdi')?.textContent === name", arg=name)
-    await page.evaluate("location.hash = '#/recognise'")
-    section = await recognise(page, portrait(mirror=True), "<img src=x onerror=alert(1)>.jpg")
-    await expect(section.locator(".headline")).to_contain_text(HOSTILE_NAMES[0])
-    for address in ("#/people/%3Cscript%3E", "#/%E0%A4%A", "#/people/..%2F..%2Fkeys", "#/people/new/x/y"):
-        await page.evaluate("(hash) => { location.hash = hash; }", address)
-        await expect(page.locator("main").get_by_text("alert(1)")).to_have_count(0)
-
-
 async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(busy_visit: Visit, axe: str) -> None:
     visit, site = busy_visit, busy_visit.site
     long = "Wolfeschlegelsteinhausenbergerdorff" * 3
@@ -153,12 +126,9 @@ async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(busy_vis
     page = await visit.open(await site.make_key(Role.ADMIN, gallery), "#/overview")
     await page.evaluate(axe)
     found: dict[str, Any] = {}
-    of_person = (f"people/{person}", f"people/{person}/photos")
-    pages = ("overview", "people", *of_person, "people/new", "recognise", "live")
-    watched = ("events", "cameras", "webhooks", f"webhooks/{webhook}")
-    for path in (*pages, *watched, "calibration", "migration", "audit", "keys"):
-        await page.evaluate("(path) => { location.hash = `#/${path}`; }", path)
-        await expect(page.locator("main h1")).to_be_visible()
+    more = (f"people/{person}", f"people/{person}/photos", "people/new", f"webhooks/{webhook}")
+    for path in (*await visit.list_pages(), *more):
+        await visit.go(path)
         if path == "recognise":
             await recognise(page, group())
         if path == "overview":
@@ -173,6 +143,11 @@ async def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(busy_vis
         width = await page.evaluate("document.documentElement.scrollWidth")
         found[f"{path} width"] = [] if width <= 320 else [width]
         await page.set_viewport_size({"width": 1280, "height": 720})
+        found[f"{path} moves"] = await page.evaluate(MOVING)
+        await page.emulate_media(forced_colors="active")
+        found[f"{path} forced colours"] = await page.evaluate(BORDERLESS)
+        await visit.show(f"{path.replace(person, 'long').replace('/', '-')}-forced")
+        await page.emulate_media(forced_colors="none")
 
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 

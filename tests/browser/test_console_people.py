@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from playwright.async_api import Page, expect
@@ -199,25 +198,3 @@ async def test_a_key_that_ends_leads_back_to_signing_in(visit: Visit, site: Site
 
     await expect(page.get_by_role("alert")).to_contain_text("The key is not accepted")
     await expect(page.locator("#key")).to_be_visible()
-
-
-async def test_a_person_is_found_by_keyboard_alone(visit: Visit, site: Site) -> None:
-    gallery = await site.make_gallery()
-    await site.api.register(portrait(), collection=gallery, name="Ada")
-    page = visit.page
-    await page.goto(f"{site.address}/console#/people")
-    await page.keyboard.type(await site.make_key(Role.MANAGE, gallery))
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("heading", name="People")).to_be_focused()
-    await expect(page.locator(".people > li")).to_be_visible()
-    for _ in range(3):
-        await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name=re.compile("Ada"))).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("heading", name="Ada")).to_be_focused()
-    for _ in range(3):
-        await page.keyboard.press("Tab")
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("button", name="Cancel")).to_be_focused()
-    await page.keyboard.press("Escape")
-    await expect(page.get_by_role("button", name="Erase")).to_be_focused()

@@ -35,7 +35,7 @@ class App extends HTMLElement {
   /** @param {unknown} [problem] Why, unless they chose to. */
   leave(problem) {
     signOut();
-    for (const dialog of document.querySelectorAll("dialog")) dialog.remove();
+    closeDialogs();
     session.notice = problem ? problemBox(problem) : null;
     this.render();
   }
@@ -82,6 +82,7 @@ class App extends HTMLElement {
     const main = this.querySelector("#main");
     if (!main) return;
     /** @type {HTMLElement | null} */ (this.querySelector("#rare"))?.hidePopover();
+    closeDialogs();
     const { page, element } = findPage(location.hash);
     for (const link of this.querySelectorAll("nav a")) {
       if (link.getAttribute("data-path") === page.path) link.setAttribute("aria-current", "page");
@@ -142,6 +143,11 @@ class App extends HTMLElement {
       THEMES.map((name) => h("option", { value: name, selected: name === getTheme() }, t(`theme.${name}`))));
     return [h("label", {}, t("language"), language), h("label", {}, t("theme"), theme), h("a", { href: "manual" }, t("manual"))];
   }
+}
+
+/** Those of a page that is left: what they asked is not done, and a camera ends. */
+function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
 }
 
 customElements.define("vultus-app", App);

@@ -35,10 +35,17 @@ class Recognise extends HTMLElement {
     for (const file of files) {
       const address = URL.createObjectURL(file);
       this.addresses.push(address);
-      const place = h("section", { "aria-busy": "true" }, h("h2", {}, foreign(file.name)), h("p", {}, t("recognise.running")));
+      const place = h("section", {});
       this.results?.prepend(place);
-      this.turn = this.turn.then(() => (this.isConnected ? this.recognise(file, address, place) : undefined));
+      this.begin(file, address, place);
     }
+  }
+
+  /** @param {File} file @param {string} address @param {HTMLElement} place */
+  begin(file, address, place) {
+    place.setAttribute("aria-busy", "true");
+    fill(place, h("h2", {}, foreign(file.name)), h("p", {}, t("recognise.running")));
+    this.turn = this.turn.then(() => (this.isConnected ? this.recognise(file, address, place) : undefined));
   }
 
   /** @param {File} file @param {string} address @param {HTMLElement} place */
@@ -58,7 +65,7 @@ class Recognise extends HTMLElement {
         faces.length ? thresholdWords(faces[0]) : h("p", {}, t("recognise.nobody")),
         photo.faces_left_out > 0 && h("p", {}, count("recognise.left_out", photo.faces_left_out)));
     } catch (error) {
-      fill(place, title, problemBox(error));
+      fill(place, title, problemBox(error, () => this.begin(file, address, place)));
     }
     place.removeAttribute("aria-busy");
   }

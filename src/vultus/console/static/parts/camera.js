@@ -15,13 +15,18 @@ export async function openCamera(/** @type {MediaTrackConstraints} */ wish) {
 
 /**
  * Show the camera until a photo was taken.
+ * @param {() => boolean} isWanted False once whoever asked is gone: then the camera ends at once.
  * @returns {Promise<File | null>} Null if none was.
  */
-export async function takePhoto() {
+export async function takePhoto(isWanted) {
   const camera = await openCamera({ width: { ideal: 1280 }, height: { ideal: 960 }, facingMode: "user" });
   const video = h("video", { muted: true, playsinline: true, "aria-label": t("camera.picture") });
   video.srcObject = camera;
-  await video.play();
+  await video.play().catch(() => {});
+  if (!isWanted()) {
+    camera.getTracks().forEach((track) => track.stop());
+    return null;
+  }
   /** @type {File | null} */
   let photo = null;
   return new Promise((resolve) => {

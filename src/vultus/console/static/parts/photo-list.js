@@ -23,6 +23,7 @@ import { t, tryText } from "./words.js";
 export class PhotoList extends HTMLElement {
   /** @type {Entry[]} */
   entries = [];
+  isShooting = false;
 
   connectedCallback() {
     this.rows = h("ul", { class: "photos" });
@@ -50,13 +51,16 @@ export class PhotoList extends HTMLElement {
 
   /** @param {Entry} [instead] The photo that the new one replaces. */
   async shoot(instead) {
+    if (this.isShooting) return;
+    this.isShooting = true;
     fill(this.trouble);
     try {
-      const file = await takePhoto();
+      const file = await takePhoto(() => this.isConnected);
       if (file) await this.screen(this.place(file, instead));
     } catch (error) {
       fill(this.trouble, problemBox(new Problem("camera", error instanceof Error ? error.message : "")));
     }
+    this.isShooting = false;
   }
 
   /**
@@ -82,6 +86,10 @@ export class PhotoList extends HTMLElement {
 
   /** @param {Entry} entry */
   async screen(entry) {
+    if (entry.state === "failed") {
+      entry.state = "screening";
+      this.render();
+    }
     const form = new FormData();
     form.append("collection", session.collection);
     form.append("photo", entry.file);
@@ -107,7 +115,7 @@ export class PhotoList extends HTMLElement {
       again.files[0] && this.screen(this.place(again.files[0], entry)) });
     return h("li", { class: entry.state },
       h("img", { src: entry.address, alt: t("photos.alt") }),
-      h("div", {}, h("div", { class: "hint" }, foreign(entry.file.name)), ...describe(entry)),
+      h("div", {}, h("div", { class: "hint" }, foreign(entry.file.name)), ...describe(entry, () => this.screen(entry))),
       h("div", { class: "actions" },
         entry.state !== "screening" && h("button", { type: "button", class: "quiet", onclick: () => this.shoot(entry) }, t("photos.retake")),
         entry.state !== "screening" && h("label", { class: "button quiet" }, again, t("photos.replace")),
@@ -119,11 +127,11 @@ export class PhotoList extends HTMLElement {
   }
 }
 
-/** @param {Entry} entry @returns {Node[]} */
-function describe(entry) {
+/** @param {Entry} entry @param {() => void} again @returns {Node[]} */
+function describe(entry, again) {
   if (entry.state === "screening") return [h("span", { class: "badge" }, t("photos.screening"))];
   if (entry.state === "usable") return [h("span", { class: "badge good" }, t("photos.usable")), qualityBadges(entry.face.quality)];
-  if (entry.state === "failed") return [problemBox(entry.error)];
+  if (entry.state === "failed") return [problemBox(entry.error, again)];
   const { reasons, detail, person_id: other } = entry.rejection;
   return [
     h("span", { class: "badge bad" }, t("photos.refused")),

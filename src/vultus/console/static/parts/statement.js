@@ -56,7 +56,7 @@ export class Statement extends HTMLElement {
     const text = (/** @type {string} */ part) => this.texts[`enrol.statement.${part}`];
     const until = new Intl.DateTimeFormat(this.language, { dateStyle: "long" });
     this.quote.lang = this.language;
-    fill(this.quote, text("1"), " ", foreign(purpose || "…"), ". ", policy?.keep_crops ? `${text("crop")} ` : "",
+    fill(this.quote, text("1"), " ", foreign(purpose || "…"), /[.…]$/.test(purpose || "…") ? " " : ". ", policy?.keep_crops ? `${text("crop")} ` : "",
       days.length ? text("until").replace("{day}", until.format(Math.min(...days))) : text("open"), " ", text("2"));
   }
 
