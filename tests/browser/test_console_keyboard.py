@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from playwright.async_api import Locator, Page, expect
-from tests.browser.conftest import NO_CHROMIUM, Site, Visit
+from playwright.async_api import FileChooser, Locator, Page, expect
+from tests.browser.conftest import NO_CHROMIUM, SECONDS, Site, Visit
 from tests.browser.test_console_people import as_file
 from tests.faces import portrait
+from tests.server.sockets import wait_until
 
 from vultus.domain import Role
 
@@ -45,6 +46,8 @@ async def press(page: Page, role: str, name: str | re.Pattern[str]) -> None:
 
 async def test_the_way_from_signing_in_to_erasing(visit: Visit, site: Site) -> None:
     page = visit.page
+    choosers: list[FileChooser] = []
+    page.on("filechooser", choosers.append)  # long before: the browser is told of it, but nobody is told when it knows
     await page.goto(f"{site.address}/console#/people")
     await expect(page.locator("#key")).to_be_focused()
     await page.keyboard.type(await site.make_key(Role.MANAGE, await site.make_gallery()))
@@ -72,9 +75,9 @@ async def test_the_way_from_signing_in_to_erasing(visit: Visit, site: Site) -> N
     await press(page, "link", "Recognise")
     await expect(page.get_by_role("heading", name="Recognise")).to_be_focused()
     await tab_to(page, page.locator(".dropzone input"))
-    async with page.expect_file_chooser() as chooser:
-        await page.keyboard.press("Enter")
-    await (await chooser.value).set_files(as_file(portrait()))
+    await page.keyboard.press("Enter")
+    await wait_until(lambda: choosers, SECONDS)
+    await choosers[0].set_files(as_file(portrait()))
     await press(page, "link", "Ada")
     await expect(page.get_by_role("heading", name="Ada")).to_be_focused()
 
