@@ -47,7 +47,7 @@ async def press(page: Page, role: str, name: str | re.Pattern[str]) -> None:
 async def test_the_way_from_signing_in_to_erasing(visit: Visit, site: Site) -> None:
     page = visit.page
     choosers: list[FileChooser] = []
-    page.on("filechooser", choosers.append)  # long before: the browser is told of it, but nobody is told when it knows
+    page.on("filechooser", lambda chooser: choosers.append(chooser))  # long before it is needed
     await page.goto(f"{site.address}/console#/people")
     await expect(page.locator("#key")).to_be_focused()
     await page.keyboard.type(await site.make_key(Role.MANAGE, await site.make_gallery()))
