@@ -36,7 +36,7 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[])) AS named (id, name)
 
 
 @dataclass
-class Crowd:
+class Guests:
     """A gallery of persons with hostile names, the first of whom has a face."""
 
     gallery: str
@@ -44,7 +44,7 @@ class Crowd:
 
 
 @pytest.fixture
-async def crowd(site: Site) -> Crowd:
+async def guests(site: Site) -> Guests:
     """Also names that the service refuses, as if they had come into the database in another way."""
     gallery = await site.make_gallery()
     registered = await site.api.register(portrait(), collection=gallery, name="Ada")
@@ -57,7 +57,7 @@ async def crowd(site: Site) -> Crowd:
         await work._session.execute(text(CONSENTS), rows)
         update = "UPDATE persons SET name = :name, metadata = CAST(:metadata AS jsonb) WHERE id = :id"
         await work._session.execute(text(update), {"name": HOSTILE_NAMES[0], "metadata": metadata, "id": first})
-    return Crowd(gallery, first)
+    return Guests(gallery, first)
 
 
 async def read_names(page: Page, place: str) -> list[str]:
@@ -69,8 +69,8 @@ async def read_names(page: Page, place: str) -> list[str]:
     return names
 
 
-async def test_the_list_of_people(visit: Visit, crowd: Crowd) -> None:
-    page = await visit.open(await visit.site.make_key(Role.ADMIN, crowd.gallery))
+async def test_the_list_of_people(visit: Visit, guests: Guests) -> None:
+    page = await visit.open(await visit.site.make_key(Role.ADMIN, guests.gallery))
     rows = page.locator(".people > li")
     for pages in range(1, len(HOSTILE_NAMES) // PAGE_SIZE + 1):
         await expect(rows).to_have_count(pages * PAGE_SIZE)
@@ -83,8 +83,8 @@ async def test_the_list_of_people(visit: Visit, crowd: Crowd) -> None:
     assert await page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-async def test_a_person_with_metadata_and_consents(visit: Visit, crowd: Crowd) -> None:
-    page = await visit.open(await visit.site.make_key(Role.ADMIN, crowd.gallery), f"#/people/{crowd.first}")
+async def test_a_person_with_metadata_and_consents(visit: Visit, guests: Guests) -> None:
+    page = await visit.open(await visit.site.make_key(Role.ADMIN, guests.gallery), f"#/people/{guests.first}")
     await expect(page.locator("h1 bdi")).to_have_text(HOSTILE_NAMES[0])
     keys_and_values = [part for name in HOSTILE_NAMES for part in (name, json.dumps([name], ensure_ascii=False))]
     shown = await read_names(page, ".facts")
@@ -96,8 +96,8 @@ async def test_a_person_with_metadata_and_consents(visit: Visit, crowd: Crowd) -
     await expect(page.get_by_role("dialog")).to_contain_text(HOSTILE_NAMES[0])
 
 
-async def test_names_of_files(visit: Visit, crowd: Crowd) -> None:
-    page = await visit.open(await visit.site.make_key(Role.ADMIN, crowd.gallery), "#/recognise")
+async def test_names_of_files(visit: Visit, guests: Guests) -> None:
+    page = await visit.open(await visit.site.make_key(Role.ADMIN, guests.gallery), "#/recognise")
     files = [as_file(b"no picture", name) for name in FILE_NAMES]
     await page.locator(".dropzone input").set_input_files([*files, as_file(portrait(mirror=True), HOSTILE_NAMES[1])])
     await expect(page.locator(".results > section")).to_have_count(len(files) + 1)
@@ -112,7 +112,7 @@ async def test_names_of_files(visit: Visit, crowd: Crowd) -> None:
 
 
 @pytest.mark.parametrize("path", ["people/%3Cscript%3E", "%E0%A4%A", "people/..%2F..%2Fkeys", "people/new/x/y", "a/b"])
-async def test_addresses(visit: Visit, crowd: Crowd, path: str) -> None:
-    page = await visit.open(await visit.site.make_key(Role.ADMIN, crowd.gallery), f"#/{path}")
+async def test_addresses(visit: Visit, guests: Guests, path: str) -> None:
+    page = await visit.open(await visit.site.make_key(Role.ADMIN, guests.gallery), f"#/{path}")
     await expect(page.locator("main [aria-busy=true]")).to_have_count(0)
     await expect(page.locator("main :is(h1, [role=alert])").first).to_be_visible()
