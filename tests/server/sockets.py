@@ -129,7 +129,6 @@ async def running(
     per_address: int = 1000,
     port: int = 0,
     tls: ssl.SSLContext | None = None,
-    port: int = 0,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """Run a server until the block ends."""
