@@ -58,7 +58,7 @@ export function listPages() {
 export function findPage(hash) {
   const [name, person, part] = hash.replace(/^#\/?/, "").split("?")[0].split("/");
   const page = listPages().find((one) => one.path === name) ?? (name ? NOTHING : listPages()[0]) ?? NOTHING;
-  if (page === NOTHING || (person === "new" && !can("enrol"))) return { page: NOTHING, element: h("vultus-nothing") };
+  if (page === NOTHING || (page.path === "people" && person === "new" && !can("enrol"))) return { page: NOTHING, element: h("vultus-nothing") };
   if (page.path === "webhooks" && person) return { page, element: h("vultus-webhook", { webhook: person }) };
   if (page.path !== "people") return { page, element: h(`vultus-${page.path}`, { part: person }) };
   if (can("enrol") && (person === "new" || part === "photos" || !can("read"))) {
