@@ -1,8 +1,7 @@
 // Who changed what, and when.
 
 import { call, listAll } from "../parts/api.js";
-import { actions } from "../parts/blocks.js";
-import { button, pageHead } from "../parts/controls.js";
+import { actions, button, pageHead } from "../parts/controls.js";
 import { announce } from "../parts/dialogs.js";
 import { saveFile } from "../parts/download.js";
 import { fill, foreign, h } from "../parts/h.js";

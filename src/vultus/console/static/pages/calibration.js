@@ -1,7 +1,7 @@
 // What a threshold costs, by looking at it: who is missed, which strangers are named.
 
 import { call, personPath } from "../parts/api.js";
-import { actions, button, section, tellDone } from "../parts/blocks.js";
+import { actions, button, pageHead, section, tellDone } from "../parts/controls.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { linkPerson } from "../parts/person-link.js";
@@ -28,7 +28,7 @@ class Calibration extends HTMLElement {
   trouble = h("div", {});
 
   connectedCallback() {
-    fill(this, h("h1", { tabindex: "-1" }, t("calibration")));
+    fill(this, pageHead("calibration"));
     load(this, async () => {
       this.state = await call("GET", this.path);
       this.show();
@@ -58,14 +58,14 @@ class Calibration extends HTMLElement {
     this.slider = h("input", { type: "range", min: 0, max: curve.length - 1, value: position, oninput: () => this.choose(Number(this.slider.value)) });
     this.costs = h("div", { class: "costs" });
     this.verdict = h("p", { role: "status" });
-    this.use = button(t("calibration.apply"), () => this.apply({ threshold: this.wanted }), "primary");
+    this.use = button("calibration.apply", () => this.apply({ threshold: this.wanted }), "primary");
     this.progress = h("div", {});
     this.plots = [report && this.plotScores(report.measured), this.plotRates(this.curve)].filter(Boolean);
     fill(this,
-      h("h1", { tabindex: "-1" }, t("calibration")), h("p", {}, t("calibration.text")), this.trouble,
+      pageHead("calibration"), h("p", {}, t("calibration.text")), this.trouble,
       section("choice", t("calibration.choice"), h("label", {}, t("calibration.slider"), this.slider), this.costs, this.verdict,
-        can("configure") && actions(this.use, before.has(session.collection) ? button(t("calibration.undo"), () => this.undo(), null, "undo")
-          : fixed && button(t("calibration.follow"), () => this.apply({ threshold: null }))),
+        can("configure") && actions(this.use, before.has(session.collection) ? Object.assign(button("calibration.undo", () => this.undo()), { id: "undo" })
+          : fixed && button("calibration.follow", () => this.apply({ threshold: null }))),
         h("p", { class: "hint" }, t(fixed ? "calibration.fixed" : "calibration.aims"), " ", state.policy.fusion === "mean" && t("calibration.mean")), this.plots.map((one) => one.element)),
       this.buildMeasurement(), report && this.buildPairs(), report && can("read") && this.buildGroups());
     this.choose(position);
@@ -112,7 +112,7 @@ class Calibration extends HTMLElement {
       this.state = await call("GET", this.path);
       if (this.report) await this.measure(this.report.sampled ? QUICK : MOST);
       else this.show();
-      tellDone(this.trouble, t(told));
+      tellDone(this.trouble, told);
       /** @type {HTMLElement | null} */ (this.querySelector(focus))?.focus();
     } catch (problem) {
       fill(this.trouble, problemBox(problem));
@@ -161,9 +161,9 @@ class Calibration extends HTMLElement {
       h("p", {}, t(state.own ? "calibration.is_own" : "calibration.is_pack"), " ",
         proposed && !state.own && t("calibration.proposed", { threshold: formatNumber(proposed.threshold, 3), strangers: formatShare(proposed.expected_fpir) })),
       this.progress,
-      actions(button(t(report?.sampled ? "calibration.measure_more" : "calibration.measure"), () => this.measure(MOST)),
-        report && button(t("calibration.adopt"), () => this.change(() => call("POST", this.path, { json: { sample: MOST, apply: true } }), "calibration.adopted")),
-        state.own && button(t("calibration.forget"), () => this.forget(), "danger")));
+      actions(button(report?.sampled ? "calibration.measure_more" : "calibration.measure", () => this.measure(MOST)),
+        report && button("calibration.adopt", () => this.change(() => call("POST", this.path, { json: { sample: MOST, apply: true } }), "calibration.adopted")),
+        state.own && button("calibration.forget", () => this.forget(), "danger")));
   }
 
   async forget() {
@@ -184,7 +184,7 @@ class Calibration extends HTMLElement {
   /** Error rates by a key of the persons' metadata. */
   buildGroups() {
     const result = h("div", {}), choose = h("select", {}), hint = h("p", { class: "hint" }, t("calibration.groups.hint"));
-    const compare = button(t("calibration.compare"), () => load(result, async () => {
+    const compare = button("calibration.compare", () => load(result, async () => {
       fill(result, h("progress", { "aria-label": t("calibration.measuring") }));
       const { groups, measured } = await call("POST", this.path, { json: { sample: MOST, group_by: choose.value } });
       fill(result, tableOfGroups(choose.value, groups.groups, measured.current.threshold));

@@ -1,8 +1,7 @@
 // API keys: who may do what, where, and until when.
 
 import { call, listAll } from "../parts/api.js";
-import { actions } from "../parts/blocks.js";
-import { button, isolate, pageHead } from "../parts/controls.js";
+import { actions, button, isolate, pageHead } from "../parts/controls.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { check, field, openForm, showSecret } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";

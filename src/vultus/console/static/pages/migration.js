@@ -1,7 +1,7 @@
 // Another network for a collection in use: start, watch, judge, switch, and go back or finish.
 
 import { call, listAll } from "../parts/api.js";
-import { actions, button, section, tellDone } from "../parts/blocks.js";
+import { actions, button, emptyBox, pageHead, section, tellDone } from "../parts/controls.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { dropzone } from "../parts/dropzone.js";
 import { fill, foreign, h } from "../parts/h.js";
@@ -22,7 +22,7 @@ class Migration extends HTMLElement {
     this.path = `${this.place}/transition`;
     this.trouble = h("div", {});
     this.body = h("div", { class: "results" });
-    fill(this, h("h1", { tabindex: "-1" }, t("migration")), h("p", {}, t("migration.text")), this.trouble, this.body);
+    fill(this, pageHead("migration"), h("p", {}, t("migration.text")), this.trouble, this.body);
     load(this.body, () => this.show());
   }
 
@@ -45,7 +45,7 @@ class Migration extends HTMLElement {
   /** @param {any} collection @param {any[]} others Loaded networks that it does not use. */
   buildStart(collection, others) {
     const intro = h("p", {}, t("migration.now", { pack: this.packOf(collection.contract_id) }));
-    if (!others.length) return h("div", { class: "empty" }, h("h2", {}, t("migration.none")), intro, h("p", {}, t("migration.none.text")));
+    if (!others.length) return emptyBox("migration.none", "migration.none.text", intro);
     const share = h("input", { type: "checkbox" });
     const choices = others.map((one, at) => h("input", { type: "radio", name: "pack", value: one.pack, checked: at === 0 })), models = this.models ?? [];
     return section("start", t("migration.choose"), intro,
@@ -57,7 +57,7 @@ class Migration extends HTMLElement {
       })),
       h("label", { class: "check" }, share, t("migration.shadow")),
       !collection.policy.keep_crops && collection.faces > 0 && h("p", { class: "notice warn" }, t("migration.no_crops")),
-      actions(button(t("migration.start"), () => this.start(choices.find((one) => one.checked).value, share.checked ? 0.1 : 0), "primary")));
+      actions(button("migration.start", () => this.start(choices.find((one) => one.checked).value, share.checked ? 0.1 : 0), "primary")));
   }
 
   /** @param {string} pack @param {number} share */
@@ -75,10 +75,10 @@ class Migration extends HTMLElement {
     fill(this.body,
       section("progress", t(`migration.${step}`, names), this.bar, this.figures,
         target.pending > 0 && h("p", { class: "hint" }, t("migration.waiting")), h("p", {}, t(`migration.${step}.text`, names)),
-        actions(button(t(`migration.${step}.switch`, names), () => this.act(() => this.insist("POST", `${this.path}/switch`), "migration.switched"), "primary"),
-          button(t(`migration.${step}.finish`, names), () => this.finish(step, names), "danger"))),
+        actions(h("button", { type: "button", class: "primary", onclick: () => this.act(() => this.insist("POST", `${this.path}/switch`), "migration.switched") }, t(`migration.${step}.switch`, names)),
+          button(`migration.${step}.finish`, () => this.finish(step, names), "danger"))),
       can("scores") && section("compare", t("migration.compare"), h("p", {}, t("migration.compare.text")),
-        actions(button(t("migration.compare.start"), () => load(compared, async () => fill(compared, ...await this.compare(names))))), compared),
+        actions(button("migration.compare.start", () => load(compared, async () => fill(compared, ...await this.compare(names))))), compared),
       target.missing > target.pending && this.buildLeft(state));
     this.tell(target);
     if (target.pending) this.follow(this.bar);
@@ -126,7 +126,7 @@ class Migration extends HTMLElement {
     try {
       await action();
       await this.show();
-      tellDone(this.trouble, t(told));
+      tellDone(this.trouble, told);
       this.querySelector("h1")?.focus();
     } catch (problem) {
       fill(this.trouble, problemBox(problem));
@@ -162,12 +162,12 @@ class Migration extends HTMLElement {
         const told = await call("POST", `${this.path}/photos`, { form }).then(({ photos: [one] }) => tryText(`migration.photo.${one.outcome}`, tryText(`reason.${one.outcome}`, one.outcome)), (problem) => problem.message);
         outcomes.append(h("li", {}, foreign(file.name), `: ${told}`));
       }
-      tellDone(this.trouble, t("migration.supplied"));
+      tellDone(this.trouble, "migration.supplied");
       this.tell(targetOf(await call("GET", this.path)));
     };
     return section("left", t("migration.left"), h("p", {}, t("migration.left.text")), list,
       h("div", { class: "sources" }, dropzone(supply, t("migration.supply"))), outcomes,
-      actions(button(t("migration.retry"), () => this.start(this.packOf(state.target_contract_id), state.shadow_share))));
+      actions(button("migration.retry", () => this.start(this.packOf(state.target_contract_id), state.shadow_share))));
   }
 }
 

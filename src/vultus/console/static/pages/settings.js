@@ -1,9 +1,8 @@
 // The settings of a collection: what each rule does, its default and range, and what a change costs.
 
 import { call, Problem } from "../parts/api.js";
-import { actions } from "../parts/blocks.js";
 import { createCollection, deleteCollection, showCollections } from "../parts/collections.js";
-import { button } from "../parts/controls.js";
+import { actions, button } from "../parts/controls.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";

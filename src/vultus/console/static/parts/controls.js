@@ -1,6 +1,7 @@
 // Small parts of many pages.
 
-import { h } from "./h.js";
+import { announce } from "./dialogs.js";
+import { fill, h } from "./h.js";
 import { t } from "./words.js";
 
 /**
@@ -26,4 +27,20 @@ export function pageHead(title, ...beside) {
 /** A name inside a sentence, whatever its direction. @param {string} name */
 export function isolate(name) {
   return `\u2068${name}\u2069`;
+}
+
+/** A part of a page under a heading. @param {string} id @param {string} title @param {...any} children */
+export function section(id, title, ...children) {
+  return h("section", { "aria-labelledby": id }, h("h2", { id, tabindex: "-1" }, title), ...children);
+}
+
+/** @param {...any} children */
+export function actions(...children) {
+  return h("div", { class: "actions" }, ...children);
+}
+
+/** Say that something was done. @param {Element} place @param {string} text Of the catalogue. */
+export function tellDone(place, text) {
+  fill(place, h("div", { class: "notice good" }, t(text)));
+  announce(t(text));
 }
