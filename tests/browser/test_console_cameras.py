@@ -45,6 +45,7 @@ async def test_a_camera_is_added_seen_paused_and_deleted(busy_visit: Visit, came
 
     await add_camera(page, "http://10.0.0.5/mjpeg")
     await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("VULTUS_SOURCES__ALLOWED")
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Whoever runs the server")
     await expect(page.get_by_role("dialog")).to_contain_text("not stored")
     await busy_visit.show("cameras-form")
     await page.get_by_role("dialog").get_by_label("Address").fill(camera.url("/mjpeg", "admin:wrong@"))

@@ -20,6 +20,7 @@ VultusError
 │   └── BodyTooLargeError
 ├── UnauthenticatedError              no key, or an unknown, revoked or expired one
 ├── ForbiddenError                    the key may not do it
+│   └── AddressNotAllowedError        nobody may, for the operator has not allowed the address
 ├── LimitReachedError                 more than the caller may do within a time
 │   ├── KeyFailureLimitError          unknown keys, of an address
 │   ├── SearchLimitError              searches, of a key
@@ -191,6 +192,12 @@ class ForbiddenError(VultusError):
     """The key is valid but lacks the permission for this."""
 
     kind, code, title = ErrorKind.FORBIDDEN, "forbidden", "Not allowed"
+
+
+class AddressNotAllowedError(ForbiddenError):
+    """The operator has not allowed the server to open this address, whoever asks."""
+
+    code, title = "address_not_allowed", "Address not allowed"
 
 
 class LimitReachedError(VultusError):

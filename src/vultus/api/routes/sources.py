@@ -27,7 +27,11 @@ router = create_router("/sources", tags=["live"])
     status_code=201,
     summary="Create a source",
     responses=declare_body_problems(
-        errors.NotFoundError, errors.InvalidInputError, errors.KeyFileError, *IDEMPOTENCY_PROBLEMS
+        errors.AddressNotAllowedError,
+        errors.NotFoundError,
+        errors.InvalidInputError,
+        errors.KeyFileError,
+        *IDEMPOTENCY_PROBLEMS,
     ),
     openapi_extra=require_permission(Permission.CONFIGURE) | name_location("/v1/sources/{id}"),
 )
@@ -65,7 +69,9 @@ async def read_source(source_id: UUID, services: ServicesDep, principal: Princip
 @router.patch(
     "/{source_id}",
     summary="Change a source",
-    responses=declare_body_problems(errors.NotFoundError, errors.InvalidInputError, errors.KeyFileError),
+    responses=declare_body_problems(
+        errors.AddressNotAllowedError, errors.NotFoundError, errors.InvalidInputError, errors.KeyFileError
+    ),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
 async def change_source(

@@ -11,7 +11,7 @@ from vultus.domain.events import SourceChanged, SourceCreated, SourceDeleted
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
 from vultus.domain.sources import SourceState
 from vultus.domain.texts import require_text
-from vultus.errors import ConflictError, ForbiddenError, InvalidInputError, OverloadedError, UnavailableError
+from vultus.errors import AddressNotAllowedError, ConflictError, InvalidInputError, OverloadedError, UnavailableError
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.sources.messages import FrameTaken
 from vultus.sources.pool import DecoderPool, SourceOpening
@@ -74,8 +74,8 @@ class SourceService:
             **options: `min_face_px`, `fps`, `idle_fps`, `enabled`.
 
         Raises:
-            ForbiddenError: The caller may not configure collections or recognise people in live video, or the
-                operator has not allowed the address.
+            AddressNotAllowedError: The operator has not allowed the address.
+            ForbiddenError: The caller may not configure collections or recognise people in live video.
             InvalidInputError: The address is none, or a zone is no polygon.
             KeyFileError: The key that seals the address is not available.
             NotFoundError: There is no such collection.
@@ -133,6 +133,7 @@ class SourceService:
             patch: New values by the names of `create_source`; None takes the default.
 
         Raises:
+            AddressNotAllowedError: As for `create_source`.
             ForbiddenError: As for `create_source`.
             InvalidInputError: As for `create_source`.
             NotFoundError: There is no such source, or it does not exist for the principal.
@@ -242,7 +243,7 @@ class SourceService:
     def _parse_address(self, text: str) -> SourceAddress:
         address = SourceAddress.from_text(text)
         if not AllowedSources(self._settings.allowed).may_permit(address):
-            raise ForbiddenError(
+            raise AddressNotAllowedError(
                 "The operator of this server has not allowed this address: VULTUS_SOURCES__ALLOWED names the networks, "
                 "hosts and folders of sources."
             )
