@@ -50,7 +50,7 @@ class Walk(NamedTuple):
 WALKS = (
     Walk(CAST[0].face, 0.0, 7.0, 360, 1),
     Walk(CAST[1].face, 5.0, 7.0, 340, -1),
-    Walk(STRANGER, 10.0, 7.0, 350, 1),
+    Walk(STRANGER, 10.0, 7.0, 350, -1),
     Walk(CAST[2].face, 16.0, 8.0, 320, -1),
     Walk(CAST[3].face, 17.0, 8.0, 380, -1),
     Walk(CAST[4].face, 24.0, 7.0, 350, 1),
