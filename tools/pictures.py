@@ -25,19 +25,21 @@ from tests.browser.conftest import CHROMIUM
 
 from vultus.demo.features import invent_features
 from vultus.demo.film import FPS, encode_frame
-from vultus.demo.people import TAKES, encode_photo, photograph
+from vultus.demo.people import CAST, TAKES, encode_photo, photograph
 from vultus.demo.portraits import View, draw_portrait
 from vultus.demo.surroundings import build_settings
+from vultus.demo.tour import STAFF_GALLERY
 from vultus.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
-THEMES = ("light", "dark")
 WIDTH, HEIGHT = 1180, 860
 QUALITY, MOVING_QUALITY = 82, 60
 WAIT_S = 60
+SETTLING_MS = 600
+"""For the rest of a page, once what it is about is there."""
 
 CAMERA_FPS = 30
 """At which Chromium plays a file that stands for a camera."""
@@ -124,33 +126,54 @@ def save(picture: bytes, path: Path) -> None:
     Image.open(io.BytesIO(picture)).convert("RGB").save(path, "WEBP", quality=QUALITY, method=6)
 
 
-def show_recognition(page: Page, demo: Demo) -> None:
-    """Recognise the group."""
-    page.locator(".dropzone input").set_input_files(demo.photos / "group.jpg")
-    expect(page.locator(".results > section").first).not_to_have_attribute("aria-busy", "true")
+@dataclass(frozen=True)
+class Subject:
+    """A page to take.
+
+    Attributes:
+        path: In the console.
+        shows: Selector of what is on it once it is there.
+        button: To press first.
+        photo: To drop first, a file of the demo.
+        collection: To choose.
+        themes: In which it is taken.
+        height: Of the picture, pixels.
+    """
+
+    path: str
+    shows: str
+    button: str | None = None
+    photo: str | None = None
+    collection: str = "default"
+    themes: tuple[str, ...] = ("light",)
+    height: int = HEIGHT
 
 
-def show_page(page: Page, demo: Demo) -> None:
-    """Wait until a page has its content."""
-    del demo
-    page.wait_for_load_state("networkidle")
-
-
-PAGES = {
-    "recognise": ("#/recognise", "default", show_recognition),
-    "overview": ("#/overview", "default", show_page),
-    "people": ("#/people", "default", show_page),
+SUBJECTS = {
+    "recognise": Subject(
+        "#/recognise", f".verdicts >> text={CAST[0].name}", photo="group.jpg", themes=("light", "dark")
+    ),
+    "overview": Subject("#/overview", f"main >> text={len(CAST)}", themes=("dark",)),
+    "people": Subject("#/people", f"main >> text={CAST[0].name}"),
+    "calibration": Subject("#/calibration", "figure >> nth=1", button="Measure", collection=STAFF_GALLERY, height=1240),
+    "events": Subject("#/events", f".events >> text={CAST[0].name}"),
 }
 
 
-def take_pages(browser: Browser, demo: Demo, folder: Path, themes: tuple[str, ...]) -> None:
-    """Take a picture of each page in each theme."""
-    for theme in themes:
-        for name, (path, collection, show) in PAGES.items():
-            with sign_in(browser, demo, theme, path, collection) as page:
-                expect(page.locator('nav a[aria-current="page"]')).to_have_attribute("href", path)
-                show(page, demo)
-                page.wait_for_timeout(500)  # pictures on it, and what is drawn when they are there
+def take_pages(browser: Browser, demo: Demo, folder: Path, themes: int | None) -> None:
+    """Take a picture of each page, in its first themes."""
+    for name, subject in SUBJECTS.items():
+        for theme in subject.themes[:themes]:
+            with sign_in(browser, demo, theme, subject.path, subject.collection) as page:
+                page.set_viewport_size({"width": WIDTH, "height": subject.height})
+                expect(page.locator('nav a[aria-current="page"]')).to_have_attribute("href", subject.path)
+                if subject.photo:
+                    page.locator(".dropzone input").set_input_files(demo.photos / subject.photo)
+                if subject.button:
+                    page.get_by_role("button", name=subject.button).first.click()
+                page.locator(subject.shows).first.wait_for()
+                page.evaluate("scrollTo(0, 0)")
+                page.wait_for_timeout(SETTLING_MS)
                 save(page.screenshot(), folder / f"{name}-{theme}.webp")
 
 
@@ -202,7 +225,9 @@ def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder; docs/pictures unless given")
-    parser.add_argument("--quick", action="store_true", help="one theme, few frames: to see whether it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="one theme each, few frames, four persons: to see whether it works"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
@@ -210,7 +235,7 @@ def main() -> None:
             os.environ["VULTUS_DATA_DIR"] = scratch + "/installed"
         browser = open_browser(playwright, Path(scratch))
         with run_demo() as demo:
-            take_pages(browser, demo, options.out, THEMES[:1] if options.quick else THEMES)
+            take_pages(browser, demo, options.out, 1 if options.quick else None)
             take_live(browser, demo, options.out, 3 if options.quick else MOVING_FRAMES)
         take_report(browser, options.out, Path(scratch), 4 if options.quick else EVALUATED)
         browser.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tests.browser.conftest import NO_CHROMIUM
-from tools.pictures import FOLDER
+from tools.pictures import FOLDER, SUBJECTS
 
 pytestmark = NO_CHROMIUM
 TIMEOUT_S = 300
@@ -29,6 +29,9 @@ def test_the_pictures_of_the_documents_can_be_taken(data_dir: Path) -> None:
     )
 
     names = {path.name for path in taken.glob("*.webp")}
-    assert names == {path.name for path in FOLDER.glob("*.webp") if not path.stem.endswith("-dark")}
+    kept = {f"{name}-{theme}.webp" for name, subject in SUBJECTS.items() for theme in subject.themes}
+    first = {f"{name}-{subject.themes[0]}.webp" for name, subject in SUBJECTS.items()}
+    assert names == {*first, "live.webp", "report.webp"}
+    assert {path.name for path in FOLDER.iterdir()} == {*kept, "live.webp", "report.webp"}
     with Image.open(taken / "live.webp") as moving:
         assert getattr(moving, "n_frames", 1) > 1

@@ -16,7 +16,7 @@ from vultus.demo.client import ApiClient
 from vultus.demo.neighbours import CAMERA_PATH, HOOK_PATH, run_neighbours
 from vultus.demo.people import CAST, NEWCOMER, STAFF, TAKES, draw_group, photograph
 from vultus.demo.surroundings import build_settings, write_settings_file
-from vultus.demo.tour import Stage, describe_calibration, describe_event, describe_tour
+from vultus.demo.tour import STAFF_GALLERY, Stage, describe_calibration, describe_event, describe_tour
 from vultus.errors import UnavailableError
 from vultus.main import serve_api
 from vultus.server.serving import STOP_TIMEOUT_S
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vultus.demo.people import Character
     from vultus.settings import Settings
 
-GALLERY, STAFF_GALLERY = "default", "staff"
+GALLERY = "default"
 PURPOSE, RECORDED_BY = "To be shown in the demo", "vultus demo"
 COOLDOWN_S = 15
 """Somebody who comes again is told again after so long: the film is short."""
@@ -115,7 +115,7 @@ class _Demo:
             source = {"name": "corridor", "collection": GALLERY, "address": stage.camera}
             await asyncio.to_thread(client.send_json, "POST", "/v1/sources", source)
             await asyncio.to_thread(_calibrate_staff, client)
-            self._say(describe_calibration(stage, STAFF_GALLERY))
+            self._say(describe_calibration(stage))
             await asyncio.Event().wait()
 
 

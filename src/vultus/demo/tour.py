@@ -27,7 +27,10 @@ To look at
   {console}#/recognise    drop {group}: three are registered, one is not
   {console}#/people/new   add {newcomer}, and see them named from then on
   {console}#/live         your own camera, if you have one: a stranger, until you are registered
-  Who passes the camera is printed below, as a webhook delivers it.
+  {console}#/events       who passes the camera; it is printed below too, as a webhook delivers it
+  {console}#/cameras      what the camera sees, and how it is doing
+  {console}#/calibration  what a threshold would cost; choose the collection '{staff}' once it is announced
+  {console}#/audit        who did what
 
 In a second terminal
   export KEY={key} VULTUS_DATA_DIR={folder}{unset}
@@ -39,6 +42,9 @@ In a second terminal
   {vultus} audit
 
 Ctrl-C ends the demo."""
+
+STAFF_GALLERY = "staff"
+"""Name of the collection that is calibrated."""
 
 SENTENCES = {
     "recognised": "{name} was recognised at the camera.",
@@ -88,15 +94,16 @@ def describe_tour(stage: Stage) -> str:
         group=quote(str(stage.photos / "group.jpg")),
         newcomer=quote(str(stage.photos / "newcomer.jpg")),
         address=stage.address,
+        staff=STAFF_GALLERY,
         vultus=quote(_find_command()),
         # An empty variable counts as unset: the demo's database is its own.
         unset=" VULTUS_DATABASE__URL=" if os.environ.get("VULTUS_DATABASE__URL") else "",
     )
 
 
-def describe_calibration(stage: Stage, collection: str) -> str:
-    """Return what to look at once a collection is calibrated."""
-    return f"The collection '{collection}' is calibrated on its own people: choose it at {stage.console}#/calibration"
+def describe_calibration(stage: Stage) -> str:
+    """Return what to look at once the staff's collection is calibrated."""
+    return f"The collection '{STAFF_GALLERY}' is calibrated on its own people: see {stage.console}#/calibration"
 
 
 def describe_event(event: dict[str, Any]) -> str:
