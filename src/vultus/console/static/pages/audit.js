@@ -5,9 +5,10 @@ import { actions, button, pageHead } from "../parts/controls.js";
 import { announce } from "../parts/dialogs.js";
 import { saveFile } from "../parts/download.js";
 import { fill, foreign, h } from "../parts/h.js";
+import { namePermissions } from "../parts/permissions.js";
 import { load } from "../parts/problem.js";
 import { nameRule, nameValue } from "../parts/rules.js";
-import { can, session } from "../parts/session.js";
+import { can, nameCollection, session } from "../parts/session.js";
 import { count, formatMoment, listTexts, t, tryText } from "../parts/words.js";
 
 const PAGE_SIZE = 50;
@@ -91,15 +92,15 @@ class Audit extends HTMLElement {
 
   /** @param {any} entry */
   buildEntry(entry) {
-    const collection = session.collections.find((one) => one.id === entry.collection_id);
+    const collection = entry.collection_id && nameCollection(entry.collection_id);
     const lines = listDetails(entry.detail);
     return h("li", { tabindex: "-1" }, h("div", {},
       h("strong", {}, tryText(`action.${entry.action}`, entry.action)),
       h("span", {}, formatMoment(entry.at), " · ", foreign(this.nameActor(entry.actor))),
       lines.length > 0 && h("ul", { class: "changes" }, lines.map(([name, value]) => h("li", {}, h("span", {}, name), " ", h("bdi", {}, value)))),
       h("span", { class: "hint" },
-        entry.collection_id && [t("collection"), " ", foreign(collection?.name ?? `…${entry.collection_id.slice(-6)}`), " · "],
-        entry.person_id && [h(can("read") && collection ? "a" : "span", { href: `#/people/${entry.person_id}` }, t("audit.person_short", { id: entry.person_id.slice(-6) })), " · "],
+        collection && [t("collection"), " ", foreign(collection), " · "],
+        entry.person_id && [h(can("read") && collection === session.collection ? "a" : "span", { href: `#/people/${entry.person_id}` }, t("audit.person_short", { id: entry.person_id.slice(-6) })), " · "],
         t("audit.request"), " ", h("code", {}, entry.request_id ?? "–"))));
   }
 
@@ -120,14 +121,17 @@ function quote(value) {
   return `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
 }
 
-/** @param {any} detail @returns {[string, string][]} */
-function listDetails({ changes = {}, fields = [], ...others }) {
+/** @param {any} detail @returns {[string, string][]} What a reader understands; all of it is in the files. */
+function listDetails({ changes = {}, fields = [], permissions, points: _, ...others }) {
+  /** @type {[string, string][]} */
+  const lines = Object.entries(changes).map(([name, { from, to }]) => [nameRule(name), t("audit.change", { from: nameValue(from), to: nameValue(to) })]);
   const unvalued = fields.filter((/** @type {string} */ name) => !(name in changes));
-  return [
-    ...Object.entries(changes).map(([name, { from, to }]) => /** @type {[string, string]} */ ([nameRule(name), t("audit.change", { from: nameValue(from), to: nameValue(to) })])),
-    ...(unvalued.length ? [/** @type {[string, string]} */ ([t("detail.fields"), unvalued.map(nameRule).join(", ")])] : []),
-    ...Object.entries(others).map(([name, value]) => /** @type {[string, string]} */ ([tryText(`detail.${name}`, name.replaceAll("_", " ")), nameValue(value)])),
-  ];
+  if (unvalued.length) lines.push([t("detail.fields"), unvalued.map(nameRule).join(", ")]);
+  if (permissions) lines.push([t("detail.permissions"), namePermissions(permissions)]);
+  for (const [name, value] of Object.entries(others)) {
+    if (value !== null) lines.push([tryText(`detail.${name}`, nameRule(name)), nameValue(name === "collections" ? value.map(nameCollection) : value)]);
+  }
+  return lines;
 }
 
 customElements.define("vultus-audit", Audit);

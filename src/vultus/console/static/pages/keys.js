@@ -5,18 +5,11 @@ import { actions, button, isolate, pageHead } from "../parts/controls.js";
 import { confirmErasure } from "../parts/dialogs.js";
 import { check, field, openForm, showSecret } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";
+import { PERMISSIONS, ROLES, namePermissions } from "../parts/permissions.js";
 import { load } from "../parts/problem.js";
-import { renewSecret, session } from "../parts/session.js";
+import { nameCollection, renewSecret, session } from "../parts/session.js";
 import { count, formatDay, formatMoment, formatNumber, t } from "../parts/words.js";
 
-const PERMISSIONS = ["recognize", "scores", "read", "search", "enrol", "erase", "configure", "calibrate", "audit", "live", "keys"];
-/** @type {Record<string, string[]>} */
-const ROLES = {
-  recognize: ["recognize"],
-  enrol: ["recognize", "read", "enrol"],
-  manage: ["recognize", "scores", "read", "search", "enrol", "erase", "live"],
-  admin: PERMISSIONS,
-};
 const OVERLAPS_S = [86_400, 0, 3600, 604_800, 2_592_000];
 
 class Keys extends HTMLElement {
@@ -48,7 +41,7 @@ class Keys extends HTMLElement {
     return h("li", {},
       h("div", {},
         h("div", { class: "badges" }, h("strong", {}, foreign(key.name)), isOwn && h("span", { class: "badge good" }, t("keys.own")), h("span", { class: `badge ${kind}` }, state)),
-        h("span", {}, key.role ? t(`role.${key.role}`) : key.permissions.flatMap((/** @type {string} */ one, /** @type {number} */ at) => [at > 0 && ", ", t(`may.${one}`)])),
+        h("span", {}, namePermissions(key.permissions)),
         h("span", {}, t("keys.where"), " ", foreign(key.collections ? key.collections.map(nameCollection).join(", ") : t("keys.everywhere"))),
         h("span", { class: "hint" },
           key.owner && [t("keys.owner"), " ", foreign(key.owner), " · "],
@@ -140,11 +133,6 @@ function mayManage(key) {
   const holds = (isWithin, ...names) => names.every((name) => session.key[name] === null || (key[name] !== null && isWithin(session.key[name], key[name])));
   return holds((own, its) => its.every((/** @type {string} */ one) => own.includes(one)), "permissions", "collections")
     && holds((own, its) => new Date(its) <= new Date(own), "searches_per_hour", "expires_at");
-}
-
-/** @param {string} id */
-function nameCollection(id) {
-  return session.collections.find((one) => one.id === id)?.name ?? `…${id.slice(-6)}`;
 }
 
 customElements.define("vultus-keys", Keys);

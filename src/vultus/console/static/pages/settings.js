@@ -41,19 +41,28 @@ class Settings extends HTMLElement {
       fill(this,
         h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("settings"), " · ", foreign(collection.name)), actions(
           mayAll && button("settings.create", () => load(this.trouble, async () => await createCollection(this, models.items) && this.connectedCallback())),
-          button("settings.delete", () => load(this.trouble, () => deleteCollection(this, this.path)), "danger"))),
+          button("settings.delete", () => this.delete(), "danger"))),
         h("p", { class: "hint" }, t("settings.text")),
         this.trouble,
         h("form", { novalidate: true, oninput: (/** @type {any} */ event) => this.mark(event.target), onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); this.save(this.listChanges()); } },
           GROUPS.map((group, at) => h("section", {}, h("details", { open: at === 0 }, h("summary", {}, t(`rules.${group}`)),
             h("div", { class: "rules" }, paths.filter((one) => findGroup(one) === group).map((one) => this.buildRule(one)))))),
           this.bar));
+      this.mark();
       this.querySelector("h1")?.focus();
     });
   }
 
   get isDirty() {
     return Object.keys(this.listChanges()).length > 0;
+  }
+
+  async delete() {
+    await load(this.trouble, async () => {
+      if (!await deleteCollection(this, this.path)) return;
+      this.inputs = {};
+      location.hash = "#/overview";
+    });
   }
 
   /** @param {string} path */
@@ -85,7 +94,11 @@ class Settings extends HTMLElement {
     const alternatives = input?.path === "policy.threshold" ? TARGETS : TARGETS.includes(input?.path) ? ["policy.threshold"] : [];
     if (alternatives.length && read(input) !== null) for (const path of alternatives) write(this.inputs[path], null);
     const changes = this.listChanges(), number = Object.keys(changes).length;
-    for (const [path, one] of Object.entries(this.inputs)) one.parentElement.querySelector(".badge").hidden = !(path in changes);
+    for (const [path, one] of Object.entries(this.inputs)) {
+      one.parentElement.querySelector(".badge").hidden = !(path in changes);
+      const reset = one.parentElement.querySelector("button");
+      if (reset) reset.hidden = read(one) === this.defaults[path];
+    }
     if (input) this.tell(input.path, "");
     this.bar.hidden = number === 0;
     fill(this.bar, h("strong", {}, count("settings.changes", number)),

@@ -31,7 +31,7 @@ export async function createCollection(page, models) {
   return true;
 }
 
-/** @param {HTMLElement} page @param {string} path Of the collection. */
+/** @param {HTMLElement} page @param {string} path Of the collection. @returns {Promise<boolean>} Whether it is gone. */
 export async function deleteCollection(page, path) {
   const { name, persons, faces } = await call("GET", path);
   const deleted = await openForm({
@@ -42,8 +42,8 @@ export async function deleteCollection(page, path) {
     ],
     send: async () => (await call("DELETE", path), true),
   });
-  if (!deleted) return;
+  if (!deleted) return false;
   await showCollections(page);
   session.notice = h("div", { class: "notice good", role: "status" }, h("strong", {}, t("settings.deleted", { name })));
-  location.hash = "#/overview";
+  return true;
 }

@@ -10,12 +10,15 @@ export function nameRule(path) {
   return parts.length > 2 ? t("rules.of", { group: t(`rules.${parts[1]}`), rule }) : rule;
 }
 
+/** @type {any} */
+let schemas = null;
+
 /**
  * Read what a change of a collection may hold, which the description of the API says.
  * @returns {Promise<(path: string) => any>} The schema of a setting.
  */
 export async function readLimits() {
-  const { schemas } = (await call("GET", "../openapi.json")).components;
+  schemas ??= (await call("GET", "../openapi.json")).components.schemas;
   /** @param {any} schema @returns {any} */
   const follow = (schema) => (schema.$ref ? follow(schemas[schema.$ref.split("/").pop()]) : schema.anyOf ? follow(schema.anyOf[0]) : schema);
   return (path) => path.split(".").reduce((schema, name) => follow(schema.properties[name]), schemas.CollectionPatch);

@@ -61,6 +61,11 @@ export function chooseCollection(name) {
   sessionStorage.setItem(COLLECTION_AS, name);
 }
 
+/** @param {string} id @returns {string} */
+export function nameCollection(id) {
+  return session.collections.find((one) => one.id === id)?.name ?? `…${id.slice(-6)}`;
+}
+
 /** @param {any} key One that may not list collections. */
 function nameCollections(key) {
   return (key.collections ?? ["default"]).map((/** @type {string} */ name) => ({ name }));
