@@ -61,10 +61,12 @@ function say(make) {
   return text;
 }
 
-/** @param {string} text Of the catalogue, or what others wrote, which stays. */
+/** @param {string} text Of the catalogue, or what others wrote, which stays; or both, as in `Delete: Ada`. */
 function sayAnew(text) {
-  const make = makers.get(text);
-  return make ? say(make) : text;
+  return (makers.has(text) ? [text] : text.split(/(: | · )/)).map((part) => {
+    const make = makers.get(part);
+    return make ? say(make) : part;
+  }).join("");
 }
 
 /** Change the texts of the page and nothing else of it: what was filled in, chosen or started goes on. */
@@ -76,7 +78,7 @@ function sayAllAnew() {
   for (const name of SPOKEN) {
     for (const element of document.querySelectorAll(`[${name}]`)) element.setAttribute(name, sayAnew(element.getAttribute(name) ?? ""));
   }
-  document.title = document.title.split(" · ").map(sayAnew).join(" · ");
+  document.title = sayAnew(document.title);
 }
 
 /**
