@@ -27,9 +27,8 @@ class Migration extends HTMLElement {
   }
 
   async show() {
-    /** @type {[any, any, any]} */
-    const [collection, { items }, state] = await Promise.all([call("GET", this.place), call("GET", "models"), call("GET", this.path)
-      .catch((problem) => { if (problem.code !== "not_found") throw problem; })]);
+    const [collection, { items }] = await Promise.all([call("GET", this.place), call("GET", "models")]);
+    const state = collection.second_contract_id && await call("GET", this.path);
     if (!this.isConnected) return;
     /** @type {any[]} */
     this.models = items;
