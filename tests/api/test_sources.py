@@ -247,6 +247,7 @@ async def test_only_what_the_operator_allows_is_a_source(address: str, status: i
 
     if status != 201:
         assert "10.0.0.5" not in str(answer)
+        assert answer["code"] == ("address_not_allowed" if status == 403 else "invalid_input")
 
 
 @pytest.mark.parametrize("zone", [[[0.1, 0.1]] * 3, [[0, 0], [0.5, 0.5], [1, 1], [0.2, 0.2]]])

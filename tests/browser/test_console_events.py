@@ -106,6 +106,7 @@ async def test_filters_stand_in_the_address_and_older_events_come_page_by_page(
     await expect(walks).to_have_count(121)
     await expect(page.get_by_role("button", name="Show older ones")).to_be_hidden()
 
+    await page.get_by_text("Filters").click()
     await page.get_by_label("What").select_option("Known persons")
     await expect(walks).to_have_count(1)
     assert page.url.endswith("#/events?kind=known")

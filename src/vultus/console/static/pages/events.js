@@ -32,7 +32,7 @@ class Events extends HTMLElement {
     this.state = h("span", { class: "badge", role: "status" });
     this.more = button("events.older", () => this.add(this.turn));
     this.more.hidden = true;
-    const filters = h("details", { open: innerWidth > 760 || !this.filter.isEmpty }, h("summary", {}, t("events.filters")));
+    const filters = h("details", { open: !this.filter.isEmpty }, h("summary", {}, t("events.filters")));
     fill(this, pageHead("events", this.state), filters, this.trouble, this.list, h("div", { class: "actions" }, this.more));
     this.restart();
     const [sources, persons] = await Promise.all(["sources", personPath(session.collection)].map((path) => call("GET", path, { query: { limit: 500 } }).then((page) => page.items, () => [])));
