@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from playwright.async_api import Page, Route, expect
@@ -71,8 +72,10 @@ async def test_a_refused_value_is_explained_at_its_field_and_changes_nothing(vis
     await page.get_by_label("Pictures until a face counts", exact=True).fill("1.5")
     await page.get_by_role("button", name="Save").click()
 
-    await expect(page.locator(".rule").filter(has=yaw).get_by_role("alert")).to_contain_text("must be at most 90")
-    await expect(page.get_by_role("alert").filter(has_text="whole number")).to_be_visible()
+    await expect(page.get_by_text("must be at most 90")).to_have_id("policy-enrol-max_yaw_deg-wrong")
+    await expect(page.get_by_text("must be a whole number")).to_have_id("policy-tracks-confirm_frames-wrong")
+    await expect(yaw).to_be_focused()
+    await expect(yaw).to_have_accessible_description(re.compile("must be at most 90"))
     await expect(yaw).to_have_attribute("aria-invalid", "true")
     await visit.show("settings-refused")
     assert await read(site, gallery) == before

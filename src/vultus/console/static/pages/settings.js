@@ -72,7 +72,7 @@ class Settings extends HTMLElement {
       : limits.enum ? h("select", {}, [...new Set([...limits.enum, value])].map((one) => h("option", { value: one }, nameValue(one))))
         : h("input", { type: limits.type === "string" ? "text" : "number", step: "any", min: limits.minimum, max: limits.maximum });
     Object.assign(input, { id, path, limits });
-    input.setAttribute("aria-describedby", `${id}-why`);
+    input.setAttribute("aria-describedby", `${id}-wrong ${id}-why`);
     write(input, value);
     const standard = this.defaults[path], hasStandard = path in this.defaults;
     return h("div", { class: limits.type === "boolean" ? "rule check" : "rule" },
@@ -81,7 +81,7 @@ class Settings extends HTMLElement {
         limits.type !== "string" && limits.type !== "boolean" && [" ", t("settings.range", { from: nameValue(limits.minimum ?? limits.exclusiveMinimum), to: nameValue(limits.maximum ?? limits.exclusiveMaximum) })],
         hasStandard && [" ", t(name.startsWith("target_") ? "settings.default_share" : "settings.default", { value: nameValue(standard), share: formatShare(standard ?? 0) })]),
       hasStandard && button("settings.reset", () => { write(input, standard); this.mark(input); input.focus(); }, "quiet", nameRule(path)),
-      h("p", { class: "wrong", role: "alert" }));
+      h("p", { class: "wrong", id: `${id}-wrong` }));
   }
 
   /** @returns {Record<string, any>} */
