@@ -73,6 +73,7 @@ async def test_a_threshold_is_applied_and_taken_back(visit: Visit, site: Site) -
     await expect(page.get_by_role("button", name="Undo")).to_be_focused()
     applied = await read_policy(site, name)
     await expect(page.get_by_text("The threshold is fixed")).to_be_visible()
+    await expect(page.get_by_text("So few of them say little")).to_be_visible()
     await page.keyboard.press("Enter")
     await expect(page.get_by_text("It is as it was before.").first).to_be_visible()
 

@@ -10,7 +10,7 @@ import { load, problemBox } from "../parts/problem.js";
 import { can, session } from "../parts/session.js";
 import { count, formatNumber, formatShare, t } from "../parts/words.js";
 
-const QUICK = 2_000, MOST = 10_000;
+const QUICK = 2_000, MOST = 10_000, FEW = 100;
 const LINES = [["fmr", "bad"], ["fnmr", "good"], ["stated_fmr", "bad dashed"], ["worst_group_fmr", "warn"]];
 /** @type {Map<string, any>} What the policy of a collection was before it was changed here. */
 const before = new Map();
@@ -154,7 +154,8 @@ class Calibration extends HTMLElement {
     const { report, state, problem } = this, few = problem?.facts?.needed, proposed = report?.measured.proposed;
     return section("measured", t("calibration.measured"),
       report ? h("p", {}, t("calibration.own", { faces: formatNumber(report.faces), persons: formatNumber(report.persons), pairs: formatNumber(report.measured.genuine) }),
-        " ", report.sampled && t("calibration.sampled", { n: formatNumber(report.gallery_size) }))
+        " ", report.sampled && t("calibration.sampled", { n: formatNumber(report.gallery_size) }),
+        report.measured.genuine < FEW && t("calibration.few_pairs"))
         : h("p", {}, t("calibration.published"), " ", h("span", { lang: "en", class: "hint" }, state.source)),
       problem && (few ? h("div", { class: "notice warn" }, h("strong", {}, t("calibration.few")), h("p", {}, t("calibration.few.text", { n: formatNumber(problem.facts.comparisons), needed: few })))
         : problemBox(problem)),
@@ -189,14 +190,15 @@ class Calibration extends HTMLElement {
       const { groups, measured } = await call("POST", this.path, { json: { sample: MOST, group_by: choose.value } });
       fill(result, tableOfGroups(choose.value, groups.groups, measured.current.threshold));
     }));
+    const choices = actions(h("label", {}, t("calibration.groups.key"), choose), compare);
     load(hint, async () => {
       const { items } = await call("GET", personPath(session.collection), { query: { limit: 200 } });
       const keys = new Set(items.flatMap((/** @type {any} */ { metadata }) => Object.keys(metadata).filter((key) => typeof metadata[key] === "string")));
       choose.append(...[...keys].map((key) => h("option", {}, key)));
-      compare.disabled = !keys.size;
+      choices.hidden = !keys.size;
       if (!keys.size) hint.textContent = t("calibration.groups.none");
     });
-    return section("groups", t("calibration.groups"), hint, actions(h("label", {}, t("calibration.groups.key"), choose), compare), result);
+    return section("groups", t("calibration.groups"), hint, choices, result);
   }
 }
 
