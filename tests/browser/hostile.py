@@ -222,3 +222,5 @@ FAMILIES: dict[str, list[str]] = {
     "spaces": [" Ada ", "\u3000", "Ada\u2003Bob", "A\u00a0b", "."],
 }
 HOSTILE_NAMES = [name for family in FAMILIES.values() for name in family]
+HOSTILE_SAMPLE = [name for family in FAMILIES.values() for name in (family[0], family[-1])]
+"""For places where each takes a while; two of each family."""

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 from sqlalchemy import text
 from tests.browser.conftest import NO_CHROMIUM, Visit
-from tests.browser.hostile import HOSTILE_NAMES
+from tests.browser.hostile import HOSTILE_SAMPLE
 from tests.browser.test_console_events import Lookout
 from tests.clips import ASTRONAUT, Clip, Walker, portrait_of, stand
 from tests.faces import encoded
@@ -114,19 +114,21 @@ async def test_hostile_names_and_addresses_run_nothing(busy_visit: Visit) -> Non
     site = busy_visit.site
     gallery = await site.make_gallery()
     ids = []
-    for at in range(len(HOSTILE_NAMES)):
+    for at in range(len(HOSTILE_SAMPLE)):
         source = {"name": str(at), "collection": gallery, "address": "http://127.0.0.1:9/x", "enabled": False}
         ids.append((await site.api.client.post("/v1/sources", json=source)).json()["id"])
     async with site.api.services.database.transaction() as work:
         update = text("UPDATE sources SET name = :name, label = :name WHERE id = :id")
-        await work._session.execute(update, [{"name": n, "id": one} for n, one in zip(HOSTILE_NAMES, ids, strict=True)])
+        await work._session.execute(
+            update, [{"name": n, "id": one} for n, one in zip(HOSTILE_SAMPLE, ids, strict=True)]
+        )
     page = await busy_visit.open(await site.make_key(Role.ADMIN, gallery), "#/cameras")
     await expect(page.locator(".cameras > li")).to_have_count(len(ids))
     elements = "(list) => list.querySelectorAll('script, iframe, style, li img:not([alt])').length"
     assert await page.locator(".cameras").evaluate(elements) == 0
-    assert await page.locator(".cameras h2 bdi").first.inner_text() == HOSTILE_NAMES[0]
+    assert await page.locator(".cameras h2 bdi").first.inner_text() == HOSTILE_SAMPLE[0]
     await page.get_by_role("button", name="Delete").first.click()
-    await expect(page.get_by_role("dialog")).to_contain_text(HOSTILE_NAMES[0])
+    await expect(page.get_by_role("dialog")).to_contain_text(HOSTILE_SAMPLE[0])
     await page.keyboard.press("Escape")
     await page.evaluate("location.hash = '#/events?person=<img src=x onerror=alert(1)>&kind=%3Cscript%3E&since=x'")
     await expect(page.get_by_role("alert")).to_contain_text("Something in the form is wrong")
@@ -137,7 +139,7 @@ async def test_hostile_names_and_addresses_run_nothing(busy_visit: Visit) -> Non
     ada = (await site.api.client.post(f"/v1/collections/{gallery}/persons", json=person)).json()["id"]
     async with site.api.services.database.transaction() as work:
         update = text("UPDATE persons SET name = :name WHERE id = :id")
-        await work._session.execute(update, {"name": HOSTILE_NAMES[0], "id": ada})
+        await work._session.execute(update, {"name": HOSTILE_SAMPLE[0], "id": ada})
     await lookout.tell(Recognised, track_id=uuid4(), person_id=UUID(ada), band=Band.CLEAR)
     await page.evaluate("location.hash = '#/events'")
-    await expect(page.locator(".walk bdi")).to_have_text([HOSTILE_NAMES[0]] * 2)
+    await expect(page.locator(".walk bdi")).to_have_text([HOSTILE_SAMPLE[0]] * 2)
