@@ -83,6 +83,7 @@ ELSEWHERE = {
     "read_version": "about the server",
     "list_models": "about the server",
     "list_audit_entries": "a list",
+    "read_load": "counts of all collections, for keys that are bound to none",
     "list_sources": "a list",
     **dict.fromkeys(("read_source", "change_source", "delete_source", "take_snapshot"), "about a source"),
     "list_webhooks": "a list",
