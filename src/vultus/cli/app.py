@@ -28,7 +28,7 @@ class CommandSource(NamedTuple):
 
 COMMANDS = {
     "serve": CommandSource("serving", "serve", "Start the API, and PostgreSQL if none is set."),
-    "demo": CommandSource("demonstrating", "run_tour", "Show everything with drawn people and a drawn camera; nothing of it stays."),
+    "demo": CommandSource("demonstrating", "run_tour", "Show everything with drawn people; nothing of it stays."),
     "register": CommandSource("people", "register", "Register a person from photos, with their consent."),
     "recognize": CommandSource("people", "recognize", "Recognise the people in photos."),
     "watch": CommandSource("watching", "watch", "Watch a camera or a video, and print one line per sighting."),

@@ -19,5 +19,5 @@ def run_tour(
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the console, where there is a desktop.")] = True,
 ) -> None:
-    """Show everything with drawn people and a drawn camera; nothing of it stays."""
+    """Show everything with drawn people; nothing of it stays."""
     run_command(run_demo(load_settings(), typer.echo, port=port, seconds=seconds, opens_browser=browser))
