@@ -24,7 +24,7 @@ class Audit extends HTMLElement {
   async connectedCallback() {
     /** @param {string} name @param {string[][]} options */
     const choice = (name, options) => h("select", { name }, h("option", { value: "" }, t("audit.any")), options.map(([value, text]) => h("option", { value }, text)));
-    this.actors = choice("actor", ["cli", "setup", "sweep", "source", "webhooks"].map((one) => [one, t(`actor.${one}`)]));
+    this.actors = choice("actor", ["cli", "setup", "sweep", "ledger", "source", "webhooks"].map((one) => [one, t(`actor.${one}`)]));
     this.form = h("form", { class: "fields", onchange: () => this.restart(), onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); this.restart(); } },
       h("label", {}, t("audit.since"), h("input", { type: "date", name: "since" })),
       h("label", {}, t("audit.until"), h("input", { type: "date", name: "until" })),
