@@ -4,7 +4,7 @@
 set -eu
 umask 077
 for weights in /opt/vultus/models/*; do
-  [ -e "$weights" ] || continue
+  [ -e "$weights" ] && [ "${1-}" != db ] || continue
   mkdir -p "$VULTUS_DATA_DIR/models"
   copy="$VULTUS_DATA_DIR/models/${weights##*/}"
   if [ ! -e "$copy" ]; then

@@ -338,7 +338,8 @@ def leave_root(settings: Settings) -> None:
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     programs = (Path(os.__file__).parent, Path(sysconfig.get_path("platlib")), Path(__file__).parent)
     files = (path for path in (settings.models.dir, settings.crops.key_file) if path is not None)
-    paths = {path: account.find_blocked_directory(path) for path in (*programs, data_dir.parent)}
+    folders = (*programs, data_dir.parent, settings.custody.parent)
+    paths = {path: account.find_blocked_directory(path) for path in folders}
     unusable: str | Path | None
     unusable = next((f"{path}, as it may not enter {blocked}" for path, blocked in paths.items() if blocked), None)
     unusable = unusable or account.find_unreadable((*programs, *files))
@@ -356,7 +357,7 @@ def leave_root(settings: Settings) -> None:
     account.take_over(data_dir)
     custody_dir = settings.custody
     custody_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    account.take_over(custody_dir)
+    account.take_over_files(custody_dir, (settings.ledger_file, settings.audit_notes_file))
     account.become()
     os.environ["HOME"] = str(data_dir)
     log.info("the service runs as the system user '%s'", account.name)

@@ -117,6 +117,9 @@ def _check_data_folder(settings: Settings) -> str:
 def _check_ledger(settings: Settings) -> str:
     file = settings.ledger_file
     if not file.exists():
+        existing = next(parent for parent in file.parents if parent.exists())
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise CheckFailedError(f"{file} cannot be made in {existing}; set VULTUS_CUSTODY_DIR to a folder of yours.")
         return f"{file} begins with the first start"
     entries = sum("action" in record for record in ChainedFile(file).read()[0])
     is_inside = file.resolve().is_relative_to(settings.data_dir.resolve())

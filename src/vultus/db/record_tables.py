@@ -99,7 +99,8 @@ class TombstoneRow(Base):
 class LedgerRow(Base):
     """Up to which byte a ledger of erasures, a file outside the database, has been applied to this database.
 
-    Everything that the audit record held before `compared_at`, the ledger holds too.
+    Everything that the audit record held before `compared_at`, the ledger holds too. `database` is the one that noted
+    this: in a restored one it is another.
     """
 
     __tablename__ = "ledgers"
@@ -108,3 +109,4 @@ class LedgerRow(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str]
     compared_at: Mapped[datetime]
+    database: Mapped[str]

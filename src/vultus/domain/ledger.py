@@ -39,6 +39,7 @@ class LedgerEntry:
         collection_id: Collection that was deleted, or in which something ended.
         person_id: Person who was erased, or whose face or consent ended.
         object_id: Face, consent or key that ended.
+        database: Where it ended, as the ledger tells databases apart; None for one of an entry not written yet.
     """
 
     id: UUID
@@ -48,6 +49,7 @@ class LedgerEntry:
     collection_id: UUID | None = None
     person_id: UUID | None = None
     object_id: UUID | None = None
+    database: str | None = None
 
     @classmethod
     def from_audit(cls, entry: AuditEntry) -> LedgerEntry:
@@ -61,9 +63,19 @@ class LedgerEntry:
         Raises:
             KeyError, TypeError, ValueError: It is none.
         """
-        ids = (UUID(record[name]) if record.get(name) else None for name in ("collection", "person", "object"))
-        at = datetime.fromisoformat(record["at"])
-        return cls(UUID(record["id"]), at, str(record["action"]), str(record["actor"]), *ids)
+        collection, person, subject = (
+            UUID(record[name]) if record.get(name) else None for name in ("collection", "person", "object")
+        )
+        return cls(
+            id=UUID(record["id"]),
+            at=datetime.fromisoformat(record["at"]),
+            action=str(record["action"]),
+            actor=str(record["actor"]),
+            collection_id=collection,
+            person_id=person,
+            object_id=subject,
+            database=record.get("database"),
+        )
 
     def build_record(self) -> dict[str, str]:
         """Return the entry for JSON, without what it has not."""

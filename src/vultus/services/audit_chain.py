@@ -10,7 +10,7 @@ from vultus.domain import Permission
 from vultus.domain.audit_chain import LATE, AuditCheck, ChainChecker, build_links
 from vultus.services.jobs import record_progress
 from vultus.utils.chained_file import ChainedFile
-from vultus.utils.ids import make_first_id
+from vultus.utils.ids import make_first_id, read_time
 from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class AuditChain:
                 if not await work.audit.try_lock_chain():
                     break
                 last = await work.audit.get_last_link()
-                after = make_first_id(last.at - LATE) if last else None
+                after = make_first_id(read_time(last.entry_id) - LATE) if last else None
                 entries = await work.audit.list_unlinked(after, BATCH_SIZE)
                 if entries:
                     await work.audit.add_links(build_links(last, entries))
@@ -86,7 +86,7 @@ class AuditChain:
         principal.require_all_collections("check the audit record")
         notes, _ = await asyncio.to_thread(self._notes.read)
         kept, now = self._settings.audit_days, datetime.now(UTC)
-        oldest_kept = None if kept is None else now - timedelta(days=kept)
+        oldest_kept = None if kept is None else now - timedelta(days=kept) + LATE  # a sweep may go on meanwhile
         checker = ChainChecker(oldest_kept, [(note["number"], bytes.fromhex(note["digest"])) for note in notes])
         async with self._database.transaction(read_only=True) as work:  # one state of it, however long it takes
             while found := await work.audit.list_links(checker.number, BATCH_SIZE):

@@ -164,7 +164,8 @@ class Settings(BaseSettings):
     @property
     def custody(self) -> Path:
         """Folder of what is kept apart from the database."""
-        return self.custody_dir or self.data_dir.with_name(f"{self.data_dir.name}-custody")
+        data_dir = self.data_dir.resolve()
+        return self.custody_dir or data_dir.parent / f"{data_dir.name}-custody"
 
     @property
     def cautions(self) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class ChainedFile:
         """
         with self._open(os.O_RDWR | os.O_CREAT) as file:
             end = self._find_end(file)
+            if end.offset and not end.digest:
+                raise LedgerError(f"{self.path} does not end with a line of its own.")
             file.truncate(end.offset)
             file.seek(end.offset)
             lines, digest = [], end.digest

@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from numpy.typing import NDArray
 
 _RANDOM_BITS = 74
@@ -80,3 +79,8 @@ new_ids = _generator.make_ids
 def make_first_id(moment: datetime) -> UUID:
     """Return an id before those made from a moment on."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def read_time(made: UUID) -> datetime:
+    """Return when an id was made, by the clock of the process that made it."""
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)

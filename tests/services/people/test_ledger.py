@@ -154,6 +154,44 @@ async def test_a_database_that_is_replaced_while_it_is_served_is_noticed(
     assert await count_rows(database, "persons") == 0
 
 
+async def test_what_a_copy_ends_for_a_trial_is_not_ended_in_the_database_it_was_copied_from(
+    copy: Callable[..., Any], server_url: str, spaces: SpaceRegistry, enrol: Enrol, towards: Towards, tmp_path: Path
+) -> None:
+    path = tmp_path / "erasures.jsonl"
+    async with copy(TEMPLATE) as (origin, database):
+        await open_ledger(database, path)
+        collections = CollectionService(database, spaces, CropVault(tmp_path / "key"), has_liveness=True)
+        staff = await collections.create_collection(CALLER, "staff")
+        async with database.transaction() as work:
+            ada = await enrol(work, staff, "ada", towards(0))
+    async with copy(origin) as (_, trial):
+        await open_ledger(trial, path)
+        await Eraser(trial, JobSettings()).erase(CALLER, "staff", ada.person.id)
+
+    database = await Database.connect(server_url.replace("/vultus?", f"/{origin}?"), SETTINGS)
+    await open_ledger(database, path)
+    assert await count_rows(database, "persons") == 1
+    await database.close()
+
+
+async def test_servers_whose_ledgers_were_copied_from_one_go_on(
+    database: Database, collection: Any, enrol: Enrol, towards: Towards, tmp_path: Path, caplog: Any
+) -> None:
+    path, other = tmp_path / "erasures.jsonl", tmp_path / "copied.jsonl"
+    await open_ledger(database, path)
+    async with database.transaction() as work:
+        persons = [(await enrol(work, collection, name, towards(at))).person.id for at, name in enumerate("ab")]
+    await Eraser(database, JobSettings()).erase(CALLER, "home", persons[0])
+    other.write_bytes(path.read_bytes())
+    first, second = await open_ledger(database, path), await open_ledger(database, other)
+    await Eraser(database, JobSettings()).erase(CALLER, "home", persons[1])
+
+    for ledger in (first, second, first, second):
+        assert await ledger.synchronize() == 0
+    assert list_entries(path) == list_entries(other) == ["person.erased"] * 2
+    assert "older than the database" not in caplog.text
+
+
 async def test_a_changed_ledger_stops_the_start_and_a_shortened_one_is_completed(
     database: Database, collection: Any, enrol: Enrol, towards: Towards, tmp_path: Path
 ) -> None:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 SERVICE_USER = "vultus"
 OWN_NAMES = frozenset(
-    {"administrator.key", "audit.jsonl", "backups", "cache", "crops.key", "erasures.jsonl", "imports", "lifecycle.lock",
-     "models", "postgres", "run", "users.lock", "vultus.toml"}
+    {"administrator.key", "backups", "cache", "crops.key", "imports", "lifecycle.lock", "models", "postgres", "run",
+     "users.lock", "vultus.toml"}
 )  # fmt: skip
-"""What Vultus keeps in its data directory, beside PostgreSQL's programs, and in that of what is kept apart."""
+"""What Vultus keeps in its data directory, beside PostgreSQL's programs."""
 
 OWN_SERVER_ADVICE = "or use a PostgreSQL of your own: VULTUS_DATABASE__URL=postgresql://user:password@host/database"
 
@@ -72,6 +72,14 @@ class SystemAccount:
                 if not stat.S_ISREG(found.lstat().st_mode) or found.lstat().st_nlink == 1:
                     os.chown(found, self.uid, self.gid, follow_symlinks=False)
         os.chown(data_dir, self.uid, self.gid)
+
+    def take_over_files(self, folder: Path, files: Iterable[Path]) -> None:
+        """Make this user the owner of some files, and of their folder if nothing else lies in it."""
+        own = [path for path in files if path.exists() and not path.is_symlink()]
+        for path in own:
+            self.set_owner(path)
+        if set(folder.iterdir()) <= set(own):
+            self.set_owner(folder)
 
     def find_unreadable(self, paths: Iterable[Path]) -> Path | None:
         """Return the first of existing paths that this user may not read; only root can ask."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, text
@@ -14,7 +16,6 @@ from vultus.utils.chained_file import ChainPosition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -44,21 +45,50 @@ _FIND_REVIVED = {
 """By action: query of the ids that are there though they ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerPosition:
+    """Up to where a ledger was applied to a database.
+
+    Attributes:
+        end: Place in the file.
+        compared_at: When the audit record was compared with it.
+        database: The database, as `identify_database` tells it.
+    """
+
+    end: ChainPosition
+    compared_at: datetime
+    database: str
+
+
 class LedgerRepository:
     """Keeps the positions of ledgers, and finds what a database of an earlier time has again."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def get_position(self, ledger_id: UUID) -> tuple[ChainPosition, datetime] | None:
-        """Return up to where a ledger was applied, and when the audit record was compared; None for one never seen."""
-        columns = LedgerRow.bytes, LedgerRow.digest, LedgerRow.compared_at
-        row = (await self._session.execute(select(*columns).where(LedgerRow.id == ledger_id))).one_or_none()
-        return None if row is None else (ChainPosition(row[0], row[1]), row[2])
+    async def identify_database(self) -> str:
+        """Return what tells this database from its copies: one restored from a dump, or a clone, has another."""
+        query = (
+            "SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database"
+            " WHERE datname = current_database()"
+        )
+        return str((await self._session.execute(text(query))).scalar_one())
 
-    async def set_position(self, ledger_id: UUID, position: ChainPosition, compared_at: datetime) -> None:
-        """Note up to where a ledger was applied, and when the audit record was compared."""
-        values = {"bytes": position.offset, "digest": position.digest, "compared_at": compared_at}
+    async def get_position(self, ledger_id: UUID) -> LedgerPosition | None:
+        """Return up to where a ledger was applied; None for one never seen."""
+        columns = LedgerRow.bytes, LedgerRow.digest, LedgerRow.compared_at, LedgerRow.database
+        row = (await self._session.execute(select(*columns).where(LedgerRow.id == ledger_id))).one_or_none()
+        return None if row is None else LedgerPosition(ChainPosition(row[0], row[1]), row[2], row[3])
+
+    async def set_position(self, ledger_id: UUID, position: LedgerPosition) -> None:
+        """Note up to where a ledger was applied."""
+        end = position.end
+        values = {
+            "bytes": end.offset,
+            "digest": end.digest,
+            "compared_at": position.compared_at,
+            "database": position.database,
+        }
         statement = insert(LedgerRow).values(id=ledger_id, **values)
         await self._session.execute(statement.on_conflict_do_update(index_elements=[LedgerRow.id], set_=values))
 

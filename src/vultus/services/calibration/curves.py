@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 STEPS = 100
 """Bins of a histogram and steps of a curve: coarse enough that none of them shows the cosine of two persons."""
 
+ROUND = 0.05
+"""Cosines at which bins may begin and end."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreBins:
@@ -59,7 +62,7 @@ class CurvePoint:
 
 
 def bin_scores(scores: ScoreHistogram) -> ScoreBins:
-    """Return the scores of a gallery in `STEPS` bins from the lowest one to the highest."""
+    """Return the scores of a gallery in `STEPS` bins, from a round cosine below all of them to one above."""
     edges = _compute_edges(scores)
     genuine, impostor = (
         np.histogram(scores.scores, edges, weights=counts)[0].astype(int)
@@ -110,6 +113,11 @@ def _build_point(
 
 
 def _compute_edges(scores: ScoreHistogram) -> Floats:
-    """Return the edges of the bins, (`STEPS` + 1,); the last one is reached by no score."""
-    edges: Floats = np.linspace(scores.scores[0], scores.rejecting_threshold, STEPS + 1)
+    """Return the edges of the bins, (`STEPS` + 1,); the last one is reached by no score.
+
+    They begin and end at round cosines: the highest score is that of two persons.
+    """
+    low = np.floor(scores.scores[0] / ROUND) * ROUND
+    high = np.ceil(scores.rejecting_threshold / ROUND) * ROUND
+    edges: Floats = np.linspace(low, high, STEPS + 1)
     return edges

@@ -7,8 +7,9 @@ import logging
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
+from uuid import UUID, uuid5
 
+from vultus.db.repositories.ledgers import LedgerPosition
 from vultus.domain import Permission, Principal
 from vultus.domain.events import (
     CollectionDeleted,
@@ -69,6 +70,7 @@ class ErasureLedger:
         self._file = ChainedFile(path)
         self._turn = asyncio.Lock()
         self._known: set[UUID] = set()
+        self._own: str | None = None
 
     @classmethod
     def attach(cls, database: Database, path: Path) -> ErasureLedger:
@@ -95,29 +97,41 @@ class ErasureLedger:
             now = datetime.now(UTC)
             ledger_id = await asyncio.to_thread(self._identify)
             async with self._database.transaction(read_only=True) as work:
+                own = self._own = await work.ledgers.identify_database()
                 stored = await work.ledgers.get_position(ledger_id)
-            position, compared_at = stored or (ChainPosition(), None)
+            position, compared_at = (stored.end, stored.compared_at) if stored else (ChainPosition(), None)
             records, end, is_whole = await asyncio.to_thread(self._read, position)
             entries = [LedgerEntry.from_record(record) for record in records if "action" in record]
             self._known.update(entry.id for entry in entries)
+            if stored and stored.database == own:  # no restored one: what a copy of it ended is not ended here
+                entries = [entry for entry in entries if entry.database in {own, None}]
             ended = await self._end_revived(entries)
             await self._enter_missing(None if is_whole else compared_at)
-            if end != position or compared_at is None or now - compared_at > REFRESH:
+            is_other = stored is None or stored.database != own
+            if is_other or end != position or compared_at is None or now - compared_at > REFRESH:
                 async with self._database.transaction() as work:
-                    await work.ledgers.set_position(ledger_id, end, now)
+                    await work.ledgers.set_position(ledger_id, LedgerPosition(end, now, own))
         return ended
 
     async def _append(self, entries: Sequence[LedgerEntry]) -> None:
-        if entries:
-            await asyncio.to_thread(self._file.append, [entry.build_record() for entry in entries])
-            self._known.update(entry.id for entry in entries)
+        if not entries:
+            return
+        if self._own is None:
+            async with self._database.transaction(read_only=True) as work:
+                self._own = await work.ledgers.identify_database()
+        records = [{**entry.build_record(), "database": self._own} for entry in entries]
+        await asyncio.to_thread(self._file.append, records)
+        self._known.update(entry.id for entry in entries)
 
     def _identify(self) -> UUID:
-        """Return the ledger's id, which its first line holds; begin a ledger if there is none."""
+        """Return the id of the ledger, which its first line holds, and of this copy; begin a ledger if there is none.
+
+        Servers whose files were copied from one go on with different lines.
+        """
         if not self._file.path.exists():
             self._file.append([{"ledger": str(new_id()), "begun_at": format_moment(datetime.now(UTC))}])
         try:
-            return UUID(self._file.read_first()["ledger"])
+            return uuid5(UUID(self._file.read_first()["ledger"]), str(self._file.path.stat().st_ino))
         except (KeyError, TypeError, ValueError):
             raise LedgerError(f"{self._file.path} does not begin as a ledger does. {CLOSING}") from None
 
@@ -132,7 +146,10 @@ class ErasureLedger:
             if not position.offset:
                 raise LedgerError(f"{error.detail} {CLOSING}") from error
             log.error("the ledger is older than the database, and is completed from the audit record: %s", error.detail)
-            return *self._file.read(), True
+            try:
+                return *self._file.read(), True
+            except LedgerError as broken:
+                raise LedgerError(f"{broken.detail} {CLOSING}") from error
 
     async def _end_revived(self, entries: Sequence[LedgerEntry]) -> int:
         done: Counter[str] = Counter()

@@ -17,7 +17,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute(
         "CREATE TABLE ledgers (id uuid CONSTRAINT pk_ledgers PRIMARY KEY, bytes bigint NOT NULL, digest text NOT NULL,"
-        " compared_at timestamptz NOT NULL)"
+        " compared_at timestamptz NOT NULL, database text NOT NULL)"
     )
 
 
