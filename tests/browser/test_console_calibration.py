@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from tests.browser.conftest import NO_CHROMIUM, Site, Visit
 from tests.browser.test_console_pages import CHECK, axe
 from tests.galleries import enrol, people
@@ -79,6 +79,22 @@ async def test_a_threshold_is_applied_and_taken_back(visit: Visit, site: Site) -
 
     assert isinstance(applied["threshold"], float)
     assert before == await read_policy(site, name) != applied
+
+
+async def test_a_threshold_that_changes_during_a_measurement_is_the_one_of_now(visit: Visit, site: Site) -> None:
+    name, _ = await make_measurable_gallery(site)
+
+    async def change(route: Route) -> None:
+        if route.request.method == "POST":
+            await site.api.client.patch(f"/v1/collections/{name}", json={"policy": {"threshold": 0.7654}})
+        await route.continue_()
+
+    await visit.page.route("**/calibration", change)
+    page = await open_measured(visit, await site.make_key(Role.ADMIN, name))
+
+    await expect(page.get_by_text("The threshold is fixed")).to_be_visible()
+    await expect(page.get_by_role("button", name="Use this threshold")).to_be_disabled()
+    await expect(page.locator("#chosen")).to_contain_text("0.7")
 
 
 async def test_a_measurement_decides_until_it_is_forgotten(visit: Visit, site: Site) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from tests.browser.conftest import NO_CHROMIUM, Site, Visit
 from tests.callers import CALLER
 from tests.faces import nobody, portrait
@@ -126,6 +126,32 @@ async def test_who_is_enrolled_already_is_not_enrolled_again_under_another_name(
     await page.get_by_label("I have checked").check()
     await page.get_by_role("button", name="Register", exact=True).click()
     await expect(page.get_by_text("1 face is enrolled")).to_be_visible()
+
+
+async def test_what_was_said_of_a_likeness_holds_for_the_photos_it_was_said_of(visit: Visit, site: Site) -> None:
+    gallery = await site.make_gallery()
+    await site.api.register(portrait(), collection=gallery, name="Ada")
+    page = await visit.open(await site.make_key(Role.MANAGE, gallery), "#/people/new")
+    photos, checked = page.locator(".photos > li"), page.get_by_label("I have checked")
+
+    async def remove_first_one(route: Route) -> None:
+        await page.get_by_role("button", name="Remove").first.click()
+        await route.continue_()
+
+    await page.route("**/v1/register", remove_first_one)
+    await consent(page, "Eve")
+    files = [as_file(portrait(), "first.jpg"), as_file(portrait(mirror=True), "second.jpg")]
+    await page.locator(".dropzone input").set_input_files(files)
+    await page.get_by_role("button", name="Register", exact=True).click()
+    await expect(photos).to_contain_text(["enrolled already, as another person"])
+    await expect(photos).to_contain_text(["second.jpg"])
+    await checked.check()
+    await expect(page.locator(".photos > li.usable")).to_have_count(1)
+
+    await page.locator(".dropzone input").set_input_files(as_file(portrait(), "third.jpg"))
+    await expect(photos).to_contain_text(["enrolled already, as another person", "usable"])
+    await expect(checked).not_to_be_checked()
+    await expect(page.get_by_role("button", name="Register", exact=True)).to_be_disabled()
 
 
 async def test_a_form_whose_answer_was_lost_has_one_effect_when_it_is_sent_again(visit: Visit, site: Site) -> None:

@@ -126,3 +126,20 @@ async def test_what_a_webhook_gets_is_chosen_and_hostile_names_run_nothing(busy_
     await expect(page.get_by_role("heading", name="Nothing here")).to_be_visible()
     assert await page.get_by_role("link", name="Cameras").count() == 1
     assert await page.get_by_role("link", name="Webhooks").count() == 0
+
+
+async def test_a_webhook_keeps_what_it_is_bound_to_where_the_page_does_not_know_it(visit: Visit, site: Site) -> None:
+    page = await visit.open(await site.make_key(Role.ADMIN), "#/webhooks")
+    body = {"name": "door", "url": "https://example.org/hook", "collections": [await site.make_gallery()]}
+    made = (await site.api.client.post("/v1/webhooks", json=body)).json()
+    await visit.go(f"webhooks/{made['id']}")
+    await page.get_by_role("button", name="Change").click()
+    form = page.get_by_role("dialog")
+    await expect(form.get_by_role("checkbox", checked=True)).to_have_count(1)
+    await form.get_by_label("Name", exact=True).fill("gate")
+    await form.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("heading", name="gate")).to_be_visible()
+
+    kept = (await site.api.client.get(f"/v1/webhooks/{made['id']}")).json()
+    await site.api.client.delete(f"/v1/webhooks/{made['id']}")
+    assert (kept["name"], kept["collections"]) == ("gate", made["collections"])

@@ -43,6 +43,7 @@ class Calibration extends HTMLElement {
     this.problem = null;
     try {
       this.report = await call("POST", this.path, { json: { sample } });
+      this.state = await call("GET", this.path);
     } catch (problem) {
       this.problem = problem;
     }
@@ -52,9 +53,12 @@ class Calibration extends HTMLElement {
   show() {
     const { state, report } = this, fixed = state.policy.threshold !== null, wanted = this.wanted ?? state.threshold;
     const curve = this.curve = report?.measured.curve ?? state.curve;
-    const distances = this.curve.map((one) => Math.abs(one.threshold - wanted)), position = distances.indexOf(Math.min(...distances));
+    const [position, now] = [wanted, state.threshold].map((wish) => {
+      const distances = this.curve.map((one) => Math.abs(one.threshold - wish));
+      return distances.indexOf(Math.min(...distances));
+    });
     const focused = document.activeElement === this.slider;
-    this.now = this.curve.findIndex((one) => one.threshold === state.threshold);
+    this.now = now;
     this.slider = h("input", { type: "range", min: 0, max: curve.length - 1, value: position, oninput: () => this.choose(Number(this.slider.value)) });
     this.costs = h("div", { class: "costs" });
     this.verdict = h("p", { role: "status" });
@@ -78,7 +82,7 @@ class Calibration extends HTMLElement {
     const told = [present, wanted].map(({ threshold, fnmr, fpir }) => [formatNumber(threshold, 3),
       fnmr === null ? t("calibration.unknown") : t("calibration.of_100", { n: formatNumber(fnmr * 100, fnmr && fnmr < 0.1 ? 1 : 0) }), formatShare(fpir)]);
     const [threshold, missed, strangers] = told[1];
-    this.wanted = wanted.threshold;
+    this.wanted = chosen === this.now ? null : wanted.threshold;
     this.slider.setAttribute("aria-valuetext", t("calibration.value", { threshold, missed, strangers }));
     fill(this.costs, buildTable(t("calibration.choice"), ["", t("calibration.now"), t("calibration.chosen")],
       [t("calibration.threshold"), t("calibration.missed"), count("calibration.strangers", this.state.gallery_size)].map((name, at) =>

@@ -21,6 +21,10 @@ class Enrol extends HTMLElement {
 
   async start() {
     await load(this, async () => {
+      if (can("recognize")) {
+        const now = await call("GET", `collections/${encodeURIComponent(session.collection)}`);  // what the statement says of it
+        session.collections = session.collections.map((one) => (one.id === now.id ? now : one));
+      }
       const known = this.person && can("read") ? await call("GET", personPath(session.collection, this.person)) : null;
       const held = known ? await listAll(`${personPath(session.collection, known.id)}/consents`) : [];
       if (this.isConnected) this.render(known, held.filter(isLive));
@@ -34,7 +38,7 @@ class Enrol extends HTMLElement {
     this.button = h("button", { class: "primary" }, known ? t("enrol.add_photos") : t("enrol.register"));
     this.lacking = h("p", { class: "hint", "aria-live": "polite" });
     this.trouble = h("div", {});
-    this.twin = h("input", { type: "checkbox" });
+    this.twin = h("input", { type: "checkbox", onchange: () => this.allow() });
     this.twinLabel = h("label", { class: "check", hidden: true }, this.twin, t("enrol.lookalike"));
     fill(this,
       can("read") && h("p", {}, h("a", { href: back }, t("enrol.back"))),
@@ -87,36 +91,38 @@ class Enrol extends HTMLElement {
 
   check() {
     this.word = makeWord();  // another form; the same one, sent again after a broken connection, has one effect
-    const states = this.photos?.entries.map((one) => one.state) ?? [];
+    const entries = this.photos?.entries ?? [], states = entries.map((one) => one.state);
     const open = states.filter((one) => one === "refused" || one === "failed").length;
     if (!this.lacking) return;
     this.lacking.textContent = open ? count("enrol.refused", open) : states.length ? "" : t("enrol.lacking");
-    this.button.disabled = !this.photos?.isReady;
+    this.button.disabled = this.isSending || !this.photos?.isReady;
+    this.twinLabel.hidden = !entries.some(isLookalike);
+    if (this.twin.checked && this.allowed !== entries) this.allow(false);
   }
 
   /** @param {any} known */
   async submit(known) {
     if (!this.photos?.isReady) return;
-    this.button.disabled = true;
+    this.button.disabled = this.isSending = true;
     fill(this.trouble);
-    const form = this.collect();
+    const sent = this.photos.entries, form = this.collect();
     try {
       const path = known ? `${personPath(session.collection, known.id)}/faces` : "register";
       this.finish(await call("POST", path, { form, repeatAs: this.word }));
     } catch (error) {
-      this.button.disabled = false;
+      this.button.disabled = this.isSending = false;
       const rejected = error instanceof Problem ? error.facts.rejected ?? [] : [];
-      if (rejected.length) this.photos.refuse(rejected);
-      else fill(this.trouble, problemBox(error));
-      this.twinLabel.hidden = !rejected.some(isLookalike);
-      if (!this.twinLabel.hidden) this.twin.onchange = () => this.allow(rejected);
+      if (!rejected.length) return fill(this.trouble, problemBox(error));
+      this.photos.refuse(sent, rejected);
+      this.allow(false);
     }
   }
 
-  /** Go on with faces that look like another person's, as a human said.
-   * @param {any[]} rejected */
-  allow(rejected) {
-    for (const one of rejected.filter(isLookalike)) Object.assign(this.photos?.entries[one.photo] ?? {}, { state: this.twin.checked ? "usable" : "refused" });
+  /** Go on with faces that look like another person's, as a human said of these photos, and of no others. */
+  allow(said = this.twin.checked) {
+    this.twin.checked = said;
+    this.allowed = this.photos?.entries;
+    for (const one of this.allowed?.filter(isLookalike) ?? []) one.state = said ? "usable" : "refused";
     this.photos?.render();
   }
 
@@ -141,14 +147,15 @@ class Enrol extends HTMLElement {
       done.rejected.length > 0 && h("p", {}, count("enrol.done.refused", done.rejected.length)),
       done.rejected.length > 0 && h("ul", {}, done.rejected.map((/** @type {any} */ one) => h("li", {}, one.detail))));
     const next = can("read") ? `#/people/${done.person.id}` : "#/people/new";
+    if (!this.isConnected) return;
     if (location.hash === next) dispatchEvent(new HashChangeEvent("hashchange"));
     else location.hash = next;
   }
 }
 
-/** @param {any} rejection */
-function isLookalike(rejection) {
-  return rejection.reasons.includes("enrolled_as_other_person");
+/** @param {import("../parts/photo-list.js").Entry} entry */
+function isLookalike({ rejection }) {
+  return Boolean(rejection?.reasons.includes("enrolled_as_other_person"));
 }
 
 /** @param {any} consent */

@@ -64,8 +64,10 @@ class Live extends HTMLElement {
       this.say(t("live.asking"));
       this.camera = await openCamera({ width: { ideal: 640 }, height: { ideal: 480 } });
       if (!this.isConnected) return this.stop("");
+      this.camera.getTracks().forEach((track) => { track.onended = () => this.stop(t("live.stopped")); });
       this.video.srcObject = this.camera;
       await this.video.play();
+      if (!this.camera) throw new Error();
       this.stage.style.aspectRatio = `${this.video.videoWidth} / ${this.video.videoHeight}`;
       this.session = new LiveSession(this.video, {
         say: (text) => this.say(text), show: (result) => this.show(result), clear: () => this.clear(), end: () => this.stop(""),

@@ -86,7 +86,7 @@ class PersonPage extends HTMLElement {
   async erase(name, faces, consents) {
     const text = t("erase.text", { faces: count("person.faces", faces), consents: count("person.consents_held", consents) });
     if (!await confirmErasure({ title: t("erase.title", { name: isolate(name) }), text, action: t("erase.action") })) return;
-    await this.attempt(async () => tellErased(name, await call("DELETE", this.path)));
+    await this.attempt(async () => this.tellErased(name, await call("DELETE", this.path)));
   }
 
   /** @param {any} consent @param {string} name */
@@ -94,7 +94,7 @@ class PersonPage extends HTMLElement {
     if (!await confirmErasure({ title: t("withdraw.title"), text: t("withdraw.text"), action: t("withdraw.action") })) return;
     await this.attempt(async () => {
       const erased = await call("DELETE", `${this.path}/consents/${consent.id}`);
-      if (erased.person_erased) tellErased(name, erased);
+      if (erased.person_erased) this.tellErased(name, erased);
       else await this.show();
     });
   }
@@ -107,15 +107,15 @@ class PersonPage extends HTMLElement {
       await this.show();
     });
   }
-}
 
-/** @param {string} name @param {any} erased What the API says is gone. */
-function tellErased(name, erased) {
-  session.notice = h("div", { class: "notice good", role: "status" }, h("strong", {}, t("erased.title", { name: isolate(name) })),
-    h("ul", { class: "reasons" }, [
-      t("erased.gone", { faces: count("person.faces", erased.faces), consents: count("person.consents_held", erased.consents) }), t("erased.text"), t("erased.rest"),
-    ].map((one) => h("li", {}, one))));
-  location.hash = "#/people";
+  /** @param {string} name @param {any} erased What the API says is gone. */
+  tellErased(name, erased) {
+    session.notice = h("div", { class: "notice good", role: "status" }, h("strong", {}, t("erased.title", { name: isolate(name) })),
+      h("ul", { class: "reasons" }, [
+        t("erased.gone", { faces: count("person.faces", erased.faces), consents: count("person.consents_held", erased.consents) }), t("erased.text"), t("erased.rest"),
+      ].map((one) => h("li", {}, one))));
+    if (this.isConnected) location.hash = "#/people";
+  }
 }
 
 /** @param {string} name @returns {string} A name inside a sentence, whatever its direction. */

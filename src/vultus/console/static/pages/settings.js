@@ -130,6 +130,7 @@ class Settings extends HTMLElement {
       const before = this.base;
       const saved = await call("PATCH", this.path, { json: nest(changes), query: { end_older: endOlder || null } });
       this.adopt(flatten(saved), {});
+      session.collections = session.collections.map((one) => (one.id === saved.id ? { ...one, ...saved } : one));
       if (changes.name) await showCollections(this, saved.name);
       const back = Object.fromEntries(Object.entries(before).filter(([path, value]) => value !== this.base[path]));
       fill(this.trouble, h("div", { class: "notice good", role: "status" }, h("strong", {}, t("settings.saved")),

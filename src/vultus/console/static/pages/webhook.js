@@ -104,7 +104,7 @@ class WebhookPage extends HTMLElement {
   async delete(name) {
     if (!await confirmErasure({ title: t("webhook.delete.title", { name: isolate(name) }), text: t("webhook.delete.text"), action: t("webhook.delete") })) return;
     await call("DELETE", this.path);
-    location.hash = "#/webhooks";
+    if (this.isConnected) location.hash = "#/webhooks";
   }
 
   async showDeliveries() {

@@ -5,8 +5,8 @@ import { button, emptyBox, pageHead } from "../parts/controls.js";
 import { check, field, openForm, showSecret } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load } from "../parts/problem.js";
-import { can, session } from "../parts/session.js";
-import { listTexts, t } from "../parts/words.js";
+import { can, nameCollection, session } from "../parts/session.js";
+import { listTexts, t, tryText } from "../parts/words.js";
 
 class Webhooks extends HTMLElement {
   async connectedCallback() {
@@ -43,22 +43,28 @@ export function badgeOf({ disabled_at: isOff, failing_since: fails }) {
  * @returns {Promise<any>} As it is now; undefined where nothing was changed.
  */
 export function openWebhookForm(webhook) {
-  /** @param {string} name @param {string[][]} options */
-  const choose = (name, options) => h("fieldset", {}, h("legend", {}, t(`webhook.${name}`)), h("p", { class: "hint" }, t(`webhook.${name}.hint`)),
-    h("div", { class: "choice" }, options.map(([value, text]) => check(text, h("input", { type: "checkbox", name, value, checked: webhook?.[name]?.includes(value) })))));
+  /** @param {string} name @param {[string, string][]} options @param {(one: string) => string} tell Of one that is no option here, but chosen already. */
+  const choose = (name, options, tell) => h("fieldset", { name }, h("legend", {}, t(`webhook.${name}`)), h("p", { class: "hint" }, t(`webhook.${name}.hint`)),
+    h("div", { class: "choice" }, [...new Map([...options, ...(webhook?.[name] ?? []).map((/** @type {string} */ one) => [one, tell(one)])])].map(([value, text]) => check(text, h("input", { type: "checkbox", name, value, checked: webhook?.[name]?.includes(value) })))));
+  const types = choose("types", listTexts("action."), (one) => tryText(`action.${one}`, one));
+  const collections = choose("collections", session.collections.map((one) => [one.id ?? one.name, one.name]), nameCollection);
   return openForm({
     title: t(webhook ? "webhook.change" : "webhooks.add"),
     action: t(webhook ? "camera_form.save" : "webhooks.add"),
     parts: [
       field(t("enrol.name"), h("input", { name: "name", required: true, maxlength: 200, value: webhook?.name })),
       field(t("webhook.url"), h("input", { name: "url", type: "url", required: true, value: webhook?.url }), t("webhook.url.hint")),
-      choose("types", listTexts("action.")),
-      choose("collections", session.collections.map((one) => [one.id ?? one.name, one.name])),
+      types,
+      collections,
       check(t("webhook.with_names"), h("input", { type: "checkbox", name: "with_names", checked: webhook?.with_names })),
     ],
     send: (form) => {
-      const [collections, types] = ["collections", "types"].map((name) => form.getAll(name)).map((chosen) => (chosen.length ? chosen : null));
-      const json = { name: form.get("name"), url: form.get("url"), with_names: form.has("with_names"), collections, types };
+      /** @type {Record<string, any>} */
+      const json = { name: form.get("name"), url: form.get("url"), with_names: form.has("with_names") };
+      for (const { name, elements } of [types, collections]) {
+        const chosen = form.getAll(name);
+        if ([...elements].some((one) => one.checked !== one.defaultChecked)) json[name] = chosen.length ? chosen : null;
+      }
       return webhook ? call("PATCH", `webhooks/${webhook.id}`, { json }) : call("POST", "webhooks", { json });
     },
   });

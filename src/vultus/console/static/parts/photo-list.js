@@ -21,7 +21,7 @@ import { t, tryText } from "./words.js";
  */
 
 export class PhotoList extends HTMLElement {
-  /** @type {Entry[]} */
+  /** @type {Entry[]} Another array whenever one comes or goes. */
   entries = [];
   isShooting = false;
 
@@ -65,10 +65,11 @@ export class PhotoList extends HTMLElement {
 
   /**
    * Mark photos that the registration refused.
+   * @param {Entry[]} sent
    * @param {any[]} rejected
    */
-  refuse(rejected) {
-    for (const rejection of rejected) Object.assign(this.entries[rejection.photo], { state: "refused", rejection });
+  refuse(sent, rejected) {
+    for (const rejection of rejected) Object.assign(sent[rejection.photo], { state: "refused", rejection });
     this.render();
   }
 
@@ -79,7 +80,7 @@ export class PhotoList extends HTMLElement {
     if (instead) {
       URL.revokeObjectURL(instead.address);
       this.entries = this.entries.map((one) => (one === instead ? entry : one));
-    } else this.entries.push(entry);
+    } else this.entries = [...this.entries, entry];
     this.render();
     return entry;
   }

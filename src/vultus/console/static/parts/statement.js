@@ -16,12 +16,12 @@ export class Statement extends HTMLElement {
   offer = () => { this.voice.hidden = !this.findVoice(); };
 
   connectedCallback() {
-    const choose = h("select", { onchange: () => this.choose(choose.value) },
+    this.chosen = h("select", { onchange: () => this.choose(this.chosen.value) },
       Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, selected: code === this.language, lang: code }, name)));
     this.quote = h("blockquote");
     this.voice = h("button", { type: "button", hidden: true, onclick: () => (voices.speaking ? this.hush() : this.speak()) }, t("statement.speak"));
     fill(this, this.quote, h("div", { class: "actions" },
-      h("label", {}, t("statement.language"), choose),
+      h("label", {}, t("statement.language"), this.chosen),
       h("button", { type: "button", onclick: () => this.enlarge() }, t("statement.large")), this.voice));
     voices?.addEventListener("voiceschanged", this.offer);
     this.choose(this.language);
@@ -39,8 +39,10 @@ export class Statement extends HTMLElement {
 
   /** @param {string} language */
   async choose(language) {
-    this.texts = await readTexts(language);
-    this.language = language;
+    const texts = await readTexts(language).catch(() => null);
+    if (!texts) this.chosen.value = this.language;
+    if (this.chosen.value !== language) return;
+    Object.assign(this, { texts, language });
     this.offer();
     this.say(this.purpose, this.ends);
     this.dispatchEvent(new Event("change"));
@@ -56,7 +58,7 @@ export class Statement extends HTMLElement {
     const text = (/** @type {string} */ part) => this.texts[`enrol.statement.${part}`];
     const until = new Intl.DateTimeFormat(this.language, { dateStyle: "long" });
     this.quote.lang = this.language;
-    fill(this.quote, text("1"), " ", foreign(purpose || "…"), /[.…]$/.test(purpose || "…") ? " " : ". ", policy?.keep_crops ? `${text("crop")} ` : "",
+    fill(this.quote, text("1"), " ", foreign(purpose || "…"), /[.…]$/.test(purpose || "…") ? " " : ". ", policy?.keep_crops ?? true ? `${text("crop")} ` : "",
       days.length ? text("until").replace("{day}", until.format(Math.min(...days))) : text("open"), " ", text("2"));
   }
 
