@@ -57,8 +57,13 @@ async def test_the_key_stays_in_memory_unless_it_shall_be_kept_for_the_tab(visit
     await page.get_by_label("Keep it until this tab is closed").check()
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.locator("nav")).to_be_visible()
-    await page.reload()
-    await expect(page.locator("nav")).to_be_visible()
+    for answer in (lambda route: route.abort(), lambda route: route.fulfill(status=502)):
+        await page.route("**/v1/key", answer)  # nobody answers, and a proxy does for a server that is away
+        await page.reload()
+        await expect(page.get_by_role("alert")).to_be_visible()
+        await page.unroute("**/v1/key")
+        await page.get_by_role("button", name="Try again").click()
+        await expect(page.locator("nav")).to_be_visible()
     await page.get_by_role("button", name="Settings and sign out").click()
     await page.get_by_role("button", name="Sign out", exact=True).click()
     await expect(page.locator("#key")).to_be_visible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ from tests.browser.hostile import HOSTILE_NAMES
 from tests.callers import CALLER
 from tests.receivers import Receiver, receiving
 
-from vultus.domain import Role
+from vultus.domain import Permission, Role
 from vultus.domain.sightings import SourceLost
 from vultus.services.events import dispatcher
 
@@ -112,6 +113,15 @@ async def test_what_a_webhook_gets_is_chosen_and_hostile_names_run_nothing(busy_
     await form.get_by_role("button", name="Save").click()
     await expect(page.get_by_text("as ids of Vultus alone")).to_be_visible()
 
+    await page.get_by_role("button", name="Change").click()
+    await expect(form).to_be_visible()
+    await page.evaluate("location.hash = '#/events'")
+    await expect(page.get_by_role("heading", name="Events")).to_be_visible()
+    await expect(form).to_have_count(0)
+    assert "Events" in await page.title()
+    await page.evaluate("history.back()")
+    await expect(page.get_by_role("button", name="Change")).to_be_visible()
+
     webhook = page.url.rpartition("/")[2]
     async with site.api.services.database.transaction() as work:
         update = text(
@@ -121,6 +131,10 @@ async def test_what_a_webhook_gets_is_chosen_and_hostile_names_run_nothing(busy_
     await page.get_by_role("link", name="All webhooks").click()
     await page.get_by_role("link", name=HOSTILE_NAMES[0]).click()
     await expect(page.get_by_role("heading", name=HOSTILE_NAMES[0])).to_be_focused()
+    await page.goto("about:blank")
+    await busy_visit.open(await site.make_key({Permission.CONFIGURE}, gallery), f"#/webhooks/{webhook}")
+    await expect(page.get_by_role("button", name="Send a test")).to_be_visible()
+    await expect(page.get_by_role("button", name=re.compile("Change|Switch o"))).to_have_count(0)
     await page.goto("about:blank")
     await busy_visit.open(await site.make_key(Role.MANAGE, gallery), f"#/webhooks/{webhook}")
     await expect(page.get_by_role("heading", name="Nothing here")).to_be_visible()

@@ -1,7 +1,7 @@
 // The frame around every page: who is signed in, where one is, and how it looks.
 
 import { watchKey } from "./parts/api.js";
-import { confirmErasure } from "./parts/dialogs.js";
+import { confirmLeaving } from "./parts/dialogs.js";
 import { fill, foreign, h, icon } from "./parts/h.js";
 import { chooseCollection, recallKey, session, signIn, signOut } from "./parts/session.js";
 import { LANGUAGES, getLanguage, setLanguage, t } from "./parts/words.js";
@@ -15,19 +15,23 @@ class App extends HTMLElement {
   page = null;
   address = "";
 
-  async connectedCallback() {
+  connectedCallback() {
     addEventListener("hashchange", () => this.moveOn());
     addEventListener("beforeunload", (event) => this.isDirty && event.preventDefault());
     watchKey((problem) => session.key && this.leave(problem));
     this.addEventListener("signed-in", () => this.render());
     this.addEventListener("collections-changed", () => this.querySelector(".collection")?.replaceWith(this.buildCollectionChooser()));
-    const kept = recallKey();
-    if (kept) {
-      try {
-        await signIn(kept, true);
-      } catch (problem) {
-        return this.leave(problem);
-      }
+    this.begin();
+  }
+
+  /** Go on with the key that the tab keeps; it is kept while the server is away. */
+  async begin() {
+    try {
+      const kept = recallKey();
+      if (kept) await signIn(kept, true);
+    } catch (/** @type {any} */ problem) {
+      if (problem.facts?.status === 401) return this.leave(problem);
+      session.notice = problemBox(problem, () => this.begin());
     }
     this.render();
   }
@@ -47,7 +51,7 @@ class App extends HTMLElement {
   /** @returns {Promise<boolean>} Whether nothing would be lost, or somebody said that it may be. */
   async mayLeave() {
     if (!this.isDirty) return true;
-    if (!await confirmErasure({ title: t("leave.title"), text: t("leave.text"), action: t("leave.action") })) return false;
+    if (!await confirmLeaving()) return false;
     this.page = null;
     return true;
   }

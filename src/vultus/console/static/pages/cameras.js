@@ -23,7 +23,8 @@ class Cameras extends HTMLElement {
   connectedCallback() {
     this.list = h("ul", { class: "cameras" });
     this.trouble = h("div", {});
-    fill(this, pageHead("cameras", mayChange() && button("cameras.add", () => this.edit(null), "primary")), this.trouble, this.list);
+    this.state = h("div", {});  // of the list
+    fill(this, pageHead("cameras", mayChange() && button("cameras.add", () => this.edit(null), "primary")), this.trouble, this.state, this.list);
     document.addEventListener("visibilitychange", this.wake);
     this.watch();
   }
@@ -48,7 +49,7 @@ class Cameras extends HTMLElement {
     try {
       const sources = await listAll("sources");
       if (turn !== this.turn) return;
-      fill(this.trouble, sources.length === 0 && emptyBox("cameras.none", mayChange() ? "cameras.none.add" : "cameras.none.read"));
+      fill(this.state, sources.length === 0 && emptyBox("cameras.none", mayChange() ? "cameras.none.add" : "cameras.none.read"));
       for (const [id, card] of this.cards) if (!sources.some((one) => one.id === id)) {
         card.row.remove();
         this.cards.delete(id);
@@ -56,7 +57,7 @@ class Cameras extends HTMLElement {
       sources.forEach((one) => this.show(one));
       for (const one of sources) if (turn === this.turn) await this.takePicture(one);
     } catch (error) {
-      if (turn === this.turn) fill(this.trouble, problemBox(error));
+      if (turn === this.turn) fill(this.state, problemBox(error));
     }
   }
 
@@ -81,6 +82,7 @@ class Cameras extends HTMLElement {
 
   /** @param {string} outcome Of the catalogue. @param {() => Promise<any>} action */
   async attempt(outcome, action) {
+    fill(this.trouble);
     try {
       await action();
       announce(t(outcome));
@@ -105,7 +107,9 @@ class Cameras extends HTMLElement {
 
   /** What a source shows now, if it is on the screen. @param {any} source */
   async takePicture({ id, status }) {
-    const { row, picture, placeholder } = this.cards.get(id), { top, bottom } = row.getBoundingClientRect(), before = picture.src;
+    const card = this.cards.get(id);
+    if (!card) return;
+    const { row, picture, placeholder } = card, { top, bottom } = row.getBoundingClientRect(), before = picture.src;
     if (!can("live") || bottom < 0 || top > innerHeight || document.hidden) return;
     const taken = status.state === "running" && await request("GET", `sources/${id}/snapshot`).then((answer) => answer.blob()).catch(() => null);
     if (!this.isConnected) return;

@@ -62,7 +62,12 @@ class Events extends HTMLElement {
         this.state.textContent = t(isOpen ? "events.follows" : "events.broken");
         this.state.className = `badge ${isOpen ? "good" : "warn"}`;
       },
-      end: (problem) => (problem.code === "events_expired" ? this.restart() : fill(this.trouble, problemBox(problem))),
+      end: (problem) => {
+        fill(this.state);
+        this.state.className = "badge";
+        if (problem.code === "events_expired") this.restart();
+        else fill(this.trouble, problemBox(problem));
+      },
     });
   }
 

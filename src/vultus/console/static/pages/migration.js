@@ -159,10 +159,15 @@ class Migration extends HTMLElement {
         const form = new FormData();
         form.append("photo", file);
         const told = await call("POST", `${this.path}/photos`, { form }).then(({ photos: [one] }) => tryText(`migration.photo.${one.outcome}`, tryText(`reason.${one.outcome}`, one.outcome)), (problem) => problem.message);
+        if (!this.isConnected) return;
         outcomes.append(h("li", {}, foreign(file.name), `: ${told}`));
       }
       tellDone(this.trouble, "migration.supplied");
-      this.tell(targetOf(await call("GET", this.path)));
+      try {
+        this.tell(targetOf(await call("GET", this.path)));
+      } catch (problem) {
+        fill(this.trouble, problemBox(problem));
+      }
     };
     return section("left", t("migration.left"), h("p", {}, t("migration.left.text")), list,
       h("div", { class: "sources" }, dropzone(supply, t("migration.supply"))), outcomes,

@@ -3,7 +3,7 @@
 import { call, Problem } from "../parts/api.js";
 import { createCollection, deleteCollection, showCollections } from "../parts/collections.js";
 import { actions, button } from "../parts/controls.js";
-import { confirmErasure } from "../parts/dialogs.js";
+import { confirmErasure, confirmLeaving } from "../parts/dialogs.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
 import { flatten, nameRule, nameValue, nest, readLimits } from "../parts/rules.js";
@@ -35,12 +35,13 @@ class Settings extends HTMLElement {
       this.defaults = policy ? flatten({ policy, retention_days: null, search: "auto" }) : {};
       this.limits = limits;
       this.trouble = h("div", {});
+      this.heading = foreign(collection.name);
       this.bar = h("div", { class: "actions save", hidden: true });
       const mayAll = session.key.collections === null;
       const paths = [...new Set([...TARGETS, ...Object.keys(this.base)])].filter((one) => mayAll || one !== "name");
       fill(this,
-        h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("settings"), " · ", foreign(collection.name)), actions(
-          mayAll && button("settings.create", () => load(this.trouble, async () => await createCollection(this, models.items) && this.connectedCallback())),
+        h("div", { class: "head" }, h("h1", { tabindex: "-1" }, t("settings"), " · ", this.heading), actions(
+          mayAll && button("settings.create", () => load(this.trouble, async () => (!this.isDirty || await confirmLeaving()) && await createCollection(this, models.items) && this.connectedCallback())),
           button("settings.delete", () => this.delete(), "danger"))),
         h("p", { class: "hint" }, t("settings.text")),
         this.trouble,
@@ -166,6 +167,7 @@ class Settings extends HTMLElement {
   /** @param {Record<string, any>} base @param {Record<string, any>} changes That stay in the form. */
   adopt(base, changes) {
     this.base = base;
+    this.heading.textContent = base.name;
     for (const [path, input] of Object.entries(this.inputs)) {
       write(input, path in changes ? changes[path] : base[path]);
       this.tell(path, "");

@@ -6,7 +6,7 @@ import { confirmErasure } from "../parts/dialogs.js";
 import { field, openForm } from "../parts/forms.js";
 import { fill, foreign, h } from "../parts/h.js";
 import { load, problemBox } from "../parts/problem.js";
-import { session } from "../parts/session.js";
+import { can, session } from "../parts/session.js";
 import { count, formatMoment, formatTime, t, tryText } from "../parts/words.js";
 import { badgeOf, openWebhookForm, showWebhookSecret } from "./webhooks.js";
 
@@ -30,6 +30,7 @@ class WebhookPage extends HTMLElement {
 
   /** @param {any} webhook */
   begin(webhook) {
+    if (!this.isConnected) return;
     this.trouble = h("div", {});
     this.outcome = h("p", { role: "status" });
     this.facts = h("div", { class: "stack" });
@@ -46,6 +47,7 @@ class WebhookPage extends HTMLElement {
 
   /** @param {any} webhook As it is now. */
   show(webhook) {
+    if (!this.isConnected) return;
     const { name, collections, types, disabled_at: isOff } = webhook;
     document.title = `${name} · ${t("title")}`;
     /** @param {string} term @param {any} what */
@@ -64,8 +66,8 @@ class WebhookPage extends HTMLElement {
         fact("webhook.old_secret", webhook.previous_until && formatMoment(webhook.previous_until))),
       h("div", { class: "actions" },
         offer("webhook.test", () => this.test()),
-        offer("webhook.change", async () => this.show(await openWebhookForm(webhook) ?? webhook)),
-        offer(isOff ? "webhook.enable" : "webhook.disable", async () => this.show(await call("PATCH", this.path, { json: { enabled: Boolean(isOff) } }))),
+        can("read") && offer("webhook.change", async () => this.show(await openWebhookForm(webhook) ?? webhook)),
+        can("read") && offer(isOff ? "webhook.enable" : "webhook.disable", async () => this.show(await call("PATCH", this.path, { json: { enabled: Boolean(isOff) } }))),
         offer("webhook.rotate", async () => this.show(await this.rotate() ?? webhook)),
         offer("webhook.delete", () => this.delete(name), "danger")));
     this.querySelector("h1")?.focus();

@@ -21,6 +21,11 @@ export function confirmErasure({ title, text, action }) {
   });
 }
 
+/** Ask whether what was entered and is not saved may be lost. */
+export function confirmLeaving() {
+  return confirmErasure({ title: t("leave.title"), text: t("leave.text"), action: t("leave.action") });
+}
+
 /** @param {string} text Told to those who listen, and shown to nobody. */
 export function announce(text) {
   const place = document.getElementById("announcer");

@@ -29,6 +29,7 @@ export async function signIn(secret, keep) {
     throw error;
   }
   if (keep) sessionStorage.setItem(KEPT_AS, secret);
+  else sessionStorage.removeItem(KEPT_AS);
   const before = sessionStorage.getItem(COLLECTION_AS);
   const names = session.collections.map((one) => one.name);
   session.collection = [before, "default", names[0]].find((one) => one && names.includes(one)) ?? "default";
