@@ -52,7 +52,8 @@ class AuditChain:
                 if not await work.audit.try_lock_chain():
                     break
                 last = await work.audit.get_last_link()
-                after = make_first_id(read_time(last.entry_id) - LATE) if last else None
+                # Of two clocks the one that is behind; a forged id or time must not hide what follows it.
+                after = make_first_id(min(last.at, read_time(last.entry_id)) - LATE) if last else None
                 entries = await work.audit.list_unlinked(after, BATCH_SIZE)
                 if entries:
                     await work.audit.add_links(build_links(last, entries))

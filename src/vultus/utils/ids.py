@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _RANDOM_BITS = 74
 _STEP_BITS = 32
 _LOW_BITS = 62  # of the random number, behind the variant; the others are behind the version
+LAST_S = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 _LOW_MASK = (1 << _LOW_BITS) - 1
 
 
@@ -82,5 +83,5 @@ def make_first_id(moment: datetime) -> UUID:
 
 
 def read_time(made: UUID) -> datetime:
-    """Return when an id was made, by the clock of the process that made it."""
-    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+    """Return when an id was made, by the clock of the process that made it; the last moment for one from nowhere."""
+    return datetime.fromtimestamp(min((made.int >> 80) / 1000, LAST_S), UTC)

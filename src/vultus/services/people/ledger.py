@@ -107,8 +107,7 @@ class ErasureLedger:
                 entries = [entry for entry in entries if entry.database in {own, None}]
             ended = await self._end_revived(entries)
             await self._enter_missing(None if is_whole else compared_at)
-            is_other = stored is None or stored.database != own
-            if is_other or end != position or compared_at is None or now - compared_at > REFRESH:
+            if stored is None or stored.database != own or end != position or now - stored.compared_at > REFRESH:
                 async with self._database.transaction() as work:
                     await work.ledgers.set_position(ledger_id, LedgerPosition(end, now, own))
         return ended
