@@ -34,6 +34,7 @@ from vultus.models.weights.store import WeightsStore
 from vultus.models.workers.fork_server import ProcessWorkerGroup
 from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
+from vultus.sealing.custody import open_custody
 from vultus.server.serving import (
     SOCKET_BACKLOG,
     ApiServer,
@@ -45,6 +46,7 @@ from vultus.server.serving import (
     open_tls,
 )
 from vultus.services.jobs import JobSupervisor
+from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.wiring import Services, build_services
 from vultus.utils.request_scope import RequestLimits
@@ -130,7 +132,9 @@ async def open_database(
             await (upgrade_embedded(url, settings.data_dir) if migrates else create_embedded_schema(url))
         database = await Database.connect(url, settings.database)
         try:
+            destroyer = KeyDestroyer.attach(database, open_custody(settings).person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()
+            await destroyer.destroy_after(())
             yield database
         finally:
             await database.close()
@@ -241,6 +245,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
             run("audit-chain", services.audit_chain.extend, interval_s=AUDIT_CHAIN_INTERVAL_S),
             run("erasure-ledger", services.ledger.synchronize, interval_s=LEDGER_INTERVAL_S),
+            run("key-destruction", services.key_destroyer.destroy_spent_keys, interval_s=LEDGER_INTERVAL_S),
             run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
             run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
             run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
@@ -357,7 +362,7 @@ def leave_root(settings: Settings) -> None:
     account.take_over(data_dir)
     custody_dir = settings.custody
     custody_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    account.take_over_files(custody_dir, (settings.ledger_file, settings.audit_notes_file))
+    account.take_over_files(custody_dir, settings.custody_files)
     account.become()
     os.environ["HOME"] = str(data_dir)
     log.info("the service runs as the system user '%s'", account.name)

@@ -40,6 +40,7 @@ from vultus.db.repositories.ledgers import LedgerRepository
 from vultus.db.repositories.migrations import MigrationRepository
 from vultus.db.repositories.outbox import OutboxQueries, OutboxRepository, add_event, add_sighting
 from vultus.db.repositories.pending_work import PendingWorkQueries
+from vultus.db.repositories.person_keys import PersonKeyRepository
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.repositories.sources import SourceRepository
@@ -143,6 +144,7 @@ class UnitOfWork(HotQueries):
         self.keys = ApiKeyRepository(session)
         self.templates = TemplateStore(session)
         self.persons = PersonRepository(session)
+        self.person_keys = PersonKeyRepository(session)
         self.consents = ConsentRepository(session)
         self.audit = AuditRepository(session)
         self.outbox = OutboxRepository(session)
@@ -239,7 +241,7 @@ class Database:
         self._writers = asyncio.Semaphore(writers)
         self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))
         self._collection_writers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._on_endings: Callable[[Sequence[LedgerEntry]], Awaitable[None]] | None = None
+        self._on_endings: dict[str, Callable[[Sequence[LedgerEntry]], Awaitable[None]]] = {}
 
     @classmethod
     async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
@@ -304,12 +306,18 @@ class Database:
                         await work.idempotency.claim_key(idempotency)
                     yield work
                     work.ensure_answered()
-        if work.endings and self._on_endings:
-            await self._on_endings(work.endings)
+        if work.endings:
+            for listener in self._on_endings.values():
+                await listener(work.endings)
 
-    def watch_endings(self, listener: Callable[[Sequence[LedgerEntry]], Awaitable[None]]) -> None:
-        """Call a listener with what has ended for good after each commit, before the caller goes on."""
-        self._on_endings = listener
+    def watch_endings(self, name: str, listener: Callable[[Sequence[LedgerEntry]], Awaitable[None]]) -> None:
+        """Call a listener with what has ended for good after each commit, before the caller goes on.
+
+        Args:
+            name: Of the listener; a later one of the same name takes its place.
+            listener: Must not raise.
+        """
+        self._on_endings[name] = listener
 
     @asynccontextmanager
     async def _admit_writer(self, collection: str | None) -> AsyncIterator[None]:

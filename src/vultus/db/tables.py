@@ -49,7 +49,7 @@ NAMING_CONVENTION = {
 UNSAMPLED_COLUMNS = {
     "persons": ("external_id", "name", "metadata"),
     "consents": ("purpose", "recorded_by", "evidence_ref"),
-    "faces": ("embedding", "source_sha256", "code"),
+    "faces": ("embedding", "sealed", "source_sha256", "code"),
     "codings": ("centre",),
     "idempotency": ("key_sha256", "request_sha256", "body"),
     "crops": ("sealed",),
@@ -58,7 +58,7 @@ UNSAMPLED_COLUMNS = {
 }
 """Columns that ANALYZE must not copy into pg_statistic, where values would outlive their row."""
 
-INLINE_COLUMNS = {"faces": ("embedding", "source_sha256", "contract_id", "code"), "codings": ("centre",)}
+INLINE_COLUMNS = {"faces": ("embedding", "sealed", "source_sha256", "contract_id", "code"), "codings": ("centre",)}
 """Columns never moved to a TOAST table, which would keep a second copy that scans read."""
 
 
@@ -111,6 +111,8 @@ class PersonRow(Base):
     name: Mapped[str | None]
     # Declarative classes reserve `metadata`.
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
+    # Of the key that seals what is theirs, in the file of keys outside the database.
+    key_slot: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -119,6 +121,15 @@ class PersonRow(Base):
         UniqueConstraint("id", "collection_id"),
         Index(None, "collection_id", "id"),
     )
+
+
+class SpentKeyRow(Base):
+    """A key of a person who was deleted or got another one; triggers enter it, and it goes once it is destroyed."""
+
+    __tablename__ = "spent_keys"
+
+    slot: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    person_id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
 class ConsentRow(Base):
@@ -172,7 +183,8 @@ class FaceRow(Base):
     consent_live: Mapped[bool] = mapped_column(server_default=true())
     consent_expires_at: Mapped[datetime | None] = mapped_column(OpenEndedTimestamp, nullable=False)
     contract_id: Mapped[str] = mapped_column(primary_key=True)
-    embedding: Mapped[Any] = mapped_column(HalfVector, nullable=False)
+    embedding: Mapped[Any | None] = mapped_column(HalfVector)
+    sealed: Mapped[bytes | None]
     size_px: Mapped[float]
     sharpness: Mapped[float]
     brightness: Mapped[float]
@@ -189,6 +201,8 @@ class FaceRow(Base):
     __table_args__ = (
         Index(None, "number"),
         CheckConstraint("consent_live", name="consent_live"),
+        CheckConstraint("num_nonnulls(embedding, sealed) = 1", name="sealed"),
+        CheckConstraint("sealed IS NULL OR code IS NULL", name="sealed_code"),
         # Also serves the foreign key's look-ups by collection and person.
         UniqueConstraint("collection_id", "person_id", "source_sha256", "contract_id", name="uq_faces_source"),
         _build_consent_foreign_key(),

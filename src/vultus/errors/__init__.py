@@ -50,6 +50,7 @@ VultusError
     │   └── DownloadError
     ├── PackNotLoadedError
     ├── KeyFileError
+    ├── KeyRingError
     ├── LedgerError
     └── LivenessNotLoadedError
 """
@@ -381,6 +382,12 @@ class KeyFileError(SetupError):
     """The key of retained crops and sealed secrets is missing, unusable or another one."""
 
     code, title = "key_file", "Key file unusable"
+
+
+class KeyRingError(SetupError):
+    """The key ring, the installation's keys or those of persons are missing, damaged or another installation's."""
+
+    code, title = "key_ring", "Keys unusable"
 
 
 class LedgerError(SetupError):

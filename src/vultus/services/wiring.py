@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vultus.db.database import Database
 from vultus.domain import SpaceRegistry
+from vultus.sealing.custody import Custody, open_custody
 from vultus.services.access import AccessService
 from vultus.services.audit import AuditService
 from vultus.services.audit_chain import AuditChain
@@ -33,6 +34,7 @@ from vultus.services.migration.shadow import ShadowComparer
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.export import PersonExporter
+from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
 from vultus.services.photo_analysis import PhotoAnalyzer
@@ -66,6 +68,7 @@ class Services:
     collections: CollectionService
     space_comparer: SpaceComparer
     consents: ConsentService
+    custody: Custody
     eraser: Eraser
     event_follower: OutboxFollower
     events: EventService
@@ -75,6 +78,7 @@ class Services:
     indexes: IndexRegistry
     inventory: Inventory
     jobs: JobSupervisor
+    key_destroyer: KeyDestroyer
     persons: PersonService
     person_exporter: PersonExporter
     recognizer: Recognizer
@@ -104,7 +108,7 @@ def build_services(
 ) -> Services:
     """Build the services and their dependencies."""
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
-    vault = CropVault(settings.crop_key_file)
+    vault, custody = CropVault(settings.crop_key_file), open_custody(settings)
     engine = LocalCandidateEngine(indexes := IndexRegistry(database, settings.index))
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
@@ -126,6 +130,7 @@ def build_services(
         collections=CollectionService(database, spaces, vault, has_liveness=bool(settings.inference.liveness)),
         space_comparer=SpaceComparer(database, spaces),
         consents=ConsentService(database),
+        custody=custody,
         eraser=Eraser(database, settings.jobs),
         event_follower=follower,
         events=EventService(database, follower, settings.events),
@@ -135,12 +140,11 @@ def build_services(
         indexes=indexes,
         inventory=Inventory(database, spaces),
         jobs=jobs or JobSupervisor(),
+        key_destroyer=KeyDestroyer.attach(database, custody.person_keys),
         persons=PersonService(database),
         person_exporter=PersonExporter(database),
         recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter),
-        registrar=Registrar(
-            database, analyzer, spaces, searcher, vault, limiter, max_photos=settings.photos.max_photos
-        ),
+        registrar=Registrar(database, analyzer, spaces, searcher, vault, limiter, settings.photos),
         searcher=searcher,
         secret_vault=secret_vault,
         shadow_comparer=shadow_comparer,

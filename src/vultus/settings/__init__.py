@@ -26,6 +26,7 @@ from vultus.settings.sections import (
     IndexSettings,
     InferenceSettings,
     JobSettings,
+    KeyRingSettings,
     LimitSettings,
     LiveSettings,
     LogSettings,
@@ -59,6 +60,7 @@ __all__ = [
     "IndexSettings",
     "InferenceSettings",
     "JobSettings",
+    "KeyRingSettings",
     "LimitSettings",
     "LiveSettings",
     "LogSettings",
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     jobs: JobSettings = JobSettings()
     crops: CropSettings = CropSettings()
+    key_ring: KeyRingSettings = KeyRingSettings()
     limits: LimitSettings = LimitSettings()
     events: EventSettings = EventSettings()
     webhooks: WebhookSettings = WebhookSettings()
@@ -152,6 +155,11 @@ class Settings(BaseSettings):
         return self.crops.key_file or self.data_dir / "crops.key"
 
     @property
+    def key_ring_file(self) -> Path:
+        """File of the key ring."""
+        return self.key_ring.file or self.custody / "key-ring.json"
+
+    @property
     def ledger_file(self) -> Path:
         """File with what ended for good, for databases restored from a backup."""
         return self.custody / "erasures.jsonl"
@@ -160,6 +168,13 @@ class Settings(BaseSettings):
     def audit_notes_file(self) -> Path:
         """File with the ends that the audit record's chain has had."""
         return self.custody / "audit.jsonl"
+
+    @property
+    def custody_files(self) -> tuple[Path, ...]:
+        """The files that the custody folder holds, or may hold."""
+        keys = [self.custody / name for name in ("keys.json", "persons.keys")]
+        locks = [path.with_name(f"{path.name}.lock") for path in keys]
+        return (self.ledger_file, self.audit_notes_file, self.key_ring_file, *keys, *locks)
 
     @property
     def custody(self) -> Path:

@@ -322,6 +322,16 @@ class CropSettings(Section):
     )
 
 
+class KeyRingSettings(Section):
+    """What wraps the keys that seal templates, crops and secrets; best on another disk than the database."""
+
+    file: Path | None = Field(
+        None,
+        description="The key ring; the same file, or a copy, for every process. Unset: `key-ring.json` in the custody "
+        "folder.",
+    )
+
+
 class SourceSettings(Section):
     """Cameras and videos that are watched without a browser."""
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import PhotoAnalyzer
     from vultus.services.search.search import Searcher
+    from vultus.settings import PhotoSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +134,14 @@ class Registrar:
         searcher: Searcher,
         vault: CropVault,
         limiter: UsageLimiter,
-        *,
-        max_photos: int,
+        settings: PhotoSettings,
     ) -> None:
         self._database = database
         self._analyzer = analyzer
         self._lookalikes = LookalikeFinder(database, spaces, searcher)
         self._vault = vault
         self._limiter = limiter
-        self._max_photos = max_photos
+        self._max_photos = settings.max_photos
 
     async def register(
         self, principal: Principal, request: RegistrationRequest, *, idempotency: IdempotencyContext | None = None

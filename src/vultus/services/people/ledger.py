@@ -76,7 +76,7 @@ class ErasureLedger:
     def attach(cls, database: Database, path: Path) -> ErasureLedger:
         """Return a ledger that is written with every commit of a database that ends something."""
         ledger = cls(database, path)
-        database.watch_endings(ledger.append)
+        database.watch_endings("ledger", ledger.append)
         return ledger
 
     async def append(self, entries: Sequence[LedgerEntry]) -> None:

@@ -1,0 +1,1 @@
+"""Keys outside the database: a key ring wraps the keys that wrap one key per person, which seals what is theirs."""

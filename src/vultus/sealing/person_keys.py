@@ -1,0 +1,270 @@
+"""One key per person, in a file of fixed slots outside the database: overwritten, it is gone from every backup.
+
+The file holds a header of a page, then slots of 128 bytes, which no page or sector boundary divides:
+
+    16  id of the person
+     4  version of the key-encryption key, little-endian; 0: the slot is free, and zero throughout
+     8  when it was written, milliseconds since 1970
+    12  nonce
+    48  the person's key, encrypted by AES-256 in Galois/Counter Mode; the id is authenticated with it
+    40  zero
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import struct
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+
+from vultus.errors import KeyRingError
+from vultus.sealing.durable import PRIVATE_MODE, lock_file, synchronise_folder
+from vultus.sealing.key_ring import KEY_BYTES, NONCE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from vultus.sealing.key_store import InstallationKeys, KeyStore
+
+MAGIC = b"VULTUS PERSON KEYS 1\n"
+HEADER_BYTES, SLOT_BYTES = 4096, 128
+GROWTH_SLOTS = 8192
+REWRAP_SLOTS = 8192
+_SLOT = struct.Struct("<16sIQ12s48s")
+_FREE = bytes(SLOT_BYTES)
+_CONTEXT = b"vultus person key"
+
+KeyReference = tuple[int, UUID]
+"""Slot and person."""
+
+
+class PersonKeyFile:
+    """The keys of persons, wrapped by the installation's key-encryption key.
+
+    Any number of processes read and write it, one writes at a time. What a reader maps is what others write, so that a
+    key is gone for all of them once it is destroyed.
+
+    Args:
+        path: Of the file, made with mode 0600 for the first key.
+        store: The installation's keys.
+    """
+
+    def __init__(self, path: Path, store: KeyStore) -> None:
+        self.path = path
+        self._store = store
+        self._lock = threading.Lock()
+        self._mapped: mmap.mmap | None = None
+        self._free: deque[int] | None = None
+
+    def create_keys(self, persons: Sequence[UUID]) -> tuple[int, ...]:
+        """Make a key per person and return their slots, durable.
+
+        Raises:
+            KeyRingError: The installation's keys or the file cannot be used.
+        """
+        keys = self._store.load()
+        with self._change_file() as number:
+            slots = self._take_free_slots(number, len(persons))
+            for slot, person_id in zip(slots, persons, strict=True):
+                _write_slot(number, slot, _wrap_key(keys, person_id, secrets.token_bytes(KEY_BYTES)))
+            os.fdatasync(number)
+        return tuple(slots)
+
+    def find_keys(self, references: Sequence[KeyReference]) -> list[bytes | None]:
+        """Return the keys of persons, 32 bytes each, in the order of their slots; None for one that was destroyed.
+
+        Raises:
+            KeyRingError: The installation's keys or the file cannot be used, or a slot is damaged.
+        """
+        ciphers, found = self._store.load().ciphers, []
+        for slot, person_id in references:
+            try:
+                key = _unwrap_key(self._read_slot(slot), person_id, ciphers)
+            except InvalidTag:  # perhaps it was being written: again, after its writer, with the keys of today
+                with self._change_file():
+                    key = self._unwrap_slot(slot, self._read_slot(slot), person_id)
+            found.append(key)
+        return found
+
+    def destroy_keys(self, keys: Iterable[KeyReference]) -> int:
+        """Overwrite the slots of persons, durably; return how many still held their key.
+
+        Raises:
+            KeyRingError: The file cannot be written.
+        """
+        wanted = list(keys)
+        if not wanted or not self.path.exists():
+            return 0
+        destroyed = []
+        with self._change_file() as number:
+            for slot, person_id in wanted:
+                owner = os.pread(number, len(person_id.bytes), _offset(slot))
+                if owner == person_id.bytes:
+                    _write_slot(number, slot, _FREE)
+                    destroyed.append(slot)
+            os.fdatasync(number)
+            if self._free is not None:
+                self._free.extend(destroyed)
+        return len(destroyed)
+
+    def list_keys(self) -> list[KeyReference]:
+        """Return slot and person of every key."""
+        if not self.path.exists():
+            return []
+        slots = self._read_all_slots()
+        used = np.flatnonzero(slots[:, 16:20].any(axis=1))
+        return [(int(slot), UUID(bytes=slots[slot, :16].tobytes())) for slot in used]
+
+    def rewrap_keys(self, record_progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+        """Wrap every key by the active key-encryption key; return how many were wrapped by another.
+
+        The keys themselves stay, and so does what they sealed. Interrupted, it is called again.
+
+        Args:
+            record_progress: Called with the slots done and their total.
+
+        Raises:
+            KeyRingError: The installation's keys or the file cannot be used, or a slot is damaged.
+        """
+        if not self.path.exists():
+            return 0
+        keys = self._store.load()
+        rewrapped, start, total = 0, 0, self._count_slots()
+        while start < total:
+            end = min(start + REWRAP_SLOTS, total)
+            with self._change_file() as number:  # so that no key is destroyed between reading and writing it
+                for slot in range(start, end):
+                    content = os.pread(number, SLOT_BYTES, _offset(slot))
+                    owner, version = _SLOT.unpack_from(content)[:2]
+                    if version in {0, keys.active_version}:
+                        continue
+                    person_id = UUID(bytes=owner)
+                    if key := self._unwrap_slot(slot, content, person_id):
+                        _write_slot(number, slot, _wrap_key(keys, person_id, key))
+                        rewrapped += 1
+                os.fdatasync(number)
+            start = end
+            record_progress(start, total)
+        return rewrapped
+
+    def _unwrap_slot(self, slot: int, content: bytes, person_id: UUID) -> bytes | None:
+        try:
+            return _unwrap_key(content, person_id, self._store.load().ciphers)
+        except InvalidTag as error:
+            raise KeyRingError(
+                f"{self.path} does not fit the installation's keys: the key of person {person_id} in slot {slot} does "
+                "not open. Put the custody folder back from your copy."
+            ) from error
+
+    @contextmanager
+    def _change_file(self) -> Iterator[int]:
+        """Open the file for writing, alone; create it with its header."""
+        try:
+            with lock_file(self.path.with_name(f"{self.path.name}.lock")):
+                number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
+                try:
+                    if os.fstat(number).st_size < HEADER_BYTES:
+                        os.pwrite(number, MAGIC.ljust(HEADER_BYTES, b"\0"), 0)
+                        os.fsync(number)
+                        synchronise_folder(self.path.parent)
+                    elif os.pread(number, len(MAGIC), 0) != MAGIC:
+                        raise KeyRingError(f"{self.path} is not a file of persons' keys. Put it back from your copy.")
+                    yield number
+                finally:
+                    os.close(number)
+        except OSError as error:
+            raise KeyRingError(f"{self.path} cannot be written: {error.strerror}.") from error
+
+    def _take_free_slots(self, number: int, count: int) -> list[int]:
+        """Return free slots, of which others may have taken some since they were seen; the file grows as needed."""
+        if self._free is None:
+            self._free = deque(np.flatnonzero(~self._read_all_slots().any(axis=1)).tolist())
+        taken: list[int] = []
+        while len(taken) < count:
+            if not self._free:
+                first = (os.fstat(number).st_size - HEADER_BYTES) // SLOT_BYTES
+                os.posix_fallocate(number, _offset(first), GROWTH_SLOTS * SLOT_BYTES)
+                os.fsync(number)
+                self._free.extend(range(first, first + GROWTH_SLOTS))
+            slot = self._free.popleft()
+            if os.pread(number, SLOT_BYTES, _offset(slot)) == _FREE:
+                taken.append(slot)
+        return taken
+
+    def _read_slot(self, slot: int) -> bytes:
+        start, mapped = _offset(slot), self._mapped
+        if mapped is None or start + SLOT_BYTES > len(mapped):
+            mapped = self._map_file()
+            if start + SLOT_BYTES > len(mapped):
+                raise KeyRingError(
+                    f"{self.path} ends before slot {slot}: it is older than the database, or was cut off. Put the file "
+                    "back from your copy of the custody folder."
+                )
+        return mapped[start : start + SLOT_BYTES]
+
+    def _map_file(self) -> mmap.mmap:
+        try:
+            with self._lock, self.path.open("rb") as file:
+                if file.read(len(MAGIC)) != MAGIC:
+                    raise KeyRingError(f"{self.path} is not a file of persons' keys. Put it back from your copy.")
+                self._mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+                return self._mapped
+        except FileNotFoundError as error:
+            raise KeyRingError(
+                f"The keys of persons, {self.path}, are missing. Put the file back from your copy of the custody "
+                "folder; without it what is sealed cannot be read."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise KeyRingError(f"{self.path} cannot be read: {error}.") from error
+
+    def _read_all_slots(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        """Return the (n, 128) bytes of all slots."""
+        with self.path.open("rb") as file:
+            file.seek(HEADER_BYTES)
+            content = np.fromfile(file, np.uint8)
+        return content[: len(content) // SLOT_BYTES * SLOT_BYTES].reshape(-1, SLOT_BYTES)
+
+    def _count_slots(self) -> int:
+        return (self.path.stat().st_size - HEADER_BYTES) // SLOT_BYTES
+
+
+def _offset(slot: int) -> int:
+    return HEADER_BYTES + slot * SLOT_BYTES
+
+
+def _wrap_key(keys: InstallationKeys, person_id: UUID, key: bytes) -> bytes:
+    nonce, version = secrets.token_bytes(NONCE_BYTES), keys.active_version
+    wrapped = keys.ciphers[version].encrypt(nonce, key, _CONTEXT + person_id.bytes)
+    return _SLOT.pack(person_id.bytes, version, time.time_ns() // 1_000_000, nonce, wrapped).ljust(SLOT_BYTES, b"\0")
+
+
+def _unwrap_key(content: bytes, person_id: UUID, ciphers: Mapping[int, AESGCM]) -> bytes | None:
+    """Return the key in a slot; None if it is not (any more) the person's.
+
+    Raises:
+        InvalidTag: It was wrapped by another key-encryption key, or is damaged.
+    """
+    owner, version, _, nonce, wrapped = _SLOT.unpack_from(content)
+    if version == 0 or owner != person_id.bytes:
+        return None
+    if (cipher := ciphers.get(version)) is None:
+        raise InvalidTag
+    return cipher.decrypt(nonce, wrapped, _CONTEXT + owner)
+
+
+def _write_slot(number: int, slot: int, content: bytes) -> None:
+    written = os.pwrite(number, content, _offset(slot))
+    if written != len(content):
+        raise OSError(f"{written} of {len(content)} bytes were written")

@@ -1,0 +1,115 @@
+"""The keys of persons: durable, destroyed for every process, wrapped anew without a change."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from vultus.errors import KeyRingError
+from vultus.sealing.custody import Custody
+from vultus.sealing.key_ring import FileKeyRing
+from vultus.sealing.person_keys import HEADER_BYTES, SLOT_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from uuid import UUID
+
+
+def open_custody(folder: Path) -> Custody:
+    return Custody.open(folder / "custody", FileKeyRing(folder / "elsewhere" / "ring.json"))
+
+
+@pytest.fixture
+def custody(tmp_path: Path) -> Custody:
+    found = open_custody(tmp_path)
+    found.keys.create()
+    return found
+
+
+def test_a_destroyed_key_is_gone_for_every_reader_and_from_the_file(custody: Custody, tmp_path: Path) -> None:
+    persons = [uuid4() for _ in range(3)]
+    slots = custody.person_keys.create_keys(persons)
+    other = open_custody(tmp_path).person_keys
+    before = other.find_keys(list(zip(slots, persons, strict=True)))
+    assert len({*before}) == 3
+    assert None not in before
+
+    assert custody.person_keys.destroy_keys([(slots[1], persons[1])]) == 1
+
+    assert other.find_keys(list(zip(slots, persons, strict=True))) == [before[0], None, before[2]]
+    content = other.path.read_bytes()
+    assert persons[1].bytes not in content
+    assert content[HEADER_BYTES + slots[1] * SLOT_BYTES :][:SLOT_BYTES] == bytes(SLOT_BYTES)
+    assert other.list_keys() == [(slots[0], persons[0]), (slots[2], persons[2])]
+
+
+def test_a_slot_that_another_person_has_by_now_is_neither_read_nor_destroyed(custody: Custody) -> None:
+    erased, later = uuid4(), uuid4()
+    (slot,) = custody.person_keys.create_keys([erased])
+    custody.person_keys.destroy_keys([(slot, erased)])
+    while later_slot := custody.person_keys.create_keys([later])[0]:  # until the slot comes round again
+        if later_slot == slot:
+            break
+    assert custody.person_keys.find_keys([(slot, erased)]) == [None]
+    assert custody.person_keys.destroy_keys([(slot, erased)]) == 0
+    assert custody.person_keys.find_keys([(slot, later)]) != [None]
+
+
+def test_a_new_key_encryption_key_changes_no_key_and_the_old_one_can_go(custody: Custody, tmp_path: Path) -> None:
+    persons = [uuid4() for _ in range(5)]
+    references = list(zip(custody.person_keys.create_keys(persons), persons, strict=True))
+    before, signing = custody.person_keys.find_keys(references), custody.keys.load().signing_secret
+    old_content, old_ring = custody.person_keys.path.read_bytes(), FileKeyRing(tmp_path / "elsewhere" / "ring.json")
+    custody.keys.rotate()
+    running = open_custody(tmp_path).person_keys  # has read the keys of before
+    assert running.find_keys(references) == before
+
+    assert custody.person_keys.rewrap_keys() == 5
+    custody.keys.retire_old_versions()
+
+    assert running.find_keys(references) == before
+    assert custody.person_keys.rewrap_keys() == 0
+    assert custody.keys.load().signing_secret == signing
+    assert list(custody.keys.load().secrets) == [2]
+    assert old_ring.path.read_text().count("secret") == 1
+    custody.person_keys.path.write_bytes(old_content)  # a copy of before
+    with pytest.raises(KeyRingError, match="does not fit the installation's keys"):
+        open_custody(tmp_path).person_keys.find_keys(references)
+
+
+def _create_keys(folder: Path, persons: list[UUID]) -> tuple[int, ...]:
+    return open_custody(folder).person_keys.create_keys(persons)
+
+
+def test_two_processes_take_different_slots(custody: Custody, tmp_path: Path) -> None:
+    persons = [[uuid4() for _ in range(200)] for _ in range(4)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        slots = pool.starmap(_create_keys, [(tmp_path, part) for part in persons])
+    assert len({slot for part in slots for slot in part}) == 800
+    references = [one for part in zip(slots, persons, strict=True) for one in zip(*part, strict=True)]
+    assert None not in custody.person_keys.find_keys(references)
+
+
+@pytest.mark.parametrize("lost", ["elsewhere/ring.json", "custody/keys.json", "custody/persons.keys"])
+def test_what_is_missing_or_damaged_is_named(custody: Custody, tmp_path: Path, lost: str) -> None:
+    person_id = uuid4()
+    (slot,) = custody.person_keys.create_keys([person_id])
+    content = (tmp_path / lost).read_bytes()
+    for damaged in (None, b"{}", content[: min(HEADER_BYTES, len(content) // 3)]):
+        (tmp_path / lost).unlink(missing_ok=True)
+        if damaged is not None:
+            (tmp_path / lost).write_bytes(damaged)
+        with pytest.raises(KeyRingError, match=lost.rpartition("/")[2]):
+            open_custody(tmp_path).person_keys.find_keys([(slot, person_id)])
+
+
+def test_another_installations_key_ring_opens_nothing(custody: Custody, tmp_path: Path) -> None:
+    ring = FileKeyRing(tmp_path / "elsewhere" / "ring.json")
+    ring.path.unlink()
+    ring.create()
+    with pytest.raises(KeyRingError, match="not the key ring of this installation"):
+        open_custody(tmp_path).keys.load()
+    assert custody.keys.path.stat().st_mode & 0o777 == ring.path.stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,74 @@
+"""The key of an erased person is destroyed before the caller goes on, whichever way the person was deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.callers import CALLER
+from tests.services.conftest import count_rows
+
+from vultus.sealing.custody import Custody
+from vultus.sealing.key_ring import FileKeyRing
+from vultus.services.people.consents import ConsentService
+from vultus.services.people.erasure import Eraser
+from vultus.services.people.key_destruction import KeyDestroyer
+from vultus.settings import JobSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vultus.db.database import Database
+    from vultus.domain import Collection, FloatArray
+
+Enrol = Callable[..., Awaitable[Any]]
+Towards = Callable[..., "FloatArray"]
+
+
+@pytest.fixture
+def custody(tmp_path: Path) -> Custody:
+    found = Custody.open(tmp_path / "custody", FileKeyRing(tmp_path / "ring.json"))
+    found.keys.create()
+    return found
+
+
+async def test_keys_go_with_their_persons_and_a_full_disk_only_delays_it(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, custody: Custody
+) -> None:
+    async with database.transaction() as work:
+        ada, bob, eve = [await enrol(work, collection, name, towards(at)) for at, name in enumerate("abe")]
+        persons = [one.person.id for one in (ada, bob, eve)]
+        slots = custody.person_keys.create_keys(persons)
+        await work.person_keys.set_slots(dict(zip(persons, slots, strict=True)))
+    destroyer = KeyDestroyer.attach(database, custody.person_keys)
+
+    await Eraser(database, JobSettings()).erase(CALLER, collection.name, ada.person.id)
+    assert [person for _, person in custody.person_keys.list_keys()] == persons[1:]
+    assert await count_rows(database, "spent_keys") == 0
+
+    lock = custody.person_keys.path.with_name("persons.keys.lock")
+    lock.unlink()
+    lock.mkdir()  # as unwritable as can be, for root too
+    await ConsentService(database).withdraw_consent(CALLER, collection.name, bob.person.id, bob.consent.id)
+    assert [person for _, person in custody.person_keys.list_keys()] == persons[1:]
+    lock.rmdir()
+    assert await destroyer.destroy_spent_keys() == 1
+    assert [person for _, person in custody.person_keys.list_keys()] == persons[2:]
+
+
+async def test_a_key_that_is_replaced_is_spent(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, custody: Custody
+) -> None:
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "a", towards(0))
+        old, new = custody.person_keys.create_keys([ada.person.id] * 2)
+        await work.person_keys.set_slots({ada.person.id: old})
+    async with database.transaction() as work:
+        await work.person_keys.set_slots({ada.person.id: new})
+
+    assert await KeyDestroyer(database, custody.person_keys).destroy_spent_keys() == 1
+
+    assert custody.person_keys.list_keys() == [(new, ada.person.id)]
+    async with database.transaction(read_only=True) as work:
+        assert await work.person_keys.load_slots([ada.person.id]) == {ada.person.id: new}
