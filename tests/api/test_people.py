@@ -148,7 +148,16 @@ async def test_deleting_a_person_removes_everything_derived_from_them(api: Api) 
 
     erased = (await api.client.delete(f"{PEOPLE}/{ada}")).json()
 
-    assert erased == {"person_id": ada, "person_erased": True, "faces": 2, "consents": 1}
+    path = erased.pop("erasure_path")
+    assert erased == {
+        "person_id": ada,
+        "person_erased": True,
+        "faces": 2,
+        "consents": 1,
+        "erasure_id": path.removeprefix("/v1/erasures/"),
+        "state": "unfindable",
+    }
+    assert (await api.client.get(path)).json()["person_id"] == ada
     assert await verdict(api, portrait()) == "no_match"
     for path in ("", "/faces", "/consents"):
         assert (await api.client.get(f"{PEOPLE}/{ada}{path}")).status_code == 404

@@ -46,7 +46,10 @@ async def test_persons_are_listed_shown_and_erased(cli: Cli) -> None:
     for words in ("Ada", "Tests", made["consent"]["id"], made["accepted"][0]["face"]["id"]):
         assert words in shown.stdout
     assert "--yes" in refused["error"]["detail"]
-    assert erased == {"person_id": made["person"]["id"], "person_erased": True, "faces": 1, "consents": 1}
+    assert (erased["person_id"], erased["person_erased"]) == (made["person"]["id"], True)
+    assert (erased["faces"], erased["consents"], erased["state"]) == (1, 1, "unfindable")
+    assert [one["id"] for one in await cli.json("erasures", "list")] == [erased["erasure_id"]]
+    assert made["person"]["id"] in (await cli("erasures", "show", erased["erasure_id"])).stdout
     assert gone["error"]["code"] == "not_found"
 
 

@@ -21,6 +21,7 @@ from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
 from vultus.errors import VultusError
 from vultus.schemas import (
     calibration,
+    erasures,
     events,
     exports,
     faces,
@@ -66,6 +67,7 @@ ANSWERS: dict[str, Any] = {
     "Face": faces.FaceOut,
     "Consent": galleries.ConsentOut,
     "Erased": galleries.ErasedOut,
+    "Erasure": erasures.ErasureOut,
     "Key": keys.KeyOut,
     "NewKey": keys.NewKeyOut,
     "Ticket": live.TicketOut,

@@ -19,6 +19,7 @@ from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import SERVERS, build_openapi_schema
 from vultus.api.routes import (
     collections,
+    erasures,
     events,
     keys,
     live,
@@ -57,6 +58,7 @@ ROUTERS = (
     persons.persons,
     persons.faces,
     persons.consents,
+    erasures.router,
     vectors.router,
     events.router,
     webhooks.router,

@@ -29,6 +29,7 @@ TAGS = [
     {"name": "persons", "description": "People of a collection: read, change, export, erase."},
     {"name": "faces", "description": "Enrolled templates of a person, without their vectors."},
     {"name": "consents", "description": "What a person agreed to, until when, and its withdrawal."},
+    {"name": "erasures", "description": "What was erased, and how far its bytes are gone."},
     {"name": "events", "description": "What happened and who was seen: listed, streamed, delivered to webhooks."},
     {"name": "live", "description": "Recognise people in live video; its messages are described in `/asyncapi.json`."},
     {"name": "system", "description": "Health, version, networks, keys and the audit record."},

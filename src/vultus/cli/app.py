@@ -41,6 +41,7 @@ COMMANDS = {
     "collections": CommandSource("galleries", "app", "Create, list, show and delete collections."),
     "audit": CommandSource("officers", "audit", "List who changed what and when, and check that list."),
     "sweep": CommandSource("officers", "sweep_expired", "Erase what rests on expired consents."),
+    "erasures": CommandSource("erasures", "app", "List what was erased, and how far its bytes are gone."),
     "calibrate": CommandSource("calibrating", "calibrate", "Measure a collection, and propose a threshold."),
     "search-by": CommandSource("searching", "search_by", "Set how a collection is searched."),
     "doctor": CommandSource("doctor", "check_installation", "Check this installation, and name remedies."),

@@ -321,10 +321,11 @@ def _show_consents(found: tuple[Consent, ...]) -> None:
 
 def _show_erasure(done: ErasureResult, *, as_json: bool) -> None:
     if as_json:
-        print_json(ErasedOut.from_attributes(done).model_dump(mode="json"))
+        print_json(ErasedOut.from_domain(done).model_dump(mode="json"))
         return
     who = "The person was erased" if done.person_erased else "The person stays by another live consent"
     out.print(f"{who}: {done.person_id}. Faces erased: {done.faces}; consents: {done.consents}.")
+    out.print(f"State: {done.state}; follow it with 'vultus erasures show {done.erasure_id}'.")
 
 
 def _format_detail(detail: dict[str, object]) -> str:

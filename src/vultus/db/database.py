@@ -32,6 +32,7 @@ from vultus.db.repositories.comparisons import ComparisonRepository
 from vultus.db.repositories.consents import ConsentRepository
 from vultus.db.repositories.crops import CropRepository
 from vultus.db.repositories.deliveries import DeliveryRepository
+from vultus.db.repositories.erasures import ErasureRepository, ScrubRepository
 from vultus.db.repositories.faces import FaceRepository
 from vultus.db.repositories.idempotency import IdempotencyRepository
 from vultus.db.repositories.inventory import InventoryRepository
@@ -162,6 +163,8 @@ class UnitOfWork(HotQueries):
         self.deliveries = DeliveryRepository(session)
         self.sources = SourceRepository(session)
         self.ledgers = LedgerRepository(session)
+        self.erasures = ErasureRepository(session)
+        self.scrubs = ScrubRepository(session)
         self.endings: list[LedgerEntry] = []
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
@@ -208,18 +211,22 @@ class UnitOfWork(HotQueries):
         """Wait for the exclusive lock on a collection and hold it until the transaction ends."""
         await lock_collection(self._session, collection_id)
 
-    async def record(self, principal: Principal, event: Event, receivers: Sequence[UUID] = ()) -> None:
+    async def record(self, principal: Principal, event: Event, receivers: Sequence[UUID] = ()) -> UUID:
         """Record an event in the audit record and the outbox: best last, since later events are listed after it.
 
         Args:
             principal: Who caused it.
             event: What happened.
             receivers: Webhooks that are told whatever they subscribe to.
+
+        Returns:
+            The id of its entry in the audit record.
         """
         entry_id = await add_event(self._session, principal, event, receivers)
         if event.action in ENDING_ACTIONS:
             ids = event.collection_id, event.person_id, event.object_id
             self.endings.append(LedgerEntry(entry_id, datetime.now(UTC), event.action, principal.id, *ids))
+        return entry_id
 
     async def record_sighting(self, sighting: Sighting, event_id: UUID | None = None) -> None:
         """Record a sighting in the outbox alone, without its person if they are erased; once for the same id."""

@@ -1,4 +1,4 @@
-"""Tables of what happened: the audit record, the outbox, and tombstones of templates."""
+"""Tables of what happened: the audit record, the outbox, tombstones of templates, erasures and their scrubs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, Uuid, func, text
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, Uuid, false, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vultus.db.tables import Base
@@ -110,3 +111,44 @@ class LedgerRow(Base):
     digest: Mapped[str]
     compared_at: Mapped[datetime]
     database: Mapped[str]
+
+
+class ScrubRow(Base):
+    """A run that rewrites what holds the bytes of what was erased; one that did not finish is taken up again."""
+
+    __tablename__ = "scrubs"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    rewritten: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+
+
+class ErasureRow(Base):
+    """What an erasure destroyed, and how far its bytes are gone; ids and counts only, it outlives what it names."""
+
+    __tablename__ = "erasures"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    erased_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    action: Mapped[str]
+    actor: Mapped[str]
+    collection_id: Mapped[UUID]
+    person_id: Mapped[UUID | None]
+    object_id: Mapped[UUID | None]
+    persons: Mapped[int]
+    faces: Mapped[int]
+    consents: Mapped[int]
+    crops: Mapped[int]
+    is_sealed: Mapped[bool] = mapped_column(server_default=false())
+    unreadable_at: Mapped[datetime | None]
+    scrub_id: Mapped[UUID | None] = mapped_column(ForeignKey("scrubs.id"), index=True)
+    scrubbed_at: Mapped[datetime | None]
+    backups_expire_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(None, "collection_id", "id"),
+        Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),
+        Index("ix_erasures_unscrubbed", "id", postgresql_where=text("scrubbed_at IS NULL")),
+    )

@@ -13,6 +13,7 @@ VultusError
 │   │   ├── ImageTooSmallError
 │   │   └── ImageTooSlowError
 │   ├── EmbeddingSpaceMismatchError
+│   ├── SignatureInvalidError         a signed document was changed, or another key signed it
 │   └── IdempotencyNotSupportedError
 ├── UnsupportedImageError             a format that is not read
 ├── TooLargeError                     beyond a limit of size
@@ -52,33 +53,15 @@ VultusError
     ├── KeyFileError
     ├── KeyRingError
     ├── LedgerError
+    ├── ScrubError                    what was erased is still in the database's files
     └── LivenessNotLoadedError
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from vultus.errors.kinds import SERVER_FAULT_KINDS as SERVER_FAULT_KINDS
 from vultus.errors.kinds import ErrorKind as ErrorKind
-
-
-class VultusError(Exception):
-    """Root of every error whose detail is written for people.
-
-    Args:
-        detail: What was wrong, where, and what to do.
-        facts: Machine-readable members added to the response.
-    """
-
-    kind: ClassVar[ErrorKind] = ErrorKind.INVALID
-    code: ClassVar[str] = "error"
-    title: ClassVar[str] = "Request failed"
-
-    def __init__(self, detail: str, **facts: Any) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.facts = facts
+from vultus.errors.kinds import VultusError as VultusError
 
 
 class MalformedRequestError(VultusError):
@@ -151,6 +134,12 @@ class EmbeddingSpaceMismatchError(InvalidInputError):
     """A vector of another embedding space or dimension than the collection's."""
 
     code, title = "contract_mismatch", "Vector of another contract"
+
+
+class SignatureInvalidError(InvalidInputError):
+    """A signed document was changed, or another key signed it."""
+
+    code, title = "signature_invalid", "Signature invalid"
 
 
 class IdempotencyNotSupportedError(InvalidInputError):
@@ -388,6 +377,12 @@ class KeyRingError(SetupError):
     """The key ring, the installation's keys or those of persons are missing, damaged or another installation's."""
 
     code, title = "key_ring", "Keys unusable"
+
+
+class ScrubError(SetupError):
+    """The files of the database could not be freed of what was erased; no erasure counts as scrubbed by it."""
+
+    code, title = "scrub", "Not scrubbed"
 
 
 class LedgerError(SetupError):

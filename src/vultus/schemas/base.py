@@ -191,6 +191,7 @@ CollectionId = Annotated[UUID, Field(examples=["019f0c2d-1111-7aaa-8bbb-12345678
 FaceId = Annotated[UUID, Field(examples=["019f0c2e-6a90-7d11-9e22-aabbccddeeff"])]
 ConsentId = Annotated[UUID, Field(examples=["019f0c2e-6a8f-7b01-8c02-0123456789ab"])]
 KeyId = Annotated[UUID, Field(examples=["019f0c2d-2222-7bbb-8ccc-abcdefabcdef"])]
+ErasureId = Annotated[UUID, Field(examples=["019f0c2e-7000-7abc-8def-001122334455"])]
 SpaceId = Annotated[str, Field(examples=[SPACE_ID])]
 NewSpaceId = Annotated[str, Field(examples=[NEW_SPACE_ID])]
 Digest = Annotated[str, Field(examples=["3b6a3c5e0f1d2a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3"])]

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from vultus import domain
+from vultus.domain.erasures import ErasureState
 from vultus.schemas.base import (
     ApiModel,
     CollectionId,
     ConsentId,
+    ErasureId,
     Measure,
     MergePatch,
     Metadata,
@@ -30,6 +32,7 @@ from vultus.schemas.base import (
     WholeNumber,
 )
 from vultus.services.people.consents import ConsentGrant
+from vultus.services.people.erasure import ErasureResult
 
 _Share = Annotated[Number, Field(ge=0, le=1)]
 _Pixels = Annotated[Number, Field(ge=0, le=10_000)]
@@ -339,9 +342,19 @@ class PersonOut(ApiModel):
 
 
 class ErasedOut(ApiModel):
-    """What an erasure removed."""
+    """What an erasure removed, and how far its bytes are gone by now."""
 
     person_id: PersonId
     person_erased: bool = Field(description="False when another live consent keeps the person.", examples=[True])
     faces: int = Field(examples=[3])
     consents: int = Field(examples=[1])
+    erasure_id: ErasureId
+    erasure_path: str = Field(
+        description="Where to follow it.", examples=["/v1/erasures/019f0c2e-7000-7abc-8def-001122334455"]
+    )
+    state: ErasureState = Field(description="How far it is gone by now.", examples=["unfindable"])
+
+    @classmethod
+    def from_domain(cls, result: ErasureResult) -> Self:
+        """Build it from the result of an erasure."""
+        return cls(**asdict(result), erasure_path=f"/v1/erasures/{result.erasure_id}")

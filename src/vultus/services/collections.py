@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from vultus.domain import Calibration, Collection, HnswGraph, Permission, Principal
+from vultus.domain.erasures import DestroyedCounts
 from vultus.domain.events import (
     CollectionCalibrated,
     CollectionChanged,
@@ -382,13 +383,18 @@ class CollectionService:
         return await work.crops.delete_crops(collection.id)
 
 
-async def delete_collection(work: UnitOfWork, collection_id: UUID, *, principal: Principal) -> None:
-    """Delete a collection with its persons and faces, and record that.
+async def delete_collection(
+    work: UnitOfWork, collection_id: UUID, *, principal: Principal, erasure_id: UUID | None = None
+) -> None:
+    """Delete a collection with its persons and faces, and record that, under the id of an erasure that is done again.
 
     Raises:
         NotFoundError: There is no such collection.
     """
     receivers = await work.webhooks.list_receivers_in(collection_id)
+    crops = await work.crops.count_crops(collection_id)
     persons, faces = await work.collections.delete_collection(collection_id)
     event = CollectionDeleted(collection_id=collection_id, persons=persons, faces=faces)
-    await work.record(principal, event, receivers=receivers)
+    entry_id = await work.record(principal, event, receivers=receivers)
+    destroyed = DestroyedCounts(persons=persons, faces=faces, crops=crops)
+    await work.erasures.add_erasure(erasure_id or entry_id, event, principal, destroyed)

@@ -33,6 +33,7 @@ from vultus.services.migration.migration import MigrationService
 from vultus.services.migration.shadow import ShadowComparer
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
+from vultus.services.people.erasures import ErasureService
 from vultus.services.people.export import PersonExporter
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
@@ -70,6 +71,7 @@ class Services:
     consents: ConsentService
     custody: Custody
     eraser: Eraser
+    erasures: ErasureService
     event_follower: OutboxFollower
     events: EventService
     ledger: ErasureLedger
@@ -100,11 +102,7 @@ class Services:
 
 
 def build_services(
-    settings: Settings,
-    database: Database,
-    pool: AnalysisPool,
-    spaces: SpaceRegistry,
-    jobs: JobSupervisor | None = None,
+    settings: Settings, database: Database, pool: AnalysisPool, spaces: SpaceRegistry, jobs: JobSupervisor | None = None
 ) -> Services:
     """Build the services and their dependencies."""
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
@@ -132,6 +130,7 @@ def build_services(
         consents=ConsentService(database),
         custody=custody,
         eraser=Eraser(database, settings.jobs),
+        erasures=ErasureService(database),
         event_follower=follower,
         events=EventService(database, follower, settings.events),
         ledger=ErasureLedger.attach(database, settings.ledger_file),

@@ -41,7 +41,7 @@ async def test_a_person_goes_with_everything_but_the_record_of_it(
 
     erased = await eraser.erase(CALLER, "home", ada.person.id)
 
-    assert erased == ErasureResult(ada.person.id, True, 2, 1)
+    assert erased == ErasureResult(ada.person.id, True, 2, 1, erased.erasure_id)
     assert [await count_rows(database, name) for name in ("persons", "consents", "faces")] == [1, 1, 1]
     assert await list_actions(database, ada.person.id) == ["person.erased"]
     with pytest.raises(NotFoundError):

@@ -138,7 +138,7 @@ async def erase_person(
     collection: CollectionRef, person: PersonDep, services: ServicesDep, principal: PrincipalDep
 ) -> ErasedOut:
     """Remove a person with everything derived from them, whatever network made it."""
-    return ErasedOut.from_attributes(await services.eraser.erase(principal, collection, person))
+    return ErasedOut.from_domain(await services.eraser.erase(principal, collection, person))
 
 
 @faces.get("", summary="List a person's faces", responses=MISSING, openapi_extra=require_permission(Permission.READ))
@@ -247,6 +247,4 @@ async def withdraw_consent(
     collection: CollectionRef, person: PersonDep, consent_id: UUID, services: ServicesDep, principal: PrincipalDep
 ) -> ErasedOut:
     """Withdraw a consent: the faces under it are erased, and with the last live consent the whole person."""
-    return ErasedOut.from_attributes(
-        await services.consents.withdraw_consent(principal, collection, person, consent_id)
-    )
+    return ErasedOut.from_domain(await services.consents.withdraw_consent(principal, collection, person, consent_id))

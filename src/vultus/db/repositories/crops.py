@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, or_, select
 
-from vultus.db.tables import CropRow
+from vultus.db.tables import ConsentRow, CropRow
 from vultus.domain import NewCrop, SealedCrop
 
 if TYPE_CHECKING:
@@ -40,9 +40,22 @@ class CropRepository:
         row = (await self._session.execute(query)).one_or_none()
         return None if row is None else SealedCrop(*row)
 
-    async def count_crops(self, collection_id: UUID) -> int:
-        """Return how many faces of a collection have a crop."""
+    async def count_crops(
+        self,
+        collection_id: UUID,
+        *,
+        person_id: UUID | None = None,
+        consent_id: UUID | None = None,
+        face_id: UUID | None = None,
+    ) -> int:
+        """Return how many faces of a collection, of a person, under a consent, or of this id have a crop."""
         query = select(func.count()).where(CropRow.collection_id == collection_id)
+        if person_id is not None:
+            query = query.where(CropRow.consent_id.in_(select(ConsentRow.id).where(ConsentRow.person_id == person_id)))
+        if consent_id is not None:
+            query = query.where(CropRow.consent_id == consent_id)
+        if face_id is not None:
+            query = query.where(CropRow.face_id == face_id)
         return (await self._session.execute(query)).scalar_one()
 
     async def delete_crops(self, collection_id: UUID) -> int:

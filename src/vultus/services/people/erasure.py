@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vultus.domain import Permission, Principal
-from vultus.domain.events import ConsentExpired, ConsentWithdrawn, PersonErased
+from vultus.domain.erasures import DestroyedCounts, ErasureState
+from vultus.domain.events import ConsentExpired, ConsentWithdrawn, FaceDeleted, PersonErased
 from vultus.errors import NotFoundError
 from vultus.services.jobs import record_progress
 
@@ -27,56 +28,117 @@ SWEEPER = Principal.from_process("sweep")
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """Result of an erasure; `person_erased` is false if other live consents keep the person."""
+    """Result of an erasure; `person_erased` is false if other live consents keep the person.
+
+    Attributes:
+        erasure_id: By which its state is followed.
+        state: How far it is gone by now.
+    """
 
     person_id: UUID
     person_erased: bool
     faces: int
     consents: int
+    erasure_id: UUID
+    state: ErasureState = ErasureState.UNFINDABLE
+
+
+NOTHING = DestroyedCounts()
 
 
 async def erase_person(
-    work: UnitOfWork, collection_id: UUID, person_id: UUID, *, principal: Principal
+    work: UnitOfWork,
+    collection_id: UUID,
+    person_id: UUID,
+    *,
+    principal: Principal,
+    before: DestroyedCounts = NOTHING,
+    erasure_id: UUID | None = None,
 ) -> ErasureResult:
     """Delete a person with faces, consents and stored responses; the audit record keeps only ids and counts.
+
+    Args:
+        work: The transaction.
+        collection_id: Of the person.
+        person_id: Who.
+        principal: Who erases.
+        before: What the same transaction destroyed of the person before.
+        erasure_id: Of the erasure that is done again; the audit entry's unless given.
 
     Raises:
         NotFoundError: No such person.
     """
+    crops = await work.crops.count_crops(collection_id, person_id=person_id)
     deleted = await work.persons.delete_person(collection_id, person_id)
-    await work.record(
-        principal,
-        PersonErased(collection_id=collection_id, person_id=person_id, faces=deleted.faces, consents=deleted.consents),
-        receivers=deleted.receivers,
+    event = PersonErased(
+        collection_id=collection_id, person_id=person_id, faces=deleted.faces, consents=deleted.consents
     )
-    return ErasureResult(person_id, True, deleted.faces, deleted.consents)
+    entry_id = await work.record(principal, event, receivers=deleted.receivers)
+    destroyed = DestroyedCounts(
+        persons=1, faces=before.faces + deleted.faces, consents=deleted.consents, crops=before.crops + crops
+    )
+    await work.erasures.add_erasure(erasure_id or entry_id, event, principal, destroyed)
+    return ErasureResult(person_id, True, destroyed.faces, destroyed.consents, erasure_id or entry_id)
 
 
 async def withdraw_consent(
-    work: UnitOfWork, consent: Consent, event: type[ConsentWithdrawn], *, principal: Principal
+    work: UnitOfWork,
+    consent: Consent,
+    kind: type[ConsentWithdrawn],
+    *,
+    principal: Principal,
+    erasure_id: UUID | None = None,
 ) -> ErasureResult:
     """End a consent: delete its faces and, if it was the last live consent, the person.
 
     The audit record keeps the ids, the number of faces, and when the consent was granted and ended.
+
+    Args:
+        work: The transaction.
+        consent: Which.
+        kind: Of the event that is recorded.
+        principal: Who ends it.
+        erasure_id: Of the erasure that is done again; the audit entry's unless given.
     """
+    crops = await work.crops.count_crops(consent.collection_id, consent_id=consent.id)
     faces = await work.faces.delete_faces_by_consent(consent.collection_id, consent.id)
     now = datetime.now(UTC)
     await work.consents.withdraw_consent(consent.collection_id, consent.id, now)
-    await work.record(
-        principal,
-        event(
-            collection_id=consent.collection_id,
-            person_id=consent.person_id,
-            object_id=consent.id,
-            faces=faces,
-            granted_at=consent.granted_at,
-            ended_at=now,
-        ),
+    event = kind(
+        collection_id=consent.collection_id,
+        person_id=consent.person_id,
+        object_id=consent.id,
+        faces=faces,
+        granted_at=consent.granted_at,
+        ended_at=now,
     )
+    entry_id = await work.record(principal, event)
+    destroyed = DestroyedCounts(faces=faces, crops=crops)
     if await work.consents.list_live_consents(consent.collection_id, consent.person_id):
-        return ErasureResult(consent.person_id, False, faces, 0)
-    rest = await erase_person(work, consent.collection_id, consent.person_id, principal=principal)
-    return ErasureResult(consent.person_id, True, faces + rest.faces, rest.consents)
+        await work.erasures.add_erasure(erasure_id or entry_id, event, principal, destroyed)
+        return ErasureResult(consent.person_id, False, faces, 0, erasure_id or entry_id)
+    return await erase_person(work, consent.collection_id, consent.person_id, principal=principal, before=destroyed)
+
+
+async def delete_face(
+    work: UnitOfWork,
+    collection_id: UUID,
+    person_id: UUID,
+    face_id: UUID,
+    *,
+    principal: Principal,
+    erasure_id: UUID | None = None,
+) -> None:
+    """Delete a face in all embedding spaces; the person and their consents stay.
+
+    Raises:
+        NotFoundError: The person has no such face.
+    """
+    crops = await work.crops.count_crops(collection_id, face_id=face_id)
+    await work.faces.delete_face(collection_id, person_id, face_id)
+    event = FaceDeleted(collection_id=collection_id, person_id=person_id, object_id=face_id)
+    entry_id = await work.record(principal, event)
+    await work.erasures.add_erasure(erasure_id or entry_id, event, principal, DestroyedCounts(faces=1, crops=crops))
 
 
 async def release_external_id(work: UnitOfWork, collection_id: UUID, external_id: str) -> None:
@@ -131,6 +193,7 @@ class Eraser:
             await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
             if kept.audit_days is not None:
                 await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))
+                await work.erasures.delete_old_erasures(now - timedelta(days=kept.audit_days))
         return ended
 
     async def _delete_old_events(self, now: datetime) -> None:

@@ -63,5 +63,6 @@ class KeyDestroyer:
             await asyncio.to_thread(self._keys.destroy_keys, spent)
             async with self._database.transaction() as work:
                 await work.person_keys.delete_spent_keys(spent)
+                await work.erasures.mark_unreadable([person_id for _, person_id in spent])
             done += len(spent)
             record_progress()

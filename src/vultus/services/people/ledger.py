@@ -23,7 +23,7 @@ from vultus.domain.ledger import LedgerEntry
 from vultus.errors import LedgerError, NotFoundError
 from vultus.services.collections import delete_collection
 from vultus.services.jobs import record_progress
-from vultus.services.people.erasure import erase_person, withdraw_consent
+from vultus.services.people.erasure import delete_face, erase_person, withdraw_consent
 from vultus.utils.chained_file import ChainedFile, ChainPosition
 from vultus.utils.ids import make_first_id, new_id
 from vultus.utils.moments import format_moment
@@ -205,13 +205,12 @@ async def _end_subject(work: UnitOfWork, entry: LedgerEntry) -> None:
         await work.keys.revoke_key(subject)
         await work.record(LEDGER, KeyRevoked(object_id=subject))
     elif entry.action == CollectionDeleted.action:
-        await delete_collection(work, space, principal=LEDGER)
+        await delete_collection(work, space, principal=LEDGER, erasure_id=entry.id)
     elif person is not None and entry.action == PersonErased.action:
-        await erase_person(work, space, person, principal=LEDGER)
+        await erase_person(work, space, person, principal=LEDGER, erasure_id=entry.id)
     elif person is not None and subject is not None and entry.action == FaceDeleted.action:
-        await work.faces.delete_face(space, person, subject)
-        await work.record(LEDGER, FaceDeleted(collection_id=space, person_id=person, object_id=subject))
+        await delete_face(work, space, person, subject, principal=LEDGER, erasure_id=entry.id)
     elif person is not None and subject is not None:
         consent = await work.consents.get_consent(space, person, subject)
         kind = ConsentExpired if entry.action == ConsentExpired.action else ConsentWithdrawn
-        await withdraw_consent(work, consent, kind, principal=LEDGER)
+        await withdraw_consent(work, consent, kind, principal=LEDGER, erasure_id=entry.id)

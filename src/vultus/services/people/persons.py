@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission
-from vultus.domain.events import FaceDeleted, PersonChanged, PersonCreated
+from vultus.domain.events import PersonChanged, PersonCreated
 from vultus.domain.metadata import require_metadata
 from vultus.domain.texts import require_optional_text
 from vultus.errors import InvalidInputError, PersonMismatchError
 from vultus.services.people.consents import ConsentGrant, add_consent
-from vultus.services.people.erasure import release_external_id
+from vultus.services.people.erasure import delete_face, release_external_id
 from vultus.utils.merge_patch import merge_patch
 
 if TYPE_CHECKING:
@@ -168,7 +168,4 @@ class PersonService:
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             person_id = await work.persons.resolve_person(collection.id, person)
-            await work.faces.delete_face(collection.id, person_id, face_id)
-            await work.record(
-                principal, FaceDeleted(collection_id=collection.id, person_id=person_id, object_id=face_id)
-            )
+            await delete_face(work, collection.id, person_id, face_id, principal=principal)
