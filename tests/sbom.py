@@ -6,7 +6,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib.metadata import PackageMetadata, metadata
+from importlib.metadata import PackageMetadata, distribution, metadata
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -54,10 +54,11 @@ def list_networks() -> list[Network]:
 
 
 def find_licence(package: PackageMetadata) -> str:
-    """Return a package's own statement: an SPDX expression, else its classifiers, else a line of text."""
+    """Return a package's own statement: an SPDX expression, else its classifiers, else the first line of a text."""
     stated = package.json
     listed = [str(entry).rpartition(" :: ")[2] for entry in stated.get("classifier", ()) if str(entry)[:7] == "License"]
-    return str(stated.get("license_expression") or ", ".join(listed) or str(stated["license"]).splitlines()[0])
+    said = stated.get("license_expression") or ", ".join(listed) or stated.get("license")
+    return str(said or distribution(package["Name"]).read_text("licenses/LICENSE")).splitlines()[0]
 
 
 def describe_package(package: PackageMetadata, digests: list[str]) -> dict[str, Any]:

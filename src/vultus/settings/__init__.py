@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from vultus.errors import SetupError
+from vultus.settings.backup_section import BackupSettings
 from vultus.settings.sections import (
     CropSettings,
     DatabaseSettings,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pydantic_settings import PydanticBaseSettingsSource
 
 __all__ = [
+    "BackupSettings",
     "CropSettings",
     "DatabaseSettings",
     "Device",
@@ -106,6 +108,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     crops: CropSettings = CropSettings()
     key_ring: KeyRingSettings = KeyRingSettings()
+    backups: BackupSettings = BackupSettings()
     limits: LimitSettings = LimitSettings()
     events: EventSettings = EventSettings()
     webhooks: WebhookSettings = WebhookSettings()
