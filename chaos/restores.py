@@ -38,7 +38,7 @@ async def measure(plan: Plan) -> Outcome:
             (await client.enrol_vectors(persons)).raise_for_status()
             ids = {one["external_id"]: one["id"] for one in await client.list_persons()}
             made = [await client.create_key(role="recognize") for _ in range(keys)]
-            await asyncio.to_thread(_run, data, "backup", str(data.parent / "backup.zip"))
+            await asyncio.to_thread(_run, data, "backup", "--plain", str(data.parent / "backup.tar"))
             gone = plan.make_random().sample(sorted(persons), erased)
             for at, name in enumerate(gone):
                 await _end_person(client, ids[name], by_consent=at % 3 == 0)
@@ -50,7 +50,7 @@ async def measure(plan: Plan) -> Outcome:
             custody = data.parent / f"{restored.name}-custody"
             if has_ledger:
                 shutil.copytree(data.parent / "data-custody", custody)
-            said = await asyncio.to_thread(_run, restored, "restore", str(data.parent / "backup.zip"))
+            said = await asyncio.to_thread(_run, restored, "restore", str(data.parent / "backup.tar"))
             async with run_service(SETTINGS, restored) as service, service.open_client(key) as client:
                 back = await _list_returned(client, {name: persons[name] for name in gone}, made)
                 staying = len(await client.list_persons()) - sum(name in back for name in gone)

@@ -53,8 +53,10 @@ COMMANDS = {
     "transition": CommandSource("migration", "app", "Migrate a collection to another network."),
     "db": CommandSource("database", "app", "The database and its schema."),
     "keys": CommandSource("keys", "app", "API keys."),
-    "backup": CommandSource("backups", "write_backup_file", "Write the embedded database to a file."),
+    "backup": CommandSource("backups", "write_backup_file", "Write the database to an encrypted file."),
     "restore": CommandSource("backups", "restore_backup_file", "Restore a backup into an empty database."),
+    "verify-backup": CommandSource("backups", "verify_backup_file", "Restore a backup for a trial, and count."),
+    "backup-identity": CommandSource("backups", "make_backup_identity", "Make the key that opens backups."),
 }
 """In the order they are listed."""
 

@@ -1,104 +1,204 @@
-"""`vultus backup` and `vultus restore`: the embedded database in one file."""
+"""`vultus backup`, `restore`, `verify-backup` and `backup-identity`: the database in one encrypted file."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vultus.cli.common import load_settings, run_command
+from vultus.cli.common import load_settings, open_download_bar, out, run_command
 from vultus.db import migrate
 from vultus.db.database import Database
-from vultus.db.embedded.backups import read_backup, write_backup
 from vultus.db.embedded.server import EmbeddedPostgres
-from vultus.errors import ConflictError, InvalidInputError
+from vultus.errors import AlreadyExistsError, InvalidInputError
 from vultus.main import open_postgres
+from vultus.services.backups import (
+    BackupDescription,
+    describe_ledger,
+    list_given_settings,
+    restore_backup,
+    write_backup,
+)
 from vultus.services.people.ledger import ErasureLedger
+from vultus.utils.age_files import (
+    encrypt_with_passphrase,
+    is_encrypted,
+    make_identity,
+    read_identities,
+    require_recipient,
+)
+from vultus.utils.files import write_secret_file
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
 
-OWN_DATABASE_DETAIL = (
-    "The database of VULTUS_DATABASE__URL is backed up and restored with the tools of its PostgreSQL, pg_dump and "
-    "pg_restore: docs/operations.md has the commands. Keep the key of retained crops too: {}"
-)
+MIB = 2**20
+
+IdentityOption = Annotated[
+    Path | None, typer.Option("--identity", "-i", help="File with the secret key that opens it, or a private SSH key.")
+]
+PassphraseOption = Annotated[
+    Path | None, typer.Option(help="File with the passphrase of the identity; it is asked for otherwise.")
+]
+BackupArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Written by `vultus backup`.")]
 
 
 def write_backup_file(
     file: Annotated[Path, typer.Argument(help="To be written; must not exist.")],
-    crop_key: Annotated[bool, typer.Option(help="Whether it holds the key of retained crops.")] = True,
+    recipient: Annotated[
+        list[str] | None, typer.Option(help="Who can open it, repeatable, instead of VULTUS_BACKUPS__RECIPIENTS.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Do not encrypt it.")] = False,
 ) -> None:
-    """Write the embedded database to a file.
+    """Write the database to an encrypted file.
 
-    The key of retained crops too, while the service runs or not.
+    While the service runs or not. No key is in it: mirror the custody directory by itself.
     """
-
-    async def write(settings: Settings) -> None:
-        async with open_postgres(settings) as url:
-            revision = await migrate.fetch_current_revision(url)
-            with EmbeddedPostgres(settings.data_dir) as server:
-                key_file = settings.crop_key_file if crop_key else None
-                await asyncio.to_thread(write_backup, file, server, revision=revision, key_file=key_file)
-
     settings = load_settings()
-    _require_embedded(settings)
-    run_command(write(settings))
-    typer.echo(f"Wrote {file} ({file.stat().st_size / 2**20:.1f} MiB). Whoever has it has everything: guard it.")
+    recipients = _choose_recipients(settings, recipient, plain=plain)
+
+    async def write() -> BackupDescription:
+        async with open_postgres(settings) as url:
+            with open_download_bar("Dumping") as progress:
+                return await write_backup(file, url, settings, recipients, partial(progress, "the database"))
+
+    written = run_command(write())
+    who = "Whoever has it has everything but the keys: guard it." if plain else f"{len(recipients)} can open it."
+    out.print(
+        f"Wrote {file} ({file.stat().st_size / MIB:.1f} MiB, schema {written.schema}). {who} It holds no key: mirror "
+        f"{settings.custody}, which erasures change, and keep no old copy of it."
+    )
 
 
-def restore_backup_file(file: Annotated[Path, typer.Argument(help="Written by `vultus backup`.")]) -> None:
+def restore_backup_file(
+    file: BackupArgument, identity: IdentityOption = None, passphrase_file: PassphraseOption = None
+) -> None:
     """Restore a backup into an empty database.
 
     What ended since then, as the ledger of erasures says, is ended again.
     """
-
-    async def restore(settings: Settings) -> tuple[dict[str, Any], int | None]:
-        async with open_postgres(settings) as url:
-            if await migrate.fetch_current_revision(url) is not None:
-                raise ConflictError(
-                    f"The database in {settings.data_dir} is not empty. Restore into an empty data directory "
-                    "(VULTUS_DATA_DIR), or stop the service and move the folder 'postgres' in it away."
-                )
-            with EmbeddedPostgres(settings.data_dir) as server:
-                restored = await asyncio.to_thread(
-                    read_backup,
-                    file,
-                    server,
-                    key_file=settings.crop_key_file,
-                    check_revision=migrate.check_revision_known,
-                )
-            return restored, await _apply_ledger(url, settings)
-
     settings = load_settings()
-    _require_embedded(settings)
-    restored, ended = run_command(restore(settings))
-    typer.echo(f"Restored the backup of {restored['made_at']} (schema {restored['schema']}).")
-    if ended is None:
-        typer.echo(
-            f"There is no ledger of erasures, {settings.ledger_file}: whoever was erased and whatever key was revoked "
-            "since then is back. Bring the ledger before you start the service, or erase and revoke again."
+    identities = _open_identities(file, identity, passphrase_file)
+
+    async def restore() -> tuple[BackupDescription, dict[str, str], int | None]:
+        async with open_postgres(settings) as url:
+            with open_download_bar("Restoring") as progress:
+                described, given = await restore_backup(
+                    file, url, settings.data_dir, identities, partial(progress, str(file))
+                )
+            await migrate.upgrade_schema(url)
+            return described, given, await _apply_ledger(url, settings)
+
+    described, given, ended = run_command(restore())
+    schema = migrate.get_head_revision()
+    upgraded = "" if described.schema == schema else f", upgraded to {schema}"
+    out.print(
+        f"Restored the backup of {described.made_at:%Y-%m-%d %H:%M:%S} UTC (schema {described.schema}{upgraded})."
+    )
+    if caution := describe_ledger(described, settings):
+        out.print(caution)
+    if ended is not None:
+        out.print(f"Of what had ended since then, {ended} came back and was ended again.")
+    now = list_given_settings(settings)
+    if different := [name for name in sorted({*given, *now}) if given.get(name) != now.get(name)]:
+        out.print(f"Settings that are not what they were then: {', '.join(different)}.")
+
+
+def verify_backup_file(
+    file: BackupArgument, identity: IdentityOption = None, passphrase_file: PassphraseOption = None
+) -> None:
+    """Restore a backup into a temporary database, count what is there, and throw it away."""
+    load_settings()
+    identities = _open_identities(file, identity, passphrase_file)
+
+    async def rehearse(folder: Path) -> BackupDescription:
+        with EmbeddedPostgres(folder) as server, open_download_bar("Verifying") as progress:
+            url = await asyncio.to_thread(server.start)
+            described, _ = await restore_backup(file, url, folder, identities, partial(progress, str(file)))
+            await migrate.upgrade_schema(url)
+            return described
+
+    with tempfile.TemporaryDirectory(prefix="vultus-verify-") as name:
+        described = run_command(rehearse(Path(name)))
+    counts = ", ".join(f"{described.counts.get(name, 0)} {name}" for name in ("collections", "persons", "consents"))
+    faces = sum(count for name, count in described.counts.items() if name.startswith("faces_"))
+    out.print(
+        f"{file} is whole and can be restored: {counts}, {faces} templates, schema {described.schema}, of "
+        f"{described.made_at:%Y-%m-%d %H:%M:%S} UTC."
+    )
+
+
+def make_backup_identity(
+    file: Annotated[Path, typer.Argument(help="To be written; must not exist.")],
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with a passphrase that it is to need.")] = None,
+) -> None:
+    """Make the secret key that opens backups, and print the public key that they are encrypted to."""
+    if file.exists():
+        raise AlreadyExistsError(f"{file} exists; nothing is overwritten. Name another file.")
+    secret, recipient = make_identity()
+    text = f"# public key: {recipient}\n{secret}\n"
+    try:
+        if passphrase_file is None:
+            write_secret_file(file, text.rstrip("\n"))
+        else:
+            file.touch(mode=0o600, exist_ok=False)
+            file.write_bytes(encrypt_with_passphrase(text.encode(), _read_passphrase(passphrase_file)))
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be written: {error.strerror}.") from None
+    out.print(recipient)
+    typer.echo(
+        f"Set VULTUS_BACKUPS__RECIPIENTS to this. Take {file} away from this machine and keep it: without it no "
+        "backup can be restored.",
+        err=True,
+    )
+
+
+def _choose_recipients(settings: Settings, given: list[str] | None, *, plain: bool) -> tuple[str, ...]:
+    try:
+        chosen = tuple(map(require_recipient, given or ())) or settings.backups.recipients
+    except ValueError as error:
+        raise InvalidInputError(f"--recipient: {error}.") from None
+    if plain and given:
+        raise InvalidInputError("Give either --recipient or --plain.")
+    if not plain and not chosen:
+        raise InvalidInputError(
+            "Nobody is named who can open the backup: set VULTUS_BACKUPS__RECIPIENTS to a public key, as 'vultus "
+            "backup-identity FILE' prints it with the secret one, or say --plain to write it without encryption."
         )
-    elif restored["schema"] == migrate.get_head_revision():
-        typer.echo(f"Of what had ended since then, {ended} came back and was ended again.")
-    else:
-        typer.echo("Run 'vultus db upgrade'; the next start ends again what had ended since then.")
+    return () if plain else chosen
+
+
+def _open_identities(file: Path, identity: Path | None, passphrase_file: Path | None) -> list[Any]:
+    if identity is None:
+        return []
+    passphrase = None if passphrase_file is None else _read_passphrase(passphrase_file)
+    if passphrase is None and identity.exists() and is_encrypted(identity) and sys.stdin.isatty():
+        passphrase = typer.prompt(f"Passphrase of {identity}", hide_input=True, err=True)
+    return read_identities(identity, passphrase)
+
+
+def _read_passphrase(file: Path) -> str:
+    try:
+        passphrase = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InvalidInputError(f"The passphrase cannot be read from {file}: {reason}.") from None
+    if not passphrase:
+        raise InvalidInputError(f"{file} is empty; write a passphrase into it.")
+    return passphrase
 
 
 async def _apply_ledger(url: str, settings: Settings) -> int | None:
     """End again what a restored database has of what had ended; return how much, None without a ledger."""
     if not settings.ledger_file.exists():
         return None
-    if await migrate.fetch_current_revision(url) != migrate.get_head_revision():
-        return 0
     database = await Database.connect(url, settings.database)
     try:
         return await ErasureLedger(database, settings.ledger_file).synchronize()
     finally:
         await database.close()
-
-
-def _require_embedded(settings: Settings) -> None:
-    if settings.database.url is not None:
-        raise InvalidInputError(OWN_DATABASE_DETAIL.format(settings.crop_key_file))

@@ -88,10 +88,13 @@ def format_moment(moment: datetime | None) -> str | None:
 
 
 @contextmanager
-def open_download_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+def open_download_bar(verb: str = "Downloading") -> Iterator[Callable[[str, int, int | None], None]]:
     """Yield a function that shows the progress of downloads, given a name, the bytes received and the total bytes.
 
     The bar appears with the first call and disappears with the last byte. Outside a terminal a file has one line.
+
+    Args:
+        verb: What is done with the bytes, for that line.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=err, transient=True)
@@ -110,7 +113,7 @@ def open_download_bar() -> Iterator[Callable[[str, int, int | None], None]]:
     def announce_download(name: str, _received: int, _total: int | None) -> None:
         if name not in tasks:
             tasks[name] = TaskID(len(tasks))
-            err.print(f"Downloading {name}")
+            err.print(f"{verb} {name}")
 
     try:
         yield show_progress if err.is_terminal else announce_download

@@ -7,8 +7,11 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from vultus.db.dumps import ClientPrograms
+from vultus.db.embedded.programs import SERVER_MAJOR_VERSION
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.migrate import check_revision_known, fetch_current_revision, get_head_revision, upgrade_schema
+from vultus.db.urls import parse_database_url
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -73,7 +76,8 @@ def _write_copy(folder: Path, data_dir: Path, revision: str) -> Path:
     try:
         with EmbeddedPostgres(data_dir) as server, unfinished.open("wb") as target:
             unfinished.chmod(0o600)
-            server.dump(target)
+            address = parse_database_url(server.start())
+            ClientPrograms(address, SERVER_MAJOR_VERSION, data_dir).dump(None, target.write)
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -74,6 +74,12 @@ def read_identities(path: Path, passphrase: str | None = None) -> list[Any]:
     return found
 
 
+def encrypt_with_passphrase(content: bytes, passphrase: str) -> bytes:
+    """Return bytes that `age -d` and `read_identities` open with a passphrase."""
+    encrypted: bytes = pyrage.passphrase.encrypt(content, passphrase)
+    return encrypted
+
+
 def is_encrypted(file: Path) -> bool:
     """Return whether a file is one of age's.
 

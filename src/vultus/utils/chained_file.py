@@ -97,6 +97,17 @@ class ChainedFile:
                 digest, offset = _compute_digest(line), offset + len(line)
             return records, ChainPosition(offset, digest)
 
+    def find_end(self) -> ChainPosition:
+        """Return the end of the file: of its last whole line.
+
+        Raises:
+            LedgerError: It cannot be read.
+        """
+        if not self.path.exists():
+            return ChainPosition()
+        with self._open(os.O_RDONLY) as file:
+            return self._find_end(file)
+
     def read_first(self) -> dict[str, Any]:
         """Return the first record; nothing if the file does not begin with one."""
         with self._open(os.O_RDONLY) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -14,7 +13,7 @@ import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -37,7 +36,6 @@ _PLAIN_PATH = re.compile(r"[\w./ +:=~-]+", re.ASCII)
 START_TIMEOUT_S = 120  # crash recovery may read much
 STOP_TIMEOUT_S = 60
 MAX_LOG_BYTES = 4 * 2**20
-COPY_BYTES = 2**20
 
 
 class PostgresCluster:
@@ -125,44 +123,9 @@ class PostgresCluster:
             shutil.copy2(self._log_file, self._log_file.with_suffix(".log.1"))
             os.truncate(self._log_file, 0)  # it is appended to
 
-    def dump(self, target: IO[bytes]) -> None:
-        """Write the whole database in the custom format of `pg_dump`; the server runs.
-
-        Raises:
-            EmbeddedDatabaseError: It cannot be read or written.
-        """
-        arguments = [*self._client_options, "-Fc", "--no-owner", "--no-privileges"]
-        with tempfile.TemporaryFile() as errors:
-            with self._programs.open("pg_dump", *arguments, stdout=subprocess.PIPE, stderr=errors) as process:
-                if process.stdout is not None:
-                    shutil.copyfileobj(process.stdout, target, COPY_BYTES)
-            self._check_ended(process, errors, "The database cannot be dumped")
-
-    def load(self, source: IO[bytes]) -> None:
-        """Restore what `dump` wrote into the empty database, all of it or nothing; the server runs.
-
-        Raises:
-            EmbeddedDatabaseError: It is no such file, or cannot be restored.
-        """
-        options = ("--no-owner", "--no-privileges", "--no-comments", "--exit-on-error", "--single-transaction")
-        with tempfile.TemporaryFile() as errors:
-            with self._programs.open(
-                "pg_restore", *self._client_options, *options, stdin=subprocess.PIPE, stdout=errors, stderr=errors
-            ) as process:
-                if process.stdin is not None:
-                    with contextlib.suppress(BrokenPipeError):  # it ended early, and says why
-                        shutil.copyfileobj(source, process.stdin, COPY_BYTES)
-                        process.stdin.close()
-            self._check_ended(process, errors, "The database cannot be restored")
-
     @property
     def _client_options(self) -> tuple[str, ...]:
         return ("-h", str(self.socket_directory), "-p", str(PORT), "-U", ROLE, "-d", DATABASE)
-
-    def _check_ended(self, process: subprocess.Popen[bytes], errors: IO[bytes], summary: str) -> None:
-        if process.returncode:
-            errors.seek(0)
-            raise self._build_failure(summary, errors.read().decode(errors="replace"))
 
     def _close_directory(self) -> None:
         """Take the files away from a group that may write to them, as orchestrators let it: PostgreSQL refuses that."""

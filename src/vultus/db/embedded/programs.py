@@ -96,11 +96,5 @@ class PostgresPrograms:
             err.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
-    def open(self, program: str, *arguments: object, **streams: Any) -> subprocess.Popen[bytes]:
-        """Start a program that reads or writes streams, those of `subprocess`."""
-        return subprocess.Popen(  # noqa: S603  fixed programs, no shell
-            [self.directory / program, *map(str, arguments)], **streams, **self._build_options()
-        )
-
     def _build_options(self) -> dict[str, Any]:
         return {"env": {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}, **self._account.build_popen_options()}

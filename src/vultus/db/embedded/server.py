@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from vultus.db.embedded.account import OWN_NAMES, OWN_SERVER_ADVICE, SystemAccount, get_server_account
@@ -99,22 +99,6 @@ class EmbeddedPostgres:
         if self._share is not None:
             with self._lock_lifecycle():
                 self._release_share()
-
-    def dump(self, target: IO[bytes]) -> None:
-        """Write the whole database in the custom format of `pg_dump`.
-
-        Raises:
-            EmbeddedDatabaseError: The server was not started, or the database cannot be read or written.
-        """
-        self._require_cluster().dump(target)
-
-    def load(self, source: IO[bytes]) -> None:
-        """Restore what `dump` wrote into the empty database, all of it or nothing.
-
-        Raises:
-            EmbeddedDatabaseError: The server was not started, or the copy cannot be restored.
-        """
-        self._require_cluster().load(source)
 
     def _require_cluster(self) -> PostgresCluster:
         if self._cluster is None:
