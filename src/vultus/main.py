@@ -72,6 +72,8 @@ AUDIT_CHAIN_INTERVAL_S = 2.0
 SOURCES_INTERVAL_S = 2.0
 SIGHTINGS_INTERVAL_S = 1.0
 DELIVERY_COUNT_INTERVAL_S = 15.0
+BACKUP_INTERVAL_S = 300.0
+"""Between two checks whether a backup is due."""
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -256,6 +258,9 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
             run("sources", services.source_supervisor.run, interval_s=SOURCES_INTERVAL_S),
             run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
+            run("backup", services.backup_schedule.write_due_backup, interval_s=BACKUP_INTERVAL_S)
+            if settings.backups.dir
+            else contextlib.nullcontext(),
         ):
             yield
     finally:

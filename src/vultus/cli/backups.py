@@ -15,9 +15,10 @@ from vultus.cli.common import load_settings, open_download_bar, out, run_command
 from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
+from vultus.db.urls import parse_database_url
 from vultus.errors import AlreadyExistsError, InvalidInputError
 from vultus.main import open_postgres
-from vultus.services.backups import (
+from vultus.services.backups.archive import (
     BackupDescription,
     describe_ledger,
     list_given_settings,
@@ -65,7 +66,9 @@ def write_backup_file(
     async def write() -> BackupDescription:
         async with open_postgres(settings) as url:
             with open_download_bar("Dumping") as progress:
-                return await write_backup(file, url, settings, recipients, partial(progress, "the database"))
+                return await write_backup(
+                    file, parse_database_url(url), settings, recipients, partial(progress, "the database")
+                )
 
     written = run_command(write())
     who = "Whoever has it has everything but the keys: guard it." if plain else f"{len(recipients)} can open it."
@@ -89,7 +92,7 @@ def restore_backup_file(
         async with open_postgres(settings) as url:
             with open_download_bar("Restoring") as progress:
                 described, given = await restore_backup(
-                    file, url, settings.data_dir, identities, partial(progress, str(file))
+                    file, parse_database_url(url), settings.data_dir, identities, partial(progress, str(file))
                 )
             await migrate.upgrade_schema(url)
             return described, given, await _apply_ledger(url, settings)
@@ -119,7 +122,9 @@ def verify_backup_file(
     async def rehearse(folder: Path) -> BackupDescription:
         with EmbeddedPostgres(folder) as server, open_download_bar("Verifying") as progress:
             url = await asyncio.to_thread(server.start)
-            described, _ = await restore_backup(file, url, folder, identities, partial(progress, str(file)))
+            described, _ = await restore_backup(
+                file, parse_database_url(url), folder, identities, partial(progress, str(file))
+            )
             await migrate.upgrade_schema(url)
             return described
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
@@ -25,12 +26,16 @@ from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
 from vultus.server.serving import bind_metrics_socket, bind_socket, open_tls
+from vultus.services.backups.schedule import find_newest_backup, is_backup_due
 from vultus.utils.chained_file import ChainedFile
 
 if TYPE_CHECKING:
     from vultus.settings import Settings
 
 MIN_FREE_BYTES = 2 * 2**30
+BACKUP_PATIENCE = timedelta(hours=1)
+"""A backup that is due for longer is missing."""
+
 MIN_MEMORY_BYTES = 2 * 2**30
 PACKAGE_ALTERNATIVES = {"onnxruntime": "onnxruntime-gpu"}
 """Packages that are installed instead of a needed one, under the same name for Python."""
@@ -54,6 +59,7 @@ def check_installation(as_json: JsonOption = False) -> None:
         "networks": _check_networks,
         "database": _check_database,
         "ledger": _check_ledger,
+        "backups": _check_backups,
         "port": _check_port,
     }
     findings: list[dict[str, object]] = []
@@ -125,6 +131,21 @@ def _check_ledger(settings: Settings) -> str:
     is_inside = file.resolve().is_relative_to(settings.data_dir.resolve())
     caution = "; it lies in the data directory: VULTUS_CUSTODY_DIR names a place that no backup of it brings back"
     return f"{file} is whole, with {entries} endings{caution if is_inside else ''}"
+
+
+def _check_backups(settings: Settings) -> str:
+    folder = settings.backups.dir
+    if folder is None:
+        return "the server writes none by itself (VULTUS_BACKUPS__DIR)"
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise CheckFailedError(f"{existing} cannot be written; give it to the user that runs Vultus.")
+    if (newest := find_newest_backup(folder)) is None:
+        return f"{folder} has none yet; a running server writes one within minutes"
+    age, now = f"the newest in {folder} is of {newest:%Y-%m-%d %H:%M} UTC", datetime.now(UTC)
+    if is_backup_due(newest, now - BACKUP_PATIENCE, settings.backups):
+        raise CheckFailedError(f"{age}, and a later one is due: see the server's log for the job 'backup'.")
+    return f"{age}; whether it can be restored says 'vultus verify-backup'"
 
 
 def _check_memory(_: Settings) -> str:

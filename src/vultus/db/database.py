@@ -250,6 +250,11 @@ class Database:
         self._collection_writers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._on_endings: dict[str, Callable[[Sequence[LedgerEntry]], Awaitable[None]]] = {}
 
+    @property
+    def owner_address(self) -> DatabaseAddress:
+        """For the role that owns the tables."""
+        return self._address
+
     @classmethod
     async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
         """Open the pool and check that the database meets the requirements.

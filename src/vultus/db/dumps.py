@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from vultus.db.connections import check_connection, open_connection
 from vultus.db.embedded.account import SystemAccount
 from vultus.db.embedded.programs import SERVER_MAJOR_VERSION, PostgresPrograms
+from vultus.db.locks import compute_lock_number
 from vultus.errors import ConflictError, EmbeddedDatabaseError, SetupError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vultus.db.urls import DatabaseAddress
 
 COPY_BYTES = 2**20
+BACKUP_LOCK = compute_lock_number("backup")
 MIN_PORTABLE_VERSION = 17
 """Programs of 17 and newer set a parameter in what they restore that older servers do not know."""
 
@@ -83,6 +85,22 @@ async def open_snapshot(address: DatabaseAddress) -> AsyncIterator[Snapshot]:
             server_version=connection.get_server_version().major,
             size_bytes=await connection.fetchval("SELECT pg_database_size(current_database())"),
         )
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def hold_backup_lock(address: DatabaseAddress) -> AsyncIterator[bool]:
+    """Yield whether no other server backs up the database; none does for the length of the block.
+
+    Raises:
+        DatabaseUnavailableError: The database cannot be reached.
+        SetupError: It cannot be reached with this URL.
+    """
+    await check_connection(address)
+    connection = await open_connection(address, {})
+    try:
+        yield bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", BACKUP_LOCK))
     finally:
         await connection.close()
 
@@ -240,12 +258,12 @@ def _find_programs(address: DatabaseAddress, server_version: int, data_dir: Path
     """
     modes = dict(parse_qsl(urlsplit(address.dsn).query)).get("sslmode")
     folders = [Path(found) for pattern in _PROGRAM_FOLDERS for found in Path("/").glob(pattern.lstrip("/"))]
-    if (command := shutil.which("pg_dump")) and (beside := Path(command).resolve().parent) not in folders:
-        folders.append(beside)
+    if (command := shutil.which("pg_dump")) and (folder := Path(command).resolve().parent) not in folders:
+        folders.append(folder)
     if modes not in _TLS_MODES:
         own = SystemAccount("", os.geteuid(), os.getegid())
         folders.insert(0, PostgresPrograms(data_dir, own).directory)
-    versions = {folder: _read_version(folder) for folder in folders}
+    versions = {one: _read_version(one) for one in folders}
     fitting = sorted((version, folders.index(one)) for one, version in versions.items() if version >= server_version)
     if not fitting:
         why = "which speak no TLS" if modes in _TLS_MODES else "which are older"

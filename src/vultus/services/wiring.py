@@ -11,6 +11,7 @@ from vultus.sealing.custody import Custody, open_custody
 from vultus.services.access import AccessService
 from vultus.services.audit import AuditService
 from vultus.services.audit_chain import AuditChain
+from vultus.services.backups.schedule import BackupSchedule
 from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
@@ -63,6 +64,7 @@ class Services:
     access: AccessService
     audit: AuditService
     audit_chain: AuditChain
+    backup_schedule: BackupSchedule
     bulk_registrar: BulkRegistrar
     candidate_engine: LocalCandidateEngine
     backfill_worker: BackfillWorker
@@ -122,6 +124,7 @@ def build_services(
         access=AccessService(database),
         audit=AuditService(database),
         audit_chain=AuditChain(database, settings.audit_notes_file, settings.jobs),
+        backup_schedule=BackupSchedule(database, settings),
         bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),

@@ -57,6 +57,9 @@ JOB_LAST_SUCCESS = Gauge(
     ("job",),
     registry=REGISTRY,
 )
+LAST_BACKUP = Gauge(
+    "vultus_last_backup_timestamp_seconds", "When the newest backup by the server was begun.", registry=REGISTRY
+)
 INDEX_FACES = Gauge("vultus_index_faces", "Faces in candidate indexes.", registry=REGISTRY)
 INDEX_BYTES = Gauge("vultus_index_bytes", "Memory of candidate indexes.", registry=REGISTRY)
 INDEX_DEGRADED = Gauge("vultus_index_doubted", "Collections whose index lost people.", registry=REGISTRY)

@@ -17,7 +17,6 @@ import msgspec
 from vultus import __version__
 from vultus.db.dumps import ClientPrograms, count_rows, open_snapshot, require_empty
 from vultus.db.migrate import check_revision_known
-from vultus.db.urls import parse_database_url
 from vultus.errors import EmbeddedDatabaseError, InvalidInputError, LedgerError
 from vultus.utils.archives import PartedMember, create_archive, open_archive
 from vultus.utils.chained_file import ChainedFile, ChainPosition
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from vultus.db.urls import DatabaseAddress
     from vultus.settings import Settings
 
 FORMAT = 2
@@ -66,13 +66,17 @@ class BackupDescription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def write_backup(
-    file: Path, url: str, settings: Settings, recipients: Sequence[str], progress: Callable[[int, int], None]
+    file: Path,
+    address: DatabaseAddress,
+    settings: Settings,
+    recipients: Sequence[str],
+    progress: Callable[[int, int], None],
 ) -> BackupDescription:
     """Write a backup of a database that is in use, or not.
 
     Args:
         file: Must not exist.
-        url: Of the database, as the role that owns what is in it.
+        address: Of the database, for the role that owns what is in it.
         settings: Of the installation; the backup names those that were set, without secrets.
         recipients: Who may open it; without any it is not encrypted.
         progress: Called, in another thread, with the bytes of the dump so far and those of the database.
@@ -84,7 +88,6 @@ async def write_backup(
         SetupError: There are no programs for a server of its version.
         DatabaseUnavailableError: The database cannot be reached.
     """
-    address = parse_database_url(url)
     async with open_snapshot(address) as snapshot:
         if snapshot.schema is None:
             raise InvalidInputError(f"The database at {address.place} is empty; there is nothing to back up.")
@@ -120,7 +123,11 @@ async def write_backup(
 
 
 async def restore_backup(
-    file: Path, url: str, data_dir: Path, identities: Sequence[Any], progress: Callable[[int, int], None]
+    file: Path,
+    address: DatabaseAddress,
+    data_dir: Path,
+    identities: Sequence[Any],
+    progress: Callable[[int, int], None],
 ) -> tuple[BackupDescription, dict[str, str]]:
     """Restore a backup into an empty database; return its description and the settings that were set then.
 
@@ -128,7 +135,7 @@ async def restore_backup(
 
     Args:
         file: Of `write_backup`.
-        url: Of the database, as the role that is to own what is in it.
+        address: Of the database, for the role that is to own what is in it.
         data_dir: As in `ClientPrograms`.
         identities: Of those who may open it.
         progress: Called, in another thread, with the bytes of the archive read so far, of both readings, and in all.
@@ -141,7 +148,6 @@ async def restore_backup(
         SetupError: There are no programs for a server of its version.
         DatabaseUnavailableError: The database cannot be reached.
     """
-    address = parse_database_url(url)
     server_version = await require_empty(address)
     programs = await asyncio.to_thread(ClientPrograms, address, server_version, data_dir)
 

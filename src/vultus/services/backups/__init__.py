@@ -1,0 +1,1 @@
+"""Backups of the database: written, restored, and made by the server by itself."""
