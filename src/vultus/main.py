@@ -45,6 +45,7 @@ from vultus.server.serving import (
     is_loopback,
     open_tls,
 )
+from vultus.services.backups.schedule import BackupSchedule
 from vultus.services.jobs import JobSupervisor
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
@@ -258,7 +259,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
             run("sources", services.source_supervisor.run, interval_s=SOURCES_INTERVAL_S),
             run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
-            run("backup", services.backup_schedule.write_due_backup, interval_s=BACKUP_INTERVAL_S)
+            run("backup", BackupSchedule(services.database, settings).write_due_backup, interval_s=BACKUP_INTERVAL_S)
             if settings.backups.dir
             else contextlib.nullcontext(),
         ):

@@ -55,8 +55,8 @@ COMMANDS = {
     "keys": CommandSource("keys", "app", "API keys."),
     "backup": CommandSource("backups", "write_backup_file", "Write the database to an encrypted file."),
     "restore": CommandSource("backups", "restore_backup_file", "Restore a backup into an empty database."),
-    "verify-backup": CommandSource("backups", "verify_backup_file", "Restore a backup for a trial, and count."),
-    "backup-identity": CommandSource("backups", "make_backup_identity", "Make the key that opens backups."),
+    "verify-backup": CommandSource("backups", "verify_backup_file", "Restore a backup into a temporary database."),
+    "backup-identity": CommandSource("backups", "make_backup_identity", "Make the secret key that opens backups."),
 }
 """In the order they are listed."""
 

@@ -115,7 +115,10 @@ def restore_backup_file(
 def verify_backup_file(
     file: BackupArgument, identity: IdentityOption = None, passphrase_file: PassphraseOption = None
 ) -> None:
-    """Restore a backup into a temporary database, count what is there, and throw it away."""
+    """Restore a backup into a temporary database.
+
+    What is there is counted, compared with the backup, and thrown away.
+    """
     load_settings()
     identities = _open_identities(file, identity, passphrase_file)
 
@@ -142,7 +145,10 @@ def make_backup_identity(
     file: Annotated[Path, typer.Argument(help="To be written; must not exist.")],
     passphrase_file: Annotated[Path | None, typer.Option(help="File with a passphrase that it is to need.")] = None,
 ) -> None:
-    """Make the secret key that opens backups, and print the public key that they are encrypted to."""
+    """Make the secret key that opens backups.
+
+    The public key, which they are encrypted to, is printed.
+    """
     if file.exists():
         raise AlreadyExistsError(f"{file} exists; nothing is overwritten. Name another file.")
     secret, recipient = make_identity()

@@ -11,7 +11,6 @@ from vultus.sealing.custody import Custody, open_custody
 from vultus.services.access import AccessService
 from vultus.services.audit import AuditService
 from vultus.services.audit_chain import AuditChain
-from vultus.services.backups.schedule import BackupSchedule
 from vultus.services.collections import CollectionService
 from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar
@@ -64,7 +63,6 @@ class Services:
     access: AccessService
     audit: AuditService
     audit_chain: AuditChain
-    backup_schedule: BackupSchedule
     bulk_registrar: BulkRegistrar
     candidate_engine: LocalCandidateEngine
     backfill_worker: BackfillWorker
@@ -124,7 +122,6 @@ def build_services(
         access=AccessService(database),
         audit=AuditService(database),
         audit_chain=AuditChain(database, settings.audit_notes_file, settings.jobs),
-        backup_schedule=BackupSchedule(database, settings),
         bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),
