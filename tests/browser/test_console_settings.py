@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -163,6 +164,30 @@ async def test_a_collection_is_created_renamed_and_deleted_and_the_chooser_follo
     await expect(page.get_by_role("status").filter(has_text="is deleted")).to_contain_text("guests-1.0")
     await expect(chooser).to_have_value("default")
     assert (await site.api.client.get("/v1/collections/guests-1.0")).status_code == 404
+
+
+async def test_who_leaves_while_a_collection_is_deleted_is_not_led_elsewhere(visit: Visit, site: Site) -> None:
+    gallery, deleted, read_on = await site.make_gallery(), asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if deleted.is_set():
+            await read_on.wait()
+        await route.continue_()
+
+    page = await visit.open(await site.make_key(Role.ADMIN), "#/settings")
+    await page.locator(".collection select").select_option(gallery)
+    await page.route("**/v1/collections?*", hold)
+    page.on("response", lambda answer: deleted.set() if answer.request.method == "DELETE" else None)
+    await page.get_by_role("button", name="Delete the collection").click()
+    await page.get_by_label(f"Type {gallery} to confirm").fill(gallery)
+    await page.get_by_role("button", name="Erase for good").click()
+    await deleted.wait()
+    await page.evaluate("location.hash = '#/people'")
+    read_on.set()
+    await expect(page.get_by_role("heading", level=1, name="People")).to_be_visible()
+    await page.wait_for_timeout(200)
+
+    assert page.url.endswith("#/people")
 
 
 async def test_keys_are_offered_no_more_than_they_may_do(visit: Visit, site: Site) -> None:

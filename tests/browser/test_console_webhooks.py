@@ -157,3 +157,20 @@ async def test_a_webhook_keeps_what_it_is_bound_to_where_the_page_does_not_know_
     kept = (await site.api.client.get(f"/v1/webhooks/{made['id']}")).json()
     await site.api.client.delete(f"/v1/webhooks/{made['id']}")
     assert (kept["name"], kept["collections"]) == ("gate", made["collections"])
+
+
+async def test_who_leaves_while_a_secret_is_shown_is_not_led_elsewhere(visit: Visit, site: Site) -> None:
+    page = await visit.open(await site.make_key(Role.ADMIN), "#/webhooks")
+    await page.get_by_role("button", name="Add a webhook").click()
+    form = page.get_by_role("dialog")
+    await form.get_by_label("Name", exact=True).fill("left")
+    await form.get_by_label("Address").fill("https://example.org/hook")
+    await form.get_by_role("button", name="Add a webhook").click()
+    await expect(page.get_by_role("textbox", name="Secret")).to_be_visible()
+
+    await visit.go("events")
+    await page.wait_for_timeout(100)
+
+    assert page.url.endswith("#/events")
+    for webhook in (await site.api.client.get("/v1/webhooks")).json()["items"]:
+        await site.api.client.delete(f"/v1/webhooks/{webhook['id']}")

@@ -62,7 +62,7 @@ class Settings extends HTMLElement {
     await load(this.trouble, async () => {
       if (!await deleteCollection(this, this.path)) return;
       this.inputs = {};
-      location.hash = "#/overview";
+      if (this.isConnected) location.hash = "#/overview";
     });
   }
 

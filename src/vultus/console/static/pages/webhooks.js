@@ -11,7 +11,7 @@ import { listTexts, t, tryText } from "../parts/words.js";
 class Webhooks extends HTMLElement {
   async connectedCallback() {
     const place = h("div", {});
-    fill(this, pageHead("webhooks", can("read") && button("webhooks.add", add, "primary")), h("p", {}, t("webhooks.text")), place);
+    fill(this, pageHead("webhooks", can("read") && button("webhooks.add", () => add(this), "primary")), h("p", {}, t("webhooks.text")), place);
     await load(place, async () => {
       const found = await listAll("webhooks");
       fill(place, found.length ? h("ul", { class: "people" }, found.map(buildRow)) : emptyBox("webhooks.none", "webhooks.none.text"));
@@ -19,11 +19,12 @@ class Webhooks extends HTMLElement {
   }
 }
 
-async function add() {
+/** @param {HTMLElement} page */
+async function add(page) {
   const created = await openWebhookForm(null);
   if (!created) return;
   await showWebhookSecret(created.secret);
-  location.hash = `#/webhooks/${created.id}`;
+  if (page.isConnected) location.hash = `#/webhooks/${created.id}`;
 }
 
 /** @param {any} webhook */
