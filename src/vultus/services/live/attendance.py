@@ -32,6 +32,7 @@ class Presence:
         track_ids: Of tracks that were told to have appeared.
         is_unknown: Whether `unknown` was told.
         is_spoof: Whether `spoof` was told.
+        handed_at: When its latest track took the walk over from another; None once a name has confirmed it.
     """
 
     track_id: UUID
@@ -41,6 +42,7 @@ class Presence:
     track_ids: tuple[UUID, ...] = ()
     is_unknown: bool = False
     is_spoof: bool = False
+    handed_at: datetime | None = None
 
     def join_walk(self, other: Presence) -> None:
         """Be one walk with another presence, of a track that broke or stood in."""
@@ -90,7 +92,7 @@ class Attendance:
                 sightings += self._join_walks(present, going_on)
             else:
                 self._presences[new] = self._presences.pop(old)
-                going_on.track_id = new
+                going_on.track_id, going_on.handed_at = new, at
         absence = timedelta(seconds=policy.absence_s)
         sightings += self._end_presences([one for one in self._presences.values() if at - one.last_at > absence])
         return sightings
@@ -113,10 +115,12 @@ class Attendance:
             sightings += self._name_presence(presence, track.person.person_id, band, at)
         elif (
             track.verdict is Verdict.NO_MATCH
-            and presence.person_id is None
+            and (presence.person_id is None or presence.handed_at)
             and not presence.is_unknown
-            and at - presence.first_at >= timedelta(seconds=policy.unknown_after_s)
+            and at - (presence.handed_at or presence.first_at) >= timedelta(seconds=policy.unknown_after_s)
         ):
+            if presence.handed_at and presence.person_id:  # not they, but somebody who came where they left
+                presence = self._split_walk(presence, at, sightings)
             presence.is_unknown = True
             sightings.append(Unknown(**self._describe(presence), at=at))
         if _is_attack(track) and not presence.is_spoof:
@@ -128,9 +132,7 @@ class Attendance:
         """Note whose presence it is."""
         sightings: list[Sighting] = []
         if presence.person_id not in {None, person_id}:  # the track was taken over by somebody else
-            sightings += self._end_presences([presence])
-            presence, appeared = self._begin_presence(presence.track_id, at, at)
-            sightings.append(appeared)
+            presence = self._split_walk(presence, at, sightings)
         if presence.person_id is None:
             presence.person_id = person_id
             earlier = [one for one in self._presences.values() if one.person_id == person_id and one is not presence]
@@ -139,6 +141,7 @@ class Attendance:
             if person_id not in self.seen_at and not earlier:
                 sightings.append(Recognised(**self._describe(presence), band=band, at=at))
             self.seen_at[person_id] = at
+        presence.handed_at = None
         return sightings
 
     def _join_walks(self, presence: Presence, other: Presence) -> list[Sighting]:
@@ -148,6 +151,15 @@ class Attendance:
         presence.join_walk(other)
         del self._presences[other.track_id]
         return []
+
+    def _split_walk(self, presence: Presence, at: datetime, sightings: list[Sighting]) -> Presence:
+        """End a walk that somebody else goes on with, as far as is known since their track took over, and begin theirs."""
+        since = presence.handed_at or at
+        presence.last_at = min(presence.last_at, since)
+        sightings += self._end_presences([presence])
+        begun, appeared = self._begin_presence(presence.track_id, since, at)
+        sightings.append(appeared)
+        return begun
 
     def _begin_presence(self, track_id: UUID, since: datetime, at: datetime) -> tuple[Presence, Sighting]:
         presence = self._presences[track_id] = Presence(track_id, since, at, track_ids=(track_id,))

@@ -175,6 +175,21 @@ def test_a_track_that_is_renewed_goes_on_as_the_same_walk() -> None:
     assert (left.track_id, left.track_ids) == (SECOND, (FIRST,))  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("other", [None, BOB])
+def test_somebody_who_comes_where_another_left_does_not_go_on_with_their_walk(other: UUID | None) -> None:
+    walk = Walk()
+    walk.see(track(FIRST, person=ADA), replaced={FIRST: SECOND})
+    for _ in range(4):
+        walk.see(track(SECOND, Verdict.NO_MATCH, other))
+
+    told = ("recognised", BOB) if other else ("unknown", None)
+    assert walk.actions == [("appeared", None), ("recognised", ADA), ("left", ADA), ("appeared", None), told]
+    left, appeared = walk.sightings[2:4]
+    assert left.at == appeared.at == BEGIN + timedelta(seconds=1)
+    (last,) = walk.attendance.end()
+    assert (last.track_id, last.person_id) == (SECOND, other)
+
+
 def test_a_track_that_stood_in_for_another_one_is_a_part_of_its_walk() -> None:
     walk = Walk()
     walk.see(track(FIRST, person=ADA))
