@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -180,13 +181,15 @@ async def test_a_ticket_in_the_address_is_refused_and_not_used_up(live: LiveServ
         assert (await receive(socket))["type"] == "welcome"
 
 
-async def test_a_websocket_elsewhere_is_not_found(live: LiveServer) -> None:
+async def test_a_websocket_elsewhere_is_not_found(live: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with live.connect(path="/v1/persons"):
             pass
 
     assert refused.value.response.status_code == 404
     assert json.loads(refused.value.response.body)["code"] == "not_found"
+    await asyncio.sleep(0)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_session_goes_on_in_another_connection_with_its_tracks(live: LiveServer) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from vultus.cli.app import app
 from vultus.db.database import Database
+from vultus.db.embedded import tuning
 
 GRANT = ["--purpose", "Tests", "--recorded-by", "tests"]
 
@@ -154,6 +155,17 @@ async def test_the_doctor_names_each_problem_and_its_remedy(cli: Cli, monkeypatc
     trouble = {finding["check"]: finding["detail"] for finding in ill["checks"] if not finding["ok"]}
     assert trouble.keys() == {"runtime", "networks", "database"}
     assert "onnxruntime-gpu" in trouble["runtime"]
+
+
+async def test_the_doctor_counts_the_memory_of_a_container(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    monkeypatch.setattr(tuning, "CGROUP_LIMITS", (tmp_path / "memory.max",))
+
+    checks = (await cli.json("doctor", code=1))["checks"]
+
+    assert "1.0 GiB" in next(one["detail"] for one in checks if one["check"] == "memory")
 
 
 async def test_a_wrong_setting_is_named_in_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from vultus import __main__
 from vultus.cli import keys
 from vultus.cli.app import app
+from vultus.cli.common import run_command
 from vultus.cli.failures import EXIT_INTERRUPTED, build_ending
 from vultus.db.database import Database
 from vultus.errors import InvalidInputError, OverloadedError
@@ -154,6 +155,25 @@ async def test_an_interrupted_command_says_so(cli: Cli) -> None:
     # Python ends by the signal itself if it came within an `exec`, wherever it was handled; a shell says 130 for both.
     assert program.returncode in {0, EXIT_INTERRUPTED, -signal.SIGINT}
     assert b"Traceback" not in said
+
+
+def test_a_second_signal_does_not_break_off_cleaning_up() -> None:
+    cleaned = False
+
+    async def work() -> None:
+        nonlocal cleaned
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` sends it to a process and to its group
+            await asyncio.sleep(0.05)
+            cleaned = True
+
+    with pytest.raises(asyncio.CancelledError):
+        run_command(work())
+
+    assert cleaned
 
 
 def test_a_command_interrupted_while_it_is_imported_says_so(

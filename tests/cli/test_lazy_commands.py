@@ -41,3 +41,5 @@ def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
 
     assert command is not None
     assert (command.name, command.get_short_help_str(200)) == (name, COMMANDS[name].help)
+    _usage, _, text = command.get_help(typer.Context(command, info_name=name)).partition("\n")
+    assert "..." not in text

@@ -104,11 +104,13 @@ class LazyCommandGroup(TyperGroup):
         if (source := COMMANDS.get(cmd_name)) is None:
             return None
         found = getattr(import_module(f"vultus.cli.{source.module}"), source.attribute)
-        command: Command
+        command: Command | TyperGroup
         if isinstance(found, typer.Typer):
             found.info.help = source.help
             found.rich_markup_mode = None
             command = typer.main.get_group(found)
+            for one in command.commands.values():
+                one.short_help = one.get_short_help_str(limit=200)  # its whole sentence, which would be cut
         else:
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
             single.command(cmd_name)(found)

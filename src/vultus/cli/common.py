@@ -101,9 +101,14 @@ def run_command(command: Coroutine[Any, Any, Result]) -> Result:
 
     async def run_cancellable() -> Result:
         task = asyncio.current_task()
-        if threading.current_thread() is threading.main_thread() and task is not None:
+
+        def stop() -> None:
+            if task and not task.cancelling():  # a second signal would break off what the first one has to clean up
+                task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
             for number in list_end_signals():
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+                asyncio.get_running_loop().add_signal_handler(number, stop)
         return await command
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

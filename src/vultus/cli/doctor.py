@@ -20,6 +20,7 @@ from vultus.cli.common import JsonOption, load_settings, out, print_json
 from vultus.cli.opening import name_program
 from vultus.db import migrate
 from vultus.db.database import Database
+from vultus.db.embedded.tuning import get_memory_bytes
 from vultus.errors import SetupError, VultusError
 from vultus.main import open_postgres, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
@@ -149,9 +150,9 @@ def _check_backups(settings: Settings) -> str:
 
 
 def _check_memory(_: Settings) -> str:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = get_memory_bytes()
     if total < MIN_MEMORY_BYTES:
-        raise CheckFailedError(f"the machine has {total / 2**30:.1f} GiB of memory; 2 GiB are needed.")
+        raise CheckFailedError(f"{total / 2**30:.1f} GiB of memory may be used here; 2 GiB are needed.")
     return f"{total / 2**30:.0f} GiB, {count_usable_cores()} cores"
 
 

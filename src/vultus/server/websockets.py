@@ -101,12 +101,13 @@ class CountedWebSocket(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Send, or say that the connection is gone also where it is only about to be."""
+        """Send, or say that the connection is gone also where it is only about to be; a refusal is no fault of ours."""
         await self.writable.wait()
         if self.close_sent and self.initial_response is None:
             raise ClientDisconnected
         self._has_spoken |= message["type"] == "websocket.send"
         await super().send(message)
+        self.handshake_complete |= self.close_sent  # or uvicorn logs an error for each handshake that is refused
 
     def shutdown(self) -> None:
         """Tell the caller that the server stops, and wait a moment for its answer: it may be sending just now."""

@@ -112,7 +112,12 @@ class JobSupervisor:
 
     @asynccontextmanager
     async def run(
-        self, name: str, action: Callable[[], Awaitable[object]], *, interval_s: float | None
+        self,
+        name: str,
+        action: Callable[[], Awaitable[object]],
+        *,
+        interval_s: float | None,
+        begins_at_once: bool = True,
     ) -> AsyncIterator[JobStatus]:
         """Run a job in the background for the length of the block.
 
@@ -122,6 +127,7 @@ class JobSupervisor:
             name: Of the job; unique.
             action: One run. A number it returns, if it is not zero, is logged as what was done.
             interval_s: Pause between two runs; None if the action itself waits for work.
+            begins_at_once: Whether the first run does not wait for a pause: it was made before.
 
         Raises:
             ValueError: A job of this name runs already.
@@ -129,7 +135,7 @@ class JobSupervisor:
         if name in self._statuses:
             raise ValueError(f"a job named {name} runs already")
         status = self._statuses[name] = JobStatus(name, interval_s)
-        task = asyncio.create_task(self._repeat(status, action), name=f"job {name}")
+        task = asyncio.create_task(self._repeat(status, action, begins_at_once), name=f"job {name}")
         task.add_done_callback(lambda _: setattr(status, "has_ended", True))
         try:
             yield status
@@ -139,8 +145,10 @@ class JobSupervisor:
                 await task
             del self._statuses[name]
 
-    async def _repeat(self, status: JobStatus, action: Callable[[], Awaitable[object]]) -> None:
+    async def _repeat(self, status: JobStatus, action: Callable[[], Awaitable[object]], begins_at_once: bool) -> None:
         _running.set(status)
+        if not begins_at_once:
+            await asyncio.sleep(status.interval_s or 0.0)
         while True:
             pause_s = status.interval_s or 0.0
             try:

@@ -53,6 +53,15 @@ async def test_a_job_runs_at_its_interval_and_says_when_it_last_succeeded() -> N
     assert supervisor.list_statuses() == ()
 
 
+async def test_a_job_whose_first_run_was_made_before_begins_with_a_pause() -> None:
+    job = Job(1)
+
+    async with JobSupervisor().run("ledger", job, interval_s=30, begins_at_once=False) as status:
+        await asyncio.sleep(0.01)
+
+    assert (job.outcomes, status.last_success_at) == ([1], None)
+
+
 async def test_a_run_that_fails_is_counted_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, job = JobSupervisor(), Job(UnavailableError("not now"), RuntimeError("defect"))
 

@@ -153,7 +153,7 @@ class Attendance:
         return []
 
     def _split_walk(self, presence: Presence, at: datetime, sightings: list[Sighting]) -> Presence:
-        """End a walk that somebody else goes on with, as far as is known since their track took over, and begin theirs."""
+        """End a walk that somebody else goes on with, at the latest since their track took over, and begin theirs."""
         since = presence.handed_at or at
         presence.last_at = min(presence.last_at, since)
         sightings += self._end_presences([presence])

@@ -187,7 +187,7 @@ def test_somebody_who_comes_where_another_left_does_not_go_on_with_their_walk(ot
     left, appeared = walk.sightings[2:4]
     assert left.at == appeared.at == BEGIN + timedelta(seconds=1)
     (last,) = walk.attendance.end()
-    assert (last.track_id, last.person_id) == (SECOND, other)
+    assert (last.track_id, last.person_id) == (SECOND, other)  # type: ignore[attr-defined]
 
 
 def test_a_track_that_stood_in_for_another_one_is_a_part_of_its_walk() -> None:
