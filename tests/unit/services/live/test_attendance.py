@@ -182,8 +182,8 @@ def test_somebody_who_comes_where_another_left_does_not_go_on_with_their_walk(ot
     for _ in range(4):
         walk.see(track(SECOND, Verdict.NO_MATCH, other))
 
-    told = ("recognised", BOB) if other else ("unknown", None)
-    assert walk.actions == [("appeared", None), ("recognised", ADA), ("left", ADA), ("appeared", None), told]
+    event = ("recognised", BOB) if other else ("unknown", None)
+    assert walk.actions == [("appeared", None), ("recognised", ADA), ("left", ADA), ("appeared", None), event]
     left, appeared = walk.sightings[2:4]
     assert left.at == appeared.at == BEGIN + timedelta(seconds=1)
     (last,) = walk.attendance.end()
