@@ -33,8 +33,7 @@ class PersonKeyRepository:
         query = select(PersonRow.id, PersonRow.key_slot).where(
             PersonRow.id == func.any(wanted), PersonRow.key_slot.is_not(None)
         )
-        rows = (await self._session.execute(query)).tuples()
-        return {person_id: slot for person_id, slot in rows if slot is not None}
+        return {row[0]: row[1] for row in await self._session.execute(query) if row[1] is not None}
 
     async def set_slots(self, slots: Mapping[UUID, int]) -> None:
         """Give persons a key, or another one."""
