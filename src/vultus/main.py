@@ -246,6 +246,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
         async with (
             run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
             run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
+            run("scrub", services.scrubber.scrub_when_due, interval_s=300.0),
             run("audit-chain", services.audit_chain.extend, interval_s=AUDIT_CHAIN_INTERVAL_S),
             run("erasure-ledger", services.ledger.synchronize, interval_s=LEDGER_INTERVAL_S, begins_at_once=False),
             run("key-destruction", services.key_destroyer.destroy_spent_keys, interval_s=LEDGER_INTERVAL_S),

@@ -38,6 +38,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
     assert [(job["name"], job["interval_s"], job["is_overdue"]) for job in ready.json()["jobs"]] == [
         ("inventory", 60, False),
         ("expiry-sweep", 60, False),
+        ("scrub", 300, False),
         ("audit-chain", 2, False),
         ("erasure-ledger", 5, False),
         ("key-destruction", 5, False),

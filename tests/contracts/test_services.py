@@ -52,6 +52,7 @@ EXCEPTIONS = {
     "WebhookDispatcher.count_deliveries": "a background job",
     "WebhookDispatcher.dispatch": "a background job",
     "OutboxSightingLog.write_waiting": "a background job",
+    "Scrubber.scrub_when_due": "a background job",
     "ShadowComparer.compare_next": "a background job",
     "ShadowComparer.compare_recognition": "a background job",
     "TicketService.list_live_secrets": "a background job",

@@ -322,6 +322,11 @@ class Database:
             for listener in self._on_endings.values():
                 await listener(work.endings)
 
+    @property
+    def address(self) -> DatabaseAddress:
+        """How to connect to it."""
+        return self._address
+
     def watch_endings(self, name: str, listener: Callable[[Sequence[LedgerEntry]], Awaitable[None]]) -> None:
         """Call a listener with what has ended for good after each commit, before the caller goes on.
 

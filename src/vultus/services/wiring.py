@@ -38,6 +38,7 @@ from vultus.services.people.export import PersonExporter
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
+from vultus.services.people.scrub import Scrubber
 from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.identification import Recognizer
 from vultus.services.recognition.verification import Verifier
@@ -85,6 +86,7 @@ class Services:
     person_exporter: PersonExporter
     recognizer: Recognizer
     registrar: Registrar
+    scrubber: Scrubber
     searcher: Searcher
     secret_vault: SecretVault
     shadow_comparer: ShadowComparer
@@ -144,6 +146,7 @@ def build_services(
         person_exporter=PersonExporter(database),
         recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter),
         registrar=Registrar(database, analyzer, spaces, searcher, vault, limiter, settings.photos),
+        scrubber=Scrubber(database, settings),
         searcher=searcher,
         secret_vault=secret_vault,
         shadow_comparer=shadow_comparer,

@@ -32,8 +32,14 @@ class BackupSettings(Section):
     keep_days: float = Field(
         30.0,
         gt=0,
-        description="They are deleted after so long; an erasure names the day by which no backup holds the person.",
+        description="They are deleted after so long; an erasure names the day by which no backup holds the person, if "
+        "this or `dir` is set.",
     )
+
+    @property
+    def stated_keep_days(self) -> float | None:
+        """How long backups are kept, whoever makes them; None where the operator has said nothing about backups."""
+        return self.keep_days if self.dir is not None or "keep_days" in self.model_fields_set else None
 
     @field_validator("recipients", mode="before")
     @classmethod

@@ -266,6 +266,13 @@ class JobSettings(Section):
     audit_days: float | None = Field(
         None, gt=0, description="How long entries of the audit record are kept; indefinitely unless set."
     )
+    scrub_hour: int = Field(
+        3,
+        ge=-1,
+        le=23,
+        description="Hour of the day, UTC, in which the files are rewritten that hold bytes of what was erased, if "
+        "anything was; -1: only by `vultus scrub`.",
+    )
 
 
 class EventSettings(Section):

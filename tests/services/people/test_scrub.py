@@ -1,0 +1,229 @@
+"""A scrub frees the files of what was erased, proves that it looked, and claims nothing otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from tests.callers import CALLER
+from tests.conftest import EMPTY
+
+from vultus.db import migrate
+from vultus.db.database import Database
+from vultus.db.embedded.server import EmbeddedPostgres
+from vultus.db.scrubbing import session
+from vultus.db.scrubbing.fingerprints import ScanResult
+from vultus.db.scrubbing.session import ScrubSession
+from vultus.domain.erasures import ErasureState
+from vultus.errors import ConflictError, ScrubError
+from vultus.services.people import scrub
+from vultus.services.people.erasure import Eraser
+from vultus.services.people.erasures import ErasureService
+from vultus.services.people.scrub import Scrubber
+from vultus.settings import BackupSettings, DatabaseSettings, JobSettings, Settings
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vultus.domain import Collection, FloatArray
+
+Enrol = Callable[..., Awaitable[Any]]
+Towards = Callable[..., "FloatArray"]
+NAME = b"Kunigunde"
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[tuple[Path, str]]:
+    """A server of its own, whose files are searched: its data directory, and the URL of its database."""
+    folder = Path(tempfile.mkdtemp(prefix="vultus-scrub-"))
+    with EmbeddedPostgres(folder) as server:
+        url = server.start()
+        await migrate.upgrade_schema(url)
+        yield folder, url
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(server: tuple[Path, str]) -> Settings:
+    return Settings(data_dir=server[0], backups=BackupSettings(keep_days=30))
+
+
+@pytest.fixture
+async def admin(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the superuser."""
+    with EmbeddedPostgres(settings.data_dir) as server:
+        connection = await asyncpg.connect(server.superuser_url.replace("+asyncpg", ""))
+        yield connection
+        await connection.close()
+
+
+@pytest.fixture
+async def database(server: tuple[Path, str], admin: asyncpg.Connection) -> AsyncIterator[Database]:
+    await admin.execute(EMPTY)
+    database = await Database.connect(server[1], DatabaseSettings(pool_size=5))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def erased(database: Database, collection: Collection, enrol: Enrol, towards: Towards) -> UUID:
+    """The erasure of somebody with a name that is nowhere else."""
+    async with database.transaction() as work:
+        gone = await enrol(work, collection, NAME.decode(), towards(0))
+        await enrol(work, collection, "stays", towards(1))
+    return (await Eraser(database, JobSettings()).erase(CALLER, "home", gone.person.id)).erasure_id
+
+
+def find_files(settings: Settings) -> list[str]:
+    folder = settings.data_dir / "postgres"
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and NAME in path.read_bytes()
+    )
+
+
+async def get_state(database: Database, erasure_id: UUID) -> ErasureState:
+    return (await ErasureService(database).get_erasure(CALLER, erasure_id)).state
+
+
+async def test_a_scrub_leaves_nothing_of_what_was_erased_and_says_what_it_did(
+    database: Database, settings: Settings, admin: asyncpg.Connection, erased: UUID
+) -> None:
+    await admin.execute("CHECKPOINT")  # into the files, as time does
+    before = find_files(settings)
+    scrubber = Scrubber(database, settings)
+
+    report = await scrubber.scrub(CALLER)
+    found = await ErasureService(database).get_erasure(CALLER, erased)
+
+    assert any(name.startswith("base/") for name in before)
+    assert any(name.startswith("pg_wal/") for name in before)
+    assert find_files(settings) == []
+    assert report is not None
+    assert (report.erasures, report.found_after) == (1, 0)
+    assert report.planted == report.seen_before >= 15
+    assert found.state is ErasureState.SCRUBBED
+    assert found.scrubbed_at
+    assert found.unreadable_at == found.scrubbed_at
+    assert found.backups_expire_at
+    assert (found.backups_expire_at - found.scrubbed_at).days in {29, 30}
+    assert found.report
+    assert found.report["remaining"] == ["backups from before"]
+    assert await scrubber.scrub(CALLER) is None, "nothing was erased since"
+
+
+async def test_a_scrub_that_was_interrupted_goes_on_where_it_was(
+    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten: list[str] = []
+    rewrite = ScrubSession.rewrite_table
+
+    async def rewrite_until_persons(self: ScrubSession, table: str) -> float:
+        if table == "persons":
+            raise OSError("the machine stopped")
+        rewritten.append(table)
+        return await rewrite(self, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScrubSession, "rewrite_table", rewrite_until_persons)
+        with pytest.raises(OSError, match="stopped"):
+            await Scrubber(database, settings).scrub(CALLER)
+    between = await get_state(database, erased)
+    done, rewritten = set(rewritten), []
+
+    async def note_rewriting(self: ScrubSession, table: str) -> float:
+        rewritten.append(table)
+        return await rewrite(self, table)
+
+    monkeypatch.setattr(ScrubSession, "rewrite_table", note_rewriting)
+    report = await Scrubber(database, settings).scrub(CALLER)
+
+    assert between is ErasureState.UNFINDABLE
+    assert done
+    assert done.isdisjoint(rewritten)
+    assert {"persons", "pg_catalog.pg_statistic"} <= set(rewritten)
+    assert report
+    assert report.erasures == 1
+    assert find_files(settings) == []
+
+
+async def test_what_a_transaction_may_still_see_is_not_scrubbed(
+    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "OLD_TRANSACTIONS_WAIT_S", 0.1)
+    async with database.transaction(read_only=True) as work:
+        await work.keys.list_keys(after=None, limit=1)
+        with pytest.raises(ScrubError, match=r"process \d+ \(vultus\)"):
+            await Scrubber(database, settings).scrub(CALLER)
+
+    assert await get_state(database, erased) is ErasureState.UNFINDABLE
+
+
+async def test_a_table_that_is_always_in_use_is_named(
+    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(session, "LOCK_TRIES", 2)
+    monkeypatch.setattr(session, "LOCK_PAUSE_S", 0.01)
+    wait = ScrubSession.wait_for_older_transactions
+
+    async with database.transaction() as work:
+
+        async def wait_then_lock(self: ScrubSession) -> None:
+            await wait(self)
+            await work.keys.list_keys(after=None, limit=1)
+
+        monkeypatch.setattr(ScrubSession, "wait_for_older_transactions", wait_then_lock)
+        with pytest.raises(ScrubError, match="The table api_keys is in use"):
+            await Scrubber(database, settings).scrub(CALLER)
+
+    assert await get_state(database, erased) is ErasureState.UNFINDABLE
+
+
+@pytest.mark.parametrize("blind", ["before", "after"])
+async def test_a_search_that_sees_too_little_or_too_much_proves_nothing(
+    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch, blind: str
+) -> None:
+    """It does not see what was planted, or sees what was to be gone, as a table was not rewritten."""
+    if blind == "before":
+        monkeypatch.setattr(scrub, "scan_files", lambda *_: ScanResult())
+    else:
+
+        async def skip(_self: ScrubSession, _table: str) -> float:
+            return 0.0
+
+        monkeypatch.setattr(ScrubSession, "rewrite_table", skip)
+
+    with pytest.raises(ScrubError, match="prove nothing" if blind == "before" else "are still in base/"):
+        await Scrubber(database, settings).scrub(CALLER)
+
+    assert await get_state(database, erased) is ErasureState.UNFINDABLE
+
+
+async def test_only_one_scrub_runs_and_the_job_leaves_it_alone(
+    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scrubber, running = Scrubber(database, settings), asyncio.Event()
+    goes_on = asyncio.Event()
+
+    async def wait_for_test(_self: ScrubSession) -> None:
+        running.set()
+        await goes_on.wait()
+
+    monkeypatch.setattr(ScrubSession, "wait_for_older_transactions", wait_for_test)
+    monkeypatch.setattr(scrub, "OVERDUE", -scrub.OVERDUE)  # due at any hour
+    first = asyncio.create_task(scrubber.scrub_when_due())
+    await running.wait()
+
+    with pytest.raises(ConflictError, match="Another scrub"):
+        await scrubber.scrub(CALLER)
+    assert await scrubber.scrub_when_due() == 0
+    goes_on.set()
+
+    assert await first == 1
+    assert await get_state(database, erased) is ErasureState.SCRUBBED
