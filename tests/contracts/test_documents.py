@@ -75,6 +75,16 @@ def test_every_network_and_pack_is_in_the_models_manual(name: str) -> None:
     assert f"\n| `{name}` |" in (DOCS / "models.md").read_text()
 
 
+def test_what_the_threat_model_names_is_tested_and_measured() -> None:
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    tests = {name for file in files for name in re.findall(r"def test_(\w+)", file.read_text())}
+    figures = re.findall(r"^\| (F\d+) \|", (DOCS / "trust.md").read_text(), re.MULTILINE)
+    page = (DOCS / "threat-model.md").read_text()
+
+    assert set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", page)) <= tests | {file.stem[5:] for file in files}
+    assert set(re.findall(r"\bF\d+\b", page)) <= set(figures)
+
+
 def test_decisions_are_numbered_and_listed_in_order() -> None:
     pages = sorted(path.name for path in (ROOT / "docs/decisions").glob("0*.md"))
     index = (ROOT / "docs/decisions/README.md").read_text()
