@@ -17,6 +17,8 @@ from hypothesis import settings
 from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
+from vultus.sealing.custody import Custody
+from vultus.sealing.key_ring import FileKeyRing
 from vultus.settings import DatabaseSettings
 from vultus.sources.pool import DecoderProcess
 
@@ -156,12 +158,19 @@ async def bare_database_url(server_url: str, admin: asyncpg.Connection) -> Async
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+def custody(tmp_path: Path) -> Custody:
+    """The keys of the database, which are made when something is sealed."""
+    return Custody.open(tmp_path / "custody", FileKeyRing(tmp_path / "ring.json"))
+
+
+@pytest.fixture
+async def database(database_url: str, custody: Custody) -> AsyncIterator[Database]:
     """An empty database, connected; connections and compiled statements are those of the tests before."""
     settings = DatabaseSettings(pool_size=5)
     first = _connected.get(database_url) or await Database.connect(database_url, settings)
     _connected[database_url] = first
     database = Database(first._engine, first._address, settings)
+    database.use_keys(custody)
     yield database
     database._health.close()
     database._hot_connections.close()

@@ -135,7 +135,8 @@ async def open_database(
             await (upgrade_embedded(url, settings.data_dir) if migrates else create_embedded_schema(url))
         database = await Database.connect(url, settings.database)
         try:
-            destroyer = KeyDestroyer.attach(database, open_custody(settings).person_keys)
+            database.use_keys(custody := open_custody(settings))
+            destroyer = KeyDestroyer.attach(database, custody.person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()
             await destroyer.destroy_after(())
             yield database

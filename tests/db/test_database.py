@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from vultus.db.database import Database, HotQueries
+from vultus.db.templates.seal import TemplateSeal
 from vultus.errors import (
     DatabaseUnavailableError,
     InvalidInputError,
@@ -260,7 +261,7 @@ async def test_work_on_one_collection_is_serialized(database: Database) -> None:
 def test_hot_queries_read_count_usage_take_tickets_and_nothing_else() -> None:
     """Each query is a transaction by itself: any other write would be outside of every unit of work."""
     session: Any = None
-    repositories = vars(HotQueries(session))
+    repositories = vars(HotQueries(session, TemplateSeal()))
 
     assert {name: type(one).__name__ for name, one in repositories.items()} == {
         "collections": "CollectionQueries",

@@ -50,6 +50,7 @@ from vultus.db.repositories.usage import UsageQueries
 from vultus.db.repositories.webhooks import WebhookRepository
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.templates.hnsw import open_hnsw_maintenance
+from vultus.db.templates.seal import TemplateSeal
 from vultus.db.templates.searches import TemplateSearches
 from vultus.db.templates.store import TemplateStore
 from vultus.db.urls import parse_database_url
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from vultus.domain import Collection, IdempotencyContext, Permission, Principal
     from vultus.domain.events import Event
     from vultus.domain.sightings import Sighting
+    from vultus.sealing.custody import Custody
     from vultus.settings import DatabaseSettings
 
 WRITER_SHARE = 0.5
@@ -90,14 +92,14 @@ class HotQueries:
     tickets: TicketQueries
     usage: UsageQueries
 
-    def __init__(self, session: StatementSession) -> None:
+    def __init__(self, session: StatementSession, seal: TemplateSeal) -> None:
         self.collections = CollectionQueries(session)
         self.keys = ApiKeyQueries(session)
         self.outbox = OutboxQueries(session)
         self.pending_work = PendingWorkQueries(session)
         self.tickets = TicketQueries(session)
         self.usage = UsageQueries(session)
-        self.templates = TemplateSearches(session)
+        self.templates = TemplateSearches(session, seal)
 
     async def open(self, reference: str, principal: Principal, permission: Permission) -> Collection:
         """Return a collection for a principal: the one door to collections.
@@ -135,7 +137,12 @@ class UnitOfWork(HotQueries):
     tickets: TicketRepository
 
     def __init__(
-        self, session: AsyncSession, *, read_only: bool = False, idempotency: IdempotencyContext | None = None
+        self,
+        session: AsyncSession,
+        seal: TemplateSeal,
+        *,
+        read_only: bool = False,
+        idempotency: IdempotencyContext | None = None,
     ) -> None:
         self._session = session
         self._is_read_only = read_only
@@ -143,9 +150,9 @@ class UnitOfWork(HotQueries):
         self.collections = CollectionRepository(session)
         self.faces = FaceRepository(session)
         self.keys = ApiKeyRepository(session)
-        self.templates = TemplateStore(session)
+        self.person_keys = PersonKeyRepository(session, seal.custody)
+        self.templates = TemplateStore(session, seal, self.person_keys, is_snapshot=read_only)
         self.persons = PersonRepository(session)
-        self.person_keys = PersonKeyRepository(session)
         self.consents = ConsentRepository(session)
         self.audit = AuditRepository(session)
         self.outbox = OutboxRepository(session)
@@ -249,6 +256,7 @@ class Database:
         self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))
         self._collection_writers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._on_endings: dict[str, Callable[[Sequence[LedgerEntry]], Awaitable[None]]] = {}
+        self._seal = TemplateSeal()
 
     @property
     def owner_address(self) -> DatabaseAddress:
@@ -313,11 +321,16 @@ class Database:
                     # One snapshot for all statements: a collection must not be cut over between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                    work = UnitOfWork(session, read_only=read_only, idempotency=idempotency)
-                    if idempotency is not None:
-                        await work.idempotency.claim_key(idempotency)
-                    yield work
-                    work.ensure_answered()
+                    work = UnitOfWork(session, self._seal, read_only=read_only, idempotency=idempotency)
+                    try:
+                        if idempotency is not None:
+                            await work.idempotency.claim_key(idempotency)
+                        yield work
+                        work.ensure_answered()
+                    except BaseException:
+                        # Here, where nothing can be committed any more: a commit that breaks may have happened.
+                        await work.person_keys.destroy_created_keys()
+                        raise
         if work.endings:
             for listener in self._on_endings.values():
                 await listener(work.endings)
@@ -326,6 +339,10 @@ class Database:
     def address(self) -> DatabaseAddress:
         """How to connect to it."""
         return self._address
+
+    def use_keys(self, custody: Custody) -> None:
+        """Open what is sealed, and seal, by an installation's keys."""
+        self._seal.custody = custody
 
     def watch_endings(self, name: str, listener: Callable[[Sequence[LedgerEntry]], Awaitable[None]]) -> None:
         """Call a listener with what has ended for good after each commit, before the caller goes on.
@@ -364,7 +381,7 @@ class Database:
         with translate_errors():
             connection = await self._hot_connections.acquire()
             try:
-                yield HotQueries(DriverSession(connection))
+                yield HotQueries(DriverSession(connection), self._seal)
             finally:
                 self._hot_connections.release(connection)  # no message: no transaction has begun
 

@@ -58,6 +58,7 @@ from vultus.domain.policies import (
     Fusion,
     LivenessMode,
     QualityRule,
+    Storage,
     TrackPolicy,
     Verdict,
 )
@@ -140,6 +141,7 @@ __all__ = [
     "ShadowDisagreement",
     "SpaceRegistry",
     "SpaceStatistics",
+    "Storage",
     "StoredResponse",
     "StreamOrigin",
     "Track",

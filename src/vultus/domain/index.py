@@ -105,12 +105,14 @@ class SpaceStatistics:
         rows: Estimated number of templates in all its embedding spaces together, seconds behind; after a crash of the
             server the count of the last ANALYZE or VACUUM, or the minimum for the file's size.
         last_tombstone: Number of its last tombstone; 0 without any.
+        is_sealed: Whether its templates are sealed, or are being sealed.
     """
 
     collection_id: UUID
     space_id: str
     rows: int
     last_tombstone: int
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -180,6 +180,17 @@ class LivenessMode(StrEnum):
         return self if other is None or order.index(self) >= order.index(other) else other
 
 
+class Storage(StrEnum):
+    """How a collection's templates lie in the database."""
+
+    OPEN = "open"  # as vectors
+    SEALED = "sealed"  # encrypted by a key of their person, which lies outside the database
+
+
+DEFAULT_STORAGE = Storage.OPEN
+"""Of new collections; those that were made before there was a choice are open."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrackPolicy:
     """When a face in live video is named, and when its coming and going is told.
@@ -219,6 +230,7 @@ class DecisionPolicy:
         fusion: How a person with several faces is compared.
         liveness: Minimum handling of presentation attacks; a request may be stricter.
         tracks: When a face in live video is named.
+        storage: How templates lie in the database; never changed from sealed to open.
     """
 
     enrol: QualityRule
@@ -231,6 +243,7 @@ class DecisionPolicy:
     fusion: Fusion = Fusion.BEST
     liveness: LivenessMode = LivenessMode.OFF
     tracks: TrackPolicy = TrackPolicy()
+    storage: Storage = DEFAULT_STORAGE
 
 
 @dataclass(frozen=True, slots=True)

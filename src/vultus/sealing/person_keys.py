@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -48,6 +48,13 @@ _CONTEXT = b"vultus person key"
 
 KeyReference = tuple[int, UUID]
 """Slot and person."""
+
+
+class PersonKey(NamedTuple):
+    """A person's key, 32 bytes, and the slot it lies in."""
+
+    slot: int
+    key: bytes
 
 
 class PersonKeyFile:

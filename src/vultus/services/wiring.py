@@ -109,6 +109,7 @@ def build_services(
     """Build the services and their dependencies."""
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
     vault, custody = CropVault(settings.crop_key_file), open_custody(settings)
+    database.use_keys(custody)
     engine = LocalCandidateEngine(indexes := IndexRegistry(database, settings.index))
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)

@@ -15,6 +15,7 @@ from vultus.db.record_tables import TombstoneRow
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.tables import CodingRow
 from vultus.domain import CodeArray, CodeBlock, NumberArray, QuantizerParameters, SpaceStatistics
+from vultus.errors import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -67,7 +68,12 @@ class CodeRepository:
         """Yield the numbers and codes of templates that have a code and a number above `after`, in any order.
 
         One COPY: the transaction has no statement timeout from here on.
+
+        Raises:
+            ConflictError: The collection is sealed, whose templates lose their codes.
         """
+        if (await self._session.execute(_IS_SEALED, {"collection": collection_id})).scalar_one_or_none():
+            raise ConflictError("The collection has been sealed meanwhile; its index is loaded in the next run.")
         partition = get_partition_name(collection_id)  # queried directly; see `templates/ranking.py`
         query = f"SELECT number, code FROM {partition} WHERE contract_id = $1 AND number > $2 AND code IS NOT NULL"  # noqa: S608
         async with aclosing(read_column_blocks(self._session, query, space_id, after)) as blocks:
@@ -154,6 +160,8 @@ class CodeRepository:
         return [SpaceStatistics(*row) for row in await self._session.execute(_LIST_SPACE_STATISTICS)]
 
 
+_IS_SEALED = text("SELECT policy ->> 'storage' = 'sealed' FROM collections WHERE id = :collection")
+
 # One value with all codes, split by the server: saves one Python object per code.
 _UPDATE_CODES = """
     UPDATE {partition} SET code = substr(CAST(:codes AS bytea), CAST(at - 1 AS int) * :width + 1, CAST(:width AS int))
@@ -179,7 +187,7 @@ _LIST_SPACE_STATISTICS = text(
     SELECT collections.id, contract, {ROW_COUNT_ESTIMATE}, coalesce(
         (SELECT max(number) FROM tombstones WHERE collection_id = collections.id AND tombstones.contract_id = contract),
         0
-    )
+    ), coalesce(policy ->> 'storage' = 'sealed', false)
     FROM {PARTITIONS} JOIN collections ON relname = 'faces_' || replace(collections.id::text, '-', '')
     CROSS JOIN unnest(ARRAY[contract_id, second_contract_id]) AS contract
     WHERE contract IS NOT NULL AND (search = 'auto' OR graph ->> 'contract_id' <> contract) ORDER BY collections.id

@@ -24,6 +24,7 @@ from vultus.domain import (
     LivenessMode,
     QualityRule,
     SearchMode,
+    Storage,
     TrackPolicy,
 )
 from vultus.errors import NotFoundError
@@ -284,6 +285,7 @@ def parse_policy(stored: dict[str, Any]) -> DecisionPolicy:
             "fusion": Fusion(stored.get("fusion", Fusion.BEST)),
             "liveness": LivenessMode(stored.get("liveness", LivenessMode.OFF)),
             "tracks": TrackPolicy(**stored.get("tracks", {})),
+            "storage": Storage(stored.get("storage", Storage.OPEN)),
         }
     )
 

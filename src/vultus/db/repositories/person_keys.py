@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Uuid, bindparam, delete, func, select, text, tuple_
+from sqlalchemy import Uuid, bindparam, delete, exists, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from vultus.db.tables import PersonRow, SpentKeyRow
+from vultus.errors import KeyRingError
+from vultus.sealing.person_keys import PersonKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from vultus.sealing.custody import Custody
+    from vultus.sealing.person_keys import KeyReference
 
 _SET_SLOTS = text(
     "UPDATE persons SET key_slot = given.slot"
@@ -22,10 +28,83 @@ _SET_SLOTS = text(
 
 
 class PersonKeyRepository:
-    """The slots of persons' keys. A key whose slot is given up is spent: it is destroyed after the commit."""
+    """The slots of persons' keys. A key whose slot is given up is spent: it is destroyed after the commit.
 
-    def __init__(self, session: AsyncSession) -> None:
+    Args:
+        session: Of the transaction.
+        custody: Where the keys lie; None if the database was opened without them.
+
+    Attributes:
+        created: Keys made in the transaction; they are destroyed if it is rolled back.
+    """
+
+    def __init__(self, session: AsyncSession, custody: Custody | None = None) -> None:
         self._session = session
+        self._custody = custody
+        self.created: list[KeyReference] = []
+
+    async def ensure_keys(self, persons: Sequence[UUID]) -> dict[UUID, PersonKey]:
+        """Return the keys of persons; those who have none get one. Their collection is locked.
+
+        Raises:
+            KeyRingError: The keys cannot be used.
+        """
+        slots = await self.load_slots(persons)
+        without = [person_id for person_id in dict.fromkeys(persons) if person_id not in slots]
+        if without:
+            made = await self.create_keys(without)
+            await self.set_slots(made)
+            slots |= made
+        return await self._find_keys(slots)
+
+    async def load_keys(self, persons: Sequence[UUID]) -> dict[UUID, PersonKey]:
+        """Return the keys of those of some persons who have one.
+
+        Raises:
+            KeyRingError: A key is lost, or they cannot be used.
+        """
+        return await self._find_keys(await self.load_slots(persons))
+
+    async def replace_keys(self, persons: Sequence[UUID]) -> dict[UUID, tuple[PersonKey, PersonKey]]:
+        """Give those of some persons who have a key another one; return the old and the new. The old one is spent.
+
+        What the old one sealed must be sealed again in the same transaction.
+
+        Raises:
+            KeyRingError: A key is lost, or they cannot be used.
+        """
+        old = await self.load_keys(persons)
+        made = await self.create_keys(list(old))
+        await self.set_slots(made)
+        new = await self._find_keys(made)
+        return {person_id: (key, new[person_id]) for person_id, key in old.items()}
+
+    async def create_keys(self, persons: Sequence[UUID]) -> dict[UUID, int]:
+        """Make keys and return their slots, which are still to be entered: with the person, or by `set_slots`.
+
+        Raises:
+            KeyRingError: The keys cannot be used, or are missing though something was sealed by them.
+        """
+        if not persons:
+            return {}
+        custody = self._require_custody()
+        if not custody.keys.exists():
+            if await self.has_any():
+                custody.keys.load()  # which says what is missing
+            await asyncio.to_thread(custody.keys.create)
+        slots = await asyncio.to_thread(custody.person_keys.create_keys, persons)
+        self.created += zip(slots, persons, strict=True)
+        return dict(zip(persons, slots, strict=True))
+
+    async def destroy_created_keys(self) -> None:
+        """Destroy the keys that were made in a transaction which cannot be committed any more."""
+        if self.created and self._custody is not None:
+            await asyncio.to_thread(self._custody.person_keys.destroy_keys, self.created)
+
+    async def has_any(self) -> bool:
+        """Return whether anybody has a key."""
+        query = select(exists(select(PersonRow.id).where(PersonRow.key_slot.is_not(None))))
+        return bool((await self._session.execute(query)).scalar_one())
 
     async def load_slots(self, persons: Sequence[UUID]) -> dict[UUID, int]:
         """Return the slots of those of some persons who have a key."""
@@ -35,9 +114,10 @@ class PersonKeyRepository:
         )
         return {row[0]: row[1] for row in await self._session.execute(query) if row[1] is not None}
 
-    async def set_slots(self, slots: Mapping[UUID, int]) -> None:
-        """Give persons a key, or another one."""
-        await self._session.execute(_SET_SLOTS, {"ids": list(slots), "slots": list(slots.values())})
+    async def set_slots(self, slots: Mapping[UUID, int | None]) -> None:
+        """Give persons a key, or another one, or none."""
+        if slots:
+            await self._session.execute(_SET_SLOTS, {"ids": list(slots), "slots": list(slots.values())})
 
     async def list_spent_keys(self, limit: int) -> list[tuple[int, UUID]]:
         """Return slot and person of keys that are to be destroyed."""
@@ -49,3 +129,35 @@ class PersonKeyRepository:
         await self._session.execute(
             delete(SpentKeyRow).where(tuple_(SpentKeyRow.slot, SpentKeyRow.person_id).in_(keys))
         )
+
+    async def _find_keys(self, slots: Mapping[UUID, int]) -> dict[UUID, PersonKey]:
+        if not slots:
+            return {}
+        references = [(slot, person_id) for person_id, slot in slots.items()]
+        found = await asyncio.to_thread(self._require_custody().person_keys.find_keys, references)
+        lost = [person_id for (_, person_id), key in zip(references, found, strict=True) if key is None]
+        if lost:
+            raise build_lost_key_error(lost[0])
+        return {
+            person_id: PersonKey(slot, key)
+            for (slot, person_id), key in zip(references, found, strict=True)
+            if key is not None
+        }
+
+    def _require_custody(self) -> Custody:
+        if self._custody is None:
+            raise build_no_custody_error()
+        return self._custody
+
+
+def build_lost_key_error(person_id: UUID) -> KeyRingError:
+    """Return the error for a person whose key is gone."""
+    return KeyRingError(
+        f"The key of person {person_id} is not in the file of persons' keys: they are being erased at this moment, or "
+        "the custody folder is not the one that belongs to the database. Put it back from your copy."
+    )
+
+
+def build_no_custody_error() -> KeyRingError:
+    """Return the error for a database that was opened without its keys."""
+    return KeyRingError("Something in the database is sealed, and it was opened without the custody folder's keys.")

@@ -68,16 +68,16 @@ _NEAREST_IN_GRAPH = f"""
 # partition directly leaves only the index on numbers, because all others begin with the collection; the embedding space
 # is compared by an expression that no index has, because PostgreSQL 18 skips leading columns; and a range with two ends
 # is estimated at a two-hundredth of the rows, one with a single end at a third.
-_PARTITION_TEMPLATES = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
-_NEWER_THAN_INDEX = f"number > :after AND number < {2**63 - 1}"
-_COUNT_NEWER = f"SELECT count(*) FROM {_PARTITION_TEMPLATES} AND {_NEWER_THAN_INDEX}"  # noqa: S608
+PARTITION_TEMPLATES = "{partition} WHERE contract_id || '' = :contract AND consent_expires_at > now()"
+NEWER_THAN_INDEX = f"number > :after AND number < {2**63 - 1}"
+_COUNT_NEWER = f"SELECT count(*) FROM {PARTITION_TEMPLATES} AND {NEWER_THAN_INDEX}"  # noqa: S608
 _BEST_OF_PROPOSED = f"""
     WITH compared AS (
-        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {_PARTITION_TEMPLATES} AND (
+        SELECT person_id, id, embedding <=> probe.vector AS distance FROM {PARTITION_TEMPLATES} AND (
             number = ANY (
                 (CAST(:proposals AS bigint[]))[coalesce((CAST(:ends AS int[]))[probe.number - 1], 0) + 1
                                                :(CAST(:ends AS int[]))[probe.number]]
-            ) OR {_NEWER_THAN_INDEX}
+            ) OR {NEWER_THAN_INDEX}
         )
     ), best AS (
         SELECT * FROM (
@@ -95,8 +95,9 @@ def _build_statement(
         f"""
         SELECT probe.number AS probe, coalesce(({size_query}), 0) AS gallery_size, closest.person_id, closest.face_id,
                1 - closest.distance AS similarity, persons.external_id, persons.name,
-               (SELECT updated_at FROM collections WHERE id = :collection) AS changed_at
+               collections.updated_at AS changed_at, collections.policy ->> 'storage' = 'sealed' AS is_sealed
         FROM unnest(CAST(:probes AS halfvec[])) WITH ORDINALITY AS probe (vector, number)
+        LEFT JOIN collections ON collections.id = CAST(:collection AS uuid)
         LEFT JOIN LATERAL (
             {best_query}
             SELECT person_id, face_id, {fused_distance} AS distance FROM best ORDER BY 3, person_id LIMIT :limit

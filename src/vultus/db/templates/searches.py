@@ -2,54 +2,37 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import TextClause, text
 
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.templates import ranking
+from vultus.db.templates.sealed_rows import SealedRows
+from vultus.db.templates.sealed_search import SealedSearches, load_gallery_state
 from vultus.domain import FloatArray, Fusion, GalleryState, NumberArray
-from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from vultus.db.driver_session import StatementSession
+    from vultus.db.templates.seal import TemplateSeal
     from vultus.domain import Candidate, SearchResult
 
 
-@lru_cache(maxsize=1024)
-def _build_state_statement(partition: str) -> TextClause:
-    """Return the statement that reads what results depend on.
-
-    It names the partition and the persons, so that it takes the indexes on numbers and persons whether or not
-    PostgreSQL has statistics of the partition.
-    """
-    return text(
-        f"""
-        SELECT collections.updated_at AS changed_at, newest.number AS last_number,
-               live.id AS face_id, persons.external_id, persons.name
-        FROM collections
-        CROSS JOIN (SELECT max(number) AS number FROM {partition}) AS newest
-        LEFT JOIN (
-            SELECT id, person_id FROM {partition}
-            WHERE collection_id = CAST(:collection AS uuid) AND person_id = ANY (CAST(:persons AS uuid[]))
-                AND id = ANY (CAST(:faces AS uuid[])) AND contract_id = :contract AND consent_expires_at > now()
-        ) AS live ON true
-        LEFT JOIN persons ON persons.id = live.person_id
-        WHERE collections.id = CAST(:collection AS uuid)
-        """  # noqa: S608  made of the id
-    )
-
-
 class TemplateSearches:
-    """Searches that need no transaction."""
+    """Searches that need no transaction.
 
-    def __init__(self, session: StatementSession) -> None:
+    An open collection is searched in SQL, whose answer says whether it is sealed: a sealed one never is open again, so
+    that from then on it is searched in this process.
+    """
+
+    def __init__(self, session: StatementSession, seal: TemplateSeal, *, is_snapshot: bool = False) -> None:
         self._session = session
+        self._seal = seal
+        self._rows = SealedRows(session, seal, is_snapshot=is_snapshot)
+        self._sealed_searches = SealedSearches(session, self._rows)
 
     async def search_exact(
         self, collection_id: UUID, space_id: str, probes: FloatArray, limit: int, fusion: Fusion = Fusion.BEST
@@ -70,10 +53,12 @@ class TemplateSearches:
         """
         if not len(probes):
             return ()
-        values = ranking.build_parameters(collection_id, space_id, probes, limit, fusion)
-        return ranking.build_results(
-            await self._session.execute(ranking.SEARCH_STATEMENTS[fusion], values), len(probes)
-        )
+        if collection_id not in self._seal.known:
+            values = ranking.build_parameters(collection_id, space_id, probes, limit, fusion)
+            rows = list(await self._session.execute(ranking.SEARCH_STATEMENTS[fusion], values))
+            if not self._note_sealed(collection_id, rows):
+                return ranking.build_results(rows, len(probes))
+        return await self._sealed_searches.search_all(collection_id, space_id, probes, limit, fusion)
 
     async def get_gallery_state(
         self, collection_id: UUID, space_id: str, candidates: Collection[Candidate]
@@ -88,18 +73,8 @@ class TemplateSearches:
         Raises:
             NotFoundError: The collection has been deleted.
         """
-        values = {
-            "collection": collection_id,
-            "contract": space_id,
-            "persons": [one.person_id for one in candidates],
-            "faces": [one.face_id for one in candidates],
-        }
-        statement = _build_state_statement(get_partition_name(collection_id))
-        rows = list(await self._session.execute(statement, values))
-        if not rows:
-            raise NotFoundError(f"There is no collection with id {collection_id}.")
-        live = {row.face_id: (row.external_id, row.name) for row in rows if row.face_id is not None}
-        return GalleryState(rows[0].changed_at, rows[0].last_number or 0, live)
+        persons, faces = [one.person_id for one in candidates], [one.face_id for one in candidates]
+        return await load_gallery_state(self._session, collection_id, space_id, persons, faces)
 
     async def rescore_proposals(
         self,
@@ -133,11 +108,33 @@ class TemplateSearches:
         """
         if not len(probes):
             return ()
-        ends = np.cumsum([len(numbers) for numbers in proposals])
-        values = ranking.build_parameters(collection_id, space_id, probes, limit, fusion) | {
-            "after": after,
-            "proposals": np.concatenate(proposals).tolist(),
-            "ends": ends.tolist(),
-        }
-        statement = ranking.build_rescore_statement(get_partition_name(collection_id), fusion)
-        return ranking.build_results(await self._session.execute(statement, values), len(probes))
+        if collection_id not in self._seal.known:
+            ends = np.cumsum([len(numbers) for numbers in proposals])
+            values = ranking.build_parameters(collection_id, space_id, probes, limit, fusion) | {
+                "after": after,
+                "proposals": np.concatenate(proposals).tolist(),
+                "ends": ends.tolist(),
+            }
+            statement = ranking.build_rescore_statement(get_partition_name(collection_id), fusion)
+            rows = list(await self._session.execute(statement, values))
+            if not self._note_sealed(collection_id, rows):
+                return ranking.build_results(rows, len(probes))
+        return await self._sealed_searches.search_proposals(
+            collection_id, space_id, probes, proposals, after, limit, fusion
+        )
+
+    async def load_vectors(
+        self, collection_id: UUID, space_id: str, numbers: NumberArray
+    ) -> tuple[NumberArray, FloatArray]:
+        """Return (n,) numbers and (n, d) vectors of those of some templates that are live and open."""
+        if not len(numbers):
+            return numbers, np.empty((0, 0), np.float32)
+        found = await self._rows.read_numbered(collection_id, space_id, numbers.tolist())
+        return np.array([row.number for row in found.rows], np.int64), found.vectors
+
+    def _note_sealed(self, collection_id: UUID, rows: Sequence[Any]) -> bool:
+        """Return whether the rows of a statement say that the collection is sealed: what SQL found is incomplete."""
+        if not any(row.is_sealed for row in rows):
+            return False
+        self._seal.known.add(collection_id)
+        return True

@@ -5,68 +5,53 @@ Everything else knows a template by its face or its number. So how templates lie
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
-from sqlalchemy import ARRAY, Float, Uuid, bindparam, delete, func, insert, literal, select, text
+from sqlalchemy import bindparam, delete, func, insert, literal, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 
-from vultus.db.copying import (
-    ColumnBytes,
-    build_fixed_length_rows,
-    convert_to_integers,
-    convert_to_vectors,
-    encode_timestamp,
-    encode_vectors,
-    read_columns,
-    write_rows,
-)
+from vultus.db.copying import ColumnBytes, build_fixed_length_rows, encode_timestamp, encode_vectors, write_rows
 from vultus.db.locks import lock_collection
-from vultus.db.repositories.codes import PARTITIONS, ROW_COUNT_ESTIMATE
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.repositories.faces import FACE_COLUMNS, build_face
 from vultus.db.tables import FaceRow
-from vultus.db.templates import leave_one_out, ranking
-from vultus.db.templates.searches import TemplateSearches
+from vultus.db.templates.reading import TemplateReader
+from vultus.db.templates.seal import TemplateRow, seal_vectors
+from vultus.db.templates.sealed_rows import require_readable
 from vultus.db.types import HalfVector
-from vultus.domain import (
-    CodeArray,
-    EnrolledFace,
-    Face,
-    FloatArray,
-    Fusion,
-    HnswGraph,
-    LeaveOneOutResult,
-    NewFace,
-    NumberArray,
-)
 from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.sql.elements import ColumnElement
 
-    from vultus.domain import SearchResult
+    from vultus.db.repositories.person_keys import PersonKeyRepository
+    from vultus.db.templates.seal import TemplateSeal
+    from vultus.domain import CodeArray, Face, FloatArray, NewFace
+    from vultus.sealing.person_keys import PersonKey
 
 DELETE_BATCH_SIZE = 20_000
 _UNKNOWN_QUALITY_COLUMNS = ("size_px", "sharpness", "brightness", "yaw_deg", "pitch_deg", "roll_deg", "score")
 """Quality columns that need a photo; stored as 0 for imported vectors."""
-_TEMPLATE_COLUMNS = {"contract_id", "embedding", "code", "number"}
+_TEMPLATE_COLUMNS = {"contract_id", "embedding", "sealed", "code", "number"}
 _SHARED_COLUMNS = tuple(column for column in FaceRow.__table__.columns if column.name not in _TEMPLATE_COLUMNS)
 """Columns whose values the templates of a face share."""
 
 
-class TemplateStore(TemplateSearches):
-    """Stores templates, compares probes with them, and hands their vectors to statistics and encoders."""
+class TemplateStore(TemplateReader):
+    """Stores templates: as vectors or, in a sealed collection, sealed by keys of their persons, whom it gives them."""
 
-    _session: AsyncSession
-
-    def __init__(self, session: AsyncSession) -> None:
-        super().__init__(session)
+    def __init__(
+        self, session: AsyncSession, seal: TemplateSeal, person_keys: PersonKeyRepository, *, is_snapshot: bool = False
+    ) -> None:
+        super().__init__(session, seal, is_snapshot=is_snapshot)
+        self._person_keys = person_keys
 
     async def add_templates(self, faces: Sequence[NewFace]) -> tuple[Face, ...]:
         """Enrol templates; all of them or, if one fails, none.
@@ -74,14 +59,20 @@ class TemplateStore(TemplateSearches):
         Raises:
             AlreadyExistsError: A photo is already enrolled for the person.
             NotFoundError: A consent is not live, not the person's, or has another expiry.
+            KeyRingError: The collection is sealed, and the keys cannot be used.
         """
         if not faces:
             return ()
+        values = [_build_values(face) for face in faces]
         for collection_id in sorted({face.collection_id for face in faces}):
             await lock_collection(self._session, collection_id)
+            if await self._rows.is_sealed(collection_id):
+                there = [at for at, face in enumerate(faces) if face.collection_id == collection_id]
+                keys = await self._person_keys.ensure_keys([faces[at].person_id for at in there])
+                for at in there:
+                    values[at] |= _seal_face(faces[at], keys)
         rows = await self._session.execute(
-            insert(FaceRow).returning(*FACE_COLUMNS, sort_by_parameter_order=True),
-            [_build_values(face) for face in faces],
+            insert(FaceRow).returning(*FACE_COLUMNS, sort_by_parameter_order=True), values
         )
         return tuple(map(build_face, rows))
 
@@ -107,23 +98,30 @@ class TemplateStore(TemplateSearches):
             expires_at: Expiry of these consents; None for no end.
             vectors: (n, d) float32, each row of length 1; stored as float16.
             sources: (n, 32) SHA-256 of each vector's source.
-            codes: (n, width) codes of the vectors, for an index; None leaves them to be computed later.
+            codes: (n, width) codes of the vectors, for an index; None leaves them to be computed later. A sealed
+                collection keeps none.
 
         Raises:
+            KeyRingError: The collection is sealed, and the keys cannot be used.
             AlreadyExistsError: A source is already enrolled for its person.
             NotFoundError: A consent is not live, not the person's, or has another expiry.
         """
         await lock_collection(self._session, collection_id)
+        ids = new_ids(len(vectors))
+        stored: dict[str, ColumnBytes | None]
+        if await self._rows.is_sealed(collection_id):
+            stored = {"sealed": await self._seal_columns(collection_id, space_id, persons, ids, vectors)}
+        else:
+            stored = {"embedding": encode_vectors(vectors), "code": codes}
         columns: dict[str, ColumnBytes | bytes | None] = {
             "collection_id": collection_id.bytes,
-            "id": new_ids(len(vectors)),
+            "id": ids,
             "person_id": persons,
             "consent_id": consents,
             "consent_expires_at": encode_timestamp(expires_at),
             "contract_id": space_id.encode(),
-            "embedding": encode_vectors(vectors),
             "source_sha256": sources,
-            "code": codes,
+            **stored,
             **dict.fromkeys(_UNKNOWN_QUALITY_COLUMNS, bytes(4)),
         }
         await write_rows(self._session, "faces", columns, build_fixed_length_rows(columns.values()))
@@ -141,11 +139,20 @@ class TemplateStore(TemplateSearches):
             False if the face has been deleted, its consent has ended, or it already has such a template.
         """
         await lock_collection(self._session, collection_id)
-        given = (literal(space_id), bindparam("vector", vector, HalfVector))
+        stored: dict[str, Any] = {"embedding": bindparam("vector", vector, HalfVector)}
+        if await self._rows.is_sealed(collection_id):
+            owner = select(FaceRow.person_id).where(FaceRow.collection_id == collection_id, FaceRow.id == face_id)
+            person_id = (await self._session.execute(owner.limit(1))).scalar_one_or_none()
+            if person_id is None:
+                return False
+            keys = await self._person_keys.ensure_keys([person_id])
+            (sealed,) = seal_vectors(collection_id, space_id, [(person_id, face_id)], vector[None], keys)
+            stored = {"sealed": literal(sealed, BYTEA)}
+        given = (literal(space_id), *stored.values())
         added = await self._session.execute(
             postgresql.insert(FaceRow)
             .from_select(
-                [*(column.name for column in _SHARED_COLUMNS), "contract_id", "embedding"],
+                [*(column.name for column in _SHARED_COLUMNS), "contract_id", *stored],
                 select(*_SHARED_COLUMNS, *given).where(
                     FaceRow.collection_id == collection_id,
                     FaceRow.id == face_id,
@@ -171,179 +178,105 @@ class TemplateStore(TemplateSearches):
             if batch_count < DELETE_BATCH_SIZE:
                 return deleted_count
 
-    async def count_templates(self, collection_id: UUID, space_id: str) -> int:
-        """Return how many templates a search in an embedding space compares now."""
-        query = select(func.count()).where(*_build_live_filter(collection_id, space_id))
-        return (await self._session.execute(query)).scalar_one()
-
-    async def count_templates_by_person(self, collection_id: UUID, space_id: str) -> dict[UUID, int]:
-        """Return how many templates a search in an embedding space compares now, by person, without zeros."""
-        query = (
-            select(FaceRow.person_id, func.count())
-            .where(*_build_live_filter(collection_id, space_id))
-            .group_by(FaceRow.person_id)
-        )
-        return {row[0]: row[1] for row in await self._session.execute(query)}
-
-    async def find_person_similarity(
-        self,
-        collection_id: UUID,
-        person_id: UUID,
-        space_id: str,
-        probe: FloatArray,
-        fusion: Fusion = Fusion.BEST,
-    ) -> tuple[float, UUID] | None:
-        """Return a person's cosine to a (d,) probe and the id of their closest face; None without a live template."""
-        probe_value = bindparam("probe", probe, HalfVector)
-        distance = FaceRow.embedding.cosine_distance(probe_value)
-        compared = (*_build_live_filter(collection_id, space_id), FaceRow.person_id == person_id)
-        fused = distance
-        if fusion is Fusion.MEAN:
-            mean = func.avg(FaceRow.embedding, type_=HalfVector())
-            fused = select(mean.op("<=>", return_type=Float())(probe_value)).where(*compared).scalar_subquery()
-        query = select((1 - fused).label("similarity"), FaceRow.id).where(*compared)
-        row = (await self._session.execute(query.order_by(distance, FaceRow.id).limit(1))).one_or_none()
-        return None if row is None else (row.similarity, row.id)
-
-    async def search_graph(
-        self, collection_id: UUID, graph: HnswGraph, probes: FloatArray, limit: int, fusion: Fusion = Fusion.BEST
-    ) -> tuple[SearchResult, ...]:
-        """Compare probes with the templates visited by the HNSW search, up to the candidate limit.
-
-        Erased and expired templates are ignored. Templates not visited are not found, however close.
+    async def seal_open_templates(self, collection_id: UUID, after: int, limit: int) -> tuple[int, int]:
+        """Seal templates that were stored before their collection was sealed, in ascending order of number.
 
         Args:
-            collection_id: Collection to search.
-            graph: Graph of the collection.
-            probes: (k, d) float32, each row of length 1, in the graph's embedding space.
-            limit: Maximum number of candidates per probe.
-            fusion: As in `search_exact`, among the persons of the visited templates.
+            collection_id: A sealed collection; its lock is held from here on.
+            after: Those with greater numbers.
+            limit: How many at most.
 
         Returns:
-            The result of `search_exact` among the visited templates; the gallery size is PostgreSQL's estimate for all
-            embedding spaces together.
+            How many were sealed, and the number of the last; (0, after) if none is left.
+
+        Raises:
+            KeyRingError: The keys cannot be used.
         """
-        if not len(probes):
-            return ()
-        await self._session.execute(ranking.SET_GRAPH_PARAMETERS, {"ef_search": str(graph.ef_search)})
-        values = ranking.build_parameters(collection_id, graph.contract_id, probes, limit, fusion)
-        values["partition"] = get_partition_name(collection_id)
-        statement = ranking.build_graph_statement(fusion, probes.shape[1])
-        return ranking.build_results(await self._session.execute(statement, values), len(probes))
+        await lock_collection(self._session, collection_id)
+        partition = get_partition_name(collection_id)
+        query = text(
+            f"SELECT contract_id, number, person_id, id, embedding, sealed FROM {partition}"  # noqa: S608
+            " WHERE number > :after AND sealed IS NULL ORDER BY number LIMIT :limit"
+        )
+        found = list(await self._session.execute(query, {"after": after, "limit": limit}))
+        if not found:
+            return 0, after
+        keys = await self._person_keys.ensure_keys([row.person_id for row in found])
+        for space_id in {row.contract_id for row in found}:
+            rows = [TemplateRow(*row[1:]) for row in found if row.contract_id == space_id]
+            vectors = np.stack([row.vector for row in rows if row.vector is not None])
+            await self._update_sealed(collection_id, space_id, rows, vectors, keys)
+        return len(found), found[-1].number
 
-    async def search_leave_one_out(
-        self, collection_id: UUID, space_id: str, face_ids: Sequence[UUID]
-    ) -> dict[UUID, LeaveOneOutResult]:
-        """Search for each of some faces among all other faces of the collection; return results by face id."""
-        values = {"collection": collection_id, "contract": space_id, "faces": list(face_ids)}
-        found: dict[UUID, LeaveOneOutResult] = {}
-        for row in await self._session.execute(leave_one_out.SEARCH_STATEMENT, values):
-            before = found.get(row.face_id)
-            candidates = before.candidates if before else ()
-            if row.candidate_id is not None:
-                candidates = (*candidates, (row.candidate_id, row.similarity))
-            found[row.face_id] = LeaveOneOutResult(row.face_id, row.person_id, candidates, row.has_mate)
-        return found
-
-    async def find_closest_other_face(
-        self, collection_id: UUID, space_id: str, face: EnrolledFace, *, ef_search: int | None = None
-    ) -> tuple[UUID, float] | None:
-        """Return person and cosine of the closest other face; None if there is none.
+    async def reseal_templates(
+        self, collection_id: UUID, changes: Mapping[UUID, tuple[PersonKey, PersonKey]]
+    ) -> dict[UUID, int]:
+        """Seal the sealed templates of persons, expired ones too, by their new keys; return how many each has.
 
         Args:
-            collection_id: Collection to search.
-            space_id: Embedding space of the templates.
-            face: The probe, excluded from the gallery.
-            ef_search: Candidates of an HNSW search; None compares every face.
+            collection_id: Their collection; its lock is held from here on.
+            changes: The old and the new key of each person.
+
+        Raises:
+            KeyRingError: One cannot be opened, or the keys cannot be used.
         """
-        values = {"collection": collection_id, "contract": space_id, "face": face.face_id, "probe": face.vector}
-        cast = ""
-        if ef_search is not None:
-            await self._session.execute(ranking.SET_GRAPH_PARAMETERS, {"ef_search": str(ef_search)})
-            cast = f"::halfvec({len(face.vector)})"
-        row = (await self._session.execute(leave_one_out.build_closest_other_statement(cast), values)).one_or_none()
-        return None if row is None else (row.person_id, row.similarity)
-
-    async def stream_templates(
-        self, collection_id: UUID, space_id: str, persons: Sequence[UUID]
-    ) -> AsyncIterator[tuple[UUID, FloatArray]]:
-        """Yield person and (d,) float32 vector of every template of some persons that a search compares now.
-
-        Grouped by person, in order of enrolment. Vectors leave the database for statistics only.
-        """
-        query = (
-            select(FaceRow.person_id, FaceRow.embedding)
-            .where(
-                *_build_live_filter(collection_id, space_id),
-                FaceRow.person_id == func.any(bindparam("persons", list(persons), ARRAY(Uuid))),
-            )
-            .order_by(FaceRow.person_id, FaceRow.id)
+        await lock_collection(self._session, collection_id)
+        query = text(
+            "SELECT contract_id, number, person_id, id, embedding, sealed"  # noqa: S608  made of the id
+            f" FROM {get_partition_name(collection_id)} WHERE collection_id = CAST(:collection AS uuid)"
+            " AND person_id = ANY (CAST(:persons AS uuid[])) AND sealed IS NOT NULL"
         )
-        async for row in await self._session.stream(query):
-            yield row[0], row[1]
+        found = list(await self._session.execute(query, {"collection": collection_id, "persons": list(changes)}))
+        counts = dict.fromkeys(changes, 0)
+        keys = {person_id: new for person_id, (_, new) in changes.items()}
+        for space_id in {row.contract_id for row in found}:
+            rows = [TemplateRow(*row[1:]) for row in found if row.contract_id == space_id]
+            opened = require_readable(await self._seal.open(collection_id, space_id, rows))
+            await self._update_sealed(collection_id, space_id, opened.rows, opened.vectors, keys)
+            for row in rows:
+                counts[row.person_id] += 1
+        return counts
 
-    async def list_person_templates(
-        self, collection_id: UUID, person_id: UUID
-    ) -> tuple[tuple[UUID, str, FloatArray], ...]:
-        """Return face, embedding space and (d,) float32 vector of a person's live templates, for their export."""
-        query = (
-            select(FaceRow.id, FaceRow.contract_id, FaceRow.embedding)
-            .where(
-                FaceRow.collection_id == collection_id,
-                FaceRow.person_id == person_id,
-                FaceRow.consent_expires_at > func.now(),
-            )
-            .order_by(FaceRow.id, FaceRow.contract_id)
+    async def _update_sealed(
+        self,
+        collection_id: UUID,
+        space_id: str,
+        rows: Sequence[TemplateRow],
+        vectors: FloatArray,
+        keys: Mapping[UUID, PersonKey],
+    ) -> None:
+        faces = [(row.person_id, row.face_id) for row in rows]
+        sealed = await asyncio.to_thread(seal_vectors, collection_id, space_id, faces, vectors, keys)
+        statement = text(_UPDATE_SEALED.format(partition=get_partition_name(collection_id)))
+        await self._session.execute(
+            statement.bindparams(bindparam("sealed", type_=ARRAY(BYTEA))),
+            {"numbers": [row.number for row in rows], "sealed": sealed},
         )
-        return tuple((row[0], row[1], row[2]) for row in await self._session.execute(query))
 
-    async def sample_templates(
-        self, collection_id: UUID, space_id: str, *, min_faces: int, count: int
-    ) -> tuple[EnrolledFace, ...]:
-        """Return a deterministic pseudo-random sample: one face per person with at least `min_faces` live faces."""
-        values = {"collection": collection_id, "contract": space_id, "least": min_faces, "count": count}
-        rows = await self._session.execute(leave_one_out.SAMPLE_STATEMENT, values)
-        return tuple(EnrolledFace(*row) for row in rows)
-
-    async def sample_vectors(self, collection_id: UUID, space_id: str, count: int) -> FloatArray:
-        """Return a random sample of up to (count, d) float32 vectors of a collection; (0, 0) if it has none."""
-        rows = max((await self._session.execute(_ESTIMATE_ROWS, {"collection": collection_id})).scalar_one(), 1)
-        percent = min(100.0, 200.0 * count / rows)
-        # SYSTEM samples whole pages: twice as many rows as needed are drawn, then chosen at random.
-        columns = await read_columns(
-            self._session,
-            f"SELECT embedding FROM faces TABLESAMPLE SYSTEM ({percent:.6f}) WHERE collection_id = $1"  # noqa: S608  a number
-            " AND contract_id = $2 ORDER BY random() LIMIT $3",
-            collection_id,
-            space_id,
-            count,
-        )
-        return convert_to_vectors(columns[0]) if columns else np.empty((0, 0), np.float32)
-
-    async def list_uncoded_templates(
-        self, collection_id: UUID, space_id: str, after: int, limit: int
-    ) -> tuple[NumberArray, FloatArray]:
-        """Return (n,) numbers and (n, d) float32 vectors of templates without a code, in ascending order of number.
-
-        Only templates with a number above `after`; (0,) and (0, 0) without any.
-        """
-        query = (  # the partition is queried directly; see `ranking.py`
-            f"SELECT number, embedding FROM {get_partition_name(collection_id)} WHERE contract_id = $1"  # noqa: S608
-            " AND number > $2 AND code IS NULL ORDER BY number LIMIT $3"
-        )
-        columns = await read_columns(self._session, query, space_id, after, limit)
-        if not columns:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        return convert_to_integers(columns[0]), convert_to_vectors(columns[1])
+    async def _seal_columns(
+        self, collection_id: UUID, space_id: str, persons: ColumnBytes, ids: ColumnBytes, vectors: FloatArray
+    ) -> ColumnBytes:
+        """Return the column of many sealed templates."""
+        owners, faces = ([UUID(bytes=bytes(one)) for one in column] for column in (persons, ids))
+        keys = await self._person_keys.ensure_keys(owners)
+        pairs = list(zip(owners, faces, strict=True))
+        sealed = await asyncio.to_thread(seal_vectors, collection_id, space_id, pairs, vectors, keys)
+        return np.frombuffer(b"".join(sealed), np.uint8).reshape(len(sealed), -1)
 
 
-def _build_live_filter(collection_id: UUID, space_id: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the filter for the templates that a search in an embedding space compares now."""
-    return (
-        FaceRow.collection_id == collection_id,
-        FaceRow.contract_id == space_id,
-        FaceRow.consent_expires_at > func.now(),
-    )
+# The number stays: an index that holds it holds the same vector.
+_UPDATE_SEALED = """
+    UPDATE {partition} SET embedding = NULL, code = NULL, sealed = given.sealed
+    FROM unnest(CAST(:numbers AS bigint[]), CAST(:sealed AS bytea[])) AS given (number, sealed)
+    WHERE {partition}.number = given.number
+"""
+
+
+def _seal_face(face: NewFace, keys: Mapping[UUID, PersonKey]) -> dict[str, bytes | None]:
+    """Return the columns by which the row of a sealed collection differs."""
+    faces, vectors = [(face.person_id, face.id)], face.vector[None]
+    (sealed,) = seal_vectors(face.collection_id, face.space_id, faces, vectors, keys)
+    return {"embedding": None, "code": None, "sealed": sealed}
 
 
 def _build_values(face: NewFace) -> dict[str, Any]:
@@ -366,9 +299,3 @@ def _build_values(face: NewFace) -> dict[str, Any]:
         "source_sha256": bytes.fromhex(face.source_sha256),
         "code": face.code,
     }
-
-
-_ESTIMATE_ROWS = text(
-    f"SELECT {ROW_COUNT_ESTIMATE} FROM {PARTITIONS}"  # noqa: S608
-    " WHERE relname = 'faces_' || replace(CAST(:collection AS uuid)::text, '-', '')"
-).bindparams(bindparam("collection", type_=Uuid))

@@ -8,6 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vultus.domain import QuantizerParameters
 from vultus.errors import VultusError
 from vultus.index.candidates import CandidateIndex
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.domain import SpaceStatistics
+    from vultus.domain import FloatArray, NumberArray, SpaceStatistics
     from vultus.services.search.engine import IndexKey
     from vultus.settings import IndexSettings
 
@@ -30,6 +32,8 @@ CENTRE_SAMPLE = 20_000
 """Vectors whose mean becomes the centre; its error is below a hundredth of their standard deviation."""
 
 MIN_SAMPLE = 500
+SEALED_EXACT_LIMIT = 1_000
+"""Size from which a sealed collection is indexed: fewer templates are all opened in about three milliseconds."""
 ENCODE_BATCH_SIZE = 5_000
 CAPACITY_FACTOR = 1.1
 DROP_RATIO = 0.5
@@ -79,7 +83,10 @@ class IndexRegistry:
             self._remove_index(key)
         behind = 0
         for key, size in sizes.items():
-            if size.rows < self._settings.exact_limit * (DROP_RATIO if key in self._entries else 1):
+            limit = (
+                min(SEALED_EXACT_LIMIT, self._settings.exact_limit) if size.is_sealed else self._settings.exact_limit
+            )
+            if size.rows < limit * (DROP_RATIO if key in self._entries else 1):
                 self._remove_index(key)
                 continue
             try:
@@ -96,11 +103,15 @@ class IndexRegistry:
         if behind:
             raise PartialFailureError(f"{behind} candidate indexes are behind")
 
+    def _get_limit(self, size: SpaceStatistics) -> int:
+        limit = self._settings.exact_limit
+        return min(SEALED_EXACT_LIMIT, limit) if size.is_sealed else limit
+
     async def _update_index(self, key: IndexKey, size: SpaceStatistics) -> None:
         """Bring an index up to date; a new one is published once it is."""
         entry = self._entries.get(key)
         if entry is None:
-            quantizer = await self._get_quantizer(key)
+            quantizer = await (self._make_quantizer(key) if size.is_sealed else self._get_quantizer(key))
             if quantizer is None:
                 return
             entry = _IndexEntry(CandidateIndex(quantizer, int(CAPACITY_FACTOR * size.rows)), size.last_tombstone)
@@ -108,7 +119,9 @@ class IndexRegistry:
             await self._erase_faces(key, entry, size.last_tombstone)
         async with self._database.transaction(read_only=True) as work:
             last = await work.codes.get_last_template_number(key[0])
-        if last > entry.index.last_number:
+        if last > entry.index.last_number and size.is_sealed:
+            await self._load_sealed_faces(key, entry.index, last)
+        elif last > entry.index.last_number:
             await self._encode_faces(key, entry.index, last)
             await self._load_faces(key, entry.index, last)
         await asyncio.to_thread(entry.index.compact_rows)
@@ -130,6 +143,15 @@ class IndexRegistry:
                     return None
                 parameters = await work.codes.add_quantizer(QuantizerParameters(*key, sample.mean(axis=0), CODE_BITS))
         return Quantizer(parameters.centre, parameters.bits)
+
+    async def _make_quantizer(self, key: IndexKey) -> Quantizer | None:
+        """Return a quantizer for a sealed collection, which is kept in memory alone; None while it has too few faces.
+
+        Its centre is the mean of what the collection holds, and would tell of it.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            sample = await work.templates.sample_vectors(*key, CENTRE_SAMPLE)
+        return Quantizer(sample.mean(axis=0), CODE_BITS) if len(sample) >= MIN_SAMPLE else None
 
     async def _encode_faces(self, key: IndexKey, index: CandidateIndex, last: int) -> None:
         """Encode all faces up to a sequence number."""
@@ -162,6 +184,34 @@ class IndexRegistry:
             self._entries.pop(key, None)  # it holds some of the faces, and would load them twice
             raise
         index.last_number = last
+
+    async def _load_sealed_faces(self, key: IndexKey, index: CandidateIndex, last: int) -> None:
+        """Open and encode all faces up to a sequence number; their codes are kept in memory alone."""
+        after, unreadable = index.last_number, [np.empty(0, np.int64)]
+        try:
+            async with (
+                self._database.transaction(read_only=True) as work,
+                aclosing(work.templates.stream_vectors(*key, after)) as blocks,
+            ):
+                async for numbers, vectors, others in blocks:
+                    await self._add_encoded(index, numbers, vectors, after, last)
+                    unreadable.append(others)
+                    record_progress()
+            async with self._database.hot_queries() as hot:  # which sees keys that were changed since the snapshot
+                numbers, vectors = await hot.templates.load_vectors(*key, np.concatenate(unreadable))
+            await self._add_encoded(index, numbers, vectors, after, last)
+        except BaseException:
+            self._entries.pop(key, None)  # as in `_load_faces`
+            raise
+        index.last_number = last
+
+    async def _add_encoded(
+        self, index: CandidateIndex, numbers: NumberArray, vectors: FloatArray, after: int, last: int
+    ) -> None:
+        committed = numbers <= last
+        if committed.any():
+            codes = await asyncio.to_thread(index.quantizer.encode_vectors, vectors[committed])
+            await asyncio.to_thread(index.add_faces, numbers[committed], codes, after)
 
     async def _erase_faces(self, key: IndexKey, entry: _IndexEntry, last_tombstone: int) -> None:
         """Erase the faces of all tombstones since the last one applied, or, if some were deleted, those that are gone.
