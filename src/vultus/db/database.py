@@ -137,12 +137,7 @@ class UnitOfWork(HotQueries):
     tickets: TicketRepository
 
     def __init__(
-        self,
-        session: AsyncSession,
-        seal: TemplateSeal,
-        *,
-        read_only: bool = False,
-        idempotency: IdempotencyContext | None = None,
+        self, session: AsyncSession, seal: TemplateSeal, idempotency: IdempotencyContext | None, *, read_only: bool
     ) -> None:
         self._session = session
         self._is_read_only = read_only
@@ -321,16 +316,12 @@ class Database:
                     # One snapshot for all statements: a collection must not be cut over between two of them.
                     await connection.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                    work = UnitOfWork(session, self._seal, read_only=read_only, idempotency=idempotency)
-                    try:
+                    work = UnitOfWork(session, self._seal, idempotency, read_only=read_only)
+                    async with work.person_keys.destroy_created_unless_done():
                         if idempotency is not None:
                             await work.idempotency.claim_key(idempotency)
                         yield work
                         work.ensure_answered()
-                    except BaseException:
-                        # Here, where nothing can be committed any more: a commit that breaks may have happened.
-                        await work.person_keys.destroy_created_keys()
-                        raise
         if work.endings:
             for listener in self._on_endings.values():
                 await listener(work.endings)

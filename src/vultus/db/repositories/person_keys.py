@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Uuid, bindparam, delete, exists, func, select, text, tuple_
@@ -13,7 +14,7 @@ from vultus.errors import KeyRingError
 from vultus.sealing.person_keys import PersonKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -96,10 +97,18 @@ class PersonKeyRepository:
         self.created += zip(slots, persons, strict=True)
         return dict(zip(persons, slots, strict=True))
 
-    async def destroy_created_keys(self) -> None:
-        """Destroy the keys that were made in a transaction which cannot be committed any more."""
-        if self.created and self._custody is not None:
-            await asyncio.to_thread(self._custody.person_keys.destroy_keys, self.created)
+    @asynccontextmanager
+    async def destroy_created_unless_done(self) -> AsyncIterator[None]:
+        """Destroy the keys that were made in a block if it raises: the transaction will not be committed.
+
+        Only then: a commit that breaks may have happened.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.created and self._custody is not None:
+                await asyncio.to_thread(self._custody.person_keys.destroy_keys, self.created)
+            raise
 
     async def has_any(self) -> bool:
         """Return whether anybody has a key."""

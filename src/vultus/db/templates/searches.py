@@ -123,7 +123,7 @@ class TemplateSearches:
             collection_id, space_id, probes, proposals, after, limit, fusion
         )
 
-    async def load_vectors(
+    async def list_vectors(
         self, collection_id: UUID, space_id: str, numbers: NumberArray
     ) -> tuple[NumberArray, FloatArray]:
         """Return (n,) numbers and (n, d) vectors of those of some templates that are live and open."""

@@ -198,7 +198,7 @@ class IndexRegistry:
                     unreadable.append(others)
                     record_progress()
             async with self._database.hot_queries() as hot:  # which sees keys that were changed since the snapshot
-                numbers, vectors = await hot.templates.load_vectors(*key, np.concatenate(unreadable))
+                numbers, vectors = await hot.templates.list_vectors(*key, np.concatenate(unreadable))
             await self._add_encoded(index, numbers, vectors, after, last)
         except BaseException:
             self._entries.pop(key, None)  # as in `_load_faces`
