@@ -135,8 +135,7 @@ async def open_database(
             await (upgrade_embedded(url, settings.data_dir) if migrates else create_embedded_schema(url))
         database = await Database.connect(url, settings.database)
         try:
-            database.use_keys(custody := open_custody(settings))
-            destroyer = KeyDestroyer.attach(database, custody.person_keys)
+            destroyer = KeyDestroyer.attach(database, database.use_keys(open_custody(settings)).person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()
             await destroyer.destroy_after(())
             yield database

@@ -244,8 +244,8 @@ class Database:
         self._hot_connections = HotConnections(engine)
         self._health = DatabaseHealth(self._hot_connections)
         self._pool_wait_s = settings.pool_wait_s
-        metrics.CONNECTIONS.labels("in_use").set_function(self._hot_connections.count_used)
-        metrics.CONNECTIONS.labels("idle").set_function(self._hot_connections.count_idle)
+        for state, count in (("in_use", self._hot_connections.count_used), ("idle", self._hot_connections.count_idle)):
+            metrics.CONNECTIONS.labels(state).set_function(count)
         writers = max(1, int(WRITER_SHARE * settings.pool_size))
         self._writers = asyncio.Semaphore(writers)
         self._writers_per_collection = max(1, int(COLLECTION_SHARE * writers))
@@ -255,7 +255,7 @@ class Database:
 
     @property
     def owner_address(self) -> DatabaseAddress:
-        """For the role that owns the tables."""
+        """How to connect as the role that owns the tables."""
         return self._address
 
     @classmethod
@@ -326,14 +326,10 @@ class Database:
             for listener in self._on_endings.values():
                 await listener(work.endings)
 
-    @property
-    def address(self) -> DatabaseAddress:
-        """How to connect to it."""
-        return self._address
-
-    def use_keys(self, custody: Custody) -> None:
-        """Open what is sealed, and seal, by an installation's keys."""
+    def use_keys(self, custody: Custody) -> Custody:
+        """Open what is sealed, and seal, by an installation's keys, which are returned."""
         self._seal.custody = custody
+        return custody
 
     def watch_endings(self, name: str, listener: Callable[[Sequence[LedgerEntry]], Awaitable[None]]) -> None:
         """Call a listener with what has ended for good after each commit, before the caller goes on.

@@ -148,7 +148,7 @@ class Scrubber:
     async def _open_session(self) -> AsyncIterator[ScrubSession]:
         """Yield a session of the embedded server's superuser, or of the role of the URL that is set."""
         if self._settings.database.url is not None:
-            async with open_scrub_session(self._database.address) as session:
+            async with open_scrub_session(self._database.owner_address) as session:
                 yield session
             return
         server = EmbeddedPostgres(self._settings.data_dir)
