@@ -6,16 +6,12 @@ The control is the same backup where the ledger of erasures was lost: there ever
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.client import Client, draw_vectors, list_candidates
 from chaos.outcome import Outcome, Plan
-from chaos.service import make_data_directory, run_service
+from chaos.service import make_data_directory, run_command, run_service
 
 if TYPE_CHECKING:
     from vultus.domain import FloatArray
@@ -38,7 +34,7 @@ async def measure(plan: Plan) -> Outcome:
             (await client.enrol_vectors(persons)).raise_for_status()
             ids = {one["external_id"]: one["id"] for one in await client.list_persons()}
             made = [await client.create_key(role="recognize") for _ in range(keys)]
-            await asyncio.to_thread(_run, data, "backup", "--plain", str(data.parent / "backup.tar"))
+            await asyncio.to_thread(run_command, data, "backup", "--plain", str(data.parent / "backup.tar"))
             gone = plan.make_random().sample(sorted(persons), erased)
             for at, name in enumerate(gone):
                 await _end_person(client, ids[name], by_consent=at % 3 == 0)
@@ -50,7 +46,7 @@ async def measure(plan: Plan) -> Outcome:
             custody = data.parent / f"{restored.name}-custody"
             if has_ledger:
                 shutil.copytree(data.parent / "data-custody", custody)
-            said = await asyncio.to_thread(_run, restored, "restore", str(data.parent / "backup.tar"))
+            said = await asyncio.to_thread(run_command, restored, "restore", str(data.parent / "backup.tar"))
             async with run_service(SETTINGS, restored) as service, service.open_client(key) as client:
                 back = await _list_returned(client, {name: persons[name] for name in gone}, made)
                 staying = len(await client.list_persons()) - sum(name in back for name in gone)
@@ -85,10 +81,3 @@ async def _list_returned(client: Client, gone: dict[str, FloatArray], keys: list
         if answer.status_code != 401:
             found.append(f"key {key_id}")
     return found
-
-
-def _run(data: Path, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
-    environment |= {"VULTUS_DATA_DIR": str(data), "VULTUS_MODELS__OFFLINE": "true"}
-    program = Path(sys.executable).parent / "vultus"
-    return subprocess.run([program, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout

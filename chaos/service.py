@@ -215,3 +215,15 @@ async def run_service(settings: Mapping[str, str] | None = None, data: Path | No
         yield service
     finally:
         await asyncio.to_thread(service.stop)
+
+
+def run_command(data: Path, *arguments: str) -> str:
+    """Run a command of `vultus` on a data directory and return what it prints.
+
+    Raises:
+        subprocess.CalledProcessError: It fails.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
+    environment |= {"VULTUS_DATA_DIR": str(data), "VULTUS_MODELS__OFFLINE": "true"}
+    program = Path(sys.executable).parent / "vultus"
+    return subprocess.run([program, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout

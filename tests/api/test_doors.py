@@ -84,7 +84,7 @@ ELSEWHERE = {
     "list_models": "about the server",
     "list_audit_entries": "a list",
     "list_erasures": "a list",
-    "read_erasure": "of a collection that may be gone; see test_erasures",
+    **dict.fromkeys(("read_erasure", "get_receipt"), "of a collection that may be gone; see test_erasures"),
     "read_load": "counts of all collections, for keys that are bound to none",
     "list_sources": "a list",
     **dict.fromkeys(("read_source", "change_source", "delete_source", "take_snapshot"), "about a source"),

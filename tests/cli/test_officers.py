@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.cli.test_commands import GRANT, Cli, cli
 from tests.faces import portrait
 
 from vultus.db.database import Database
+from vultus.services.people.scrub import NO_FILES
 
 __all__ = ["cli"]
 
@@ -51,6 +53,32 @@ async def test_persons_are_listed_shown_and_erased(cli: Cli) -> None:
     assert [one["id"] for one in await cli.json("erasures", "list")] == [erased["erasure_id"]]
     assert made["person"]["id"] in (await cli("erasures", "show", erased["erasure_id"])).stdout
     assert gone["error"]["code"] == "not_found"
+
+
+async def test_an_erasure_is_scrubbed_and_receipted(cli: Cli, tmp_path: Path) -> None:
+    """The database is another machine's to this installation, so that its files are not searched."""
+    made = await register(cli)
+    erased = await cli.json("persons", "erase", "E-7", "--yes")
+
+    scrubbed = await cli.json("scrub")
+    nothing = await cli("scrub")
+    shown = await cli.json("erasures", "show", erased["erasure_id"])
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text((await cli("receipts", "show", erased["erasure_id"])).stdout)
+    public_key = (await cli("receipts", "public-key")).stdout.strip()
+    own = await cli("receipts", "verify", str(receipt))
+    verified = await cli.json("receipts", "verify", str(receipt), "--public-key", public_key)
+    receipt.write_text(receipt.read_text().replace('"faces":1', '"faces":2'))
+    refused = await cli.json("receipts", "verify", str(receipt), code=2)
+
+    assert (scrubbed["erasures"], scrubbed["planted"]) == (1, 0)
+    assert scrubbed["unproven"] == [NO_FILES]
+    assert scrubbed["wal_segments"] > 0
+    assert "nothing was done" in nothing.stdout
+    assert (shown["state"], shown["report"]["unproven"]) == ("scrubbed", [NO_FILES])
+    assert "stands" in own.stdout
+    assert (verified["person"], verified["unproven"]) == (made["person"]["id"], [NO_FILES])
+    assert refused["error"]["code"] == "signature_invalid"
 
 
 async def test_a_consent_is_withdrawn_with_what_rests_on_it(cli: Cli) -> None:

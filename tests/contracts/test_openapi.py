@@ -68,6 +68,7 @@ ANSWERS: dict[str, Any] = {
     "Consent": galleries.ConsentOut,
     "Erased": galleries.ErasedOut,
     "Erasure": erasures.ErasureOut,
+    "Receipt": erasures.ReceiptOut,
     "Key": keys.KeyOut,
     "NewKey": keys.NewKeyOut,
     "Ticket": live.TicketOut,

@@ -42,6 +42,7 @@ COMMANDS = {
     "audit": CommandSource("officers", "audit", "List who changed what and when, and check that list."),
     "sweep": CommandSource("officers", "sweep_expired", "Erase what rests on expired consents."),
     "erasures": CommandSource("erasures", "app", "List what was erased, and how far its bytes are gone."),
+    "receipts": CommandSource("receipts", "app", "Signed receipts of erasures, and whether one stands."),
     "scrub": CommandSource("erasures", "scrub", "Rewrite the files that hold bytes of what was erased."),
     "calibrate": CommandSource("calibrating", "calibrate", "Measure a collection, and propose a threshold."),
     "search-by": CommandSource("searching", "search_by", "Set how a collection is searched."),

@@ -38,6 +38,7 @@ from vultus.services.people.export import PersonExporter
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
+from vultus.services.people.receipts import ReceiptService
 from vultus.services.people.scrub import Scrubber
 from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.identification import Recognizer
@@ -84,6 +85,7 @@ class Services:
     key_destroyer: KeyDestroyer
     persons: PersonService
     person_exporter: PersonExporter
+    receipts: ReceiptService
     recognizer: Recognizer
     registrar: Registrar
     scrubber: Scrubber
@@ -145,6 +147,7 @@ def build_services(
         key_destroyer=KeyDestroyer.attach(database, custody.person_keys),
         persons=PersonService(database),
         person_exporter=PersonExporter(database),
+        receipts=ReceiptService(database, custody.keys, settings.ledger_file),
         recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter),
         registrar=Registrar(database, analyzer, spaces, searcher, vault, limiter, settings.photos),
         scrubber=Scrubber(database, settings),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Query, Response
 
 from vultus import errors
 from vultus.api.deps import PagingDep, PrincipalDep, ServicesDep, build_page
@@ -14,7 +14,7 @@ from vultus.api.problems import declare_problems
 from vultus.domain import Permission
 from vultus.domain.erasures import ErasureFilter, ErasureState
 from vultus.schemas.base import Page
-from vultus.schemas.erasures import ErasureOut
+from vultus.schemas.erasures import ErasureOut, ReceiptOut
 
 router = create_router("/erasures", tags=["erasures"])
 
@@ -51,3 +51,19 @@ async def list_erasures(
 async def read_erasure(erasure_id: UUID, services: ServicesDep, principal: PrincipalDep) -> ErasureOut:
     """Return what an erasure destroyed and how far it is gone."""
     return ErasureOut.from_attributes(await services.erasures.get_erasure(principal, erasure_id))
+
+
+@router.get(
+    "/{erasure_id}/receipt",
+    summary="Get the receipt of an erasure",
+    response_model=ReceiptOut,
+    responses=declare_problems(errors.NotFoundError, errors.KeyRingError),
+    openapi_extra=require_permission(Permission.ERASE),
+)
+async def get_receipt(erasure_id: UUID, services: ServicesDep, principal: PrincipalDep) -> Response:
+    """Return what was erased, how far it is gone and what remains as of now, signed by the installation.
+
+    `vultus receipts verify FILE` checks it without the server; keep it byte for byte.
+    """
+    receipt = await services.receipts.issue_receipt(principal, erasure_id)
+    return Response(receipt, media_type="application/json")
