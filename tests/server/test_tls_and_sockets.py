@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.server.sockets import GET, Line, running, wait_until
 from websockets.asyncio.client import connect
 
+from vultus import main
 from vultus.errors import SetupError
 from vultus.server import handshakes, protocol, serving
 from vultus.server.proxies import ForwardedMiddleware, TrustedProxies
@@ -218,3 +219,20 @@ def test_a_taken_port_is_named_with_its_setting() -> None:
         port = first.getsockname()[1]
         with pytest.raises(SetupError, match=f"port {port}: .+ Stop what uses the port, or set VULTUS_X"):
             serving.bind_socket("127.0.0.1", port, "VULTUS_X")
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_warned"),
+    [
+        (ServerSettings(host="0.0.0.0"), True),
+        (ServerSettings(host="127.0.0.1"), False),
+        (ServerSettings(host="0.0.0.0", trusted_proxies="10.0.0.5"), False),
+        (ServerSettings(host="0.0.0.0", tls_certificate="a.pem", tls_key="b.pem"), False),
+    ],
+)
+def test_plain_http_beyond_this_machine_is_warned_of(
+    settings: ServerSettings, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    main._warn_of_plain_text(settings)
+
+    assert ("VULTUS_SERVER__TLS_CERTIFICATE" in caplog.text) == is_warned
