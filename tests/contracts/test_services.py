@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[2] / "src/vultus"
 COLLABORATORS = {
     "AnalysisEngine": "sees a photo and no collection",
     "BackupSchedule": "a background job",
+    "BundleReading": "part of an import",
     "BoundedStream": "a connection of the sender of webhooks",
     "CandidateEngine": "proposes numbers, which a search rescores",
     "CropVault": "works in the transaction of its caller, or opens what the backfill reads",

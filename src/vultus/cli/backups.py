@@ -71,7 +71,7 @@ def write_backup_file(
                 )
 
     written = run_command(write())
-    who = "Whoever has it has everything but the keys: guard it." if plain else f"{len(recipients)} can open it."
+    who = "It is not encrypted: guard it." if plain else f"Encrypted to {len(recipients)} public keys."
     out.print(
         f"Wrote {file} ({file.stat().st_size / MIB:.1f} MiB, schema {written.schema}). {who} It holds no key: mirror "
         f"{settings.custody}, which erasures change, and keep no old copy of it."
@@ -86,7 +86,7 @@ def restore_backup_file(
     What ended since then, as the ledger of erasures says, is ended again.
     """
     settings = load_settings()
-    identities = _open_identities(file, identity, passphrase_file)
+    identities = open_identities(identity, passphrase_file)
 
     async def restore() -> tuple[BackupDescription, dict[str, str], int | None]:
         async with open_postgres(settings) as url:
@@ -120,7 +120,7 @@ def verify_backup_file(
     What is there is counted, compared with the backup, and thrown away.
     """
     load_settings()
-    identities = _open_identities(file, identity, passphrase_file)
+    identities = open_identities(identity, passphrase_file)
 
     async def rehearse(folder: Path) -> BackupDescription:
         with EmbeddedPostgres(folder) as server, open_download_bar("Verifying") as progress:
@@ -184,7 +184,12 @@ def _choose_recipients(settings: Settings, given: list[str] | None, *, plain: bo
     return () if plain else chosen
 
 
-def _open_identities(file: Path, identity: Path | None, passphrase_file: Path | None) -> list[Any]:
+def open_identities(identity: Path | None, passphrase_file: Path | None) -> list[Any]:
+    """Return what opens an encrypted file; nothing where no identity is named. A passphrase is asked for if needed.
+
+    Raises:
+        InvalidInputError: Identity or passphrase cannot be used.
+    """
     if identity is None:
         return []
     passphrase = None if passphrase_file is None else _read_passphrase(passphrase_file)

@@ -118,7 +118,8 @@ def open_download_bar(verb: str = "Downloading") -> Iterator[Callable[[str, int,
     try:
         yield show_progress if err.is_terminal else announce_download
     finally:
-        bar.stop()
+        if bar.live.is_started:  # stopped anew it would print a line
+            bar.stop()
 
 
 def open_progress_bar(*, show: bool = True) -> Progress:

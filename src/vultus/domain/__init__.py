@@ -1,5 +1,6 @@
 """Domain values of every layer: frozen, free of I/O, with units and orders stated."""
 
+from vultus.domain.bundle_events import BundleImported, CollectionExported
 from vultus.domain.faces import (
     DETECTION,
     EMBEDDINGS,
@@ -81,12 +82,14 @@ __all__ = [
     "AuditFilter",
     "Band",
     "Box",
+    "BundleImported",
     "Calibration",
     "Candidate",
     "ClaimedDelivery",
     "CodeArray",
     "CodeBlock",
     "Collection",
+    "CollectionExported",
     "Consent",
     "Coverage",
     "Crop",

@@ -48,6 +48,7 @@ class NewFace:
         source_sha256: Digest of the photo's bytes, hexadecimal.
         code: Code of the vector, for an index; None leaves it to be computed later.
         id: Id of the face, shared by its templates in two embedding spaces.
+        created_at: When it was enrolled, in another installation; None for now.
     """
 
     collection_id: UUID
@@ -61,3 +62,4 @@ class NewFace:
     source_sha256: str
     code: bytes | None = None
     id: UUID = field(default_factory=new_id)
+    created_at: datetime | None = None

@@ -18,7 +18,7 @@ from vultus.errors import AlreadyExistsError, InvalidInputError
 from vultus.utils.age_files import is_encrypted, open_decrypted_reader, open_encrypted_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 DIGESTS, SIGNATURE = "digests.json", "signature.json"
@@ -43,7 +43,7 @@ class ArchiveWriter:
         self._digests[name] = sha256(content).hexdigest()
         self._write(name, content)
 
-    def close(self, sign: Any = None) -> None:
+    def close(self, sign: Callable[[bytes], bytes] | None = None) -> None:
         """Write the digests, and what a function makes of them as their signature, and end the archive."""
         digests = json.dumps({"sha256": self._digests}, indent=1).encode()
         self._write(DIGESTS, digests)
@@ -96,13 +96,21 @@ class ArchiveReader:
     Args:
         stream: Of the archive.
         name: For messages.
+        expected: Digests by member of an earlier reading, if it must be the same: a member is yielded if its is.
+
+    Attributes:
+        digests: The member with the digests, once it was read.
+        signature: What signs it, if anything does.
+        found: Digests by member.
     """
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str, expected: Mapping[str, str] | None = None) -> None:
         self._stream = stream
         self._name = name
+        self._expected = expected
         self.digests = b""
         self.signature: bytes | None = None
+        self.found: dict[str, str] = {}
 
     def read_members(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of every member but digests and signature.
@@ -111,7 +119,7 @@ class ArchiveReader:
             InvalidInputError: It is no archive, was cut off, or differs from its digests: what was yielded before must
                 not count.
         """
-        found: dict[str, str] = {}
+        found = self.found
         for name, content in self._read_entries():
             if self.digests:
                 if name != SIGNATURE or self.signature is not None:
@@ -124,6 +132,8 @@ class ArchiveReader:
                 raise self._fail()
             else:
                 found[name] = sha256(content).hexdigest()
+                if self._expected is not None and self._expected.get(name) != found[name]:
+                    raise InvalidInputError(f"{self._name} was replaced by another file while it was read.")
                 yield name, content
         if not self.digests:
             raise self._fail()
@@ -186,8 +196,15 @@ def create_archive(file: Path, recipients: Sequence[str]) -> Iterator[ArchiveWri
 
 
 @contextmanager
-def open_archive(file: Path, identities: Sequence[Any]) -> Iterator[ArchiveReader]:
+def open_archive(
+    file: Path, identities: Sequence[Any], expected: Mapping[str, str] | None = None
+) -> Iterator[ArchiveReader]:
     """Yield the reader of a file, encrypted or not. What was read counts only once the block has ended well.
+
+    Args:
+        file: Of `create_archive`.
+        identities: That may open it.
+        expected: As in `ArchiveReader`.
 
     Raises:
         InvalidInputError: It cannot be read, or no identity opens it, or it is damaged.
@@ -195,11 +212,11 @@ def open_archive(file: Path, identities: Sequence[Any]) -> Iterator[ArchiveReade
     try:
         with file.open("rb") as source, ExitStack() as stack:
             if not is_encrypted(file):
-                yield ArchiveReader(source, str(file))
+                yield ArchiveReader(source, str(file), expected)
                 return
             if not identities:
                 raise InvalidInputError(f"{file} is encrypted; name the identity that opens it (--identity FILE).")
-            yield ArchiveReader(stack.enter_context(open_decrypted_reader(source, identities)), str(file))
+            yield ArchiveReader(stack.enter_context(open_decrypted_reader(source, identities)), str(file), expected)
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror or error}.") from error
 

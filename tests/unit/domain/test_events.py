@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from vultus.domain import Permission, events, webhooks
+from vultus.domain import BundleImported, CollectionExported, Permission, bundle_events, events, webhooks
 from vultus.domain.events import Event
 
 COLLECTION, PERSON, OBJECT = uuid4(), uuid4(), uuid4()
@@ -115,6 +115,14 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
         {"persons": 5, "faces": 5},
         {"persons": 5, "faces": 5},
     ),
+    (CollectionExported, "collection.exported", IN_COLLECTION, {"persons": 5, "faces": 9}, {"persons": 5, "faces": 9}),
+    (
+        BundleImported,
+        "collection.imported",
+        IN_COLLECTION,
+        {"persons": 5, "consents": 6, "faces": 9, "installation": OBJECT},
+        {"persons": 5, "consents": 6, "faces": 9, "installation": str(OBJECT)},
+    ),
     (events.PersonChanged, "person.changed", OF_PERSON, {"fields": ("name",)}, {"fields": ["name"]}),
     (events.PersonErased, "person.erased", OF_PERSON, {"faces": 2, "consents": 1}, {"faces": 2, "consents": 1}),
     (webhooks.WebhookCreated, "webhook.created", {"object_id": OBJECT}, {}, {}),
@@ -148,7 +156,7 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
 ]
 KINDS = {
     kind
-    for module in (events, webhooks)
+    for module in (bundle_events, events, webhooks)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, Event) and kind != Event
 }

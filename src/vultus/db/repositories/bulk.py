@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Text, bindparam, func, select
+from sqlalchemy import ARRAY, Text, Uuid, bindparam, func, insert, select
 
 from vultus.db.copying import (
     ColumnBytes,
@@ -14,7 +14,7 @@ from vultus.db.copying import (
     encode_timestamp,
     write_rows,
 )
-from vultus.db.tables import PersonRow
+from vultus.db.tables import ConsentRow, PersonRow
 from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from vultus.domain import Consent, Person
 
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -43,6 +45,49 @@ class BulkRepository:
             PersonRow.external_id == func.any(bindparam("ids", list(external_ids), ARRAY(Text))),
         )
         return {found for found in await self._session.scalars(query) if found is not None}
+
+    async def find_persons_by_external_id(self, collection_id: UUID, external_ids: Sequence[str]) -> dict[str, UUID]:
+        """Return which of the external ids exist in a collection, and whose they are."""
+        query = select(PersonRow.external_id, PersonRow.id).where(
+            PersonRow.collection_id == collection_id,
+            PersonRow.external_id == func.any(bindparam("ids", list(external_ids), ARRAY(Text))),
+        )
+        return {row[0]: row[1] for row in await self._session.execute(query) if row[0] is not None}
+
+    async def find_collections_of(self, persons: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Return the collection of each of some persons that exists, by person."""
+        query = select(PersonRow.id, PersonRow.collection_id).where(
+            PersonRow.id == func.any(bindparam("ids", list(persons), ARRAY(Uuid)))
+        )
+        return {row[0]: row[1] for row in await self._session.execute(query)}
+
+    async def find_taken_consents(self, consents: Sequence[UUID]) -> set[UUID]:
+        """Return which ids are those of a consent, in any collection."""
+        query = select(ConsentRow.id).where(ConsentRow.id == func.any(bindparam("ids", list(consents), ARRAY(Uuid))))
+        return set(await self._session.scalars(query))
+
+    async def add_moved(self, persons: Sequence[Person], consents: Sequence[Consent]) -> None:
+        """Add persons and their consents as they are, with the ids and times of another installation.
+
+        Raises:
+            AlreadyExistsError: An id or an external id is taken.
+            NotFoundError: There is no such collection.
+        """
+        people = [
+            {
+                "id": one.id,
+                "collection_id": one.collection_id,
+                "external_id": one.external_id,
+                "name": one.name,
+                "extra": one.metadata,
+                "created_at": one.created_at,
+            }
+            for one in persons
+        ]
+        if people:
+            await self._session.execute(insert(PersonRow), people)
+        if consents:
+            await self._session.execute(insert(ConsentRow), [_build_consent_values(one) for one in consents])
 
     async def add_persons(self, collection_id: UUID, people: Sequence[tuple[str, str | None]]) -> ColumnBytes:
         """Add a person for each external id and name; return their ids, in the same order.
@@ -88,3 +133,16 @@ class BulkRepository:
         }
         await write_rows(self._session, "consents", columns, build_fixed_length_rows(columns.values()))
         return ids
+
+
+def _build_consent_values(consent: Consent) -> dict[str, Any]:
+    return {
+        "id": consent.id,
+        "collection_id": consent.collection_id,
+        "person_id": consent.person_id,
+        "purpose": consent.purpose,
+        "recorded_by": consent.recorded_by,
+        "evidence_ref": consent.evidence_ref,
+        "granted_at": consent.granted_at,
+        "expires_at": consent.expires_at,
+    }

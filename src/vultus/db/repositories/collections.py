@@ -115,14 +115,22 @@ class CollectionRepository(CollectionQueries):
         super().__init__(session)
 
     async def add_collection(
-        self, name: str, space_id: str, policy: DecisionPolicy, retention_days: int | None = None
+        self,
+        name: str,
+        space_id: str,
+        policy: DecisionPolicy,
+        retention_days: int | None = None,
+        *,
+        collection_id: UUID | None = None,
     ) -> Collection:
-        """Create an empty collection.
+        """Create an empty collection, with an id of its own unless one is given.
 
         Raises:
             AlreadyExistsError: The name is taken.
         """
         values = _build_values(name, space_id, policy, retention_days)
+        if collection_id is not None:
+            values["id"] = collection_id
         await acquire_lock(self._session, PARTITION_LOCK)
         row = (await self._session.execute(insert(CollectionRow).values(values).returning(*_COLUMNS))).one()
         await self._create_partition(row.id)

@@ -298,4 +298,5 @@ def _build_values(face: NewFace) -> dict[str, Any]:
         "score": face.score,
         "source_sha256": bytes.fromhex(face.source_sha256),
         "code": face.code,
+        **({} if face.created_at is None else {"created_at": face.created_at}),
     }

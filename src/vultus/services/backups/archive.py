@@ -152,9 +152,9 @@ async def restore_backup(
     programs = await asyncio.to_thread(ClientPrograms, address, server_version, data_dir)
 
     def restore(advance: Callable[[int], None]) -> tuple[BackupDescription, dict[str, str]]:
-        found = _check_backup(file, identities, advance)
+        found, digests = _check_backup(file, identities, advance)
         check_revision_known(found[0].schema)
-        with open_archive(file, identities) as archive:
+        with open_archive(file, identities, digests) as archive:
             members = archive.read_members()
             programs.restore(_advance_with(members, advance))
         return found
@@ -209,8 +209,8 @@ def list_given_settings(settings: BaseModel, prefix: str = "VULTUS_") -> dict[st
 
 def _check_backup(
     file: Path, identities: Sequence[Any], advance: Callable[[int], None]
-) -> tuple[BackupDescription, dict[str, str]]:
-    """Read a whole backup, compare it with its digests, and return its description and the settings in it."""
+) -> tuple[tuple[BackupDescription, dict[str, str]], dict[str, str]]:
+    """Read a whole backup, compare it with its digests, and return its description, the settings in it, and them."""
     held: dict[str, bytes] = {}
     with open_archive(file, identities) as archive:
         for name, content in archive.read_members():
@@ -221,8 +221,9 @@ def _check_backup(
         stated = msgspec.json.decode(held[DESCRIPTION])
         if stated["format"] != FORMAT:
             raise InvalidInputError(f"{file} was written by another version of Vultus ({stated['version']}).")
-        return msgspec.convert(stated, BackupDescription), msgspec.json.decode(held[CONFIGURATION], type=dict[str, str])
-    except (KeyError, TypeError, msgspec.MsgspecError) as error:
+        described = msgspec.convert(stated, BackupDescription)
+        return (described, msgspec.json.decode(held[CONFIGURATION], type=dict[str, str])), archive.found
+    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise InvalidInputError(f"{file} is no backup of Vultus.") from error
 
 

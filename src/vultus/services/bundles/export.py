@@ -1,0 +1,212 @@
+"""Writes a collection to a bundle."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from vultus import __version__
+from vultus.domain import Permission, SearchMode
+from vultus.domain.bundle_events import CollectionExported
+from vultus.sealing.signatures import sign_document
+from vultus.services.bundles.records import (
+    COUNTS,
+    FORMAT_VERSION,
+    HEADER,
+    KIND,
+    PEOPLE,
+    PERSONS_PER_PART,
+    VECTORS,
+    BundleCounts,
+    BundledCollection,
+    BundledConsent,
+    BundledFace,
+    BundledPerson,
+    BundledSpace,
+    BundleHeader,
+)
+from vultus.utils.archives import create_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from vultus.db.database import Database, UnitOfWork
+    from vultus.domain import Collection, Face, FloatArray, LoadedSpace, Person, Principal, SpaceRegistry
+    from vultus.sealing.key_store import KeyStore
+    from vultus.utils.archives import ArchiveWriter
+
+PAGE = 500
+
+
+class BundleExporter:
+    """Writes collections to bundles, signed by the key of the installation.
+
+    Args:
+        database: Of the collections.
+        spaces: With that of the collection.
+        keys: Of the installation; made if there are none.
+    """
+
+    def __init__(self, database: Database, spaces: SpaceRegistry, keys: KeyStore) -> None:
+        self._database = database
+        self._spaces = spaces
+        self._keys = keys
+
+    async def export_collection(
+        self,
+        principal: Principal,
+        reference: str,
+        file: Path,
+        *,
+        recipients: Sequence[str],
+        progress: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> BundleCounts:
+        """Write a collection as of one moment: everybody with a live consent, and the templates that are searched.
+
+        Args:
+            principal: The caller.
+            reference: Id or name of the collection.
+            file: Must not exist.
+            recipients: Who may open it; without any it is not encrypted.
+            progress: Called with the number of persons written and of all.
+
+        Raises:
+            ForbiddenError: The caller may not read vectors.
+            NotFoundError: There is no such collection.
+            PackNotLoadedError: The pack of its embedding space is not loaded.
+            AlreadyExistsError: The file exists.
+            InvalidInputError: It cannot be written; nothing is left of it.
+        """
+        principal.require(Permission.SCORES)
+        if not self._keys.exists():
+            await asyncio.to_thread(self._keys.create)
+        keys = await asyncio.to_thread(self._keys.load)
+        async with self._database.transaction(read_only=True) as work:
+            collection = await work.open(reference, principal, Permission.READ)
+            space = self._spaces.get_space(collection.space_id)
+            total, _ = await work.collections.count_persons_and_faces(collection.id)
+            with create_archive(file, recipients) as archive:
+                archive.add_member(HEADER, msgspec.json.encode(_build_header(collection, space)))
+                counts = await _write_people(work, collection, archive, lambda done: progress(done, total))
+                archive.add_member(COUNTS, msgspec.json.encode(counts))
+                async with self._database.transaction() as recording:
+                    event = CollectionExported(collection_id=collection.id, persons=counts.persons, faces=counts.faces)
+                    await recording.record(principal, event)
+                archive.close(
+                    lambda digests: sign_document(
+                        KIND,
+                        {"digests_sha256": sha256(digests).hexdigest()},
+                        installation_id=keys.installation_id,
+                        signing_key=keys.signing_key,
+                    )
+                )
+        return counts
+
+
+def _build_header(collection: Collection, space: LoadedSpace) -> BundleHeader:
+    calibration = collection.calibrations.get(collection.space_id)
+    policy = {name: value for name, value in asdict(collection.policy).items() if value is not None}
+    return BundleHeader(
+        format="vultus-bundle",
+        version=FORMAT_VERSION,
+        made_at=datetime.now(UTC),
+        made_by=f"vultus {__version__}",
+        collection=BundledCollection(
+            id=collection.id,
+            name=collection.name,
+            policy=policy,
+            calibration=None if calibration is None else asdict(calibration),
+            retention_days=collection.retention_days,
+            search="exact" if collection.search is SearchMode.EXACT else "auto",
+        ),
+        space=BundledSpace(
+            id=space.id,
+            network=space.network,
+            weights_sha256=space.weights_sha256,
+            preprocessing=space.preprocessing,
+            dimension=space.dimension,
+        ),
+    )
+
+
+async def _write_people(
+    work: UnitOfWork, collection: Collection, archive: ArchiveWriter, progress: Callable[[int], None]
+) -> BundleCounts:
+    persons = consents = faces = part = 0
+    after = None
+    while page := await work.persons.list_persons(collection.id, after, PERSONS_PER_PART):
+        found = [await _read_person(work, collection, person) for person in page]
+        lines = b"".join(msgspec.json.encode(person) + b"\n" for person, _ in found)
+        vectors = b"".join(vector for _, of_person in found for vector in of_person)
+        await asyncio.to_thread(archive.add_member, f"{PEOPLE}{part:05}.jsonl", lines)
+        await asyncio.to_thread(archive.add_member, f"{VECTORS}{part:05}.f16", vectors)
+        persons += len(found)
+        consents += sum(len(person.consents) for person, _ in found)
+        faces += sum(len(person.faces) for person, _ in found)
+        after, part = page[-1].id, part + 1
+        progress(persons)
+    return BundleCounts(persons=persons, consents=consents, faces=faces)
+
+
+async def _read_person(work: UnitOfWork, collection: Collection, person: Person) -> tuple[BundledPerson, list[bytes]]:
+    """Return a person for a bundle, and the vectors of the faces in it."""
+    live = await work.consents.list_live_consents(collection.id, person.id)
+    vectors: dict[object, FloatArray] = {
+        face_id: vector
+        for face_id, space_id, vector in await work.templates.list_person_templates(collection.id, person.id)
+        if space_id == collection.space_id
+    }
+    faces = [face for face in await _list_faces(work, collection, person) if face.id in vectors]
+    bundled = BundledPerson(
+        id=person.id,
+        external_id=person.external_id,
+        name=person.name,
+        metadata=person.metadata,
+        created_at=person.created_at,
+        consents=[
+            BundledConsent(
+                id=one.id,
+                purpose=one.purpose,
+                recorded_by=one.recorded_by,
+                evidence_ref=one.evidence_ref,
+                granted_at=one.granted_at,
+                expires_at=one.expires_at,
+            )
+            for one in live
+        ],
+        faces=[
+            BundledFace(
+                id=face.id,
+                consent_id=face.consent_id,
+                created_at=face.created_at,
+                score=face.score,
+                size_px=face.quality.size_px,
+                sharpness=face.quality.sharpness,
+                brightness=face.quality.brightness,
+                yaw_deg=face.quality.yaw_deg,
+                pitch_deg=face.quality.pitch_deg,
+                roll_deg=face.quality.roll_deg,
+                source_sha256=face.source_sha256,
+            )
+            for face in faces
+        ],
+    )
+    return bundled, [np.ascontiguousarray(vectors[face.id], dtype="<f2").tobytes() for face in faces]
+
+
+async def _list_faces(work: UnitOfWork, collection: Collection, person: Person) -> list[Face]:
+    found: list[Face] = []
+    while page := await work.faces.list_faces(
+        collection.id, person.id, collection.space_id, found[-1].id if found else None, PAGE
+    ):
+        found += page
+        if len(page) < PAGE:
+            break
+    return found

@@ -1,0 +1,334 @@
+"""Bundles: a collection moves from one installation to another, and what is not as it was signed moves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import tarfile
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings, strategies
+from tests.callers import CALLER
+from tests.conftest import TEMPLATE
+from tests.services.conftest import count_rows, expire, list_actions
+
+from vultus.db.database import Database
+from vultus.domain import Calibration, Collection, SpaceRegistry
+from vultus.errors import ConflictError, InvalidInputError, PackNotLoadedError, SignatureInvalidError, VultusError
+from vultus.sealing.key_ring import FileKeyRing
+from vultus.sealing.key_store import KeyStore
+from vultus.sealing.signatures import encode_public_key
+from vultus.services.bundles.export import BundleExporter
+from vultus.services.bundles.importing import BundleImporter
+from vultus.services.bundles.reading import BundleReading
+from vultus.services.collections import CollectionService
+from vultus.services.people.consents import ConsentService
+from vultus.services.people.erasure import Eraser
+from vultus.services.people.ledger import ErasureLedger
+from vultus.settings import DatabaseSettings, JobSettings
+from vultus.utils.age_files import make_identity, read_identities
+
+if TYPE_CHECKING:
+    from vultus.domain import FloatArray
+
+Enrol = Callable[..., Awaitable[Any]]
+Towards = Callable[..., "FloatArray"]
+CALIBRATION = Calibration(points=((0.01, 0.3), (0.001, 0.5)), margin=0.05, source="tests")
+_numbers = count(1)
+
+
+def make_keys(folder: Path) -> KeyStore:
+    keys = KeyStore(folder / "keys.json", FileKeyRing(folder / "ring.key"))
+    keys.create()
+    return keys
+
+
+def read_public_key(keys: KeyStore) -> str:
+    return encode_public_key(keys.load().signing_key.public_key())
+
+
+class Installation:
+    """One of the two: a database, keys and a ledger of its own."""
+
+    def __init__(self, database: Database, folder: Path, spaces: SpaceRegistry) -> None:
+        self.database = database
+        self.keys = make_keys(folder)
+        self.ledger = ErasureLedger.attach(database, folder / "erasures.jsonl")
+        self.exporter = BundleExporter(database, spaces, self.keys)
+        self.importer = BundleImporter(database, spaces, self.keys, folder / "erasures.jsonl", has_liveness=False)
+
+
+@pytest.fixture
+def here(database: Database, tmp_path: Path, spaces: SpaceRegistry) -> Installation:
+    (folder := tmp_path / "here").mkdir()
+    return Installation(database, folder, spaces)
+
+
+@pytest.fixture
+async def there(
+    server_url: str, admin: asyncpg.Connection, tmp_path: Path, spaces: SpaceRegistry
+) -> AsyncIterator[Installation]:
+    name = f"bundles_{next(_numbers)}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), DatabaseSettings(pool_size=3))
+    (folder := tmp_path / "there").mkdir()
+    yield Installation(database, folder, spaces)
+    await database.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def people(
+    here: Installation, collection: Collection, collections: CollectionService, enrol: Enrol, towards: Towards
+) -> list[Any]:
+    """Ada with two faces, Grace with one, Mary whose consent has ended and whom no sweep has erased yet."""
+    async with here.database.transaction() as work:
+        await collections.set_calibration(work, CALLER, collection.id, collection.space_id, CALIBRATION)
+    ends = datetime.now(UTC) + timedelta(days=100)
+    async with here.database.transaction() as work:
+        found = [
+            await enrol(work, collection, "ada", towards(0), towards(0, 0.2), expires_at=ends),
+            await enrol(work, collection, "grace", towards(1)),
+            await enrol(work, collection, "mary", towards(2)),
+        ]
+    await expire(here.database, found[2].consent)
+    return found
+
+
+async def search(installation: Installation, collection: Collection, probe: FloatArray) -> list[Any]:
+    async with installation.database.transaction(read_only=True) as work:
+        (result,) = await work.templates.search_exact(collection.id, collection.space_id, probe[None], 5)
+    return [(one.person_id, one.external_id, one.name, one.face_id, one.similarity) for one in result.candidates]
+
+
+async def read_everything(installation: Installation, collection: Collection, person_id: Any) -> tuple[Any, ...]:
+    async with installation.database.transaction(read_only=True) as work:
+        person = await work.persons.get_person(collection.id, person_id)
+        consents = await work.consents.list_consents(collection.id, person_id, None, 9)
+        faces = await work.faces.list_faces(collection.id, person_id, collection.space_id, None, 9)
+    return replace(person, updated_at=person.created_at), consents, faces
+
+
+async def test_a_collection_arrives_with_everything_and_answers_a_search_as_before(
+    here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path, towards: Towards
+) -> None:
+    secret, recipient = make_identity()
+    (identity := tmp_path / "key").write_text(secret)
+    file = tmp_path / "home.bundle"
+    counts = await here.exporter.export_collection(CALLER, "home", file, recipients=(recipient,))
+    opened: dict[str, Any] = {"identities": read_identities(identity), "signed_by": read_public_key(here.keys)}
+
+    report = await there.importer.import_bundle(CALLER, file, **opened)
+    again = await there.importer.import_bundle(CALLER, file, **opened)
+
+    assert (counts.persons, counts.consents, counts.faces) == (2, 2, 3)
+    assert (report.is_new, report.persons, report.consents, report.faces) == (True, 2, 2, 3)
+    assert (again.is_new, again.persons, again.known) == (False, 0, 2)
+    async with here.database.transaction(read_only=True) as work:
+        kept = await work.collections.get_collection(collection.id)
+    assert replace(report.collection, created_at=kept.created_at, updated_at=kept.updated_at) == kept
+    assert kept.calibrations == {collection.space_id: CALIBRATION}
+    for one in people[:2]:
+        assert await read_everything(there, collection, one.person.id) == await read_everything(
+            here, collection, one.person.id
+        )
+    probe = towards(0, 0.1)
+    assert await search(there, collection, probe) == await search(here, collection, probe)
+    assert (await list_actions(here.database))[-1] == "collection.exported"
+    assert (await list_actions(there.database))[-2:] == ["collection.created", "collection.imported"]
+
+
+async def test_whoever_was_erased_or_withdrew_there_does_not_come_back(
+    here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path
+) -> None:
+    file, signed_by = tmp_path / "home.bundle", read_public_key(here.keys)
+    await here.exporter.export_collection(CALLER, "home", file, recipients=())
+    await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+    ada, grace, _ = people
+    await Eraser(there.database, JobSettings()).erase(CALLER, "home", ada.person.id)
+    await ConsentService(there.database).withdraw_consent(CALLER, "home", grace.person.id, grace.consent.id)
+
+    report = await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+
+    assert (report.persons, report.erased + report.lapsed) == (0, 2)
+    assert await count_rows(there.database, "persons") == 0
+
+
+async def test_an_id_that_is_taken_in_another_collection_becomes_another_one_always_the_same(
+    here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path, enrol: Enrol,
+    towards: Towards,
+) -> None:  # fmt: skip
+    file, signed_by = tmp_path / "home.bundle", read_public_key(here.keys)
+    await here.exporter.export_collection(CALLER, "home", file, recipients=())
+    async with there.database.transaction() as work:
+        other = await work.collections.add_collection("other", collection.space_id, collection.policy)
+        await work.bulk.add_moved([replace(people[0].person, collection_id=other.id, external_id="somebody")], [])
+
+    report = await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+    again = await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+
+    assert (report.persons, again.persons, again.known) == (2, 0, 2)
+    async with there.database.transaction(read_only=True) as work:
+        assert (await work.persons.get_person(other.id, "somebody")).id == people[0].person.id
+        assert (await work.persons.get_person(collection.id, "ada")).id != people[0].person.id
+
+
+async def test_what_is_there_already_is_not_changed_and_another_owner_of_an_external_id_refuses_all(
+    here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path, enrol: Enrol,
+    towards: Towards,
+) -> None:  # fmt: skip
+    file, signed_by = tmp_path / "home.bundle", read_public_key(here.keys)
+    await here.exporter.export_collection(CALLER, "home", file, recipients=())
+    async with there.database.transaction() as work:
+        await work.collections.add_collection("home", collection.space_id, collection.policy)
+    with pytest.raises(ConflictError, match="--name"):
+        await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+    days = (datetime.now(UTC) - people[0].consent.granted_at).days + 10
+    async with there.database.transaction() as work:
+        target = await work.collections.add_collection(
+            "target", collection.space_id, collection.policy, days, collection_id=collection.id
+        )
+        grace = await enrol(work, target, "grace", towards(3))
+    with pytest.raises(ConflictError, match="'grace'"):
+        await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+    assert await count_rows(there.database, "persons") == 1
+    await Eraser(there.database, JobSettings()).erase(CALLER, "target", grace.person.id)
+
+    report = await there.importer.import_bundle(CALLER, file, signed_by=signed_by)
+
+    assert (report.collection.name, report.persons) == ("target", 2)
+    async with there.database.transaction(read_only=True) as work:
+        (consent,) = await work.consents.list_consents(target.id, people[0].person.id, None, 9)
+    assert consent.expires_at == consent.granted_at + timedelta(days=days)
+
+
+async def test_a_bundle_of_another_signer_of_an_unknown_space_or_of_a_deleted_collection_is_refused(
+    here: Installation, there: Installation, collection: Collection, collections: CollectionService,
+    people: list[Any], tmp_path: Path, spaces: SpaceRegistry,
+) -> None:  # fmt: skip
+    file, signed_by = tmp_path / "home.bundle", read_public_key(here.keys)
+    await here.exporter.export_collection(CALLER, "home", file, recipients=())
+    with pytest.raises(SignatureInvalidError):
+        await there.importer.import_bundle(CALLER, file)
+    others = SpaceRegistry(next(one for one in spaces if one.id != collection.space_id))
+    stranger = BundleImporter(there.database, others, there.keys, tmp_path / "x.jsonl", has_liveness=False)
+    with pytest.raises(PackNotLoadedError):
+        await stranger.import_bundle(CALLER, file, signed_by=signed_by)
+    assert await count_rows(there.database, "collections") == 0
+
+    await collections.delete_collection(CALLER, "home")
+    with pytest.raises(ConflictError, match="deleted here"):
+        await here.importer.import_bundle(CALLER, file)
+
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+KEY_TEXT = b64encode(KEY.public_key().public_bytes_raw()).decode()
+CONSENT = {"id": str(UUID(int=2)), "purpose": "entry", "recorded_by": "desk", "evidence_ref": "form 7",
+           "granted_at": "2026-01-02T03:04:05Z", "expires_at": None}  # fmt: skip
+FACE = {"id": str(UUID(int=3)), "consent_id": str(UUID(int=2)), "created_at": "2026-01-02T03:04:06Z", "score": 0.9,
+        "size_px": 90, "sharpness": 50, "brightness": 0.5, "yaw_deg": 1, "pitch_deg": 2, "roll_deg": 3,
+        "source_sha256": "ab" * 32}  # fmt: skip
+PERSON = {"id": str(UUID(int=1)), "external_id": "7", "name": "Ada", "metadata": {"floor": 3},
+          "created_at": "2026-01-02T03:04:05+01:00", "consents": [CONSENT], "faces": [FACE]}  # fmt: skip
+
+
+def write_by_hand(file: Path, space_id: str, *, person: Mapping[str, Any] = PERSON, length: float = 1.0) -> Path:
+    """Write a bundle as docs/bundle.md says, by nothing of the product."""
+    header = {
+        "format": "vultus-bundle", "version": 1, "made_at": "2026-01-02T00:00:00Z", "made_by": "hand",
+        "collection": {"id": str(UUID(int=9)), "name": "moved", "policy": {"threshold": 0.4, "keep_crops": False},
+                       "calibration": None, "retention_days": None, "search": "exact"},
+        "space": {"id": space_id, "network": "n", "weights_sha256": "w", "preprocessing": "p", "dimension": 8},
+    }  # fmt: skip
+    members = {
+        "bundle.json": json.dumps(header).encode(),
+        "people.00000.jsonl": json.dumps(person).encode() + b"\n",
+        "vectors.00000.f16": struct.pack("<8e", length, *[0.0] * 7),
+        "counts.json": b'{"persons": 1, "consents": 1, "faces": 1}',
+    }
+    digests = json.dumps({"sha256": {name: sha256(content).hexdigest() for name, content in members.items()}}).encode()
+    signed = {"kind": "bundle", "content": {"digests_sha256": sha256(digests).hexdigest()},
+              "installation": str(UUID(int=8)), "public_key": KEY_TEXT}  # fmt: skip
+    signature = b64encode(KEY.sign(write_canonical(signed))).decode()
+    members |= {"digests.json": digests, "signature.json": write_canonical({**signed, "signature": signature}) + b"\n"}
+    with tarfile.open(file, "w") as tar:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, BytesIO(content))
+    return file
+
+
+def write_canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+async def test_a_stranger_can_write_a_bundle(there: Installation, collection: Collection, tmp_path: Path) -> None:
+    file = write_by_hand(tmp_path / "hand.bundle", collection.space_id)
+
+    report = await there.importer.import_bundle(CALLER, file, signed_by=KEY_TEXT)
+
+    assert (report.persons, report.consents, report.faces) == (1, 1, 1)
+    assert (report.collection.policy.threshold, report.collection.search.value) == (0.4, "exact")
+    (found,) = await search(there, report.collection, np.eye(8, dtype=np.float32)[0])
+    assert found[:4] == (UUID(int=1), "7", "Ada", UUID(int=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"person": {**PERSON, "name": " Ada"}}, "as texts are kept"),
+        ({"person": {**PERSON, "consents": []}}, "rests on no consent"),
+        ({"person": {**PERSON, "faces": [FACE, FACE]}}, "two faces of one source"),
+        ({"person": {**PERSON, "faces": []}}, "0 faces"),
+        ({"person": {**PERSON, "id": 1}}, "a person in it is none"),
+        ({"length": 0.5}, "not the length 1"),
+        ({"length": float("nan")}, "not the length 1"),
+    ],
+)
+async def test_a_bundle_that_is_signed_and_wrong_is_refused_in_a_sentence(
+    there: Installation, collection: Collection, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    file = write_by_hand(tmp_path / "wrong.bundle", collection.space_id, **changes)
+
+    with pytest.raises(InvalidInputError, match=words):
+        await there.importer.import_bundle(CALLER, file, signed_by=KEY_TEXT)
+
+    assert await count_rows(there.database, "collections") == 0
+
+
+@given(at=strategies.integers(0, 10**9), change=strategies.integers(0, 255))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_byte_and_half_a_bundle_are_found(tmp_path: Path, at: int, change: int) -> None:
+    """A change of 0 cuts the file off there. Padding, which nobody reads, may be other: that is the same bundle."""
+    content = bytearray(write_by_hand(tmp_path / "whole", "space").read_bytes())
+    place = at % 8192  # behind that it is padding
+    if change:
+        content[place] ^= change
+    else:
+        del content[place:]
+    (file := tmp_path / "changed").write_bytes(content)
+
+    async def read() -> list[Any]:
+        reading = BundleReading(file, (), KEY_TEXT, lambda _count: None)
+        return [people async for people, _ in reading.read_parts()]
+
+    try:
+        found = asyncio.run(read())
+    except VultusError:
+        return
+    assert [[one.name for one in people] for people in found] == [["Ada"]]
