@@ -40,6 +40,8 @@ from vultus.models.weights.store import WeightsStore
 from vultus.services.live.attendance import Attendance
 from vultus.services.live.gallery import StreamGallery, StreamRules
 from vultus.services.live.stream import LiveStream
+from vultus.services.people.last_seen import LastSeenLog
+from vultus.services.recognition.decision_log import DecisionLog
 from vultus.settings import Settings
 from vultus.utils.ids import new_id
 
@@ -136,7 +138,7 @@ class ForgetfulLog:
     def __init__(self) -> None:
         self.recorded: list[Sighting] = []
 
-    async def record(self, _principal: Principal, sighting: Sighting) -> None:
+    async def record(self, _principal: Principal, sighting: Sighting, _event_id: UUID) -> None:
         """Remember a sighting."""
         self.recorded.append(sighting)
 
@@ -147,7 +149,8 @@ def score_stream(pipeline: FacePipeline, analysed: AnalysedClip) -> Measurement:
     principal = Principal("benchmark", frozenset(Permission))
     attendance = Attendance(gallery.rules.collection.id, StreamOrigin("session", new_id()))
     log = ForgetfulLog()
-    stream = LiveStream(cast("Any", analyzer), cast("StreamGallery", gallery), log, attendance, principal)
+    decisions = DecisionLog(cast("Any", None), LastSeenLog(cast("Any", None)))
+    stream = LiveStream(cast("Any", analyzer), cast("StreamGallery", gallery), log, attendance, principal, decisions)
     costs_ms: list[float] = []
 
     async def play() -> list[Any]:

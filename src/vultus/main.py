@@ -45,8 +45,9 @@ from vultus.server.serving import (
     is_loopback,
     open_tls,
 )
-from vultus.services.backups.schedule import BackupSchedule
+from vultus.services.background import run_jobs
 from vultus.services.jobs import JobSupervisor
+from vultus.services.people.erasure import Eraser
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.wiring import Services, build_services
@@ -65,16 +66,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POSTGRES_CHECK_INTERVAL_S = 1.0
-KEY_USAGE_INTERVAL_S = 60.0
 SESSION_CHECK_INTERVAL_S = 1.0
-INVENTORY_INTERVAL_S = 60.0
-LEDGER_INTERVAL_S = 5.0
-AUDIT_CHAIN_INTERVAL_S = 2.0
-SOURCES_INTERVAL_S = 2.0
-SIGHTINGS_INTERVAL_S = 1.0
-DELIVERY_COUNT_INTERVAL_S = 15.0
-BACKUP_INTERVAL_S = 300.0
-"""Between two checks whether a backup is due."""
 
 
 def open_weights_store(settings: Settings) -> WeightsStore:
@@ -124,7 +116,8 @@ async def open_database(
     Args:
         settings: Which database.
         jobs: Runs the job that watches the embedded server.
-        migrates: Whether an embedded database of an older schema is migrated; one that is empty gets its schema.
+        migrates: Whether an embedded database of an older schema is migrated, as servers do; one that is empty gets its
+            schema. Where it is not, what has expired is ended: where only commands run, nobody else does.
 
     Raises:
         SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`; or the ledger is
@@ -138,6 +131,8 @@ async def open_database(
             destroyer = KeyDestroyer.attach(database, database.use_keys(open_custody(settings)).person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()
             await destroyer.destroy_after(())
+            if not migrates:
+                await Eraser(database, settings.jobs).end_expired()
             yield database
         finally:
             await database.close()
@@ -182,6 +177,7 @@ async def open_services(
         pool = await stack.enter_async_context(AnalysisPool(settings.inference, workers, on_lost=on_lost))
         services = build_services(settings, database, pool, spaces, jobs)
         stack.callback(services.candidate_engine.close)
+        stack.push_async_callback(services.last_seen.close)
         stack.push_async_callback(services.source_supervisor.close)
         await services.collections.ensure_default_collection()
         if processes and spaces.default.caution is not None:
@@ -236,37 +232,6 @@ async def restart_postgres_if_dead(server: EmbeddedPostgres) -> None:
     else:
         log.warning("the embedded PostgreSQL died; it is started again")
         await asyncio.to_thread(server.start)
-
-
-@asynccontextmanager
-async def run_jobs(services: Services) -> AsyncIterator[None]:
-    """Run the server's background jobs for the length of the block."""
-    settings, run = services.settings, services.jobs.run
-    try:
-        async with (
-            run("inventory", services.inventory.check, interval_s=INVENTORY_INTERVAL_S),
-            run("expiry-sweep", services.eraser.sweep_expired, interval_s=settings.jobs.sweep_interval_s),
-            run("scrub", services.scrubber.scrub_when_due, interval_s=300.0),
-            run("audit-chain", services.audit_chain.extend, interval_s=AUDIT_CHAIN_INTERVAL_S),
-            run("erasure-ledger", services.ledger.synchronize, interval_s=LEDGER_INTERVAL_S, begins_at_once=False),
-            run("key-destruction", services.key_destroyer.destroy_spent_keys, interval_s=LEDGER_INTERVAL_S),
-            run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
-            run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
-            run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),
-            run("recall-monitor", services.searcher.check_next_recall, interval_s=None),
-            run("event-follower", services.event_follower.follow, interval_s=None),
-            run("webhooks", services.webhook_dispatcher.dispatch, interval_s=None),
-            run("delivery-count", services.webhook_dispatcher.count_deliveries, interval_s=DELIVERY_COUNT_INTERVAL_S),
-            run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
-            run("sources", services.source_supervisor.run, interval_s=SOURCES_INTERVAL_S),
-            run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
-            run("backup", BackupSchedule(services.database, settings).write_due_backup, interval_s=BACKUP_INTERVAL_S)
-            if settings.backups.dir
-            else contextlib.nullcontext(),
-        ):
-            yield
-    finally:
-        await services.webhook_dispatcher.close()
 
 
 @asynccontextmanager

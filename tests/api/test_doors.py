@@ -83,6 +83,8 @@ ELSEWHERE = {
     "read_version": "about the server",
     "list_models": "about the server",
     "list_audit_entries": "a list",
+    "list_decisions": "a list",
+    "explain_decision": "about a decision record",
     "list_erasures": "a list",
     **dict.fromkeys(("read_erasure", "get_receipt"), "of a collection that may be gone; see test_erasures"),
     "read_load": "counts of all collections, for keys that are bound to none",
@@ -98,7 +100,7 @@ ELSEWHERE = {
 def build_request(name: str, collection: str) -> dict[str, Any]:
     """Return a request that would be served if the collection were there."""
     method, path, _ = OPERATIONS[name]
-    for part in ("person", "face_id", "consent_id", "key_id", "source_id", "webhook_id", "erasure_id"):
+    for part in ("person", "face_id", "consent_id", "key_id", "source_id", "webhook_id", "erasure_id", "decision_id"):
         path = path.replace(f"{{{part}}}", PERSON)
     body = {kind: dict(value) for kind, value in BODIES.get(name, {}).items()}
     if name in LISTED:

@@ -9,8 +9,8 @@ import asyncpg
 from tests.faces import portrait
 
 from vultus.errors import OverloadedError
-from vultus.main import run_jobs
 from vultus.services import jobs
+from vultus.services.background import run_jobs
 
 if TYPE_CHECKING:
     import pytest
@@ -39,6 +39,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
         ("inventory", 60, False),
         ("expiry-sweep", 60, False),
         ("scrub", 300, False),
+        ("last-seen", 10, False),
         ("audit-chain", 2, False),
         ("erasure-ledger", 5, False),
         ("key-destruction", 5, False),

@@ -21,6 +21,7 @@ from vultus.domain.decision import QUALITY_FAULTS, VERDICT_REASONS
 from vultus.errors import VultusError
 from vultus.schemas import (
     calibration,
+    decisions,
     erasures,
     events,
     exports,
@@ -75,6 +76,8 @@ ANSWERS: dict[str, Any] = {
     "Source": sources.SourceOut,
     "Vectors": vectors.VectorsOut,
     "Audit": system.AuditOut,
+    "DecisionRecord": decisions.DecisionRecordOut,
+    "DecisionExplanation": decisions.DecisionExplanationOut,
     "Model": system.ModelOut,
     "Load": system.LoadOut,
     "Events": events.EventsOut,

@@ -19,6 +19,7 @@ from vultus.api.middleware import RequestContextMiddleware
 from vultus.api.openapi import SERVERS, build_openapi_schema
 from vultus.api.routes import (
     collections,
+    decisions,
     erasures,
     events,
     keys,
@@ -65,6 +66,7 @@ ROUTERS = (
     live.router,
     sources.router,
     keys.router,
+    decisions.router,
     system.router,
 )
 """In the order in which routes are tried."""

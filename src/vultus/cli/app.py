@@ -41,7 +41,7 @@ COMMANDS = {
     "collections": CommandSource("galleries", "app", "Create, list, show and delete collections."),
     "export-bundle": CommandSource("bundles", "export_collection", "Write a collection to a signed file."),
     "import-bundle": CommandSource("bundles", "import_bundle", "Add the persons of a bundle to a collection here."),
-    "audit": CommandSource("officers", "audit", "List who changed what and when, and check that list."),
+    "audit": CommandSource("auditing", "app", "List who changed what and when, and check that list."),
     "sweep": CommandSource("officers", "sweep_expired", "Erase what rests on expired consents."),
     "erasures": CommandSource("erasures", "app", "List what was erased, and how far its bytes are gone."),
     "receipts": CommandSource("receipts", "app", "Signed receipts of erasures, and whether one stands."),

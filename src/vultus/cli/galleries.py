@@ -57,6 +57,9 @@ def create_collection(
     name: Annotated[str, typer.Argument(help="A word of letters, digits, '.', '_' and '-'.")],
     pack: Annotated[str | None, typer.Option(help="Of its network; default: the one in use.")] = None,
     retention_days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Longest life of a consent.")] = None,
+    unseen_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Erase who is not seen for so many days.")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(min=-1, max=1, help="Fixed cosine threshold.")] = None,
     target_fpir: Annotated[
         float | None, typer.Option(min=1e-12, max=0.999, help="Share of strangers that a search may name.")
@@ -70,7 +73,7 @@ def create_collection(
     policy: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     made = _run_with_services(
         lambda services: services.collections.create_collection(
-            COMMAND_LINE, name, pack=pack, policy=policy, retention_days=retention_days
+            COMMAND_LINE, name, pack=pack, policy=policy, retention_days=retention_days, unseen_days=unseen_days
         )
     )
     if as_json:

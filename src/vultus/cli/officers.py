@@ -1,11 +1,10 @@
-"""`vultus persons`, `vultus consents`, `vultus audit` and `vultus sweep`: what a data protection officer needs."""
+"""`vultus persons`, `vultus consents` and `vultus sweep`: what a data protection officer needs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
@@ -20,21 +19,17 @@ from vultus.cli.common import (
     err,
     load_settings,
     out,
-    parse_moment,
     parse_person,
     print_json,
     print_table,
     run_command,
 )
-from vultus.cli.failures import EXIT_FOUND
-from vultus.domain import AuditEntry, AuditFilter, Consent, Person
+from vultus.domain import AuditEntry, Consent, Person
+from vultus.domain.decision_records import DecisionRecord
 from vultus.errors import InvalidInputError
 from vultus.main import open_database
 from vultus.schemas.exports import PersonExportOut
 from vultus.schemas.galleries import ConsentOut, ErasedOut, PersonOut
-from vultus.schemas.system import AuditOut
-from vultus.services.audit import AuditService
-from vultus.services.audit_chain import AuditChain
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser, ErasureResult
 from vultus.services.people.export import PersonExport, PersonExporter
@@ -42,20 +37,17 @@ from vultus.services.people.persons import PersonService
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
-    from vultus.domain.audit_chain import AuditCheck
     from vultus.settings import Settings
 
 PAGE = 500
 
 persons = typer.Typer(no_args_is_help=True)
 consents = typer.Typer(no_args_is_help=True)
-audit = typer.Typer()
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="Most entries.")]
 AfterOption = Annotated[UUID | None, typer.Option(metavar="ID", help="Only those after this id.")]
-Moment = Annotated[datetime | None, typer.Option(parser=parse_moment, metavar="DATE", help="UTC unless it has a zone.")]
-Item = TypeVar("Item", Person, Consent, AuditEntry)
+Item = TypeVar("Item", Person, Consent, AuditEntry, DecisionRecord)
 Result = TypeVar("Result")
 
 
@@ -77,7 +69,7 @@ def list_persons(
 
     async def fetch_persons(database: Database) -> tuple[Person, ...]:
         service = PersonService(database)
-        return await _fetch_pages(
+        return await fetch_pages(
             lambda last, size: service.list_persons(
                 COMMAND_LINE, collection, after=last, limit=size, external_id=external_id
             ),
@@ -85,7 +77,7 @@ def list_persons(
             limit,
         )
 
-    found = _run_with_database(fetch_persons)
+    found = run_with_database(fetch_persons)
     if as_json:
         print_json([PersonOut.from_attributes(person).model_dump(mode="json") for person in found])
         return
@@ -97,7 +89,7 @@ def list_persons(
 @persons.command("show")
 def show_person(person: PersonArgument, collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """Show a person with their consents and faces."""
-    found = _run_with_database(lambda database: _fetch_export(database, collection, person, vectors=False))
+    found = run_with_database(lambda database: _fetch_export(database, collection, person, vectors=False))
     if as_json:
         print_json(PersonExportOut.from_domain(found).model_dump(mode="json", exclude={"templates", "audit"}))
         return
@@ -128,7 +120,7 @@ def export_person(
 ) -> None:
     """Write everything held about a person, as JSON."""
     del as_json  # it is JSON anyway
-    found = _run_with_database(lambda database: _fetch_export(database, collection, person, vectors=vectors))
+    found = run_with_database(lambda database: _fetch_export(database, collection, person, vectors=vectors))
     document = PersonExportOut.from_domain(found)
     if target is None:
         print_json(document.model_dump(mode="json"))
@@ -163,11 +155,11 @@ def list_consents(
 
     async def fetch_consents(database: Database) -> tuple[Consent, ...]:
         service, who = ConsentService(database), parse_person(person)
-        return await _fetch_pages(
+        return await fetch_pages(
             lambda last, size: service.list_consents(COMMAND_LINE, collection, who, after=last, limit=size), None, None
         )
 
-    found = _run_with_database(fetch_consents)
+    found = run_with_database(fetch_consents)
     if as_json:
         print_json([ConsentOut.from_attributes(consent).model_dump(mode="json") for consent in found])
     else:
@@ -189,64 +181,7 @@ def withdraw_consent(
         service = ConsentService(database)
         return await service.withdraw_consent(COMMAND_LINE, collection, parse_person(person), consent_id)
 
-    _show_erasure(_run_with_database(withdraw), as_json=as_json)
-
-
-@audit.callback(invoke_without_command=True)
-def list_audit(
-    context: typer.Context,
-    person: Annotated[UUID | None, typer.Option(help="Only what happened to this person, by id.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only what was done by: key:ID, cli, sweep, …")] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action: person.erased, consent.withdrawn, …")] = None,
-    since: Moment = None,
-    until: Moment = None,
-    limit: LimitOption = 100,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest entry.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """List who changed what, and when."""
-    if context.invoked_subcommand is not None:
-        return
-    only = AuditFilter(person_id=person, actor=actor, action=action, since=since, until=until)
-
-    async def fetch_entries(database: Database) -> tuple[AuditEntry, ...]:
-        service = AuditService(database)
-        return await _fetch_pages(
-            lambda last, size: service.list_entries(
-                COMMAND_LINE, after=last, limit=size, only=only, newest_first=not oldest_first
-            ),
-            None,
-            limit,
-        )
-
-    found = _run_with_database(fetch_entries)
-    if as_json:
-        print_json([AuditOut.from_attributes(entry).model_dump(mode="json") for entry in found])
-        return
-    rows = [
-        (entry.at, entry.actor, entry.action, entry.person_id or entry.object_id, _format_detail(entry.detail))
-        for entry in found
-    ]
-    print_table("Audit", ("when", "who", "what", "whom or which", "detail"), rows)
-
-
-@audit.command("verify")
-def verify_audit(as_json: JsonOption = False) -> None:
-    """Check that no entry was changed, deleted or moved; exit code 1 if one was."""
-    settings = load_settings()
-
-    async def verify(database: Database) -> AuditCheck:
-        return await AuditChain(database, settings.audit_notes_file, settings.jobs).verify(COMMAND_LINE)
-
-    found = _run_with_database(verify)
-    if as_json:
-        print_json({"links": found.links, "unlinked": found.unlinked, "findings": list(found.findings)})
-    else:
-        for finding in found.findings:
-            out.print_labelled("fail", "red", f" {finding}")
-        out.print(f"Links read: {found.links}; findings: {len(found.findings)}; not linked yet: {found.unlinked}.")
-    if found.findings:
-        raise typer.Exit(EXIT_FOUND)
+    _show_erasure(run_with_database(withdraw), as_json=as_json)
 
 
 def sweep_expired(as_json: JsonOption = False) -> None:
@@ -263,7 +198,9 @@ def sweep_expired(as_json: JsonOption = False) -> None:
         out.print(f"Consents that had expired and were ended, with what rested on them: {ended}.")
 
 
-def _run_with_database(action: Callable[[Database], Awaitable[Result]]) -> Result:
+def run_with_database(action: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Run an action on the database of the settings."""
+
     async def call_with_database() -> Result:
         async with open_database(load_settings()) as database:
             return await action(database)
@@ -276,7 +213,7 @@ async def _fetch_export(database: Database, collection: str, person: str, *, vec
     return await exporter.export_person(COMMAND_LINE, collection, parse_person(person), vectors=vectors)
 
 
-async def _fetch_pages(
+async def fetch_pages(
     fetch_page: Callable[[UUID | None, int], Awaitable[tuple[Item, ...]]], after: UUID | None, limit: int | None
 ) -> tuple[Item, ...]:
     """Return entries of all pages, at most `limit`."""
@@ -326,7 +263,3 @@ def _show_erasure(done: ErasureResult, *, as_json: bool) -> None:
     who = "The person was erased" if done.person_erased else "The person stays by another live consent"
     out.print(f"{who}: {done.person_id}. Faces erased: {done.faces}; consents: {done.consents}.")
     out.print(f"State: {done.state}; follow it with 'vultus erasures show {done.erasure_id}'.")
-
-
-def _format_detail(detail: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in detail.items())

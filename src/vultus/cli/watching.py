@@ -47,6 +47,8 @@ from vultus.utils.ids import new_id
 from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from rich.progress import Progress, TaskID
 
     from vultus.domain import Frame, FrameResult, Principal
@@ -232,9 +234,9 @@ class SightingPrinter:
         self._as_json = as_json
         self._waiting: list[Sighting] = []
 
-    async def record(self, principal: Principal, sighting: Sighting) -> None:
+    async def record(self, principal: Principal, sighting: Sighting, event_id: UUID) -> None:
         """Keep a sighting until it is known who it is about."""
-        del principal
+        del principal, event_id
         self._waiting.append(sighting)
 
     async def handle_frame(self, taken: FrameTaken, frame: Frame, result: FrameResult) -> None:

@@ -31,6 +31,7 @@ from vultus.db.repositories.collections import CollectionQueries, CollectionRepo
 from vultus.db.repositories.comparisons import ComparisonRepository
 from vultus.db.repositories.consents import ConsentRepository
 from vultus.db.repositories.crops import CropRepository
+from vultus.db.repositories.decisions import DecisionRepository
 from vultus.db.repositories.deliveries import DeliveryRepository
 from vultus.db.repositories.erasures import ErasureRepository, ScrubRepository
 from vultus.db.repositories.faces import FaceRepository
@@ -162,6 +163,7 @@ class UnitOfWork(HotQueries):
         self.inventory = InventoryRepository(session)
         self.tickets = TicketRepository(session)
         self.webhooks = WebhookRepository(session)
+        self.decisions = DecisionRepository(session)
         self.deliveries = DeliveryRepository(session)
         self.sources = SourceRepository(session)
         self.ledgers = LedgerRepository(session)

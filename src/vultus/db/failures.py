@@ -54,6 +54,7 @@ CONSTRAINT_FAILURES: dict[str, tuple[type[VultusError], str]] = {
         "Crops still rest on this consent; they must be erased before it is withdrawn.",
     ),
     "ck_collections_retention_days": (InvalidInputError, "The retention must be at least one day."),
+    "ck_collections_unseen_days": (InvalidInputError, "The time without being seen must be at least one day."),
     "fk_persons_collection_id_collections": (NotFoundError, "There is no such collection."),
     "fk_consents_person_id_persons": (NotFoundError, "There is no such person in the collection."),
     "fk_faces_consent_id_consents": (NotFoundError, "The person has no such live consent with this expiry."),

@@ -97,6 +97,35 @@ class TombstoneRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+class DecisionRow(Base):
+    """Why a probe was answered as it was. Without a name; when the person is erased, without the person too."""
+
+    __tablename__ = "decisions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    kind: Mapped[str]
+    actor: Mapped[str]
+    request_id: Mapped[str | None]
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    person_id: Mapped[UUID | None] = mapped_column(ForeignKey("persons.id", ondelete="SET NULL"))
+    consent_id: Mapped[UUID | None] = mapped_column(ForeignKey("consents.id", ondelete="SET NULL"))
+    origin_id: Mapped[UUID | None]
+    track_id: Mapped[UUID | None]
+    verdict: Mapped[str]
+    band: Mapped[str | None]
+    similarity: Mapped[float | None]
+    threshold: Mapped[float]
+    detail: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        Index(None, "collection_id", "id"),
+        Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),
+        Index(None, "consent_id", postgresql_where=text("consent_id IS NOT NULL")),
+        Index(None, "request_id", postgresql_where=text("request_id IS NOT NULL")),
+    )
+
+
 class LedgerRow(Base):
     """Up to which byte a ledger of erasures, a file outside the database, has been applied to this database.
 

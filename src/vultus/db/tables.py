@@ -85,6 +85,7 @@ class CollectionRow(Base):
     contract_id: Mapped[str]
     policy: Mapped[dict[str, Any]]
     retention_days: Mapped[int | None]
+    unseen_days: Mapped[int | None]
     second_contract_id: Mapped[str | None]
     calibrations: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     search: Mapped[str] = mapped_column(server_default=text("'auto'"))
@@ -95,6 +96,7 @@ class CollectionRow(Base):
     __table_args__ = (
         UniqueConstraint("name"),
         CheckConstraint("retention_days > 0", name="retention_days"),
+        CheckConstraint("unseen_days > 0", name="unseen_days"),
         CheckConstraint("search IN ('auto', 'exact', 'hnsw')", name="search"),
         CheckConstraint("(search = 'hnsw') = (graph IS NOT NULL)", name="graph"),
     )
@@ -133,7 +135,11 @@ class SpentKeyRow(Base):
 
 
 class ConsentRow(Base):
-    """A record that a person agreed."""
+    """A record that a person agreed.
+
+    In a collection that ends who is not seen, `expires_at` is the earlier of `granted_until`, the consent's own end,
+    and the rule's, counted from `seen_at`: whoever reads knows one end.
+    """
 
     __tablename__ = "consents"
 
@@ -148,10 +154,13 @@ class ConsentRow(Base):
         OpenEndedTimestamp, nullable=False, server_default=text("'infinity'")
     )
     withdrawn_at: Mapped[datetime | None]
+    seen_at: Mapped[datetime | None]
+    granted_until: Mapped[datetime | None] = mapped_column(OpenEndedTimestamp)
     live: Mapped[bool] = mapped_column(Boolean, Computed("withdrawn_at IS NULL", persisted=True), nullable=False)
 
     __table_args__ = (
         UniqueConstraint("id", "person_id", "collection_id", "live", "expires_at", name="uq_consents_face"),
+        CheckConstraint("(seen_at IS NULL) = (granted_until IS NULL)", name="seen"),
         ForeignKeyConstraint(
             ["person_id", "collection_id"], ["persons.id", "persons.collection_id"], ondelete="CASCADE"
         ),

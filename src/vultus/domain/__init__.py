@@ -20,6 +20,7 @@ from vultus.domain.faces import (
     find_matching_box,
 )
 from vultus.domain.galleries import (
+    SEEN_INTERVAL,
     Collection,
     Consent,
     DeletedCounts,
@@ -59,6 +60,7 @@ from vultus.domain.policies import (
     Fusion,
     LivenessMode,
     QualityRule,
+    SearchRecording,
     Storage,
     TrackPolicy,
     Verdict,
@@ -76,6 +78,7 @@ __all__ = [
     "DEFAULT_FMR",
     "DETECTION",
     "EMBEDDINGS",
+    "SEEN_INTERVAL",
     "Analysis",
     "ApiKey",
     "AuditEntry",
@@ -140,6 +143,7 @@ __all__ = [
     "Role",
     "SealedCrop",
     "SearchMode",
+    "SearchRecording",
     "SearchResult",
     "ShadowDisagreement",
     "SpaceRegistry",

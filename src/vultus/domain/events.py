@@ -101,7 +101,7 @@ class CollectionChanged(Event):
         fields: Names of the settings that are another than before, those of the policy as `policy.enrol.min_score`.
         changes: Of these, but for the collection's name, the values before and now.
         crops_deleted: Number of crops that a policy without crops deleted.
-        consents_shortened: Number of consents that a retention ends earlier.
+        consents_shortened: Number of consents that end at another time by a new retention.
     """
 
     action: ClassVar[str] = "collection.changed"

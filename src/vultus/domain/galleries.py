@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from vultus.domain.faces import Quality
 from vultus.domain.index import HnswGraph, SearchMode
 from vultus.domain.policies import Calibration, DecisionPolicy
+
+SEEN_INTERVAL = timedelta(days=1)
+"""How often it is written at most that a person was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Collection:
         calibrations: Thresholds measured on this gallery, by embedding space; they replace those of the pack.
         search: How it is searched.
         graph: The HNSW graph, if it is searched by one.
+        retention_days: Days after which a consent ends that was given; None for no limit.
+        unseen_days: Days after which a person ends who was not seen; None for no limit.
     """
 
     id: UUID
@@ -35,6 +40,14 @@ class Collection:
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     search: SearchMode = SearchMode.AUTO
     graph: HnswGraph | None = None
+    unseen_days: int | None = None
+
+    def compute_unseen_end(self, seen_at: datetime) -> datetime | None:
+        """Return when a person ends who is not seen again; None if they do not.
+
+        A day later than the rule says: that somebody was seen is written once a day at most.
+        """
+        return None if self.unseen_days is None else seen_at + timedelta(days=self.unseen_days) + SEEN_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,13 @@ PersonReference: TypeAlias = UUID | str
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """A person's recorded consent; `expires_at` None means until withdrawn."""
+    """A person's recorded consent; `expires_at` None means until withdrawn.
+
+    Attributes:
+        expires_at: When it ends as things are.
+        seen_at: When the person was seen last, to a day; None where the collection keeps who is not seen.
+        granted_until: Its end but for that rule; None without the rule, too.
+    """
 
     id: UUID
     collection_id: UUID
@@ -67,6 +86,8 @@ class Consent:
     granted_at: datetime
     expires_at: datetime | None
     withdrawn_at: datetime | None
+    seen_at: datetime | None = None
+    granted_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

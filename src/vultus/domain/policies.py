@@ -191,6 +191,14 @@ DEFAULT_STORAGE = Storage.OPEN
 """Of new collections; those that were made before there was a choice are open."""
 
 
+class SearchRecording(StrEnum):
+    """Which decisions about probes are recorded, before they are answered."""
+
+    NONE = "none"
+    MATCHES = "matches"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class TrackPolicy:
     """When a face in live video is named, and when its coming and going is told.
@@ -231,6 +239,7 @@ class DecisionPolicy:
         liveness: Minimum handling of presentation attacks; a request may be stricter.
         tracks: When a face in live video is named.
         storage: How templates lie in the database; never changed from sealed to open.
+        record_searches: Which decisions are recorded.
     """
 
     enrol: QualityRule
@@ -244,6 +253,7 @@ class DecisionPolicy:
     liveness: LivenessMode = LivenessMode.OFF
     tracks: TrackPolicy = TrackPolicy()
     storage: Storage = DEFAULT_STORAGE
+    record_searches: SearchRecording = SearchRecording.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,11 +146,20 @@ class _BasePolicy(ApiModel):
         return self
 
 
+_RECORD_SEARCHES = Field(
+    None,
+    description="Which decisions are recorded, with ids and figures, before they are answered: `none`, `matches` or "
+    "`all`. `none` at first.",
+    examples=["none"],
+)
+
+
 class PolicyWire(_BasePolicy):
     """How a collection decides: by a fixed threshold, or by target rates."""
 
     keep_crops: bool | None = _KEEP_CROPS
     liveness: domain.LivenessMode | None = _LIVENESS
+    record_searches: domain.SearchRecording | None = _RECORD_SEARCHES
     enrol: QualityRuleWire | None = Field(
         None, description="For photos to be enrolled; null for the default.", examples=[QualityRuleWire.build_example()]
     )
@@ -170,9 +179,18 @@ class PolicyPatch(_BasePolicy):
 
     keep_crops: Annotated[bool | None, NotRemovable("crops are deleted by false only")] = _KEEP_CROPS
     liveness: domain.LivenessMode | None = _LIVENESS
+    record_searches: domain.SearchRecording | None = _RECORD_SEARCHES
     enrol: QualityRulePatch | None = Field(None, description="For photos to be enrolled.")
     recognize: QualityRulePatch | None = Field(None, description="For probes.")
     tracks: TrackPolicyPatch | None = Field(None, description="For live video.")
+
+
+_UNSEEN_DAYS = Field(
+    None,
+    ge=1,
+    le=36_500,
+    description="Days after which a person who was neither recognised nor enrolled again is erased; null for none.",
+)
 
 
 class CollectionIn(ApiModel):
@@ -182,6 +200,7 @@ class CollectionIn(ApiModel):
     pack: Name | None = Field(None, description="One of the loaded packs; null for the server's default.")
     policy: PolicyWire = Field(default_factory=PolicyWire)
     retention_days: WholeNumber | None = Field(None, ge=1, le=36_500, description="Longest life of a consent, days.")
+    unseen_days: WholeNumber | None = _UNSEEN_DAYS
 
 
 class CollectionPatch(MergePatch):
@@ -194,6 +213,7 @@ class CollectionPatch(MergePatch):
     retention_days: WholeNumber | None = Field(
         None, ge=1, le=36_500, description="Longest life of a consent, earlier ones too; null for none."
     )
+    unseen_days: WholeNumber | None = _UNSEEN_DAYS
     search: Annotated[
         Literal[domain.SearchMode.AUTO, domain.SearchMode.EXACT] | None,
         NotRemovable("a collection is always searched somehow"),
@@ -237,6 +257,7 @@ class CollectionOut(ApiModel):
     second_contract_id: str | None = Field(description="Another one that enrolment writes too, during a migration.")
     policy: PolicyWire
     retention_days: int | None = Field(examples=[365])
+    unseen_days: int | None = Field(examples=[None])
     search: domain.SearchMode = Field(description="How it is searched.", examples=["auto"])
     graph: GraphOut | None = Field(description="Its HNSW graph, if `search` is `hnsw`.")
     persons: int | None = Field(None, description="Only where one collection is read.", examples=[420])
@@ -254,6 +275,7 @@ class CollectionOut(ApiModel):
             second_contract_id=collection.second_space_id,
             policy=PolicyWire(**asdict(collection.policy)),
             retention_days=collection.retention_days,
+            unseen_days=collection.unseen_days,
             search=collection.search,
             graph=collection.graph and GraphOut.from_attributes(collection.graph),
             persons=persons,
@@ -299,8 +321,12 @@ class ConsentOut(ApiModel):
     recorded_by: str = Field(examples=["reception@example.org"])
     evidence_ref: str | None = Field(examples=["form-2026-0117"])
     granted_at: RecordedAt
-    expires_at: datetime | None = Field(examples=["2027-11-24T09:30:00Z"])
+    expires_at: datetime | None = Field(description="When it ends as things are.", examples=["2027-11-24T09:30:00Z"])
     withdrawn_at: datetime | None
+    seen_at: datetime | None = Field(
+        description="When the person was seen last, to a day, where the collection has `unseen_days`.", examples=[None]
+    )
+    granted_until: datetime | None = Field(description="Its end but for `unseen_days`, likewise.", examples=[None])
 
 
 class PersonIn(ApiModel):

@@ -1,24 +1,25 @@
-"""Reading of the audit record; every service writes its entries in the transaction they describe."""
+"""Reading of the audit record, whose entries are written in the transactions they describe, and of decision records."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from vultus.domain import AuditFilter, Permission
+from vultus.domain.decision_records import DecisionExplanation, DecisionFilter, DecisionRecord
 from vultus.domain.events import list_actions
 from vultus.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from vultus.db.database import Database
     from vultus.domain import AuditEntry, Principal
 
 
 class AuditService:
-    """Lists the entries of the audit record."""
+    """Lists the entries of the audit record, and lists and explains decision records."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -45,6 +46,57 @@ class AuditService:
         only = replace(only or AuditFilter(), collections=principal.collections)
         async with self._database.transaction(read_only=True) as work:
             return await work.audit.list_entries(after, limit, only, newest_first=newest_first)
+
+    async def list_decisions(
+        self,
+        principal: Principal,
+        *,
+        after: UUID | None,
+        limit: int,
+        only: DecisionFilter | None = None,
+        newest_first: bool = False,
+    ) -> tuple[DecisionRecord, ...]:
+        """Return records after the given id, of collections within the principal's reach; cosines if it may see them.
+
+        Raises:
+            ForbiddenError: It may not read the audit record.
+        """
+        principal.require(Permission.AUDIT)
+        only = replace(only or DecisionFilter(), collections=principal.collections)
+        async with self._database.transaction(read_only=True) as work:
+            found = await work.decisions.list_decisions(after, limit, only, newest_first=newest_first)
+        return tuple(_hide_scores(principal, record) for record in found)
+
+    async def explain_decision(self, principal: Principal, decision_id: UUID) -> DecisionExplanation:
+        """Return a record with the consent, the key and the change of the collection that it rests on.
+
+        The consent is for who may read persons, too.
+
+        Raises:
+            ForbiddenError: The principal may not read the audit record.
+            NotFoundError: There is no such record, or it does not exist for the principal.
+        """
+        principal.require(Permission.AUDIT)
+        async with self._database.transaction(read_only=True) as work:
+            record = await work.decisions.get_decision(decision_id, principal.collections)
+            consent = key = None
+            if record.person_id and record.consent_id and Permission.READ in principal.permissions:
+                consent = await work.consents.get_consent(record.collection_id, record.person_id, record.consent_id)
+            kind, _, key_id = record.actor.partition(":")
+            if kind == "key":
+                key = await work.keys.find_key(UUID(key_id))
+            since = datetime.fromisoformat(record.detail["rules_since"])
+            changed = AuditFilter(
+                collection_id=record.collection_id, since=since, until=since + timedelta(microseconds=1)
+            )
+            rules = await work.audit.list_entries(None, 1, changed)
+        return DecisionExplanation(
+            _hide_scores(principal, record), consent, key.name if key else None, next(iter(rules), None)
+        )
+
+
+def _hide_scores(principal: Principal, record: DecisionRecord) -> DecisionRecord:
+    return record if principal.may_see_scores else replace(record, similarity=None)
 
 
 def _require_known_action(action: str) -> None:

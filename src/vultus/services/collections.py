@@ -19,8 +19,9 @@ from vultus.domain.events import (
     SearchGraphSet,
 )
 from vultus.domain.texts import MAX_COLLECTION_NAME_LENGTH, require_text
-from vultus.errors import ConflictError, EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
+from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
 from vultus.services.policies import build_collection_policy, check_liveness_policy, list_changed_settings, merge_policy
+from vultus.services.retention import RETENTION_FIELDS, apply_retention
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -134,24 +135,6 @@ def _require_name(name: str) -> str:
     return name
 
 
-async def _apply_retention(work: UnitOfWork, collection: Collection, *, end_older: bool) -> int:
-    """Shorten the consents of a collection to its retention; return how many.
-
-    Raises:
-        ConflictError: Some would end at once, and `end_older` is not set.
-    """
-    days = collection.retention_days
-    if days is None:
-        return 0
-    if (ending := await work.consents.count_consents_beyond(collection.id, days)) and not end_older:
-        raise ConflictError(
-            f"{ending} consents in '{collection.name}' were given more than {days} days ago: they would end now, and "
-            "the faces under them be erased. Nothing was changed; set end_older=true if that is meant.",
-            consents=ending,
-        )
-    return await work.consents.shorten_consents(collection.id, days)
-
-
 class CollectionService:
     """Creates, reads, updates and deletes collections, by id or name."""
 
@@ -182,6 +165,7 @@ class CollectionService:
         pack: str | None = None,
         policy: Mapping[str, Any] | None = None,
         retention_days: int | None = None,
+        unseen_days: int | None = None,
         idempotency: IdempotencyContext | None = None,
     ) -> Collection:
         """Create an empty collection in the embedding space of a loaded pack, by default the default one.
@@ -192,6 +176,7 @@ class CollectionService:
             pack: Of the embedding space.
             policy: Members that differ from the default policy.
             retention_days: Longest life of a consent.
+            unseen_days: Longest time for which a person is kept who is not seen.
             idempotency: Of an idempotent request.
 
         Raises:
@@ -211,6 +196,7 @@ class CollectionService:
                 space_id=space.id,
                 policy=merge_policy(default, policy or {}, default=default),
                 retention_days=retention_days,
+                unseen_days=unseen_days,
             )
             await self._apply_crop_policy(work, created)
             await work.record(principal, CollectionCreated(collection_id=created.id))
@@ -246,13 +232,13 @@ class CollectionService:
     ) -> Collection:
         """Update a collection; faces stay, crops as long as the policy keeps them, a graph until `search` is set.
 
-        A retention shortens the consents that were given before it, too.
+        A retention holds for the consents that were given before it, too.
 
         Args:
             reference: Id or name.
             principal: For the audit record.
             end_older: Whether consents that are older than a new retention may end at once.
-            patch: Of name, retention_days and search the new value, of policy a JSON merge patch.
+            patch: Of name, retention_days, unseen_days and search the new value, of policy a JSON merge patch.
 
         Raises:
             KeyFileError: The new policy keeps crops, but their key is not available.
@@ -284,7 +270,8 @@ class CollectionService:
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
             crops = await self._apply_crop_policy(work, changed)
-            shortened = await _apply_retention(work, changed, end_older=end_older) if "retention_days" in patch else 0
+            is_limited = not RETENTION_FIELDS.isdisjoint(patch)
+            shortened = await apply_retention(work, changed, end_older=end_older) if is_limited else 0
             settings = list_changed_settings(found, changed)
             event = CollectionChanged(
                 collection_id=found.id,

@@ -46,7 +46,8 @@ def list_changed_settings(before: Collection, now: Collection) -> dict[str, tupl
 
 
 def _list_settings(collection: Collection) -> Iterator[tuple[str, Any]]:
-    yield from (("name", collection.name), ("retention_days", collection.retention_days), ("search", collection.search))
+    for name in ("name", "retention_days", "unseen_days", "search"):
+        yield name, getattr(collection, name)
     for name, value in asdict(collection.policy).items():
         if isinstance(value, dict):
             yield from ((f"policy.{name}.{member}", inner) for member, inner in value.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from vultus.db.database import Database
@@ -36,11 +36,13 @@ from vultus.services.people.erasure import Eraser
 from vultus.services.people.erasures import ErasureService
 from vultus.services.people.export import PersonExporter
 from vultus.services.people.key_destruction import KeyDestroyer
+from vultus.services.people.last_seen import LastSeenLog
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
 from vultus.services.people.receipts import ReceiptService
 from vultus.services.people.scrub import Scrubber
 from vultus.services.photo_analysis import PhotoAnalyzer
+from vultus.services.recognition.decision_log import DecisionLog
 from vultus.services.recognition.identification import Recognizer
 from vultus.services.recognition.verification import Verifier
 from vultus.services.search.index_sync import IndexRegistry
@@ -56,39 +58,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """All services, as the API and the command line use them."""
+class Records:
+    """Services of what is kept, listed and ended, which need no networks."""
 
     settings: Settings
     database: Database
-    spaces: SpaceRegistry
     access: AccessService
     audit: AuditService
     audit_chain: AuditChain
+    consents: ConsentService
+    custody: Custody
+    eraser: Eraser
+    erasures: ErasureService
+    key_destroyer: KeyDestroyer
+    last_seen: LastSeenLog
+    ledger: ErasureLedger
+    limiter: UsageLimiter
+    persons: PersonService
+    person_exporter: PersonExporter
+    receipts: ReceiptService
+    scrubber: Scrubber
+    tickets: TicketService
+
+
+@dataclass(frozen=True, slots=True)
+class Services(Records):
+    """All services, as the API and the command line use them."""
+
+    spaces: SpaceRegistry
     bulk_registrar: BulkRegistrar
     candidate_engine: LocalCandidateEngine
     backfill_worker: BackfillWorker
     collections: CollectionService
     space_comparer: SpaceComparer
-    consents: ConsentService
-    custody: Custody
-    eraser: Eraser
-    erasures: ErasureService
     event_follower: OutboxFollower
     events: EventService
-    ledger: ErasureLedger
-    limiter: UsageLimiter
     photo_analyzer: PhotoAnalyzer
     indexes: IndexRegistry
     inventory: Inventory
     jobs: JobSupervisor
-    key_destroyer: KeyDestroyer
-    persons: PersonService
-    person_exporter: PersonExporter
-    receipts: ReceiptService
     recognizer: Recognizer
     registrar: Registrar
-    scrubber: Scrubber
     searcher: Searcher
     secret_vault: SecretVault
     shadow_comparer: ShadowComparer
@@ -96,7 +106,6 @@ class Services:
     sources: SourceService
     source_supervisor: SourceSupervisor
     streams: StreamService
-    tickets: TicketService
     photo_resubmission: PhotoResubmission
     migrations: MigrationService
     verifier: Verifier
@@ -105,52 +114,62 @@ class Services:
     load: LoadService = field(default_factory=LoadService)
 
 
+def build_records(settings: Settings, database: Database) -> Records:
+    """Build the services that need no networks."""
+    custody = open_custody(settings)
+    database.use_keys(custody)
+    return Records(
+        settings=settings,
+        database=database,
+        access=AccessService(database),
+        audit=AuditService(database),
+        audit_chain=AuditChain(database, settings.audit_notes_file, settings.jobs),
+        consents=ConsentService(database),
+        custody=custody,
+        eraser=Eraser(database, settings.jobs),
+        erasures=ErasureService(database),
+        key_destroyer=KeyDestroyer.attach(database, custody.person_keys),
+        last_seen=LastSeenLog(database),
+        ledger=ErasureLedger.attach(database, settings.ledger_file),
+        limiter=UsageLimiter(database, settings.limits),
+        persons=PersonService(database),
+        person_exporter=PersonExporter(database),
+        receipts=ReceiptService(database, custody.keys, settings.ledger_file),
+        scrubber=Scrubber(database, settings),
+        tickets=TicketService(database, settings.live),
+    )
+
+
 def build_services(
     settings: Settings, database: Database, pool: AnalysisPool, spaces: SpaceRegistry, jobs: JobSupervisor | None = None
 ) -> Services:
     """Build the services and their dependencies."""
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
-    vault, custody = CropVault(settings.crop_key_file), open_custody(settings)
-    database.use_keys(custody)
+    records, vault = build_records(settings, database), CropVault(settings.crop_key_file)
     engine = LocalCandidateEngine(indexes := IndexRegistry(database, settings.index))
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
-    limiter = UsageLimiter(database, settings.limits)
+    limiter, decisions = records.limiter, DecisionLog(database, records.last_seen)
     sightings = OutboxSightingLog(database, follower := OutboxFollower(database))
     secret_vault, sender = SecretVault(settings.crop_key_file), WebhookSender(settings.webhooks)
-    streams = StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings))
+    streams = StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings, decisions))
     sources = SourceService(database, secret_vault, settings.sources)
     return Services(
-        settings=settings,
-        database=database,
+        **{one.name: getattr(records, one.name) for one in fields(Records)},
         spaces=spaces,
-        access=AccessService(database),
-        audit=AuditService(database),
-        audit_chain=AuditChain(database, settings.audit_notes_file, settings.jobs),
         bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),
         collections=CollectionService(database, spaces, vault, has_liveness=bool(settings.inference.liveness)),
         space_comparer=SpaceComparer(database, spaces),
-        consents=ConsentService(database),
-        custody=custody,
-        eraser=Eraser(database, settings.jobs),
-        erasures=ErasureService(database),
         event_follower=follower,
         events=EventService(database, follower, settings.events),
-        ledger=ErasureLedger.attach(database, settings.ledger_file),
-        limiter=limiter,
         photo_analyzer=analyzer,
         indexes=indexes,
         inventory=Inventory(database, spaces),
         jobs=jobs or JobSupervisor(),
-        key_destroyer=KeyDestroyer.attach(database, custody.person_keys),
-        persons=PersonService(database),
-        person_exporter=PersonExporter(database),
-        receipts=ReceiptService(database, custody.keys, settings.ledger_file),
-        recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter),
+        recognizer=Recognizer(database, analyzer, spaces, searcher, shadow_comparer, limiter, decisions),
         registrar=Registrar(database, analyzer, spaces, searcher, vault, limiter, settings.photos),
-        scrubber=Scrubber(database, settings),
         searcher=searcher,
         secret_vault=secret_vault,
         shadow_comparer=shadow_comparer,
@@ -158,10 +177,9 @@ def build_services(
         sources=sources,
         source_supervisor=SourceSupervisor(database, sources, streams, settings.sources, sightings),
         streams=streams,
-        tickets=TicketService(database, settings.live),
         photo_resubmission=PhotoResubmission(database, analyzer, max_photos=settings.photos.max_photos),
         migrations=MigrationService(database, spaces),
-        verifier=Verifier(database, analyzer, spaces, limiter),
+        verifier=Verifier(database, analyzer, spaces, limiter, decisions),
         webhooks=WebhookService(database, follower, sender, secret_vault),
         webhook_dispatcher=WebhookDispatcher(database, follower, sender, secret_vault, settings.webhooks),
     )

@@ -263,6 +263,9 @@ class JobSettings(Section):
     sighting_hours: float = Field(
         168.0, gt=0, description="How long sightings are kept, where that is shorter: who was seen where, and when."
     )
+    decision_days: float = Field(
+        183.0, gt=0, description="How long decision records are kept, where a collection's policy asks for them."
+    )
     audit_days: float | None = Field(
         None, gt=0, description="How long entries of the audit record are kept; indefinitely unless set."
     )

@@ -35,7 +35,9 @@ from vultus.services.access import AccessService
 from vultus.services.limits import UsageLimiter
 from vultus.services.live.service import StreamResources, StreamService
 from vultus.services.people.erasure import Eraser
+from vultus.services.people.last_seen import LastSeenLog
 from vultus.services.people.persons import PersonService
+from vultus.services.recognition.decision_log import DecisionLog
 from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.services.search.search import Searcher
 from vultus.settings import IndexSettings, JobSettings, LimitSettings
@@ -43,6 +45,8 @@ from vultus.utils import metrics
 from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from vultus.db.database import Database
     from vultus.domain import Collection, FloatArray, FrameResult, SpaceRegistry, Track
     from vultus.domain.sightings import Sighting
@@ -88,9 +92,11 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.sightings: list[Sighting] = []
+        self.ids: list[UUID] = []
 
-    async def record(self, _principal: Principal, sighting: Sighting) -> None:
+    async def record(self, _principal: Principal, sighting: Sighting, event_id: UUID) -> None:
         self.sightings.append(sighting)
+        self.ids.append(event_id)
 
 
 class Studio:
@@ -133,7 +139,9 @@ async def studio(
     scene, log = Scene(), MemoryLog()
     analyzer: Any = scene
     limiter = UsageLimiter(database, LimitSettings())
-    studio = Studio(StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, log)), scene, log)
+    decisions = DecisionLog(database, LastSeenLog(database))
+    resources = StreamResources(database, analyzer, spaces, searcher, limiter, log, decisions)
+    studio = Studio(StreamService(resources), scene, log)
     await studio.open()
     return studio
 
@@ -242,6 +250,29 @@ async def test_frames_and_times_until_a_name_are_the_policys(
 
     assert [(await studio.see())[0].verdict for _ in range(5)] == [None] * 4 + [Verdict.MATCH]
     assert studio.actions == ["appeared", "recognised"]
+
+
+async def test_why_somebody_is_named_is_recorded_under_the_id_of_the_event(
+    studio: Studio,
+    database: Database,
+    collections: CollectionService,
+    collection: Collection,
+    enrol: Enrol,
+    towards: Towards,
+) -> None:
+    await collections.update_collection(CALLER, "home", policy={"record_searches": "matches"})
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "ada", towards(0))
+    await studio.open()
+    studio.scene.show((LEFT, towards(0)))
+    await studio.see(5)
+
+    assert studio.actions == ["appeared", "recognised"]
+    async with database.transaction(read_only=True) as work:
+        record = await work.decisions.get_decision(studio.log.ids[1])
+    assert (record.kind, record.person_id, record.consent_id) == ("live", ada.person.id, ada.consent.id)
+    assert record.track_id == studio.log.sightings[1].track_id  # type: ignore[attr-defined]
+    assert record.similarity == pytest.approx(1, abs=1e-3)
 
 
 async def test_the_key_s_limit_refuses_searches_and_the_tracks_go_on(

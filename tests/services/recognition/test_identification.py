@@ -12,7 +12,9 @@ from tests.db.test_engine import NumpyEngine
 
 from vultus.domain import Analysis, Box, DescribedFace, DetectedFace, Embedding, Quality, Verdict
 from vultus.services.limits import UsageLimiter
+from vultus.services.people.last_seen import LastSeenLog
 from vultus.services.photo_analysis import Photo
+from vultus.services.recognition.decision_log import DecisionLog
 from vultus.services.recognition.identification import Recognizer
 from vultus.services.search.recall_monitor import RecallMonitor
 from vultus.services.search.search import Searcher
@@ -58,9 +60,10 @@ async def recognizer(
             await enrol(work, collection, f"p{number}", towards(0, tilt))
     without: Any = None
     analyzer: Any = Analyzer(collection.space_id, [towards(0, tilt) for tilt in (-0.02, -0.01, 0.0)])
+    decisions = DecisionLog(database, LastSeenLog(database))
     nobody = NumpyEngine(np.empty(0, np.int64), np.empty((0, 0), np.float32), forgets_after=0)
     searcher = Searcher(database, nobody, RecallMonitor(0, 0), IndexSettings())
-    return Recognizer(database, analyzer, spaces, searcher, without, UsageLimiter(database, LimitSettings()))
+    return Recognizer(database, analyzer, spaces, searcher, without, UsageLimiter(database, LimitSettings()), decisions)
 
 
 async def recognize(recognizer: Recognizer, **options: Any) -> list[tuple[Verdict, list[str | None], bool]]:

@@ -48,6 +48,7 @@ async def create_collection(
             pack=body.pack,
             policy=body.policy.model_dump(exclude_none=True),
             retention_days=body.retention_days,
+            unseen_days=body.unseen_days,
             idempotency=idempotency,
         )
     )
@@ -92,12 +93,13 @@ async def change_collection(
     services: ServicesDep,
     principal: PrincipalDep,
     end_older: Annotated[
-        bool, Query(description="End at once the consents that are older than the new retention, with their faces.")
+        bool,
+        Query(description="End at once the consents that a new retention ends by now, with their faces."),
     ] = False,
 ) -> CollectionOut:
     """Change name, policy, retention or how it is searched; faces stay, and it holds from the next request on.
 
-    A retention shortens earlier consents too; where some would end at once it is refused, unless `end_older` is set.
+    A retention holds for earlier consents too; where some would end at once it is refused, unless `end_older` is set.
 
     A JSON merge patch (RFC 7396): what is left out stays, null removes or takes the default, a policy is merged.
     """

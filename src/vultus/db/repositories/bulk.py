@@ -114,8 +114,10 @@ class BulkRepository:
         evidence_ref: str | None,
         granted_at: datetime,
         expires_at: datetime | None,
+        seen_at: datetime | None = None,
+        granted_until: datetime | None = None,
     ) -> ColumnBytes:
-        """Record the same consent for each person; return the consents' ids, in the same order.
+        """Record the same consent for each person, as `add_consent`; return the consents' ids, in the same order.
 
         Raises:
             NotFoundError: The collection has no such person.
@@ -131,6 +133,8 @@ class BulkRepository:
             "granted_at": encode_timestamp(granted_at),
             "expires_at": encode_timestamp(expires_at),
         }
+        if seen_at is not None:
+            columns |= {"seen_at": encode_timestamp(seen_at), "granted_until": encode_timestamp(granted_until)}
         await write_rows(self._session, "consents", columns, build_fixed_length_rows(columns.values()))
         return ids
 

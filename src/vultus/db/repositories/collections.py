@@ -24,6 +24,7 @@ from vultus.domain import (
     LivenessMode,
     QualityRule,
     SearchMode,
+    SearchRecording,
     Storage,
     TrackPolicy,
 )
@@ -52,6 +53,7 @@ _COLUMNS = (
     CollectionRow.calibrations,
     CollectionRow.search,
     CollectionRow.graph,
+    CollectionRow.unseen_days,
 )
 # Built once: building them costs more than executing them, and most requests execute them.
 _BY_ID = select(*_COLUMNS).where(CollectionRow.id == bindparam("value"))
@@ -60,7 +62,7 @@ _BY_NAME = select(*_COLUMNS).where(CollectionRow.name == bindparam("value"))
 _IS_AMONG = CollectionRow.id == func.any(bindparam("among", type_=ARRAY(Uuid)))
 _BY_ID_AMONG = _BY_ID.where(_IS_AMONG)
 _BY_NAME_AMONG = _BY_NAME.where(_IS_AMONG)
-_UPDATABLE_COLUMNS = {"name", "policy", "retention_days", "contract_id", "second_contract_id", "search"}
+_UPDATABLE_COLUMNS = {"name", "policy", "retention_days", "unseen_days", "contract_id", "second_contract_id", "search"}
 
 
 def get_partition_name(collection_id: UUID) -> str:
@@ -120,6 +122,7 @@ class CollectionRepository(CollectionQueries):
         space_id: str,
         policy: DecisionPolicy,
         retention_days: int | None = None,
+        unseen_days: int | None = None,
         *,
         collection_id: UUID | None = None,
     ) -> Collection:
@@ -128,7 +131,13 @@ class CollectionRepository(CollectionQueries):
         Raises:
             AlreadyExistsError: The name is taken.
         """
-        values = _build_values(name, space_id, policy, retention_days)
+        values: dict[str, Any] = {
+            "name": name,
+            "contract_id": space_id,
+            "policy": asdict(policy),
+            "retention_days": retention_days,
+            "unseen_days": unseen_days,
+        }
         if collection_id is not None:
             values["id"] = collection_id
         await acquire_lock(self._session, PARTITION_LOCK)
@@ -158,7 +167,7 @@ class CollectionRepository(CollectionQueries):
         return tuple(map(_build_collection, await self._session.execute(query)))
 
     async def update_collection(self, collection_id: UUID, **changes: Any) -> Collection:
-        """Change `name`, `policy`, `retention_days`, the embedding spaces, or `search` to a mode other than HNSW.
+        """Change `name`, `policy`, the retention, the embedding spaces, or `search` to a mode other than HNSW.
 
         Raises:
             NotFoundError: There is no such collection.
@@ -271,16 +280,8 @@ def _build_collection(row: Any) -> Collection:
         calibrations={space_id: Calibration.from_document(stored) for space_id, stored in row.calibrations.items()},
         search=SearchMode(row.search),
         graph=_parse_graph(row.graph) if row.graph else None,
+        unseen_days=row.unseen_days,
     )
-
-
-def _build_values(name: str, space_id: str, policy: DecisionPolicy, retention_days: int | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "contract_id": space_id,
-        "policy": asdict(policy),
-        "retention_days": retention_days,
-    }
 
 
 def parse_policy(stored: dict[str, Any]) -> DecisionPolicy:
@@ -292,6 +293,7 @@ def parse_policy(stored: dict[str, Any]) -> DecisionPolicy:
             **rules,
             "fusion": Fusion(stored.get("fusion", Fusion.BEST)),
             "liveness": LivenessMode(stored.get("liveness", LivenessMode.OFF)),
+            "record_searches": SearchRecording(stored.get("record_searches", SearchRecording.NONE)),
             "tracks": TrackPolicy(**stored.get("tracks", {})),
             "storage": Storage(stored.get("storage", Storage.OPEN)),
         }

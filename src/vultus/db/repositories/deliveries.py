@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, bindparam, delete, func, select, text, tuple_, update
+from sqlalchemy import Row, bindparam, case, delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from vultus.db.record_tables import OutboxRow
 from vultus.db.repositories.outbox import IS_FOR_WEBHOOK, OUTBOX_COLUMNS
 from vultus.db.repositories.pending_work import LANE_HEADS
+from vultus.db.repositories.persons import HAS_EXPIRED
 from vultus.db.repositories.webhooks import COLUMNS, SEALED_COLUMNS, build_webhook, list_sealed_secrets
 from vultus.db.tables import CollectionRow, PersonRow
 from vultus.db.webhook_tables import WebhookDeliveryRow, WebhookPersonRow, WebhookRow
@@ -133,9 +134,16 @@ class DeliveryRepository:
         return tuple(claimed), dropped
 
     async def _lock_persons(self, ids: set[UUID]) -> dict[UUID, Any]:
-        """Lock persons, and their collections, against erasure; those that are being erased are left out."""
+        """Lock persons, and their collections, against erasure; those that are being erased are left out.
+
+        Whoever has expired has no name any more, whether or not the sweep has run.
+        """
         query = (
-            select(PersonRow.id, PersonRow.external_id, PersonRow.name)
+            select(
+                PersonRow.id,
+                case((~HAS_EXPIRED, PersonRow.external_id)).label("external_id"),
+                case((~HAS_EXPIRED, PersonRow.name)).label("name"),
+            )
             .join(CollectionRow, CollectionRow.id == PersonRow.collection_id)
             .where(PersonRow.id.in_(ids))
         )

@@ -136,6 +136,11 @@ class ApiKeyRepository(ApiKeyQueries):
             query = query.where(KeyRow.id > after)
         return tuple(map(_build_key, await self._session.execute(query)))
 
+    async def find_key(self, key_id: UUID) -> ApiKey | None:
+        """Return a key, revoked or not, if there is one."""
+        row = (await self._session.execute(select(*_COLUMNS).where(KeyRow.id == key_id))).one_or_none()
+        return None if row is None else _build_key(row)
+
     async def is_first_key(self) -> bool:
         """Return whether no key was ever added; another transaction that asks waits until this one ends."""
         await acquire_lock(self._session, FIRST_KEY_LOCK)

@@ -36,7 +36,7 @@ _CONSENTS = (
     .where(ConsentRow.collection_id == PersonRow.collection_id, ConsentRow.person_id == PersonRow.id)
     .correlate(PersonRow)
 )
-_HAS_EXPIRED = and_(_CONSENTS.exists(), ~_CONSENTS.where(ConsentRow.live, ConsentRow.expires_at > func.now()).exists())
+HAS_EXPIRED = and_(_CONSENTS.exists(), ~_CONSENTS.where(ConsentRow.live, ConsentRow.expires_at > func.now()).exists())
 """Whether a person's consents have all ended and the sweep has not erased the person yet."""
 
 
@@ -71,7 +71,7 @@ class PersonRepository:
         """
         if isinstance(person, str):
             person = require_text("external_id", person)  # as it was when it was kept
-        query = _select_person(collection_id, person).where(~_HAS_EXPIRED)
+        query = _select_person(collection_id, person).where(~HAS_EXPIRED)
         return _build_person(_ensure_found((await self._session.execute(query)).one_or_none(), person))
 
     async def resolve_person(self, collection_id: UUID, person: PersonReference) -> UUID:
@@ -88,13 +88,13 @@ class PersonRepository:
 
     async def find_person_by_external_id(self, collection_id: UUID, external_id: str) -> Person | None:
         """Return the person with this external id whose consents have not all ended, if the collection has one."""
-        query = _select_person(collection_id, external_id).where(~_HAS_EXPIRED)
+        query = _select_person(collection_id, external_id).where(~HAS_EXPIRED)
         row = (await self._session.execute(query)).one_or_none()
         return None if row is None else _build_person(row)
 
     async def find_expired_person(self, collection_id: UUID, external_id: str) -> UUID | None:
         """Return the id of the person with this external id whom the sweep has not erased yet."""
-        query = _select_person(collection_id, external_id).where(_HAS_EXPIRED)
+        query = _select_person(collection_id, external_id).where(HAS_EXPIRED)
         row = (await self._session.execute(query)).one_or_none()
         return None if row is None else _build_person(row).id
 
@@ -110,7 +110,7 @@ class PersonRepository:
 
         Those whose consents have all ended are gone, whether or not the sweep has run.
         """
-        query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id, ~_HAS_EXPIRED)
+        query = select(*_COLUMNS).where(PersonRow.collection_id == collection_id, ~HAS_EXPIRED)
         if after is not None:
             query = query.where(PersonRow.id > after)
         if external_id is not None:

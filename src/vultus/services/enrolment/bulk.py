@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +215,7 @@ async def _write_rows(
     prepared: tuple[FloatArray, NDArray[np.uint8], CodeArray | None],
 ) -> None:
     vectors, sources, codes = prepared
-    granted_at, expires_at = compute_consent_period(collection, grant)
+    period = compute_consent_period(collection, grant)
     persons = await work.bulk.add_persons(collection.id, [(batch.external_ids[row], batch.names[row]) for row in rows])
     consents = await work.bulk.add_consents(
         collection.id,
@@ -223,15 +223,14 @@ async def _write_rows(
         purpose=grant.purpose,
         recorded_by=grant.recorded_by,
         evidence_ref=grant.evidence_ref,
-        granted_at=granted_at,
-        expires_at=expires_at,
+        **asdict(period),
     )
     await work.templates.import_templates(
         collection.id,
         batch.space_id,
         persons=persons,
         consents=consents,
-        expires_at=expires_at,
+        expires_at=period.expires_at,
         vectors=vectors[rows],
         sources=sources[rows],
         codes=None if codes is None else codes[rows],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vultus.domain import NewFace
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 async def enrol_faces(
     work: UnitOfWork, collection: Collection, consent: Consent, accepted: Sequence[AcceptedFace], vault: CropVault
 ) -> tuple[Face, ...]:
-    """Enrol faces under a consent; return them in the order given.
+    """Enrol faces under a consent, whose person is seen with that; return them in the order given.
 
     For a face that was not detected for the collection's second embedding space, a backfill failure is recorded in
     place of the second template.
@@ -31,6 +32,8 @@ async def enrol_faces(
     if collection.policy.keep_crops:
         crops = [(face, one.face.crop) for face, one in zip(faces, accepted, strict=True)]
         await vault.save_crops(work, [(face, crop) for face, crop in crops if crop is not None], consent)
+    if collection.unseen_days is not None:
+        await work.consents.mark_seen([consent.person_id], datetime.now(UTC))
     return faces
 
 

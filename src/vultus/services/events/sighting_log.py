@@ -37,7 +37,7 @@ class OutboxSightingLog:
         self._writing = asyncio.Lock()
         self._waiting: deque[tuple[UUID, Sighting]] = deque()
 
-    async def record(self, principal: Principal, sighting: Sighting) -> None:
+    async def record(self, principal: Principal, sighting: Sighting, event_id: UUID | None = None) -> None:
         """Record a sighting: durably, unless the database is away, then as soon as it is back.
 
         Raises:
@@ -47,7 +47,7 @@ class OutboxSightingLog:
         principal.require(Permission.LIVE)
         if not principal.can_reach(sighting.collection_id):
             raise NotFoundError(f"There is no collection with id {sighting.collection_id}.")
-        self._waiting.append((new_id(), sighting))
+        self._waiting.append((event_id or new_id(), sighting))
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             metrics.SIGHTINGS_LOST.inc()

@@ -16,6 +16,7 @@ from vultus.services.live.gallery import StreamGallery
 from vultus.services.live.sighting_log import SightingLog
 from vultus.services.live.stream import LiveStream
 from vultus.services.photo_analysis import PhotoAnalyzer
+from vultus.services.recognition.decision_log import DecisionLog
 from vultus.services.search.search import Searcher
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class StreamResources:
     searcher: Searcher
     limiter: UsageLimiter
     sightings: SightingLog
+    decisions: DecisionLog
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +103,7 @@ class StreamService:
             sightings or use.sightings,
             Attendance(collection.id, origin, memory.seen_at),
             principal,
+            use.decisions,
             min_face_px=min_face_px,
             zones=zones,
             max_pixels=max_pixels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from vultus.domain import (
     Want,
 )
 from vultus.domain.decision import find_quality_faults
+from vultus.domain.sightings import Recognised, Spoof, Unknown
 from vultus.errors import SearchLimitError
 from vultus.services.live.identity import TrackIdentity, find_rivals
 from vultus.services.live.tracker import (
@@ -27,7 +28,9 @@ from vultus.services.live.tracker import (
     find_contacts,
 )
 from vultus.services.photo_analysis import Photo, PhotoAnalyzer
+from vultus.services.recognition.verdicts import build_answer
 from vultus.utils import metrics
+from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from vultus.services.live.gallery import StreamGallery
     from vultus.services.live.sighting_log import SightingLog
     from vultus.services.live.tracker import Tracker
+    from vultus.services.recognition.decision_log import DecisionLog
 
 
 MIN_LIVENESS_SAMPLES = 5
@@ -54,6 +58,10 @@ LIVENESS_INTERVAL_S = 0.3
 
 MAX_SETBACK_S = 5.0
 """By how much frames may be older than the one before; a video that begins again is another one."""
+
+
+DECISIONS = (Recognised, Unknown, Spoof)
+"""Sightings that tell a decision about a face."""
 
 
 class _Stopwatch:
@@ -89,6 +97,7 @@ class LiveStream:
         sightings: Receives what happens.
         attendance: Who is in view; it knows where the frames come from.
         principal: Who opened the stream.
+        decisions: Receives why faces are named, or are nobody's.
         min_face_px: Shorter side of the smallest face that counts, pixels.
         zones: Where faces count.
         max_pixels: Of a frame, if that is less than a photo may have.
@@ -102,6 +111,7 @@ class LiveStream:
         sightings: SightingLog,
         attendance: Attendance,
         principal: Principal,
+        decisions: DecisionLog,
         *,
         min_face_px: float | None = None,
         zones: tuple[Zone, ...] = (),
@@ -113,6 +123,7 @@ class LiveStream:
         self._sightings = sightings
         self._attendance = attendance
         self._principal = principal
+        self._decisions = decisions
         self._min_face_px = min_face_px
         self._zones = zones
         self._max_pixels = max_pixels
@@ -152,7 +163,7 @@ class LiveStream:
                 tracks, self._find_moment(at), policy, {**self._tracker.merged, **self._renew_exhausted(seen)}
             )
             clock.end_stage("track")
-            await self._record_sightings(sightings)
+            await self._record_sightings(sightings, tracks)
             clock.end_stage("record")
             if refused is not None:
                 raise refused
@@ -172,9 +183,21 @@ class LiveStream:
         self._subjects.clear()
         await self._record_sightings(self._attendance.end())
 
-    async def _record_sightings(self, sightings: Sequence[Sighting]) -> None:
+    async def _record_sightings(self, sightings: Sequence[Sighting], tracks: Sequence[Track] = ()) -> None:
+        """Record what is told, and before it why somebody is named."""
+        rules, known = self._gallery.rules, {track.id: track for track in tracks}
         for sighting in sightings:
-            await self._sightings.record(self._principal, sighting)
+            event_id = new_id()
+            track = known.get(sighting.track_id) if isinstance(sighting, DECISIONS) else None
+            if track is not None and track.decision is not None:
+                answer = replace(
+                    build_answer(track.decision, track.person, track.liveness),
+                    id=event_id,
+                    origin_id=sighting.origin_id,
+                    track_id=track.id,
+                )
+                await self._decisions.record(self._principal, rules.collection, rules.space, "live", [answer])
+            await self._sightings.record(self._principal, sighting, event_id)
 
     async def _read_clock(self, frame: Frame) -> float:
         """Return when a frame was taken, in seconds since the first; never before the one before it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -57,20 +57,28 @@ async def add_consent(work: UnitOfWork, collection: Collection, person_id: UUID,
     Raises:
         InvalidInputError: It has expired already, or was granted in the future.
     """
-    granted_at, expires_at = compute_consent_period(collection, grant)
     return await work.consents.add_consent(
         collection.id,
         person_id,
         purpose=grant.purpose,
         recorded_by=grant.recorded_by,
         evidence_ref=grant.evidence_ref,
-        granted_at=granted_at,
-        expires_at=expires_at,
+        **asdict(compute_consent_period(collection, grant)),
     )
 
 
-def compute_consent_period(collection: Collection, grant: ConsentGrant) -> tuple[datetime, datetime | None]:
-    """Return when a consent was granted and when it ends (None: on withdrawal).
+@dataclass(frozen=True, slots=True)
+class ConsentPeriod:
+    """From when until when a consent holds, as `Consent` has it."""
+
+    granted_at: datetime
+    expires_at: datetime | None
+    seen_at: datetime | None
+    granted_until: datetime | None
+
+
+def compute_consent_period(collection: Collection, grant: ConsentGrant) -> ConsentPeriod:
+    """Return from when until when a new consent holds; whoever gives one counts as seen.
 
     Raises:
         InvalidInputError: It has expired already, or was granted in the future.
@@ -79,7 +87,16 @@ def compute_consent_period(collection: Collection, grant: ConsentGrant) -> tuple
     granted_at = grant.granted_at or now
     if granted_at > now + timedelta(minutes=5):  # clocks of two machines may differ
         raise InvalidInputError("The consent's granted_at lies in the future.")
-    return granted_at, _compute_expiry(collection, grant.expires_at, granted_at, now)
+    own_end = _compute_expiry(collection, grant.expires_at, granted_at, now)
+    seen_at = None if collection.unseen_days is None else now
+    return ConsentPeriod(granted_at, seen_at=seen_at, **_build_ends(collection, own_end, seen_at))
+
+
+def _build_ends(collection: Collection, own_end: datetime | None, seen_at: datetime | None) -> dict[str, Any]:
+    """Return the end of a consent, and its end but for the rule for persons who are not seen."""
+    unseen_end = None if seen_at is None else collection.compute_unseen_end(seen_at)
+    ends = [end for end in (own_end, unseen_end) if end is not None]
+    return {"expires_at": min(ends, default=None), "granted_until": own_end}
 
 
 async def get_live_consent(
@@ -143,7 +160,7 @@ class ConsentService:
         """Return one consent of a person."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            person_id = await work.persons.resolve_person(collection.id, person)
+            person_id = (await work.persons.get_person(collection.id, person)).id
             return await work.consents.get_consent(collection.id, person_id, consent_id)
 
     async def list_consents(
@@ -175,9 +192,11 @@ class ConsentService:
                     "A consent that was withdrawn or has expired cannot be changed; record a new one."
                 )
             if "expires_at" in changes:
-                changes["expires_at"] = _compute_expiry(
-                    collection, changes["expires_at"], consent.granted_at, datetime.now(UTC)
-                )
+                now, asked = datetime.now(UTC), changes["expires_at"]
+                own_end = _compute_expiry(collection, asked, consent.granted_at, now)
+                changes["expires_at"] = own_end
+                if consent.seen_at is not None:
+                    changes |= _build_ends(collection, own_end, consent.seen_at)
             changed = await work.consents.update_consent(collection.id, consent_id, **changes)
             await work.record(
                 principal,
@@ -185,7 +204,7 @@ class ConsentService:
                     collection_id=collection.id,
                     person_id=person_id,
                     object_id=consent_id,
-                    fields=tuple(sorted(changes)),
+                    fields=tuple(sorted(changes.keys() - {"granted_until"})),
                 ),
             )
         return changed

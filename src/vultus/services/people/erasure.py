@@ -173,21 +173,16 @@ class Eraser:
     async def sweep_expired(self) -> int:
         """Erase what rests on expired consents and delete expired records; return the consents ended.
 
-        Expired records are the answers of old idempotency keys, old events of the outbox, old tombstones, and old
-        entries of the audit record if it is not kept indefinitely.
+        Expired records are the answers of old idempotency keys, old events of the outbox, old decision records, old
+        tombstones, and old entries of the audit record if it is not kept indefinitely.
         A search never returns an expired face, whether or not the sweep has run.
         """
         ended = 0
-        while True:
-            async with self._database.transaction(read_only=True) as work:
-                expired = await work.consents.list_expired_consents(SWEEP_BATCH_SIZE)
-            ended_in_batch = sum([await self._withdraw_if_expired(consent) for consent in expired])
+        while (ended_in_batch := await self.end_expired()) > 0:
             ended += ended_in_batch
-            # None ended: another sweep ended them, or this clock is behind the database's. The next sweep retries.
-            if len(expired) < SWEEP_BATCH_SIZE or not ended_in_batch:
-                break
         now, kept = datetime.now(UTC), self._settings
         await self._delete_old_events(now)
+        await self._delete_old_decisions(now - timedelta(days=kept.decision_days))
         async with self._database.transaction() as work:
             await work.idempotency.delete_old_responses(now - timedelta(hours=kept.idempotency_hours))
             await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
@@ -195,6 +190,22 @@ class Eraser:
                 await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))
                 await work.erasures.delete_old_erasures(now - timedelta(days=kept.audit_days))
         return ended
+
+    async def end_expired(self) -> int:
+        """Erase what rests on consents that expired longest ago, one batch; return the consents ended.
+
+        None may end though some have expired: another sweep ended them, or this clock is behind the database's.
+        """
+        async with self._database.transaction(read_only=True) as work:
+            expired = await work.consents.list_expired_consents(SWEEP_BATCH_SIZE)
+        return sum([await self._withdraw_if_expired(consent) for consent in expired])
+
+    async def _delete_old_decisions(self, older_than: datetime) -> None:
+        is_more = True
+        while is_more:
+            async with self._database.transaction() as work:
+                is_more = await work.decisions.delete_old_decisions(older_than)
+            record_progress()
 
     async def _delete_old_events(self, now: datetime) -> None:
         older_than = now - timedelta(hours=self._settings.outbox_hours)

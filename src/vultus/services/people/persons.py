@@ -160,7 +160,7 @@ class PersonService:
         """Return one face of a person."""
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            person_id = await work.persons.resolve_person(collection.id, person)
+            person_id = (await work.persons.get_person(collection.id, person)).id
             return await work.faces.get_face(collection.id, person_id, face_id, collection.space_id)
 
     async def delete_face(self, principal: Principal, reference: str, person: PersonReference, face_id: UUID) -> None:

@@ -18,7 +18,13 @@ from vultus.services.collections import (
     get_calibration,
     retry_if_collection_changed,
 )
-from vultus.services.recognition.verdicts import Recognition, VectorSearch, add_probabilities, decide_faces
+from vultus.services.recognition.verdicts import (
+    Recognition,
+    VectorSearch,
+    add_probabilities,
+    build_answer,
+    decide_faces,
+)
 from vultus.services.search.request import build_query
 from vultus.utils import metrics, timing
 
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     )
     from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
+    from vultus.services.recognition.decision_log import DecisionLog
     from vultus.services.search.search import Searcher
 
 
@@ -72,6 +79,7 @@ class Recognizer:
         searcher: Searcher,
         observer: RecognitionObserver,
         limiter: UsageLimiter,
+        decisions: DecisionLog,
     ) -> None:
         self._database = database
         self._analyzer = analyzer
@@ -79,6 +87,7 @@ class Recognizer:
         self._searcher = searcher
         self._observer = observer
         self._limiter = limiter
+        self._decisions = decisions
         self._cache: dict[str, Collection] = {}
 
     async def recognize(
@@ -161,6 +170,7 @@ class Recognizer:
         named = decide_faces(current, space, analysis, found, limit, unique_per_image=unique_per_image, liveness=mode)
         for face in named:
             metrics.get_labelled(metrics.VERDICTS, "recognize", face.decision.verdict.value).inc()
+        await self._decisions.record(principal, current, space, "recognize", [face.build_answer() for face in named])
         recognition = Recognition(current, analysis, named)
         # The second network does not check liveness, so a comparison under required liveness would be meaningless.
         if migration is not None and mode is not LivenessMode.REQUIRED:
@@ -260,10 +270,12 @@ class Recognizer:
                 gallery_size=found.gallery_size,
             )
             metrics.get_labelled(metrics.VERDICTS, "search", decision.verdict.value).inc()
+            person = found.candidates[0] if decision.verdict is Verdict.MATCH else None
+            await self._decisions.record(principal, current, space, "search", [build_answer(decision, person)])
             return VectorSearch(
                 current,
                 decision if principal.may_see_scores else decision.hide_scores(),
-                found.candidates[0] if decision.verdict is Verdict.MATCH else None,
+                person,
                 add_probabilities(found.candidates[:limit], calibration) if limit else None,
             )
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from vultus.domain import Analysis, Calibration, Candidate, Collection, Decision, DescribedFace, LivenessMode, Verdict
+from vultus.domain import (
+    Analysis,
+    Calibration,
+    Candidate,
+    Collection,
+    Decision,
+    DescribedFace,
+    Liveness,
+    LivenessMode,
+    Verdict,
+)
 from vultus.domain.decision import assign_persons_to_faces, compute_threshold, decide_verdict, find_quality_faults
+from vultus.domain.decision_records import Answer
 from vultus.services.collections import get_calibration
 from vultus.services.photo_analysis import find_attack
 
@@ -36,6 +47,10 @@ class RecognizedFace:
     def person(self) -> Candidate | None:
         """The person that the verdict names: only a match names somebody."""
         return self.best if self.decision.verdict is Verdict.MATCH else None
+
+    def build_answer(self) -> Answer:
+        """Return what is recorded of it."""
+        return build_answer(self.decision, self.person, self.described.liveness)
 
     def hide_scores(self) -> Self:
         """Return the face with nobody but the person whom its verdict names, and without scores."""
@@ -119,6 +134,19 @@ def decide_faces(
             add_probabilities(candidates[:limit], calibration) if limit else None,
         )
         for face, fault, attack, candidates, result in zip(analysis.faces, faults, attacks, lists, results, strict=True)
+    )
+
+
+def build_answer(decision: Decision, person: Candidate | None, liveness: Liveness | None = None) -> Answer:
+    """Return what is recorded of a decision about a probe, and of the person it names."""
+    if person is None:
+        return Answer(decision=decision, liveness=liveness)
+    return Answer(
+        decision=decision,
+        person_id=person.person_id,
+        face_id=person.face_id,
+        similarity=person.similarity,
+        liveness=liveness,
     )
 
 

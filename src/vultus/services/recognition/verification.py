@@ -20,6 +20,7 @@ from vultus.domain import (
     Verdict,
 )
 from vultus.domain.decision import decide_verdict, find_quality_faults
+from vultus.domain.decision_records import Answer
 from vultus.errors import InvalidInputError, TooLargeError, UnsupportedImageError
 from vultus.services.collections import (
     ensure_same_search_space,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from vultus.domain import PersonReference, Principal, SpaceRegistry
     from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
+    from vultus.services.recognition.decision_log import DecisionLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,18 @@ class Verifier:
     """Makes one-to-one comparisons under a collection's policy."""
 
     def __init__(
-        self, database: Database, analyzer: PhotoAnalyzer, spaces: SpaceRegistry, limiter: UsageLimiter
+        self,
+        database: Database,
+        analyzer: PhotoAnalyzer,
+        spaces: SpaceRegistry,
+        limiter: UsageLimiter,
+        decisions: DecisionLog,
     ) -> None:
         self._database = database
         self._limiter = limiter
         self._analyzer = analyzer
         self._spaces = spaces
+        self._decisions = decisions
 
     async def compare(
         self,
@@ -201,6 +209,14 @@ class Verifier:
         decision = self._build_decision(
             scores, current.policy, calibration, self._find_quality_faults(face, current.policy), attack
         )
+        answer = Answer(
+            decision=decision,
+            person_id=enrolled.id,
+            face_id=best and best[1],
+            similarity=similarity,
+            liveness=face.liveness,
+        )
+        await self._decisions.record(principal, current, space, "verify", [answer])
         if not principal.may_see_scores:
             return Verification(enrolled, face, None, None, decision.hide_scores())
         probability = None if similarity is None else calibration.compute_probability(similarity)
