@@ -7,22 +7,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import text
 from tests.callers import CALLER
 from tests.services.conftest import GRANT
 
-from vultus.domain import Principal
+from vultus.domain import Principal, Storage
 from vultus.domain.erasures import ErasureFilter, ErasureState
 from vultus.errors import NotFoundError
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.erasures import ErasureService
+from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.persons import PersonService
 from vultus.settings import JobSettings
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
     from vultus.domain import Collection, FloatArray
+    from vultus.sealing.custody import Custody
     from vultus.services.collections import CollectionService
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -84,21 +85,28 @@ async def test_a_key_sees_the_erasures_of_its_collections_only(
     assert len(await list_all(erasures, replace(CALLER, collections=frozenset({collection.id})))) == 1
 
 
-async def test_a_destroyed_key_makes_unreadable_what_was_sealed(
-    database: Database, collection: Collection, erasures: ErasureService, enrol: Enrol, towards: Towards
+@pytest.mark.parametrize(
+    ("storage", "state"), [(Storage.SEALED, ErasureState.UNREADABLE), (Storage.OPEN, ErasureState.UNFINDABLE)]
+)
+async def test_what_was_sealed_is_unreadable_with_the_answer(
+    database: Database,
+    collection: Collection,
+    erasures: ErasureService,
+    custody: Custody,
+    enrol: Enrol,
+    towards: Towards,
+    storage: Storage,
+    state: ErasureState,
 ) -> None:
-    eraser = Eraser(database, JobSettings())
+    KeyDestroyer.attach(database, custody.person_keys)
     async with database.transaction() as work:
-        ada, bob, eve = [await enrol(work, collection, name, towards(0)) for name in ("ada", "bob", "eve")]
-    ids = [(await eraser.erase(CALLER, "home", one.person.id)).erasure_id for one in (ada, bob, eve)]
-    async with database.transaction() as work:
-        await work._session.execute(
-            text("UPDATE erasures SET is_sealed = true WHERE id = ANY(:ids)"), {"ids": [ids[0], ids[2]]}
-        )
+        policy = replace(collection.policy, storage=storage)
+        collection = await work.collections.update_collection(collection.id, policy=policy)
+        ada = await enrol(work, collection, "ada", towards(0))
+        await work.person_keys.ensure_keys([ada.person.id])  # as a crop in an open collection does
 
-    async with database.transaction() as work:
-        await work.erasures.mark_unreadable([ada.person.id, bob.person.id])
+    erased = await Eraser(database, JobSettings()).erase(CALLER, "home", ada.person.id)
 
-    states = [(await erasures.get_erasure(CALLER, one)).state for one in ids]
-    assert states == [ErasureState.UNREADABLE, ErasureState.UNFINDABLE, ErasureState.UNFINDABLE]
-    assert await list_all(erasures, state=ErasureState.UNREADABLE) == [("person.erased", ada.person.id, 1, 1, 1)]
+    assert erased.state is state
+    assert (await erasures.get_erasure(CALLER, erased.erasure_id)).state is state
+    assert len(await list_all(erasures, state=state)) == 1

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, literal, select, update
+from sqlalchemy import delete, false, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from vultus.db.record_tables import ErasureRow, ScrubRow
+from vultus.db.tables import CollectionRow
+from vultus.domain import Storage
 from vultus.domain.erasures import Erasure, ErasureFilter, ErasureState
 from vultus.errors import NotFoundError
 
@@ -51,22 +53,24 @@ class ErasureRepository:
         event: Event,
         principal: Principal,
         destroyed: DestroyedCounts,
-        *,
-        is_sealed: bool = False,
     ) -> None:
         """Add an erasure in the transaction of its effect.
+
+        In a collection that always was sealed, the destruction of the person's key makes what was erased unreadable.
 
         Args:
             erasure_id: Of its entry in the audit record, or in the ledger that ends it again.
             event: What was recorded.
             principal: Who erased.
             destroyed: How much.
-            is_sealed: Whether all templates and crops it destroyed were sealed from their first byte on, so that they
-                are unreadable once the key is destroyed.
         """
         values = asdict(destroyed) | {
             name: getattr(event, name) for name in ("action", "collection_id", "person_id", "object_id")
         }
+        sealed = select(CollectionRow.policy["storage"].astext == Storage.SEALED.value).where(
+            CollectionRow.id == event.collection_id
+        )
+        is_sealed = func.coalesce(sealed.scalar_subquery(), false())
         statement = insert(ErasureRow).values(id=erasure_id, actor=principal.id, is_sealed=is_sealed, **values)
         again = {name: None for name in ("unreadable_at", "scrub_id", "scrubbed_at", "backups_expire_at")}
         await self._session.execute(statement.on_conflict_do_update(index_elements=[ErasureRow.id], set_=again))

@@ -10,7 +10,7 @@ from vultus.domain import Permission
 from vultus.domain.events import ConsentChanged, ConsentRecorded, ConsentWithdrawn
 from vultus.domain.texts import MAX_PURPOSE_LENGTH, require_moment, require_optional_text, require_text
 from vultus.errors import InvalidInputError, NotFoundError
-from vultus.services.people.erasure import ErasureResult, withdraw_consent
+from vultus.services.people.erasure import ErasureResult, read_state, withdraw_consent
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -217,4 +217,5 @@ class ConsentService:
             collection = await work.open(reference, principal, Permission.ERASE)
             person_id = await work.persons.resolve_person(collection.id, person)
             consent = await work.consents.get_consent(collection.id, person_id, consent_id)
-            return await withdraw_consent(work, consent, ConsentWithdrawn, principal=principal)
+            result = await withdraw_consent(work, consent, ConsentWithdrawn, principal=principal)
+        return await read_state(self._database, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -120,6 +120,12 @@ async def withdraw_consent(
     return await erase_person(work, consent.collection_id, consent.person_id, principal=principal, before=destroyed)
 
 
+async def read_state(database: Database, result: ErasureResult) -> ErasureResult:
+    """Return the result of an erasure that was committed with its state: by now its key may be destroyed."""
+    async with database.transaction(read_only=True) as work:
+        return replace(result, state=(await work.erasures.get_erasure(result.erasure_id)).state)
+
+
 async def delete_face(
     work: UnitOfWork,
     collection_id: UUID,
@@ -168,7 +174,8 @@ class Eraser:
         async with self._database.transaction(writes_to=reference) as work:
             collection = await work.open(reference, principal, Permission.ERASE)
             person_id = await work.persons.resolve_person(collection.id, person)
-            return await erase_person(work, collection.id, person_id, principal=principal)
+            result = await erase_person(work, collection.id, person_id, principal=principal)
+        return await read_state(self._database, result)
 
     async def sweep_expired(self) -> int:
         """Erase what rests on expired consents and delete expired records; return the consents ended.
