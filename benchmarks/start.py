@@ -27,7 +27,7 @@ from benchmarks.crowds import SyntheticGallery
 from benchmarks.galleries import connect_migrated_database
 from benchmarks.record import Measurement, render_table
 from benchmarks.server import Server, find_postgres_processes, run_server
-from vultus.db.embedded.cluster import ROLE
+from vultus.db.embedded.cluster import OWNER
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.settings import DatabaseSettings
 
@@ -68,11 +68,11 @@ def measure(faces: int) -> list[Measurement]:
 
 async def _fill_gallery(data: Path, faces: int) -> None:
     with EmbeddedPostgres(data) as server:
-        url = server.start()
+        url = server.start().owner
         superuser = await asyncpg.connect(server.superuser_url.replace("+asyncpg", ""))
-        # It is filled without checks, by the role that serves it.
+        # It is filled without checks, by the role that owns it.
         await superuser.execute(
-            f"GRANT SET ON PARAMETER session_replication_role TO {ROLE}; GRANT pg_checkpoint TO {ROLE}"
+            f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}; GRANT pg_checkpoint TO {OWNER}"
         )
         await superuser.close()
         async with connect_migrated_database(url, DatabaseSettings(statement_timeout_ms=0)) as database:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from vultus.db.embedded.cluster import DATABASE, PORT, ROLE
+from vultus.db.embedded.cluster import DATABASE, OWNER, PORT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def connect(service: Service, role: str = ROLE) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection of a role, by default the one that the server uses."""
+async def connect(service: Service, role: str = OWNER) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection of a role, by default the one that owns the tables."""
     connection = await asyncpg.connect(host=find_socket_directory(service), port=PORT, user=role, database=DATABASE)
     try:
         yield connection

@@ -9,6 +9,7 @@ import tempfile
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import settings
 
 from vultus.db import migrate
 from vultus.db.database import Database
+from vultus.db.embedded.cluster import OWNER, SERVICE, SUPERUSER
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.sealing.custody import Custody
 from vultus.sealing.key_ring import FileKeyRing
@@ -48,6 +50,11 @@ _numbers = count(1)
 _empty: list[str] = []
 _connected: dict[str, Database] = {}
 """By URL."""
+
+
+def as_role(url: str, role: str) -> str:
+    """Return the URL of an embedded database for another of its roles."""
+    return url.replace(urlsplit(url).netloc, f"{role}@", 1)
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +126,12 @@ def server_url() -> Iterator[str]:
 async def admin(server_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection that creates databases, and first the migrated template they are copied from."""
     connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
-    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-    await migrate.upgrade_schema(server_url.replace("/vultus?", f"/{TEMPLATE}?"))
+    await connection.execute(f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}")
+    template_url = server_url.replace("/vultus?", f"/{TEMPLATE}?")
+    template = await asyncpg.connect(template_url.replace("+asyncpg", ""))
+    await template.execute("CREATE EXTENSION vector")
+    await template.close()
+    await migrate.upgrade_schema(as_role(template_url, OWNER), serves=SERVICE)
     yield connection
     for database in _connected.values():
         await database.close()
@@ -129,7 +140,7 @@ async def admin(server_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def database_url(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[str]:
-    """The URL of an empty database with the current schema.
+    """The URL of an empty database with the current schema, for the role that serves.
 
     Emptied and reused: copying one takes half a second on a slow disk, emptying it a hundredth. A test that changes
     the schema or a setting takes `bare_database_url`.
@@ -138,9 +149,9 @@ async def database_url(server_url: str, admin: asyncpg.Connection) -> AsyncItera
         name = _empty.pop()
     else:
         name = f"test_{next(_numbers)}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}")
     url = server_url.replace("/vultus?", f"/{name}?")
-    yield url
+    yield as_role(url, SERVICE)
     busy = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND state <> 'idle'"
     await admin.execute(busy, name)
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
@@ -150,8 +161,29 @@ async def database_url(server_url: str, admin: asyncpg.Connection) -> AsyncItera
 
 
 @pytest.fixture
+def owner_url(database_url: str) -> str:
+    """The URL of the test's database for the role that owns its tables: what the service itself may not do."""
+    return as_role(database_url, OWNER)
+
+
+@pytest.fixture
+def superuser_url(database_url: str) -> str:
+    """The URL of the test's database for the superuser: what nobody may do who serves or owns."""
+    return as_role(database_url, SUPERUSER)
+
+
+async def run_as_owner(database: Database, *statements: str) -> None:
+    """Run statements, in one transaction, that the role which serves may not."""
+    connection = await asyncpg.connect(database.owner_address.dsn)
+    async with connection.transaction():
+        for statement in statements:
+            await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.fixture
 async def bare_database_url(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[str]:
-    """The URL of a database without a schema, dropped after the test."""
+    """The URL of a database without a schema, for the superuser, dropped after the test."""
     name = f"bare_{next(_numbers)}"
     await admin.execute(f"CREATE DATABASE {name}")
     yield server_url.replace("/vultus?", f"/{name}?")
@@ -165,12 +197,12 @@ def custody(tmp_path: Path) -> Custody:
 
 
 @pytest.fixture
-async def database(database_url: str, custody: Custody) -> AsyncIterator[Database]:
+async def database(database_url: str, owner_url: str, custody: Custody) -> AsyncIterator[Database]:
     """An empty database, connected; connections and compiled statements are those of the tests before."""
     settings = DatabaseSettings(pool_size=5)
-    first = _connected.get(database_url) or await Database.connect(database_url, settings)
+    first = _connected.get(database_url) or await Database.connect(database_url, settings, owner_url=owner_url)
     _connected[database_url] = first
-    database = Database(first._engine, first._address, settings)
+    database = Database(first._engine, first.owner_address, settings)
     database.use_keys(custody)
     yield database
     database._health.close()

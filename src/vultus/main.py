@@ -24,7 +24,7 @@ from vultus.db.database import Database
 from vultus.db.embedded.account import OWN_NAMES, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
-from vultus.db.urls import add_password
+from vultus.db.urls import DatabaseUrls, read_urls
 from vultus.errors import EmbeddedDatabaseError, SetupError, UnavailableError, VultusError
 from vultus.live.endpoint import FRAME_ROOM_BYTES, add_live
 from vultus.models.pipelines import PipelineRegistry
@@ -86,23 +86,22 @@ def open_weights_store(settings: Settings) -> WeightsStore:
 
 
 @asynccontextmanager
-async def open_postgres(settings: Settings, jobs: JobSupervisor | None = None) -> AsyncIterator[str]:
-    """Yield the URL of the PostgreSQL to use; without one, start the embedded server and watch it.
+async def open_postgres(settings: Settings, jobs: JobSupervisor | None = None) -> AsyncIterator[DatabaseUrls]:
+    """Yield the URLs of the PostgreSQL to use; without them, start the embedded server and watch it.
 
     Raises:
         EmbeddedDatabaseError: It does not start; the detail says what to do.
     """
     if settings.database.url:
-        url, file = settings.database.url.get_secret_value(), settings.database.password_file
-        yield add_password(url, file) if file else url
+        yield read_urls(settings.database)
         return
     embedded = EmbeddedPostgres(settings.data_dir)
     try:
-        url = await asyncio.to_thread(embedded.start)
+        urls = await asyncio.to_thread(embedded.start)
         restart = partial(restart_postgres_if_dead, embedded)
         jobs = jobs or JobSupervisor()
         async with jobs.run("embedded-postgresql", restart, interval_s=POSTGRES_CHECK_INTERVAL_S):
-            yield url
+            yield urls
     finally:
         await asyncio.to_thread(embedded.stop)
 
@@ -123,10 +122,10 @@ async def open_database(
         SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`; or the ledger is
             unusable.
     """
-    async with open_postgres(settings, jobs) as url:
+    async with open_postgres(settings, jobs) as urls:
         if settings.database.url is None:
-            await (upgrade_embedded(url, settings.data_dir) if migrates else create_embedded_schema(url))
-        database = await Database.connect(url, settings.database)
+            await (upgrade_embedded(urls, settings.data_dir) if migrates else create_embedded_schema(urls))
+        database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
         try:
             destroyer = KeyDestroyer.attach(database, database.use_keys(open_custody(settings)).person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()

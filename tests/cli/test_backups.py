@@ -55,7 +55,7 @@ def run(data_dir: Path, *arguments: str | Path, code: int = 0, **variables: str)
 
 async def test_only_an_upgrade_migrates_and_it_copies_before(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        url = server.start()
+        url = server.start().owner
         await migrate.upgrade_schema(url, PREVIOUS)
 
     assert "vultus db upgrade" in run(data_dir, "keys", "list", code=7)
@@ -70,14 +70,14 @@ async def test_only_an_upgrade_migrates_and_it_copies_before(data_dir: Path) -> 
     run(data_dir, "keys", "list")
     (data_dir / "postgres").rename(data_dir / "migrated")
     with EmbeddedPostgres(data_dir) as server:
-        url = server.start()
+        url = server.start().owner
         ClientPrograms(parse_database_url(url), 18, data_dir).restore([copy.read_bytes()])
         assert await migrate.fetch_current_revision(url) == PREVIOUS
 
 
 async def test_a_newer_schema_is_neither_copied_nor_advised_to_be_upgraded(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
-        url = server.start()
+        url = server.start().owner
         await migrate.upgrade_schema(url)
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         await connection.execute("UPDATE alembic_version SET version_num = 'newer'")
@@ -127,7 +127,7 @@ async def test_a_restored_backup_answers_a_search_as_before(
     source, other, file = data_dir / "source", data_dir / "other", tmp_path / "today.age"
     data_dir.chmod(0o755)
     with EmbeddedPostgres(source) as server:
-        url = server.start()
+        url = server.start().owner
         await migrate.upgrade_schema(url)
         before = await fill_and_search(url)
         assert "Nobody is named who can open" in run(source, "backup", file, code=2)
@@ -143,7 +143,7 @@ async def test_a_restored_backup_answers_a_search_as_before(
     assert "erase and revoke again" in run(other, "restore", file, "-i", identity[0])
 
     with EmbeddedPostgres(other) as server:
-        assert await search(server.start()) == before
+        assert await search(server.start().owner) == before
 
 
 async def fill_and_search(url: str) -> list[tuple[str | None, float]]:
@@ -211,9 +211,9 @@ def test_a_backup_of_an_older_schema_is_upgraded_and_one_of_a_newer_refused(data
     source, older, newer = data_dir / "source", tmp_path / "older.tar", tmp_path / "newer.tar"
     data_dir.chmod(0o755)
     with EmbeddedPostgres(source) as server:
-        asyncio.run(migrate.upgrade_schema(server.start(), PREVIOUS))
+        asyncio.run(migrate.upgrade_schema(server.start().owner, PREVIOUS))
         run(source, "backup", "--plain", older)
-        asyncio.run(set_revision(server.start(), "newer"))
+        asyncio.run(set_revision(server.start().owner, "newer"))
         run(source, "backup", "--plain", newer)
 
     other = data_dir / "other"
@@ -234,7 +234,7 @@ async def test_a_restored_database_holds_no_byte_of_whom_was_erased(data_dir: Pa
     data_dir.chmod(0o755)
     run(old, "keys", "list")
     with EmbeddedPostgres(old) as server:
-        connection = await asyncpg.connect(server.start().replace("+asyncpg", ""))
+        connection = await asyncpg.connect(server.start().owner.replace("+asyncpg", ""))
         await connection.execute("CREATE TABLE people (name text)")
         await connection.execute("INSERT INTO people VALUES ($1), ($2)", name.decode(), "Somebody Else")
         await connection.execute("DELETE FROM people WHERE name = $1", name.decode())

@@ -46,8 +46,9 @@ class Cli:
 
 
 @pytest.fixture
-def cli(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(database_url: str, owner_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("VULTUS_DATABASE__URL", database_url)
+    monkeypatch.setenv("VULTUS_DATABASE__OWNER_URL", owner_url)
     monkeypatch.setenv("VULTUS_DATA_DIR", str(tmp_path / "data"))
     share_networks(monkeypatch)
     return Cli(tmp_path)

@@ -22,7 +22,7 @@ async def test_a_data_directory_with_a_long_path(data_dir: Path) -> None:
     deep = data_dir.joinpath(*["a directory with a name of its own"] * 3)
     data_dir.chmod(0o755)
     with EmbeddedPostgres(deep) as server:
-        url = server.start()
+        url = server.start().owner
 
         assert await fetch_value(url, "SELECT 1") == 1
         sockets = Path(postmaster(deep).cwd(), "postmaster.pid").read_text().splitlines()[4]
@@ -64,7 +64,7 @@ async def test_a_data_directory_may_have_any_name(data_dir: Path, name: str, mon
     monkeypatch.setenv("TMPDIR", str(data_dir))
     monkeypatch.setattr(tempfile, "tempdir", None)
     with EmbeddedPostgres(data_dir / name) as server:
-        url = server.start()
+        url = server.start().owner
 
         assert await fetch_value(url, "SELECT 1") == 1
         process = postmaster(data_dir / name)

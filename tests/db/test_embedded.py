@@ -22,10 +22,11 @@ from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded import tuning
 from vultus.db.embedded.account import get_server_account
-from vultus.db.embedded.cluster import MAX_LOG_BYTES
+from vultus.db.embedded.cluster import MAX_LOG_BYTES, OWNER, SERVICE
 from vultus.db.embedded.programs import SERVER_PACKAGE
 from vultus.db.embedded.server import EmbeddedPostgres
-from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError
+from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
+from vultus.errors import DatabaseUnavailableError, EmbeddedDatabaseError, SchemaNotCurrentError
 from vultus.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ import sys
 from pathlib import Path
 from vultus.db.embedded.server import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))
-print(server.start(), flush=True)
+print(server.start().owner, flush=True)
 sys.stdin.read()
 server.stop()
 """
@@ -107,7 +108,7 @@ async def fetch_value(url: str, query: str) -> object:
 
 
 async def test_a_private_server(server: EmbeddedPostgres, data_dir: Path) -> None:
-    url = server.start()
+    url = server.start().owner
 
     assert mode(data_dir) == (0o710 if ROOT else 0o700)
     assert mode(data_dir / "postgres") == mode(data_dir / "run") == 0o700
@@ -122,27 +123,50 @@ async def test_a_private_server(server: EmbeddedPostgres, data_dir: Path) -> Non
     assert await fetch_value(url, "SHOW data_checksums") == "on"
 
 
-async def test_the_service_is_no_superuser_and_needs_none(server: EmbeddedPostgres) -> None:
-    url = server.start()
-    await migrate.upgrade_schema(url)
-    database = await Database.connect(url, DatabaseSettings())
+async def test_the_service_is_no_superuser_and_owns_nothing(server: EmbeddedPostgres) -> None:
+    urls = server.start()
+    await create_embedded_schema(urls)
+    database = await Database.connect(urls.serving, DatabaseSettings())
     await database.close()
 
-    assert (
-        await fetch_value(url, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user") is False
-    )
+    power = "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+    owned = "SELECT count(*) FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid AND deptype = 'o'"
+    assert [await fetch_value(url, power) for url in urls] == [False, False]
+    assert await fetch_value(urls.owner, f"{owned} AND rolname = '{SERVICE}'") == 0
+    assert await fetch_value(urls.owner, f"{owned} AND rolname = '{OWNER}'") != 0
     assert await fetch_value(server.superuser_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is True
     for forbidden in (
         "COPY (SELECT 1) TO PROGRAM 'cat'",
         "ALTER SYSTEM SET fsync = off",
         "SELECT pg_read_file('PG_VERSION')",
     ):
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await fetch_value(url, forbidden)
+        for url in urls:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await fetch_value(url, forbidden)
+
+
+async def test_files_of_an_earlier_version_get_the_role_that_serves(server: EmbeddedPostgres, data_dir: Path) -> None:
+    """Their schema is migrated, and what was granted counts; the earlier version is not served beside this one."""
+    urls = server.start()
+    await migrate.upgrade_schema(urls.owner, "0023")
+    await fetch_value(server.superuser_url, f"DROP OWNED BY {SERVICE}")
+    await fetch_value(server.superuser_url, f"DROP ROLE {SERVICE}")
+    ident = data_dir / "postgres" / "pg_ident.conf"
+    ident.write_text("".join(line for line in ident.read_text().splitlines(True) if SERVICE not in line))
+    with pytest.raises(EmbeddedDatabaseError, match="An earlier version of Vultus runs on"):
+        EmbeddedPostgres(data_dir).start()
+    server.stop()
+
+    urls = server.start()
+    with pytest.raises(SchemaNotCurrentError):
+        await create_embedded_schema(urls)
+    await upgrade_embedded(urls, data_dir)
+    database = await Database.connect(urls.serving, DatabaseSettings())
+    await database.close()
 
 
 async def test_a_long_log_is_moved_while_the_server_runs(server: EmbeddedPostgres, data_dir: Path) -> None:
-    url, file = server.start(), data_dir / "postgres" / "server.log"
+    url, file = server.start().owner, data_dir / "postgres" / "server.log"
     with file.open("a") as log:
         log.write("x" * (MAX_LOG_BYTES + 1))
     server.rotate_log()
@@ -155,7 +179,7 @@ async def test_a_long_log_is_moved_while_the_server_runs(server: EmbeddedPostgre
 
 
 async def test_statements_never_reach_the_log(server: EmbeddedPostgres, data_dir: Path) -> None:
-    connection = await asyncpg.connect(server.start().replace("+asyncpg", ""))
+    connection = await asyncpg.connect(server.start().owner.replace("+asyncpg", ""))
     await connection.execute("CREATE TABLE t (a text CHECK (a <> 'canary7'))")
     for query in ("INSERT INTO t VALUES ($1)", "SELECT $1::text::int", "SELECT 'canary7'::int + length($1)"):
         with pytest.raises(asyncpg.PostgresError):
@@ -170,23 +194,23 @@ async def test_statements_never_reach_the_log(server: EmbeddedPostgres, data_dir
 
 
 async def test_stored_rows_survive_a_stop(server: EmbeddedPostgres, data_dir: Path) -> None:
-    await fetch_value(server.start(), "CREATE TABLE t AS SELECT 42 AS a")
+    await fetch_value(server.start().owner, "CREATE TABLE t AS SELECT 42 AS a")
     process = postmaster(data_dir)
     server.stop()
     assert has_ended(process)
     assert not server.is_running()
 
-    assert await fetch_value(server.start(), "SELECT a FROM t") == 42
+    assert await fetch_value(server.start().owner, "SELECT a FROM t") == 42
     assert server.is_running()
 
 
 async def test_the_last_of_two_processes_stops_the_server(server: EmbeddedPostgres, data_dir: Path) -> None:
     with another_user(data_dir) as other:
-        url = server.start()
+        url = server.start().owner
         process = postmaster(data_dir)
         server.stop()
         assert await fetch_value(url, "SELECT 1") == 1
-        assert server.start() == url
+        assert server.start().owner == url
         assert postmaster(data_dir).pid == process.pid
 
         other.communicate()  # closes its input: it exits
@@ -211,7 +235,7 @@ async def test_a_killed_process_leaves_nothing_running(server: EmbeddedPostgres,
 async def test_after_a_kill_every_acknowledged_row_is_stored(
     server: EmbeddedPostgres, data_dir: Path, policy: DecisionPolicy
 ) -> None:
-    url = server.start()
+    url = server.start().owner
     await migrate.upgrade_schema(url)
     database = await Database.connect(url, DatabaseSettings())
     async with database.transaction() as work:
@@ -224,7 +248,7 @@ async def test_after_a_kill_every_acknowledged_row_is_stored(
             await database.ping()
     assert not server.is_running()
     started = time.monotonic()
-    assert server.start() == url
+    assert server.start().owner == url
 
     async with database.transaction(read_only=True) as work:
         assert await work.persons.get_person(collection.id, ada.id) == ada
@@ -233,11 +257,11 @@ async def test_after_a_kill_every_acknowledged_row_is_stored(
 
 
 async def test_a_server_found_dying_is_restarted(server: EmbeddedPostgres, data_dir: Path) -> None:
-    url = server.start()
+    url = server.start().owner
     for _ in range(5):
         os.kill(postmaster(data_dir).pid, signal.SIGKILL)
 
-        assert server.start() == url
+        assert server.start().owner == url
 
         assert await fetch_value(url, "SELECT 1") == 1
 
@@ -246,7 +270,7 @@ async def test_a_restart_creates_no_files_in_place_of_those_that_are_gone(
     server: EmbeddedPostgres, data_dir: Path
 ) -> None:
     """An empty database would answer, and everybody who was enrolled would be lost in silence."""
-    url = server.start()
+    url = server.start().owner
     (data_dir / "postgres").rename(data_dir / "elsewhere")
     process = psutil.Process(int((data_dir / "elsewhere" / "postmaster.pid").read_text().split()[0]))
     process.kill()
@@ -257,11 +281,11 @@ async def test_a_restart_creates_no_files_in_place_of_those_that_are_gone(
     assert not (data_dir / "postgres").exists()
 
     (data_dir / "elsewhere").rename(data_dir / "postgres")
-    assert server.start() == url
+    assert server.start().owner == url
 
 
 async def test_a_stale_process_id_of_another_process_is_ignored(server: EmbeddedPostgres, data_dir: Path) -> None:
-    url = server.start()
+    url = server.start().owner
     pid_file = data_dir / "postgres" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     server.stop()
@@ -273,7 +297,7 @@ async def test_a_stale_process_id_of_another_process_is_ignored(server: Embedded
         (data_dir / "run" / ".s.PGSQL.5432.lock").write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         account.set_owner(pid_file)
 
-        assert server.start() == url
+        assert server.start().owner == url
         assert await fetch_value(url, "SELECT 1") == 1
 
         stranger.kill()
@@ -322,7 +346,7 @@ async def test_programs_closed_to_the_servers_user_are_copied(
     spec.submodule_search_locations = [str(closed / SERVER_PACKAGE)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
 
-    assert await fetch_value(server.start(), "SELECT 1") == 1
+    assert await fetch_value(server.start().owner, "SELECT 1") == 1
 
     assert Path(postmaster(data_dir).exe()).is_relative_to(data_dir)
 

@@ -148,14 +148,14 @@ async def test_a_removed_face_is_deleted(
 
 
 async def test_templates_lie_in_their_partition_alone(
-    database_url: str, database: Database, collection: Collection, enrol: Enrol
+    owner_url: str, database: Database, collection: Collection, enrol: Enrol
 ) -> None:
     """No TOAST table holds a second copy, and ANALYZE copies neither templates nor names."""
     random = np.random.default_rng(0)
     async with database.transaction() as work:
         for at in range(30):
             await enrol(work, collection, f"person {at}", *random.normal(size=(10, 512)).astype(np.float32))
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(owner_url.replace("+asyncpg", ""))
     await connection.execute("ANALYZE")
 
     toast = await connection.fetchval(

@@ -9,6 +9,7 @@ import asyncpg
 import numpy as np
 import pytest
 from sqlalchemy import text
+from tests.conftest import run_as_owner
 from tests.db.test_database import run
 
 from vultus.db.database import Database
@@ -58,12 +59,12 @@ async def test_a_connection_that_cannot_be_opened_raises_unavailable(
     await database.close()
 
 
-async def test_a_database_that_lost_its_tables_is_no_defect_and_not_ready(database_url: str) -> None:
+async def test_a_database_that_lost_its_tables_is_no_defect_and_not_ready(database_url: str, owner_url: str) -> None:
     """It was replaced or restored while the server ran: that is not answered with 500, and readiness says so."""
-    database = await Database.connect(database_url, DatabaseSettings())
+    database = await Database.connect(database_url, DatabaseSettings(), owner_url=owner_url)
     await database.ping()
-    await run(database, "ALTER TABLE alembic_version RENAME TO elsewhere")
-    await run(database, "ALTER TABLE api_keys RENAME TO other_keys")
+    await run_as_owner(database, "ALTER TABLE alembic_version RENAME TO elsewhere")
+    await run_as_owner(database, "ALTER TABLE api_keys RENAME TO other_keys")
     try:
         with pytest.raises(SchemaNotCurrentError, match="replaced or restored"):
             await database.ping()
@@ -71,8 +72,8 @@ async def test_a_database_that_lost_its_tables_is_no_defect_and_not_ready(databa
             async with database.hot_queries() as queries:
                 await queries.keys.find_live_key(bytes(32))
     finally:
-        await run(database, "ALTER TABLE elsewhere RENAME TO alembic_version")
-        await run(database, "ALTER TABLE other_keys RENAME TO api_keys")
+        await run_as_owner(database, "ALTER TABLE elsewhere RENAME TO alembic_version")
+        await run_as_owner(database, "ALTER TABLE other_keys RENAME TO api_keys")
     await database.ping()
     await database.close()
 

@@ -36,8 +36,8 @@ GRAPH = HnswGraph("contract", 16, 64, 100, datetime(2026, 1, 2, tzinfo=UTC), LOS
 
 
 @pytest.fixture
-async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+async def connection(superuser_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(superuser_url.replace("+asyncpg", ""))
     yield connection
     await connection.close()
 

@@ -171,9 +171,11 @@ PARTITION = """
 """
 
 
-async def test_templates_stay_in_one_place_and_out_of_the_statistics(bare_database_url: str) -> None:
+async def test_templates_stay_in_one_place_and_out_of_the_statistics(
+    bare_database_url: str, policy: DecisionPolicy
+) -> None:
     """In a partition as old as the first schema too: nothing is moved to a TOAST table, nothing sampled."""
-    old, collection_id = uuid4().hex, uuid4()
+    old = uuid4().hex
     await migrate.upgrade_schema(bare_database_url, "0001")
     connection = await asyncpg.connect(bare_database_url.replace("+asyncpg", ""))
     await connection.execute(PARTITION.format(old))
@@ -182,10 +184,10 @@ async def test_templates_stay_in_one_place_and_out_of_the_statistics(bare_databa
     await migrate.upgrade_schema(bare_database_url)
     database = await Database.connect(bare_database_url, DatabaseSettings().model_copy(update={"pool_size": 1}))
     async with database.transaction() as work:
-        await work.collections._create_partition(collection_id)
+        collection = await work.collections.add_collection("home", "contract", policy)
     await database.close()
 
-    partitions = {f"faces_{old}", get_partition_name(collection_id)}
+    partitions = {f"faces_{old}", get_partition_name(collection.id)}
     toasted = await connection.fetch("SELECT relname FROM pg_class WHERE relname ^@ 'faces' AND reltoastrelid <> 0")
     columns = await connection.fetch(
         "SELECT attrelid::regclass::text, attname, attstorage = 'p', coalesce(attstattarget, -1) = 0 FROM pg_attribute"

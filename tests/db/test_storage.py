@@ -47,7 +47,7 @@ async def store(database: Database) -> None:
 
 async def test_a_full_disk_is_told_and_heals_by_itself(small_disk: Path) -> None:
     with EmbeddedPostgres(small_disk / "data") as server:
-        url = server.start()
+        url = server.start().owner
         await migrate.upgrade_schema(url)
         database = await Database.connect(url, DatabaseSettings())
         filler = fill_disk(small_disk)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
 from tests.callers import CALLER
+from tests.conftest import run_as_owner
 
 from vultus.domain import Role
 from vultus.services.access import AccessService
@@ -32,12 +32,6 @@ async def chain(database: Database, tmp_path: Path) -> AuditChain:
             await chain.extend()
     assert await chain.extend() == ENTRIES - ENTRIES // 2 - 1
     return chain
-
-
-async def run_sql(database: Database, *statements: str) -> None:
-    async with database.transaction() as work:
-        for statement in statements:
-            await work._session.execute(text(statement))
 
 
 NTH = "(SELECT id FROM audit ORDER BY id OFFSET {} LIMIT 1)"
@@ -70,7 +64,7 @@ async def test_every_tampering_is_found(
 ) -> None:
     assert (await chain.verify(CALLER)).findings == ()
 
-    await run_sql(database, *statements)
+    await run_as_owner(database, *statements)
 
     found = (await chain.verify(CALLER)).findings
     assert len(found) == len(findings)
@@ -80,7 +74,7 @@ async def test_every_tampering_is_found(
 async def test_a_chain_that_was_made_anew_is_found_by_what_was_noted(
     database: Database, chain: AuditChain, tmp_path: Path
 ) -> None:
-    await run_sql(
+    await run_as_owner(
         database, f"UPDATE audit SET actor = 'somebody' WHERE id = {NTH.format(3)}", "DELETE FROM audit_links"
     )
     await AuditChain(database, tmp_path / "elsewhere.jsonl", JobSettings()).extend()
@@ -92,7 +86,7 @@ async def test_a_chain_that_was_made_anew_is_found_by_what_was_noted(
 async def test_an_entry_that_is_added_with_a_time_of_the_past_is_found(
     database: Database, chain: AuditChain, first: str, unlinked: int
 ) -> None:
-    await run_sql(
+    await run_as_owner(
         database,
         f"INSERT INTO audit (id, at, actor, action) SELECT CAST('{first}' || substr(id::text, 9) AS uuid),"
         " at - interval '1 day', 'key:1', action FROM audit LIMIT 1",
@@ -109,10 +103,9 @@ async def test_an_entry_that_is_added_with_a_time_of_the_past_is_found(
 async def test_entries_deleted_for_their_age_are_no_finding_and_others_are(
     database: Database, chain: AuditChain, tmp_path: Path
 ) -> None:
-    kept = AuditChain(
-        database, tmp_path / "audit.jsonl", JobSettings(audit_days=timedelta(seconds=1) / timedelta(days=1))
-    )
-    await run_sql(database, "SELECT pg_sleep(1.1)", f"DELETE FROM audit WHERE id = {NTH.format(3)}")
+    a_second = JobSettings().model_copy(update={"audit_days": timedelta(seconds=1) / timedelta(days=1)})
+    kept = AuditChain(database, tmp_path / "audit.jsonl", a_second)
+    await run_as_owner(database, "SELECT pg_sleep(1.1)", f"DELETE FROM audit WHERE id = {NTH.format(3)}")
 
     assert (await kept.verify(CALLER)).findings == ()
     assert len((await chain.verify(CALLER)).findings) == 1

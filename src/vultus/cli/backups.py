@@ -36,6 +36,7 @@ from vultus.utils.age_files import (
 from vultus.utils.files import write_secret_file
 
 if TYPE_CHECKING:
+    from vultus.db.urls import DatabaseUrls
     from vultus.settings import Settings
 
 MIB = 2**20
@@ -64,10 +65,10 @@ def write_backup_file(
     recipients = _choose_recipients(settings, recipient, plain=plain)
 
     async def write() -> BackupDescription:
-        async with open_postgres(settings) as url:
+        async with open_postgres(settings) as urls:
             with open_download_bar("Dumping") as progress:
                 return await write_backup(
-                    file, parse_database_url(url), settings, recipients, partial(progress, "the database")
+                    file, parse_database_url(urls.owner), settings, recipients, partial(progress, "the database")
                 )
 
     written = run_command(write())
@@ -89,13 +90,13 @@ def restore_backup_file(
     identities = open_identities(identity, passphrase_file)
 
     async def restore() -> tuple[BackupDescription, dict[str, str], int | None]:
-        async with open_postgres(settings) as url:
+        async with open_postgres(settings) as urls:
             with open_download_bar("Restoring") as progress:
                 described, given = await restore_backup(
-                    file, parse_database_url(url), settings.data_dir, identities, partial(progress, str(file))
+                    file, parse_database_url(urls.owner), settings.data_dir, identities, partial(progress, str(file))
                 )
-            await migrate.upgrade_schema(url)
-            return described, given, await _apply_ledger(url, settings)
+            await migrate.upgrade_schema(urls.owner, serves=await migrate.fetch_role_name(urls.serving))
+            return described, given, await _apply_ledger(urls, settings)
 
     described, given, ended = run_command(restore())
     schema = migrate.get_head_revision()
@@ -124,11 +125,11 @@ def verify_backup_file(
 
     async def rehearse(folder: Path) -> BackupDescription:
         with EmbeddedPostgres(folder) as server, open_download_bar("Verifying") as progress:
-            url = await asyncio.to_thread(server.start)
+            urls = await asyncio.to_thread(server.start)
             described, _ = await restore_backup(
-                file, parse_database_url(url), folder, identities, partial(progress, str(file))
+                file, parse_database_url(urls.owner), folder, identities, partial(progress, str(file))
             )
-            await migrate.upgrade_schema(url)
+            await migrate.upgrade_schema(urls.owner)
             return described
 
     with tempfile.TemporaryDirectory(prefix="vultus-verify-") as name:
@@ -209,11 +210,11 @@ def _read_passphrase(file: Path) -> str:
     return passphrase
 
 
-async def _apply_ledger(url: str, settings: Settings) -> int | None:
+async def _apply_ledger(urls: DatabaseUrls, settings: Settings) -> int | None:
     """End again what a restored database has of what had ended; return how much, None without a ledger."""
     if not settings.ledger_file.exists():
         return None
-    database = await Database.connect(url, settings.database)
+    database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
     try:
         return await ErasureLedger(database, settings.ledger_file).synchronize()
     finally:

@@ -22,13 +22,13 @@ def upgrade_schema() -> None:
     """Bring the schema up to date; safe to run at any time."""
 
     async def apply_migrations(settings: Settings) -> tuple[str | None, str | None]:
-        async with open_postgres(settings) as url:
-            before = await migrate.fetch_current_revision(url)
+        async with open_postgres(settings) as urls:
+            before = await migrate.fetch_current_revision(urls.owner)
             if settings.database.url is None:
-                await upgrades.upgrade_embedded(url, settings.data_dir)
+                await upgrades.upgrade_embedded(urls, settings.data_dir)
             else:
-                await migrate.upgrade_schema(url)
-            return before, await migrate.fetch_current_revision(url)
+                await upgrades.upgrade_external(urls)
+            return before, await migrate.fetch_current_revision(urls.owner)
 
     before, after = run_command(apply_migrations(load_settings()))
     typer.echo(
@@ -41,8 +41,8 @@ def show_schema_status(as_json: JsonOption = False) -> None:
     """Say which schema the database has and which one this program needs."""
 
     async def read_revision(settings: Settings) -> str | None:
-        async with open_postgres(settings) as url:
-            return await migrate.fetch_current_revision(url)
+        async with open_postgres(settings) as urls:
+            return await migrate.fetch_current_revision(urls.owner)
 
     settings = load_settings()
     found, needed = run_command(read_revision(settings)), migrate.get_head_revision()

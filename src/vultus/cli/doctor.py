@@ -175,23 +175,25 @@ def _check_networks(settings: Settings) -> str:
 def _check_database(settings: Settings) -> str:
     """Run the checks of `vultus serve`, in its words."""
 
-    async def connect() -> tuple[dict[str, tuple[str, ...]], bool] | None:
-        async with open_postgres(settings) as url:
-            if settings.database.url is None and await migrate.fetch_current_revision(url) is None:
+    async def connect() -> tuple[dict[str, tuple[str, ...]], str | None] | None:
+        async with open_postgres(settings) as urls:
+            revision = await migrate.fetch_current_revision(urls.owner)
+            if settings.database.url is None and revision is None:
                 return None  # the first start creates it
-            database = await Database.connect(url, settings.database)
+            migrate.check_revision(revision)
+            database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
             try:
                 async with database.transaction(read_only=True) as work:
-                    return await work.inventory.list_names_by_space(), await work.inventory.has_superuser()
+                    return await work.inventory.list_names_by_space(), await work.inventory.describe_role()
             finally:
                 await database.close()
 
     if (found := asyncio.run(connect())) is None:
         return "embedded PostgreSQL starts and stops; it has no schema before the first start"
-    names_by_space, is_superuser = found
+    names_by_space, role = found
     _check_collections(settings, names_by_space)
     kind = "external" if settings.database.url else "embedded"
-    caution = "; its role is a superuser, which it need not be (docs/operations.md)" if is_superuser else ""
+    caution = f"; the role that serves is {role}, which it need not be (docs/operations.md)" if role else ""
     schema = migrate.get_head_revision()
     return f"{kind} PostgreSQL, schema {schema} is current, durable; every collection is served{caution}"
 

@@ -54,7 +54,7 @@ from vultus.db.templates.hnsw import open_hnsw_maintenance
 from vultus.db.templates.seal import TemplateSeal
 from vultus.db.templates.searches import TemplateSearches
 from vultus.db.templates.store import TemplateStore
-from vultus.db.urls import parse_database_url
+from vultus.db.urls import DatabaseUrls, parse_database_url
 from vultus.domain.ledger import ENDING_ACTIONS, LedgerEntry
 from vultus.errors import OverloadedError
 from vultus.utils import metrics
@@ -238,11 +238,11 @@ class UnitOfWork(HotQueries):
 
 
 class Database:
-    """A PostgreSQL database with the current schema."""
+    """A PostgreSQL database with the current schema; `owner_address` is for the role that owns its tables."""
 
-    def __init__(self, engine: AsyncEngine, address: DatabaseAddress, settings: DatabaseSettings) -> None:
+    def __init__(self, engine: AsyncEngine, owner_address: DatabaseAddress, settings: DatabaseSettings) -> None:
         self._engine = engine
-        self._address = address
+        self.owner_address = owner_address
         self._hot_connections = HotConnections(engine)
         self._health = DatabaseHealth(self._hot_connections)
         self._pool_wait_s = settings.pool_wait_s
@@ -255,14 +255,11 @@ class Database:
         self._on_endings: dict[str, Callable[[Sequence[LedgerEntry]], Awaitable[None]]] = {}
         self._seal = TemplateSeal()
 
-    @property
-    def owner_address(self) -> DatabaseAddress:
-        """How to connect as the role that owns the tables."""
-        return self._address
-
     @classmethod
-    async def connect(cls, url: str, settings: DatabaseSettings) -> Database:
+    async def connect(cls, url: str, settings: DatabaseSettings, *, owner_url: str | None = None) -> Database:
         """Open the pool and check that the database meets the requirements.
+
+        The owner's URL is that of the role that serves unless another is given.
 
         Raises:
             DatabaseUnavailableError: It cannot be reached.
@@ -270,6 +267,8 @@ class Database:
                 transaction, or its schema not current.
         """
         address = parse_database_url(url)
+        with DatabaseUrls(url, owner_url or url).name_owner():
+            owner_address = parse_database_url(owner_url or url)
         await check_connection(address)
         engine = create_pool(address, settings)
         try:
@@ -281,7 +280,7 @@ class Database:
         except BaseException:
             await engine.dispose()
             raise
-        return cls(engine, address, settings)
+        return cls(engine, owner_address, settings)
 
     @asynccontextmanager
     async def transaction(
@@ -380,7 +379,7 @@ class Database:
         Raises:
             ConflictError: On entering, another process holds the lock.
         """
-        return open_hnsw_maintenance(self._address, collection_id)
+        return open_hnsw_maintenance(self.owner_address, collection_id)
 
     async def ping(self) -> None:
         """Raise unless the database answers, has Vultus' tables, and space again after its disk was full.

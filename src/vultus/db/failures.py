@@ -108,9 +108,10 @@ _SQLSTATE_FAILURES: dict[str, tuple[type[VultusError], str]] = {
     "42P05": (SetupError, POOLING_DETAIL),
     "42501": (
         SetupError,
-        "The role of VULTUS_DATABASE__URL lacks a privilege. It must own Vultus' tables and may create tables in the "
-        "schema public: run 'vultus db upgrade' as the role that serves, and as the database's owner GRANT CREATE ON "
-        "SCHEMA public TO that role.",
+        "The database's role lacks a privilege. The role of VULTUS_DATABASE__OWNER_URL, or of VULTUS_DATABASE__URL if "
+        "there is no other, must own Vultus' tables and may create tables in the schema public (as the database's "
+        "owner: GRANT CREATE ON SCHEMA public TO that role); 'vultus db upgrade' grants the role that serves what it "
+        "needs.",
     ),
     "25006": (UnavailableError, "The database is read-only."),
     "58": (UnavailableError, "The database server has a problem with its disk; see its log."),

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from vultus.db.connections import check_connection, create_engine
 from vultus.db.failures import translate_errors
+from vultus.db.privileges import fetch_role, grant_privileges, is_granted
 from vultus.db.requirements import check_pgvector, check_server
 from vultus.db.urls import parse_database_url
 from vultus.errors import SchemaNotCurrentError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from vultus.db.urls import DatabaseUrls
 
 MIGRATION_LOCK = 0x76756C74_6D696772  # "vultmigr": one migration at a time, whichever process
 SCRIPTS_DIRECTORY = Path(__file__).parent / "migrations"
@@ -47,8 +50,13 @@ async def read_revision(connection: AsyncConnection) -> str | None:
     return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
 
-async def upgrade_schema(url: str, revision: str = "head") -> None:
-    """Run the missing revisions, all or none of them.
+async def upgrade_schema(url: str, revision: str = "head", *, serves: str | None = None) -> None:
+    """Run the missing revisions, all or none of them, and grant the role that serves what it may do.
+
+    Args:
+        url: For the role that owns the tables from now on.
+        revision: The last to run.
+        serves: Another role, which serves.
 
     Raises:
         SetupError: The server is too old or not durable.
@@ -62,6 +70,24 @@ async def upgrade_schema(url: str, revision: str = "head") -> None:
         check_revision_known(await read_revision(connection))
         await connection.run_sync(partial(_run_alembic_command, command.upgrade, revision))
         await check_pgvector(connection)
+        if serves is not None:
+            await grant_privileges(connection, serves)
+
+
+async def ensure_privileges(urls: DatabaseUrls) -> None:
+    """Grant the role that serves what it may do unless it was: a restored dump holds no privileges."""
+    if urls.owner == urls.serving:
+        return
+    role = await fetch_role_name(urls.serving)
+    async with _open_connection(urls.owner) as connection:
+        if not await is_granted(connection, role):
+            await grant_privileges(connection, role)
+
+
+async def fetch_role_name(url: str) -> str:
+    """Return the role that a URL connects as."""
+    async with _open_connection(url) as connection:
+        return await fetch_role(connection)
 
 
 async def downgrade_schema(url: str, revision: str) -> None:

@@ -8,14 +8,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vultus.db.dumps import ClientPrograms
+from vultus.db.embedded.cluster import SERVICE
 from vultus.db.embedded.programs import SERVER_MAJOR_VERSION
 from vultus.db.embedded.server import EmbeddedPostgres
-from vultus.db.migrate import check_revision_known, fetch_current_revision, get_head_revision, upgrade_schema
+from vultus.db.migrate import (
+    check_revision,
+    check_revision_known,
+    ensure_privileges,
+    fetch_current_revision,
+    fetch_role_name,
+    get_head_revision,
+    upgrade_schema,
+)
 from vultus.db.urls import parse_database_url
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from vultus.db.urls import DatabaseUrls
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +34,40 @@ MAX_COPIES = 3
 """Copies kept of the databases before migrations; the oldest is deleted."""
 
 
-async def create_embedded_schema(url: str) -> None:
-    """Create the schema of an embedded database that is empty; leave any other as it is."""
-    if await fetch_current_revision(url) is None:
-        await upgrade_schema(url)
+async def upgrade_external(urls: DatabaseUrls) -> None:
+    """Migrate a PostgreSQL of the operator's, as its owner."""
+    role = await fetch_role_name(urls.serving)
+    with urls.name_owner():
+        await upgrade_schema(urls.owner, serves=role)
 
 
-async def upgrade_embedded(url: str, data_dir: Path) -> Path | None:
+async def create_embedded_schema(urls: DatabaseUrls) -> None:
+    """Create the schema of an embedded database that is empty; migrate no other.
+
+    Raises:
+        SchemaNotCurrentError: It has another schema.
+    """
+    if (revision := await fetch_current_revision(urls.owner)) is None:
+        await upgrade_schema(urls.owner, serves=SERVICE)
+        return
+    check_revision(revision)
+    await ensure_privileges(urls)
+
+
+async def upgrade_embedded(urls: DatabaseUrls, data_dir: Path) -> Path | None:
     """Migrate an embedded database that has an older schema, and copy it before; return the copy's file, if any.
 
     Raises:
         EmbeddedDatabaseError: The copy cannot be written; nothing was migrated.
         SchemaNotCurrentError: A newer version of this program migrated it.
     """
-    revision = await fetch_current_revision(url)
+    revision = await fetch_current_revision(urls.owner)
     if revision == get_head_revision():
+        await ensure_privileges(urls)
         return None
     check_revision_known(revision)
     file = None if revision is None else await asyncio.to_thread(copy_embedded, data_dir, revision)
-    await upgrade_schema(url)
+    await upgrade_schema(urls.owner, serves=SERVICE)
     if file is not None:
         log.warning(
             "the database was migrated from schema %s to %s; a copy is in %s", revision, get_head_revision(), file
@@ -76,7 +102,7 @@ def _write_copy(folder: Path, data_dir: Path, revision: str) -> Path:
     try:
         with EmbeddedPostgres(data_dir) as server, unfinished.open("wb") as target:
             unfinished.chmod(0o600)
-            address = parse_database_url(server.start())
+            address = parse_database_url(server.start().owner)
             ClientPrograms(address, SERVER_MAJOR_VERSION, data_dir).dump(None, target.write)
         unfinished.replace(file)
     finally:

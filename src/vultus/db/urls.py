@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from vultus.errors import SetupError
+from vultus.errors import DatabaseUnavailableError, SetupError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from pydantic import SecretStr
+
+    from vultus.settings import DatabaseSettings
 
 VARIABLE = "VULTUS_DATABASE__URL"
 PASSWORD_VARIABLE = "VULTUS_DATABASE__PASSWORD_FILE"  # noqa: S105  a name
+OWNER_VARIABLE = "VULTUS_DATABASE__OWNER_URL"
+OWNER_PASSWORD_VARIABLE = "VULTUS_DATABASE__OWNER_PASSWORD_FILE"  # noqa: S105  a name
 CONNECT_TIMEOUT_S = 5.0
 DEFAULT_PORT = 5432
 APPLICATION_NAME = "vultus"
@@ -55,6 +63,29 @@ _ENCODING_ADVICE = (
     "%40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25, [ as %5B; "
     f"{VARIABLE}=postgresql://user:password@host/database"
 )
+
+
+class DatabaseUrls(NamedTuple):
+    """URLs of one database for its two roles, which may be one.
+
+    Attributes:
+        serving: For the role that reads and writes rows.
+        owner: For the role that owns the tables, migrates and maintains them.
+    """
+
+    serving: str
+    owner: str
+
+    @contextmanager
+    def name_owner(self) -> Iterator[None]:
+        """Let what is wrong with the owner's URL be said of its variable."""
+        try:
+            yield
+        except (SetupError, DatabaseUnavailableError) as error:
+            if self.owner != self.serving:
+                for own, other in ((PASSWORD_VARIABLE, OWNER_PASSWORD_VARIABLE), (VARIABLE, OWNER_VARIABLE)):
+                    error.detail = error.detail.replace(own, other)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +166,26 @@ def add_password(url: str, file: Path) -> str:
     if not password:
         raise SetupError(f"The file {file} ({PASSWORD_VARIABLE}) is empty; write the database's password into it.")
     return f"{url}{'&' if '?' in url else '?'}password={quote(password, safe='')}"
+
+
+def read_urls(settings: DatabaseSettings) -> DatabaseUrls:
+    """Return the URLs of an external database, with the passwords that lie in files.
+
+    Raises:
+        SetupError: A password cannot be read.
+        ValueError: The settings name no database.
+    """
+    if settings.url is None:
+        raise ValueError("the settings name no database")
+    serving = _read_url(settings.url, settings.password_file)
+    if settings.owner_url is None:
+        return DatabaseUrls(serving, serving)
+    with DatabaseUrls(serving, settings.owner_url.get_secret_value()).name_owner():
+        return DatabaseUrls(serving, _read_url(settings.owner_url, settings.owner_password_file))
+
+
+def _read_url(url: SecretStr, password_file: Path | None) -> str:
+    return add_password(url.get_secret_value(), password_file) if password_file else url.get_secret_value()
 
 
 def _check_parameters(parameters: list[tuple[str, str]]) -> dict[str, str]:

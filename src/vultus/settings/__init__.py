@@ -19,9 +19,9 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from vultus.errors import SetupError
 from vultus.settings.backup_section import BackupSettings
+from vultus.settings.database_section import DatabaseSettings
 from vultus.settings.sections import (
     CropSettings,
-    DatabaseSettings,
     Device,
     EventSettings,
     IndexSettings,

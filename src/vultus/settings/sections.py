@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from vultus.utils.configuration import (
     normalise_values,
@@ -114,26 +114,6 @@ class ServerSettings(Section):
         """Validate that the budget admits the largest body."""
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ValueError("server.max_bodies_bytes must be at least server.max_body_bytes")
-        return self
-
-
-class DatabaseSettings(Section):
-    """PostgreSQL to use; without a URL an embedded one in the data directory."""
-
-    url: SecretStr | None = Field(None, description="postgresql://user:password@host/database of PostgreSQL ≥ 15.")
-    password_file: Path | None = Field(
-        None,
-        description="File with the password of the URL's user, such as a container's secret, instead of in the URL.",
-    )
-    pool_size: int = Field(10, ge=2, description="Connections kept open; writers have half, readers all.")
-    pool_wait_s: float = Field(2.0, gt=0, description="Wait for a free connection before answering 503.")
-    statement_timeout_ms: int = Field(15_000, ge=0, le=2**31 - 1, description="Longest SQL statement; 0 for no limit.")
-
-    @model_validator(mode="after")
-    def validate_password(self) -> Self:
-        """Validate that a password is for somebody."""
-        if self.password_file is not None and self.url is None:
-            raise ValueError("database.password_file belongs to database.url: set both, or neither")
         return self
 
 
@@ -267,7 +247,9 @@ class JobSettings(Section):
         183.0, gt=0, description="How long decision records are kept, where a collection's policy asks for them."
     )
     audit_days: float | None = Field(
-        None, gt=0, description="How long entries of the audit record are kept; indefinitely unless set."
+        None,
+        ge=30,
+        description="How long entries of the audit record are kept, at least 30 days; indefinitely unless set.",
     )
     scrub_hour: int = Field(
         3,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
 from tests.callers import CALLER
+from tests.conftest import run_as_owner
 from tests.services.conftest import count_rows, expire, list_actions, wait_for_lock_waiter
 
 from vultus.domain.events import CollectionChanged, ConsentWithdrawn
@@ -67,8 +67,8 @@ async def test_the_sweep_ends_what_has_expired_and_nothing_else(
 async def test_the_audit_record_is_kept_unless_a_setting_ends_it(
     database: Database, collection: Collection, eraser: Eraser
 ) -> None:
+    await run_as_owner(database, "UPDATE audit SET at = now() - interval '400 days'")
     async with database.transaction() as work:
-        await work._session.execute(text("UPDATE audit SET at = now() - interval '400 days'"))
         await work.record(CALLER, CollectionChanged(collection_id=collection.id, fields=("name",)))
 
     await eraser.sweep_expired()

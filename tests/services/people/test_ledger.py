@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 from tests.callers import CALLER
-from tests.conftest import TEMPLATE
+from tests.conftest import TEMPLATE, as_role, run_as_owner
 from tests.services.conftest import count_rows, list_actions
 
 from vultus.db.database import Database
+from vultus.db.embedded.cluster import OWNER, SERVICE
 from vultus.domain import Role, SpaceRegistry
 from vultus.errors import LedgerError
 from vultus.services.access import AccessService
@@ -37,6 +38,11 @@ SETTINGS = DatabaseSettings(pool_size=3)
 _numbers = count(1)
 
 
+async def connect(server_url: str, name: str) -> Database:
+    url = as_role(server_url, SERVICE).replace("/vultus?", f"/{name}?")
+    return await Database.connect(url, SETTINGS)
+
+
 @pytest.fixture
 async def copy(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[Callable[..., Any]]:
     """Return a context manager that opens a copy of a database by name, as a restored backup of it."""
@@ -45,9 +51,9 @@ async def copy(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[Call
     @asynccontextmanager
     async def open_copy(of: str) -> AsyncIterator[tuple[str, Database]]:
         name = f"ledger_{next(_numbers)}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {of}")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {of} OWNER {OWNER}")
         names.append(name)
-        database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), SETTINGS)
+        database = await connect(server_url, name)
         try:
             yield name, database
         finally:
@@ -168,7 +174,7 @@ async def test_what_a_copy_ends_for_a_trial_is_not_ended_in_the_database_it_was_
         await open_ledger(trial, path)
         await Eraser(trial, JobSettings()).erase(CALLER, "staff", ada.person.id)
 
-    database = await Database.connect(server_url.replace("/vultus?", f"/{origin}?"), SETTINGS)
+    database = await connect(server_url, origin)
     await open_ledger(database, path)
     assert await count_rows(database, "persons") == 1
     await database.close()
@@ -208,8 +214,7 @@ async def test_a_changed_ledger_stops_the_start_and_a_shortened_one_is_completed
     await open_ledger(database, path)
     assert list_entries(path) == ["person.erased"] * 3
 
-    async with database.transaction() as work:
-        await work._session.execute(text("DELETE FROM ledgers"))
+    await run_as_owner(database, "DELETE FROM ledgers")
     path.write_bytes(b"".join(lines).replace(str(erased[0]).encode(), str(erased[1]).encode()))
     with pytest.raises(LedgerError, match=r"chain breaks at byte \d+.*Restore it from your copy"):
         await open_ledger(database, path)

@@ -14,12 +14,13 @@ import pytest
 from tests.callers import CALLER
 from tests.conftest import EMPTY
 
-from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.scrubbing import session
 from vultus.db.scrubbing.fingerprints import ScanResult
 from vultus.db.scrubbing.session import ScrubSession
+from vultus.db.upgrades import create_embedded_schema
+from vultus.db.urls import DatabaseUrls
 from vultus.domain.erasures import ErasureState
 from vultus.errors import ConflictError, ScrubError
 from vultus.services.people import scrub
@@ -39,18 +40,18 @@ NAME = b"Kunigunde"
 
 
 @pytest.fixture(scope="module")
-async def server() -> AsyncIterator[tuple[Path, str]]:
-    """A server of its own, whose files are searched: its data directory, and the URL of its database."""
+async def server() -> AsyncIterator[tuple[Path, DatabaseUrls]]:
+    """A server of its own, whose files are searched: its data directory, and the URLs of its database."""
     folder = Path(tempfile.mkdtemp(prefix="vultus-scrub-"))
     with EmbeddedPostgres(folder) as server:
-        url = server.start()
-        await migrate.upgrade_schema(url)
-        yield folder, url
+        urls = server.start()
+        await create_embedded_schema(urls)
+        yield folder, urls
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def settings(server: tuple[Path, str]) -> Settings:
+def settings(server: tuple[Path, DatabaseUrls]) -> Settings:
     return Settings(data_dir=server[0], backups=BackupSettings(keep_days=30))
 
 
@@ -64,9 +65,9 @@ async def admin(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def database(server: tuple[Path, str], admin: asyncpg.Connection) -> AsyncIterator[Database]:
+async def database(server: tuple[Path, DatabaseUrls], admin: asyncpg.Connection) -> AsyncIterator[Database]:
     await admin.execute(EMPTY)
-    database = await Database.connect(server[1], DatabaseSettings(pool_size=5))
+    database = await Database.connect(server[1].serving, DatabaseSettings(pool_size=5), owner_url=server[1].owner)
     yield database
     await database.close()
 

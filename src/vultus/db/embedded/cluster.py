@@ -25,9 +25,20 @@ if TYPE_CHECKING:
     from vultus.db.embedded.account import SystemAccount
 
 DATABASE = "vultus"
-ROLE = "vultus"
+OWNER = "vultus"
+"""Owns the database, migrates and maintains it."""
+
+SERVICE = "vultus_service"
+"""Serves: it reads and writes rows, and owns nothing."""
+
 SUPERUSER = "postgres"
-"""Made with the files, for administration; the service's own role owns its database and is none."""
+"""Made with the files, for administration."""
+
+_ADD_SERVICE = (
+    f"DO $$ BEGIN IF to_regrole('{SERVICE}') IS NULL THEN CREATE ROLE {SERVICE} LOGIN; END IF;"
+    f" GRANT pg_checkpoint TO {OWNER}; GRANT EXECUTE ON FUNCTION pg_switch_wal() TO {OWNER}; END $$;"
+)
+"""One line, as a server without a network reads them."""
 
 PORT = 5432  # only part of the socket's name
 MAX_SOCKET_PATH_BYTES = 107  # Linux' sun_path less its final zero
@@ -81,6 +92,7 @@ class PostgresCluster:
         """
         if self.is_running():
             if self._wait_until_ready():
+                self._require_service()
                 return
             if self.is_running():
                 raise self._build_failure("PostgreSQL runs but does not answer", "")
@@ -89,6 +101,8 @@ class PostgresCluster:
             self._create_files()
         self._check_version()
         self._close_directory()
+        if not self._has_service():
+            self._run_alone(self._cluster_directory, DATABASE, _ADD_SERVICE)
         self._write_configuration()
         self._start_server()
         if not self._wait_until_ready():
@@ -125,7 +139,7 @@ class PostgresCluster:
 
     @property
     def _client_options(self) -> tuple[str, ...]:
-        return ("-h", str(self.socket_directory), "-p", str(PORT), "-U", ROLE, "-d", DATABASE)
+        return ("-h", str(self.socket_directory), "-p", str(PORT), "-U", OWNER, "-d", DATABASE)
 
     def _close_directory(self) -> None:
         """Take the files away from a group that may write to them, as orchestrators let it: PostgreSQL refuses that."""
@@ -173,8 +187,8 @@ class PostgresCluster:
         )  # fmt: skip
         if done.returncode != 0:
             raise self._build_failure("PostgreSQL's files cannot be made", done.stderr or done.stdout)
-        self._run_alone(fresh, "template1", f"CREATE ROLE {ROLE} LOGIN", f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
-        self._run_alone(fresh, DATABASE, "CREATE EXTENSION vector")  # which only a superuser may
+        self._run_alone(fresh, "template1", f"CREATE ROLE {OWNER} LOGIN", f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+        self._run_alone(fresh, DATABASE, "CREATE EXTENSION vector", _ADD_SERVICE)  # which only a superuser may
         if self._cluster_directory.exists():
             self._cluster_directory.rmdir()  # an empty directory, such as a mount point; never one with files
         fresh.rename(self._cluster_directory)
@@ -193,8 +207,22 @@ class PostgresCluster:
         )
         self._write_file("pg_hba.conf", "local all all peer map=vultus\n")
         users = dict.fromkeys((self._account.name, "root"))
-        lines = (f'vultus "{user}" {role}\n' for user in users for role in (ROLE, SUPERUSER))
+        lines = (f'vultus "{user}" {role}\n' for user in users for role in (OWNER, SERVICE, SUPERUSER))
         self._write_file("pg_ident.conf", "".join(lines))
+
+    def _has_service(self) -> bool:
+        """Return whether the files have the role that serves, which those of earlier versions lack."""
+        try:
+            return f" {SERVICE}\n" in (self._cluster_directory / "pg_ident.conf").read_text(encoding="utf-8")
+        except OSError:
+            return False
+
+    def _require_service(self) -> None:
+        if not self._has_service():
+            raise EmbeddedDatabaseError(
+                f"An earlier version of Vultus runs on {self._data_dir}; stop it, and this one will make the role that "
+                "serves from now on."
+            )
 
     def _write_file(self, name: str, text: str) -> None:
         path = self._cluster_directory / name

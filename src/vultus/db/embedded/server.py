@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from vultus.db.embedded.account import OWN_NAMES, OWN_SERVER_ADVICE, SystemAccount, get_server_account
-from vultus.db.embedded.cluster import DATABASE, PORT, ROLE, SUPERUSER, PostgresCluster
+from vultus.db.embedded.cluster import DATABASE, OWNER, PORT, SERVICE, SUPERUSER, PostgresCluster
+from vultus.db.urls import DatabaseUrls
 from vultus.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class EmbeddedPostgres:
         self._cluster: PostgresCluster | None = None
         self._share: int | None = None
 
-    def start(self) -> str:
-        """Acquire the server, starting it if it does not run; return its URL for `Database.connect`.
+    def start(self) -> DatabaseUrls:
+        """Acquire the server, starting it if it does not run; return its URLs.
 
         Called again it checks that the server still runs, and restarts it if it has died. Then it creates no files: an
         empty database in the place of one that is gone would be a loss of everything, in silence.
@@ -73,7 +74,7 @@ class EmbeddedPostgres:
                 f"The data directory {self._data_dir} cannot be used: {error}. Set VULTUS_DATA_DIR to a directory on a "
                 f"local disk that this user may write, {OWN_SERVER_ADVICE}."
             ) from error
-        return self._build_url(ROLE)
+        return DatabaseUrls(self._build_url(SERVICE), self._build_url(OWNER))
 
     @property
     def superuser_url(self) -> str:

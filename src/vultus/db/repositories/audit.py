@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, exists, insert, select
+from sqlalchemy import exists, func, insert, select
 
 from vultus.db.locks import compute_lock_number, try_lock
 from vultus.db.record_tables import AuditLinkRow, AuditRow
@@ -111,5 +111,8 @@ class AuditRepository:
         ]
 
     async def delete_old_entries(self, older_than: datetime) -> None:
-        """Delete entries written before `older_than`, for good."""
-        await self._session.execute(delete(AuditRow).where(AuditRow.at < older_than))
+        """Delete entries written before `older_than`, for good: a time of 30 days ago or earlier.
+
+        The role that serves may neither change nor delete an entry; a function of the database does it for this.
+        """
+        await self._session.execute(select(func.vultus_delete_old_audit(older_than)))

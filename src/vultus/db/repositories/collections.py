@@ -6,14 +6,14 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Uuid, bindparam, column, delete, func, insert, literal, select, table, text, update
+from sqlalchemy import ARRAY, Uuid, bindparam, column, delete, func, insert, literal, select, table, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vultus.db.locks import acquire_lock, compute_lock_number, lock_collection
 from vultus.db.record_tables import TombstoneRow
 from vultus.db.repositories.idempotency import delete_collection_responses
 from vultus.db.repositories.outbox import delete_sightings
-from vultus.db.tables import UNSAMPLED_COLUMNS, CollectionRow, PersonRow
+from vultus.db.tables import CollectionRow, PersonRow
 from vultus.domain import (
     Calibration,
     Collection,
@@ -142,7 +142,7 @@ class CollectionRepository(CollectionQueries):
             values["id"] = collection_id
         await acquire_lock(self._session, PARTITION_LOCK)
         row = (await self._session.execute(insert(CollectionRow).values(values).returning(*_COLUMNS))).one()
-        await self._create_partition(row.id)
+        await self._session.execute(select(func.vultus_create_partition(row.id)))
         return _build_collection(row)
 
     async def ensure_collection(self, name: str, space_id: str, policy: DecisionPolicy) -> tuple[Collection, bool]:
@@ -222,7 +222,7 @@ class CollectionRepository(CollectionQueries):
         await lock_collection(self._session, collection_id)
         await acquire_lock(self._session, PARTITION_LOCK)
         counts = await self.count_persons_and_faces(collection_id)
-        await self._session.execute(text(f"DROP TABLE {get_partition_name(collection_id)}"))
+        await self._session.execute(select(func.vultus_drop_partition(collection_id)))
         await self._session.execute(delete(TombstoneRow).where(TombstoneRow.collection_id == collection_id))
         await delete_collection_responses(self._session, collection_id)
         await self._session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))
@@ -250,21 +250,6 @@ class CollectionRepository(CollectionQueries):
             )
         ).one()
         return row[0], row[1]
-
-    async def _create_partition(self, collection_id: UUID) -> None:
-        # Attaching an existing table locks the parent against other attachments only; CREATE TABLE … PARTITION OF
-        # would wait for every search of every collection.
-        partition = get_partition_name(collection_id)
-        statements = [
-            f"CREATE TABLE {partition} (LIKE faces INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)",
-            *(f"ALTER TABLE {partition} ALTER {name} SET STATISTICS 0" for name in UNSAMPLED_COLUMNS["faces"]),
-            # A statement that names the partition does not fire the parent's trigger.
-            f"CREATE TRIGGER tg_template_erased AFTER DELETE ON {partition} REFERENCING OLD TABLE AS erased"
-            " FOR EACH STATEMENT EXECUTE FUNCTION vultus_template_erased()",
-            f"ALTER TABLE faces ATTACH PARTITION {partition} FOR VALUES IN ('{collection_id}')",
-        ]
-        for statement in statements:
-            await self._session.execute(text(statement))
 
 
 def _build_collection(row: Any) -> Collection:

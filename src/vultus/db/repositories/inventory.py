@@ -22,7 +22,11 @@ _ESTIMATE = text(
     " (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(:table))"
 )
 
-_IS_SUPERUSER = text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+_DESCRIBE_ROLE = text(
+    "SELECT CASE WHEN rolsuper THEN 'a superuser'"
+    " WHEN pg_has_role(relowner, 'USAGE') THEN 'the owner of the tables' END"
+    " FROM pg_roles, pg_class WHERE rolname = current_user AND pg_class.oid = 'faces'::regclass"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,9 @@ class InventoryRepository:
         )
         return {row.contract_id: tuple(row.names) for row in rows}
 
-    async def has_superuser(self) -> bool:
-        """Return whether the role that serves is a superuser, which it need not be."""
-        return bool((await self._session.execute(_IS_SUPERUSER)).scalar_one())
+    async def describe_role(self) -> str | None:
+        """Return what the role that serves is beyond need: a superuser, or the owner of the tables."""
+        return (await self._session.execute(_DESCRIBE_ROLE)).scalar_one_or_none()
 
     async def count_stored(self) -> StoredCounts:
         """Return how much is stored: exactly if it is little, else by PostgreSQL's statistics."""

@@ -146,7 +146,7 @@ class Scrubber:
 
     @asynccontextmanager
     async def _open_session(self) -> AsyncIterator[ScrubSession]:
-        """Yield a session of the embedded server's superuser, or of the role of the URL that is set."""
+        """Yield a session of the embedded server's superuser, or of the owner of an external one."""
         if self._settings.database.url is not None:
             async with open_scrub_session(self._database.owner_address) as session:
                 yield session
