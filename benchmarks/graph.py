@@ -27,7 +27,6 @@ from vultus.domain import DecisionPolicy, SpaceRegistry
 from vultus.models.pipeline import FacePipeline
 from vultus.models.weights.store import WeightsStore
 from vultus.services.collections import CollectionService
-from vultus.services.crop_vault import CropVault
 from vultus.services.search.hnsw import GraphRequest, HnswBuilder
 from vultus.settings import DatabaseSettings, Settings
 from vultus.utils.ids import new_ids
@@ -50,7 +49,7 @@ async def measure(persons: int, sample: int, folder: Path) -> None:
         url = server.superuser_url  # the collection is filled without checks
         await upgrade_schema(url)
         database = await Database.connect(url, DatabaseSettings())
-        collections = CollectionService(database, spaces, CropVault(settings.crop_key_file))
+        collections = CollectionService(database, spaces)
         collection = await fill_collection(database, pipeline, persons)
         origin = asdict(Origin.from_this_machine())
         job = HnswBuilder(database, spaces, collections)

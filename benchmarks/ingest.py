@@ -11,9 +11,7 @@ first and last.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -36,7 +34,6 @@ from vultus.domain import NewFace, Quality
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.weights.store import WeightsStore
 from vultus.services.collections import CollectionService
-from vultus.services.crop_vault import CropVault
 from vultus.services.enrolment.bulk import BulkRegistrar, VectorBatch
 from vultus.services.people.consents import ConsentGrant
 from vultus.settings import InferenceSettings, PhotoSettings
@@ -64,21 +61,18 @@ def measure(faces: int) -> list[Measurement]:
 async def _measure(url: str, faces: int) -> list[Measurement]:
     faces = max(faces // BATCH, 1) * BATCH
     vectors = draw_unit_vectors(faces, DIMENSION, seed=0)
-    with tempfile.TemporaryDirectory(prefix="vultus-bench-") as cache:
-        spaces = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), WeightsStore()).spaces
-        async with connect_migrated_database(url) as database:
-            vault = CropVault(Path(cache) / "crops.key")
-            collection = await CollectionService(database, spaces, vault).ensure_default_collection()
-            lines = [
-                await _time_ingest("ceiling", faces, _copy_bare_vectors(url, vectors)),
-                await _time_ingest("one at a time", SINGLE_FACES, _register_one_by_one(database, collection)),
-                await _time_ingest(
-                    "persons", faces, _register_persons(BulkRegistrar(database, spaces), collection, vectors)
-                ),
-                await _time_ingest("faces", faces, _add_faces(database, collection, vectors)),
-                await _time_ingest("ceiling again", faces, _copy_bare_vectors(url, vectors)),
-            ]
-    return lines
+    spaces = PipelineRegistry.load(InferenceSettings(), PhotoSettings(), WeightsStore()).spaces
+    async with connect_migrated_database(url) as database:
+        collection = await CollectionService(database, spaces).ensure_default_collection()
+        return [
+            await _time_ingest("ceiling", faces, _copy_bare_vectors(url, vectors)),
+            await _time_ingest("one at a time", SINGLE_FACES, _register_one_by_one(database, collection)),
+            await _time_ingest(
+                "persons", faces, _register_persons(BulkRegistrar(database, spaces), collection, vectors)
+            ),
+            await _time_ingest("faces", faces, _add_faces(database, collection, vectors)),
+            await _time_ingest("ceiling again", faces, _copy_bare_vectors(url, vectors)),
+        ]
 
 
 async def _time_ingest(way: str, faces: int, work: Awaitable[float]) -> Measurement:

@@ -8,10 +8,8 @@ import gc
 import logging
 import os
 import signal
-import sysconfig
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vultus import __version__
@@ -21,11 +19,10 @@ from vultus.api.middleware import is_health_path
 from vultus.console.manual import add_manual
 from vultus.console.serving import add_console
 from vultus.db.database import Database
-from vultus.db.embedded.account import OWN_NAMES, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.upgrades import create_embedded_schema, upgrade_embedded
 from vultus.db.urls import DatabaseUrls, read_urls
-from vultus.errors import EmbeddedDatabaseError, SetupError, UnavailableError, VultusError
+from vultus.errors import KeyRingError, SetupError, UnavailableError, VultusError
 from vultus.live.endpoint import FRAME_ROOM_BYTES, add_live
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime.choice import is_fork_safe
@@ -35,6 +32,7 @@ from vultus.models.workers.fork_server import ProcessWorkerGroup
 from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
 from vultus.sealing.custody import open_custody
+from vultus.server.privileges import leave_root
 from vultus.server.serving import (
     SOCKET_BACKLOG,
     ApiServer,
@@ -47,9 +45,11 @@ from vultus.server.serving import (
 )
 from vultus.services.background import run_jobs
 from vultus.services.jobs import JobSupervisor
+from vultus.services.old_seals import OLD_KEY_FILE, OldSeals
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
+from vultus.services.secret_vault import SecretVault
 from vultus.services.wiring import Services, build_services
 from vultus.utils.request_scope import RequestLimits
 
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from vultus.domain import SpaceRegistry
     from vultus.live.sessions import SessionRegistry
     from vultus.models.workers.worker import WorkerGroup
+    from vultus.sealing.custody import Custody
     from vultus.server.registry import ConnectionRegistry
     from vultus.settings import ServerSettings, Settings
 
@@ -127,14 +128,29 @@ async def open_database(
             await (upgrade_embedded(urls, settings.data_dir) if migrates else create_embedded_schema(urls))
         database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
         try:
-            destroyer = KeyDestroyer.attach(database, database.use_keys(open_custody(settings)).person_keys)
+            custody = database.use_keys(open_custody(settings))
+            destroyer = KeyDestroyer.attach(database, custody.person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()
             await destroyer.destroy_after(())
+            await _prepare_keys(database, settings, custody)
             if not migrates:
                 await Eraser(database, settings.jobs).end_expired()
             yield database
         finally:
             await database.close()
+
+
+async def _prepare_keys(database: Database, settings: Settings, custody: Custody) -> None:
+    """Make the installation's keys at its first start, and seal anew what version 0.1 sealed.
+
+    What needs keys that cannot be used says so when it is asked for; the rest is served.
+    """
+    try:
+        async with database.transaction() as work:
+            await work.person_keys.ensure_installation_keys()
+        await OldSeals(database, SecretVault(custody.keys), settings.data_dir / OLD_KEY_FILE).replace()
+    except KeyRingError as error:
+        log.error("%s", error.detail)
 
 
 @asynccontextmanager
@@ -295,48 +311,6 @@ async def serve_api(
                 log.info("vultus %s answers on %s", __version__, address)
                 announce(address)
                 await server.serve(sockets=[listener])
-
-
-def leave_root(settings: Settings) -> None:
-    """Become the user that runs PostgreSQL, if this process is root: what parses strangers' requests should not be.
-
-    It stays root, with a warning, where that user could not read the program, a file of the settings, or enter the data
-    directory.
-    """
-    if os.geteuid() != 0:
-        return
-    data_dir = settings.data_dir.absolute()
-    try:
-        account = get_server_account(data_dir / "postgres")
-    except EmbeddedDatabaseError as error:
-        log.warning("the service runs as root: %s", error.detail)
-        return
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    programs = (Path(os.__file__).parent, Path(sysconfig.get_path("platlib")), Path(__file__).parent)
-    files = (path for path in (settings.models.dir, settings.crops.key_file) if path is not None)
-    folders = (*programs, data_dir.parent, settings.custody.parent)
-    paths = {path: account.find_blocked_directory(path) for path in folders}
-    unusable: str | Path | None
-    unusable = next((f"{path}, as it may not enter {blocked}" for path, blocked in paths.items() if blocked), None)
-    unusable = unusable or account.find_unreadable((*programs, *files))
-    names = {path.name for path in data_dir.iterdir()}
-    if unusable is None and names and names.isdisjoint(OWN_NAMES):
-        unusable = data_dir
-    if unusable is not None:
-        log.warning(
-            "the service runs as root: the system user '%s' could not use %s. Install Python and Vultus where every "
-            "user may read, and set VULTUS_DATA_DIR to a directory of its own.",
-            account.name,
-            unusable,
-        )
-        return
-    account.take_over(data_dir)
-    custody_dir = settings.custody
-    custody_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    account.take_over_files(custody_dir, settings.custody_files)
-    account.become()
-    os.environ["HOME"] = str(data_dir)
-    log.info("the service runs as the system user '%s'", account.name)
 
 
 @asynccontextmanager

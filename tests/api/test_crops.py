@@ -20,7 +20,7 @@ from tests.migrations import (
     start_migration,
 )
 
-from vultus.domain import Liveness, LivenessReason
+from vultus.domain import Liveness, LivenessReason, SealedCrop
 from vultus.models.pipeline import FacePipeline
 from vultus.services.crop_vault import CropVault
 from vultus.services.jobs import PartialFailureError
@@ -36,25 +36,24 @@ async def fetch_person_id(api: Api) -> str:
     return str(person["id"])
 
 
-async def test_another_key_is_named_and_a_missing_one_never_replaced(api: Api) -> None:
+async def test_a_destroyed_key_is_named_and_missing_ones_are_never_replaced(api: Api) -> None:
     await set_keep_crops(api)
     await api.register(portrait(), name="Ada")
-    path = api.services.settings.crop_key_file
-    right = path.read_bytes()
-    assert (len(right), path.stat().st_mode & 0o777) == (32, 0o600)
+    persons, keys = api.services.custody.person_keys, api.services.custody.keys.path
+    right = persons.path.read_bytes()
+    assert persons.path.stat().st_mode & 0o777 == 0o600
     await start_migration(api)
 
-    path.write_bytes(bytes(32))
+    persons.destroy_keys(persons.list_keys())
     assert await api.services.backfill_worker.run() == 0
     assert (await call_api(api, "GET"))["second"]["failed"] == {"wrong_key": 1}
-    other = await api.register(encoded(drawn(STRANGER)), name="Bob", status=503)
-    assert other["code"] == "key_file"
-    path.unlink()
+    keys.rename(hidden := keys.with_name("hidden"))
     missing = await api.register(encoded(drawn(STRANGER)), name="Bob", status=503)
-    assert str(path) in missing["detail"]
-    assert not path.exists()
+    assert (missing["code"], str(keys) in missing["detail"]) == ("key_ring", True)
+    assert not keys.exists()
 
-    path.write_bytes(right)
+    hidden.rename(keys)
+    persons.path.write_bytes(right)
     assert (await start_migration(api))["second"]["pending"] == 1  # starting again retries failed faces
     assert await api.services.backfill_worker.run() == 1
 
@@ -69,17 +68,16 @@ async def test_faces_wait_for_a_missing_key_and_without_a_crop_none_is_required(
     await call_api(api, "DELETE")
     await set_keep_crops(api)
     await api.register(portrait(mirror=True), portrait(angle=5), person_id=await fetch_person_id(api))
-    path = api.services.settings.crop_key_file
-    right = path.read_bytes()
+    path = api.services.custody.keys.path
     await start_migration(api)
 
-    path.unlink()
+    path.rename(hidden := path.with_name("hidden"))
     with pytest.raises(PartialFailureError):
         await api.services.backfill_worker.run()
     assert [str(path) in record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [True]
     coverage = (await call_api(api, "GET"))["second"]
     assert (coverage["pending"], coverage["failed"]) == (2, {"no_crop": 1})
-    path.write_bytes(right)
+    hidden.rename(path)
     assert await api.services.backfill_worker.run() == 2
 
 
@@ -105,8 +103,11 @@ async def test_crops_are_ciphertext_and_deleted_when_the_policy_no_longer_keeps_
     assert b"JFIF" not in sealed
     (face,) = await fetch_ids(api, "SELECT face_id FROM crops")
     (collection,) = await fetch_ids(api, "SELECT collection_id FROM crops")
-    key = await CropVault(api.services.settings.crop_key_file).load_opening_key()
-    assert key.open_crop(sealed, collection_id=collection, face_id=face).jpeg[:2] == b"\xff\xd8"
+    (person,) = await fetch_ids(api, "SELECT person_id FROM crops")
+    crop = await CropVault(api.services.custody).open_crop(
+        SealedCrop(person, sealed), collection_id=collection, face_id=face
+    )
+    assert crop.jpeg[:2] == b"\xff\xd8"
 
     await set_keep_crops(api, enabled=False)
 

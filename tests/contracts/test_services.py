@@ -28,6 +28,7 @@ COLLABORATORS = {
     "StreamGallery": "of a stream, which acts for the principal that opened it",
     "LocalCandidateEngine": "proposes numbers, which a search rescores",
     "LookalikeFinder": "part of a registration",
+    "OldSeals": "at start",
     "OutboxFollower": "a background job, which knows how far the outbox can be read",
     "PhotoAnalyzer": "sees a photo and no collection",
     "WebhookSender": "sends what services and jobs give it",

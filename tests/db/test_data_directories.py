@@ -14,7 +14,7 @@ from tests.db.test_embedded import ROOT, as_root, fetch_value, has_ended, mode, 
 from vultus.db.embedded.account import SystemAccount, get_server_account
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.errors import EmbeddedDatabaseError
-from vultus.main import leave_root
+from vultus.server.privileges import leave_root
 from vultus.settings import Settings
 
 
@@ -119,7 +119,7 @@ def test_a_service_started_by_root_becomes_the_user_of_its_database(tmp_path: Pa
 import os
 from pathlib import Path
 from vultus.db.embedded.account import SystemAccount
-from vultus.main import leave_root
+from vultus.server.privileges import leave_root
 from vultus.settings import Settings
 
 SystemAccount.find_blocked_directory = SystemAccount.find_unreadable = lambda self, path: None

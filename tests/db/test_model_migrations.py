@@ -28,7 +28,6 @@ SECOND = "another"
 
 def crop_of(face: Any, expires_at: datetime | None = None, **changes: Any) -> NewCrop:
     made = NewCrop(
-        key_id="k1",
         sealed=b"sealed",
         collection_id=face.collection_id,
         face_id=face.id,

@@ -12,20 +12,23 @@ from uuid import UUID
 import asyncpg
 import numpy as np
 import pytest
+from sqlalchemy import text
 from tests.callers import CALLER
 from tests.galleries import people
 from tests.packs import FIRST, PACKS, SECOND, describe_pipeline
 
 from vultus.db import migrate
 from vultus.db.database import Database
-from vultus.domain import FloatArray, Role, SearchMode, Verdict
+from vultus.domain import Crop, FloatArray, Role, SearchMode, Verdict
+from vultus.errors import KeyRingError
 from vultus.index.coding import CODE_BITS, Quantizer
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.workers.pool import AnalysisPool
 from vultus.models.workers.worker import ThreadWorkerGroup
-from vultus.services.crop_vault import open_stored_crop
+from vultus.services.crop_vault import CropVault
 from vultus.services.jobs import PartialFailureError
 from vultus.services.migration.backfill import record_outcome
+from vultus.services.old_seals import OLD_KEY_FILE, OldSeals
 from vultus.services.wiring import Services, build_services
 from vultus.settings import DatabaseSettings, IndexSettings, Settings
 
@@ -87,6 +90,10 @@ CODE = bytes.fromhex(
 CROP_KEY, CROP_KEY_ID = bytes(range(32)), "4364fa3d9a0f2951"
 SEALED_CROP = bytes.fromhex(
     "000102030405060708090a0b47025624c5e5c25b8d41d7cbb1e9f82de2f6f4599117335c480f8af1726dca7d9cbed1c9be7abd2627728045ad"
+)
+WEBHOOK = UUID(int=8)
+SEALED_SECRET = bytes.fromhex(
+    "add3cc08cfa2ed89cac368f7adbd78e5eaa5a951cde81710bed527a6cd121e8bdb80f93f4fda77b7c84b54accb5aecd632"
 )
 KEY = "vultus_" + "o" * 43
 
@@ -289,15 +296,41 @@ async def test_the_migration_is_continued_to_its_end(upgraded: Upgraded) -> None
     assert upgraded.services.indexes.get_sizes() == {(COLLECTION, SECOND): PERSONS}
 
 
-async def test_a_retained_crop_opens(upgraded: Upgraded) -> None:
+async def test_what_one_key_sealed_is_sealed_anew(
+    upgraded: Upgraded, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    services, file = upgraded.services, tmp_path / OLD_KEY_FILE
+    async with upgraded.database.transaction() as work:
+        await work._session.execute(
+            text(
+                "INSERT INTO webhooks (id, name, url, with_names, sealed_secret, position)"
+                " VALUES (:id, 'a', 'b', false, :sealed, 0)"
+            ),
+            {"id": WEBHOOK, "sealed": SEALED_SECRET},
+        )
+    seals = OldSeals(upgraded.database, services.secret_vault, file)
+
+    async def open_all() -> tuple[Crop, bytes]:
+        async with upgraded.database.transaction(read_only=True) as work:
+            stored = await work.crops.find_crop(COLLECTION, face_id(ADA))
+            (sealed,) = await work.webhooks.get_sealed_secrets(WEBHOOK)
+        assert stored is not None
+        crop = await CropVault(services.custody).open_crop(stored, collection_id=COLLECTION, face_id=face_id(ADA))
+        return crop, services.secret_vault.unseal(sealed, f"webhook:{WEBHOOK}")
+
+    file.rename(tmp_path / "away")
+    await seals.replace()
+    assert f"{file} cannot be read" in caplog.text
+    with pytest.raises(KeyRingError, match=r"crops\.key"):
+        await open_all()
+    (tmp_path / "away").rename(file)
+    for _ in range(2):
+        await seals.replace()
+        crop, secret = await open_all()
+        assert (crop.jpeg, crop.box.left, crop.box.bottom, secret) == (b"a small photo", 1, 4, b"a signing key")
+    assert "seals nothing in this database any more: delete it" in caplog.text
     async with upgraded.database.transaction(read_only=True) as work:
-        stored = await work.crops.find_crop(COLLECTION, face_id(ADA))
-    key = await upgraded.services.backfill_worker._vault.load_opening_key()
-
-    assert stored is not None
-    crop = open_stored_crop(key, stored, collection_id=COLLECTION, face_id=face_id(ADA))
-
-    assert (crop.jpeg, crop.box.left, crop.box.bottom) == (b"a small photo", 1, 4)
+        assert list(await work.person_keys.load_slots([person_id(ADA), person_id(BOB)])) == [person_id(ADA)]
 
 
 def test_a_vector_has_the_code_it_had() -> None:

@@ -15,7 +15,6 @@ from tests.packs import PACKS, describe_pipeline
 from vultus.domain import Collection, SpaceRegistry
 from vultus.models.pipelines import PipelineRegistry
 from vultus.services.collections import CollectionService
-from vultus.services.crop_vault import CropVault
 from vultus.services.people.consents import ConsentGrant
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def spaces() -> SpaceRegistry:
 
 @pytest.fixture
 def collections(database: Database, spaces: SpaceRegistry, tmp_path: Path) -> CollectionService:
-    return CollectionService(database, spaces, CropVault(tmp_path / "crop.key"), has_liveness=True)
+    return CollectionService(database, spaces, has_liveness=True)
 
 
 @pytest.fixture

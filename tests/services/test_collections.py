@@ -119,9 +119,7 @@ async def test_crops_are_deleted_with_the_policy_that_kept_them_and_by_no_other_
     await collections.update_collection(CALLER, "home", policy={"keep_crops": True})
     async with database.transaction() as work:
         (face,) = (await enrol(work, collection, "ada", towards(0))).faces
-        key = await collections._vault.load_sealing_key(work)
         crop = NewCrop(
-            key_id=key.id,
             sealed=b"sealed",
             collection_id=collection.id,
             face_id=face.id,

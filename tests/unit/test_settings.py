@@ -147,10 +147,10 @@ def test_words_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VULTUS_DATA_DIR", "~/vultus")
-    monkeypatch.setenv("VULTUS_CROPS__KEY_FILE", "~/keys/crops")
+    monkeypatch.setenv("VULTUS_KEY_RING__FILE", "~/keys/ring")
 
     assert Settings().data_dir == tmp_path / "vultus"
-    assert Settings().crop_key_file == tmp_path / "keys" / "crops"
+    assert Settings().key_ring_file == tmp_path / "keys" / "ring"
 
 
 def test_options_precede_the_environment_which_precedes_the_file(
@@ -185,7 +185,7 @@ def test_the_file_may_lie_elsewhere_and_name_the_data_directory(
         ('[database]\nurl = " "', "database.url"),
         ('[server]\nhost = ""', "server.host"),
         ('[models]\ndir = ""', "models.dir"),
-        ('[crops]\nkey_file = ""', "crops.key_file"),
+        ('[key_ring]\nfile = ""', "key_ring.file"),
         ('[inference]\npack = ""', "inference.pack"),
     ],
 )

@@ -17,6 +17,7 @@ import typer
 from packaging.requirements import Requirement
 
 from vultus.cli.common import JsonOption, load_settings, out, print_json
+from vultus.cli.key_check import CheckFailedError, check_keys, ensure_keys_of_sealed
 from vultus.cli.opening import name_program
 from vultus.db import migrate
 from vultus.db.database import Database
@@ -28,6 +29,7 @@ from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
 from vultus.server.serving import bind_metrics_socket, bind_socket, open_tls
 from vultus.services.backups.schedule import find_newest_backup, is_backup_due
+from vultus.services.old_seals import OLD_KEY_FILE
 from vultus.utils.chained_file import ChainedFile
 
 if TYPE_CHECKING:
@@ -40,10 +42,6 @@ BACKUP_PATIENCE = timedelta(hours=1)
 MIN_MEMORY_BYTES = 2 * 2**30
 PACKAGE_ALTERNATIVES = {"onnxruntime": "onnxruntime-gpu"}
 """Packages that are installed instead of a needed one, under the same name for Python."""
-
-
-class CheckFailedError(Exception):
-    """A check that did not pass; the text says how to fix it."""
 
 
 def check_installation(as_json: JsonOption = False) -> None:
@@ -60,6 +58,7 @@ def check_installation(as_json: JsonOption = False) -> None:
         "networks": _check_networks,
         "database": _check_database,
         "ledger": _check_ledger,
+        "keys": check_keys,
         "backups": _check_backups,
         "port": _check_port,
     }
@@ -113,12 +112,9 @@ def _check_data_folder(settings: Settings) -> str:
     free = shutil.disk_usage(existing).free
     if free < MIN_FREE_BYTES:
         raise CheckFailedError(f"only {free / 2**30:.1f} GiB are free at {existing}; 2 GiB are needed.")
-    key_file = settings.crop_key_file
-    is_together = (
-        key_file.exists() and settings.database.url is None and key_file.resolve().is_relative_to(folder.resolve())
-    )
-    caution = "; it holds the database and the key of its retained crops: VULTUS_CROPS__KEY_FILE names another place"
-    return f"{folder}, {free / 2**30:.0f} GiB free{caution if is_together else ''}"
+    old_key = folder / OLD_KEY_FILE
+    caution = f"; {old_key}, the key of version 0.1, is still there: once a start says so, delete it"
+    return f"{folder}, {free / 2**30:.0f} GiB free{caution if old_key.exists() else ''}"
 
 
 def _check_ledger(settings: Settings) -> str:
@@ -184,6 +180,8 @@ def _check_database(settings: Settings) -> str:
             database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
             try:
                 async with database.transaction(read_only=True) as work:
+                    is_sealed, has_keys = await work.sealed_values.has_any(), await work.person_keys.list_keys(None, 1)
+                    ensure_keys_of_sealed(settings, is_sealed=is_sealed, has_persons=bool(has_keys))
                     return await work.inventory.list_names_by_space(), await work.inventory.describe_role()
             finally:
                 await database.close()

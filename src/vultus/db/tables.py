@@ -242,10 +242,14 @@ class CropRow(Base):
     consent_id: Mapped[UUID] = mapped_column(index=True)
     consent_live: Mapped[bool] = mapped_column(server_default=true())
     consent_expires_at: Mapped[datetime | None] = mapped_column(OpenEndedTimestamp, nullable=False)
-    key_id: Mapped[str] = mapped_column(index=True)
+    key_id: Mapped[str | None]  # of the key of all crops that version 0.1 had; the keys of persons have none
     sealed: Mapped[bytes]
 
-    __table_args__ = (CheckConstraint("consent_live", name="consent_live"), _build_consent_foreign_key())
+    __table_args__ = (
+        CheckConstraint("consent_live", name="consent_live"),
+        _build_consent_foreign_key(),
+        Index("ix_crops_old", "collection_id", "face_id", postgresql_where=text("key_id IS NOT NULL")),
+    )
 
 
 class TransitionRow(Base):

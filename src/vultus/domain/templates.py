@@ -15,12 +15,14 @@ class SealedCrop:
     """An encrypted crop.
 
     Attributes:
-        key_id: Id of the encryption key.
+        person_id: Whose key sealed it.
         sealed: Ciphertext.
+        key_id: Id of the key of all crops, if version 0.1 sealed it and no start has done so anew.
     """
 
-    key_id: str
+    person_id: UUID
     sealed: bytes
+    key_id: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,6 @@ class NewCrop(SealedCrop):
 
     collection_id: UUID
     face_id: UUID
-    person_id: UUID
     consent_id: UUID
     consent_expires_at: datetime | None
 

@@ -50,7 +50,6 @@ VultusError
     │   ├── LicenceError
     │   └── DownloadError
     ├── PackNotLoadedError
-    ├── KeyFileError
     ├── KeyRingError
     ├── LedgerError
     ├── ScrubError                    what was erased is still in the database's files
@@ -365,12 +364,6 @@ class PackNotLoadedError(SetupError):
     """A collection's vectors were made by a pack that this process has not loaded."""
 
     code, title = "pack_not_loaded", "Pack not loaded"
-
-
-class KeyFileError(SetupError):
-    """The key of retained crops and sealed secrets is missing, unusable or another one."""
-
-    code, title = "key_file", "Key file unusable"
 
 
 class KeyRingError(SetupError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vultus.sealing.key_ring import FileKeyRing
 from vultus.sealing.key_store import KeyStore
 from vultus.sealing.person_keys import PersonKeyFile
+from vultus.sealing.vault_key_ring import VaultKeyRing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,4 +38,5 @@ class Custody:
 
 def open_custody(settings: Settings) -> Custody:
     """Return the keys that an installation's settings name."""
-    return Custody.open(settings.custody, FileKeyRing(settings.key_ring_file))
+    ring = VaultKeyRing(settings.key_ring) if settings.key_ring.vault_address else FileKeyRing(settings.key_ring_file)
+    return Custody.open(settings.custody, ring)

@@ -45,16 +45,21 @@ def synchronise_folder(folder: Path) -> None:
 
 
 @contextmanager
-def lock_file(path: Path) -> Iterator[None]:
+def lock_file(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock on a file, which is created, against every other process and thread.
 
+    Args:
+        path: Of the file.
+        wait: Whether to wait until it is free.
+
     Raises:
+        BlockingIOError: It is held, and was not to be waited for.
         OSError: It cannot be opened.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
     try:
-        fcntl.flock(number, fcntl.LOCK_EX)
+        fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from vultus.errors import KeyRingError
 from vultus.sealing.durable import write_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 KEY_BYTES, NONCE_BYTES = 32, 12
@@ -42,6 +44,14 @@ class KeyRing(Protocol):
 
         Raises:
             KeyRingError: It cannot be made.
+        """
+        ...
+
+    def list_versions(self) -> Mapping[int, datetime]:
+        """Return when each version of the master key that can unwrap was made.
+
+        Raises:
+            KeyRingError: The key ring cannot be used.
         """
         ...
 
@@ -78,6 +88,16 @@ class KeyRing(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _MasterKey:
+    secret: bytes
+    made_at: datetime
+
+    @classmethod
+    def generate(cls) -> _MasterKey:
+        return cls(secrets.token_bytes(KEY_BYTES), datetime.now(UTC).replace(microsecond=0))
+
+
 class FileKeyRing:
     """A key ring in a file of mode 0600: JSON with the versions of a random master key of 256 bits.
 
@@ -102,13 +122,17 @@ class FileKeyRing:
     def create(self) -> None:
         """Write the file, unless it is there."""
         if not self.exists():
-            self._write({1: secrets.token_bytes(KEY_BYTES)})
+            self._write({1: _MasterKey.generate()})
+
+    def list_versions(self) -> dict[int, datetime]:
+        """Return when each version was made."""
+        return {version: key.made_at for version, key in self._read().items()}
 
     def wrap(self, key: bytes, context: str) -> str:
         """Return the version, a nonce and the encrypted key."""
         versions = self._read()
         version, nonce = max(versions), secrets.token_bytes(NONCE_BYTES)
-        sealed = AESGCM(versions[version]).encrypt(nonce, key, context.encode())
+        sealed = AESGCM(versions[version].secret).encrypt(nonce, key, context.encode())
         return f"{version}:{base64.b64encode(nonce + sealed).decode()}"
 
     def unwrap(self, wrapped: str, context: str) -> bytes:
@@ -116,7 +140,7 @@ class FileKeyRing:
         try:
             number, _, encoded = wrapped.partition(":")
             sealed = base64.b64decode(encoded, validate=True)
-            secret = self._read()[int(number)]
+            secret = self._read()[int(number)].secret
             return AESGCM(secret).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context.encode())
         except KeyError as error:
             raise KeyRingError(
@@ -132,7 +156,7 @@ class FileKeyRing:
     def rotate(self) -> None:
         """Add a version."""
         versions = self._read()
-        self._write({**versions, max(versions) + 1: secrets.token_bytes(KEY_BYTES)})
+        self._write({**versions, max(versions) + 1: _MasterKey.generate()})
 
     def retire_old_versions(self) -> None:
         """Keep the newest version alone."""
@@ -141,13 +165,16 @@ class FileKeyRing:
         if len(versions) > 1:
             self._write({newest: versions[newest]})
 
-    def _read(self) -> dict[int, bytes]:
+    def _read(self) -> dict[int, _MasterKey]:
         try:
             found: dict[str, Any] = json.loads(self.path.read_bytes())
-            versions = {int(number): base64.b64decode(one["secret"]) for number, one in found["keys"].items()}
+            versions = {
+                int(number): _MasterKey(base64.b64decode(one["secret"]), datetime.fromisoformat(one["made_at"]))
+                for number, one in found["keys"].items()
+            }
             if found["format"] != FILE_FORMAT or not versions:
                 raise ValueError("an unknown format")
-            if any(len(secret) != KEY_BYTES for secret in versions.values()):
+            if any(len(key.secret) != KEY_BYTES for key in versions.values()):
                 raise ValueError("a key of another length")
         except FileNotFoundError as error:
             raise KeyRingError(
@@ -160,11 +187,10 @@ class FileKeyRing:
             raise KeyRingError(f"{self.path} is not a key ring. Put the file there from your copy.") from error
         return versions
 
-    def _write(self, versions: dict[int, bytes]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+    def _write(self, versions: dict[int, _MasterKey]) -> None:
         keys = {
-            str(number): {"secret": base64.b64encode(secret).decode(), "written_at": now}
-            for number, secret in versions.items()
+            str(number): {"secret": base64.b64encode(key.secret).decode(), "made_at": key.made_at.isoformat()}
+            for number, key in versions.items()
         }
         try:
             write_file(self.path, json.dumps({"format": FILE_FORMAT, "keys": keys}, indent=1).encode() + b"\n")

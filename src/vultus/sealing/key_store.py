@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import threading
 from collections.abc import Mapping
@@ -115,7 +116,8 @@ class KeyStore:
         """
         with self._lock:
             try:
-                status = self.path.stat()
+                with self.path.open("rb") as file:  # opened, so that a network file system asks its server
+                    status = os.fstat(file.fileno())
                 state = status.st_ino, status.st_mtime_ns
                 if self._loaded is None or self._loaded[0] != state:
                     self._loaded = state, self._read()

@@ -4,7 +4,7 @@ The file holds a header of a page, then slots of 128 bytes, which no page or sec
 
     16  id of the person
      4  version of the key-encryption key, little-endian; 0: the slot is free, and zero throughout
-     8  when it was written, milliseconds since 1970
+     8  when the key was made, milliseconds since 1970
     12  nonce
     48  the person's key, encrypted by AES-256 in Galois/Counter Mode; the id is authenticated with it
     40  zero
@@ -19,7 +19,10 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -31,7 +34,7 @@ from vultus.sealing.durable import PRIVATE_MODE, lock_file, synchronise_folder
 from vultus.sealing.key_ring import KEY_BYTES, NONCE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -55,6 +58,21 @@ class PersonKey(NamedTuple):
 
     slot: int
     key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """What keys of persons there are.
+
+    Attributes:
+        by_version: Their numbers by version of the key-encryption key that wraps them.
+        oldest: When the oldest was made; None if there is none.
+        newest: When the newest was made; None if there is none.
+    """
+
+    by_version: Mapping[int, int]
+    oldest: datetime | None
+    newest: datetime | None
 
 
 class PersonKeyFile:
@@ -81,11 +99,12 @@ class PersonKeyFile:
         Raises:
             KeyRingError: The installation's keys or the file cannot be used.
         """
-        keys = self._store.load()
         with self._change_file() as number:
+            keys = self._store.load()  # within the lock: a rotation that has begun to wrap anew does not miss a slot
             slots = self._take_free_slots(number, len(persons))
             for slot, person_id in zip(slots, persons, strict=True):
-                _write_slot(number, slot, _wrap_key(keys, person_id, secrets.token_bytes(KEY_BYTES)))
+                made_at = time.time_ns() // 1_000_000
+                _write_slot(number, slot, _wrap_key(keys, person_id, secrets.token_bytes(KEY_BYTES), made_at))
             os.fdatasync(number)
         return tuple(slots)
 
@@ -134,6 +153,32 @@ class PersonKeyFile:
         used = np.flatnonzero(slots[:, 16:20].any(axis=1))
         return [(int(slot), UUID(bytes=slots[slot, :16].tobytes())) for slot in used]
 
+    def count_keys(self) -> KeyCounts:
+        """Return how many keys there are by version of what wraps them, and the ages of the oldest and newest."""
+        if not self.path.exists():
+            return KeyCounts({}, None, None)
+        slots = self._read_all_slots()
+        versions = slots[:, 16:20].copy().view("<u4")[:, 0]
+        made_at = slots[:, 20:28].copy().view("<u8")[:, 0][versions > 0]
+        numbers, counts = np.unique(versions[versions > 0], return_counts=True)
+        if not len(made_at):
+            return KeyCounts({}, None, None)
+        oldest, newest = (datetime.fromtimestamp(int(at) / 1000, UTC) for at in (made_at.min(), made_at.max()))
+        return KeyCounts(dict(zip(numbers.tolist(), counts.tolist(), strict=True)), oldest, newest)
+
+    def list_older_keys(self, references: Iterable[KeyReference], before: datetime) -> list[KeyReference]:
+        """Return those of some keys that were made before a moment.
+
+        Raises:
+            KeyRingError: The file cannot be read, or ends before a slot.
+        """
+        limit = int(before.timestamp() * 1000)
+        return [
+            (slot, person_id)
+            for slot, person_id in references
+            if _SLOT.unpack_from(content := self._read_slot(slot))[2] < limit and content[:16] == person_id.bytes
+        ]
+
     def rewrap_keys(self, record_progress: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Wrap every key by the active key-encryption key; return how many were wrapped by another.
 
@@ -154,12 +199,12 @@ class PersonKeyFile:
             with self._change_file() as number:  # so that no key is destroyed between reading and writing it
                 for slot in range(start, end):
                     content = os.pread(number, SLOT_BYTES, _offset(slot))
-                    owner, version = _SLOT.unpack_from(content)[:2]
+                    owner, version, made_at = _SLOT.unpack_from(content)[:3]
                     if version in {0, keys.active_version}:
                         continue
                     person_id = UUID(bytes=owner)
                     if key := self._unwrap_slot(slot, content, person_id):
-                        _write_slot(number, slot, _wrap_key(keys, person_id, key))
+                        _write_slot(number, slot, _wrap_key(keys, person_id, key, made_at))
                         rewrapped += 1
                 os.fdatasync(number)
             start = end
@@ -251,10 +296,10 @@ def _offset(slot: int) -> int:
     return HEADER_BYTES + slot * SLOT_BYTES
 
 
-def _wrap_key(keys: InstallationKeys, person_id: UUID, key: bytes) -> bytes:
+def _wrap_key(keys: InstallationKeys, person_id: UUID, key: bytes, made_at: int) -> bytes:
     nonce, version = secrets.token_bytes(NONCE_BYTES), keys.active_version
     wrapped = keys.ciphers[version].encrypt(nonce, key, _CONTEXT + person_id.bytes)
-    return _SLOT.pack(person_id.bytes, version, time.time_ns() // 1_000_000, nonce, wrapped).ljust(SLOT_BYTES, b"\0")
+    return _SLOT.pack(person_id.bytes, version, made_at, nonce, wrapped).ljust(SLOT_BYTES, b"\0")
 
 
 def _unwrap_key(content: bytes, person_id: UUID, ciphers: Mapping[int, AESGCM]) -> bytes | None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from vultus.db.database import Database, UnitOfWork
     from vultus.domain import IdempotencyContext, LivenessMode, LoadedSpace, SpaceRegistry
-    from vultus.services.crop_vault import CropVault
 
 DEFAULT_COLLECTION = "default"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -138,12 +137,9 @@ def _require_name(name: str) -> str:
 class CollectionService:
     """Creates, reads, updates and deletes collections, by id or name."""
 
-    def __init__(
-        self, database: Database, spaces: SpaceRegistry, vault: CropVault, *, has_liveness: bool = False
-    ) -> None:
+    def __init__(self, database: Database, spaces: SpaceRegistry, *, has_liveness: bool = False) -> None:
         self._database = database
         self._spaces = spaces
-        self._vault = vault
         self._has_liveness = has_liveness
 
     async def get_space(self, principal: Principal, reference: str) -> LoadedSpace:
@@ -241,7 +237,7 @@ class CollectionService:
             patch: Of name, retention_days, unseen_days and search the new value, of policy a JSON merge patch.
 
         Raises:
-            KeyFileError: The new policy keeps crops, but their key is not available.
+            KeyRingError: The new policy keeps crops, but the keys that would seal them are not available.
             ConflictError: The collection's graph is being built, or consents are older than the new retention.
             PackNotLoadedError: The policy is changed, and the pack with its defaults is not loaded.
         """
@@ -363,9 +359,9 @@ class CollectionService:
             await delete_collection(work, found.id, principal=principal)
 
     async def _apply_crop_policy(self, work: UnitOfWork, collection: Collection) -> int:
-        """Ensure that a key exists if the policy keeps crops, else delete them; return the number of crops deleted."""
+        """Ensure that keys exist if the policy keeps crops, else delete them; return the number of crops deleted."""
         if collection.policy.keep_crops:
-            await self._vault.load_sealing_key(work)
+            await work.person_keys.ensure_installation_keys()
             return 0
         return await work.crops.delete_crops(collection.id)
 

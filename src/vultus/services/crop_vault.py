@@ -1,34 +1,27 @@
-"""Retained crops: sealed with a key that the database never receives, opened only to embed a face again.
-
-AES-256 in Galois/Counter Mode (NIST SP 800-38D) with random 96-bit nonces: up to 2^32 crops per key. The ids of
-collection and face are authenticated with the crop, so that no crop can be moved to another face.
-"""
+"""Retained crops, each sealed with the key of its person, and opened only to embed a face again."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
+import logging
 import struct
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from vultus.domain import Box, Crop, NewCrop, SealedCrop
-from vultus.errors import KeyFileError
-from vultus.utils.key_file import KeyFile
+from vultus.errors import KeyRingError
+from vultus.sealing.envelopes import SealBrokenError, build_crop_context, open_value, read_slot, seal_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from vultus.db.database import UnitOfWork
     from vultus.domain import Consent, Face
+    from vultus.sealing.custody import Custody
+    from vultus.sealing.person_keys import PersonKey
 
-NONCE_BYTES = 12
-KEY_ID_CHARS = 16
+log = logging.getLogger(__name__)
+
 _BOX_FORMAT = struct.Struct("<4f")
 
 
@@ -36,82 +29,38 @@ class CropDamagedError(Exception):
     """A crop was modified after it was sealed, or belongs to another face."""
 
 
-class CropKey:
-    """A key that seals and opens crops.
-
-    Attributes:
-        id: Identifies the key without revealing it.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        self.id = hashlib.sha256(b"vultus crop key" + secret).hexdigest()[:KEY_ID_CHARS]
-        self._cipher = AESGCM(secret)
-
-    def seal_crop(self, crop: Crop, face: Face) -> bytes:
-        """Return a crop as ciphertext that opens only for its face."""
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        plain = _BOX_FORMAT.pack(crop.box.left, crop.box.top, crop.box.right, crop.box.bottom) + crop.jpeg
-        return nonce + self._cipher.encrypt(nonce, plain, _build_associated_data(face.collection_id, face.id))
-
-    def open_crop(self, sealed: bytes, *, collection_id: UUID, face_id: UUID) -> Crop:
-        """Return the crop that was sealed for a face.
-
-        Raises:
-            CropDamagedError: It was modified, or sealed for another face.
-        """
-        try:
-            plain = self._cipher.decrypt(
-                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _build_associated_data(collection_id, face_id)
-            )
-        except (InvalidTag, ValueError) as error:
-            raise CropDamagedError from error
-        return Crop(plain[_BOX_FORMAT.size :], Box(*_BOX_FORMAT.unpack_from(plain)))
+class CropKeyGoneError(Exception):
+    """The key that sealed a crop was destroyed."""
 
 
 class CropVault:
-    """Loads the crop key from its file, and stores crops sealed with it.
+    """Seals crops before they are stored, and opens them.
 
     Args:
-        path: The key file; created with mode 0600 when the database's first crop or secret is sealed.
+        custody: The keys of persons.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = KeyFile(path)
-
-    async def load_sealing_key(self, work: UnitOfWork) -> CropKey:
-        """Return the key that seals new crops; create its file if the database contains nothing sealed yet.
-
-        Raises:
-            KeyFileError: The file is missing or unusable though something was sealed, or crops were sealed with another
-                key.
-        """
-        key = await asyncio.to_thread(self._load_key, create=not await work.sealed_values.has_any())
-        if other := await work.crops.find_other_key_id(key.id):
-            raise KeyFileError(
-                f"{self._file.path} holds crop key {key.id}, but crops of this database were sealed with {other}. "
-                "Every process needs the same file: put that one there, or name it in VULTUS_CROPS__KEY_FILE."
-            )
-        return key
-
-    async def load_opening_key(self) -> CropKey:
-        """Return the key that opens retained crops.
-
-        Raises:
-            KeyFileError: The file is missing or unusable.
-        """
-        return await asyncio.to_thread(self._load_key, create=False)
+    def __init__(self, custody: Custody) -> None:
+        self._custody = custody
 
     async def save_crops(self, work: UnitOfWork, faces: Sequence[tuple[Face, Crop]], consent: Consent) -> None:
-        """Seal and store the crops of faces just enrolled under a consent."""
-        key = await self.load_sealing_key(work)
+        """Seal and store the crops of faces just enrolled under a consent.
+
+        Raises:
+            KeyRingError: The key of their person cannot be made or used.
+        """
+        if not faces:
+            return
+        keys = await work.person_keys.ensure_keys([consent.person_id])
         await work.crops.add_crops(
             [
                 NewCrop(
-                    key_id=key.id,
-                    sealed=key.seal_crop(crop, face),
+                    person_id=face.person_id,
+                    sealed=seal_crop(
+                        pack_crop(crop), keys[face.person_id], face.collection_id, face.person_id, face.id
+                    ),
                     collection_id=face.collection_id,
                     face_id=face.id,
-                    person_id=face.person_id,
                     consent_id=consent.id,
                     consent_expires_at=consent.expires_at,
                 )
@@ -119,21 +68,63 @@ class CropVault:
             ]
         )
 
-    def _load_key(self, *, create: bool) -> CropKey:
-        return CropKey(self._file.load(create=create))
+    async def open_crop(self, stored: SealedCrop, *, collection_id: UUID, face_id: UUID) -> Crop:
+        """Return the crop that was sealed for a face.
+
+        Raises:
+            CropDamagedError: It was modified, or sealed for another face.
+            CropKeyGoneError: Its key was destroyed.
+            KeyRingError: The keys cannot be used.
+        """
+        if stored.key_id is not None:
+            raise KeyRingError(
+                f"The crop was sealed by version 0.1, with key {stored.key_id} of the file crops.key. Put that file "
+                "into the data directory and start again: crops are then sealed anew."
+            )
+        try:
+            slot = read_slot(stored.sealed)
+            (key,) = await asyncio.to_thread(self._custody.person_keys.find_keys, [(slot, stored.person_id)])
+            if key is None:
+                raise CropKeyGoneError
+            context = build_crop_context(collection_id, stored.person_id, face_id)
+            return unpack_crop(open_value(stored.sealed, key=key, context=context))
+        except SealBrokenError as error:
+            raise CropDamagedError from error
 
 
-def open_stored_crop(key: CropKey, stored: SealedCrop, *, collection_id: UUID, face_id: UUID) -> Crop:
-    """Return a stored crop, opened.
+def seal_crop(plain: bytes, key: PersonKey, collection_id: UUID, person_id: UUID, face_id: UUID) -> bytes:
+    """Return a packed crop as ciphertext that opens only for its face."""
+    context = build_crop_context(collection_id, person_id, face_id)
+    return seal_value(plain, key=key.key, slot=key.slot, context=context)
 
-    Raises:
-        KeyFileError: Another key sealed it.
-        CropDamagedError: It was modified, or belongs to another face.
+
+def pack_crop(crop: Crop) -> bytes:
+    """Return a crop as bytes: its box, then the JPEG."""
+    return _BOX_FORMAT.pack(crop.box.left, crop.box.top, crop.box.right, crop.box.bottom) + crop.jpeg
+
+
+def unpack_crop(plain: bytes) -> Crop:
+    """Return what `pack_crop` packed."""
+    return Crop(plain[_BOX_FORMAT.size :], Box(*_BOX_FORMAT.unpack_from(plain)))
+
+
+async def reseal_crops(
+    work: UnitOfWork, collection_id: UUID, changes: Mapping[UUID, tuple[PersonKey, PersonKey]]
+) -> None:
+    """Seal the crops of persons by their new keys; one that does not open by the old key stays as it is.
+
+    Args:
+        work: Holds the lock on the collection.
+        collection_id: Of the persons.
+        changes: The old and the new key of each.
     """
-    if stored.key_id != key.id:
-        raise KeyFileError(f"The crop was sealed with key {stored.key_id}; this process has {key.id}.")
-    return key.open_crop(stored.sealed, collection_id=collection_id, face_id=face_id)
-
-
-def _build_associated_data(collection_id: UUID, face_id: UUID) -> bytes:
-    return collection_id.bytes + face_id.bytes
+    for crop in await work.crops.list_crops_of_persons(collection_id, list(changes)):
+        old, new = changes[crop.person_id]
+        context = build_crop_context(collection_id, crop.person_id, crop.face_id)
+        try:
+            plain = open_value(crop.sealed, key=old.key, context=context)
+        except SealBrokenError:
+            log.error("the crop of face %s is damaged, and was before", crop.face_id)
+        else:
+            sealed = seal_crop(plain, new, collection_id, crop.person_id, crop.face_id)
+            await work.crops.replace_crop(collection_id, crop.face_id, sealed)

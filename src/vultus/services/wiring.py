@@ -145,13 +145,14 @@ def build_services(
 ) -> Services:
     """Build the services and their dependencies."""
     analyzer = PhotoAnalyzer(pool, max_bytes=settings.photos.max_bytes)
-    records, vault = build_records(settings, database), CropVault(settings.crop_key_file)
+    records = build_records(settings, database)
+    vault = CropVault(records.custody)
     engine = LocalCandidateEngine(indexes := IndexRegistry(database, settings.index))
     searcher = Searcher(database, engine, indexes.recall_monitor, settings.index)
     shadow_comparer = ShadowComparer(database, pool, spaces, searcher)
     limiter, decisions = records.limiter, DecisionLog(database, records.last_seen)
     sightings = OutboxSightingLog(database, follower := OutboxFollower(database))
-    secret_vault, sender = SecretVault(settings.crop_key_file), WebhookSender(settings.webhooks)
+    secret_vault, sender = SecretVault(records.custody.keys), WebhookSender(settings.webhooks)
     streams = StreamService(StreamResources(database, analyzer, spaces, searcher, limiter, sightings, decisions))
     sources = SourceService(database, secret_vault, settings.sources)
     return Services(
@@ -160,7 +161,7 @@ def build_services(
         bulk_registrar=BulkRegistrar(database, spaces),
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),
-        collections=CollectionService(database, spaces, vault, has_liveness=bool(settings.inference.liveness)),
+        collections=CollectionService(database, spaces, has_liveness=bool(settings.inference.liveness)),
         space_comparer=SpaceComparer(database, spaces),
         event_follower=follower,
         events=EventService(database, follower, settings.events),

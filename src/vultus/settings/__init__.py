@@ -20,14 +20,13 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 from vultus.errors import SetupError
 from vultus.settings.backup_section import BackupSettings
 from vultus.settings.database_section import DatabaseSettings
+from vultus.settings.key_ring import KeyRingSettings
 from vultus.settings.sections import (
-    CropSettings,
     Device,
     EventSettings,
     IndexSettings,
     InferenceSettings,
     JobSettings,
-    KeyRingSettings,
     LimitSettings,
     LiveSettings,
     LogSettings,
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackupSettings",
-    "CropSettings",
     "DatabaseSettings",
     "Device",
     "EventSettings",
@@ -106,7 +104,6 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     index: IndexSettings = IndexSettings()
     jobs: JobSettings = JobSettings()
-    crops: CropSettings = CropSettings()
     key_ring: KeyRingSettings = KeyRingSettings()
     backups: BackupSettings = BackupSettings()
     limits: LimitSettings = LimitSettings()
@@ -151,11 +148,6 @@ class Settings(BaseSettings):
             InitSettingsSource(settings_cls, environment),
             InitSettingsSource(settings_cls, _read_file(file) if file else {}),
         )
-
-    @property
-    def crop_key_file(self) -> Path:
-        """File with the key of the retained crops."""
-        return self.crops.key_file or self.data_dir / "crops.key"
 
     @property
     def key_ring_file(self) -> Path:

@@ -304,26 +304,6 @@ class LimitSettings(Section):
     )
 
 
-class CropSettings(Section):
-    """Crops of enrolled faces, kept encrypted where a collection's policy says so."""
-
-    key_file: Path | None = Field(
-        None,
-        description="The key of retained crops and sealed secrets, 32 bytes; the same file for every process. "
-        "Unset: `crops.key` in the data directory.",
-    )
-
-
-class KeyRingSettings(Section):
-    """What wraps the keys that seal templates, crops and secrets; best on another disk than the database."""
-
-    file: Path | None = Field(
-        None,
-        description="The key ring; the same file, or a copy, for every process. Unset: `key-ring.json` in the custody "
-        "folder.",
-    )
-
-
 class SourceSettings(Section):
     """Cameras and videos that are watched without a browser."""
 

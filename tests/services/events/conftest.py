@@ -27,10 +27,9 @@ from vultus.services.secret_vault import SecretVault
 from vultus.settings import WebhookSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.db.database import Database
     from vultus.domain import FloatArray
+    from vultus.sealing.custody import Custody
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 SETTINGS = WebhookSettings(allowed_networks=("127.0.0.0/8",), timeout_s=1, first_retry_s=0.05)
@@ -41,12 +40,12 @@ Towards = Callable[..., "FloatArray"]
 class House:
     """What a server has for webhooks."""
 
-    def __init__(self, database: Database, key_file: Path, settings: WebhookSettings = SETTINGS) -> None:
+    def __init__(self, database: Database, custody: Custody, settings: WebhookSettings = SETTINGS) -> None:
         self.database = database
         self.follower = OutboxFollower(database)
         self.sightings = OutboxSightingLog(database, self.follower)
         self.sender = WebhookSender(settings)
-        vault = SecretVault(key_file)
+        vault = SecretVault(custody.keys)
         self.webhooks = WebhookService(database, self.follower, self.sender, vault)
         self.dispatcher = WebhookDispatcher(database, self.follower, self.sender, vault, settings)
 
@@ -104,13 +103,8 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    return tmp_path / "crops.key"
-
-
-@pytest.fixture
-async def house(database: Database, key_file: Path) -> AsyncIterator[House]:
-    house = House(database, key_file)
+async def house(database: Database, custody: Custody) -> AsyncIterator[House]:
+    house = House(database, custody)
     yield house
     await house.sender.close()
 

@@ -26,9 +26,8 @@ from vultus.settings import JobSettings
 from vultus.utils.logging import LineFormatter, configure_logging
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.db.database import Database
+    from vultus.sealing.custody import Custody
 
 
 async def test_a_webhook_gets_what_it_is_for_signed(house: House, collections: CollectionService) -> None:
@@ -153,9 +152,9 @@ async def test_an_attempt_that_breaks_off_here_is_a_failure_too(
 
 
 async def test_a_webhook_that_fails_for_long_or_is_gone_is_disabled_and_goes_on_later(
-    database: Database, key_file: Path, collection: Collection
+    database: Database, custody: Custody, collection: Collection
 ) -> None:
-    house = House(database, key_file, SETTINGS.model_copy(update={"disable_after_hours": 0.0}))
+    house = House(database, custody, SETTINGS.model_copy(update={"disable_after_hours": 0.0}))
     status = 410
     with receiving(Receiver(answer=lambda _: status)) as receiver:
         webhook = await house.create(receiver, actions=["unknown"])
@@ -177,10 +176,10 @@ async def test_a_webhook_that_fails_for_long_or_is_gone_is_disabled_and_goes_on_
 
 
 async def test_a_webhook_that_is_gone_is_disabled_once_and_may_be_deleted_meanwhile(
-    database: Database, key_file: Path, collection: Collection, caplog: pytest.LogCaptureFixture
+    database: Database, custody: Custody, collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Eight deliveries are under way when the receiver answers the first; another webhook is deleted by then."""
-    house = House(database, key_file, SETTINGS.model_copy(update={"timeout_s": 30}))
+    house = House(database, custody, SETTINGS.model_copy(update={"timeout_s": 30}))
     are_all_sent = threading.Event()
 
     def answer(_: Message) -> int:
@@ -265,9 +264,9 @@ async def test_an_attempt_that_could_not_begin_within_its_lease_is_left_to_other
 
 
 async def test_several_servers_deliver_each_event_once_and_in_order(
-    database: Database, key_file: Path, collection: Collection
+    database: Database, custody: Custody, collection: Collection
 ) -> None:
-    houses = [House(database, key_file) for _ in range(3)]
+    houses = [House(database, custody) for _ in range(3)]
     origins = [uuid4() for _ in range(4)]
     with receiving(Receiver(delay_s=0.005)) as receiver:
         webhook = await houses[0].create(receiver, actions=["unknown"])

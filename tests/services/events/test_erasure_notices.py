@@ -21,9 +21,8 @@ from vultus.services.people.export import PersonExporter
 from vultus.settings import JobSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vultus.db.database import Database
+    from vultus.sealing.custody import Custody
 
 
 async def test_who_was_told_of_a_person_is_told_of_the_erasure_and_of_nothing_else(
@@ -60,9 +59,9 @@ async def test_who_was_told_of_a_person_is_told_of_the_erasure_and_of_nothing_el
 
 
 async def test_a_receiver_that_was_away_for_long_is_still_told_of_an_erasure(
-    database: Database, key_file: Path, collection: Collection, enrol: Enrol, towards: Towards
+    database: Database, custody: Custody, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
-    house, later = House(database, key_file), House(database, key_file)
+    house, later = House(database, custody), House(database, custody)
     async with database.transaction() as work:
         ada = (await enrol(work, collection, "ada", towards(0))).person.id
     sweeper, status = Eraser(database, JobSettings(outbox_hours=1e-9)), 200
@@ -139,10 +138,10 @@ async def test_who_was_told_of_somebody_is_told_of_the_end_of_the_collection(
 
 
 async def test_nobody_who_was_told_of_a_person_is_left_without_the_erasure_however_they_overlap(
-    database: Database, key_file: Path, collection: Collection, enrol: Enrol, towards: Towards
+    database: Database, custody: Custody, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
     """Twenty-four persons are seen and erased while two servers deliver; no erasure fails, and each comes last."""
-    houses = [House(database, key_file) for _ in range(2)]
+    houses = [House(database, custody) for _ in range(2)]
     async with database.transaction() as work:
         persons = [(await enrol(work, collection, f"p{at}", towards(0))).person.id for at in range(24)]
     eraser = Eraser(database, JobSettings())

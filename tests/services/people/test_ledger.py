@@ -22,7 +22,6 @@ from vultus.domain import Role, SpaceRegistry
 from vultus.errors import LedgerError
 from vultus.services.access import AccessService
 from vultus.services.collections import CollectionService
-from vultus.services.crop_vault import CropVault
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.ledger import ErasureLedger
@@ -82,7 +81,7 @@ async def test_what_ended_after_a_backup_ends_again_when_it_is_restored(
     path = tmp_path / "custody" / "erasures.jsonl"
     async with copy(TEMPLATE) as (origin, database):
         await open_ledger(database, path)
-        collections = CollectionService(database, spaces, CropVault(tmp_path / "key"), has_liveness=True)
+        collections = CollectionService(database, spaces, has_liveness=True)
         staff, other = [await collections.create_collection(CALLER, name) for name in ("staff", "other")]
         async with database.transaction() as work:
             ada, bob, eve = [await enrol(work, staff, name, towards(at)) for at, name in enumerate("abe")]
@@ -95,9 +94,7 @@ async def test_what_ended_after_a_backup_ends_again_when_it_is_restored(
         await Eraser(database, JobSettings()).erase(CALLER, "staff", ada.person.id)
         await ConsentService(database).withdraw_consent(CALLER, "staff", bob.person.id, bob.consent.id)
         await PersonService(database).delete_face(CALLER, "staff", kim.person.id, kim.faces[0].id)
-        await CollectionService(database, spaces, CropVault(tmp_path / "key"), has_liveness=True).delete_collection(
-            CALLER, "other"
-        )
+        await CollectionService(database, spaces, has_liveness=True).delete_collection(CALLER, "other")
         await AccessService(database).revoke_key(CALLER, revoked.id)
         await AccessService(database).rotate_key(CALLER, rotated.id, overlap_s=0)
     before = list_entries(path)
@@ -125,9 +122,7 @@ async def test_what_another_server_ended_or_a_crash_kept_from_the_ledger_is_ente
 ) -> None:
     path = tmp_path / "erasures.jsonl"
     ledger = await open_ledger(database, path)
-    collection = await CollectionService(
-        database, spaces, CropVault(tmp_path / "key"), has_liveness=True
-    ).create_collection(CALLER, "home")
+    collection = await CollectionService(database, spaces, has_liveness=True).create_collection(CALLER, "home")
     async with database.transaction() as work:
         ada = await enrol(work, collection, "ada", towards(0))
     ErasureLedger.attach(database, tmp_path / "other.jsonl")
@@ -166,7 +161,7 @@ async def test_what_a_copy_ends_for_a_trial_is_not_ended_in_the_database_it_was_
     path = tmp_path / "erasures.jsonl"
     async with copy(TEMPLATE) as (origin, database):
         await open_ledger(database, path)
-        collections = CollectionService(database, spaces, CropVault(tmp_path / "key"), has_liveness=True)
+        collections = CollectionService(database, spaces, has_liveness=True)
         staff = await collections.create_collection(CALLER, "staff")
         async with database.transaction() as work:
             ada = await enrol(work, staff, "ada", towards(0))

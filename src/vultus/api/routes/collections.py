@@ -28,7 +28,7 @@ router = create_router("/collections", tags=["collections"])
     responses=declare_body_problems(
         errors.AlreadyExistsError,
         errors.NotFoundError,
-        errors.KeyFileError,
+        errors.KeyRingError,
         errors.LivenessNotLoadedError,
         *IDEMPOTENCY_PROBLEMS,
     ),
@@ -81,7 +81,7 @@ async def read_collection(collection: CollectionRef, services: ServicesDep, prin
         errors.NotFoundError,
         errors.AlreadyExistsError,
         errors.ConflictError,
-        errors.KeyFileError,
+        errors.KeyRingError,
         errors.PackNotLoadedError,
         errors.LivenessNotLoadedError,
     ),

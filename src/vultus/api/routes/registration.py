@@ -28,7 +28,7 @@ REGISTRATION_PROBLEMS = declare_body_problems(
     errors.AlreadyExistsError,
     errors.PersonMismatchError,
     errors.EmbeddingSpaceMismatchError,
-    errors.KeyFileError,
+    errors.KeyRingError,
     errors.SearchLimitError,
     errors.LivenessNotLoadedError,
     *IDEMPOTENCY_PROBLEMS,

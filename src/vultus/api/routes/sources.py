@@ -30,7 +30,7 @@ router = create_router("/sources", tags=["live"])
         errors.AddressNotAllowedError,
         errors.NotFoundError,
         errors.InvalidInputError,
-        errors.KeyFileError,
+        errors.KeyRingError,
         *IDEMPOTENCY_PROBLEMS,
     ),
     openapi_extra=require_permission(Permission.CONFIGURE) | name_location("/v1/sources/{id}"),
@@ -70,7 +70,7 @@ async def read_source(source_id: UUID, services: ServicesDep, principal: Princip
     "/{source_id}",
     summary="Change a source",
     responses=declare_body_problems(
-        errors.AddressNotAllowedError, errors.NotFoundError, errors.InvalidInputError, errors.KeyFileError
+        errors.AddressNotAllowedError, errors.NotFoundError, errors.InvalidInputError, errors.KeyRingError
     ),
     openapi_extra=require_permission(Permission.CONFIGURE),
 )
@@ -100,7 +100,7 @@ async def delete_source(source_id: UUID, services: ServicesDep, principal: Princ
     "/{source_id}/snapshot",
     summary="See what a source shows",
     response_class=Response,
-    responses=declare_problems(errors.ConflictError, errors.NotFoundError, errors.KeyFileError)
+    responses=declare_problems(errors.ConflictError, errors.NotFoundError, errors.KeyRingError)
     | {
         200: {
             "description": "The picture.",

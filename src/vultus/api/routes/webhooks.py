@@ -41,7 +41,7 @@ _HARMLESS = refuse_idempotency_key("To repeat it does no harm, so no answer is k
     status_code=201,
     summary="Create a webhook",
     responses=declare_body_problems(
-        errors.NotFoundError, errors.ConflictError, errors.KeyFileError, errors.IdempotencyNotSupportedError
+        errors.NotFoundError, errors.ConflictError, errors.KeyRingError, errors.IdempotencyNotSupportedError
     ),
     openapi_extra=require_permission(Permission.CONFIGURE) | name_location("/v1/webhooks/{id}"),
     dependencies=[_NO_ANSWER_KEPT],
@@ -107,7 +107,7 @@ async def delete_webhook(webhook_id: UUID, services: ServicesDep, principal: Pri
 @router.post(
     "/{webhook_id}/rotate",
     summary="Give a webhook another secret",
-    responses=declare_body_problems(errors.NotFoundError, errors.KeyFileError, errors.IdempotencyNotSupportedError),
+    responses=declare_body_problems(errors.NotFoundError, errors.KeyRingError, errors.IdempotencyNotSupportedError),
     openapi_extra=require_permission(Permission.CONFIGURE),
     dependencies=[_NO_ANSWER_KEPT],
 )
@@ -123,7 +123,7 @@ async def rotate_webhook(
     "/{webhook_id}/test",
     summary="Send a test event",
     responses=declare_problems(
-        errors.NotFoundError, errors.KeyFileError, errors.IdempotencyNotSupportedError, errors.OverloadedError
+        errors.NotFoundError, errors.KeyRingError, errors.IdempotencyNotSupportedError, errors.OverloadedError
     ),
     openapi_extra=require_permission(Permission.CONFIGURE),
     dependencies=[_HARMLESS],

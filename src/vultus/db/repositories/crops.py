@@ -1,24 +1,31 @@
-"""Retained crops, encrypted; this module never decrypts them."""
+"""Retained crops, sealed; this module never opens them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
-from vultus.db.tables import ConsentRow, CropRow
+from vultus.db.tables import ConsentRow, CropRow, FaceRow
 from vultus.domain import NewCrop, SealedCrop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
+@dataclass(frozen=True, slots=True)
+class StoredCrop(SealedCrop):
+    """A crop of a face of a collection."""
+
+    face_id: UUID
+
+
 class CropRepository:
-    """Stores encrypted crops."""
+    """Stores sealed crops."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -34,11 +41,48 @@ class CropRepository:
 
     async def find_crop(self, collection_id: UUID, face_id: UUID) -> SealedCrop | None:
         """Return a face's crop, if it has one."""
-        query = select(CropRow.key_id, CropRow.sealed).where(
+        query = select(CropRow.person_id, CropRow.sealed, CropRow.key_id).where(
             CropRow.collection_id == collection_id, CropRow.face_id == face_id
         )
         row = (await self._session.execute(query)).one_or_none()
-        return None if row is None else SealedCrop(*row)
+        return None if row is None else SealedCrop(row.person_id, row.sealed, key_id=row.key_id)
+
+    async def list_crops_of_persons(self, collection_id: UUID, persons: Sequence[UUID]) -> list[StoredCrop]:
+        """Return the crops that the keys of persons seal."""
+        faces = select(FaceRow.id).where(FaceRow.collection_id == collection_id, FaceRow.person_id.in_(persons))
+        return await self._list(
+            CropRow.collection_id == collection_id, CropRow.face_id.in_(faces), CropRow.key_id.is_(None)
+        )
+
+    async def list_collections_with_old_crops(self) -> list[UUID]:
+        """Return the collections that have crops which version 0.1 sealed."""
+        query = select(CropRow.collection_id).where(CropRow.key_id.is_not(None)).distinct()
+        return list((await self._session.execute(query)).scalars())
+
+    async def list_old_crops(self, collection_id: UUID, after: UUID | None, limit: int) -> list[StoredCrop]:
+        """Return crops of a collection that version 0.1 sealed, by id of their face."""
+        conditions = [CropRow.collection_id == collection_id, CropRow.key_id.is_not(None)]
+        if after is not None:
+            conditions.append(CropRow.face_id > after)
+        return await self._list(*conditions, limit=limit)
+
+    async def replace_crop(self, collection_id: UUID, face_id: UUID, sealed: bytes) -> None:
+        """Store a crop, sealed anew by the key of its person."""
+        await self._session.execute(
+            update(CropRow)
+            .where(CropRow.collection_id == collection_id, CropRow.face_id == face_id)
+            .values(sealed=sealed, key_id=None)
+        )
+
+    async def _list(self, *conditions: ColumnElement[bool], limit: int | None = None) -> list[StoredCrop]:
+        query = (
+            select(CropRow.person_id, CropRow.sealed, CropRow.face_id, CropRow.key_id)
+            .where(*conditions)
+            .order_by(CropRow.face_id)
+            .limit(limit)
+        )
+        rows = await self._session.execute(query)
+        return [StoredCrop(row.person_id, row.sealed, row.face_id, key_id=row.key_id) for row in rows]
 
     async def count_crops(
         self,
@@ -64,8 +108,3 @@ class CropRepository:
             delete(CropRow).where(CropRow.collection_id == collection_id).returning(CropRow.face_id)
         )
         return len(deleted.all())
-
-    async def find_other_key_id(self, key_id: str) -> str | None:
-        """Return the id of a key other than `key_id` that encrypted a crop, if there is one."""
-        query = select(CropRow.key_id).where(or_(CropRow.key_id < key_id, CropRow.key_id > key_id)).limit(1)
-        return (await self._session.execute(query)).scalar_one_or_none()

@@ -6,9 +6,10 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Uuid, bindparam, delete, exists, func, select, text, tuple_
+from sqlalchemy import Uuid, bindparam, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.tables import PersonRow, SpentKeyRow
 from vultus.errors import KeyRingError
 from vultus.sealing.person_keys import PersonKey
@@ -88,12 +89,8 @@ class PersonKeyRepository:
         """
         if not persons:
             return {}
-        custody = self._require_custody()
-        if not custody.keys.exists():
-            if await self.has_any():
-                custody.keys.load()  # which says what is missing
-            await asyncio.to_thread(custody.keys.create)
-        slots = await asyncio.to_thread(custody.person_keys.create_keys, persons)
+        await self.ensure_installation_keys()
+        slots = await asyncio.to_thread(self._require_custody().person_keys.create_keys, persons)
         self.created += zip(slots, persons, strict=True)
         return dict(zip(persons, slots, strict=True))
 
@@ -110,10 +107,42 @@ class PersonKeyRepository:
                 await asyncio.to_thread(self._custody.person_keys.destroy_keys, self.created)
             raise
 
-    async def has_any(self) -> bool:
-        """Return whether anybody has a key."""
-        query = select(exists(select(PersonRow.id).where(PersonRow.key_slot.is_not(None))))
-        return bool((await self._session.execute(query)).scalar_one())
+    async def ensure_installation_keys(self) -> None:
+        """Make the installation's keys if it has none and needs none: what is sealed needs those that sealed it.
+
+        Raises:
+            KeyRingError: They are missing though something is sealed, or cannot be made.
+        """
+        keys = self._require_custody().keys
+        if keys.exists():
+            return
+        is_sealed = await SealedValueRepository(self._session).has_any()
+        await asyncio.to_thread(keys.load if is_sealed else keys.create)  # the former says what is missing
+
+    async def list_keys(
+        self, after: UUID | None, limit: int, collection_id: UUID | None = None
+    ) -> list[tuple[int, UUID]]:
+        """Return slot and person of the keys of persons, of a collection if given, by id of the person."""
+        query = select(PersonRow.key_slot, PersonRow.id).where(PersonRow.key_slot.is_not(None))
+        if collection_id is not None:
+            query = query.where(PersonRow.collection_id == collection_id)
+        if after is not None:
+            query = query.where(PersonRow.id > after)
+        rows = await self._session.execute(query.order_by(PersonRow.id).limit(limit))
+        return [(slot, person_id) for slot, person_id in rows if slot is not None]
+
+    async def count_keys(self) -> dict[UUID, int]:
+        """Return how many persons have a key, by collection."""
+        query = (
+            select(PersonRow.collection_id, func.count())
+            .where(PersonRow.key_slot.is_not(None))
+            .group_by(PersonRow.collection_id)
+        )
+        return {row[0]: row[1] for row in await self._session.execute(query)}
+
+    async def count_spent_keys(self) -> int:
+        """Return how many keys are to be destroyed."""
+        return int((await self._session.execute(select(func.count()).select_from(SpentKeyRow))).scalar_one())
 
     async def load_slots(self, persons: Sequence[UUID]) -> dict[UUID, int]:
         """Return the slots of those of some persons who have a key."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vultus.domain import DeliveryState, Principal
 from vultus.domain.webhooks import WebhookDisabled
-from vultus.errors import KeyFileError, VultusError
+from vultus.errors import KeyRingError, VultusError
 from vultus.services.events.payload import build_payload
 from vultus.services.secret_vault import SecretDamagedError
 from vultus.utils import metrics
@@ -160,7 +160,7 @@ class WebhookDispatcher:
             return  # another process may attempt it by now, and be past it before this one has sent it
         try:
             secrets = [self._vault.unseal(one, build_context(webhook_id)) for one in delivery.sealed_secrets]
-        except (KeyFileError, SecretDamagedError) as error:
+        except (KeyRingError, SecretDamagedError) as error:
             log.error("a webhook's secret cannot be read: %s", error, extra={"webhook": str(webhook_id)})
             async with self._database.transaction() as work:
                 await work.deliveries.release(webhook_id, number, UNSEALED_RETRY_S, UNREADABLE)

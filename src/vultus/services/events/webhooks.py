@@ -117,7 +117,7 @@ class WebhookService:
             grant = self._require_grant(principal, replace(grant, collections=bound))
             key_id = principal.key.id if principal.key else None
             await _ensure_few(work, key_id)
-            await self._vault.ensure_key(work)
+            await self._vault.hold_keys(work)
             sealed = self._vault.seal(secret, build_context(webhook_id))
             webhook = await work.webhooks.add_webhook(webhook_id, key_id, grant, sealed, position)
             await work.record(principal, WebhookCreated(object_id=webhook_id))
@@ -186,7 +186,7 @@ class WebhookService:
         secret = secrets.token_bytes(SECRET_BYTES)
         async with self._database.transaction() as work:
             await _open(work, principal, webhook_id, lock=True)
-            await self._vault.ensure_key(work)
+            await self._vault.hold_keys(work)
             sealed = self._vault.seal(secret, build_context(webhook_id))
             webhook = await work.webhooks.rotate_secret(webhook_id, sealed, min(overlap_s, MAX_OVERLAP_S))
             await work.record(principal, WebhookRotated(object_id=webhook_id))
@@ -207,7 +207,7 @@ class WebhookService:
         """Send an event of type `webhook.test` now, once, also to a webhook that is disabled; return the outcome.
 
         Raises:
-            KeyFileError: This server's key file is missing or another one.
+            KeyRingError: The keys of this server are missing or others.
             NotFoundError: There is none with this id.
             OverloadedError: Too many tests are under way.
             UnavailableError: Its sealed secret is damaged.

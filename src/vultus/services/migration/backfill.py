@@ -17,12 +17,12 @@ from vultus.domain import DETECTION, Lane, Permission
 from vultus.errors import (
     SERVER_FAULT_KINDS,
     InvalidInputError,
-    KeyFileError,
+    KeyRingError,
     NotFoundError,
     PackNotLoadedError,
     VultusError,
 )
-from vultus.services.crop_vault import CropDamagedError, open_stored_crop
+from vultus.services.crop_vault import CropDamagedError, CropKeyGoneError
 from vultus.services.jobs import PartialFailureError, record_progress
 from vultus.services.migration.migration import get_active_migration
 from vultus.services.photo_analysis import Photo, find_matching_face, pick_face
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vultus.db.database import Database
-    from vultus.domain import Collection, FaceSource, FloatArray, Principal, SealedCrop, SpaceRegistry
-    from vultus.services.crop_vault import CropKey, CropVault
+    from vultus.domain import Collection, Crop, FaceSource, FloatArray, Principal, SpaceRegistry
+    from vultus.services.crop_vault import CropVault
     from vultus.services.photo_analysis import AnalysisEngine, PhotoAnalyzer
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class BackfillWorker:
         for collection_id in (migration.collection_id for migration in migrations):
             try:
                 backfilled += await self.backfill_collection(collection_id)
-            except KeyFileError as error:
+            except KeyRingError as error:
                 no_key = error
             except Exception as error:
                 failed += 1
@@ -92,7 +92,7 @@ class BackfillWorker:
         Both embedding spaces are completed: the second one for the cutover, the active one for a rollback.
 
         Raises:
-            KeyFileError: There are crops to open, and the key file is missing or unusable.
+            KeyRingError: There are crops to open, and the keys are missing or unusable.
         """
         if not await self._acquire_lease(collection_id):
             return 0
@@ -121,27 +121,23 @@ class BackfillWorker:
             await work.lock_collection(collection.id)
             await work.backfill.add_missing_crop_failures(collection.id, space_id)
         backfilled, after = 0, None
-        key: CropKey | None = None
         while await self._acquire_lease(collection.id):
             async with self._database.transaction(read_only=True) as work:
                 faces = await work.backfill.list_pending_faces(collection.id, space_id, after, BATCH_SIZE)
             for face_id in faces:
-                key = key or await self._vault.load_opening_key()
                 with contextlib.suppress(
                     NotFoundError
                 ):  # the face was deleted; of a deleted collection, no faces are listed
-                    backfilled += await self._backfill_face(collection.id, face_id, space_id, key)
+                    backfilled += await self._backfill_face(collection.id, face_id, space_id)
                 record_progress()
                 after = face_id
             if len(faces) < BATCH_SIZE:
                 break
         return backfilled
 
-    async def _backfill_face(self, collection_id: UUID, face_id: UUID, space_id: str, key: CropKey) -> bool:
-        async with self._database.transaction(read_only=True) as work:
-            stored = await work.crops.find_crop(collection_id, face_id)
+    async def _backfill_face(self, collection_id: UUID, face_id: UUID, space_id: str) -> bool:
         try:
-            outcome = await self._embed_crop(collection_id, face_id, stored, space_id, key)
+            outcome = await self._embed_crop(collection_id, face_id, space_id)
         except VultusError as error:
             if error.kind in SERVER_FAULT_KINDS:
                 raise
@@ -152,25 +148,30 @@ class BackfillWorker:
             outcome = BackfillFailure("error")
         return await record_outcome(self._database, collection_id, face_id, space_id, outcome, worker=self._id)
 
-    async def _embed_crop(
-        self,
-        collection_id: UUID,
-        face_id: UUID,
-        stored: SealedCrop | None,
-        space_id: str,
-        key: CropKey,
-    ) -> FloatArray | BackfillFailure:
-        if stored is None:
-            return BackfillFailure("no_crop")
+    async def _embed_crop(self, collection_id: UUID, face_id: UUID, space_id: str) -> FloatArray | BackfillFailure:
         try:
-            crop = open_stored_crop(key, stored, collection_id=collection_id, face_id=face_id)
-            analysis = await self._engine.analyze_photo(crop.jpeg, space_id, lane=Lane.BATCH)
-        except KeyFileError:
+            try:
+                crop = await self._open_crop(collection_id, face_id)
+            except CropKeyGoneError:  # perhaps the person got another key since the crop was read
+                crop = await self._open_crop(collection_id, face_id)
+        except CropKeyGoneError:
             return BackfillFailure("wrong_key")
         except CropDamagedError:
             return BackfillFailure("damaged")
+        if crop is None:
+            return BackfillFailure("no_crop")
+        analysis = await self._engine.analyze_photo(crop.jpeg, space_id, lane=Lane.BATCH)
         face = find_matching_face(analysis.faces, crop.box)
         return BackfillFailure("no_face") if face is None else face.vector
+
+    async def _open_crop(self, collection_id: UUID, face_id: UUID) -> Crop | None:
+        async with self._database.transaction(read_only=True) as work:
+            stored = await work.crops.find_crop(collection_id, face_id)
+        return (
+            None
+            if stored is None
+            else await self._vault.open_crop(stored, collection_id=collection_id, face_id=face_id)
+        )
 
 
 async def record_outcome(

@@ -77,7 +77,7 @@ class SourceService:
             AddressNotAllowedError: The operator has not allowed the address.
             ForbiddenError: The caller may not configure collections or recognise people in live video.
             InvalidInputError: The address is none, or a zone is no polygon.
-            KeyFileError: The key that seals the address is not available.
+            KeyRingError: The key that seals the address is not available.
             NotFoundError: There is no such collection.
         """
         principal.require(Permission.LIVE)
@@ -87,7 +87,7 @@ class SourceService:
         async with self._database.transaction(idempotency=idempotency) as work:
             collection = await work.open(reference, principal, Permission.CONFIGURE)
             source_address = self._parse_address(address)
-            await self._vault.ensure_key(work)
+            await self._vault.hold_keys(work)
             source = await work.sources.add_source(
                 source_id,
                 collection_id=collection.id,
@@ -152,7 +152,7 @@ class SourceService:
                 return source
             if "address" in changes:
                 address = self._parse_address(changes.pop("address"))
-                await self._vault.ensure_key(work)
+                await self._vault.hold_keys(work)
                 changes |= self._seal_address(source_id, address)
             # To be running before the change would tell of a loss that is none.
             state = SourceState.CONNECTING
@@ -223,7 +223,7 @@ class SourceService:
         """Return how a source is opened.
 
         Raises:
-            KeyFileError: This server's key file is missing or another one.
+            KeyRingError: The keys of this server are missing or others.
             UnavailableError: Its sealed address is damaged.
         """
         try:

@@ -18,7 +18,7 @@ from vultus.domain import Permission, Principal, StreamOrigin
 from vultus.domain.sources import SourceProblem, SourceState, SourceStatus
 from vultus.errors import (
     ForbiddenError,
-    KeyFileError,
+    KeyRingError,
     NotFoundError,
     OverloadedError,
     SetupError,
@@ -166,7 +166,7 @@ class SourceSupervisor:
         """Open a source, and return a watch of it.
 
         Raises:
-            KeyFileError: Its address cannot be unsealed here.
+            KeyRingError: Its address cannot be unsealed here.
             UnavailableError: Its address is damaged.
         """
         source = runner.source
@@ -293,7 +293,7 @@ class SourceRunner:
             return await self._watch()
         except (ForbiddenError, NotFoundError):
             return SourceProblem.KEY_REVOKED
-        except KeyFileError as error:
+        except KeyRingError as error:
             log.error("a source cannot be opened: %s", error.detail)
             return SourceProblem.SECRET_UNREADABLE
         except SetupError as error:
