@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from tests.callers import CALLER
 from tests.conftest import EMPTY
 
@@ -108,6 +109,7 @@ async def test_a_scrub_leaves_nothing_of_what_was_erased_and_says_what_it_did(
     assert report is not None
     assert (report.erasures, report.found_after) == (1, 0)
     assert report.planted == report.seen_before >= 15
+    assert report.unproven == []
     assert found.state is ErasureState.SCRUBBED
     assert found.scrubbed_at
     assert found.unreadable_at == found.scrubbed_at
@@ -175,9 +177,10 @@ async def test_a_table_that_is_always_in_use_is_named(
 
     async with database.transaction() as work:
 
-        async def wait_then_lock(self: ScrubSession) -> None:
-            await wait(self)
+        async def wait_then_lock(self: ScrubSession) -> bool:
+            seen = await wait(self)
             await work.keys.list_keys(after=None, limit=1)
+            return seen
 
         monkeypatch.setattr(ScrubSession, "wait_for_older_transactions", wait_then_lock)
         with pytest.raises(ScrubError, match="The table api_keys is in use"):
@@ -206,15 +209,31 @@ async def test_a_search_that_sees_too_little_or_too_much_proves_nothing(
     assert await get_state(database, erased) is ErasureState.UNFINDABLE
 
 
+async def test_what_the_owner_of_an_external_database_may_not_is_said(
+    database: Database, settings: Settings, server: tuple[Path, DatabaseUrls], erased: UUID
+) -> None:
+    """The role that owns the tables is no superuser; its address is that of another machine for all it knows."""
+    external = settings.model_copy(update={"database": DatabaseSettings(url=SecretStr(server[1].owner))})
+
+    report = await Scrubber(database, external).scrub(CALLER)
+
+    assert report
+    assert (report.erasures, report.planted, report.wal_segments) == (1, 0, 0)
+    assert set(report.unproven) == {scrub.NO_FILES, scrub.NO_WAL, scrub.NO_STATISTICS, scrub.NO_TRANSACTIONS}
+    assert report.rewritten.keys() >= {"persons", "consents", "crops"}
+    assert not any(name.startswith("base/") for name in find_files(settings)), "the tables are clean all the same"
+    assert await get_state(database, erased) is ErasureState.SCRUBBED
+
+
 async def test_only_one_scrub_runs_and_the_job_leaves_it_alone(
     database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scrubber, running = Scrubber(database, settings), asyncio.Event()
     goes_on = asyncio.Event()
 
-    async def wait_for_test(_self: ScrubSession) -> None:
+    async def wait_for_test(_self: ScrubSession) -> bool:
         running.set()
-        await goes_on.wait()
+        return await goes_on.wait()
 
     monkeypatch.setattr(ScrubSession, "wait_for_older_transactions", wait_for_test)
     monkeypatch.setattr(scrub, "OVERDUE", -scrub.OVERDUE)  # due at any hour

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -29,9 +30,10 @@ PLANTED_COLUMNS = UNSAMPLED_COLUMNS | {"outbox": ("detail",)}
 _LIST_COLUMNS = """
     SELECT attname, format_type(atttypid, NULL), attstorage = 'e' FROM pg_attribute
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = ''
-        AND (attname = ANY($2::text[]) OR (attnotnull AND NOT atthasdef))
+        AND (attname = ANY($2::text[]) OR (attnotnull AND NOT atthasdef) OR $3)
 """
 _FILLERS = {
+    "halfvec": "'[1]'",
     "uuid": "gen_random_uuid()",
     "boolean": "true",
     "timestamp with time zone": "now()",
@@ -143,13 +145,14 @@ async def _plant_in_table(connection: asyncpg.Connection, table: str, fingerprin
     wanted = PLANTED_COLUMNS.get("faces" if table.startswith(PARTITION_PREFIX) else table, ())
     without_one = (tuple(name for name in wanted if name != left_out) for left_out in wanted)
     missing = set(wanted)
-    for names in (wanted, *without_one, *((name,) for name in wanted)):
+    alone = [(name,) for name in wanted]
+    for names, is_full in product((wanted, *without_one, *alone), (False, True)):
         if not missing & set(names):
             continue
         places = len(fingerprints.places)
         try:
             async with connection.transaction():
-                await _plant_row(connection, table, names, fingerprints)
+                await _plant_row(connection, table, names, fingerprints, is_full=is_full)
         except asyncpg.IntegrityConstraintViolationError:
             del fingerprints.places[places:]
         else:
@@ -158,10 +161,16 @@ async def _plant_in_table(connection: asyncpg.Connection, table: str, fingerprin
 
 
 async def _plant_row(
-    connection: asyncpg.Connection, table: str, planted: Sequence[str], fingerprints: Fingerprints
+    connection: asyncpg.Connection,
+    table: str,
+    planted: Sequence[str],
+    fingerprints: Fingerprints,
+    *,
+    is_full: bool,
 ) -> None:
+    """Add a row with fingerprints and whatever a row needs, in a full row optional values too."""
     columns, expressions, values = [], [], []
-    for name, kind, is_long in await connection.fetch(_LIST_COLUMNS, table, list(planted)):
+    for name, kind, is_long in await connection.fetch(_LIST_COLUMNS, table, list(planted), is_full):
         columns.append(f'"{name}"')
         if name in planted:
             values.append(fingerprints.make_value(f"{table}.{name}", kind, is_long=is_long))

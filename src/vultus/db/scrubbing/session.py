@@ -88,8 +88,11 @@ class ScrubSession:
         rows = await self._connection.fetch(_LIST_TABLES, everything, list(APPENDED_TABLES), partitions)
         return [row[0] for row in rows]
 
-    async def wait_for_older_transactions(self) -> None:
+    async def wait_for_older_transactions(self) -> bool:
         """Wait until no transaction is open that began before now: a table is rewritten with what those may see.
+
+        Returns:
+            Whether the role sees the transactions of all others.
 
         Raises:
             ScrubError: One stays open.
@@ -103,6 +106,7 @@ class ScrubSession:
                     f" for more than {OLD_TRANSACTIONS_WAIT_S:.0f} s. End it and scrub again; nothing was rewritten."
                 )
             await asyncio.sleep(POLL_S)
+        return bool(await self._connection.fetchval("SELECT pg_has_role('pg_read_all_stats', 'USAGE')"))
 
     async def plant_fingerprints(self, tables: Sequence[str]) -> tuple[Fingerprints, list[str]]:
         """Plant fingerprints in the files of tables; see `plant_fingerprints`. Return those it could not plant, too."""

@@ -33,10 +33,8 @@ OVERDUE = timedelta(hours=48)
 """After so long something erased is scrubbed at any hour: a machine may be off every night."""
 
 NO_FILES = "the files were not searched: they lie with a PostgreSQL of yours"
-NO_WAL = (
-    "the write-ahead log was not turned over, for the role may not: GRANT pg_checkpoint and EXECUTE on pg_switch_wal() "
-    "and pg_ls_waldir()"
-)
+NO_WAL = "the write-ahead log was not turned over, for the role may not: docs/operations.md has the grants"
+NO_TRANSACTIONS = "open transactions of other roles were not waited for, for the role cannot see them: GRANT pg_monitor"
 NO_STATISTICS = (
     "the planner's statistics were not rewritten, for the role may not; columns with personal data are in none"
 )
@@ -128,7 +126,8 @@ class Scrubber:
                 collections = await work.scrubs.list_scrubbed_collections(scrub_id)
             report = ScrubReport(rewritten=rewritten)
             tables = await session.list_tables(collections, everything=everything)
-            await session.wait_for_older_transactions()
+            if not await session.wait_for_older_transactions():
+                report.unproven.append(NO_TRANSACTIONS)
             waiting = [table for table in tables if table not in rewritten]
             fingerprints = await self._plant(session, waiting, report, progress)
             for done, table in enumerate(waiting):
