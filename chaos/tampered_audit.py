@@ -52,7 +52,7 @@ async def measure(plan: Plan) -> Outcome:
             await _wait_until_linked(service)
             database = await Database.connect(_build_url(service), DatabaseSettings(pool_size=2))
             settings = Settings(data_dir=data)
-            chain = AuditChain(database, settings.audit_notes_file, settings.jobs)
+            chain = AuditChain(database, settings.audit_notes_file)
             entries = [row["entry_id"] for row in await fetch_rows(service, "SELECT entry_id FROM audit_links")]
             before = await chain.verify(OFFICER)
             async with connect(service) as connection:

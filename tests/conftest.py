@@ -43,7 +43,7 @@ DO $$ DECLARE partition text; BEGIN
     DELETE FROM webhooks; DELETE FROM collections; DELETE FROM api_keys; DELETE FROM idempotency; DELETE FROM audit;
     DELETE FROM outbox; DELETE FROM tombstones; UPDATE outbox_floor SET number = 0;
     DELETE FROM ledgers; DELETE FROM audit_links; DELETE FROM spent_keys; DELETE FROM erasures; DELETE FROM scrubs;
-    DELETE FROM decisions;
+    DELETE FROM decisions; DELETE FROM audit_changes;
 END $$
 """
 _numbers = count(1)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.callers import CALLER
 from tests.conftest import run_as_owner
+from tests.services.conftest import GRANT, count_rows
 
 from vultus.domain import Role
+from vultus.errors import SignatureInvalidError
+from vultus.sealing.key_store import InstallationKeys
+from vultus.sealing.signatures import encode_public_key, verify_document
 from vultus.services.access import AccessService
-from vultus.services.audit_chain import AuditChain
+from vultus.services.audit_chain import CHECKPOINT, AuditChain
+from vultus.services.people.erasure import Eraser
+from vultus.services.people.persons import PersonService
 from vultus.settings import JobSettings
+from vultus.utils.ids import new_id
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -25,7 +32,7 @@ ENTRIES = 12
 @pytest.fixture
 async def chain(database: Database, tmp_path: Path) -> AuditChain:
     """A chain of twelve entries, whose end was noted."""
-    access, chain = AccessService(database), AuditChain(database, tmp_path / "audit.jsonl", JobSettings())
+    access, chain = AccessService(database), AuditChain(database, tmp_path / "audit.jsonl")
     for name in range(ENTRIES):
         await access.create_key(CALLER, f"key {name}", Role.RECOGNIZE)
         if name == ENTRIES // 2:
@@ -77,7 +84,7 @@ async def test_a_chain_that_was_made_anew_is_found_by_what_was_noted(
     await run_as_owner(
         database, f"UPDATE audit SET actor = 'somebody' WHERE id = {NTH.format(3)}", "DELETE FROM audit_links"
     )
-    await AuditChain(database, tmp_path / "elsewhere.jsonl", JobSettings()).extend()
+    await AuditChain(database, tmp_path / "elsewhere.jsonl").extend()
 
     assert (await chain.verify(CALLER)).findings == ("link 7 is not the one that was noted outside the database",)
 
@@ -100,21 +107,83 @@ async def test_an_entry_that_is_added_with_a_time_of_the_past_is_found(
     assert ["was added later" in finding for finding in found.findings] == [True]
 
 
-async def test_entries_deleted_for_their_age_are_no_finding_and_others_are(
+async def test_entries_deleted_for_their_age_are_no_finding_and_others_are(database: Database, tmp_path: Path) -> None:
+    """The rule by which they went is an entry of the record, whatever the setting is now."""
+    chain = AuditChain(database, tmp_path / "aged.jsonl")
+    for name in ("old", "kept"):
+        await AccessService(database).create_key(CALLER, name, Role.RECOGNIZE)
+    await run_as_owner(database, f"UPDATE audit SET at = at - interval '40 days' WHERE id = {NTH.format(0)}")
+    await chain.extend()
+
+    await Eraser(database, JobSettings(audit_days=30)).sweep_expired()
+    await chain.extend()
+
+    checked = await chain.verify(CALLER)
+    assert checked.findings == ()
+    assert checked.oldest_kept is not None
+    assert timedelta(days=30) <= datetime.now(UTC) - checked.oldest_kept < timedelta(days=31, minutes=1)
+    await run_as_owner(database, f"DELETE FROM audit WHERE id = {NTH.format(0)}")
+    assert ["was deleted" in finding for finding in (await chain.verify(CALLER)).findings] == [True]
+
+
+async def test_a_forged_rule_hides_no_deletion_of_what_is_young(database: Database, chain: AuditChain) -> None:
+    forged = '\'{"before": "2999-01-01T00:00:00Z", "entries": 1}\''
+    await run_as_owner(
+        database,
+        f"UPDATE audit SET action = 'audit.trimmed', detail = {forged} WHERE id = {NTH.format(11)}",
+        f"DELETE FROM audit WHERE id = {NTH.format(3)}",
+    )
+
+    assert len((await chain.verify(CALLER)).findings) == 2
+
+
+async def test_a_checkpoint_tells_a_chain_that_was_made_anew_with_its_notes(
     database: Database, chain: AuditChain, tmp_path: Path
 ) -> None:
-    a_second = JobSettings().model_copy(update={"audit_days": timedelta(seconds=1) / timedelta(days=1)})
-    kept = AuditChain(database, tmp_path / "audit.jsonl", a_second)
-    await run_as_owner(database, "SELECT pg_sleep(1.1)", f"DELETE FROM audit WHERE id = {NTH.format(3)}")
+    keys = InstallationKeys(new_id(), {}, bytes(32))
+    key = encode_public_key(keys.signing_key.public_key())
+    document = await chain.sign_checkpoint(CALLER, keys)
+    signed = verify_document(CHECKPOINT, document, public_key=key)
+    assert (await chain.verify(CALLER, [signed])).findings == ()
 
-    assert (await kept.verify(CALLER)).findings == ()
-    assert len((await chain.verify(CALLER)).findings) == 1
+    await run_as_owner(
+        database, f"UPDATE audit SET actor = 'somebody' WHERE id = {NTH.format(3)}", "DELETE FROM audit_links"
+    )
+    anew = AuditChain(database, tmp_path / "anew.jsonl")
+    await anew.extend()
+
+    assert (await anew.verify(CALLER)).findings == ()
+    (finding,) = (await anew.verify(CALLER, [signed])).findings
+    assert finding.startswith("link 12 is not the one")
+    with pytest.raises(SignatureInvalidError):
+        verify_document(CHECKPOINT, document.replace(b'"number":12', b'"number":11'), public_key=key)
+
+
+async def test_values_of_persons_that_were_changed_are_found(
+    database: Database, collection: Any, tmp_path: Path
+) -> None:
+    persons, chain = PersonService(database), AuditChain(database, tmp_path / "values.jsonl")
+    made = [
+        (await persons.create_person(CALLER, "home", external_id=name, name=name, metadata={}, consent=GRANT))[0]
+        for name in ("ada", "bob")
+    ]
+    for person in made:
+        await persons.update_person(CALLER, "home", person.id, name="Renamed")
+    assert (await chain.verify(CALLER)).findings == ()
+
+    await Eraser(database, JobSettings()).erase(CALLER, "home", made[0].id)
+    assert (await chain.verify(CALLER)).findings == ()
+    assert await count_rows(database, "audit_changes") == 1
+    await run_as_owner(database, "UPDATE audit_changes SET changes = replace(changes, 'bob', 'rob')")
+    assert ["values of entry" in one for one in (await chain.verify(CALLER)).findings] == [True]
+    await run_as_owner(database, "DELETE FROM audit_changes")
+    assert ["values of entry" in one for one in (await chain.verify(CALLER)).findings] == [True]
 
 
 async def test_one_server_links_at_a_time_and_every_one_notes_the_end(
     database: Database, chain: AuditChain, tmp_path: Path
 ) -> None:
-    second = AuditChain(database, tmp_path / "second.jsonl", JobSettings())
+    second = AuditChain(database, tmp_path / "second.jsonl")
     await AccessService(database).create_key(CALLER, "late", Role.RECOGNIZE)
     async with database.transaction() as work:
         assert await work.audit.try_lock_chain()

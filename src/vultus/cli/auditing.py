@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -16,8 +18,10 @@ from vultus.domain.decision_records import DecisionExplanation, DecisionFilter, 
 from vultus.errors import NotFoundError
 from vultus.schemas.decisions import DecisionExplanationOut, DecisionRecordOut
 from vultus.schemas.system import AuditOut
+from vultus.sealing.custody import open_custody
+from vultus.sealing.signatures import encode_public_key, verify_document
 from vultus.services.audit import AuditService
-from vultus.services.audit_chain import AuditChain
+from vultus.services.audit_chain import CHECKPOINT, AuditChain
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -69,21 +73,52 @@ def list_audit(
     print_table("Audit", ("when", "who", "what", "whom or which", "detail"), rows)
 
 
-@app.command("verify")
-def verify_audit(as_json: JsonOption = False) -> None:
-    """Check that no entry was changed, deleted or moved; exit code 1 if one was."""
+@app.command("checkpoint")
+def sign_checkpoint() -> None:
+    """Print the signed end of the record, for a file elsewhere: `vultus audit checkpoint > FILE`."""
     settings = load_settings()
 
+    async def sign(database: Database) -> bytes:
+        keys = open_custody(settings).keys
+        if not keys.exists():
+            keys.create()
+        return await AuditChain(database, settings.audit_notes_file).sign_checkpoint(COMMAND_LINE, keys.load())
+
+    sys.stdout.buffer.write(run_with_database(sign))
+
+
+@app.command("verify")
+def verify_audit(
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="A file of `vultus audit checkpoint`; can be given several times.")
+    ] = None,
+    public_key: Annotated[
+        str | None, typer.Option(help="Of the installation that signed; this one's unless given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that no entry was changed, deleted or moved; exit code 1 if one was."""
+    settings = load_settings()
+    if checkpoint and public_key is None:
+        public_key = encode_public_key(open_custody(settings).keys.load().signing_key.public_key())
+    signed = [verify_document(CHECKPOINT, file.read_bytes(), public_key=public_key or "") for file in checkpoint or ()]
+
     async def verify(database: Database) -> AuditCheck:
-        return await AuditChain(database, settings.audit_notes_file, settings.jobs).verify(COMMAND_LINE)
+        return await AuditChain(database, settings.audit_notes_file).verify(COMMAND_LINE, signed)
 
     found = run_with_database(verify)
     if as_json:
-        print_json({"links": found.links, "unlinked": found.unlinked, "findings": list(found.findings)})
+        counts = {"links": found.links, "unlinked": found.unlinked, "oldest_kept": found.oldest_kept}
+        print_json({**counts, "checkpoints": len(signed), "findings": list(found.findings)})
     else:
         for finding in found.findings:
             out.print_labelled("fail", "red", f" {finding}")
-        out.print(f"Links read: {found.links}; findings: {len(found.findings)}; not linked yet: {found.unlinked}.")
+        out.print(
+            f"Links read: {found.links}; findings: {len(found.findings)}; not linked yet: {found.unlinked}; signed "
+            f"checkpoints held against them: {len(signed)}."
+        )
+        if found.oldest_kept:
+            out.print(f"Entries from before {found.oldest_kept:%Y-%m-%d} were deleted for their age.")
     if found.findings:
         raise typer.Exit(EXIT_FOUND)
 

@@ -16,6 +16,7 @@ COMMON_PRIVILEGES = "SELECT, INSERT, UPDATE, DELETE"
 SPECIAL_PRIVILEGES = {
     "alembic_version": "SELECT",
     "audit": "SELECT, INSERT",
+    "audit_changes": "SELECT, INSERT",
     "audit_links": "SELECT, INSERT",
     "decisions": "SELECT, INSERT, DELETE",
     "ledgers": "SELECT, INSERT, UPDATE",

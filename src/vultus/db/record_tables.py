@@ -32,6 +32,16 @@ class AuditRow(Base):
     __table_args__ = (Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),)
 
 
+class AuditChangesRow(Base):
+    """The values about a person that an entry changed, which go with the person; the entry has their digest."""
+
+    __tablename__ = "audit_changes"
+
+    entry_id: Mapped[UUID] = mapped_column(ForeignKey("audit.id", ondelete="CASCADE"), primary_key=True)
+    person_id: Mapped[UUID] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"), index=True)
+    changes: Mapped[str]
+
+
 class AuditLinkRow(Base):
     """A link of the audit record's chain; it outlives its entry, which may be deleted for its age."""
 

@@ -55,6 +55,7 @@ UNSAMPLED_COLUMNS = {
     "crops": ("sealed",),
     "webhooks": ("url", "sealed_secret", "sealed_previous"),
     "sources": ("sealed_address",),
+    "audit_changes": ("changes",),
 }
 """Columns that ANALYZE must not copy into pg_statistic, where values would outlive their row."""
 

@@ -68,6 +68,7 @@ from vultus.domain.policies import (
 from vultus.domain.principal import Principal
 from vultus.domain.records import AuditEntry, AuditFilter, EventFilter, OutboxEntry
 from vultus.domain.search import GalleryState, SearchResult
+from vultus.domain.sources import SourceChanged, SourceCreated, SourceDeleted
 from vultus.domain.spaces import LoadedSpace, NetworkOrigin, SpaceRegistry
 from vultus.domain.templates import NewCrop, NewFace, SealedCrop
 from vultus.domain.tickets import LiveTicket
@@ -146,6 +147,9 @@ __all__ = [
     "SearchRecording",
     "SearchResult",
     "ShadowDisagreement",
+    "SourceChanged",
+    "SourceCreated",
+    "SourceDeleted",
     "SpaceRegistry",
     "SpaceStatistics",
     "Storage",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 GENESIS = bytes(32)
 
+MIN_KEPT = timedelta(days=30)
+"""Shortest time for which entries are kept."""
+
 LATE = timedelta(hours=1)
 """Longer than a transaction: what is linked so long after what is newer was not written at its time."""
 
@@ -75,6 +78,15 @@ def build_links(previous: AuditLink | None, entries: Iterable[AuditEntry]) -> li
     return links
 
 
+def find_oldest_kept(trims: Iterable[AuditEntry]) -> datetime | None:
+    """Return before which time entries were deleted for their age, by the entries that say so.
+
+    One that would allow what is younger than `MIN_KEPT` to be missing was not written by the service.
+    """
+    times = ((datetime.fromisoformat(entry.detail["before"]), entry.at) for entry in trims)
+    return max((before for before, at in times if before <= at - MIN_KEPT), default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class AuditCheck:
     """What a check of the chain found.
@@ -83,19 +95,21 @@ class AuditCheck:
         links: Links that were read.
         unlinked: Entries that no link holds yet.
         findings: What is not as it was written, in sentences.
+        oldest_kept: Before which time entries were deleted for their age; None if none were.
     """
 
     links: int
     unlinked: int
     findings: tuple[str, ...]
+    oldest_kept: datetime | None = None
 
 
 class ChainChecker:
     """Checks links and their entries in order.
 
     Args:
-        oldest_kept: Entries before it may have been deleted for their age; None if none may.
-        checkpoints: Numbers and digests of links, as they were noted outside the database.
+        oldest_kept: Entries before it were deleted for their age, as an entry says; None if none were.
+        checkpoints: Numbers and digests of links, as they were noted outside the database, or signed.
     """
 
     def __init__(self, oldest_kept: datetime | None, checkpoints: Iterable[tuple[int, bytes]]) -> None:

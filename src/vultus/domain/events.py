@@ -12,29 +12,36 @@ from uuid import UUID
 from vultus.domain.keys import Permission
 from vultus.utils.moments import format_moment
 
-_IDS = {"collection_id", "person_id", "object_id"}
+_NO_DETAIL = {"collection_id", "person_id", "object_id", "proof", "personal"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened. Names, contents of photos and vectors have no place in it.
+    """Something that happened. Contents of photos and vectors have no place in it, and names none but in `personal`.
 
     Attributes:
         action: Its name in the audit record and in the outbox; never changed.
         collection_id: Collection it happened in, if any.
         person_id: Person it concerns, if any.
         object_id: Key, consent or face it concerns, if any.
+        proof: What the audit record alone keeps beside the detail, for JSON: purpose and proof of consents.
+        personal: Values about the person before and now, by name, for JSON: beside the audit record, until they are
+            erased.
     """
 
     action: ClassVar[str]
     collection_id: UUID | None = None
     person_id: UUID | None = None
     object_id: UUID | None = None
+    proof: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    personal: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def detail(self) -> dict[str, Any]:
         """Every other field, by its name, for JSON."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _IDS}
+        return {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _NO_DETAIL
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +278,7 @@ class VectorsRegistered(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonChanged(Event):
-    """A person's external id, name or metadata were changed: which of them, not to what."""
+    """A person's external id, name or metadata were changed: which of them; to what is in `personal`."""
 
     action: ClassVar[str] = "person.changed"
     collection_id: UUID
@@ -351,35 +358,17 @@ class ConsentExpired(ConsentWithdrawn):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceCreated(Event):
-    """A source was set up."""
+class AuditTrimmed(Event):
+    """Entries of the audit record were deleted for their age: how many, and that all from before `before` may be."""
 
-    action: ClassVar[str] = "source.created"
-    collection_id: UUID
-    object_id: UUID
+    action: ClassVar[str] = "audit.trimmed"
+    before: datetime
+    entries: int
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceChanged(Event):
-    """Settings of a source were changed.
-
-    Attributes:
-        fields: Names of the settings.
-    """
-
-    action: ClassVar[str] = "source.changed"
-    collection_id: UUID
-    object_id: UUID
-    fields: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceDeleted(Event):
-    """A source was deleted."""
-
-    action: ClassVar[str] = "source.deleted"
-    collection_id: UUID
-    object_id: UUID
+    @property
+    def detail(self) -> dict[str, Any]:
+        """The number, and the time in ISO 8601."""
+        return {"before": format_moment(self.before), "entries": self.entries}
 
 
 def list_actions() -> list[str]:

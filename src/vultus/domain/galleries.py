@@ -10,6 +10,7 @@ from uuid import UUID
 from vultus.domain.faces import Quality
 from vultus.domain.index import HnswGraph, SearchMode
 from vultus.domain.policies import Calibration, DecisionPolicy
+from vultus.utils.moments import format_moment
 
 SEEN_INTERVAL = timedelta(days=1)
 """How often it is written at most that a person was seen."""
@@ -88,6 +89,18 @@ class Consent:
     withdrawn_at: datetime | None
     seen_at: datetime | None = None
     granted_until: datetime | None = None
+
+    def build_proof(self) -> dict[str, str | None]:
+        """Return what proves it, for JSON; the end is its own."""
+        end = self.expires_at if self.seen_at is None else self.granted_until
+        return {
+            "id": str(self.id),
+            "purpose": self.purpose,
+            "recorded_by": self.recorded_by,
+            "evidence_ref": self.evidence_ref,
+            "granted_at": format_moment(self.granted_at),
+            "expires_at": None if end is None else format_moment(end),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
+from vultus.domain.events import Event
 from vultus.domain.tracks import Zone
 
 
@@ -132,3 +134,35 @@ class Source:
         if self.is_watched or self.status.problem is SourceProblem.FINISHED:
             return self.status
         return replace(self.status, state=SourceState.CONNECTING, fps=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCreated(Event):
+    """A source was set up."""
+
+    action: ClassVar[str] = "source.created"
+    collection_id: UUID
+    object_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceChanged(Event):
+    """Settings of a source were changed.
+
+    Attributes:
+        fields: Names of the settings.
+    """
+
+    action: ClassVar[str] = "source.changed"
+    collection_id: UUID
+    object_id: UUID
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDeleted(Event):
+    """A source was deleted."""
+
+    action: ClassVar[str] = "source.deleted"
+    collection_id: UUID
+    object_id: UUID

@@ -192,7 +192,7 @@ class LoadOut(ApiModel):
 
 
 class AuditOut(ApiModel):
-    """Something that was written: who, what, when; ids and counts only."""
+    """Something that was written: who, what, when; ids, counts, values of settings and of consents."""
 
     id: UUID = Field(examples=["019f0c2e-7000-7abc-8def-001122334455"])
     at: RecordedAt

@@ -14,7 +14,7 @@ from vultus.domain.events import list_actions
 from vultus.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from vultus.db.database import Database
+    from vultus.db.database import Database, UnitOfWork
     from vultus.domain import AuditEntry, Principal
 
 
@@ -35,7 +35,8 @@ class AuditService:
     ) -> tuple[AuditEntry, ...]:
         """Return entries after the given id, the oldest first unless asked otherwise.
 
-        A principal that is bound to collections sees what happened in them, and nothing about keys and other ones.
+        A principal that is bound to collections sees what happened in them, and nothing about keys and other ones. One
+        that may read persons sees the values about them that changed, as long as they are not erased.
 
         Raises:
             InvalidInputError: Only entries of an action that there is not were asked for.
@@ -45,7 +46,8 @@ class AuditService:
             _require_known_action(only.action)
         only = replace(only or AuditFilter(), collections=principal.collections)
         async with self._database.transaction(read_only=True) as work:
-            return await work.audit.list_entries(after, limit, only, newest_first=newest_first)
+            found = await work.audit.list_entries(after, limit, only, newest_first=newest_first)
+            return await add_changes(work, found) if Permission.READ in principal.permissions else found
 
     async def list_decisions(
         self,
@@ -93,6 +95,16 @@ class AuditService:
         return DecisionExplanation(
             _hide_scores(principal, record), consent, key.name if key else None, next(iter(rules), None)
         )
+
+
+async def add_changes(work: UnitOfWork, entries: tuple[AuditEntry, ...]) -> tuple[AuditEntry, ...]:
+    """Return entries with the values about persons that they changed, as far as they are kept."""
+    changed = [entry.id for entry in entries if "changes_sha256" in entry.detail]
+    values = await work.audit.load_changes(changed) if changed else {}
+    return tuple(
+        replace(entry, detail=entry.detail | {"changes": values[entry.id]}) if entry.id in values else entry
+        for entry in entries
+    )
 
 
 def _hide_scores(principal: Principal, record: DecisionRecord) -> DecisionRecord:

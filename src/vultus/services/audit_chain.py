@@ -6,19 +6,27 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from vultus.domain import Permission
-from vultus.domain.audit_chain import LATE, AuditCheck, ChainChecker, build_links
+from vultus.domain import AuditFilter, Permission
+from vultus.domain.audit_chain import LATE, AuditCheck, ChainChecker, build_links, find_oldest_kept
+from vultus.domain.events import AuditTrimmed
+from vultus.errors import NotFoundError
+from vultus.sealing.signatures import sign_document
 from vultus.services.jobs import record_progress
 from vultus.utils.chained_file import ChainedFile
 from vultus.utils.ids import make_first_id, read_time
 from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from vultus.db.database import Database
-    from vultus.domain import Principal
-    from vultus.settings import JobSettings
+    from vultus.db.database import Database, UnitOfWork
+    from vultus.domain import AuditEntry, Principal
+    from vultus.sealing.key_store import InstallationKeys
+    from vultus.sealing.signatures import SignedDocument
+
+CHECKPOINT = "checkpoint of an audit record"
+CHECKPOINT_FORMAT = 1
 
 BATCH_SIZE = 1_000
 NOTE_INTERVAL = timedelta(minutes=1)
@@ -34,13 +42,11 @@ class AuditChain:
     Args:
         database: Whose audit record it is.
         path: Of the file.
-        settings: How long entries are kept.
     """
 
-    def __init__(self, database: Database, path: Path, settings: JobSettings) -> None:
+    def __init__(self, database: Database, path: Path) -> None:
         self._database = database
         self._notes = ChainedFile(path)
-        self._settings = settings
         self._noted = 0
         self._noted_at = datetime.min.replace(tzinfo=UTC)
 
@@ -77,8 +83,35 @@ class AuditChain:
         await asyncio.to_thread(self._notes.append, [note])
         self._noted, self._noted_at = last.number, now
 
-    async def verify(self, principal: Principal) -> AuditCheck:
+    async def sign_checkpoint(self, principal: Principal, keys: InstallationKeys) -> bytes:
+        """Return the end of the chain, signed: whoever keeps it can tell a chain that was made anew.
+
+        Raises:
+            NotFoundError: Nothing was recorded yet.
+        """
+        principal.require(Permission.AUDIT)
+        principal.require_all_collections("sign a checkpoint of the audit record")
+        await self.extend()
+        async with self._database.transaction(read_only=True) as work:
+            last = await work.audit.get_last_link()
+        if last is None:
+            raise NotFoundError("The audit record is empty: there is nothing to sign.")
+        content = {
+            "format": CHECKPOINT_FORMAT,
+            "number": last.number,
+            "digest": last.digest.hex(),
+            "entry_id": str(last.entry_id),
+            "entry_at": format_moment(last.at),
+            "signed_at": format_moment(datetime.now(UTC)),
+        }
+        return sign_document(CHECKPOINT, content, installation_id=keys.installation_id, signing_key=keys.signing_key)
+
+    async def verify(self, principal: Principal, checkpoints: Sequence[SignedDocument] = ()) -> AuditCheck:
         """Check every link, its entry, and what was noted of the chain outside the database.
+
+        Args:
+            principal: The caller.
+            checkpoints: Ends of the chain that were signed, and verified to be.
 
         Raises:
             LedgerError: The notes were changed.
@@ -86,13 +119,25 @@ class AuditChain:
         principal.require(Permission.AUDIT)
         principal.require_all_collections("check the audit record")
         notes, _ = await asyncio.to_thread(self._notes.read)
-        kept, now = self._settings.audit_days, datetime.now(UTC)
-        oldest_kept = None if kept is None else now - timedelta(days=kept) + LATE  # a sweep may go on meanwhile
-        checker = ChainChecker(oldest_kept, [(note["number"], bytes.fromhex(note["digest"])) for note in notes])
+        notes += [checkpoint.content for checkpoint in checkpoints]
+        ends = [(note["number"], bytes.fromhex(note["digest"])) for note in notes]
         async with self._database.transaction(read_only=True) as work:  # one state of it, however long it takes
+            oldest_kept = find_oldest_kept(await _list_trims(work))
+            checker = ChainChecker(oldest_kept, ends)
             while found := await work.audit.list_links(checker.number, BATCH_SIZE):
                 for link, entry in found:
                     checker.check_link(link, entry)
             unlinked = await work.audit.list_unlinked(None, BATCH_SIZE)
+            wrong = await work.audit.list_wrong_changes()
         checker.check_end(unlinked)
-        return AuditCheck(checker.number, len(unlinked), tuple(checker.findings))
+        checker.findings += [f"values of entry {entry} of {format_moment(at)} were changed" for entry, at in wrong]
+        return AuditCheck(checker.number, len(unlinked), tuple(checker.findings), oldest_kept)
+
+
+async def _list_trims(work: UnitOfWork) -> list[AuditEntry]:
+    """Return the entries that say that others were deleted for their age."""
+    found: list[AuditEntry] = []
+    only = AuditFilter(action=AuditTrimmed.action)
+    while page := await work.audit.list_entries(found[-1].id if found else None, BATCH_SIZE, only):
+        found += page
+    return found

@@ -123,7 +123,7 @@ def build_records(settings: Settings, database: Database) -> Records:
         database=database,
         access=AccessService(database),
         audit=AuditService(database),
-        audit_chain=AuditChain(database, settings.audit_notes_file, settings.jobs),
+        audit_chain=AuditChain(database, settings.audit_notes_file),
         consents=ConsentService(database),
         custody=custody,
         eraser=Eraser(database, settings.jobs),

@@ -10,8 +10,13 @@ import pytest
 from tests.callers import CALLER
 from tests.services.conftest import GRANT, count_rows, expire, list_actions
 
+from vultus.domain import AuditFilter
 from vultus.errors import InvalidInputError, NotFoundError
+from vultus.services.audit import AuditService
 from vultus.services.people.consents import ConsentGrant, ConsentService, get_live_consent
+from vultus.services.people.erasure import Eraser
+from vultus.services.people.persons import PersonService
+from vultus.settings import JobSettings
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -112,6 +117,36 @@ async def test_a_clock_that_is_a_little_ahead_is_tolerated(
     ahead = datetime.now(UTC) + timedelta(minutes=4)
 
     assert (await consents.record_consent(CALLER, "home", person.id, grant(ahead))).granted_at == ahead
+
+
+async def test_the_proof_of_a_consent_outlives_it_in_the_audit_record_alone(
+    database: Database, consents: ConsentService, collection: Collection, person: Person
+) -> None:
+    first, second = [
+        await consents.record_consent(CALLER, "home", person.id, ConsentGrant(purpose, "reception", evidence_ref="f-1"))
+        for purpose in ("Entry", "Lunch")
+    ]
+    await consents.update_consent(CALLER, "home", person.id, first.id, evidence_ref="f-2")
+    await PersonService(database).update_person(CALLER, "home", person.id, name="Grace")
+    (renamed,) = await AuditService(database).list_entries(
+        CALLER, after=None, limit=9, only=AuditFilter(action="person.changed")
+    )
+    await consents.withdraw_consent(CALLER, "home", person.id, second.id)
+    await Eraser(database, JobSettings()).erase(CALLER, "home", person.id)
+
+    only = AuditFilter(person_id=person.id)
+    found = {
+        one.action: one.detail
+        for one in await AuditService(database).list_entries(CALLER, after=None, limit=9, only=only)
+    }
+    assert renamed.detail["changes"] == {"name": {"from": "Ada", "to": "Grace"}}
+    assert "changes" not in found["person.changed"], "what a person was called goes with them"
+    assert found["consent.changed"]["changes"] == {"evidence_ref": {"from": "f-1", "to": "f-2"}}
+    assert found["consent.withdrawn"]["consent"]["purpose"] == "Lunch"
+    (ended,) = found["person.erased"]["consents_ended"]
+    assert (ended["purpose"], ended["recorded_by"], ended["evidence_ref"]) == ("Entry", "reception", "f-2")
+    assert await count_rows(database, "audit WHERE audit::text ~ 'Ada|Grace'") == 0
+    assert await count_rows(database, "outbox WHERE outbox::text ~ 'Ada|Grace|Entry|Lunch|f-1'") == 0
 
 
 @pytest.mark.parametrize("ended", ["withdrawn", "expired"])

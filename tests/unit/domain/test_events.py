@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from vultus.domain import BundleImported, CollectionExported, Permission, bundle_events, events, webhooks
+from vultus.domain import BundleImported, CollectionExported, Permission, bundle_events, events, sources, webhooks
 from vultus.domain.events import Event
 
 COLLECTION, PERSON, OBJECT = uuid4(), uuid4(), uuid4()
@@ -42,15 +42,15 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
         {"previous_until": THEN},
         {"previous_until": "2026-01-02T00:00:00Z"},
     ),
-    (events.SourceCreated, "source.created", IN_COLLECTION | {"object_id": OBJECT}, {}, {}),
+    (sources.SourceCreated, "source.created", IN_COLLECTION | {"object_id": OBJECT}, {}, {}),
     (
-        events.SourceChanged,
+        sources.SourceChanged,
         "source.changed",
         IN_COLLECTION | {"object_id": OBJECT},
         {"fields": ("fps",)},
         {"fields": ["fps"]},
     ),
-    (events.SourceDeleted, "source.deleted", IN_COLLECTION | {"object_id": OBJECT}, {}, {}),
+    (sources.SourceDeleted, "source.deleted", IN_COLLECTION | {"object_id": OBJECT}, {}, {}),
     (events.KeyRevoked, "key.revoked", {"object_id": OBJECT}, {}, {}),
     (events.CollectionCreated, "collection.created", IN_COLLECTION, {}, {}),
     (events.CollectionChanged, "collection.changed", IN_COLLECTION, {"fields": ("name",)}, {"fields": ["name"]}),
@@ -125,6 +125,13 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
     ),
     (events.PersonChanged, "person.changed", OF_PERSON, {"fields": ("name",)}, {"fields": ["name"]}),
     (events.PersonErased, "person.erased", OF_PERSON, {"faces": 2, "consents": 1}, {"faces": 2, "consents": 1}),
+    (
+        events.AuditTrimmed,
+        "audit.trimmed",
+        {},
+        {"before": THEN, "entries": 7},
+        {"before": "2026-01-02T00:00:00Z", "entries": 7},
+    ),
     (webhooks.WebhookCreated, "webhook.created", {"object_id": OBJECT}, {}, {}),
     (
         webhooks.WebhookChanged,
@@ -156,7 +163,7 @@ EXAMPLES: list[tuple[type[Event], str, dict[str, UUID], dict[str, Any], dict[str
 ]
 KINDS = {
     kind
-    for module in (bundle_events, events, webhooks)
+    for module in (bundle_events, events, webhooks, sources)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, Event) and kind != Event
 }
@@ -166,7 +173,7 @@ KINDS = {
 def test_an_event_is_stored_under_its_action_with_its_ids_and_detail(
     kind: type[Event], action: str, ids: dict[str, UUID], fields: dict[str, Any], detail: dict[str, Any]
 ) -> None:
-    event = kind(**ids, **fields)
+    event = kind(**ids, **fields)  # type: ignore[arg-type]
 
     assert event.action == action
     assert {name: getattr(event, name) for name in ("collection_id", "person_id", "object_id")} == {
@@ -177,18 +184,32 @@ def test_an_event_is_stored_under_its_action_with_its_ids_and_detail(
     assert json.loads(json.dumps(event.detail)) == detail
 
 
+def test_proofs_and_personal_values_are_in_no_detail() -> None:
+    """Followers of events and receivers of webhooks get the detail."""
+    event = events.PersonChanged(**OF_PERSON, fields=("name",), proof={"purpose": "x"}, personal={"name": ("A", "B")})
+
+    assert event.detail == {"fields": ("name",)}
+
+
 def test_every_event_has_an_example() -> None:
     assert {kind for kind, *_ in EXAMPLES} == KINDS
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS, key=str))
 def test_an_event_cannot_hold_a_name_a_vector_or_an_image(kind: type[Event]) -> None:
-    """Its texts are names and values of settings, and embedding spaces; everything else is an id, a count or a time."""
+    """Its texts are names and values of settings, and embedding spaces; everything else is an id, a count or a time.
+
+    What the audit record alone keeps is beside it: proofs of consents, and a person's values until they are erased.
+    """
     texts = {"contract_id", "from_contract_id", "to_contract_id", "kept", "removed", "fields", "changes"}
     types = {"UUID", "UUID | None", "int", "float | None", "datetime", "tuple[tuple[float, float], ...]"}
     types |= {"datetime | None", "tuple[UUID, ...] | None", "tuple[Permission, ...]"}
 
-    fields = {name: field.type for name, field in kind.__dataclass_fields__.items() if name != "action"}
+    fields = {
+        name: field.type
+        for name, field in kind.__dataclass_fields__.items()
+        if name not in {"action", "proof", "personal"}
+    }
 
     assert {name: kind for name, kind in fields.items() if kind not in types and name not in texts} == {}
 

@@ -104,7 +104,9 @@ async def list_audit_entries(
     until: Annotated[Timestamp | None, Query(description="Only before this time.")] = None,
     newest_first: Annotated[bool, Query(description="Begin with the latest entry.")] = False,
 ) -> Page[AuditOut]:
-    """List what was written, oldest first: who, what and when; ids and counts only.
+    """List what was written, oldest first: who, what and when.
+
+    Values about persons, before and now, are for keys that may read these, and until the person is erased.
 
     A key that is bound to collections sees what happened in them.
     """

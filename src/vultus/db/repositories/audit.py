@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, func, insert, select
 
 from vultus.db.locks import compute_lock_number, try_lock
-from vultus.db.record_tables import AuditLinkRow, AuditRow
+from vultus.db.record_tables import AuditChangesRow, AuditLinkRow, AuditRow
+from vultus.db.tables import PersonRow
 from vultus.domain import AuditEntry, AuditFilter
 from vultus.domain.audit_chain import AuditLink
 from vultus.domain.ledger import ENDING_ACTIONS
@@ -110,9 +112,30 @@ class AuditRepository:
             for row in map(tuple, found)
         ]
 
-    async def delete_old_entries(self, older_than: datetime) -> None:
-        """Delete entries written before `older_than`, for good: a time of 30 days ago or earlier.
+    async def delete_old_entries(self, older_than: datetime) -> int:
+        """Delete entries written before `older_than`, for good, a time of 30 days ago or earlier; return how many.
 
         The role that serves may neither change nor delete an entry; a function of the database does it for this.
         """
-        await self._session.execute(select(func.vultus_delete_old_audit(older_than)))
+        old = await self._session.execute(select(func.count()).where(AuditRow.at < older_than))
+        if count := old.scalar_one():
+            await self._session.execute(select(func.vultus_delete_old_audit(older_than)))
+        return count
+
+    async def load_changes(self, entries: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
+        """Return the values about persons, before and now, that some entries changed, as far as they are kept."""
+        wanted = AuditChangesRow.entry_id.in_(entries)
+        found = await self._session.execute(select(AuditChangesRow.entry_id, AuditChangesRow.changes).where(wanted))
+        return {row[0]: json.loads(row[1])["changes"] for row in found}
+
+    async def list_wrong_changes(self) -> list[tuple[UUID, datetime]]:
+        """Return entries whose values about a person were changed, or are gone though the person is not."""
+        digest = func.encode(func.sha256(func.convert_to(AuditChangesRow.changes, "UTF8")), "hex")
+        is_wrong = digest != AuditRow.detail["changes_sha256"].astext
+        is_missing = AuditChangesRow.entry_id.is_(None) & exists().where(PersonRow.id == AuditRow.person_id)
+        query = (
+            select(AuditRow.id, AuditRow.at)
+            .outerjoin(AuditChangesRow, AuditChangesRow.entry_id == AuditRow.id)
+            .where(AuditRow.detail.has_key("changes_sha256"), is_wrong | is_missing)
+        )
+        return [(row[0], row[1]) for row in await self._session.execute(query.order_by(AuditRow.id))]

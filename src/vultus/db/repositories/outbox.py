@@ -7,13 +7,17 @@ settled when none below it can appear any more. Whoever follows the outbox reads
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, cast, delete, func, insert, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
-from vultus.db.record_tables import AuditRow, OutboxFloorRow, OutboxRow
+from vultus.db.record_tables import AuditChangesRow, AuditRow, OutboxFloorRow, OutboxRow
 from vultus.db.tables import CollectionRow, PersonRow
 from vultus.domain import EventFilter, OutboxEntry
 from vultus.domain.sightings import ACTIONS, Recognised
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from vultus.domain.events import Event
     from vultus.domain.sightings import Sighting
 
-_SHARED = ("action", "collection_id", "person_id", "object_id", "detail")
+_SHARED = ("action", "collection_id", "person_id", "object_id")
 OUTBOX_COLUMNS = (
     OutboxRow.number,
     OutboxRow.id,
@@ -87,6 +91,7 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event, r
         The id of its entry in the audit record.
     """
     entry_id = new_id()
+    changes = _seal_changes(event)
     entry = (
         insert(AuditRow)
         .values(
@@ -97,14 +102,30 @@ async def add_event(session: AsyncSession, principal: Principal, event: Event, r
             collection_id=event.collection_id,
             person_id=event.person_id,
             object_id=event.object_id,
-            detail=event.detail,
+            detail=event.detail | dict(event.proof) | ({"changes_sha256": compute_digest(changes)} if changes else {}),
         )
         .returning(*(getattr(AuditRow, name) for name in _SHARED))
         .cte("entry")
     )
-    receiver_ids = cast(list(receivers) or None, ARRAY(Uuid))
-    await session.execute(insert(OutboxRow).from_select((*_SHARED, "receivers"), select(entry, receiver_ids)))
+    more = cast(event.detail, JSONB), cast(list(receivers) or None, ARRAY(Uuid))
+    await session.execute(insert(OutboxRow).from_select((*_SHARED, "detail", "receivers"), select(entry, *more)))
+    if changes:
+        row = {"entry_id": entry_id, "person_id": event.person_id, "changes": changes}
+        await session.execute(insert(AuditChangesRow).values(row))
     return entry_id
+
+
+def _seal_changes(event: Event) -> str:
+    """Return values before and now as text, with a random word: without it their digest tells nothing about them."""
+    if not event.personal:
+        return ""
+    values = {name: {"from": before, "to": now} for name, (before, now) in event.personal.items()}
+    return json.dumps({"changes": values, "salt": secrets.token_hex(16)}, ensure_ascii=False, sort_keys=True)
+
+
+def compute_digest(changes: str) -> str:
+    """Return the SHA-256 of stored changes, hexadecimal."""
+    return hashlib.sha256(changes.encode()).hexdigest()
 
 
 async def add_sighting(session: AsyncSession, sighting: Sighting, event_id: UUID) -> None:

@@ -22,7 +22,7 @@ from vultus.domain import (
     PersonReference,
     Principal,
 )
-from vultus.domain.events import FacesAdded, PersonChanged, PersonRegistered
+from vultus.domain.events import FacesAdded, PersonRegistered
 from vultus.domain.metadata import require_metadata
 from vultus.domain.texts import require_optional_text
 from vultus.errors import ConsentRequiredError, InvalidInputError, NoPhotoAcceptedError, PersonMismatchError
@@ -35,7 +35,7 @@ from vultus.services.enrolment.photo_screening import AcceptedFace, RejectedPhot
 from vultus.services.enrolment.templates import enrol_faces
 from vultus.services.people.consents import ConsentGrant, add_consent, get_live_consent
 from vultus.services.people.erasure import release_external_id
-from vultus.services.people.persons import ensure_same_external_id
+from vultus.services.people.persons import build_person_change, ensure_same_external_id
 from vultus.services.photo_analysis import Photo
 
 if TYPE_CHECKING:
@@ -264,6 +264,7 @@ class Registrar:
                 object_id=consent.id,
                 faces=len(faces),
                 rejected=len(rejected),
+                proof={"consent": consent.build_proof()} if request.consent else {},
             ),
         )
         accepted = tuple(
@@ -354,8 +355,7 @@ async def _write_person(
     if not changes:
         return existing
     changed = await work.persons.update_person(collection.id, existing.id, **changes)
-    event = PersonChanged(collection_id=collection.id, person_id=existing.id, fields=tuple(sorted(changes)))
-    await work.record(principal, event)
+    await work.record(principal, build_person_change(existing, changed, tuple(sorted(changes))))
     return changed
 
 

@@ -128,6 +128,12 @@ def _compute_expiry(
     return expires_at
 
 
+def _compare_consents(before: Consent, now: Consent) -> dict[str, Any]:
+    """Return which values another consent has than before, for JSON."""
+    old, new = before.build_proof(), now.build_proof()
+    return {name: {"from": old[name], "to": new[name]} for name in sorted(new) if old[name] != new[name]}
+
+
 class ConsentService:
     """Records, reads, changes and withdraws the consents of persons."""
 
@@ -149,7 +155,13 @@ class ConsentService:
             person_id = (await work.persons.get_person(collection.id, person)).id
             consent = await add_consent(work, collection, person_id, grant)
             await work.record(
-                principal, ConsentRecorded(collection_id=collection.id, person_id=person_id, object_id=consent.id)
+                principal,
+                ConsentRecorded(
+                    collection_id=collection.id,
+                    person_id=person_id,
+                    object_id=consent.id,
+                    proof={"consent": consent.build_proof()},
+                ),
             )
             await work.store_response(consent, person_id)
         return consent
@@ -205,6 +217,7 @@ class ConsentService:
                     person_id=person_id,
                     object_id=consent_id,
                     fields=tuple(sorted(changes.keys() - {"granted_until"})),
+                    proof={"changes": _compare_consents(consent, changed)},
                 ),
             )
         return changed

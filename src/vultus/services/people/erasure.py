@@ -10,7 +10,13 @@ from uuid import UUID
 
 from vultus.domain import Permission, Principal
 from vultus.domain.erasures import DestroyedCounts, ErasureState
-from vultus.domain.events import ConsentExpired, ConsentWithdrawn, FaceDeleted, PersonErased
+from vultus.domain.events import (
+    AuditTrimmed,
+    ConsentExpired,
+    ConsentWithdrawn,
+    FaceDeleted,
+    PersonErased,
+)
 from vultus.errors import NotFoundError
 from vultus.services.jobs import record_progress
 
@@ -23,6 +29,9 @@ log = logging.getLogger(__name__)
 
 SWEEP_BATCH_SIZE = 200
 MAX_PERSON_CONSENTS = 10_000
+MAX_PROOFS = 100
+"""Consents whose proof the entry of an erasure keeps: the oldest."""
+
 SWEEPER = Principal.from_process("sweep")
 
 
@@ -55,7 +64,7 @@ async def erase_person(
     before: DestroyedCounts = NOTHING,
     erasure_id: UUID | None = None,
 ) -> ErasureResult:
-    """Delete a person with faces, consents and stored responses; the audit record keeps only ids and counts.
+    """Delete a person with faces, consents and stored responses; the audit record keeps how many, and their proof.
 
     Args:
         work: The transaction.
@@ -69,9 +78,15 @@ async def erase_person(
         NotFoundError: No such person.
     """
     crops = await work.crops.count_crops(collection_id, person_id=person_id)
+    consents = await work.consents.list_consents(collection_id, person_id, after=None, limit=MAX_PROOFS)
     deleted = await work.persons.delete_person(collection_id, person_id)
     event = PersonErased(
-        collection_id=collection_id, person_id=person_id, faces=deleted.faces, consents=deleted.consents
+        collection_id=collection_id,
+        person_id=person_id,
+        faces=deleted.faces,
+        consents=deleted.consents,
+        # Of others, their withdrawals have it.
+        proof={"consents_ended": [one.build_proof() for one in consents if one.withdrawn_at is None]},
     )
     entry_id = await work.record(principal, event, receivers=deleted.receivers)
     destroyed = DestroyedCounts(
@@ -91,7 +106,7 @@ async def withdraw_consent(
 ) -> ErasureResult:
     """End a consent: delete its faces and, if it was the last live consent, the person.
 
-    The audit record keeps the ids, the number of faces, and when the consent was granted and ended.
+    The audit record keeps the ids, the number of faces, when the consent was granted and ended, its purpose and proof.
 
     Args:
         work: The transaction.
@@ -111,6 +126,7 @@ async def withdraw_consent(
         faces=faces,
         granted_at=consent.granted_at,
         ended_at=now,
+        proof={"consent": consent.build_proof()},
     )
     entry_id = await work.record(principal, event)
     destroyed = DestroyedCounts(faces=faces, crops=crops)
@@ -194,7 +210,10 @@ class Eraser:
             await work.idempotency.delete_old_responses(now - timedelta(hours=kept.idempotency_hours))
             await work.codes.delete_old_tombstones(now - timedelta(hours=kept.outbox_hours))
             if kept.audit_days is not None:
-                await work.audit.delete_old_entries(now - timedelta(days=kept.audit_days))
+                # By whole days: what was deleted is said in an entry, and there must not be one a minute.
+                before = (now - timedelta(days=kept.audit_days)).replace(hour=0, minute=0, second=0, microsecond=0)
+                if deleted := await work.audit.delete_old_entries(before):
+                    await work.record(SWEEPER, AuditTrimmed(before=before, entries=deleted))
                 await work.erasures.delete_old_erasures(now - timedelta(days=kept.audit_days))
         return ended
 

@@ -38,6 +38,13 @@ def ensure_same_external_id(person: Person, external_id: str | None) -> None:
         )
 
 
+def build_person_change(before: Person, now: Person, fields: tuple[str, ...]) -> PersonChanged:
+    """Return the event of a change of a person, with the values of the fields before and now."""
+    values = {name: (getattr(before, name), getattr(now, name)) for name in fields}
+    personal = {name: (old, new) for name, (old, new) in values.items() if old != new}
+    return PersonChanged(collection_id=now.collection_id, person_id=now.id, fields=fields, personal=personal)
+
+
 class PersonService:
     """Creates, reads and changes the persons of collections and their faces."""
 
@@ -71,7 +78,13 @@ class PersonService:
             person = await work.persons.add_person(collection.id, external_id=external_id, name=name, metadata=metadata)
             granted = await add_consent(work, collection, person.id, consent)
             await work.record(
-                principal, PersonCreated(collection_id=collection.id, person_id=person.id, object_id=granted.id)
+                principal,
+                PersonCreated(
+                    collection_id=collection.id,
+                    person_id=person.id,
+                    object_id=granted.id,
+                    proof={"consent": granted.build_proof()},
+                ),
             )
             await work.store_response((person, granted), person.id)
         return person, granted
@@ -143,7 +156,7 @@ class PersonService:
                 raise InvalidInputError("A person needs a name or an external_id.")
             await work.record(
                 principal,
-                PersonChanged(collection_id=collection.id, person_id=changed.id, fields=tuple(sorted(changes))),
+                build_person_change(current, changed, tuple(sorted(changes))),
             )
         return changed
 

@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vultus.domain import Permission, Zone
-from vultus.domain.events import SourceChanged, SourceCreated, SourceDeleted
 from vultus.domain.source_addresses import AllowedSources, SourceAddress
-from vultus.domain.sources import SourceState
+from vultus.domain.sources import SourceChanged, SourceCreated, SourceDeleted, SourceState
 from vultus.domain.texts import require_text
 from vultus.errors import AddressNotAllowedError, ConflictError, InvalidInputError, OverloadedError, UnavailableError
 from vultus.services.secret_vault import SecretDamagedError
