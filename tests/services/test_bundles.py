@@ -29,8 +29,10 @@ from tests.services.conftest import count_rows, expire, list_actions
 from vultus.db.database import Database
 from vultus.domain import Calibration, Collection, SpaceRegistry
 from vultus.errors import ConflictError, InvalidInputError, PackNotLoadedError, SignatureInvalidError, VultusError
+from vultus.sealing.custody import Custody
 from vultus.sealing.key_ring import FileKeyRing
 from vultus.sealing.key_store import KeyStore
+from vultus.sealing.person_keys import PersonKeyFile
 from vultus.sealing.signatures import encode_public_key
 from vultus.services.bundles.export import BundleExporter
 from vultus.services.bundles.importing import BundleImporter
@@ -67,6 +69,7 @@ class Installation:
     def __init__(self, database: Database, folder: Path, spaces: SpaceRegistry) -> None:
         self.database = database
         self.keys = make_keys(folder)
+        database.use_keys(Custody(self.keys, PersonKeyFile(folder / "persons.keys", self.keys)))
         self.ledger = ErasureLedger.attach(database, folder / "erasures.jsonl")
         self.exporter = BundleExporter(database, spaces, self.keys)
         self.importer = BundleImporter(database, spaces, self.keys, folder / "erasures.jsonl", has_liveness=False)
@@ -89,6 +92,12 @@ async def there(
     yield Installation(database, folder, spaces)
     await database.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["open", "sealed"])
+async def collection(here: Installation, collections: CollectionService, request: pytest.FixtureRequest) -> Collection:
+    """The collection `home`, whose templates lie in the clear or sealed; its policy moves with it."""
+    return await collections.create_collection(CALLER, "home", policy={"storage": request.param})
 
 
 @pytest.fixture
@@ -142,6 +151,8 @@ async def test_a_collection_arrives_with_everything_and_answers_a_search_as_befo
         kept = await work.collections.get_collection(collection.id)
     assert replace(report.collection, created_at=kept.created_at, updated_at=kept.updated_at) == kept
     assert kept.calibrations == {collection.space_id: CALIBRATION}
+    sealed = await count_rows(there.database, "faces WHERE sealed IS NOT NULL")
+    assert sealed == (3 if collection.policy.storage == "sealed" else 0)
     for one in people[:2]:
         assert await read_everything(there, collection, one.person.id) == await read_everything(
             here, collection, one.person.id
@@ -246,12 +257,19 @@ PERSON = {"id": str(UUID(int=1)), "external_id": "7", "name": "Ada", "metadata":
           "created_at": "2026-01-02T03:04:05+01:00", "consents": [CONSENT], "faces": [FACE]}  # fmt: skip
 
 
-def write_by_hand(file: Path, space_id: str, *, person: Mapping[str, Any] = PERSON, length: float = 1.0) -> Path:
+def write_by_hand(
+    file: Path,
+    space_id: str,
+    *,
+    person: Mapping[str, Any] = PERSON,
+    length: float = 1.0,
+    unseen_days: int | None = None,
+) -> Path:
     """Write a bundle as docs/bundle.md says, by nothing of the product."""
     header = {
         "format": "vultus-bundle", "version": 1, "made_at": "2026-01-02T00:00:00Z", "made_by": "hand",
         "collection": {"id": str(UUID(int=9)), "name": "moved", "policy": {"threshold": 0.4, "keep_crops": False},
-                       "calibration": None, "retention_days": None, "search": "exact"},
+                       "calibration": None, "retention_days": None, "unseen_days": unseen_days, "search": "exact"},
         "space": {"id": space_id, "network": "n", "weights_sha256": "w", "preprocessing": "p", "dimension": 8},
     }  # fmt: skip
     members = {
@@ -286,6 +304,25 @@ async def test_a_stranger_can_write_a_bundle(there: Installation, collection: Co
     assert (report.collection.policy.threshold, report.collection.search.value) == (0.4, "exact")
     (found,) = await search(there, report.collection, np.eye(8, dtype=np.float32)[0])
     assert found[:4] == (UUID(int=1), "7", "Ada", UUID(int=3))
+
+
+async def test_who_is_not_seen_ends_where_the_collection_ended_them(
+    there: Installation, collection: Collection, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    for days, arriving in ((40, 0), (10, 1)):
+        seen_at = now - timedelta(days=days)
+        person = {**PERSON, "consents": [{**CONSENT, "seen_at": seen_at.isoformat()}]}
+        file = write_by_hand(tmp_path / f"{days}", collection.space_id, person=person, unseen_days=30)
+
+        report = await there.importer.import_bundle(CALLER, file, signed_by=KEY_TEXT)
+
+        assert (report.persons, report.lapsed) == (arriving, 1 - arriving)
+    async with there.database.transaction(read_only=True) as work:
+        (consent,) = await work.consents.list_consents(report.collection.id, UUID(int=1), None, 9)
+    assert consent.seen_at == seen_at
+    assert consent.granted_until is None
+    assert consent.expires_at == report.collection.compute_unseen_end(seen_at)
 
 
 @pytest.mark.parametrize(

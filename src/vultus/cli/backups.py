@@ -18,6 +18,7 @@ from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.urls import parse_database_url
 from vultus.errors import AlreadyExistsError, InvalidInputError
 from vultus.main import open_postgres
+from vultus.sealing.custody import open_custody
 from vultus.services.backups.archive import (
     BackupDescription,
     describe_ledger,
@@ -89,16 +90,16 @@ def restore_backup_file(
     settings = load_settings()
     identities = open_identities(identity, passphrase_file)
 
-    async def restore() -> tuple[BackupDescription, dict[str, str], int | None]:
+    async def restore() -> tuple[BackupDescription, dict[str, str], tuple[int | None, bool]]:
         async with open_postgres(settings) as urls:
             with open_download_bar("Restoring") as progress:
                 described, given = await restore_backup(
                     file, parse_database_url(urls.owner), settings.data_dir, identities, partial(progress, str(file))
                 )
             await migrate.upgrade_schema(urls.owner, serves=await migrate.fetch_role_name(urls.serving))
-            return described, given, await _apply_ledger(urls, settings)
+            return described, given, await _finish_restore(urls, settings)
 
-    described, given, ended = run_command(restore())
+    described, given, (ended, is_sealed) = run_command(restore())
     schema = migrate.get_head_revision()
     upgraded = "" if described.schema == schema else f", upgraded to {schema}"
     out.print(
@@ -106,6 +107,11 @@ def restore_backup_file(
     )
     if caution := describe_ledger(described, settings):
         out.print(caution)
+    if is_sealed and not open_custody(settings).person_keys.path.exists():
+        out.print(
+            f"It holds what is sealed, and the keys of persons are not in {settings.custody}: bring that folder's "
+            "files and the key ring from where they are mirrored before you start the service."
+        )
     if ended is not None:
         out.print(f"Of what had ended since then, {ended} came back and was ended again.")
     now = list_given_settings(settings)
@@ -210,12 +216,17 @@ def _read_passphrase(file: Path) -> str:
     return passphrase
 
 
-async def _apply_ledger(urls: DatabaseUrls, settings: Settings) -> int | None:
-    """End again what a restored database has of what had ended; return how much, None without a ledger."""
-    if not settings.ledger_file.exists():
-        return None
+async def _finish_restore(urls: DatabaseUrls, settings: Settings) -> tuple[int | None, bool]:
+    """End again what a restored database has of what had ended.
+
+    Returns:
+        How much that was, None without a ledger; and whether the database holds what keys of persons seal.
+    """
     database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
     try:
-        return await ErasureLedger(database, settings.ledger_file).synchronize()
+        has_ledger = settings.ledger_file.exists()
+        ended = await ErasureLedger(database, settings.ledger_file).synchronize() if has_ledger else None
+        async with database.transaction(read_only=True) as work:
+            return ended, await work.person_keys.has_any()
     finally:
         await database.close()

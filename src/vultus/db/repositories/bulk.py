@@ -67,7 +67,7 @@ class BulkRepository:
         return set(await self._session.scalars(query))
 
     async def add_moved(self, persons: Sequence[Person], consents: Sequence[Consent]) -> None:
-        """Add persons and their consents as they are, with the ids and times of another installation.
+        """Add persons of one collection and their consents as they are, with ids and times of another installation.
 
         Raises:
             AlreadyExistsError: An id or an external id is taken.
@@ -149,4 +149,5 @@ def _build_consent_values(consent: Consent) -> dict[str, Any]:
         "evidence_ref": consent.evidence_ref,
         "granted_at": consent.granted_at,
         "expires_at": consent.expires_at,
+        **({} if consent.seen_at is None else {"seen_at": consent.seen_at, "granted_until": consent.granted_until}),
     }

@@ -114,6 +114,16 @@ class ConsentRepository:
         )
         return tuple(map(_build_consent, await self._session.execute(query.order_by(ConsentRow.id))))
 
+    async def list_live_consents_of(self, collection_id: UUID, persons: Sequence[UUID]) -> tuple[Consent, ...]:
+        """Return the consents of some persons that are neither withdrawn nor expired, in order of recording."""
+        query = select(*_COLUMNS).where(
+            ConsentRow.collection_id == collection_id,
+            ConsentRow.person_id == func.any(bindparam("persons", list(persons), ARRAY(Uuid))),
+            ConsentRow.live,
+            ConsentRow.expires_at > func.now(),
+        )
+        return tuple(map(_build_consent, await self._session.execute(query.order_by(ConsentRow.id))))
+
     async def update_consent(self, collection_id: UUID, consent_id: UUID, **changes: Any) -> Consent:
         """Change `expires_at`, `granted_until` or `evidence_ref`; a new expiry cascades to the consent's faces.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, delete, func, select
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import array, distinct_on
 
 from vultus.db.tables import FaceRow
 from vultus.domain import Face, Quality
 from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -68,6 +69,15 @@ class FaceRepository:
         if after is not None:
             query = query.where(FaceRow.id > after)
         return tuple(map(build_face, await self._session.execute(query.limit(limit))))
+
+    async def list_faces_of(self, collection_id: UUID, persons: Sequence[UUID], space_id: str) -> tuple[Face, ...]:
+        """Return the faces of some persons that have a template in an embedding space, in order of enrolment."""
+        query = select(*FACE_COLUMNS, array([FaceRow.contract_id]).label("contracts")).where(
+            FaceRow.collection_id == collection_id,
+            FaceRow.person_id == func.any(bindparam("persons", list(persons), ARRAY(Uuid))),
+            FaceRow.contract_id == space_id,
+        )
+        return tuple(map(build_face, await self._session.execute(query.order_by(FaceRow.id))))
 
     async def delete_face(self, collection_id: UUID, person_id: UUID, face_id: UUID) -> None:
         """Delete a face with its templates in all embedding spaces.

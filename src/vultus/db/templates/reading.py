@@ -185,6 +185,22 @@ class TemplateReader(TemplateSearches):
             listed += [(row.face_id, space_id, vector) for row, vector in _list_in_order(found)]
         return tuple(sorted(listed, key=itemgetter(0, 1)))
 
+    async def list_templates_of(
+        self, collection_id: UUID, space_id: str, persons: Sequence[UUID]
+    ) -> dict[UUID, FloatArray]:
+        """Return the (d,) float32 vectors of the live templates of some persons, by face, for a bundle.
+
+        Raises:
+            KeyRingError: One is sealed and cannot be opened.
+        """
+        query = select(*_TEMPLATE_COLUMNS).where(
+            *_build_live_filter(collection_id, space_id),
+            FaceRow.person_id == func.any(bindparam("persons", list(persons), ARRAY(Uuid))),
+        )
+        rows = [TemplateRow(*row) for row in await self._session.execute(query)]
+        found = require_readable(await self._rows.open(collection_id, space_id, rows))
+        return {row.face_id: vector for row, vector in zip(found.rows, found.vectors, strict=True)}
+
     async def sample_templates(
         self, collection_id: UUID, space_id: str, *, min_faces: int, count: int
     ) -> tuple[EnrolledFace, ...]:

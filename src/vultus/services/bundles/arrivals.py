@@ -94,11 +94,14 @@ class Arrivals:
                 self.faces.append(_build_face(face, vector, consent, space.space_id))
 
     def _build_consent(self, consent: BundledConsent, person_id: UUID, *, is_free: bool) -> Consent:
-        """Return a consent that ends no later than the retention of the collection here allows."""
-        end = consent.expires_at
+        """Return a consent that ends no later than the rules of the collection here allow."""
+        own_end, seen_at, ends = consent.expires_at, None, []
         if (days := self._collection.retention_days) is not None:
             latest = consent.granted_at + timedelta(days=days)
-            end = min(latest, end or latest)
+            own_end = min(latest, own_end or latest)
+        if self._collection.unseen_days is not None:
+            seen_at = consent.seen_at or self._now
+            ends.append(self._collection.compute_unseen_end(seen_at))
         return Consent(
             id=consent.id if is_free else derive_id(self._collection.id, consent.id),
             collection_id=self._collection.id,
@@ -107,8 +110,10 @@ class Arrivals:
             recorded_by=consent.recorded_by,
             evidence_ref=consent.evidence_ref,
             granted_at=consent.granted_at,
-            expires_at=end,
+            expires_at=min((end for end in (own_end, *ends) if end is not None), default=None),
             withdrawn_at=None,
+            seen_at=seen_at,
+            granted_until=None if seen_at is None else own_end,
         )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
 
 from vultus import __version__
-from vultus.domain import Permission, SearchMode
+from vultus.domain import Consent, Face, Permission, SearchMode
 from vultus.domain.bundle_events import CollectionExported
+from vultus.errors import ConflictError, KeyRingError
 from vultus.sealing.signatures import sign_document
 from vultus.services.bundles.records import (
     COUNTS,
@@ -36,13 +38,14 @@ from vultus.utils.archives import create_archive
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from uuid import UUID
 
-    from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import Collection, Face, FloatArray, LoadedSpace, Person, Principal, SpaceRegistry
+    from vultus.db.database import Database
+    from vultus.domain import Collection, LoadedSpace, Person, Principal, SpaceRegistry
     from vultus.sealing.key_store import KeyStore
     from vultus.utils.archives import ArchiveWriter
 
-PAGE = 500
+Owned = TypeVar("Owned", Consent, Face)
 
 
 class BundleExporter:
@@ -68,7 +71,9 @@ class BundleExporter:
         recipients: Sequence[str],
         progress: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> BundleCounts:
-        """Write a collection as of one moment: everybody with a live consent, and the templates that are searched.
+        """Write a collection: everybody with a live consent, and the templates that are searched.
+
+        Each person is as of one moment, and who is erased meanwhile is in it or not.
 
         Args:
             principal: The caller.
@@ -83,6 +88,8 @@ class BundleExporter:
             PackNotLoadedError: The pack of its embedding space is not loaded.
             AlreadyExistsError: The file exists.
             InvalidInputError: It cannot be written; nothing is left of it.
+            ConflictError: Another network is searched meanwhile.
+            KeyRingError: A template is sealed and cannot be opened, though its person was not erased.
         """
         principal.require(Permission.SCORES)
         if not self._keys.exists():
@@ -90,24 +97,75 @@ class BundleExporter:
         keys = await asyncio.to_thread(self._keys.load)
         async with self._database.transaction(read_only=True) as work:
             collection = await work.open(reference, principal, Permission.READ)
-            space = self._spaces.get_space(collection.space_id)
             total, _ = await work.collections.count_persons_and_faces(collection.id)
-            with create_archive(file, recipients) as archive:
-                archive.add_member(HEADER, msgspec.json.encode(_build_header(collection, space)))
-                counts = await _write_people(work, collection, archive, lambda done: progress(done, total))
-                archive.add_member(COUNTS, msgspec.json.encode(counts))
-                async with self._database.transaction() as recording:
-                    event = CollectionExported(collection_id=collection.id, persons=counts.persons, faces=counts.faces)
-                    await recording.record(principal, event)
-                archive.close(
-                    lambda digests: sign_document(
-                        KIND,
-                        {"digests_sha256": sha256(digests).hexdigest()},
-                        installation_id=keys.installation_id,
-                        signing_key=keys.signing_key,
-                    )
+        space = self._spaces.get_space(collection.space_id)
+        with create_archive(file, recipients) as archive:
+            archive.add_member(HEADER, msgspec.json.encode(_build_header(collection, space)))
+            counts = await self._write_people(principal, collection, archive, lambda done: progress(done, total))
+            archive.add_member(COUNTS, msgspec.json.encode(counts))
+            async with self._database.transaction() as work:
+                event = CollectionExported(collection_id=collection.id, persons=counts.persons, faces=counts.faces)
+                await work.record(principal, event)
+            archive.close(
+                lambda digests: sign_document(
+                    KIND,
+                    {"digests_sha256": sha256(digests).hexdigest()},
+                    installation_id=keys.installation_id,
+                    signing_key=keys.signing_key,
                 )
+            )
         return counts
+
+    async def _write_people(
+        self, principal: Principal, collection: Collection, archive: ArchiveWriter, progress: Callable[[int], None]
+    ) -> BundleCounts:
+        persons = consents = faces = part = 0
+        after: UUID | None = None
+        while found := await self._read_page(principal, collection, after):
+            lines = b"".join(msgspec.json.encode(person) + b"\n" for person, _ in found)
+            vectors = b"".join(vector for _, of_person in found for vector in of_person)
+            await asyncio.to_thread(archive.add_member, f"{PEOPLE}{part:05}.jsonl", lines)
+            await asyncio.to_thread(archive.add_member, f"{VECTORS}{part:05}.f16", vectors)
+            persons += len(found)
+            consents += sum(len(person.consents) for person, _ in found)
+            faces += sum(len(person.faces) for person, _ in found)
+            after, part = found[-1][0].id, part + 1
+            progress(persons)
+        return BundleCounts(persons=persons, consents=consents, faces=faces)
+
+    async def _read_page(
+        self, principal: Principal, collection: Collection, after: UUID | None
+    ) -> list[tuple[BundledPerson, list[bytes]]]:
+        """Return the next persons, each with the vectors of their faces; nobody who has been erased meanwhile.
+
+        A key that is destroyed between reading a template and opening it belongs to somebody who is erased: they are
+        not there when the page is read again.
+        """
+        try:
+            return await self._read_page_once(principal, collection, after)
+        except KeyRingError:
+            return await self._read_page_once(principal, collection, after)
+
+    async def _read_page_once(
+        self, principal: Principal, collection: Collection, after: UUID | None
+    ) -> list[tuple[BundledPerson, list[bytes]]]:
+        async with self._database.transaction(read_only=True) as work:
+            now = await work.open(str(collection.id), principal, Permission.READ)
+            if now.space_id != collection.space_id:
+                raise ConflictError(f"Collection '{collection.name}' has changed its network meanwhile; begin anew.")
+            page = await work.persons.list_persons(collection.id, after, PERSONS_PER_PART)
+            ids = [person.id for person in page]
+            consents = _group_by_person(await work.consents.list_live_consents_of(collection.id, ids))
+            vectors = await work.templates.list_templates_of(collection.id, collection.space_id, ids)
+            listed = await work.faces.list_faces_of(collection.id, ids, collection.space_id)
+        faces = _group_by_person([face for face in listed if face.id in vectors])
+        return [
+            (
+                _build_person(person, consents[person.id], faces[person.id]),
+                [np.ascontiguousarray(vectors[face.id], dtype="<f2").tobytes() for face in faces[person.id]],
+            )
+            for person in page
+        ]
 
 
 def _build_header(collection: Collection, space: LoadedSpace) -> BundleHeader:
@@ -124,6 +182,7 @@ def _build_header(collection: Collection, space: LoadedSpace) -> BundleHeader:
             policy=policy,
             calibration=None if calibration is None else asdict(calibration),
             retention_days=collection.retention_days,
+            unseen_days=collection.unseen_days,
             search="exact" if collection.search is SearchMode.EXACT else "auto",
         ),
         space=BundledSpace(
@@ -136,35 +195,15 @@ def _build_header(collection: Collection, space: LoadedSpace) -> BundleHeader:
     )
 
 
-async def _write_people(
-    work: UnitOfWork, collection: Collection, archive: ArchiveWriter, progress: Callable[[int], None]
-) -> BundleCounts:
-    persons = consents = faces = part = 0
-    after = None
-    while page := await work.persons.list_persons(collection.id, after, PERSONS_PER_PART):
-        found = [await _read_person(work, collection, person) for person in page]
-        lines = b"".join(msgspec.json.encode(person) + b"\n" for person, _ in found)
-        vectors = b"".join(vector for _, of_person in found for vector in of_person)
-        await asyncio.to_thread(archive.add_member, f"{PEOPLE}{part:05}.jsonl", lines)
-        await asyncio.to_thread(archive.add_member, f"{VECTORS}{part:05}.f16", vectors)
-        persons += len(found)
-        consents += sum(len(person.consents) for person, _ in found)
-        faces += sum(len(person.faces) for person, _ in found)
-        after, part = page[-1].id, part + 1
-        progress(persons)
-    return BundleCounts(persons=persons, consents=consents, faces=faces)
+def _group_by_person(found: Sequence[Owned]) -> defaultdict[UUID, list[Owned]]:
+    grouped: defaultdict[UUID, list[Owned]] = defaultdict(list)
+    for one in found:
+        grouped[one.person_id].append(one)
+    return grouped
 
 
-async def _read_person(work: UnitOfWork, collection: Collection, person: Person) -> tuple[BundledPerson, list[bytes]]:
-    """Return a person for a bundle, and the vectors of the faces in it."""
-    live = await work.consents.list_live_consents(collection.id, person.id)
-    vectors: dict[object, FloatArray] = {
-        face_id: vector
-        for face_id, space_id, vector in await work.templates.list_person_templates(collection.id, person.id)
-        if space_id == collection.space_id
-    }
-    faces = [face for face in await _list_faces(work, collection, person) if face.id in vectors]
-    bundled = BundledPerson(
+def _build_person(person: Person, consents: Sequence[Consent], faces: Sequence[Face]) -> BundledPerson:
+    return BundledPerson(
         id=person.id,
         external_id=person.external_id,
         name=person.name,
@@ -177,9 +216,10 @@ async def _read_person(work: UnitOfWork, collection: Collection, person: Person)
                 recorded_by=one.recorded_by,
                 evidence_ref=one.evidence_ref,
                 granted_at=one.granted_at,
-                expires_at=one.expires_at,
+                expires_at=one.expires_at if one.seen_at is None else one.granted_until,
+                seen_at=one.seen_at,
             )
-            for one in live
+            for one in consents
         ],
         faces=[
             BundledFace(
@@ -198,15 +238,3 @@ async def _read_person(work: UnitOfWork, collection: Collection, person: Person)
             for face in faces
         ],
     )
-    return bundled, [np.ascontiguousarray(vectors[face.id], dtype="<f2").tobytes() for face in faces]
-
-
-async def _list_faces(work: UnitOfWork, collection: Collection, person: Person) -> list[Face]:
-    found: list[Face] = []
-    while page := await work.faces.list_faces(
-        collection.id, person.id, collection.space_id, found[-1].id if found else None, PAGE
-    ):
-        found += page
-        if len(page) < PAGE:
-            break
-    return found

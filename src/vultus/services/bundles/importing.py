@@ -200,7 +200,12 @@ class BundleImporter:
         moved, policy = header.collection, self._build_policy(header)
         async with self._database.transaction() as work:
             made = await work.collections.add_collection(
-                name or moved.name, header.space.id, policy, moved.retention_days, collection_id=moved.id
+                name or moved.name,
+                header.space.id,
+                policy,
+                moved.retention_days,
+                unseen_days=moved.unseen_days,
+                collection_id=moved.id,
             )
             if moved.calibration is not None:
                 calibration = Calibration.from_document(moved.calibration)

@@ -38,6 +38,7 @@ class BundledCollection(msgspec.Struct, frozen=True, kw_only=True):
     calibration: dict[str, Any] | None
     retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None
     search: Literal["auto", "exact"]
+    unseen_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
 
 
 class BundledSpace(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class BundleHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BundledConsent(msgspec.Struct, frozen=True, kw_only=True):
-    """A consent that had neither ended nor been withdrawn."""
+    """A consent that had neither ended nor been withdrawn; its end is its own, whenever the person was seen."""
 
     id: UUID
     purpose: str
@@ -70,6 +71,7 @@ class BundledConsent(msgspec.Struct, frozen=True, kw_only=True):
     evidence_ref: str | None
     granted_at: datetime
     expires_at: datetime | None
+    seen_at: datetime | None = None
 
     def __post_init__(self) -> None:
         """Apply the rule for texts and moments."""
@@ -79,6 +81,7 @@ class BundledConsent(msgspec.Struct, frozen=True, kw_only=True):
         _require_same((purpose, recorded_by, evidence), (self.purpose, self.recorded_by, self.evidence_ref))
         require_moment("A consent's granted_at", self.granted_at)
         require_moment("A consent's expires_at", self.expires_at)
+        require_moment("A consent's seen_at", self.seen_at)
 
 
 class BundledFace(msgspec.Struct, frozen=True, kw_only=True):
