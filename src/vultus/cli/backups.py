@@ -17,6 +17,7 @@ from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.urls import parse_database_url
 from vultus.errors import AlreadyExistsError, InvalidInputError
+from vultus.evaluation.watch_report import count_things
 from vultus.main import open_postgres
 from vultus.sealing.custody import open_custody
 from vultus.services.backups.archive import (
@@ -73,7 +74,7 @@ def write_backup_file(
                 )
 
     written = run_command(write())
-    who = "It is not encrypted: guard it." if plain else f"Encrypted to {len(recipients)} public keys."
+    who = "It is not encrypted: guard it." if plain else f"Encrypted to {count_things(len(recipients), 'public key')}."
     out.print(
         f"Wrote {file} ({file.stat().st_size / MIB:.1f} MiB, schema {written.schema}). {who} It holds no key: mirror "
         f"{settings.custody}, which erasures change, and keep no old copy of it."
@@ -140,10 +141,13 @@ def verify_backup_file(
 
     with tempfile.TemporaryDirectory(prefix="vultus-verify-") as name:
         described = run_command(rehearse(Path(name)))
-    counts = ", ".join(f"{described.counts.get(name, 0)} {name}" for name in ("collections", "persons", "consents"))
+    held = ", ".join(
+        count_things(described.counts.get(f"{noun}s", 0), noun) for noun in ("collection", "person", "consent")
+    )
     faces = sum(count for name, count in described.counts.items() if name.startswith("faces_"))
+    held = f"{held}, {count_things(faces, 'template')}"
     out.print(
-        f"{file} is whole and can be restored: {counts}, {faces} templates, schema {described.schema}, of "
+        f"{file} is whole and can be restored: {held}, schema {described.schema}, of "
         f"{described.made_at:%Y-%m-%d %H:%M:%S} UTC."
     )
 

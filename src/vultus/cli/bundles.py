@@ -22,6 +22,7 @@ from vultus.cli.common import (
 from vultus.cli.galleries import ReferenceArgument
 from vultus.cli.opening import open_services
 from vultus.errors import InvalidInputError
+from vultus.evaluation.watch_report import count_things
 from vultus.sealing.signatures import encode_public_key
 from vultus.services.bundles.export import BundleExporter
 from vultus.services.bundles.importing import BundleImporter
@@ -75,7 +76,7 @@ def export_collection(
         print_json({"file": str(file), **numbers, "public_key": key})
         return
     out.print(
-        f"Wrote {file}: {counts.persons} persons, {counts.consents} consents, {counts.faces} faces. Signed by {key}: "
+        f"Wrote {file}: {_describe(counts)}. Signed by {key}: "
         "tell whoever imports it this key by another way than the file."
     )
 
@@ -125,7 +126,11 @@ def import_bundle(
         return
     what = "Created" if report.is_new else "Added to"
     out.print(
-        f"{what} {report.collection.name} ({report.collection.id}): {report.persons} persons, {report.consents} "
-        f"consents, {report.faces} faces. Left out: {report.known} who were there, {report.erased} erased here, "
-        f"{report.lapsed} whose consents have ended."
+        f"{what} {report.collection.name} ({report.collection.id}): {_describe(report)}. Left out: {report.known} who "
+        f"were there, {report.erased} erased here, {report.lapsed} whose consents have ended."
     )
+
+
+def _describe(held: BundleCounts | BundleReport) -> str:
+    things = {"person": held.persons, "consent": held.consents, "face": held.faces}
+    return ", ".join(count_things(number, noun) for noun, number in things.items())
