@@ -23,10 +23,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings, strategies
 from tests.callers import CALLER
-from tests.conftest import TEMPLATE
+from tests.conftest import TEMPLATE, as_role
 from tests.services.conftest import count_rows, expire, list_actions
 
 from vultus.db.database import Database
+from vultus.db.embedded.cluster import OWNER, SERVICE
 from vultus.domain import Calibration, Collection, SpaceRegistry
 from vultus.errors import ConflictError, InvalidInputError, PackNotLoadedError, SignatureInvalidError, VultusError
 from vultus.sealing.custody import Custody
@@ -86,8 +87,11 @@ async def there(
     server_url: str, admin: asyncpg.Connection, tmp_path: Path, spaces: SpaceRegistry
 ) -> AsyncIterator[Installation]:
     name = f"bundles_{next(_numbers)}"
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), DatabaseSettings(pool_size=3))
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}")
+    url = server_url.replace("/vultus?", f"/{name}?")
+    database = await Database.connect(
+        as_role(url, SERVICE), DatabaseSettings(pool_size=3), owner_url=as_role(url, OWNER)
+    )
     (folder := tmp_path / "there").mkdir()
     yield Installation(database, folder, spaces)
     await database.close()

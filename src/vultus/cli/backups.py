@@ -231,6 +231,6 @@ async def _finish_restore(urls: DatabaseUrls, settings: Settings) -> tuple[int |
         has_ledger = settings.ledger_file.exists()
         ended = await ErasureLedger(database, settings.ledger_file).synchronize() if has_ledger else None
         async with database.transaction(read_only=True) as work:
-            return ended, await work.person_keys.has_any()
+            return ended, await work.sealed_values.has_any()
     finally:
         await database.close()
