@@ -120,8 +120,7 @@ async def open_database(
             schema. Where it is not, what has expired is ended: where only commands run, nobody else does.
 
     Raises:
-        SetupError: The server is too old, not durable, without pgvector, or needs `vultus db upgrade`; or the ledger is
-            unusable.
+        SetupError: The server is too old, not durable, or without pgvector; its schema or the ledger is unusable.
     """
     async with open_postgres(settings, jobs) as urls:
         if settings.database.url is None:

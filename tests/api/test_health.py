@@ -43,6 +43,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
         ("audit-chain", 2, False),
         ("erasure-ledger", 5, False),
         ("key-destruction", 5, False),
+        ("sealing", 5, False),
         ("backfill", 5, False),
         ("shadow-comparison", None, False),
         ("index-sync", 1, False),

@@ -22,6 +22,7 @@ COLLABORATORS = {
     "IndexRegistry": "a background job",
     "GuardedBackend": "connects for the sender of webhooks",
     "Inventory": "a background job",
+    "CollectionSealer": "a background job",
     "KeyDestroyer": "a background job, and is told by every commit",
     "JobSupervisor": "runs background jobs",
     "LiveStream": "acts for the principal that opened it",

@@ -45,6 +45,7 @@ from vultus.db.repositories.pending_work import PendingWorkQueries
 from vultus.db.repositories.person_keys import PersonKeyRepository
 from vultus.db.repositories.persons import PersonRepository
 from vultus.db.repositories.sealed_values import SealedValueRepository
+from vultus.db.repositories.sealings import SealingRepository
 from vultus.db.repositories.sources import SourceRepository
 from vultus.db.repositories.tickets import TicketQueries, TicketRepository
 from vultus.db.repositories.usage import UsageQueries
@@ -155,11 +156,12 @@ class UnitOfWork(HotQueries):
         self.idempotency = IdempotencyRepository(session)
         self.crops = CropRepository(session)
         self.sealed_values = SealedValueRepository(session)
+        self.sealings = SealingRepository(session)
         self.migrations = MigrationRepository(session)
         self.backfill = BackfillRepository(session)
         self.comparisons = ComparisonRepository(session)
         self.codes = CodeRepository(session)
-        self.bulk = BulkRepository(session)
+        self.bulk = BulkRepository(session, self.person_keys)
         self.inventory = InventoryRepository(session)
         self.tickets = TicketRepository(session)
         self.webhooks = WebhookRepository(session)
@@ -323,9 +325,8 @@ class Database:
                             await work.idempotency.claim_key(idempotency)
                         yield work
                         work.ensure_answered()
-        if work.endings:
-            for listener in self._on_endings.values():
-                await listener(work.endings)
+        for listener in self._on_endings.values() if work.endings else ():
+            await listener(work.endings)
 
     def use_keys(self, custody: Custody) -> Custody:
         """Open what is sealed, and seal, by an installation's keys, which are returned."""

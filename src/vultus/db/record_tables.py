@@ -191,3 +191,16 @@ class ErasureRow(Base):
         Index(None, "person_id", "id", postgresql_where=text("person_id IS NOT NULL")),
         Index("ix_erasures_unscrubbed", "id", postgresql_where=text("scrubbed_at IS NULL")),
     )
+
+
+class SealingRow(Base):
+    """A sealed collection that was open before: how many of its templates are sealed, up to which number."""
+
+    __tablename__ = "sealings"
+
+    collection_id: Mapped[UUID] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True)
+    total: Mapped[int] = mapped_column(BigInteger)
+    sealed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    last_number: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    begun_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]

@@ -82,6 +82,15 @@ _LIVENESS = Field(
 )
 
 
+_STORAGE = Field(
+    None,
+    description="How templates lie in the database: `open`, or `sealed` by a key of their person that lies outside it. "
+    "Set to `sealed`, what is stored is sealed in the background; a sealed collection is never open again. "
+    f"`{domain.policies.DEFAULT_STORAGE}` at first.",
+    examples=["sealed"],
+)
+
+
 _Seconds = Annotated[Number, Field(ge=0, le=86_400)]
 
 
@@ -158,6 +167,7 @@ class PolicyWire(_BasePolicy):
     """How a collection decides: by a fixed threshold, or by target rates."""
 
     keep_crops: bool | None = _KEEP_CROPS
+    storage: domain.Storage | None = _STORAGE
     liveness: domain.LivenessMode | None = _LIVENESS
     record_searches: domain.SearchRecording | None = _RECORD_SEARCHES
     enrol: QualityRuleWire | None = Field(
@@ -178,6 +188,7 @@ class PolicyPatch(_BasePolicy):
     """
 
     keep_crops: Annotated[bool | None, NotRemovable("crops are deleted by false only")] = _KEEP_CROPS
+    storage: Annotated[domain.Storage | None, NotRemovable("templates are always stored somehow")] = _STORAGE
     liveness: domain.LivenessMode | None = _LIVENESS
     record_searches: domain.SearchRecording | None = _RECORD_SEARCHES
     enrol: QualityRulePatch | None = Field(None, description="For photos to be enrolled.")

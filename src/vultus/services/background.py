@@ -37,6 +37,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("audit-chain", services.audit_chain.extend, interval_s=AUDIT_CHAIN_INTERVAL_S),
             run("erasure-ledger", services.ledger.synchronize, interval_s=LEDGER_INTERVAL_S, begins_at_once=False),
             run("key-destruction", services.key_destroyer.destroy_spent_keys, interval_s=LEDGER_INTERVAL_S),
+            run("sealing", services.collection_sealer.run, interval_s=settings.jobs.carry_interval_s),
             run("backfill", services.backfill_worker.run, interval_s=settings.jobs.carry_interval_s),
             run("shadow-comparison", services.shadow_comparer.compare_next, interval_s=None),
             run("index-sync", services.indexes.update_indexes, interval_s=settings.index.interval_s),

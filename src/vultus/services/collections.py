@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from vultus.domain import Calibration, Collection, HnswGraph, Permission, Principal
+from vultus.domain import Calibration, Collection, HnswGraph, Permission, Principal, Storage
 from vultus.domain.erasures import DestroyedCounts
 from vultus.domain.events import (
     CollectionCalibrated,
@@ -22,6 +22,7 @@ from vultus.domain.texts import MAX_COLLECTION_NAME_LENGTH, require_text
 from vultus.errors import EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError, OverloadedError
 from vultus.services.policies import build_collection_policy, check_liveness_policy, list_changed_settings, merge_policy
 from vultus.services.retention import RETENTION_FIELDS, apply_retention
+from vultus.services.storage import apply_storage, check_graph
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -195,6 +196,8 @@ class CollectionService:
                 unseen_days=unseen_days,
             )
             await self._apply_crop_policy(work, created)
+            if created.policy.storage is Storage.SEALED:
+                await work.person_keys.ensure_installation_keys()
             await work.record(principal, CollectionCreated(collection_id=created.id))
             await work.store_response(created)
         return created
@@ -237,8 +240,9 @@ class CollectionService:
             patch: Of name, retention_days, unseen_days and search the new value, of policy a JSON merge patch.
 
         Raises:
-            KeyRingError: The new policy keeps crops, but the keys that would seal them are not available.
-            ConflictError: The collection's graph is being built, or consents are older than the new retention.
+            KeyRingError: The new policy keeps crops or seals templates, but the keys for it are not available.
+            ConflictError: The collection's graph is being built, consents are older than the new retention, or a
+                sealed collection is to be open or have a graph.
             PackNotLoadedError: The policy is changed, and the pack with its defaults is not loaded.
         """
         check_liveness_policy(patch.get("policy"), has_liveness=self._has_liveness)
@@ -265,6 +269,7 @@ class CollectionService:
                 default = build_collection_policy(self._spaces.get_space(found.space_id))
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)
             changed = await work.collections.update_collection(found.id, **changes)
+            await apply_storage(work, found, changed)
             crops = await self._apply_crop_policy(work, changed)
             is_limited = not RETENTION_FIELDS.isdisjoint(patch)
             shortened = await apply_retention(work, changed, end_older=end_older) if is_limited else 0
@@ -324,7 +329,8 @@ class CollectionService:
             NotFoundError: There is no such collection.
         """
         async with self._database.transaction(writes_to=str(collection_id)) as work:
-            await work.open(str(collection_id), principal, Permission.CONFIGURE)
+            found = await work.open(str(collection_id), principal, Permission.CONFIGURE)
+            check_graph(replace(found, graph=graph))
             await work.collections.set_hnsw_graph(collection_id, graph)
             await work.record(
                 principal,

@@ -41,6 +41,7 @@ from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
 from vultus.services.people.receipts import ReceiptService
 from vultus.services.people.scrub import Scrubber
+from vultus.services.people.sealing import CollectionSealer
 from vultus.services.photo_analysis import PhotoAnalyzer
 from vultus.services.recognition.decision_log import DecisionLog
 from vultus.services.recognition.identification import Recognizer
@@ -90,6 +91,7 @@ class Services(Records):
     candidate_engine: LocalCandidateEngine
     backfill_worker: BackfillWorker
     collections: CollectionService
+    collection_sealer: CollectionSealer
     space_comparer: SpaceComparer
     event_follower: OutboxFollower
     events: EventService
@@ -162,6 +164,7 @@ def build_services(
         candidate_engine=engine,
         backfill_worker=BackfillWorker(database, pool, spaces, vault),
         collections=CollectionService(database, spaces, has_liveness=bool(settings.inference.liveness)),
+        collection_sealer=CollectionSealer(database),
         space_comparer=SpaceComparer(database, spaces),
         event_follower=follower,
         events=EventService(database, follower, settings.events),

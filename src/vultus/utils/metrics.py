@@ -65,6 +65,9 @@ INDEX_BYTES = Gauge("vultus_index_bytes", "Memory of candidate indexes.", regist
 TEMPLATES_LOST = Counter(
     "vultus_templates_lost", "Times that a sealed template of somebody enrolled did not open.", registry=REGISTRY
 )
+TEMPLATES_UNSEALED = Gauge(
+    "vultus_templates_unsealed", "Templates of sealed collections that are not sealed yet.", registry=REGISTRY
+)
 INDEX_DEGRADED = Gauge("vultus_index_doubted", "Collections whose index lost people.", registry=REGISTRY)
 SEARCHES = Counter("vultus_searches", "Probes searched for, by way: index, graph or sql.", ("way",), registry=REGISTRY)
 RECALL_PROBES = Counter("vultus_watch_probes", "Probes searched for by index and again exactly.", registry=REGISTRY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, func, insert, select
 
@@ -19,10 +20,10 @@ from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from vultus.db.repositories.person_keys import PersonKeyRepository
     from vultus.domain import Consent, Person
 
 
@@ -35,8 +36,9 @@ _UNKNOWN_QUALITY_COLUMNS = ("size_px", "sharpness", "brightness", "yaw_deg", "pi
 class BulkRepository:
     """Inserts many rows of one collection. Ids are (n, 16) bytes."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, person_keys: PersonKeyRepository) -> None:
         self._session = session
+        self._person_keys = person_keys
 
     async def find_taken_external_ids(self, collection_id: UUID, external_ids: Sequence[str]) -> set[str]:
         """Return which of the external ids exist in a collection."""
@@ -89,19 +91,30 @@ class BulkRepository:
         if consents:
             await self._session.execute(insert(ConsentRow), [_build_consent_values(one) for one in consents])
 
-    async def add_persons(self, collection_id: UUID, people: Sequence[tuple[str, str | None]]) -> ColumnBytes:
+    async def add_persons(
+        self, collection_id: UUID, people: Sequence[tuple[str, str | None]], *, with_keys: bool = False
+    ) -> ColumnBytes:
         """Add a person for each external id and name; return their ids, in the same order.
 
+        Args:
+            collection_id: Their collection.
+            people: External id and name of each.
+            with_keys: Whether they get keys at once: in a sealed collection every row would be written again for it.
+
         Raises:
+            KeyRingError: The keys cannot be used.
             AlreadyExistsError: An external id is taken in the collection.
             NotFoundError: There is no such collection.
         """
         ids, collection_bytes = new_ids(len(people)), collection_id.bytes
+        made = await self._person_keys.create_keys([UUID(bytes=bytes(one)) for one in ids]) if with_keys else {}
+        slots: list[bytes | None] = [slot.to_bytes(8, "big") for slot in made.values()]
+        slots = slots or [None] * len(ids)
         rows = build_variable_length_rows(
-            (person_id.tobytes(), collection_bytes, external_id.encode(), None if name is None else name.encode())
-            for person_id, (external_id, name) in zip(ids, people, strict=True)
+            (person_id.tobytes(), collection_bytes, external_id.encode(), None if name is None else name.encode(), slot)
+            for person_id, (external_id, name), slot in zip(ids, people, slots, strict=True)
         )
-        await write_rows(self._session, "persons", ("id", "collection_id", "external_id", "name"), rows)
+        await write_rows(self._session, "persons", ("id", "collection_id", "external_id", "name", "key_slot"), rows)
         return ids
 
     async def add_consents(

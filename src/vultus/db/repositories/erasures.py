@@ -6,10 +6,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, false, func, literal, select, update
+from sqlalchemy import delete, exists, false, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from vultus.db.record_tables import ErasureRow, ScrubRow
+from vultus.db.record_tables import ErasureRow, ScrubRow, SealingRow
 from vultus.db.tables import CollectionRow
 from vultus.domain import Storage
 from vultus.domain.erasures import Erasure, ErasureFilter, ErasureState
@@ -70,7 +70,8 @@ class ErasureRepository:
         sealed = select(CollectionRow.policy["storage"].astext == Storage.SEALED.value).where(
             CollectionRow.id == event.collection_id
         )
-        is_sealed = func.coalesce(sealed.scalar_subquery(), false())
+        was_open = exists().where(SealingRow.collection_id == event.collection_id)
+        is_sealed = func.coalesce(sealed.scalar_subquery(), false()) & ~was_open
         statement = insert(ErasureRow).values(id=erasure_id, actor=principal.id, is_sealed=is_sealed, **values)
         again = {name: None for name in ("unreadable_at", "scrub_id", "scrubbed_at", "backups_expire_at")}
         await self._session.execute(statement.on_conflict_do_update(index_elements=[ErasureRow.id], set_=again))

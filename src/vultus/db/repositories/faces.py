@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Select, Uuid, bindparam, delete, func, select
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import array, distinct_on
 
 from vultus.db.tables import FaceRow
@@ -101,6 +101,11 @@ class FaceRepository:
             .returning(FaceRow.id)
         )
         return len(set(deleted.scalars()))
+
+    async def has_faces(self, collection_id: UUID, person_id: UUID) -> bool:
+        """Return whether a person has any face, under an expired consent too."""
+        query = select(exists().where(FaceRow.collection_id == collection_id, FaceRow.person_id == person_id))
+        return bool((await self._session.execute(query)).scalar_one())
 
     async def list_photo_digests(self, collection_id: UUID, person_id: UUID) -> set[str]:
         """Return the digests, hexadecimal, of a person's enrolled photos, in any embedding space."""

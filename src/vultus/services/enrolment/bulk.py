@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vultus.domain import CodeArray, Collection, FloatArray, Permission, Principal, QuantizerParameters
+from vultus.domain import CodeArray, Collection, FloatArray, Permission, Principal, QuantizerParameters, Storage
 from vultus.domain.events import VectorsRegistered
 from vultus.domain.texts import MAX_NAME_LENGTH, normalize_text
 from vultus.errors import (
@@ -138,7 +138,12 @@ class BulkRegistrar:
         return result
 
     async def _encode_vectors(self, collection: Collection, space_id: str, vectors: FloatArray) -> CodeArray | None:
-        """Return the codes of vectors; None if there is no quantizer yet and the vectors are too few for one."""
+        """Return the codes of vectors; None if there is no quantizer yet and the vectors are too few for one.
+
+        A sealed collection has neither.
+        """
+        if collection.policy.storage is Storage.SEALED:
+            return None
         async with self._database.transaction() as work:
             parameters = await work.codes.find_quantizer(collection.id, space_id)
             if parameters is None and len(vectors) >= MIN_VECTORS_FOR_CENTRE:
@@ -216,7 +221,9 @@ async def _write_rows(
 ) -> None:
     vectors, sources, codes = prepared
     period = compute_consent_period(collection, grant)
-    persons = await work.bulk.add_persons(collection.id, [(batch.external_ids[row], batch.names[row]) for row in rows])
+    people = [(batch.external_ids[row], batch.names[row]) for row in rows]
+    is_sealed = collection.policy.storage is Storage.SEALED
+    persons = await work.bulk.add_persons(collection.id, people, with_keys=is_sealed)
     consents = await work.bulk.add_consents(
         collection.id,
         persons,

@@ -19,6 +19,7 @@ from vultus.domain.events import (
 )
 from vultus.errors import NotFoundError
 from vultus.services.jobs import record_progress
+from vultus.services.people.rekeying import spend_key_of_deleted
 
 if TYPE_CHECKING:
     from vultus.db.database import Database, UnitOfWork
@@ -131,6 +132,7 @@ async def withdraw_consent(
     entry_id = await work.record(principal, event)
     destroyed = DestroyedCounts(faces=faces, crops=crops)
     if await work.consents.list_live_consents(consent.collection_id, consent.person_id):
+        await spend_key_of_deleted(work, consent.collection_id, consent.person_id)
         await work.erasures.add_erasure(erasure_id or entry_id, event, principal, destroyed)
         return ErasureResult(consent.person_id, False, faces, 0, erasure_id or entry_id)
     return await erase_person(work, consent.collection_id, consent.person_id, principal=principal, before=destroyed)
@@ -158,6 +160,7 @@ async def delete_face(
     """
     crops = await work.crops.count_crops(collection_id, face_id=face_id)
     await work.faces.delete_face(collection_id, person_id, face_id)
+    await spend_key_of_deleted(work, collection_id, person_id)
     event = FaceDeleted(collection_id=collection_id, person_id=person_id, object_id=face_id)
     entry_id = await work.record(principal, event)
     await work.erasures.add_erasure(erasure_id or entry_id, event, principal, DestroyedCounts(faces=1, crops=crops))

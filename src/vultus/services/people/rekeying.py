@@ -29,3 +29,19 @@ async def rekey_persons(work: UnitOfWork, collection_id: UUID, persons: Sequence
         await work.templates.reseal_templates(collection_id, changes)
         await reseal_crops(work, collection_id, changes)
     return len(changes)
+
+
+async def spend_key_of_deleted(work: UnitOfWork, collection_id: UUID, person_id: UUID) -> None:
+    """Spend a person's key after faces of theirs were deleted, which it opens wherever a copy of them is.
+
+    What they still have is sealed by another key; a person who has nothing sealed any more has none.
+
+    Raises:
+        KeyRingError: The key is lost, or the keys cannot be used.
+    """
+    if not await work.person_keys.load_slots([person_id]):
+        return
+    if await work.faces.has_faces(collection_id, person_id):
+        await rekey_persons(work, collection_id, [person_id])
+    else:
+        await work.person_keys.set_slots({person_id: None})

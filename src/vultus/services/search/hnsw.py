@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vultus.domain import Collection, EnrolledFace, HnswGraph, HnswRecallLoss, Permission, Principal
+from vultus.domain import Collection, EnrolledFace, HnswGraph, HnswRecallLoss, Permission, Principal, Storage
 from vultus.domain.decision import compute_threshold
 from vultus.errors import ConflictError, InvalidInputError
 from vultus.services.collections import CollectionService, get_calibration
@@ -83,6 +83,7 @@ class HnswBuilder:
         async with self._database.open_hnsw_maintenance(collection.id) as graphs:
             collection = await self._get_collection(principal, str(collection.id))
             already_built = _is_graph_built(collection, request)
+            _check_open(collection)
             try:
                 if not already_built:
                     dimension = self._spaces.get_space(collection.space_id).dimension
@@ -161,6 +162,14 @@ def _is_graph_built(collection: Collection, request: GraphRequest) -> bool:
         f"Collection '{collection.name}' has a graph of contract '{graph.contract_id}' with m {graph.m} and "
         f"ef_construction {graph.ef_construction}. Set search to auto first: that drops it."
     )
+
+
+def _check_open(collection: Collection) -> None:
+    if collection.policy.storage is Storage.SEALED:
+        raise ConflictError(
+            f"Collection '{collection.name}' is sealed: an HNSW graph would hold its vectors in plain. It has an index "
+            "in memory instead."
+        )
 
 
 def _is_mate(searched: _GraphProbe, threshold: float) -> bool:
