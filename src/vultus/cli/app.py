@@ -57,6 +57,7 @@ COMMANDS = {
     "transition": CommandSource("migration", "app", "Migrate a collection to another network."),
     "db": CommandSource("database", "app", "The database and its schema."),
     "keys": CommandSource("keys", "app", "API keys."),
+    "key-ring": CommandSource("key_ring", "app", "The keys that seal what is in the database."),
     "backup": CommandSource("backups", "write_backup_file", "Write the database to an encrypted file."),
     "restore": CommandSource("backups", "restore_backup_file", "Restore a backup into an empty database."),
     "verify-backup": CommandSource("backups", "verify_backup_file", "Restore a backup into a temporary database."),
