@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 from tests.faces import STRANGER, drawn, encoded, portrait
@@ -204,6 +205,56 @@ async def test_what_is_held_about_a_person_is_exported_and_vectors_by_permission
     assert [entry["action"] for entry in whole["audit"]] == ["person.registered"]
     assert (managed["templates"], managed["audit"], managed["person"]) == ([], [], ada["person"])
     assert (refused.status_code, refused.json()["needed"]) == (403, "scores")
+
+
+async def test_the_export_is_a_page_for_people_that_holds_all_of_it_and_nothing_of_others(api: Api) -> None:
+    hostile = "<script>alert(1)</script>\"'&{{7*7}}"
+    await api.client.patch("/v1/collections/default", json={"policy": {"record_searches": "all"}})
+    await api.register(encoded(drawn(STRANGER)), name="Bob Somebody")
+    ada = await api.register(portrait(), name=hostile, external_id="E-1", metadata='{"<b>floor": "<i>2"}')
+    path = f"{PEOPLE}/{ada['person']['id']}"
+    await api.client.patch(path, json={"name": f"New {hostile}"})
+    await api.recognize(portrait())
+
+    asked = await api.client.get(f"{path}/export", params={"format": "html", "vectors": "true"})
+    accepted = await api.client.get(f"{path}/export", headers={"Accept": "text/html,*/*;q=0.8"})
+    plain = await api.client.get(f"{path}/export", headers={"Accept": "text/html"}, params={"format": "json"})
+    held, page = plain.json(), asked.text
+
+    assert asked.headers["content-type"] == accepted.headers["content-type"] == "text/html; charset=utf-8"
+    assert asked.headers["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
+    shown = HtmlText(page)
+    assert shown.tags.isdisjoint({"script", "b", "i", "img", "link", "iframe", "form", "a"})
+    assert not [name for name, _ in shown.attributes if name.startswith(("on", "src", "href"))]
+    for value in (
+        *(hostile, "<b>floor", "<i>2", "E-1", ada["consent"]["purpose"], ada["consent"]["recorded_by"]),
+        *(face["source_sha256"] for face in held["faces"]),
+        *(entry["action"] for entry in held["audit"]),
+        *(record["kind"] for record in held["decisions"]),
+        f"name.from: {hostile}",
+    ):
+        assert str(value) in shown.text, value
+    assert [record["verdict"] for record in held["decisions"]] == ["match"]
+    assert "Bob" not in page
+    assert "Bob" not in plain.text
+
+
+class HtmlText(HTMLParser):
+    """The text of a page, and what is in it besides."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 async def test_persons_are_found_by_a_part_of_their_name(api: Api) -> None:

@@ -101,6 +101,10 @@ async def test_everything_held_about_a_person_is_exported(cli: Cli) -> None:
     again = await cli.json("persons", "export", "E-7", "--out", str(target), code=2)
     plain = await cli.json("persons", "export", "E-7")
 
+    await cli("persons", "export", "E-7", "--html", "--out", str(cli.folder / "ada.html"))
+    page = (cli.folder / "ada.html").read_text()
+    assert "What is held about Ada" in page
+    assert made["consent"]["purpose"] in page
     whole = json.loads(target.read_text())
     assert target.stat().st_mode & 0o777 == 0o600
     assert (whole["collection"], whole["person"]["name"]) == ("default", "Ada")
@@ -127,6 +131,29 @@ async def test_the_audit_says_who_changed_what(cli: Cli) -> None:
     assert first[0]["action"] == "person.registered"
     assert none == []
     assert "person.erased" in (await cli("audit")).stdout
+
+
+async def test_the_record_s_end_is_signed_and_a_decision_explained(cli: Cli) -> None:
+    await cli.json("collections", "create", "door", "--threshold", "0.9", "--record-searches", "all")
+    await register(cli, "E-7", 0, "--collection", "door")
+    signed = cli.folder / "checkpoint.json"
+    signed.write_text((await cli("audit", "checkpoint")).stdout)
+    await cli.json("recognize", cli.photo("again.jpg", portrait()), "--collection", "door")
+
+    checked = await cli.json("audit", "verify", "--checkpoint", str(signed))
+    (decided,) = await cli.json("audit", "decisions")
+    (explained,) = await cli.json("audit", "explain", decided["id"])
+    shown = await cli("audit", "explain", decided["id"])
+    missing = await cli.json("audit", "explain", "no-such-request", code=3)
+    signed.write_text(signed.read_text().replace('"number":', '"number":1'))
+    forged = await cli.json("audit", "verify", "--checkpoint", str(signed), code=2)
+
+    assert (checked["checkpoints"], checked["findings"]) == (1, [])
+    assert (decided["verdict"], decided["actor"], explained["consent"]["purpose"]) == ("match", "cli", "Tests")
+    for words in ("threshold", "rules made by", "cli, collection.created", "above_threshold"):
+        assert words in shown.stdout
+    assert "record_searches" in missing["error"]["detail"]
+    assert forged["error"]["code"] == "signature_invalid"
 
 
 async def test_collections_are_created_listed_shown_and_deleted(cli: Cli) -> None:

@@ -18,7 +18,7 @@ from vultus.cli.common import (
 )
 from vultus.cli.officers import YesOption, confirm_change
 from vultus.cli.opening import open_services
-from vultus.domain import Collection
+from vultus.domain import Collection, SearchRecording
 from vultus.errors import InvalidInputError
 from vultus.schemas.galleries import CollectionOut
 
@@ -64,12 +64,15 @@ def create_collection(
     target_fpir: Annotated[
         float | None, typer.Option(min=1e-12, max=0.999, help="Share of strangers that a search may name.")
     ] = None,
+    record_searches: Annotated[
+        SearchRecording | None, typer.Option(help="Which decisions are recorded; none unless given.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create an empty collection."""
     if threshold is not None and target_fpir is not None:
         raise InvalidInputError("Give either --threshold or --target-fpir: they decide the same.")
-    given = {"threshold": threshold, "target_fpir": target_fpir}
+    given = {"threshold": threshold, "target_fpir": target_fpir, "record_searches": record_searches}
     policy: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     made = _run_with_services(
         lambda services: services.collections.create_collection(

@@ -28,6 +28,7 @@ from vultus.domain import AuditEntry, Consent, Person
 from vultus.domain.decision_records import DecisionRecord
 from vultus.errors import InvalidInputError
 from vultus.main import open_database
+from vultus.schemas.export_page import render_export
 from vultus.schemas.exports import PersonExportOut
 from vultus.schemas.galleries import ConsentOut, ErasedOut, PersonOut
 from vultus.services.people.consents import ConsentService
@@ -116,17 +117,23 @@ def export_person(
     collection: CollectionOption = "default",
     target: Annotated[Path | None, typer.Option("--out", help="A new file, mode 0600; else standard output.")] = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="The templates too, which are biometric data.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="A page for people, that can be printed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything held about a person, as JSON."""
-    del as_json  # it is JSON anyway
+    """Write everything held about a person, as JSON or as a page."""
+    if html and as_json:
+        raise InvalidInputError("Give either --html or --json.")
     found = run_with_database(lambda database: _fetch_export(database, collection, person, vectors=vectors))
     document = PersonExportOut.from_domain(found)
-    if target is None:
+    if target is None and not html:
         print_json(document.model_dump(mode="json"))
         return
+    text = render_export(document) if html else document.model_dump_json(indent=2) + "\n"
+    if target is None:
+        sys.stdout.write(text)
+        return
     target.touch(mode=0o600, exist_ok=False)
-    target.write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     err.print(f"Written: {target}")
 
 

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from vultus.schemas.base import ApiModel, FaceId, SpaceId
+from vultus.schemas.decisions import DecisionRecordOut
 from vultus.schemas.events import EventOut
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import ConsentOut, PersonOut
@@ -45,6 +46,9 @@ class PersonExportOut(ApiModel):
     faces: list[ExportedFaceOut]
     templates: list[TemplateOut] = Field(description="Empty unless the vectors were asked for.")
     audit: list[AuditOut] = Field(description="What was recorded about the person, oldest first.")
+    decisions: list[DecisionRecordOut] = Field(
+        description="Decision records that name the person, where the collection has them, oldest first."
+    )
     sightings: list[EventOut] = Field(description="Where and when live video saw the person, as far as it is kept.")
     receivers: list[ReceiverOut] = Field(description="Webhooks that were sent something about the person.")
 
@@ -64,6 +68,7 @@ class PersonExportOut(ApiModel):
                 for one in export.templates
             ],
             audit=[AuditOut.from_attributes(entry) for entry in export.audit],
+            decisions=[DecisionRecordOut.from_domain(record) for record in export.decisions],
             sightings=[EventOut.from_domain(entry) for entry in export.sightings],
             receivers=[ReceiverOut(id=webhook_id, name=name) for webhook_id, name in export.receivers],
         )

@@ -67,7 +67,7 @@ class AuditService:
         only = replace(only or DecisionFilter(), collections=principal.collections)
         async with self._database.transaction(read_only=True) as work:
             found = await work.decisions.list_decisions(after, limit, only, newest_first=newest_first)
-        return tuple(_hide_scores(principal, record) for record in found)
+        return tuple(hide_scores(principal, record) for record in found)
 
     async def explain_decision(self, principal: Principal, decision_id: UUID) -> DecisionExplanation:
         """Return a record with the consent, the key and the change of the collection that it rests on.
@@ -93,7 +93,7 @@ class AuditService:
             )
             rules = await work.audit.list_entries(None, 1, changed)
         return DecisionExplanation(
-            _hide_scores(principal, record), consent, key.name if key else None, next(iter(rules), None)
+            hide_scores(principal, record), consent, key.name if key else None, next(iter(rules), None)
         )
 
 
@@ -107,7 +107,8 @@ async def add_changes(work: UnitOfWork, entries: tuple[AuditEntry, ...]) -> tupl
     )
 
 
-def _hide_scores(principal: Principal, record: DecisionRecord) -> DecisionRecord:
+def hide_scores(principal: Principal, record: DecisionRecord) -> DecisionRecord:
+    """Return a record without the cosine, unless the principal may see scores."""
     return record if principal.may_see_scores else replace(record, similarity=None)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Header, Query, Response
+from fastapi.responses import HTMLResponse
 
 from vultus import errors
 from vultus.api.created import name_location
@@ -15,6 +16,7 @@ from vultus.api.idempotency import IDEMPOTENCY_PROBLEMS, accept_idempotency_key
 from vultus.api.problems import declare_body_problems, declare_problems
 from vultus.domain import Consent, IdempotencyContext, Permission, Person
 from vultus.schemas.base import Name, Page, Reference
+from vultus.schemas.export_page import render_export
 from vultus.schemas.exports import PersonExportOut
 from vultus.schemas.faces import FaceOut
 from vultus.schemas.galleries import (
@@ -31,6 +33,9 @@ PREFIX = "/collections/{collection}/persons"
 persons = create_router(PREFIX, tags=["persons"])
 faces = create_router(PREFIX + "/{person}/faces", tags=["faces"])
 consents = create_router(PREFIX + "/{person}/consents", tags=["consents"])
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""Of the page of an export: nothing is loaded, nothing runs."""
 
 MISSING = declare_problems(errors.NotFoundError)
 MISSING_BODY = declare_body_problems(errors.NotFoundError)
@@ -94,7 +99,8 @@ async def read_person(
 @persons.get(
     "/{person}/export",
     summary="Export what is held about a person",
-    responses=MISSING,
+    response_model=PersonExportOut,
+    responses=MISSING | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
     openapi_extra=require_permission(Permission.READ),
 )
 async def export_person(
@@ -103,14 +109,21 @@ async def export_person(
     services: ServicesDep,
     principal: PrincipalDep,
     vectors: Annotated[bool, Query(description="Add the templates; needs the permission `scores` too.")] = False,
-) -> PersonExportOut:
+    form: Annotated[
+        Literal["json", "html"] | None, Query(alias="format", description="`html`: a page for people, as for `Accept`.")
+    ] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> PersonExportOut | Response:
     """Return everything that is held about a person, for their right of access and portability.
 
-    The audit entries about them are in it if the key may read the audit record.
+    The audit entries about them, and decisions that name them, are in it if the key may read the audit record. With
+    `format=html`, or `Accept: text/html`, it is a page for people, without a script, that can be printed.
     """
-    return PersonExportOut.from_domain(
-        await services.person_exporter.export_person(principal, collection, person, vectors=vectors)
-    )
+    found = await services.person_exporter.export_person(principal, collection, person, vectors=vectors)
+    held = PersonExportOut.from_domain(found)
+    if form == "html" or (form is None and accept.startswith("text/html")):
+        return HTMLResponse(render_export(held), headers={"Content-Security-Policy": PAGE_POLICY})
+    return held
 
 
 @persons.patch(

@@ -18,7 +18,9 @@ from vultus.domain import (
     Permission,
     Person,
 )
+from vultus.domain.decision_records import DecisionFilter, DecisionRecord
 from vultus.domain.sightings import ACTIONS
+from vultus.services.audit import add_changes, hide_scores
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 PAGE = 500
 
-Item = TypeVar("Item", Consent, Face, AuditEntry)
+Item = TypeVar("Item", Consent, Face, AuditEntry, DecisionRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class PersonExport:
         crops: Faces of which an encrypted crop is kept.
         templates: The vectors, if they were asked for.
         audit: What was recorded about the person, oldest first; empty without the permission to read it.
+        decisions: Decision records that name the person, oldest first; likewise.
         sightings: Where and when live video saw the person, as far as that is kept, oldest first.
         receivers: Ids and names of the webhooks that were sent something about the person.
     """
@@ -59,6 +62,7 @@ class PersonExport:
     crops: frozenset[UUID]
     templates: tuple[ExportedTemplate, ...]
     audit: tuple[AuditEntry, ...]
+    decisions: tuple[DecisionRecord, ...]
     sightings: tuple[OutboxEntry, ...]
     receivers: tuple[tuple[UUID, str], ...]
 
@@ -97,12 +101,24 @@ class PersonExporter:
             templates = await work.templates.list_person_templates(collection.id, found.id) if vectors else ()
             sightings = await _list_sightings(work, found.id)
             receivers = await work.webhooks.list_receivers_of(found.id)
-            audit: tuple[AuditEntry, ...] = ()
-            if Permission.AUDIT in principal.permissions:
-                only = AuditFilter(person_id=found.id, collections=principal.collections)
-                audit = await _list_all(lambda after: work.audit.list_entries(after, PAGE, only))
+            audit, decisions = await _list_records(principal, work, found.id)
         exported = tuple(ExportedTemplate(*template) for template in templates)
-        return PersonExport(collection, found, consents, faces, frozenset(crops), exported, audit, sightings, receivers)
+        return PersonExport(
+            collection, found, consents, faces, frozenset(crops), exported, audit, decisions, sightings, receivers
+        )
+
+
+async def _list_records(
+    principal: Principal, work: UnitOfWork, person_id: UUID
+) -> tuple[tuple[AuditEntry, ...], tuple[DecisionRecord, ...]]:
+    """Return what was recorded about a person, and the decisions that name them, if the principal may read that."""
+    if Permission.AUDIT not in principal.permissions:
+        return (), ()
+    only = AuditFilter(person_id=person_id, collections=principal.collections)
+    audit = await _list_all(lambda after: work.audit.list_entries(after, PAGE, only))
+    naming = DecisionFilter(person_id=person_id, collections=principal.collections)
+    decisions = await _list_all(lambda after: work.decisions.list_decisions(after, PAGE, naming))
+    return await add_changes(work, audit), tuple(hide_scores(principal, one) for one in decisions)
 
 
 async def _list_sightings(work: UnitOfWork, person_id: UUID) -> tuple[OutboxEntry, ...]:
