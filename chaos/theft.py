@@ -210,12 +210,12 @@ def _rebuild_templates(
     outcome.require_control(rebuilt == len(seen) > 0, f"{rebuilt} of {len(seen)} templates of open collections read")
     sealed = [value for value in templates if value.plain is None]
     ways = [np.stack([_view(value, way) for value in sealed]) for way in range(WAYS)]
-    truth = np.stack([photos[value.collection][_number(value)] for value in sealed])
+    enrolled = np.stack([photos[value.collection][_number(value)] for value in sealed])
     worst = 0.0
     for vectors in ways:
-        centred = [_cosine(one - people.mean, true - people.mean) for one, true in zip(vectors, truth, strict=True)]
+        centred = [_cosine(one - people.mean, true - people.mean) for one, true in zip(vectors, enrolled, strict=True)]
         worst = max(worst, abs(float(np.mean(centred))))
-    for at, true in enumerate(truth):
+    for at, true in enumerate(enrolled):
         best = max(_cosine(vectors[at], true) for vectors in ways)
         outcome.check(best < people.threshold, f"a template of {sealed[at].external_id} was rebuilt, cosine {best:.3f}")
     outcome.bars.append(Bar("mean cosine beyond the strangers' mean", worst, 0.15))
