@@ -18,11 +18,12 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from sse_starlette.sse import AppStatus
 from tests.api.conftest import Api, close_api, pipeline, start_api  # noqa: F401  a fixture
 from tests.callers import CALLER
-from tests.conftest import TEMPLATE
+from tests.conftest import TEMPLATE, as_role
 from tests.faces import astronaut, encoded
 from tests.live_sessions import LiveServer, serving_live
 
 from vultus.db.database import Database
+from vultus.db.embedded.cluster import OWNER, SERVICE
 from vultus.domain import Permission, Role
 from vultus.models.pipeline import FacePipeline
 from vultus.models.pipelines import PipelineRegistry
@@ -170,8 +171,9 @@ async def serve_site(
     @asynccontextmanager
     async def serve(*others: FacePipeline, **settings: Any) -> AsyncIterator[Site]:
         name = f"browser_{os.getpid()}_{next(_numbers)}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        database = await Database.connect(server_url.replace("/vultus?", f"/{name}?"), DatabaseSettings(pool_size=5))
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {OWNER}")
+        serving, owner = (as_role(server_url, role).replace("/vultus?", f"/{name}?") for role in (SERVICE, OWNER))
+        database = await Database.connect(serving, DatabaseSettings(pool_size=5), owner_url=owner)
         data = tmp_path_factory.mktemp("data")
 
         async def begin(port: int) -> LiveServer:

@@ -61,6 +61,7 @@ def enrol() -> Callable[..., Awaitable[Enrolled]]:
         expires_at: datetime | None = None,
         space_id: str | None = None,
     ) -> Enrolled:
+        is_over = expires_at is not None and expires_at <= datetime.now(UTC)
         person = await work.persons.add_person(collection.id, name, name.title(), {})
         consent = await work.consents.add_consent(
             collection.id,
@@ -69,7 +70,7 @@ def enrol() -> Callable[..., Awaitable[Enrolled]]:
             recorded_by="reception",
             evidence_ref=None,
             granted_at=datetime(2026, 1, 2, tzinfo=UTC),
-            expires_at=expires_at,
+            expires_at=None if is_over else expires_at,
         )
         faces = await work.templates.add_templates(
             [
@@ -87,6 +88,8 @@ def enrol() -> Callable[..., Awaitable[Enrolled]]:
                 for vector in vectors
             ]
         )
+        if is_over:  # it ended after the faces were enrolled
+            consent = await work.consents.update_consent(collection.id, consent.id, expires_at=expires_at)
         return Enrolled(person, consent, faces)
 
     return add

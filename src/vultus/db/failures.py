@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+ENDED_DETAIL = "The consent has ended meanwhile; record a new one."
 CONSTRAINT_FAILURES: dict[str, tuple[type[VultusError], str]] = {
     "uq_collections_name": (AlreadyExistsError, "A collection with this name exists; choose another name."),
     "uq_persons_collection_id_external_id": (
@@ -53,6 +54,9 @@ CONSTRAINT_FAILURES: dict[str, tuple[type[VultusError], str]] = {
         ConflictError,
         "Crops still rest on this consent; they must be erased before it is withdrawn.",
     ),
+    "tg_consent_ended": (NotFoundError, ENDED_DETAIL),
+    "tg_consent_ended_update": (NotFoundError, ENDED_DETAIL),
+    "tg_consent_final": (ConflictError, "The consent has ended, which is final; record a new one."),
     "ck_collections_retention_days": (InvalidInputError, "The retention must be at least one day."),
     "ck_collections_unseen_days": (InvalidInputError, "The time without being seen must be at least one day."),
     "fk_persons_collection_id_collections": (NotFoundError, "There is no such collection."),

@@ -2,7 +2,8 @@
 
 A face cannot exist without a live consent: its foreign key references the consent's `live` column, which is true only
 while `withdrawn_at` is null, and its own copy of that column must be true. Withdrawing a consent that faces still
-reference therefore fails; a change of its expiry cascades to the faces.
+reference therefore fails; a change of its expiry cascades to the faces. Triggers refuse a face under an expired
+consent, and that a consent which has ended begins anew.
 """
 
 from __future__ import annotations

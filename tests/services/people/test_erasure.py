@@ -86,11 +86,13 @@ async def test_a_consent_that_is_extended_while_the_sweep_waits_is_kept(
     towards: Towards,
     extended_to: timedelta | None,
 ) -> None:
+    ends_at = datetime.now(UTC) + timedelta(seconds=0.3)
     async with database.transaction() as work:
-        ada = await enrol(work, collection, "ada", towards(0), expires_at=datetime(2026, 1, 3, tzinfo=UTC))
+        ada = await enrol(work, collection, "ada", towards(0), expires_at=ends_at)
 
-    async with database.transaction() as work:
+    async with database.transaction() as work:  # it begins before the consent ends
         await work.lock_collection(collection.id)
+        await asyncio.sleep((ends_at - datetime.now(UTC)).total_seconds() + 0.01)
         sweep = asyncio.create_task(eraser.sweep_expired())
         await wait_for_lock_waiter(database)  # it has seen the consent as expired
         expires_at = datetime.now(UTC) + extended_to if extended_to else None
