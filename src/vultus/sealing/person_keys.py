@@ -118,9 +118,13 @@ class PersonKeyFile:
         for slot, person_id in references:
             try:
                 key = _unwrap_key(self._read_slot(slot), person_id, ciphers)
-            except InvalidTag:  # perhaps it was being written: again, after its writer, with the keys of today
-                with self._change_file():
-                    key = self._unwrap_slot(slot, self._read_slot(slot), person_id)
+            except InvalidTag:
+                key = None
+            if key is None:
+                # Perhaps it was being written, or written on another machine, whose changes a network file system shows
+                # to who takes the lock: again, after its writer, with the keys of today.
+                with self._change_file() as number:
+                    key = self._unwrap_slot(slot, os.pread(number, SLOT_BYTES, _offset(slot)), person_id)
             found.append(key)
         return found
 

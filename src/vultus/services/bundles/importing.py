@@ -11,13 +11,7 @@ from uuid import UUID
 from vultus.domain import Calibration, Collection, Permission, SearchMode
 from vultus.domain.bundle_events import BundleImported
 from vultus.domain.events import CollectionCreated
-from vultus.errors import (
-    ConflictError,
-    EmbeddingSpaceMismatchError,
-    InvalidInputError,
-    NotFoundError,
-    SignatureInvalidError,
-)
+from vultus.errors import ConflictError, EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError
 from vultus.sealing.signatures import encode_public_key
 from vultus.services.bundles.arrivals import Arrivals, Endings, list_ids
 from vultus.services.bundles.reading import BundleReading
@@ -33,10 +27,6 @@ if TYPE_CHECKING:
     from vultus.services.bundles.records import BundledPerson, BundleHeader
 
 MAX_NAMED = 5
-SIGNER_ADVICE = (
-    "If another installation signed the bundle, say with which key (--signed-by KEY): 'vultus export-bundle' prints it "
-    "over there. Have it by another way than the bundle."
-)
 
 
 @dataclass(slots=True)
@@ -121,10 +111,7 @@ class BundleImporter:
         principal.require_all_collections("import one")
         endings = await asyncio.to_thread(Endings.read, self._ledger)
         reading = BundleReading(file, identities, signed_by or await self._find_own_key(), progress)
-        try:
-            target = await self._check(reading, endings, name)
-        except SignatureInvalidError as error:
-            raise error if signed_by else SignatureInvalidError(f"{error.detail} {SIGNER_ADVICE}") from None
+        target = await self._check(reading, endings, name)
         if is_new := target is None:
             target = await self._create_collection(principal, reading.require_header(), name)
         report = BundleReport(target, is_new, reading.require_installation())
@@ -134,7 +121,10 @@ class BundleImporter:
 
     async def _find_own_key(self) -> str:
         if not self._keys.exists():
-            raise InvalidInputError(SIGNER_ADVICE)
+            raise InvalidInputError(
+                "Say who signed the bundle (--signed-by KEY): 'vultus export-bundle' prints the key over there. Have "
+                "it by another way than the bundle."
+            )
         keys = await asyncio.to_thread(self._keys.load)
         return encode_public_key(keys.signing_key.public_key())
 
