@@ -131,7 +131,7 @@ async def open_database(
             destroyer = KeyDestroyer.attach(database, custody.person_keys)
             await ErasureLedger.attach(database, settings.ledger_file).synchronize()
             await destroyer.destroy_after(())
-            await _prepare_keys(database, settings, custody)
+            await _prepare_keys(database, settings, custody, serves=migrates)
             if not migrates:
                 await Eraser(database, settings.jobs).end_expired()
             yield database
@@ -139,15 +139,18 @@ async def open_database(
             await database.close()
 
 
-async def _prepare_keys(database: Database, settings: Settings, custody: Custody) -> None:
+async def _prepare_keys(database: Database, settings: Settings, custody: Custody, *, serves: bool) -> None:
     """Make the installation's keys at its first start, and seal anew what version 0.1 sealed.
 
-    What needs keys that cannot be used says so when it is asked for; the rest is served.
+    What needs keys that cannot be used says so when it is asked for, a server at its start, too; the rest is served.
     """
     try:
         async with database.transaction() as work:
             await work.person_keys.ensure_installation_keys()
         await OldSeals(database, SecretVault(custody.keys), settings.data_dir / OLD_KEY_FILE).replace()
+        if serves:
+            async with database.transaction(read_only=True) as work:
+                await work.person_keys.check_keys()
     except KeyRingError as error:
         log.error("%s", error.detail)
 

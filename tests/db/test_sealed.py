@@ -15,17 +15,21 @@ from sqlalchemy import text
 from tests.callers import CALLER
 from tests.db.test_search import brute_force
 
+from vultus import main
 from vultus.db.database import Database
 from vultus.domain import Fusion, Storage
 from vultus.errors import KeyRingError
 from vultus.sealing.custody import Custody
 from vultus.sealing.envelopes import read_slot
+from vultus.sealing.key_ring import FileKeyRing
 from vultus.services.people.erasure import Eraser, delete_face
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.rekeying import rekey_persons
-from vultus.settings import DatabaseSettings, JobSettings
+from vultus.settings import DatabaseSettings, JobSettings, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vultus.domain import Collection, DecisionPolicy, FloatArray
 
 Enrol = Callable[..., Awaitable[Any]]
@@ -181,6 +185,30 @@ async def test_a_missing_file_of_keys_is_an_error_and_never_nobody(
         async with database.transaction(read_only=True) as work:
             with pytest.raises(KeyRingError, match="are missing"):
                 await work.templates.find_person_similarity(sealed.id, ada.person.id, "contract", towards(0))
+
+
+@pytest.mark.parametrize("lost", ["custody/keys.json", "custody/persons.keys", "ring.json"])
+async def test_a_server_says_at_its_start_which_keys_are_missing(
+    lost: str,
+    database: Database,
+    sealed: Collection,
+    enrol: Enrol,
+    towards: Towards,
+    custody: Custody,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with database.transaction() as work:
+        await enrol(work, sealed, "ada", towards(0))
+    chosen = Settings(data_dir=tmp_path)
+    await main._prepare_keys(database, chosen, custody, serves=True)
+    assert caplog.text == ""
+
+    (tmp_path / lost).rename(tmp_path / "away")
+    new = database.use_keys(Custody.open(tmp_path / "custody", FileKeyRing(tmp_path / "ring.json")))
+    await main._prepare_keys(database, chosen, new, serves=True)
+
+    assert str(tmp_path / lost) in caplog.text
 
 
 async def test_what_was_moved_to_another_face_person_or_collection_does_not_open(

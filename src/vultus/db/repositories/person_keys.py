@@ -119,6 +119,16 @@ class PersonKeyRepository:
         is_sealed = await SealedValueRepository(self._session).has_any()
         await asyncio.to_thread(keys.load if is_sealed else keys.create)  # the former says what is missing
 
+    async def check_keys(self) -> None:
+        """Open the installation's keys, and a person's if anybody has one.
+
+        Raises:
+            KeyRingError: What is sealed cannot be opened.
+        """
+        await asyncio.to_thread(self._require_custody().keys.load)
+        if found := await self.list_keys(None, 1):
+            await self.load_keys([found[0][1]])
+
     async def list_keys(
         self, after: UUID | None, limit: int, collection_id: UUID | None = None
     ) -> list[tuple[int, UUID]]:
