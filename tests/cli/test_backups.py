@@ -295,11 +295,11 @@ def test_a_changed_byte_of_an_archive_is_found_before_it_counts(
         assert found in ([], [("first", bytes(range(256)) * 300)])
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(
-    data_dir: Path, tmp_path: Path, identity: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+async def test_a_full_disk_is_a_sentence_and_leaves_nothing(
+    data_dir: Path, tmp_path: Path, identity: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, owner_url: str
 ) -> None:
     """The disk is `/dev/full`, which accepts no byte."""
-    run(data_dir, "keys", "list")
+    url = owner_url.replace("+asyncpg", "")
     opened = os.open
 
     def open_full(path: Any, flags: int, *rest: Any, **options: Any) -> int:
@@ -310,19 +310,22 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(
 
     monkeypatch.setattr("vultus.utils.archives.os.open", open_full)
     for words in (("--plain",), ("--recipient", identity[1])):
-        assert "No space left on device. Nothing was left" in run(data_dir, "backup", tmp_path / "x", *words, code=2)
+        said = run(data_dir, "backup", tmp_path / "x", *words, code=2, VULTUS_DATABASE__URL=url)
+        assert "No space left on device. Nothing was left" in said
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_identity_with_a_passphrase_opens_what_was_written_to_it(data_dir: Path, tmp_path: Path) -> None:
-    key, passphrase, file = tmp_path / "backup.key", tmp_path / "passphrase", tmp_path / "backup.age"
+    key, passphrase, file = tmp_path / "backup.key", tmp_path / "passphrase", tmp_path / "archive.age"
     passphrase.write_text("correct horse\n")
-    run(data_dir, "keys", "list")
     recipient = run(data_dir, "backup-identity", key, "--passphrase-file", passphrase).splitlines()[0]
-    run(data_dir, "backup", file, VULTUS_BACKUPS__RECIPIENTS=recipient)
+    with create_archive(file, (recipient,)) as archive:
+        archive.add_member("first", b"content")
+        archive.close()
 
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert "is whole" in run(data_dir, "verify-backup", file, "-i", key, "--passphrase-file", passphrase)
+    with open_archive(file, read_identities(key, "correct horse")) as reader:
+        assert list(reader.read_members()) == [("first", b"content")]
     passphrase.write_text("battery staple\n")
     assert "does not open" in run(data_dir, "verify-backup", file, "-i", key, "--passphrase-file", passphrase, code=2)
     assert "passphrase" in run(data_dir, "verify-backup", file, "-i", key, code=2)
