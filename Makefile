@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # One worker more than cores, because some tests wait; each has a PostgreSQL of its own. A worker takes neighbouring
-# tests, which share fixtures. The contracts are a part of `check`;
-# containers are built for minutes, and tested by themselves, as are the documentation's pictures.
+# tests, which share fixtures. The contracts are a part of `check`; containers, the documentation's pictures and the short
+# forms of chaos take minutes, and are tested by themselves.
 PARALLEL = -n $(or $(WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal \
-  --ignore tests/contracts --ignore tests/containers --ignore tests/browser/test_pictures.py
+  --ignore tests/contracts --ignore tests/containers --ignore tests/browser/test_pictures.py \
+  --ignore tests/chaos/test_short_figures.py
 
 # A program started a hundred times, as by the tests, is compiled once.
 unexport PYTHONDONTWRITEBYTECODE

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks import live, photo, precision, record, request, search, serving, sources, tracking
+from benchmarks import live, photo, precision, record, request, sealing, search, serving, sources, tracking
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "precision": precision,
     "request": request,
     "search": search,
+    "sealing": sealing,
     "tracking": tracking,
     "live": live,
     "sources": sources,

@@ -70,13 +70,15 @@ def draw_digests(count: int, seed: int) -> ColumnBytes:
     return np.random.default_rng(seed).integers(0, 256, (count, 32), np.uint8)
 
 
-async def enrol_vectors(database: Database, collection: Collection, vectors: FloatArray, seed: int) -> None:
-    """Store a person, a consent and a face per vector; the external id is the row's number."""
+async def enrol_vectors(
+    database: Database, collection: Collection, vectors: FloatArray, seed: int, first: int = 0
+) -> None:
+    """Store a person, a consent and a face per vector; the external id is the row's number, from `first` on."""
     for start in range(0, len(vectors), BATCH):
         batch = vectors[start : start + BATCH]
         async with database.transaction() as work:
             await work.lock_collection(collection.id)
-            people = [(str(start + row), None) for row in range(len(batch))]
+            people = [(str(first + start + row), None) for row in range(len(batch))]
             persons = await work.bulk.add_persons(collection.id, people)
             consents = await work.bulk.add_consents(
                 collection.id,

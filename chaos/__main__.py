@@ -34,6 +34,7 @@ from chaos import (
     slow,
     tampered_audit,
     tampering,
+    theft,
 )
 from chaos.outcome import Figure, Outcome, Plan
 
@@ -53,6 +54,7 @@ FIGURES = {
         "F12": erasure,
         "F13": residues,
         "F14": restores,
+        "F15": theft,
         "F16": oracle,
         "F17": canaries,
         "F18": tampered_audit,

@@ -27,14 +27,20 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-BAR = "0 fingerprints of 41 erased persons in any file once they are scrubbed; all that is stored was seen there before"
+BAR = "0 fingerprints of 82 erased persons in any file once they are scrubbed; all that is stored was seen there before"
 SETTINGS = {"INFERENCE__WORKERS": "1", "JOBS__SCRUB_HOUR": "-1"}
-PEOPLE = "/v1/collections/default/persons"
+STORAGES = ("open", "sealed")
+"""How templates lie in the database, a collection each."""
+
 OVERLAP = 128
 CHUNK_BYTES = 16 * 2**20
 
-STORED = {"template as halves", "code", "name", "external id", "metadata", "crop", "photo digest"}
+STORED = {"template as halves", "code", "sealed template", "name", "external id", "metadata", "crop", "photo digest"}
 """What the database stores as it is; the other forms are those in which it might leak."""
+
+HalfArray = np.ndarray[tuple[int], np.dtype[np.float16]]
+Person = tuple[str, str]
+"""Path, and a name for what is reported."""
 
 
 class ResidueScanner:
@@ -52,12 +58,12 @@ class ResidueScanner:
         """Search for bytes too."""
         self._patterns[f"{kind}/{person}"] = content
 
-    def add_template(self, person: str, text: str) -> None:
-        """Search for a template, as PostgreSQL prints it, in five forms."""
-        halves = np.array(json.loads(text), "<f2")[:12]
-        self.add("template as halves", person, halves.tobytes())
+    def add_template(self, person: str, template: HalfArray, *, is_open: bool) -> None:
+        """Search for the first numbers of a template in five forms, of which an open one is stored in the first."""
+        halves = template[:12]
+        self.add("template as halves" if is_open else "unsealed template", person, halves.tobytes())
         self.add("template as floats", person, halves.astype("<f4").tobytes())
-        self.add("template as text", person, ",".join(text[1:].split(",")[:4]).encode())
+        self.add("template as text", person, ",".join(str(one) for one in halves[:4].astype("<f4")).encode())
         self.add("template as hexadecimal", person, halves.tobytes().hex().encode())
 
     def find(self, folder: Path) -> dict[str, set[str]]:
@@ -82,76 +88,98 @@ async def measure(plan: Plan) -> Outcome:
     outcome, scanner, chance = Outcome(), ResidueScanner(), plan.make_random()
     with make_data_directory() as data:
         async with run_service(SETTINGS, data) as service, service.open_client() as client:
-            people = await _enrol_people(client, plan, chance, scanner)
-            await _read_stored_forms(service, people, scanner)
-            await _check_control(service, scanner, people, outcome)
-            erasures = [
-                await _erase_person(client, person_id, by_consent=at % 3 == 0)
-                for at, person_id in enumerate(people.values())
+            people = [
+                person
+                for storage in STORAGES
+                for person in await _enrol_people(service, client, storage, plan, chance, scanner)
             ]
+            await _check_control(service, scanner, outcome)
+            erasures = [
+                await _erase_person(client, path, by_consent=at % 3 == 0) for at, (path, _) in enumerate(people)
+            ]
+            for (_, name), (_, state) in zip(people, erasures, strict=True):
+                expected = "unreadable" if name.startswith("sealed") else "unfindable"
+                outcome.check(state == expected, f"{name} is answered as {state}")
             scrubbed = json.loads(await asyncio.to_thread(run_command, data, "scrub", "--json"))
             found = await asyncio.to_thread(scanner.find, data.parent)
-            states = {(await client.http.get(path)).json()["state"] for path in erasures}
+            states = {(await client.http.get(path)).json()["state"] for path, _ in erasures}
             outcome.check(states == {"scrubbed"}, f"states are {states}")
-            await _check_receipt(client, erasures[0], outcome)
+            await _check_receipt(client, erasures[0][0], outcome)
         stopped = await asyncio.to_thread(scanner.find, data.parent)
         for name in scanner.patterns:
             places = found.get(name, set()) | stopped.get(name, set())
             outcome.check(not places, f"{name} is in {', '.join(sorted(places)[:3])}")
     outcome.notes.append(
-        f"{len(people)} of {plan.choose(1_000, 60) + 1} persons erased, {len(scanner.patterns)} fingerprints; the scrub"
-        f" planted {scrubbed['planted']}, saw {scrubbed['seen_before']} and found {scrubbed['found_after']} in "
-        f"{scrubbed['bytes'] / 2**20:.0f} MiB; longest lock {max(scrubbed['rewritten'].values()):.2f} s"
+        f"{len(people)} of {len(STORAGES) * (_count_persons(plan) + 1)} persons erased, half of them sealed;"
+        f" {len(scanner.patterns)} fingerprints; the scrub planted {scrubbed['planted']}, saw {scrubbed['seen_before']}"
+        f" and found {scrubbed['found_after']} in {scrubbed['bytes'] / 2**20:.0f} MiB; longest lock"
+        f" {max(scrubbed['rewritten'].values()):.2f} s"
     )
     return outcome
 
 
-async def _enrol_people(client: Client, plan: Plan, chance: random.Random, scanner: ResidueScanner) -> dict[str, str]:
-    """Enrol persons by vectors and one from a photo with a crop; return the ids of those to be erased by name."""
-    await client.http.patch("/v1/collections/default", json={"policy": {"keep_crops": True}})
+def _count_persons(plan: Plan) -> int:
+    return plan.choose(1_000, 60)
+
+
+async def _enrol_people(
+    service: Service, client: Client, storage: str, plan: Plan, chance: random.Random, scanner: ResidueScanner
+) -> list[Person]:
+    """Enrol persons by vectors, and one from a photo with a crop, in a collection; return those to be erased."""
+    policy = {"storage": storage, "keep_crops": True}
+    (await client.http.post("/v1/collections", json={"name": storage, "policy": policy})).raise_for_status()
     _, dimension = await client.fetch_space()
-    vectors = draw_vectors(plan.choose(1_000, 60), dimension, plan.seed)
-    words = {f"person-{at}": f"kanari{chance.getrandbits(96):024x}" for at in range(len(vectors))}
-    (await client.enrol_vectors(dict(zip(words.values(), vectors, strict=True)))).raise_for_status()
-    ids = {one["external_id"]: one["id"] for one in await client.list_persons()}
-    erased = {}
-    for name in chance.sample(sorted(words), plan.choose(40, 4)):
-        erased[name] = ids[words[name]]
-        scanner.add("external id", name, words[name].encode())
-        fields = {kind: f"kanari{chance.getrandbits(96):024x}" for kind in ("name", "metadata")}
-        change = {"name": fields["name"], "metadata": {"note": fields["metadata"]}}
-        (await client.http.patch(f"{PEOPLE}/{erased[name]}", json=change)).raise_for_status()
-        for kind, word in fields.items():
-            scanner.add(kind, name, word.encode())
-    photo, key = portrait(), f"kanari{chance.getrandbits(96):024x}"
-    registered = await client.register_photo(photo, idempotency_key=key, name=f"kanari{chance.getrandbits(96):024x}")
-    person = registered.raise_for_status().json()["person"]
-    erased["photo"] = person["id"]
-    scanner.add("name", "photo", person["name"].encode())
-    scanner.add("idempotency key", "photo", key.encode())
-    scanner.add("photo", "photo", photo[len(photo) // 2 :][:32])
+    vectors = draw_vectors(_count_persons(plan), dimension, plan.seed + STORAGES.index(storage))
+    words = [_draw_word(chance) for _ in vectors]
+    (await client.enrol_vectors(dict(zip(words, vectors, strict=True)), storage)).raise_for_status()
+    people = f"/v1/collections/{storage}/persons"
+    ids = {one["external_id"]: one["id"] for one in await client.list_persons(storage)}
+    erased = []
+    for at in chance.sample(range(len(words)), plan.choose(40, 3)):
+        name, path = f"{storage}-{at}", f"{people}/{ids[words[at]]}"
+        word, note = _draw_word(chance), _draw_word(chance)
+        (await client.http.patch(path, json={"name": word, "metadata": {"note": note}})).raise_for_status()
+        for kind, content in (("external id", words[at]), ("name", word), ("metadata", note)):
+            scanner.add(kind, name, content.encode())
+        erased.append((path, name))
+    photo, key, word = portrait(mirror=storage == "sealed"), _draw_word(chance), _draw_word(chance)
+    answer = await client.register_photo(photo, idempotency_key=key, name=word, collection=storage)
+    erased.append((f"{people}/{answer.raise_for_status().json()['person']['id']}", f"{storage}-photo"))
+    for kind, content in (("name", word), ("idempotency key", key)):
+        scanner.add(kind, f"{storage}-photo", content.encode())
+    scanner.add("photo", f"{storage}-photo", photo[len(photo) // 2 :][:32])
+    for path, name in erased:
+        await _read_stored_forms(service, client, path, name, scanner)
     return erased
 
 
-async def _read_stored_forms(service: Service, people: dict[str, str], scanner: ResidueScanner) -> None:
-    """Search for what the database stores of the people, too."""
-    for name, person_id in people.items():
-        (face,) = await fetch_rows(
-            service,
-            "SELECT embedding::text, source_sha256, faces.code, crops.sealed FROM faces"
-            " LEFT JOIN crops ON crops.face_id = faces.id WHERE faces.person_id = $1",
-            person_id,
-        )
-        scanner.add_template(name, face[0])
-        scanner.add("photo digest", name, face[1])
-        if face[2] is not None:
-            scanner.add("code", name, face[2][:24])
-        if face[3] is not None:
-            scanner.add("crop", name, face[3][64:96])
+def _draw_word(chance: random.Random) -> str:
+    return f"kanari{chance.getrandbits(96):024x}"
 
 
-async def _check_control(service: Service, scanner: ResidueScanner, people: dict[str, str], outcome: Outcome) -> None:
-    """See what is stored in tables and write-ahead log, and every form in a planted file."""
+async def _read_stored_forms(service: Service, client: Client, path: str, name: str, scanner: ResidueScanner) -> None:
+    """Search for what the database stores of a person, too."""
+    exported = (await client.http.get(f"{path}/export", params={"vectors": "true"})).raise_for_status().json()
+    (row,) = await fetch_rows(
+        service,
+        "SELECT faces.embedding::text, faces.sealed, source_sha256, faces.code, crops.sealed FROM faces"
+        " LEFT JOIN crops ON crops.face_id = faces.id WHERE faces.person_id = $1",
+        path.rpartition("/")[2],
+    )
+    embedding, sealed, digest, code, crop = row
+    scanner.add_template(name, np.array(exported["templates"][0]["vector"], "<f2"), is_open=embedding is not None)
+    for kind, content in (
+        ("sealed template", sealed and sealed[-48:]),
+        ("photo digest", digest),
+        ("code", code and code[:24]),
+        ("crop", crop and crop[64:96]),
+    ):
+        if content is not None:
+            scanner.add(kind, name, content)
+
+
+async def _check_control(service: Service, scanner: ResidueScanner, outcome: Outcome) -> None:
+    """See what is stored in tables and write-ahead log, and every form in a planted file; see no unsealed template."""
     async with connect(service, SUPERUSER) as connection:
         await connection.execute("CHECKPOINT")
     planted = service.data / "planted"
@@ -161,25 +189,21 @@ async def _check_control(service: Service, scanner: ResidueScanner, people: dict
     unseen = [name for name in scanner.patterns if "planted" not in found[name]]
     outcome.require_control(not unseen, f"{len(scanner.patterns)} fingerprints in a planted file")
     stored = [name for name in scanner.patterns if name.partition("/")[0] in STORED]
-    places = {
-        folder: [name for name in stored if any(file.startswith(f"postgres/{folder}/") for file in found[name])]
-        for folder in ("base", "pg_wal")
-    }
-    outcome.require_control(
-        all(len(seen) == len(stored) for seen in places.values()),
-        f"{len(places['base'])} of {len(stored)} stored ones in table files and {len(places['pg_wal'])} in the "
-        f"write-ahead log, of {len(people)} persons",
-    )
+    for folder, where in (("base", "table files"), ("pg_wal", "the write-ahead log")):
+        seen = [name for name in stored if any(file.startswith(f"postgres/{folder}/") for file in found[name])]
+        outcome.require_control(len(seen) == len(stored), f"{len(seen)} of {len(stored)} stored ones in {where}")
+    for name in scanner.patterns:
+        if name.startswith("unsealed template"):
+            outcome.check(found[name] == {"planted"}, f"{name} is in {found[name]}, though it is stored sealed")
 
 
-async def _erase_person(client: Client, person_id: str, *, by_consent: bool) -> str:
-    """Erase a person, or withdraw their only consent; return the path by which the erasure is followed."""
-    path = f"{PEOPLE}/{person_id}"
+async def _erase_person(client: Client, path: str, *, by_consent: bool) -> tuple[str, str]:
+    """Erase a person, or withdraw their only consent; return the path by which it is followed, and its state."""
     if by_consent:
         (consent,) = await client.list_items(f"{path}/consents")
         path = f"{path}/consents/{consent['id']}"
     answer = (await client.http.delete(path)).raise_for_status().json()
-    return str(answer["erasure_path"])
+    return answer["erasure_path"], answer["state"]
 
 
 async def _check_receipt(client: Client, path: str, outcome: Outcome) -> None:

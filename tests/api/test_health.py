@@ -54,6 +54,7 @@ async def test_readiness_lists_the_jobs_and_when_they_last_succeeded(api: Api) -
         ("sightings", 1, False),
         ("sources", 2, False),
         ("key-usage", 60, False),
+        ("backup", 300, False),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,6 +47,18 @@ async def test_a_due_backup_is_written_once_can_be_restored_and_replaces_the_old
         new, parse_database_url(bare_database_url), data_dir, read_identities(identity), lambda _done, _all: None
     )
     assert described.made_at - now < timedelta(minutes=1)
+
+
+async def test_copies_made_before_migrations_go_with_the_backups(database: Database, data_dir: Path) -> None:
+    (folder := data_dir / "backups").mkdir()
+    now = datetime.now(UTC).timestamp()
+    for days in (8, 6):
+        (copy := folder / f"schema-0001-{days}.dump").touch()
+        os.utime(copy, (now, now - days * 86_400))
+
+    await BackupSchedule(database, Settings(data_dir=data_dir, backups=BackupSettings(keep_days=7))).write_due_backup()
+
+    assert [path.name for path in folder.iterdir()] == ["schema-0001-6.dump"]
 
 
 async def test_a_folder_that_cannot_be_used_is_named(database: Database, tmp_path: Path, data_dir: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from vultus.db.dumps import ClientPrograms
@@ -110,3 +110,16 @@ def _write_copy(folder: Path, data_dir: Path, revision: str) -> Path:
     for old in sorted(folder.glob("schema-*.dump"), key=lambda one: one.stat().st_mtime)[:-MAX_COPIES]:
         old.unlink()
     return file
+
+
+def delete_old_copies(data_dir: Path, max_age: timedelta) -> int:
+    """Delete copies made before migrations that are too old, for they hold who was erased since; return how many.
+
+    Raises:
+        OSError: One cannot be deleted.
+    """
+    latest = (datetime.now(UTC) - max_age).timestamp()
+    old = [path for path in (data_dir / "backups").glob("schema-*.dump") if path.stat().st_mtime < latest]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from vultus.services.backups.schedule import BackupSchedule
@@ -21,7 +21,7 @@ SOURCES_INTERVAL_S = 2.0
 SIGHTINGS_INTERVAL_S = 1.0
 DELIVERY_COUNT_INTERVAL_S = 15.0
 BACKUP_INTERVAL_S = 300.0
-"""Between two checks whether a backup is due."""
+"""Between two checks whether a backup is due, or one is too old."""
 
 
 @asynccontextmanager
@@ -48,9 +48,7 @@ async def run_jobs(services: Services) -> AsyncIterator[None]:
             run("sightings", services.sightings.write_waiting, interval_s=SIGHTINGS_INTERVAL_S),
             run("sources", services.source_supervisor.run, interval_s=SOURCES_INTERVAL_S),
             run("key-usage", services.access.record_uses, interval_s=KEY_USAGE_INTERVAL_S),
-            run("backup", BackupSchedule(services.database, settings).write_due_backup, interval_s=BACKUP_INTERVAL_S)
-            if settings.backups.dir
-            else nullcontext(),
+            run("backup", BackupSchedule(services.database, settings).write_due_backup, interval_s=BACKUP_INTERVAL_S),
         ):
             yield
     finally:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 DEFAULT_COLLECTION = "default"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
+MAX_PROOFS = 100
+"""Kinds of consents that the entry of a deleted collection keeps: the most frequent."""
+
 MAX_ATTEMPTS = 4
 """Attempts before a request gives up; administrative changes are rare."""
 
@@ -382,8 +385,9 @@ async def delete_collection(
     """
     receivers = await work.webhooks.list_receivers_in(collection_id)
     crops = await work.crops.count_crops(collection_id)
+    proof = {"consents_ended": await work.consents.summarize_consents(collection_id, MAX_PROOFS)}
     persons, faces = await work.collections.delete_collection(collection_id)
-    event = CollectionDeleted(collection_id=collection_id, persons=persons, faces=faces)
+    event = CollectionDeleted(collection_id=collection_id, persons=persons, faces=faces, proof=proof)
     entry_id = await work.record(principal, event, receivers=receivers)
     destroyed = DestroyedCounts(persons=persons, faces=faces, crops=crops)
     await work.erasures.add_erasure(erasure_id or entry_id, event, principal, destroyed)

@@ -149,6 +149,20 @@ async def test_the_proof_of_a_consent_outlives_it_in_the_audit_record_alone(
     assert await count_rows(database, "outbox WHERE outbox::text ~ 'Ada|Grace|Entry|Lunch|f-1'") == 0
 
 
+async def test_what_people_agreed_to_outlives_their_collection(
+    database: Database, consents: ConsentService, collections: CollectionService, collection: Collection, person: Person
+) -> None:
+    for purpose in ("Entry", "Lunch", "Entry"):
+        await consents.record_consent(CALLER, "home", person.id, ConsentGrant(purpose, "reception"))
+    await collections.delete_collection(CALLER, "home")
+
+    only = AuditFilter(action="collection.deleted")
+    (entry,) = await AuditService(database).list_entries(CALLER, after=None, limit=9, only=only)
+    ended = entry.detail["consents_ended"]
+    assert [(one["purpose"], one["consents"]) for one in ended] == [("Entry", 2), ("Lunch", 1)]
+    assert ended[0]["granted_from"] < ended[0]["granted_to"]
+
+
 @pytest.mark.parametrize("ended", ["withdrawn", "expired"])
 async def test_a_consent_that_has_ended_is_neither_changed_nor_built_upon(
     database: Database, consents: ConsentService, collection: Collection, person: Person, ended: str

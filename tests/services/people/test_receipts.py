@@ -12,8 +12,6 @@ from tests.callers import CALLER
 
 from vultus.domain.erasures import DestroyedCounts
 from vultus.errors import ForbiddenError, NotFoundError
-from vultus.sealing.custody import Custody
-from vultus.sealing.key_ring import FileKeyRing
 from vultus.sealing.signatures import verify_document
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.ledger import ErasureLedger
@@ -25,17 +23,18 @@ if TYPE_CHECKING:
 
     from vultus.db.database import Database
     from vultus.domain import Collection, FloatArray
+    from vultus.sealing.custody import Custody
 
 Enrol = Callable[..., Awaitable[Any]]
 Towards = Callable[..., "FloatArray"]
 
 
 async def test_a_receipt_says_who_was_erased_by_whom_and_what_remains(
-    database: Database, collection: Collection, enrol: Enrol, towards: Towards, tmp_path: Path
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, custody: Custody, tmp_path: Path
 ) -> None:
-    keys = Custody.open(tmp_path, FileKeyRing(tmp_path / "ring.json")).keys
+    custody.keys.create()
     ledger = ErasureLedger.attach(database, tmp_path / "erasures.jsonl")
-    receipts = ReceiptService(database, keys, tmp_path / "erasures.jsonl")
+    receipts = ReceiptService(database, custody.keys, tmp_path / "erasures.jsonl")
     async with database.transaction() as work:
         ada = await enrol(work, collection, "ada", towards(0), towards(1))
     await ledger.synchronize()
@@ -62,10 +61,10 @@ async def test_a_receipt_says_who_was_erased_by_whom_and_what_remains(
 
 
 async def test_a_receipt_is_for_those_who_may_erase_there(
-    database: Database, collection: Collection, enrol: Enrol, towards: Towards, tmp_path: Path
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, custody: Custody, tmp_path: Path
 ) -> None:
-    keys = Custody.open(tmp_path, FileKeyRing(tmp_path / "ring.json")).keys
-    receipts = ReceiptService(database, keys, tmp_path / "erasures.jsonl")
+    custody.keys.create()
+    receipts = ReceiptService(database, custody.keys, tmp_path / "erasures.jsonl")
     async with database.transaction() as work:
         ada = await enrol(work, collection, "ada", towards(0))
     erased = await Eraser(database, JobSettings()).erase(CALLER, "home", ada.person.id)

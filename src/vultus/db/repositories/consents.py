@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from vultus.db.tables import CollectionRow, ConsentRow
 from vultus.domain import SEEN_INTERVAL, Consent
 from vultus.errors import NotFoundError
+from vultus.utils.moments import format_moment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -208,6 +209,28 @@ class ConsentRepository:
             update(ConsentRow).where(*where).values(**values).returning(ConsentRow.id)
         )
         return len(changed.all())
+
+    async def summarize_consents(self, collection_id: UUID, limit: int) -> list[dict[str, Any]]:
+        """Return what the persons of a collection agreed to, the most frequent first, for JSON."""
+        first, last = func.min(ConsentRow.granted_at), func.max(ConsentRow.granted_at)
+        grouped = (ConsentRow.purpose, ConsentRow.recorded_by)
+        query = (
+            select(*grouped, func.count(), first, last)
+            .where(ConsentRow.collection_id == collection_id, ConsentRow.withdrawn_at.is_(None))
+            .group_by(*grouped)
+            .order_by(func.count().desc(), *grouped)
+            .limit(limit)
+        )
+        return [
+            {
+                "purpose": row[0],
+                "recorded_by": row[1],
+                "consents": row[2],
+                "granted_from": format_moment(row[3]),
+                "granted_to": format_moment(row[4]),
+            }
+            for row in await self._session.execute(query)
+        ]
 
     async def list_expired_consents(self, limit: int) -> tuple[Consent, ...]:
         """Return consents that have expired and are not withdrawn, longest expired first.

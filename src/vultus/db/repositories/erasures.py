@@ -121,9 +121,11 @@ class ErasureRepository:
         )
 
     async def find_oldest_unscrubbed(self) -> datetime | None:
-        """Return when the oldest erasure happened whose bytes may still be in the database's files."""
-        query = select(func.min(ErasureRow.erased_at)).where(ErasureRow.scrubbed_at.is_(None))
-        return (await self._session.execute(query)).scalar_one()
+        """Return since when something may be in the database's files that must not be: erased, or sealed since."""
+        erased = select(func.min(ErasureRow.erased_at)).where(ErasureRow.scrubbed_at.is_(None)).scalar_subquery()
+        sealed = select(func.min(SealingRow.finished_at)).scalar_subquery()
+        found: datetime | None = (await self._session.execute(select(func.least(erased, sealed)))).scalar_one()
+        return found
 
     async def delete_old_erasures(self, older_than: datetime) -> None:
         """Delete what was erased before `older_than`, scrubbed, and is in no backup any more."""
@@ -153,9 +155,13 @@ class ScrubRepository:
         return scrub_id, {}
 
     async def list_scrubbed_collections(self, scrub_id: UUID) -> set[UUID]:
-        """Return the ids of the collections that a scrub's erasures happened in; they need not exist any more."""
-        query = select(ErasureRow.collection_id).where(ErasureRow.scrub_id == scrub_id).distinct()
-        return set((await self._session.execute(query)).scalars())
+        """Return the ids of the collections whose faces a scrub rewrites; they need not exist any more.
+
+        Its erasures happened in them, or they were open and had been sealed when it began.
+        """
+        erased = select(ErasureRow.collection_id).where(ErasureRow.scrub_id == scrub_id)
+        sealed = select(SealingRow.collection_id).where(_was_sealed_before(scrub_id))
+        return set((await self._session.execute(erased.union(sealed))).scalars())
 
     async def add_rewritten(self, scrub_id: UUID, table: str, seconds: float) -> None:
         """Note that a scrub has rewritten a table."""
@@ -163,7 +169,11 @@ class ScrubRepository:
         await self._session.execute(update(ScrubRow).where(ScrubRow.id == scrub_id).values(rewritten=added))
 
     async def finish_scrub(self, scrub_id: UUID, report: dict[str, Any], backups_days: float | None) -> int:
-        """Note a scrub's report, and that its erasures are scrubbed; return how many."""
+        """Note a scrub's report, and that its erasures are scrubbed; return how many.
+
+        Nothing is open any more in a collection that had been sealed when it began.
+        """
+        await self._session.execute(delete(SealingRow).where(_was_sealed_before(scrub_id)))
         await self._session.execute(
             update(ScrubRow).where(ScrubRow.id == scrub_id).values(finished_at=func.now(), report=report)
         )
@@ -179,6 +189,11 @@ class ScrubRepository:
             .returning(ErasureRow.id)
         )
         return len(done.all())
+
+
+def _was_sealed_before(scrub_id: UUID) -> ColumnElement[bool]:
+    began_at = select(ScrubRow.started_at).where(ScrubRow.id == scrub_id).scalar_subquery()
+    return SealingRow.finished_at < began_at
 
 
 def _build_erasure(row: Any) -> Erasure:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from vultus.db.connections import open_connection
+from vultus.db.failures import translate_errors
 from vultus.db.locks import compute_lock_number
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.scrubbing.fingerprints import Fingerprints, plant_fingerprints
@@ -191,10 +192,11 @@ async def open_scrub_session(address: DatabaseAddress) -> AsyncIterator[ScrubSes
     Raises:
         ConflictError: Another one runs.
     """
-    connection = await open_connection(address, {"statement_timeout": "0", "idle_session_timeout": "0"})
-    try:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", SCRUB_LOCK):
-            raise ConflictError("Another scrub is running; wait until it has ended.")
-        yield ScrubSession(connection)
-    finally:
-        await connection.close()
+    with translate_errors():
+        connection = await open_connection(address, {"statement_timeout": "0", "idle_session_timeout": "0"})
+        try:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", SCRUB_LOCK):
+                raise ConflictError("Another scrub is running; wait until it has ended.")
+            yield ScrubSession(connection)
+        finally:
+            await connection.close()

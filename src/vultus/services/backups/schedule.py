@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from vultus.db.dumps import hold_backup_lock
+from vultus.db.upgrades import delete_old_copies
 from vultus.errors import InvalidInputError
 from vultus.services.backups.archive import write_backup
 from vultus.services.jobs import record_progress
@@ -28,13 +29,13 @@ MAX_DRAFT_AGE = timedelta(days=1)
 
 
 class BackupSchedule:
-    """Writes a backup when one is due, and deletes those that are too old.
+    """Writes a backup when one is due, and deletes those that are too old, also copies made before migrations.
 
     Servers that share a folder share its backups. No two servers of a database write at a time.
 
     Args:
         database: To be backed up.
-        settings: With the folder, which is set.
+        settings: Without a folder none is written.
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -42,11 +43,12 @@ class BackupSchedule:
         self._settings = settings
 
     async def write_due_backup(self) -> int:
-        """Write a backup if one is due; return how many were written.
+        """Write a backup if one is due, and delete what is too old; return how many were written.
 
         Raises:
             VultusError: It cannot be written, or old ones cannot be deleted.
         """
+        await asyncio.to_thread(_delete_copies, self._settings)
         if (folder := self._settings.backups.dir) is None:
             return 0
         await asyncio.to_thread(_tidy_folder, folder, self._settings.backups)
@@ -95,6 +97,16 @@ def _list_backups(folder: Path) -> dict[Path, datetime]:
         except ValueError:  # somebody else's
             continue
     return found
+
+
+def _delete_copies(settings: Settings) -> None:
+    try:
+        if count := delete_old_copies(settings.data_dir, timedelta(days=settings.backups.keep_days)):
+            log.info("copies made before migrations deleted for their age", extra={"count": count})
+    except OSError as error:
+        raise InvalidInputError(
+            f"A copy made before a migration cannot be deleted in {settings.data_dir / 'backups'}: {error.strerror}."
+        ) from error
 
 
 def _tidy_folder(folder: Path, settings: BackupSettings) -> None:

@@ -11,7 +11,13 @@ from uuid import UUID
 from vultus.domain import Calibration, Collection, Permission, SearchMode
 from vultus.domain.bundle_events import BundleImported
 from vultus.domain.events import CollectionCreated
-from vultus.errors import ConflictError, EmbeddingSpaceMismatchError, InvalidInputError, NotFoundError
+from vultus.errors import (
+    ConflictError,
+    EmbeddingSpaceMismatchError,
+    InvalidInputError,
+    NotFoundError,
+    SignatureInvalidError,
+)
 from vultus.sealing.signatures import encode_public_key
 from vultus.services.bundles.arrivals import Arrivals, Endings, list_ids
 from vultus.services.bundles.reading import BundleReading
@@ -27,6 +33,10 @@ if TYPE_CHECKING:
     from vultus.services.bundles.records import BundledPerson, BundleHeader
 
 MAX_NAMED = 5
+SIGNER_ADVICE = (
+    "If another installation signed the bundle, say with which key (--signed-by KEY): 'vultus export-bundle' prints it "
+    "over there. Have it by another way than the bundle."
+)
 
 
 @dataclass(slots=True)
@@ -111,7 +121,10 @@ class BundleImporter:
         principal.require_all_collections("import one")
         endings = await asyncio.to_thread(Endings.read, self._ledger)
         reading = BundleReading(file, identities, signed_by or await self._find_own_key(), progress)
-        target = await self._check(reading, endings, name)
+        try:
+            target = await self._check(reading, endings, name)
+        except SignatureInvalidError as error:
+            raise error if signed_by else SignatureInvalidError(f"{error.detail} {SIGNER_ADVICE}") from None
         if is_new := target is None:
             target = await self._create_collection(principal, reading.require_header(), name)
         report = BundleReport(target, is_new, reading.require_installation())
@@ -121,10 +134,7 @@ class BundleImporter:
 
     async def _find_own_key(self) -> str:
         if not self._keys.exists():
-            raise InvalidInputError(
-                "Say who signed the bundle (--signed-by KEY): 'vultus export-bundle' prints the key over there. Have "
-                "it by another way than the bundle."
-            )
+            raise InvalidInputError(SIGNER_ADVICE)
         keys = await asyncio.to_thread(self._keys.load)
         return encode_public_key(keys.signing_key.public_key())
 

@@ -72,8 +72,6 @@ class ReceiptService:
         return encode_public_key((await self._load_keys()).signing_key.public_key())
 
     async def _load_keys(self) -> InstallationKeys:
-        if not self._keys.exists():
-            await asyncio.to_thread(self._keys.create)
         return await asyncio.to_thread(self._keys.load)
 
 

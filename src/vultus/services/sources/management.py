@@ -157,7 +157,11 @@ class SourceService:
             state = SourceState.CONNECTING
             changes |= {"state": state, "problem": None, "key_id": principal.key and principal.key.id}
             changed = await work.sources.update_source(source_id, **changes)
-            event = SourceChanged(collection_id=source.collection_id, object_id=source_id, fields=tuple(sorted(patch)))
+            fields = tuple(sorted(patch))
+            values = {one: {"from": _show(source, one), "to": _show(changed, one)} for one in fields}
+            event = SourceChanged(
+                collection_id=source.collection_id, object_id=source_id, fields=fields, proof={"changes": values}
+            )
             await work.record(principal, event)
         return changed
 
@@ -262,6 +266,12 @@ def _require_zones(zones: list[list[tuple[float, float]]]) -> None:
     for number, points in enumerate(zones, 1):
         if not Zone(tuple(points)).has_area:
             raise InvalidInputError(f"zones: zone {number} has no area: all its corners are on one line.")
+
+
+def _show(source: Source, setting: str) -> object:
+    """Return the value of a setting for JSON; of the address what is no secret."""
+    value = getattr(source, "label" if setting == "address" else setting)
+    return [[list(point) for point in zone.points] for zone in value] if setting == "zones" else value
 
 
 def _describe_context(source_id: UUID) -> str:

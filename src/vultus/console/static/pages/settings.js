@@ -11,7 +11,7 @@ import { session } from "../parts/session.js";
 import { count, formatShare, t } from "../parts/words.js";
 
 const GROUPS = ["decision", "enrol", "recognize", "tracks", "kept", "collection"];
-const KEPT = ["retention_days", "policy.keep_crops"];
+const KEPT = ["retention_days", "unseen_days", "policy.record_searches", "policy.keep_crops"];
 const TARGETS = ["policy.target_fmr", "policy.target_fpir"];
 
 class Settings extends HTMLElement {
@@ -32,7 +32,7 @@ class Settings extends HTMLElement {
       this.path = `collections/${collection.id}`;
       this.base = flatten(collection);
       const policy = models.items.find((/** @type {any} */ one) => one.contract_id === collection.contract_id)?.default_policy;
-      this.defaults = policy ? flatten({ policy, retention_days: null, search: "auto" }) : {};
+      this.defaults = policy ? flatten({ policy, retention_days: null, unseen_days: null, search: "auto" }) : {};
       this.limits = limits;
       this.trouble = h("div", {});
       this.heading = foreign(collection.name);

@@ -36,8 +36,8 @@ export function nameValue(value) {
 }
 
 /** @param {any} collection @returns {Record<string, any>} Its settings by path. */
-export function flatten({ policy, name, retention_days, search }) {
-  return { ...(name === undefined ? {} : { name }), retention_days, search, ...spread("policy", policy) };
+export function flatten({ policy, name, retention_days, unseen_days, search }) {
+  return { ...(name === undefined ? {} : { name }), retention_days, unseen_days, search, ...spread("policy", policy) };
 }
 
 /** @param {string} prefix @param {any} value @returns {Record<string, any>} */
