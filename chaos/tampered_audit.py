@@ -98,14 +98,21 @@ async def _wait_until_linked(service: Service) -> None:
 
 
 async def _tamper(connection: asyncpg.Connection, random: Random, entries: list[Any]) -> tuple[str, list[Any]]:
-    """Edit, delete or swap; return what was done, and the statements with their values that undo it."""
-    kind = random.choice(("edit", "delete", "swap"))
+    """Edit, delete or swap; return what was done, and the statements with their values that undo it.
+
+    The values about a person that an entry changed stand beside it, and are edited too.
+    """
+    kind = random.choice(("edit", "delete", "swap", "values"))
     first, second = random.sample(entries, 2)
     rows = [await connection.fetchrow("SELECT * FROM audit WHERE id = $1", one) for one in (first, second)]
+    changes = await connection.fetch("SELECT * FROM audit_changes")
     names = ", ".join(COLUMNS)
     if kind == "edit":
         column = random.choice(COLUMNS)
         await connection.execute(f"UPDATE audit SET {column} = {EDITS[column]} WHERE id = $1", first)
+    elif kind == "values":
+        first = random.choice(changes)["entry_id"]
+        await connection.execute("UPDATE audit_changes SET changes = changes || ' ' WHERE entry_id = $1", first)
     elif kind == "delete":
         await connection.execute("DELETE FROM audit WHERE id = $1", first)
     else:
@@ -122,6 +129,15 @@ async def _tamper(connection: asyncpg.Connection, random: Random, entries: list[
             *(row[column] for column in ("id", *COLUMNS)),
         )
         for row in rows
+    ]
+    undo += [  # they go with their entry
+        (
+            "INSERT INTO audit_changes (entry_id, person_id, changes) VALUES ($1, $2, $3)"
+            " ON CONFLICT (entry_id) DO UPDATE SET changes = $3",
+            *(row[column] for column in ("entry_id", "person_id", "changes")),
+        )
+        for row in changes
+        if row["entry_id"] in {first, second}
     ]
     return f"{kind} of {first}: {json.dumps([row['action'] for row in rows])}", undo
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Text, Uuid, bindparam, delete, select, text
+from sqlalchemy.dialects.postgresql import JSONB, REAL
 
 from vultus.db.record_tables import DecisionRow
-from vultus.db.tables import CollectionRow, ConsentRow, FaceRow, PersonRow
 from vultus.domain.decision_records import DecisionFilter, DecisionRecord
 from vultus.errors import NotFoundError
 
@@ -39,6 +39,31 @@ _EQUAL = ("actor", "verdict", "request_id", "collection_id", "person_id")
 
 DELETION_SIZE = 5_000
 
+# One statement, since an answer waits for it. What is locked, as the foreign keys do, is still there at the commit.
+_ADD_DECISION = text(
+    """
+    WITH kept AS (SELECT id FROM collections WHERE id = :collection FOR KEY SHARE),
+    person AS (SELECT id FROM persons WHERE id = :person AND collection_id = :collection FOR KEY SHARE),
+    consent AS (
+        SELECT id FROM consents
+        WHERE id = (SELECT consent_id FROM faces WHERE collection_id = :collection AND id = :face LIMIT 1)
+        AND person_id = (SELECT id FROM person) FOR KEY SHARE
+    )
+    INSERT INTO decisions (
+        id, kind, actor, request_id, collection_id, person_id, consent_id, origin_id, track_id, verdict, band,
+        similarity, threshold, detail
+    )
+    SELECT :id, :kind, :actor, :request_id, kept.id, person.id, consent.id, :origin_id, :track_id, :verdict, :band,
+        :similarity, :threshold, :detail
+    FROM kept LEFT JOIN person ON true LEFT JOIN consent ON true
+    """
+).bindparams(
+    *(bindparam(name, type_=Uuid) for name in ("collection", "person", "face", "id", "origin_id", "track_id")),
+    *(bindparam(name, type_=Text) for name in ("kind", "actor", "request_id", "verdict", "band")),
+    *(bindparam(name, type_=REAL) for name in ("similarity", "threshold")),
+    bindparam("detail", type_=JSONB),
+)
+
 
 class DecisionRepository:
     """Stores decision records."""
@@ -54,19 +79,8 @@ class DecisionRepository:
         Whoever has been erased meanwhile is not in it, and who erases them waits for this transaction; of a collection
         that has been deleted nothing is recorded.
         """
-        kept = select(CollectionRow.id).where(CollectionRow.id == collection_id)
-        if (await self._session.execute(kept.with_for_update(read=True, key_share=True))).scalar() is None:
-            return
-        consent_id = None
-        if person_id is not None:
-            person = select(PersonRow.id).where(PersonRow.id == person_id, PersonRow.collection_id == collection_id)
-            person_id = (await self._session.execute(person.with_for_update(read=True, key_share=True))).scalar()
-        if person_id is not None and face_id is not None:
-            faces = select(FaceRow.consent_id).where(FaceRow.collection_id == collection_id, FaceRow.id == face_id)
-            consent = select(ConsentRow.id).where(ConsentRow.id == faces.limit(1).scalar_subquery())
-            consent_id = (await self._session.execute(consent.with_for_update(read=True, key_share=True))).scalar()
-        row = {**values, "collection_id": collection_id, "person_id": person_id, "consent_id": consent_id}
-        await self._session.execute(insert(DecisionRow).values(row))
+        row = {**values, "collection": collection_id, "person": person_id, "face": face_id}
+        await self._session.execute(_ADD_DECISION, row)
 
     async def get_decision(self, decision_id: UUID, among: Set[UUID] | None = None) -> DecisionRecord:
         """Return a decision record; if `among` is given, only one made in these collections.
