@@ -110,3 +110,23 @@ async def test_what_was_sealed_is_unreadable_with_the_answer(
     assert erased.state is state
     assert (await erasures.get_erasure(CALLER, erased.erasure_id)).state is state
     assert len(await list_all(erasures, state=state)) == 1
+
+
+async def test_a_deleted_face_is_unreadable_though_its_person_stays(
+    database: Database,
+    collection: Collection,
+    erasures: ErasureService,
+    custody: Custody,
+    enrol: Enrol,
+    towards: Towards,
+) -> None:
+    """The person gets another key, and the one that sealed the face is destroyed."""
+    KeyDestroyer.attach(database, custody.person_keys)
+    async with database.transaction() as work:
+        policy = replace(collection.policy, storage=Storage.SEALED)
+        collection = await work.collections.update_collection(collection.id, policy=policy)
+        ada = await enrol(work, collection, "ada", towards(0), towards(1))
+
+    await PersonService(database).delete_face(CALLER, "home", ada.person.id, ada.faces[0].id)
+
+    assert await list_all(erasures, state=ErasureState.UNREADABLE) == [("face.deleted", ada.person.id, 0, 1, 0)]

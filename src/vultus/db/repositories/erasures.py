@@ -10,7 +10,7 @@ from sqlalchemy import delete, exists, false, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from vultus.db.record_tables import ErasureRow, ScrubRow, SealingRow
-from vultus.db.tables import CollectionRow
+from vultus.db.tables import CollectionRow, SpentKeyRow
 from vultus.domain import Storage
 from vultus.domain.erasures import Erasure, ErasureFilter, ErasureState
 from vultus.errors import NotFoundError
@@ -108,14 +108,14 @@ class ErasureRepository:
         return tuple(map(_build_erasure, await self._session.execute(query)))
 
     async def mark_unreadable(self, persons: AnyOf[UUID]) -> None:
-        """Note that the keys of erased persons are destroyed; what was not sealed becomes unreadable by a scrub."""
+        """Note that every spent key of some persons is destroyed; what was open becomes unreadable by a scrub."""
         await self._session.execute(
             update(ErasureRow)
             .where(
                 ErasureRow.person_id.in_(persons),
-                ErasureRow.persons > 0,
                 ErasureRow.is_sealed,
                 ErasureRow.unreadable_at.is_(None),
+                ~exists().where(SpentKeyRow.person_id == ErasureRow.person_id),
             )
             .values(unreadable_at=func.now())
         )
