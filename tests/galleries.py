@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vultus.domain import NewFace, Quality
+from vultus.domain import NewFace, Quality, Storage
 
 if TYPE_CHECKING:
     from vultus.db.database import Database
@@ -63,3 +64,11 @@ async def enrol(
                 ]
             )
     return ids
+
+
+async def make_open(database: Database, name: str = "default") -> None:
+    """Let an empty collection be open, which no request does: it was sealed when it was created."""
+    async with database.transaction() as work:
+        found = await work.collections.get_collection_by_name(name)
+        await work.collections.update_collection(found.id, policy=replace(found.policy, storage=Storage.OPEN))
+    database._seal.known.discard(found.id)

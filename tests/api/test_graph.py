@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.api.conftest import Api
 from tests.callers import CALLER
-from tests.galleries import enrol, people
+from tests.galleries import enrol, make_open, people
 
 from vultus.db.repositories.collections import get_partition_name
 from vultus.domain import Collection, SearchMode
@@ -16,6 +16,12 @@ from vultus.services.search.hnsw import GraphRequest, HnswBuilder
 
 URL = "/v1/collections/default"
 ACTOR = CALLER
+
+
+@pytest.fixture(autouse=True)
+async def open_collection(api: Api) -> None:
+    """Of a sealed one there are no graphs."""
+    await make_open(api.services.database)
 
 
 async def enable_graph(api: Api, **request: Any) -> Collection:
@@ -43,11 +49,13 @@ async def test_a_graph_without_losses_is_searched_until_it_is_dropped(api: Api) 
     before = await read(api)
     on = await enable_graph(api)
     shown = await read(api)
+    refused = await api.client.patch(URL, json={"policy": {"storage": "sealed"}})
     probe = {"contract_id": on.space_id, "vector": vectors[3, 0].tolist()}
     found = (await api.client.post("/v1/search", json=probe)).json()
     off = await api.client.patch(URL, json={"search": "exact"})
 
     assert (before["search"], before["graph"]) == ("auto", None)
+    assert (refused.status_code, "HNSW graph" in refused.json()["detail"]) == (409, True)
     assert on.search is SearchMode.HNSW
     assert (shown["search"], shown["graph"]["m"], shown["graph"]["ef_search"]) == ("hnsw", 16, 100)
     loss = shown["graph"]["loss"]

@@ -156,7 +156,7 @@ async def test_deleting_a_person_removes_everything_derived_from_them(api: Api) 
         "faces": 2,
         "consents": 1,
         "erasure_id": path.removeprefix("/v1/erasures/"),
-        "state": "unfindable",
+        "state": "unreadable",
     }
     assert (await api.client.get(path)).json()["person_id"] == ada
     assert await verdict(api, portrait()) == "no_match"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.callers import CALLER
 from tests.faces import portrait
+from tests.galleries import make_open
 
 from vultus.domain import Role
 from vultus.errors import ConsentRequiredError, InvalidInputError
@@ -156,6 +157,7 @@ async def test_known_persons_are_skipped_where_that_is_requested(api: Api, space
 async def test_many_vectors_are_stored_with_their_codes_and_few_once_there_is_a_quantizer(
     api: Api, space_id: str
 ) -> None:
+    await make_open(api.services.database)
     register = api.services.bulk_registrar.register
     await register(CALLER, batch(space_id, ["few"]))
     many = batch(space_id, [str(at) for at in range(1_000)])

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vultus.domain import Collection, Consent, DecisionPolicy, Face, FloatArray, NewFace, Person, Quality, QualityRule
+from vultus.domain import (
+    Collection,
+    Consent,
+    DecisionPolicy,
+    Face,
+    FloatArray,
+    NewFace,
+    Person,
+    Quality,
+    QualityRule,
+    Storage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +45,8 @@ class Enrolled:
 
 @pytest.fixture(scope="session")
 def policy() -> DecisionPolicy:
-    return DecisionPolicy(enrol=RULE, recognize=RULE, target_fmr=1e-4)
+    """Of open collections: SQL compares their templates, and everything with them."""
+    return DecisionPolicy(enrol=RULE, recognize=RULE, target_fmr=1e-4, storage=Storage.OPEN)
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,7 @@ class Storage(StrEnum):
     SEALED = "sealed"  # encrypted by a key of their person, which lies outside the database
 
 
-DEFAULT_STORAGE = Storage.OPEN
+DEFAULT_STORAGE = Storage.SEALED
 """Of new collections; those that were made before there was a choice are open."""
 
 

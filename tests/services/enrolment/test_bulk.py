@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 from tests.callers import CALLER
 from tests.packs import FIRST, SECOND
 from tests.services.conftest import DIMENSION, GRANT, count_rows, list_actions, wait_for_lock_waiter
@@ -48,8 +47,8 @@ async def test_vectors_are_stored_with_length_one_under_a_consent_of_their_own(
     async with database.transaction(read_only=True) as work:
         persons = await work.persons.list_persons(collection.id, after=None, limit=9)
         consents = [(await work.consents.list_live_consents(collection.id, one.id))[0] for one in persons]
-        rows = (await work._session.execute(text("SELECT embedding::text FROM faces ORDER BY number"))).scalars()
-        stored = np.array([np.fromstring(row.strip("[]"), sep=",") for row in rows])
+        templates = [await work.templates.list_person_templates(collection.id, one.id) for one in persons]
+        stored = np.array([vector for ((_, _, vector),) in templates])
     assert [one.external_id for one in persons] == IDS
     assert {one.expires_at for one in consents} == {granted_at + timedelta(days=30)}
     np.testing.assert_allclose(stored, VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True), atol=1e-3)

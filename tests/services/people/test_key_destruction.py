@@ -62,10 +62,9 @@ async def test_a_key_that_is_replaced_is_spent(
 ) -> None:
     async with database.transaction() as work:
         ada = await enrol(work, collection, "a", towards(0))
-        old, new = custody.person_keys.create_keys([ada.person.id] * 2)
-        await work.person_keys.set_slots({ada.person.id: old})
+        await work.person_keys.ensure_keys([ada.person.id])
     async with database.transaction() as work:
-        await work.person_keys.set_slots({ada.person.id: new})
+        ((_, (new, _)),) = (await work.person_keys.replace_keys([ada.person.id])).values()
 
     assert await KeyDestroyer(database, custody.person_keys).destroy_spent_keys() == 1
 

@@ -20,6 +20,7 @@ from vultus.db.database import Database
 from vultus.db.embedded.cluster import OWNER, SERVICE
 from vultus.domain import Role, SpaceRegistry
 from vultus.errors import LedgerError
+from vultus.sealing.custody import Custody
 from vultus.services.access import AccessService
 from vultus.services.collections import CollectionService
 from vultus.services.people.consents import ConsentService
@@ -43,7 +44,7 @@ async def connect(server_url: str, name: str) -> Database:
 
 
 @pytest.fixture
-async def copy(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[Callable[..., Any]]:
+async def copy(server_url: str, admin: asyncpg.Connection, custody: Custody) -> AsyncIterator[Callable[..., Any]]:
     """Return a context manager that opens a copy of a database by name, as a restored backup of it."""
     names: list[str] = []
 
@@ -53,6 +54,7 @@ async def copy(server_url: str, admin: asyncpg.Connection) -> AsyncIterator[Call
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {of} OWNER {OWNER}")
         names.append(name)
         database = await connect(server_url, name)
+        database.use_keys(custody)
         try:
             yield name, database
         finally:

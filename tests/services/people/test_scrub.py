@@ -25,6 +25,7 @@ from vultus.db.upgrades import create_embedded_schema
 from vultus.db.urls import DatabaseUrls
 from vultus.domain.erasures import ErasureState
 from vultus.errors import ConflictError, ScrubError
+from vultus.sealing.custody import Custody
 from vultus.services.people import scrub
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.erasures import ErasureService
@@ -67,9 +68,12 @@ async def admin(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def database(server: tuple[Path, DatabaseUrls], admin: asyncpg.Connection) -> AsyncIterator[Database]:
+async def database(
+    server: tuple[Path, DatabaseUrls], admin: asyncpg.Connection, custody: Custody
+) -> AsyncIterator[Database]:
     await admin.execute(EMPTY)
     database = await Database.connect(server[1].serving, DatabaseSettings(pool_size=5), owner_url=server[1].owner)
+    database.use_keys(custody)
     yield database
     await database.close()
 
