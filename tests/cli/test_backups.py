@@ -27,7 +27,7 @@ from vultus.db.database import Database
 from vultus.db.dumps import ClientPrograms
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.urls import parse_database_url
-from vultus.domain import DecisionPolicy, QualityRule
+from vultus.domain import DecisionPolicy, QualityRule, Storage
 from vultus.errors import EmbeddedDatabaseError, InvalidInputError
 from vultus.settings import DatabaseSettings
 from vultus.utils.age_files import make_identity, read_identities
@@ -149,7 +149,8 @@ async def test_a_restored_backup_answers_a_search_as_before(
 async def fill_and_search(url: str) -> list[tuple[str | None, float]]:
     database = await Database.connect(url, DatabaseSettings())
     async with database.transaction() as work:
-        await work.collections.add_collection("default", "space", DecisionPolicy(enrol=RULE, recognize=RULE))
+        policy = DecisionPolicy(enrol=RULE, recognize=RULE, storage=Storage.OPEN)  # no server is there to make keys
+        await work.collections.add_collection("default", "space", policy)
     await enrol(database, VECTORS)
     await database.close()
     return await search(url)

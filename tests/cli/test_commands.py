@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.faces import nobody, portrait
-from tests.galleries import enrol, people
+from tests.galleries import enrol, make_open, people
 from tests.networks import share_networks
 from typer.testing import CliRunner, Result
 
@@ -183,6 +183,7 @@ async def test_a_misspelt_setting_is_not_ignored(cli: Cli, monkeypatch: pytest.M
 
 async def test_a_collection_is_calibrated_and_configured(cli: Cli, database: Database) -> None:
     refused = await cli.json("calibrate", "default", code=2)
+    await make_open(database)  # whose keys are not those of the command
     await enrol(database, people(40))
 
     shown = await cli("calibrate", "default", "--target-fpir", "0.1", "--group-by", "site")
@@ -197,12 +198,15 @@ async def test_a_collection_is_calibrated_and_configured(cli: Cli, database: Dat
 
 
 async def test_a_graph_is_measured_enabled_and_disabled(cli: Cli, database: Database) -> None:
+    sealed = await cli.json("search-by", "default", "hnsw", code=4)
+    await make_open(database)
     refused = await cli.json("search-by", "default", "hnsw", code=2)
     await enrol(database, people(120))
 
     shown = await cli("search-by", "default", "hnsw", "--ef-search", "200")
     off = await cli.json("search-by", "default", "auto")
 
+    assert "is sealed" in sealed["error"]["detail"]
     assert "no two faces" in refused["error"]["detail"]
     for words in ("mates", "0.00 %", "until PostgreSQL's autovacuum", "is searched by hnsw from now on"):
         assert words in shown.stdout
