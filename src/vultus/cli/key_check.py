@@ -70,6 +70,11 @@ def _describe_place(settings: Settings) -> str:
     remedy = "VULTUS_KEY_RING__FILE names another disk, VULTUS_KEY_RING__VAULT_ADDRESS a Vault"
     if ring.resolve().is_relative_to(data_dir.resolve()):
         return f"; the key ring lies in the data directory, so whoever has a copy of it can read all: {remedy}"
+    if settings.custody.resolve().is_relative_to(data_dir.resolve()):
+        return (
+            "; the keys of persons lie in the data directory, and a backup of it would bring destroyed ones back: "
+            "VULTUS_CUSTODY_DIR names another place"
+        )
     if settings.database.url is None and _is_one_disk(ring, data_dir):
         return f"; the key ring and the database lie on one file system, so a stolen disk has both: {remedy}"
     if _is_one_disk(ring, settings.custody):

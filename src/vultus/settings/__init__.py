@@ -169,7 +169,8 @@ class Settings(BaseSettings):
         """The files that the custody folder holds, or may hold."""
         keys = [self.custody / name for name in ("keys.json", "persons.keys")]
         locks = [path.with_name(f"{path.name}.lock") for path in keys]
-        return (self.ledger_file, self.audit_notes_file, self.key_ring_file, *keys, *locks)
+        rotation = (self.custody / name for name in ("rotation.lock", "rekeying.json"))
+        return (self.ledger_file, self.audit_notes_file, self.key_ring_file, *keys, *locks, *rotation)
 
     @property
     def custody(self) -> Path:
