@@ -14,6 +14,7 @@ import pytest
 from tests.callers import CALLER
 from tests.receivers import Answer, Message, Receiver, receiving
 from tests.server.sockets import wait_until
+from tests.services.conftest import expire
 from tests.services.events.conftest import SETTINGS, Enrol, House, Towards, list_ids, list_types
 
 from vultus.domain import Collection
@@ -55,16 +56,20 @@ async def test_names_are_sent_where_a_webhook_says_so(
     house: House, database: Database, collection: Collection, enrol: Enrol, towards: Towards
 ) -> None:
     async with database.transaction() as work:
-        ada = (await enrol(work, collection, "ada", towards(0))).person.id
+        ada = await enrol(work, collection, "ada", towards(0))
     with receiving() as thin, receiving() as named:
         await house.create(thin, actions=["recognised"])
         await house.create(named, actions=["recognised"], with_names=True)
         async with house.running():
-            await house.see(collection, uuid4(), ada)
+            await house.see(collection, uuid4(), ada.person.id)
             await wait_until(lambda: thin.accepted and named.accepted)
+            await expire(database, ada.consent)
+            await house.see(collection, uuid4(), ada.person.id)
+            await wait_until(lambda: len(named.accepted) == 2)
 
     assert "person" not in thin.accepted[0].body["data"]
     assert named.accepted[0].body["data"]["person"] == {"external_id": "ada", "name": "Ada"}
+    assert named.accepted[1].body["data"]["person"] == {"external_id": None, "name": None}, "before the sweep"
 
 
 async def test_a_failed_delivery_holds_back_its_origin_and_no_other(house: House, collection: Collection) -> None:
