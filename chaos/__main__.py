@@ -16,6 +16,7 @@ from chaos import (
     bombs,
     canaries,
     deliveries,
+    durability,
     erasure,
     faults,
     fuzzing,
@@ -35,6 +36,7 @@ from chaos import (
     tampered_audit,
     tampering,
     theft,
+    unconsented,
 )
 from chaos.outcome import Figure, Outcome, Plan
 
@@ -42,6 +44,7 @@ FIGURES = {
     name: Figure.from_module(module)
     for name, module in {
         "F1": kills,
+        "F2": durability,
         "F3": malformed,
         "F4": bombs,
         "F5": fuzzing,
@@ -58,6 +61,7 @@ FIGURES = {
         "F16": oracle,
         "F17": canaries,
         "F18": tampered_audit,
+        "F18b": unconsented,
         "F19": sessions,
         "F20": tampering,
         "F21": deliveries,
@@ -85,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="figure", help=f"{', '.join(FIGURES)}; all unless given")
     parser.add_argument("--short", action="store_true", help="few tries, durations not judged: seconds per figure")
+    parser.add_argument("--long", action="store_true", help="of F1 200 kills instead of 20: a quarter of an hour")
     parser.add_argument("--seed", type=int, default=1, help="of everything drawn; 1 unless given")
     parser.add_argument("--json", action="store_true", help="a JSON object per figure instead of a line")
     parser.add_argument("--record", action="store_true", help="store the outcomes, and write them to docs/trust.md")
@@ -95,7 +100,7 @@ def main() -> None:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that servers are stopped too
     logging.disable(logging.WARNING)  # of damaged files, in this process
-    plan = Plan(options.seed, options.short)
+    plan = Plan(options.seed, options.short, options.long)
     origin = Origin.from_this_machine()
     where = {name: getattr(origin, name) for name in ("at", "commit", "cpu", "cores", "others")}
     if not options.json:

@@ -154,7 +154,7 @@ def compare_with_ledger(ledger: Ledger, stored: dict[str, Any]) -> list[str]:
 
 async def measure(plan: Plan) -> Outcome:
     """Kill API and PostgreSQL by turns."""
-    kills, writers = plan.choose(20, 2), plan.choose(16, 4)
+    kills, writers = 200 if plan.long else plan.choose(20, 2), plan.choose(16, 4)
     outcome = Outcome()
     async with run_service() as service, service.open_client() as client:
         _, dimension = await client.fetch_space()

@@ -22,10 +22,12 @@ class Plan:
     Attributes:
         seed: Of everything drawn.
         short: Whether only the outcome is wanted, in seconds; durations are not judged then.
+        long: Whether more tries are wanted than there is time for in a run of all figures.
     """
 
     seed: int
     short: bool
+    long: bool = False
 
     def choose(self, full: int, short: int) -> int:
         """Return a number of tries."""

@@ -70,7 +70,7 @@ def _render_details(name: str, result: Result) -> str:
         for bar in result["bars"]
     ]
     failed = [f"failed: {one}" for one in result["failed"][:3]]
-    command = f"python -m chaos {name} --seed {result['seed']}"
+    command = f"python -m chaos {name} --seed {result['seed']}{' --long' * result.get('long', False)}"
     return (
         f"**{name}** {'; '.join([*values, *result['notes'], *failed])}. `{command}`: {result['seconds']:.0f} s on "
         f"{origin['cpu']}, {origin['cores']} cores, of which other programs used {origin['others']:.0%} just before."

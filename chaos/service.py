@@ -13,7 +13,7 @@ import tempfile
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from benchmarks.server import START_S, STOP_S, end_with_parent, find_address, find_first_key, find_postgres_processes
@@ -223,7 +223,17 @@ def run_command(data: Path, *arguments: str) -> str:
     Raises:
         subprocess.CalledProcessError: It fails.
     """
+    return _start_command(data, *arguments, stdout=subprocess.PIPE, check=True).stdout
+
+
+def try_command(data: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command of `vultus` on a data directory; return its exit status and all that it said."""
+    done = _start_command(data, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout
+
+
+def _start_command(data: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VULTUS_")}
     environment |= {"VULTUS_DATA_DIR": str(data), "VULTUS_MODELS__OFFLINE": "true"}
     program = Path(sys.executable).parent / "vultus"
-    return subprocess.run([program, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run([program, *arguments], env=environment, text=True, **options)

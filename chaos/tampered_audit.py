@@ -1,7 +1,6 @@
-"""F18: the audit record is edited, thinned out and reordered, consents are tried by every means; is anything missed?
+"""F18: the audit record is edited, thinned out and reordered behind the service's back; is every tampering found?
 
-The control of the record is the record as it was written, before and after: there nothing may be found. Consents are
-tried by 100,000 random operations (`unconsented.py`).
+The control is the record as it was written, before and after: there nothing may be found.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from chaos.client import draw_vectors
 from chaos.outcome import Outcome, Plan
 from chaos.service import make_data_directory, run_service
 from chaos.sql import connect, fetch_rows, find_socket_directory
-from chaos.unconsented import measure_operations
 from vultus.db.database import Database
 from vultus.domain import Principal
 from vultus.services.audit_chain import AuditChain
@@ -28,10 +26,7 @@ if TYPE_CHECKING:
     from chaos.client import Client
     from chaos.service import Service
 
-BAR = (
-    "1,000 of 1,000 edits, deletions and reorderings of audit entries are found, and nothing in a record untouched; "
-    "100,000 random operations, straight SQL among them: 0 templates without a live consent"
-)
+BAR = "1,000 of 1,000 edits, deletions and reorderings of audit entries are found, and nothing in a record untouched"
 SETTINGS = {"INFERENCE__WORKERS": "1"}
 OFFICER = Principal.from_process("chaos")
 LINKED_S = 30
@@ -72,7 +67,6 @@ async def measure(plan: Plan) -> Outcome:
             await database.close()
     untouched = not before.findings and not after.findings and before.links > len(entries) / 2
     outcome.require_control(untouched, f"nothing found in {before.links} entries before and after")
-    await measure_operations(plan, outcome)
     return outcome
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from chaos.__main__ import FIGURES, measure_figure
 from chaos.outcome import Plan
@@ -13,6 +15,8 @@ PLAN = Plan(seed=1, short=True)
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_hold(name: str) -> None:
+    if name == "F2" and not shutil.which("strace"):
+        pytest.skip("F2 needs strace, a package of most distributions")
     outcome, _ = measure_figure(name, PLAN)
 
     assert outcome.tries > 0
