@@ -48,7 +48,7 @@ async def test_persons_are_listed_shown_and_erased(cli: Cli) -> None:
         assert words in shown.stdout
     assert "--yes" in refused["error"]["detail"]
     assert (erased["person_id"], erased["person_erased"]) == (made["person"]["id"], True)
-    assert (erased["faces"], erased["consents"], erased["state"]) == (1, 1, "unfindable")
+    assert (erased["faces"], erased["consents"], erased["state"]) == (1, 1, "unreadable")
     assert [one["id"] for one in await cli.json("erasures", "list")] == [erased["erasure_id"]]
     assert made["person"]["id"] in (await cli("erasures", "show", erased["erasure_id"])).stdout
     assert gone["error"]["code"] == "not_found"
