@@ -78,7 +78,9 @@ def scrub(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Rewrite the files that hold bytes of what was erased, and search them for fingerprints planted before.
+    """Rewrite the files that hold bytes of what was erased.
+
+    Searches them for fingerprints planted before.
 
     While the service runs or not; it waits for a table for as long as that is rewritten. A scrub that was interrupted
     goes on where it was.
