@@ -52,7 +52,7 @@ async def _parse_query(
     person_id: Annotated[UUID | None, Query(description="Only what concerns this person.")] = None,
     origin_id: Annotated[UUID | None, Query(description="Only what this live session or source saw.")] = None,
     type: Annotated[
-        str | None, Query(max_length=500, description="Only these, separated by commas: `recognised,person.erased`.")
+        str | None, Query(max_length=2_000, description="Only these, separated by commas: `recognised,person.erased`.")
     ] = None,
     since: Annotated[Timestamp | None, Query(description="Only what was recorded from this time on.")] = None,
     until: Annotated[Timestamp | None, Query(description="Only what was recorded before this time.")] = None,

@@ -107,8 +107,10 @@ class SealedRows:
             if row.sealed == before[row.number]:
                 metrics.TEMPLATES_LOST.inc()
                 log.error(
-                    "a template cannot be opened: its key is lost, or it was changed",
-                    extra={"collection": str(collection_id), "person": str(row.person_id), "face": str(row.face_id)},
+                    "face %s of person %s cannot be opened: its key is lost, or it was changed",
+                    row.face_id,
+                    row.person_id,
+                    extra={"collection": str(collection_id)},
                 )
         changed = [row for row in now if row.sealed != before[row.number]]
         again = await self._seal.open(collection_id, space_id, changed)

@@ -62,7 +62,7 @@ class BackupSchedule:
             await write_backup(
                 file, self._database.owner_address, self._settings, recipients, lambda _done, _all: record_progress()
             )
-        log.info("backup written", extra={"file": str(file)})
+        log.info("backup written: %s", file)
         await self._is_due(folder)
         return 1
 
@@ -117,7 +117,7 @@ def _tidy_folder(folder: Path, settings: BackupSettings) -> None:
         for path, begun_at in _list_backups(folder).items():
             if now - begun_at > timedelta(days=settings.keep_days):
                 path.unlink(missing_ok=True)
-                log.info("backup deleted for its age", extra={"file": str(path)})
+                log.info("backup deleted for its age: %s", path)
         for draft in folder.glob(".vultus-*.unfinished"):
             if now.timestamp() - draft.stat().st_mtime > MAX_DRAFT_AGE.total_seconds():
                 draft.unlink(missing_ok=True)

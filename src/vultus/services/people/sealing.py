@@ -49,6 +49,6 @@ class CollectionSealer:
             metrics.TEMPLATES_UNSEALED.set(max(0, found.total - found.sealed - count))
             log.info(
                 "templates of a collection are sealed" if count else "all templates of a collection are sealed",
-                extra={"collection": str(collection_id), "sealed": found.sealed + count, "of": found.total},
+                extra={"collection": str(collection_id), "faces": found.sealed + count},
             )
             record_progress()
