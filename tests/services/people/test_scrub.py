@@ -157,6 +157,7 @@ async def test_a_scrub_that_was_interrupted_goes_on_where_it_was(
     assert {"persons", "pg_catalog.pg_statistic"} <= set(rewritten)
     assert report
     assert report.erasures == 1
+    assert report.unproven == [f"{scrub.NO_SEARCH}: {', '.join(sorted(done))}"]
     assert find_files(settings) == []
 
 
@@ -198,20 +199,62 @@ async def test_a_table_that_is_always_in_use_is_named(
 async def test_a_search_that_sees_too_little_or_too_much_proves_nothing(
     database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch, blind: str
 ) -> None:
-    """It does not see what was planted, or sees what was to be gone, as a table was not rewritten."""
-    if blind == "before":
-        monkeypatch.setattr(scrub, "scan_files", lambda *_: ScanResult())
-    else:
+    """It does not see what was planted, or sees what was to be gone, as a table was not rewritten.
 
-        async def skip(_self: ScrubSession, _table: str) -> float:
-            return 0.0
+    The next run begins anew, and proves all.
+    """
+    with monkeypatch.context() as patch:
+        if blind == "before":
+            patch.setattr(scrub, "scan_files", lambda *_: ScanResult())
+        else:
 
-        monkeypatch.setattr(ScrubSession, "rewrite_table", skip)
+            async def skip(_self: ScrubSession, _table: str) -> float:
+                return 0.0
 
-    with pytest.raises(ScrubError, match="prove nothing" if blind == "before" else "are still in base/"):
-        await Scrubber(database, settings).scrub(CALLER)
+            patch.setattr(ScrubSession, "rewrite_table", skip)
+        with pytest.raises(ScrubError, match="prove nothing" if blind == "before" else "are still in base/"):
+            await Scrubber(database, settings).scrub(CALLER)
+    between = await get_state(database, erased)
+    report = await Scrubber(database, settings).scrub(CALLER)
 
+    assert between is ErasureState.UNFINDABLE
+    assert report
+    assert report.planted == report.seen_before >= 15
+    assert report.unproven == []
+    assert find_files(settings) == []
+
+
+async def test_who_owns_no_table_scrubs_nothing(
+    database: Database, settings: Settings, server: tuple[Path, DatabaseUrls], admin: asyncpg.Connection, erased: UUID
+) -> None:
+    """The role that serves without the owner's URL; a VACUUM of a table of somebody else is but a warning."""
+    external = settings.model_copy(update={"database": DatabaseSettings(url=SecretStr(server[1].serving))})
+    serving = await Database.connect(server[1].serving, external.database)
+
+    with pytest.raises(ScrubError, match="VULTUS_DATABASE__OWNER_URL"):
+        await Scrubber(serving, external).scrub(CALLER)
+    async with session.open_scrub_session(serving.owner_address) as unprivileged:
+        with pytest.raises(ScrubError, match="did not rewrite the table persons"):
+            await unprivileged.rewrite_table("persons")
+    await serving.close()
+
+    assert await admin.fetchval("SELECT count(*) FROM scrubs") == 0
     assert await get_state(database, erased) is ErasureState.UNFINDABLE
+
+
+async def test_tables_of_other_programs_are_left_alone(
+    database: Database, settings: Settings, admin: asyncpg.Connection, erased: UUID
+) -> None:
+    del erased
+    await admin.execute('CREATE TABLE public."Theirs" AS SELECT 1 AS one')
+    try:
+        report = await Scrubber(database, settings).scrub(CALLER, everything=True)
+    finally:
+        await admin.execute('DROP TABLE public."Theirs"')
+
+    assert report
+    assert {"persons", "audit", "erasures"} <= report.rewritten.keys()
+    assert not any("heirs" in table for table in report.rewritten)
 
 
 async def test_what_the_owner_of_an_external_database_may_not_is_said(

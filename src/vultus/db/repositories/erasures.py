@@ -168,6 +168,10 @@ class ScrubRepository:
         added = ScrubRow.rewritten.op("||", return_type=JSONB())(literal({table: seconds}, JSONB))
         await self._session.execute(update(ScrubRow).where(ScrubRow.id == scrub_id).values(rewritten=added))
 
+    async def forget_rewritten(self, scrub_id: UUID) -> None:
+        """Note that no table counts as rewritten: the scrub's next run begins anew."""
+        await self._session.execute(update(ScrubRow).where(ScrubRow.id == scrub_id).values(rewritten={}))
+
     async def finish_scrub(self, scrub_id: UUID, report: dict[str, Any], backups_days: float | None) -> int:
         """Note a scrub's report, and that its erasures are scrubbed; return how many.
 

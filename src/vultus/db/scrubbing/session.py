@@ -13,6 +13,7 @@ import asyncpg
 from vultus.db.connections import open_connection
 from vultus.db.failures import translate_errors
 from vultus.db.locks import compute_lock_number
+from vultus.db.record_tables import ScrubRow
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.scrubbing.fingerprints import Fingerprints, plant_fingerprints
 from vultus.errors import ConflictError, ScrubError
@@ -33,16 +34,20 @@ LOCK_PAUSE_S = 1.5
 OLD_TRANSACTIONS_WAIT_S = 60.0
 POLL_S = 0.25
 
-APPENDED_TABLES = ("alembic_version", "audit", "audit_links", "erasures", "scrubs")
+APPENDED_TABLES = ("audit", "audit_links", "erasures", "scrubs")
 """Tables of ids and counts that only grow, or are changed in fields that say nothing of anybody."""
 
-# Of a collection that is not named, no face was erased: its partition, the largest table by far, is left alone.
+# Of a collection that is not named, no face was erased: its partition, the largest table by far, is left alone. Other
+# programs may have tables in the same schema.
 _LIST_TABLES = """
-    SELECT relname FROM pg_class LEFT JOIN pg_inherits ON inhrelid = pg_class.oid
+    SELECT quote_ident(relname), pg_has_role(relowner, 'USAGE')
+    FROM pg_class LEFT JOIN pg_inherits ON inhrelid = pg_class.oid AND inhparent = 'faces'::regclass
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_total_relation_size(pg_class.oid) > 0
+        AND (inhparent IS NOT NULL OR relname = ANY($4::text[]))
         AND ($1 OR relname <> ALL($2::text[])) AND ($1 OR inhparent IS NULL OR relname = ANY($3::text[]))
     ORDER BY pg_total_relation_size(pg_class.oid), relname
 """
+_FIND_FILE = "SELECT pg_relation_filenode(to_regclass($1))"
 _FIND_OLD_TRANSACTIONS = """
     SELECT 'process ' || pid || ' (' || application_name || ')' FROM pg_stat_activity
     WHERE pid <> pg_backend_pid() AND (datname = current_database() OR datname IS NULL)
@@ -84,10 +89,20 @@ class ScrubSession:
         Args:
             collections: In which something was erased.
             everything: Whether all tables are rewritten, whatever was erased.
+
+        Raises:
+            ScrubError: The role owns one of them not, and so may not rewrite it.
         """
         partitions = [get_partition_name(one) for one in collections]
-        rows = await self._connection.fetch(_LIST_TABLES, everything, list(APPENDED_TABLES), partitions)
-        return [row[0] for row in rows]
+        rows = await self._connection.fetch(
+            _LIST_TABLES, everything, list(APPENDED_TABLES), partitions, list(ScrubRow.metadata.tables)
+        )
+        if foreign := [table for table, is_owned in rows if not is_owned]:
+            raise ScrubError(
+                f"The role that scrubs does not own the table {foreign[0]}, and only the owner may rewrite it: set"
+                " VULTUS_DATABASE__OWNER_URL. Nothing was rewritten."
+            )
+        return [table for table, _ in rows]
 
     async def wait_for_older_transactions(self) -> bool:
         """Wait until no transaction is open that began before now: a table is rewritten with what those may see.
@@ -120,21 +135,31 @@ class ScrubSession:
         A table that is gone, as its collection was deleted, has no files.
 
         Raises:
-            ScrubError: Others use it all the time, so that it cannot be locked.
+            ScrubError: Others use it all the time, so that it cannot be locked, or PostgreSQL left it as it was.
         """
         await self._connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        before = await self._connection.fetchval(_FIND_FILE, table)
+        try:
+            seconds = await self._run_locking(f"VACUUM (FULL) {table}", table)
+            if await self._connection.fetchval(_FIND_FILE, table) == before is not None:  # it only warns
+                raise ScrubError(
+                    f"PostgreSQL did not rewrite the table {table}: see its log for why. No erasure counts as scrubbed."
+                )
+            await self._run_locking(f"ANALYZE {table}", table)
+        except asyncpg.UndefinedTableError:
+            return 0.0
+        return seconds
+
+    async def _run_locking(self, statement: str, table: str) -> float:
+        """Run a statement that locks a table, as often as others are in its way; return how long the last run took."""
         for _ in range(LOCK_TRIES):
             started = time.monotonic()
             try:
-                await self._connection.execute(f"VACUUM (FULL) {table}")
+                await self._connection.execute(statement)
             except asyncpg.LockNotAvailableError:
                 await asyncio.sleep(LOCK_PAUSE_S)
-                continue
-            except asyncpg.UndefinedTableError:
-                return 0.0
-            seconds = time.monotonic() - started
-            await self._connection.execute(f"ANALYZE {table}")
-            return seconds
+            else:
+                return time.monotonic() - started
         raise ScrubError(
             f"The table {table} is in use without a pause, perhaps by a long export or a dump. Scrub again when that"
             " has ended: what was rewritten by now is not rewritten again."

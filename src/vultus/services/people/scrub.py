@@ -19,6 +19,7 @@ from vultus.services.jobs import record_progress
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from vultus.db.database import Database
     from vultus.db.scrubbing.fingerprints import Fingerprints
@@ -33,6 +34,7 @@ OVERDUE = timedelta(hours=48)
 """After so long something erased is scrubbed at any hour: a machine may be off every night."""
 
 NO_FILES = "the files were not searched: they lie with a PostgreSQL of yours"
+NO_SEARCH = "tables rewritten by an earlier run, which ended before its search, were not searched"
 NO_WAL = "the write-ahead log was not turned over, for the role may not: docs/operations.md has the grants"
 NO_TRANSACTIONS = "open transactions of other roles were not waited for, for the role cannot see them: GRANT pg_monitor"
 NO_STATISTICS = (
@@ -124,12 +126,14 @@ class Scrubber:
             async with self._database.transaction() as work:
                 scrub_id, rewritten = await work.scrubs.begin_scrub()
                 collections = await work.scrubs.list_scrubbed_collections(scrub_id)
+                tables = await session.list_tables(collections, everything=everything)
             report = ScrubReport(rewritten=rewritten)
-            tables = await session.list_tables(collections, everything=everything)
             if not await session.wait_for_older_transactions():
                 report.unproven.append(NO_TRANSACTIONS)
             waiting = [table for table in tables if table not in rewritten]
             fingerprints = await self._plant(session, waiting, report, progress)
+            if fingerprints is not None and rewritten:
+                report.unproven.append(f"{NO_SEARCH}: {', '.join(sorted(rewritten))}")
             for done, table in enumerate(waiting):
                 progress(f"rewrites {table}", done, len(waiting))
                 report.rewritten[table] = round(await session.rewrite_table(table), 3)
@@ -137,7 +141,7 @@ class Scrubber:
                     await work.scrubs.add_rewritten(scrub_id, table, report.rewritten[table])
             await self._finish_files(session, report, progress)
             if fingerprints is not None:
-                await self._search_again(fingerprints, report, progress)
+                await self._search_again(scrub_id, fingerprints, report, progress)
             async with self._database.transaction() as work:
                 kept_days = self._settings.backups.stated_keep_days
                 report.erasures = await work.scrubs.finish_scrub(scrub_id, asdict(report), kept_days)
@@ -207,15 +211,20 @@ class Scrubber:
         if copies.is_dir() and (count := sum(1 for _ in copies.glob("*.dump"))):
             report.remaining.append(f"{count} copies from before upgrades in {copies}")
 
-    async def _search_again(self, fingerprints: Fingerprints, report: ScrubReport, progress: Progress) -> None:
+    async def _search_again(
+        self, scrub_id: UUID, fingerprints: Fingerprints, report: ScrubReport, progress: Progress
+    ) -> None:
         """Search for what was planted once more.
 
         Raises:
-            ScrubError: Something is there, or a file could not be read.
+            ScrubError: Something is there, or a file could not be read; the next run begins anew with every table.
         """
         found = await self._search(fingerprints, "searches again", progress)
         report.files, report.bytes = found.files, found.bytes
         report.found_after = len(found.found)
+        if found.found or found.unreadable:
+            async with self._database.transaction() as work:
+                await work.scrubs.forget_rewritten(scrub_id)
         if found.found:
             files = sorted(set().union(*found.found.values()))
             raise ScrubError(
