@@ -272,6 +272,11 @@ async def test_what_is_no_backup_or_damaged_is_refused_in_a_sentence_and_changes
     with TarFile.open(file, "w") as archive:
         archive.addfile(TarInfo("backup.json"))
     assert "damaged" in run(data_dir, "restore", file, code=2)
+    file.unlink()
+    with create_archive(file, ()) as odd:
+        odd.add_member("other", b"content")
+        odd.close()
+    assert "has a member 'other'" in run(data_dir, "restore", file, code=2)
     assert "is empty" in run(data_dir, "db", "status", code=1)
 
 

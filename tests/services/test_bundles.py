@@ -183,6 +183,26 @@ async def test_whoever_was_erased_or_withdrew_there_does_not_come_back(
     assert await count_rows(there.database, "persons") == 0
 
 
+async def test_whoever_is_erased_while_a_bundle_is_read_does_not_come_back(
+    here: Installation, collection: Collection, people: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its two readings, when the ledger was read already."""
+    file = tmp_path / "home.bundle"
+    await here.exporter.export_collection(CALLER, "home", file, recipients=())
+    check = here.importer._check
+
+    async def check_and_erase(*given: Any) -> Any:
+        found = await check(*given)
+        await Eraser(here.database, JobSettings()).erase(CALLER, "home", people[0].person.id)
+        return found
+
+    monkeypatch.setattr(here.importer, "_check", check_and_erase)
+
+    report = await here.importer.import_bundle(CALLER, file)
+
+    assert (report.persons, report.erased, report.known) == (0, 1, 1)
+
+
 async def test_an_id_that_is_taken_in_another_collection_becomes_another_one_always_the_same(
     here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path, enrol: Enrol,
     towards: Towards,

@@ -2,12 +2,15 @@
 
 `digests.json` is the last member but for a signature of it. So an archive that was cut off has none, and one that was
 changed disagrees with it. What is long lies in parts, `NAME.00000`, `NAME.00001` and so on, to be joined in order.
+
+Tar's extensions are neither written nor read: a header of theirs fills memory before anything of it is checked.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tarfile
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +29,12 @@ PART_BYTES = 4 * 2**20
 MAX_MEMBER_BYTES = 64 * 2**20
 """Members are held in memory, one at a time."""
 
+MAX_MEMBERS = 250_000
+"""Of parts of a dump, 1 TB. Their digests are held in memory."""
+
+MAX_DIGEST_LINE, MAX_SIGNATURE_BYTES = 512, 4096
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
 
 class ArchiveWriter:
     """Writes members into a stream.
@@ -39,7 +48,16 @@ class ArchiveWriter:
         self._digests: dict[str, str] = {}
 
     def add_member(self, name: str, content: bytes) -> None:
-        """Write a member."""
+        """Write a member.
+
+        Raises:
+            InvalidInputError: It, or their number, is too large to be read again.
+        """
+        if len(content) > MAX_MEMBER_BYTES or len(self._digests) >= MAX_MEMBERS:
+            raise InvalidInputError(
+                f"{name} does not fit into an archive, which holds {MAX_MEMBERS:,} members of {MAX_MEMBER_BYTES >> 20} "
+                f"MiB; it has {len(content):,} bytes."
+            )
         self._digests[name] = sha256(content).hexdigest()
         self._write(name, content)
 
@@ -54,7 +72,7 @@ class ArchiveWriter:
     def _write(self, name: str, content: bytes) -> None:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = len(content), 0o600
-        for part in (entry.tobuf(), content, bytes(-len(content) % tarfile.BLOCKSIZE)):
+        for part in (entry.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE)):
             self._stream.write(part)
 
 
@@ -140,19 +158,37 @@ class ArchiveReader:
 
     def _read_entries(self) -> Iterator[tuple[str, bytes]]:
         try:
-            with tarfile.open(mode="r|", fileobj=self._stream) as tar:
-                for entry in tar:
-                    content = tar.extractfile(entry) if entry.isreg() and entry.size <= MAX_MEMBER_BYTES else None
-                    if content is None:
-                        raise self._fail()
-                    yield entry.name, content.read()
+            while (entry := self._read_header()) is not None:
+                yield entry.name, self._read_exactly(entry.size)
+                self._read_exactly(-entry.size % tarfile.BLOCKSIZE)
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
             raise self._fail() from error
+
+    def _read_header(self) -> tarfile.TarInfo | None:
+        """Return what heads the next member; None at the end of the archive."""
+        header = self._read_exactly(tarfile.BLOCKSIZE)
+        if not any(header):
+            return None
+        entry = tarfile.TarInfo.frombuf(header, "ascii", "strict")
+        is_plain = entry.type == tarfile.REGTYPE and _NAME_PATTERN.fullmatch(entry.name)
+        limits = {DIGESTS: MAX_DIGEST_LINE * (len(self.found) + 1), SIGNATURE: MAX_SIGNATURE_BYTES}
+        limit = min(MAX_MEMBER_BYTES, limits.get(entry.name, MAX_MEMBER_BYTES))
+        if not is_plain or not 0 <= entry.size <= limit or len(self.found) > MAX_MEMBERS:
+            raise self._fail()
+        return entry
+
+    def _read_exactly(self, count: int) -> bytes:
+        found = bytearray()
+        while len(found) < count:
+            if not (data := self._stream.read(count - len(found))):
+                raise self._fail()
+            found += data
+        return bytes(found)
 
     def _check_digests(self, content: bytes, found: dict[str, str]) -> None:
         try:
             stated = json.loads(content)["sha256"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             stated = None
         if not isinstance(stated, dict) or list(stated.items()) != list(found.items()):
             raise self._fail()

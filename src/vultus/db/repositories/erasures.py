@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, false, func, literal, select, update
+from sqlalchemy import ARRAY, Uuid, bindparam, delete, exists, false, func, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from vultus.db.record_tables import ErasureRow, ScrubRow, SealingRow
@@ -17,6 +17,7 @@ from vultus.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Collection as AnyOf
+    from collections.abc import Sequence
     from uuid import UUID
 
     from sqlalchemy import ColumnElement
@@ -106,6 +107,13 @@ class ErasureRepository:
         if only.collections is not None:
             query = query.where(ErasureRow.collection_id.in_(only.collections))
         return tuple(map(_build_erasure, await self._session.execute(query)))
+
+    async def find_endings(self, persons: Sequence[UUID]) -> list[tuple[str, UUID, UUID | None]]:
+        """Return action, person and object of what was erased of some persons, for good, in any collection."""
+        is_theirs = ErasureRow.person_id == func.any(bindparam("ids", list(persons), ARRAY(Uuid)))
+        query = select(ErasureRow.action, ErasureRow.person_id, ErasureRow.object_id).where(is_theirs)
+        found = await self._session.execute(query)
+        return [(action, person, object_id) for action, person, object_id in found if person is not None]
 
     async def mark_unreadable(self, persons: AnyOf[UUID]) -> None:
         """Note that every spent key of some persons is destroyed; what was open becomes unreadable by a scrub."""

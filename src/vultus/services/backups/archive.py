@@ -34,6 +34,8 @@ FORMAT = 2
 """Earlier ones were ZIP files, not encrypted."""
 
 DESCRIPTION, CONFIGURATION, DUMP = "backup.json", "configuration.json", "database.dump"
+MAX_HELD_BYTES = 2**20
+"""Of description and configuration each."""
 
 
 class BackupDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,22 +217,24 @@ def _check_backup(
     with open_archive(file, identities) as archive:
         for name, content in archive.read_members():
             advance(len(content))
-            if not name.startswith(DUMP):
+            if name in (DESCRIPTION, CONFIGURATION) and len(content) <= MAX_HELD_BYTES:
                 held[name] = content
+            elif not name.startswith(f"{DUMP}."):
+                raise InvalidInputError(f"{file} is no backup of Vultus: it has a member '{name}'.")
     try:
         stated = msgspec.json.decode(held[DESCRIPTION])
         if stated["format"] != FORMAT:
             raise InvalidInputError(f"{file} was written by another version of Vultus ({stated['version']}).")
         described = msgspec.convert(stated, BackupDescription)
         return (described, msgspec.json.decode(held[CONFIGURATION], type=dict[str, str])), archive.found
-    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidInputError(f"{file} is no backup of Vultus.") from error
 
 
 def _advance_with(members: Iterator[tuple[str, bytes]], advance: Callable[[int], None]) -> Iterator[bytes]:
     for name, content in members:
         advance(len(content))
-        if name.startswith(DUMP):
+        if name.startswith(f"{DUMP}."):
             yield content
 
 

@@ -13,6 +13,7 @@ from vultus.domain.events import CollectionDeleted, ConsentExpired, ConsentWithd
 from vultus.utils.chained_file import ChainedFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
 
@@ -42,11 +43,30 @@ class Endings:
             action = record.get("action", "")
             if subject := record.get(fields.get(action, "object")):
                 found[action].add(UUID(subject))
+        return cls._build(found)
+
+    @classmethod
+    def _build(cls, found: defaultdict[str, set[UUID]]) -> Endings:
         return cls(
             collections=frozenset(found[CollectionDeleted.action]),
             persons=frozenset(found[PersonErased.action]),
             faces=frozenset(found[FaceDeleted.action]),
             consents=frozenset(found[ConsentWithdrawn.action] | found[ConsentExpired.action]),
+        )
+
+    def add_erasures(self, erasures: Iterable[tuple[str, UUID, UUID | None]]) -> Endings:
+        """Return these with what was erased since; action, person and object of each."""
+        found: defaultdict[str, set[UUID]] = defaultdict(set)
+        for action, person_id, object_id in erasures:
+            found[action].add(object_id or person_id)
+        if not found:
+            return self
+        fresh = self._build(found)
+        return Endings(
+            collections=self.collections,
+            persons=self.persons | fresh.persons,
+            faces=self.faces | fresh.faces,
+            consents=self.consents | fresh.consents,
         )
 
 

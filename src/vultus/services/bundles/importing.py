@@ -107,7 +107,7 @@ class BundleImporter:
             identities: That may open it.
             signed_by: Public key of who signed it; None for this installation.
             name: Of the collection here, if it is to be another one; of no effect if the collection is here.
-            progress: Called with the number of bytes just read; all are read twice.
+            progress: Called with the number of bytes just read; all are read three times.
 
         Raises:
             InvalidInputError: It is no bundle, or is damaged.
@@ -235,10 +235,11 @@ class BundleImporter:
         """Add those of some persons who are not here and may be."""
         async with self._database.transaction(writes_to=str(report.collection.id)) as work:
             collection = await work.open(str(report.collection.id), principal, Permission.ENROL)
+            ids = [one for person in people for one in list_ids(collection.id, person.id)]
+            # The ledger was read before the bundle: whoever was erased since then is in the database alone.
+            endings = endings.add_erasures(await work.erasures.find_endings(ids))
             arrivals = Arrivals(collection, endings, datetime.now(UTC))
-            homes = await work.bulk.find_collections_of(
-                [one for person in people for one in list_ids(collection.id, person.id)]
-            )
+            homes = await work.bulk.find_collections_of(ids)
             consents = [consent.id for person in people for consent in person.consents]
             taken = await work.bulk.find_taken_consents(consents)
             first, known = 0, 0

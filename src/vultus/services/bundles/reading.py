@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from vultus.domain import FloatArray
+    from vultus.utils.archives import ArchiveReader
 
 
 @dataclass(slots=True)
@@ -74,19 +75,31 @@ class BundleReading:
         return self.installation
 
     async def read_parts(self) -> AsyncIterator[tuple[list[BundledPerson], FloatArray]]:
-        """Yield persons with (n, d) the vectors of their faces; raise at the end unless all of it is what was signed.
+        """Yield persons with (n, d) the vectors of their faces, once the signature of all of it was checked.
 
         Raises:
             InvalidInputError: It is no bundle, or damaged.
             SignatureInvalidError: Another key signed it, or it was changed.
         """
+        if self._digests is None:
+            await self._verify()
+        self._counts = None
         with open_archive(self.file, self.identities, self._digests) as archive:
             members = archive.read_members()
             while (found := await asyncio.to_thread(next, members, None)) is not None:
                 self.progress(len(found[1]))
                 if (people := self._take(*found)) is not None:
                     yield people
-            self._check_end(archive.signature, archive.digests)
+            self._check_signature(archive)
+        self._check_end()
+
+    async def _verify(self) -> None:
+        """Check who signed the bundle; nothing in it is looked at before."""
+        with open_archive(self.file, self.identities) as archive:
+            members = archive.read_members()
+            while (found := await asyncio.to_thread(next, members, None)) is not None:
+                self.progress(len(found[1]))
+            self._check_signature(archive)
             self._digests = archive.found
 
     def _take(self, name: str, content: bytes) -> tuple[list[BundledPerson], FloatArray] | None:
@@ -106,12 +119,14 @@ class BundleReading:
             raise InvalidInputError(f"{self.file} has a member '{name}', which no bundle has.")
         return None
 
-    def _check_end(self, signature: bytes | None, digests: bytes) -> None:
-        if signature is None:
+    def _check_signature(self, archive: ArchiveReader) -> None:
+        if archive.signature is None:
             raise SignatureInvalidError(f"{self.file} is not signed.")
-        signed = verify_document(KIND, signature, public_key=self.signed_by)
-        if signed.content != {"digests_sha256": sha256(digests).hexdigest()}:
+        signed = verify_document(KIND, archive.signature, public_key=self.signed_by)
+        if signed.content != {"digests_sha256": sha256(archive.digests).hexdigest()}:
             raise SignatureInvalidError(f"{self.file} is not what was signed.")
+        self.installation = signed.installation_id
+
+    def _check_end(self) -> None:
         if self._counts is None or self._people is not None:
             raise InvalidInputError(f"{self.file} is half a bundle: it does not say how much it holds.")
-        self.installation = signed.installation_id
