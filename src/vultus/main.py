@@ -128,8 +128,9 @@ async def open_database(
         database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
         try:
             custody = database.use_keys(open_custody(settings))
+            ledger = ErasureLedger.attach(database, settings.ledger_file)  # before what takes longer
             destroyer = KeyDestroyer.attach(database, custody.person_keys)
-            await ErasureLedger.attach(database, settings.ledger_file).synchronize()
+            await ledger.synchronize()
             await destroyer.destroy_after(())
             await _prepare_keys(database, settings, custody, serves=migrates)
             if not migrates:

@@ -13,10 +13,12 @@ from pathlib import Path
 from tarfile import TarFile, TarInfo
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from tests.callers import CALLER
 from tests.galleries import enrol, people
 from tests.networks import share_networks
 from typer.testing import CliRunner
@@ -29,7 +31,12 @@ from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.urls import parse_database_url
 from vultus.domain import DecisionPolicy, QualityRule, Storage
 from vultus.errors import EmbeddedDatabaseError, InvalidInputError
-from vultus.settings import DatabaseSettings
+from vultus.main import open_database
+from vultus.sealing.custody import open_custody
+from vultus.services.people.key_destruction import KeyDestroyer
+from vultus.services.people.persons import PersonService
+from vultus.services.people.rekeying import rekey_persons
+from vultus.settings import DatabaseSettings, Settings
 from vultus.utils.age_files import make_identity, read_identities
 from vultus.utils.archives import create_archive, open_archive
 
@@ -205,6 +212,37 @@ def test_a_key_that_was_revoked_after_the_backup_is_revoked_again(data_dir: Path
     assert "not what they were then: VULTUS_DATA_DIR, VULTUS_JOBS__AUDIT_DAYS" in said
     assert "does not go on" not in said
     assert json.loads(run(other, "keys", "list", "--json"))[0]["revoked_at"]
+
+
+async def test_a_backup_of_before_a_face_was_deleted_is_restored_and_says_who_lost_their_keys(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """Of two faces of a sealed person, both are gone from it; who got another key since has none."""
+    source, other, file = data_dir / "source", data_dir / "other", tmp_path / "today.tar"
+    data_dir.chmod(0o755)
+    async with open_database(Settings(data_dir=source), migrates=True) as database:
+        async with database.transaction() as work:
+            found = await work.collections.add_collection(
+                "default", "space", DecisionPolicy(enrol=RULE, recognize=RULE)
+            )
+        ada, bob, _ = map(UUID, await enrol(database, VECTORS))
+        run(source, "backup", "--plain", file)
+        async with database.transaction() as work:
+            face = (await work.faces.list_faces(found.id, ada, "space", None, 1))[0]
+        await PersonService(database).delete_face(CALLER, "default", ada, face.id)
+        async with database.transaction() as work:
+            await work.lock_collection(found.id)
+            await rekey_persons(work, found.id, [bob])
+        await KeyDestroyer(database, open_custody(Settings(data_dir=source)).person_keys).destroy_spent_keys()
+    (data_dir / "source-custody").rename(data_dir / "other-custody")
+
+    said = run(other, "restore", file)
+
+    assert "1 came back and was ended again" in said
+    assert f"1 persons have no key any more, and nothing of theirs can be read: {bob}" in said
+    async with open_database(Settings(data_dir=other)) as database, database.transaction(read_only=True) as work:
+        assert await work.templates.count_templates(found.id, "space") == 4
+        assert ada not in await work.templates.count_templates_by_person(found.id, "space")
 
 
 def test_a_backup_of_an_older_schema_is_upgraded_and_one_of_a_newer_refused(data_dir: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.galleries import people
 from vultus.db.database import Database
 from vultus.domain import HnswGraph, Storage
 from vultus.errors import ConflictError, KeyRingError
+from vultus.services.jobs import PartialFailureError
 from vultus.services.people import sealing
 from vultus.services.people.sealing import CollectionSealer
 from vultus.services.search.index_sync import IndexRegistry
@@ -24,7 +25,7 @@ from vultus.services.search.search import Searcher
 from vultus.services.storage import apply_storage, check_graph
 
 if TYPE_CHECKING:
-    from vultus.domain import Collection
+    from vultus.domain import Collection, DecisionPolicy
     from vultus.sealing.custody import Custody
 
 large = test_indexing.large
@@ -109,6 +110,27 @@ async def test_an_index_follows_faces_that_are_enrolled_sealed(large: Large, cus
         assert [one.candidates[0].external_id for one in found] == names
         await large.update_indexes()
     assert len(custody.person_keys.list_keys()) == 1_020
+
+
+async def test_a_lost_key_keeps_no_other_collection_from_being_sealed(
+    database: Database, collection: Collection, policy: DecisionPolicy, enrol: Any, towards: Any, custody: Custody
+) -> None:
+    """One whose key sealed no template, as where only crops were kept, gets another; and no other is given up."""
+    async with database.transaction() as work:
+        other = await work.collections.add_collection("other", "contract", policy)
+        people = [await enrol(work, one, "ada", towards(0), towards(1)) for one in (collection, other)]
+        await work.person_keys.ensure_keys([one.person.id for one in people])
+    for one in (collection, other):
+        await seal(database, one)
+    async with database.transaction() as work:
+        await work.templates.seal_open_templates(collection.id, 0, 1)
+    custody.person_keys.destroy_keys(custody.person_keys.list_keys())
+
+    with pytest.raises(PartialFailureError, match="1 collections"):
+        await CollectionSealer(database).run()
+
+    assert await count_open(database) == 1
+    assert [person_id for _, person_id in custody.person_keys.list_keys()] == [people[1].person.id]
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["open again", "with a graph"])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vultus.cli.common import load_settings, open_download_bar, out, run_command
+from vultus.cli.common import COMMAND_LINE, load_settings, open_download_bar, out, run_command
+from vultus.cli.key_ring import print_lost_keys
 from vultus.db import migrate
 from vultus.db.database import Database
 from vultus.db.embedded.server import EmbeddedPostgres
 from vultus.db.urls import parse_database_url
-from vultus.errors import AlreadyExistsError, InvalidInputError
+from vultus.errors import AlreadyExistsError, InvalidInputError, KeyRingError
 from vultus.evaluation.watch_report import count_things
 from vultus.main import open_postgres
 from vultus.sealing.custody import open_custody
@@ -27,6 +29,8 @@ from vultus.services.backups.archive import (
     restore_backup,
     write_backup,
 )
+from vultus.services.key_rotation import KeyRotator
+from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.utils.age_files import (
     encrypt_with_passphrase,
@@ -39,6 +43,7 @@ from vultus.utils.files import write_secret_file
 
 if TYPE_CHECKING:
     from vultus.db.urls import DatabaseUrls
+    from vultus.services.key_rotation import KeyCheck
     from vultus.settings import Settings
 
 MIB = 2**20
@@ -91,7 +96,7 @@ def restore_backup_file(
     settings = load_settings()
     identities = open_identities(identity, passphrase_file)
 
-    async def restore() -> tuple[BackupDescription, dict[str, str], tuple[int | None, bool]]:
+    async def restore() -> tuple[BackupDescription, dict[str, str], tuple[int | None, bool, KeyCheck | None]]:
         async with open_postgres(settings) as urls:
             with open_download_bar("Restoring") as progress:
                 described, given = await restore_backup(
@@ -100,7 +105,7 @@ def restore_backup_file(
             await migrate.upgrade_schema(urls.owner, serves=await migrate.fetch_role_name(urls.serving))
             return described, given, await _finish_restore(urls, settings)
 
-    described, given, (ended, is_sealed) = run_command(restore())
+    described, given, (ended, is_sealed, keys) = run_command(restore())
     schema = migrate.get_head_revision()
     upgraded = "" if described.schema == schema else f", upgraded to {schema}"
     out.print(
@@ -115,6 +120,8 @@ def restore_backup_file(
         )
     if ended is not None:
         out.print(f"Of what had ended since then, {ended} came back and was ended again.")
+    if keys is not None:
+        print_lost_keys(keys)
     now = list_given_settings(settings)
     if different := [name for name in sorted({*given, *now}) if given.get(name) != now.get(name)]:
         out.print(f"Settings that are not what they were then: {', '.join(different)}.")
@@ -220,17 +227,26 @@ def _read_passphrase(file: Path) -> str:
     return passphrase
 
 
-async def _finish_restore(urls: DatabaseUrls, settings: Settings) -> tuple[int | None, bool]:
-    """End again what a restored database has of what had ended.
+async def _finish_restore(urls: DatabaseUrls, settings: Settings) -> tuple[int | None, bool, KeyCheck | None]:
+    """End again what a restored database has of what had ended, and look for the keys of what it has.
 
     Returns:
-        How much that was, None without a ledger; and whether the database holds what keys of persons seal.
+        How much that was, None without a ledger; whether the database holds what keys of persons seal; and which of
+        these are lost, None where the keys cannot be used.
     """
     database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
     try:
+        custody = database.use_keys(open_custody(settings))
+        destroyer = KeyDestroyer.attach(database, custody.person_keys)
         has_ledger = settings.ledger_file.exists()
         ended = await ErasureLedger(database, settings.ledger_file).synchronize() if has_ledger else None
+        await destroyer.destroy_after(())
         async with database.transaction(read_only=True) as work:
-            return ended, await work.sealed_values.has_any()
+            is_sealed = await work.sealed_values.has_any()
+        found = None
+        if is_sealed and custody.keys.exists():
+            with suppress(KeyRingError):  # the service says at its start what is missing
+                found = await KeyRotator(database, custody).check(COMMAND_LINE)
+        return ended, is_sealed, found
     finally:
         await database.close()

@@ -106,13 +106,18 @@ def check_keys(as_json: JsonOption = False) -> None:
         print_json(asdict(found))
     else:
         out.print(f"{found.persons} keys of persons and {found.secrets} secrets were opened.")
-        if found.lost:
-            names = ", ".join(map(str, found.lost[:SHOWN]))
-            out.print(f"{len(found.lost)} persons have no key any more, and nothing of theirs can be read: {names}")
+        print_lost_keys(found)
         if found.unreadable:
             out.print(f"These secrets do not open; set them again: {', '.join(found.unreadable)}")
     if found.lost or found.unreadable:
         raise typer.Exit(EXIT_FOUND)
+
+
+def print_lost_keys(found: KeyCheck) -> None:
+    """Say how many persons have lost their key, if any, and who the first are."""
+    if found.lost:
+        names = ", ".join(map(str, found.lost[:SHOWN]))
+        out.print(f"{len(found.lost)} persons have no key any more, and nothing of theirs can be read: {names}")
 
 
 @app.command("prune")

@@ -9,6 +9,7 @@ import pytest
 from tests.callers import CALLER
 from tests.services.conftest import count_rows
 
+from vultus.errors import OverloadedError
 from vultus.sealing.custody import Custody
 from vultus.sealing.key_ring import FileKeyRing
 from vultus.services.people.consents import ConsentService
@@ -55,6 +56,28 @@ async def test_keys_go_with_their_persons_and_a_full_disk_only_delays_it(
     lock.rmdir()
     assert await destroyer.destroy_spent_keys() == 1
     assert [person for _, person in custody.person_keys.list_keys()] == persons[2:]
+
+
+async def test_an_erasure_is_answered_though_its_key_cannot_be_destroyed_now(
+    database: Database,
+    collection: Collection,
+    enrol: Enrol,
+    towards: Towards,
+    custody: Custody,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(self: KeyDestroyer) -> int:
+        raise OverloadedError("No connection became free.")
+
+    async with database.transaction() as work:
+        ada = await enrol(work, collection, "a", towards(0))
+    KeyDestroyer.attach(database, custody.person_keys)
+    monkeypatch.setattr(KeyDestroyer, "destroy_spent_keys", fail)
+
+    await Eraser(database, JobSettings()).erase(CALLER, collection.name, ada.person.id)
+
+    assert "not destroyed yet: No connection" in caplog.text
 
 
 async def test_a_key_that_is_replaced_is_spent(

@@ -25,6 +25,7 @@ from vultus.services.access import AccessService
 from vultus.services.collections import CollectionService
 from vultus.services.people.consents import ConsentService
 from vultus.services.people.erasure import Eraser
+from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.ledger import ErasureLedger
 from vultus.services.people.persons import PersonService
 from vultus.settings import DatabaseSettings, JobSettings
@@ -117,6 +118,51 @@ async def test_what_ended_after_a_backup_ends_again_when_it_is_restored(
         "collection.deleted", "consent.withdrawn", "face.deleted", "key.revoked", "key.rotated",
         "person.erased", "person.erased",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_consent", [False, True], ids=["a face", "a consent"])
+async def test_who_lost_a_face_after_the_backup_does_not_come_back_with_it_and_stops_nobody(
+    copy: Callable[..., Any],
+    spaces: SpaceRegistry,
+    enrol: Enrol,
+    towards: Towards,
+    custody: Custody,
+    tmp_path: Path,
+    *,
+    is_consent: bool,
+) -> None:
+    """The key that sealed both faces was destroyed: nobody opens the other in the backup, where it is deleted."""
+    path = tmp_path / "custody" / "erasures.jsonl"
+    async with copy(TEMPLATE) as (origin, database):
+        await open_ledger(database, path)
+        staff = await CollectionService(database, spaces, has_liveness=True).create_collection(CALLER, "staff")
+        async with database.transaction() as work:
+            ada, bob = [await enrol(work, staff, name, towards(at), towards(at + 1)) for at, name in enumerate("ab")]
+            granted = {"purpose": "entry", "recorded_by": "x", "evidence_ref": None, "expires_at": None}
+            second = await work.consents.add_consent(
+                staff.id, ada.person.id, granted_at=ada.consent.granted_at, **granted
+            )
+            await work._session.execute(
+                text("UPDATE faces SET consent_id = :consent WHERE id = :face"),
+                {"consent": second.id, "face": ada.faces[1].id},
+            )
+    async with copy(origin) as (_, database):
+        await open_ledger(database, path)
+        KeyDestroyer.attach(database, custody.person_keys)
+        if is_consent:
+            await ConsentService(database).withdraw_consent(CALLER, "staff", ada.person.id, ada.consent.id)
+        else:
+            await PersonService(database).delete_face(CALLER, "staff", ada.person.id, ada.faces[0].id)
+        await Eraser(database, JobSettings()).erase(CALLER, "staff", bob.person.id)
+        assert await count_rows(database, "faces") == 1
+
+    async with copy(origin) as (_, database):
+        KeyDestroyer.attach(database, custody.person_keys)
+        await open_ledger(database, path)
+        assert [await count_rows(database, name) for name in ("persons", "faces", "spent_keys")] == [1, 0, 0]
+        assert (await list_actions(database, ada.person.id)).count("face.deleted") == (1 if is_consent else 2)
+        async with database.transaction() as work:  # who is enrolled again gets a key again
+            await work.person_keys.ensure_keys([ada.person.id])
 
 
 async def test_what_another_server_ended_or_a_crash_kept_from_the_ledger_is_entered(

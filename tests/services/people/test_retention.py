@@ -11,7 +11,9 @@ from sqlalchemy import text
 from tests.callers import CALLER
 from tests.services.conftest import count_rows
 
-from vultus.errors import ConflictError, NotFoundError
+from vultus.errors import ConflictError, KeyRingError, NotFoundError
+from vultus.services.jobs import PartialFailureError
+from vultus.services.people import erasure
 from vultus.services.people.consents import ConsentGrant, ConsentService
 from vultus.services.people.erasure import Eraser
 from vultus.services.people.last_seen import LastSeenLog
@@ -123,6 +125,32 @@ async def test_an_expired_person_does_not_keep_their_external_id(
     assert again.id != ada.person.id
     assert await count_rows(database, "persons") == 1
     assert await Eraser(database, JobSettings()).end_expired() == 0
+
+
+async def test_a_consent_that_cannot_be_ended_keeps_no_other_from_ending(
+    database: Database, collection: Collection, enrol: Enrol, towards: Towards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first of each batch, and tried once."""
+    async with database.transaction() as work:
+        ended = [
+            await enrol(work, collection, name, towards(at), expires_at=datetime.now(UTC) - (9 - at) * DAY)
+            for at, name in enumerate("abc")
+        ]
+    end, tried = erasure.withdraw_consent, []
+
+    async def fail_first(work: Any, consent: Any, kind: Any, **rest: Any) -> Any:
+        tried.append(consent.id)
+        if consent.id == ended[0].consent.id:
+            raise KeyRingError("The key ring does not answer.")
+        return await end(work, consent, kind, **rest)
+
+    monkeypatch.setattr(erasure, "withdraw_consent", fail_first)
+    monkeypatch.setattr(erasure, "SWEEP_BATCH_SIZE", 1)
+    with pytest.raises(PartialFailureError, match="1 expired consents"):
+        await Eraser(database, JobSettings()).sweep_expired()
+
+    assert tried == [one.consent.id for one in ended]
+    assert await count_rows(database, "persons") == 1
 
 
 async def test_the_faces_end_with_their_consent_at_its_own_end_if_that_is_earlier(

@@ -232,8 +232,8 @@ class ConsentRepository:
             for row in await self._session.execute(query)
         ]
 
-    async def list_expired_consents(self, limit: int) -> tuple[Consent, ...]:
-        """Return consents that have expired and are not withdrawn, longest expired first.
+    async def list_expired_consents(self, limit: int, left: Collection[UUID] = ()) -> tuple[Consent, ...]:
+        """Return consents that have expired and are not withdrawn, longest expired first, but for those to be left.
 
         At most one per person: ending a consent may erase the person together with the others.
         """
@@ -245,7 +245,7 @@ class ConsentRepository:
         )
         query = (
             select(*_COLUMNS)
-            .where(ConsentRow.id.in_(oldest))
+            .where(ConsentRow.id.in_(oldest), ConsentRow.id != func.all(bindparam("left", list(left), ARRAY(Uuid))))
             .order_by(ConsentRow.expires_at, ConsentRow.id)
             .limit(limit)
         )

@@ -102,6 +102,14 @@ class CropRepository:
             query = query.where(CropRow.face_id == face_id)
         return (await self._session.execute(query)).scalar_one()
 
+    async def delete_crops_of_person(self, collection_id: UUID, person_id: UUID) -> None:
+        """Delete the crops that a person's key seals."""
+        await self._session.execute(
+            delete(CropRow).where(
+                CropRow.collection_id == collection_id, CropRow.person_id == person_id, CropRow.key_id.is_(None)
+            )
+        )
+
     async def delete_crops(self, collection_id: UUID) -> int:
         """Delete the crops of a collection; return how many."""
         deleted = await self._session.execute(

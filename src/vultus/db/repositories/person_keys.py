@@ -10,7 +10,7 @@ from sqlalchemy import Uuid, bindparam, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from vultus.db.repositories.sealed_values import SealedValueRepository
-from vultus.db.tables import PersonRow, SpentKeyRow
+from vultus.db.tables import FaceRow, PersonRow, SpentKeyRow
 from vultus.errors import KeyRingError
 from vultus.sealing.person_keys import PersonKey
 
@@ -48,10 +48,14 @@ class PersonKeyRepository:
     async def ensure_keys(self, persons: Sequence[UUID]) -> dict[UUID, PersonKey]:
         """Return the keys of persons; those who have none get one. Their collection is locked.
 
+        So do those whose key is lost, unless it sealed a template of theirs: then it may be in another custody folder.
+
         Raises:
-            KeyRingError: The keys cannot be used.
+            KeyRingError: A key is lost, or they cannot be used.
         """
         slots = await self.load_slots(persons)
+        for person_id in await self._list_without_templates(await self.find_lost(slots)):
+            del slots[person_id]
         without = [person_id for person_id in dict.fromkeys(persons) if person_id not in slots]
         if without:
             made = await self.create_keys(without)
@@ -66,6 +70,14 @@ class PersonKeyRepository:
             KeyRingError: A key is lost, or they cannot be used.
         """
         return await self._find_keys(await self.load_slots(persons))
+
+    async def find_lost(self, slots: Mapping[UUID, int]) -> list[UUID]:
+        """Return the persons whose keys are in their slots no more.
+
+        Raises:
+            KeyRingError: The keys cannot be used.
+        """
+        return [person_id for person_id, key in (await self._read_keys(slots)).items() if key is None]
 
     async def replace_keys(self, persons: Sequence[UUID]) -> dict[UUID, tuple[PersonKey, PersonKey]]:
         """Give those of some persons who have a key another one; return the old and the new. The old one is spent.
@@ -179,18 +191,27 @@ class PersonKeyRepository:
         )
 
     async def _find_keys(self, slots: Mapping[UUID, int]) -> dict[UUID, PersonKey]:
+        found = {}
+        for person_id, key in (await self._read_keys(slots)).items():
+            if key is None:
+                raise build_lost_key_error(person_id)
+            found[person_id] = PersonKey(slots[person_id], key)
+        return found
+
+    async def _read_keys(self, slots: Mapping[UUID, int]) -> dict[UUID, bytes | None]:
         if not slots:
             return {}
         references = [(slot, person_id) for person_id, slot in slots.items()]
         found = await asyncio.to_thread(self._require_custody().person_keys.find_keys, references)
-        lost = [person_id for (_, person_id), key in zip(references, found, strict=True) if key is None]
-        if lost:
-            raise build_lost_key_error(lost[0])
-        return {
-            person_id: PersonKey(slot, key)
-            for (slot, person_id), key in zip(references, found, strict=True)
-            if key is not None
-        }
+        return dict(zip(slots, found, strict=True))
+
+    async def _list_without_templates(self, persons: Sequence[UUID]) -> list[UUID]:
+        """Return those of some persons of whom no template is sealed."""
+        if not persons:
+            return []
+        query = select(FaceRow.person_id).where(FaceRow.person_id.in_(persons), FaceRow.sealed.is_not(None)).distinct()
+        sealed = set((await self._session.execute(query)).scalars())
+        return [person_id for person_id in persons if person_id not in sealed]
 
     def _require_custody(self) -> Custody:
         if self._custody is None:

@@ -178,6 +178,15 @@ class TemplateStore(TemplateReader):
             if batch_count < DELETE_BATCH_SIZE:
                 return deleted_count
 
+    async def delete_sealed_templates(self, collection_id: UUID, person_id: UUID) -> list[UUID]:
+        """Delete what is sealed of a person's templates; return the faces that have none any more."""
+        of_person = (FaceRow.collection_id == collection_id, FaceRow.person_id == person_id)
+        deleted = await self._session.execute(
+            delete(FaceRow).where(*of_person, FaceRow.sealed.is_not(None)).returning(FaceRow.id)
+        )
+        faces = set(deleted.scalars())
+        return sorted(faces.difference((await self._session.execute(select(FaceRow.id).where(*of_person))).scalars()))
+
     async def seal_open_templates(self, collection_id: UUID, after: int, limit: int) -> tuple[int, int]:
         """Seal templates that were stored before their collection was sealed, in ascending order of number.
 

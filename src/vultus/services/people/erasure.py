@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -17,8 +17,8 @@ from vultus.domain.events import (
     FaceDeleted,
     PersonErased,
 )
-from vultus.errors import NotFoundError
-from vultus.services.jobs import record_progress
+from vultus.errors import NotFoundError, VultusError
+from vultus.services.jobs import PartialFailureError, record_progress
 from vultus.services.people.rekeying import spend_key_of_deleted
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ async def withdraw_consent(
     entry_id = await work.record(principal, event)
     destroyed = DestroyedCounts(faces=faces, crops=crops)
     if await work.consents.list_live_consents(consent.collection_id, consent.person_id):
-        await spend_key_of_deleted(work, consent.collection_id, consent.person_id)
+        await _spend_key(work, consent.collection_id, consent.person_id, principal)
         await work.erasures.add_erasure(erasure_id or entry_id, event, principal, destroyed)
         return ErasureResult(consent.person_id, False, faces, 0, erasure_id or entry_id)
     return await erase_person(work, consent.collection_id, consent.person_id, principal=principal, before=destroyed)
@@ -160,10 +160,18 @@ async def delete_face(
     """
     crops = await work.crops.count_crops(collection_id, face_id=face_id)
     await work.faces.delete_face(collection_id, person_id, face_id)
-    await spend_key_of_deleted(work, collection_id, person_id)
+    await _spend_key(work, collection_id, person_id, principal)
     event = FaceDeleted(collection_id=collection_id, person_id=person_id, object_id=face_id)
     entry_id = await work.record(principal, event)
     await work.erasures.add_erasure(erasure_id or entry_id, event, principal, DestroyedCounts(faces=1, crops=crops))
+
+
+async def _spend_key(work: UnitOfWork, collection_id: UUID, person_id: UUID, principal: Principal) -> None:
+    """Spend a person's key after faces of theirs were deleted, and record which others went with it, if any."""
+    for face_id in await spend_key_of_deleted(work, collection_id, person_id):
+        event = FaceDeleted(collection_id=collection_id, person_id=person_id, object_id=face_id)
+        entry_id = await work.record(principal, event)
+        await work.erasures.add_erasure(entry_id, event, principal, DestroyedCounts(faces=1))
 
 
 async def release_external_id(work: UnitOfWork, collection_id: UUID, external_id: str) -> None:
@@ -175,6 +183,15 @@ async def release_external_id(work: UnitOfWork, collection_id: UUID, external_id
             await withdraw_consent(work, consent, ConsentExpired, principal=SWEEPER)
             return  # the person went with it
     await erase_person(work, collection_id, person_id, principal=SWEEPER)
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """How many expired consents were ended and could not be, and those that still stand or that others ended."""
+
+    ended: int = 0
+    failed: int = 0
+    left: set[UUID] = field(default_factory=set)
 
 
 class Eraser:
@@ -202,10 +219,13 @@ class Eraser:
         Expired records are the answers of old idempotency keys, old events of the outbox, old decision records, old
         tombstones, and old entries of the audit record if it is not kept indefinitely.
         A search never returns an expired face, whether or not the sweep has run.
+
+        Raises:
+            PartialFailureError: Some consents could not be ended; all else is done.
         """
-        ended = 0
-        while (ended_in_batch := await self.end_expired()) > 0:
-            ended += ended_in_batch
+        sweep = _Sweep()
+        while await self._end_batch(sweep):
+            pass
         now, kept = datetime.now(UTC), self._settings
         await self._delete_old_events(now)
         await self._delete_old_decisions(now - timedelta(days=kept.decision_days))
@@ -218,16 +238,32 @@ class Eraser:
                 if deleted := await work.audit.delete_old_entries(before):
                     await work.record(SWEEPER, AuditTrimmed(before=before, entries=deleted))
                 await work.erasures.delete_old_erasures(now - timedelta(days=kept.audit_days))
-        return ended
+        if sweep.failed:
+            raise PartialFailureError(f"{sweep.failed} expired consents could not be ended")
+        return sweep.ended
 
     async def end_expired(self) -> int:
         """Erase what rests on consents that expired longest ago, one batch; return the consents ended.
 
         None may end though some have expired: another sweep ended them, or this clock is behind the database's.
         """
+        await self._end_batch(sweep := _Sweep())
+        return sweep.ended
+
+    async def _end_batch(self, sweep: _Sweep) -> bool:
+        """End a batch of expired consents, without those that did not end before; return whether there was any."""
         async with self._database.transaction(read_only=True) as work:
-            expired = await work.consents.list_expired_consents(SWEEP_BATCH_SIZE)
-        return sum([await self._withdraw_if_expired(consent) for consent in expired])
+            expired = await work.consents.list_expired_consents(SWEEP_BATCH_SIZE, sweep.left)
+        for consent in expired:
+            try:
+                if await self._withdraw_if_expired(consent):
+                    sweep.ended += 1
+                    continue
+            except VultusError as error:  # of this one only; the others are ended
+                sweep.failed += 1
+                log.error("an expired consent is not ended: %s", error.detail, extra={"consent": str(consent.id)})
+            sweep.left.add(consent.id)
+        return bool(expired)
 
     async def _delete_old_decisions(self, older_than: datetime) -> None:
         is_more = True

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from vultus.errors import KeyRingError
+from vultus.errors import VultusError
 from vultus.services.jobs import record_progress
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class KeyDestroyer:
         del entries
         try:
             await self.destroy_spent_keys()
-        except KeyRingError as error:
+        except VultusError as error:
             log.error("a key of an erased person is not destroyed yet: %s", error.detail)
 
     async def destroy_spent_keys(self) -> int:

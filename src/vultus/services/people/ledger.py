@@ -20,7 +20,7 @@ from vultus.domain.events import (
     PersonErased,
 )
 from vultus.domain.ledger import LedgerEntry
-from vultus.errors import LedgerError, NotFoundError
+from vultus.errors import KeyRingError, LedgerError, NotFoundError, VultusError
 from vultus.services.collections import delete_collection
 from vultus.services.jobs import record_progress
 from vultus.services.people.erasure import delete_face, erase_person, withdraw_consent
@@ -84,7 +84,7 @@ class ErasureLedger:
         fresh = [entry for entry in entries if entry.actor != LEDGER.id]
         try:
             await self._append(fresh)
-        except LedgerError as error:
+        except VultusError as error:
             log.error("an ending is not in the ledger yet: %s", error.detail)
 
     async def synchronize(self) -> int:
@@ -92,6 +92,7 @@ class ErasureLedger:
 
         Raises:
             LedgerError: The file cannot be read or written, or was changed.
+            KeyRingError: Something that came back needs keys that cannot be used; all else has ended again.
         """
         async with self._turn:
             now = datetime.now(UTC)
@@ -152,17 +153,23 @@ class ErasureLedger:
 
     async def _end_revived(self, entries: Sequence[LedgerEntry]) -> int:
         done: Counter[str] = Counter()
+        failed: KeyRingError | None = None
         for first in range(0, len(entries), BATCH_SIZE):
             async with self._database.transaction(read_only=True) as work:
                 revived = await work.ledgers.find_revived(entries[first : first + BATCH_SIZE])
             for entry in revived:
-                done[entry.action] += await self._end_again(entry)
+                try:
+                    done[entry.action] += await self._end_again(entry)
+                except KeyRingError as error:  # of this one only; the others end
+                    failed = error
             record_progress()
         if total := done.total():
             log.warning(
                 "the database is a restored one: %s had ended since its backup and ended again",
                 ", ".join(f"{count} {action}" for action, count in done.items() if count),
             )
+        if failed is not None:
+            raise failed
         return total
 
     async def _end_again(self, entry: LedgerEntry) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from vultus.services.jobs import record_progress
+from vultus.errors import VultusError
+from vultus.services.jobs import PartialFailureError, record_progress
 from vultus.utils import metrics
 
 if TYPE_CHECKING:
@@ -26,11 +27,24 @@ class CollectionSealer:
         self._database = database
 
     async def run(self) -> int:
-        """Seal all templates that are to be sealed; return how many were."""
+        """Seal all templates that are to be sealed; return how many were.
+
+        Raises:
+            PartialFailureError: Some collections are not sealed; the others are.
+        """
         async with self._database.transaction(read_only=True) as work:
             unfinished = await work.sealings.list_unfinished()
         metrics.TEMPLATES_UNSEALED.set(sum(max(0, one.total - one.sealed) for one in unfinished))
-        return sum([await self._seal_collection(one.collection_id) for one in unfinished])
+        sealed = failed = 0
+        for one in unfinished:
+            try:
+                sealed += await self._seal_collection(one.collection_id)
+            except VultusError as error:  # of this collection only; the others are sealed
+                failed += 1
+                log.error("a collection is not sealed: %s", error.detail, extra={"collection": str(one.collection_id)})
+        if failed:
+            raise PartialFailureError(f"{failed} collections are not sealed")
+        return sealed
 
     async def _seal_collection(self, collection_id: UUID) -> int:
         sealed = 0
