@@ -26,6 +26,7 @@ from chaos.client import Client, draw_vectors
 from chaos.outcome import Bar, Outcome, Plan
 from chaos.service import Service, end_leftovers, make_data_directory, run_service
 from chaos.sql import connect
+from vultus.db.embedded.cluster import SUPERUSER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -131,7 +132,7 @@ async def kill_postgres(service: Service) -> AsyncIterator[None]:
 @asynccontextmanager
 async def end_connections(service: Service) -> AsyncIterator[None]:
     """End every connection of the server."""
-    async with connect(service) as connection:
+    async with connect(service, SUPERUSER) as connection:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'vultus%'"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vultus.cli.doctor import _check_backups
 from vultus.db.database import Database
 from vultus.db.dumps import hold_backup_lock
 from vultus.db.urls import parse_database_url
@@ -25,16 +26,18 @@ def settings_for(folder: Path, data_dir: Path, recipient: str) -> Settings:
 
 
 async def test_a_due_backup_is_written_once_can_be_restored_and_replaces_the_oldest(
-    database: Database, bare_database_url: str, tmp_path: Path, data_dir: Path
+    database: Database, bare_database_url: str, tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """One that is dated in the future, by a clock that was wrong, keeps none from being written."""
     secret, recipient = make_identity()
     (identity := tmp_path / "key").write_text(secret)
     folder, now = tmp_path / "backups", datetime.now(UTC)
     folder.mkdir()
-    ages = {days: folder / (now - timedelta(days=days)).strftime(NAME_FORMAT) for days in (8, 6)}
+    ages = {days: folder / (now - timedelta(days=days)).strftime(NAME_FORMAT) for days in (8, 6, -400)}
     for old in (*ages.values(), stranger := folder / "vultus-mine.age"):
         old.touch()
-    schedule = BackupSchedule(database, settings_for(folder, data_dir, recipient))
+    settings = settings_for(folder, data_dir, recipient)
+    schedule = BackupSchedule(database, settings)
 
     async with hold_backup_lock(database.owner_address) as is_alone:
         assert is_alone
@@ -42,11 +45,13 @@ async def test_a_due_backup_is_written_once_can_be_restored_and_replaces_the_old
     assert await schedule.write_due_backup() == 1
     assert await schedule.write_due_backup() == 0
 
-    (new,) = set(folder.iterdir()) - {ages[6], stranger}
+    (new,) = set(folder.iterdir()) - {ages[6], ages[-400], stranger}
     described, _ = await restore_backup(
         new, parse_database_url(bare_database_url), data_dir, read_identities(identity), lambda _done, _all: None
     )
     assert described.made_at - now < timedelta(minutes=1)
+    assert f"dated in the future, counts for nothing: {ages[-400]}" in caplog.text
+    assert f"{ages[-400]} is dated in the future" in _check_backups(settings)
 
 
 async def test_copies_made_before_migrations_go_with_the_backups(database: Database, data_dir: Path) -> None:

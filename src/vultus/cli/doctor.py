@@ -28,7 +28,7 @@ from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
 from vultus.server.serving import bind_metrics_socket, bind_socket, open_tls
-from vultus.services.backups.schedule import find_newest_backup, is_backup_due
+from vultus.services.backups.schedule import find_newest_backup, is_backup_due, list_future_backups
 from vultus.services.old_seals import OLD_KEY_FILE
 from vultus.utils.chained_file import ChainedFile
 
@@ -137,12 +137,14 @@ def _check_backups(settings: Settings) -> str:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         raise CheckFailedError(f"{existing} cannot be written; give it to the user that runs Vultus.")
+    future = list_future_backups(folder)
+    caution = f"; {future[0]} is dated in the future and counts for nothing: delete or rename it" if future else ""
     if (newest := find_newest_backup(folder)) is None:
-        return f"{folder} has none yet; a running server writes one within minutes"
+        return f"{folder} has none yet; a running server writes one within minutes{caution}"
     age, now = f"the newest in {folder} is of {newest:%Y-%m-%d %H:%M} UTC", datetime.now(UTC)
     if is_backup_due(newest, now - BACKUP_PATIENCE, settings.backups):
         raise CheckFailedError(f"{age}, and a later one is due: see the server's log for the job 'backup'.")
-    return f"{age}; whether it can be restored says 'vultus verify-backup'"
+    return f"{age}; whether it can be restored says 'vultus verify-backup'{caution}"
 
 
 def _check_memory(_: Settings) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from vultus.domain.erasures import ErasureState
 from vultus.schemas.base import TIMESTAMP, ApiModel, CollectionId, ErasureId, PersonId, RecordedAt
 
-REPORT_EXAMPLE = {"rewritten": {"persons": 0.1}, "planted": 24, "seen_before": 24, "found": 0, "unproven": []}
+REPORT_EXAMPLE = {"rewritten": {"persons": 0.1}, "planted": 24, "seen_before": 24, "found_after": 0, "unproven": []}
 
 
 class ErasureOut(ApiModel):

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from tests.callers import CALLER
 from tests.services.conftest import count_rows
 
+from vultus.db.repositories.consents import ConsentRepository
 from vultus.errors import ConflictError, KeyRingError, NotFoundError
 from vultus.services.jobs import PartialFailureError
 from vultus.services.people import erasure
@@ -106,6 +107,34 @@ async def test_who_is_seen_in_time_stays_and_who_is_not_is_gone(
             await consents.get_consent(CALLER, "home", "ada", consent.id)
         assert await Eraser(database, JobSettings()).end_expired() == 1
         assert await count_rows(database, "persons") == 0
+
+
+async def test_who_is_seen_while_others_are_written_is_written_next(
+    database: Database, unseen: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, grant = LastSeenLog(database), ConsentGrant("Tests", "tests")
+    ada, bob = [
+        (
+            await PersonService(database).create_person(
+                CALLER, "home", external_id=name, name=None, metadata={}, consent=grant
+            )
+        )[0].id
+        for name in ("ada", "bob")
+    ]
+    for person_id in (ada, bob):
+        await pass_days(database, person_id, 2)
+    mark = ConsentRepository.mark_seen
+
+    async def mark_while_bob_is_seen(self: ConsentRepository, persons: set[UUID], seen_at: datetime) -> int:
+        moved = await mark(self, persons, seen_at)
+        log.note(unseen, [bob])
+        return moved
+
+    log.note(unseen, [ada])
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsentRepository, "mark_seen", mark_while_bob_is_seen)
+        assert await log.write_waiting() == 1
+    assert await log.write_waiting() == 1
 
 
 @pytest.mark.parametrize("is_erased", [True, False])

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME_FORMAT = "vultus-%Y%m%dT%H%M%SZ.age"
+CLOCK_TOLERANCE = timedelta(hours=1)
+"""A backup that is dated further in the future was written while a clock was wrong, and says nothing of the newest."""
+
 MAX_DRAFT_AGE = timedelta(days=1)
 """Longer no backup takes: what a crash left of one is deleted then."""
 
@@ -84,8 +87,15 @@ def is_backup_due(newest: datetime | None, now: datetime, settings: BackupSettin
 
 
 def find_newest_backup(folder: Path) -> datetime | None:
-    """Return when the newest backup in a folder was begun; None if there is none."""
-    return max(_list_backups(folder).values(), default=None)
+    """Return when the newest backup in a folder was begun, of those not dated in the future; None if there is none."""
+    latest = datetime.now(UTC) + CLOCK_TOLERANCE
+    return max((begun_at for begun_at in _list_backups(folder).values() if begun_at <= latest), default=None)
+
+
+def list_future_backups(folder: Path) -> list[Path]:
+    """Return the backups in a folder that are dated in the future."""
+    latest = datetime.now(UTC) + CLOCK_TOLERANCE
+    return sorted(path for path, begun_at in _list_backups(folder).items() if begun_at > latest)
 
 
 def _list_backups(folder: Path) -> dict[Path, datetime]:
@@ -118,6 +128,8 @@ def _tidy_folder(folder: Path, settings: BackupSettings) -> None:
             if now - begun_at > timedelta(days=settings.keep_days):
                 path.unlink(missing_ok=True)
                 log.info("backup deleted for its age: %s", path)
+        for path in list_future_backups(folder):
+            log.warning("backup dated in the future, counts for nothing: %s", path)
         for draft in folder.glob(".vultus-*.unfinished"):
             if now.timestamp() - draft.stat().st_mtime > MAX_DRAFT_AGE.total_seconds():
                 draft.unlink(missing_ok=True)

@@ -51,7 +51,8 @@ class LastSeenLog:
             VultusError: The database is away; nothing is lost.
         """
         moved = 0
-        for collection_id, persons in list(self._waiting.items()):
+        for collection_id in list(self._waiting):
+            persons = set(self._waiting[collection_id])  # more are noted while these are written
             now = datetime.now(UTC)
             async with self._database.transaction(read_only=True) as work:
                 unmarked = await work.consents.find_unmarked(persons, now - SEEN_INTERVAL)
