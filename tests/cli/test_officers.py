@@ -75,6 +75,8 @@ async def test_an_erasure_is_scrubbed_and_receipted(cli: Cli, tmp_path: Path) ->
     assert "nothing was done" in nothing.stdout
     assert (shown["state"], shown["report"]["unproven"]) == ("scrubbed", scrubbed["unproven"])
     assert "stands" in own.stdout
+    assert "consents 1, crops 0, faces 1, persons 1" in own.stdout
+    assert not {"{", "["} & set(own.stdout)
     assert (verified["person"], verified["unproven"]) == (made["person"]["id"], scrubbed["unproven"])
     assert refused["error"]["code"] == "signature_invalid"
 

@@ -133,6 +133,10 @@ def _format_cell(value: object) -> str:
         return format_moment(value) or ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_format_cell(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_format_cell, value))
     return "" if value is None else str(value)
 
 
