@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -76,8 +77,7 @@ def test_a_new_key_encryption_key_changes_no_key_and_the_old_one_can_go(custody:
     assert list(custody.keys.load().secrets) == [2]
     assert old_ring.path.read_text().count("secret") == 1
     custody.person_keys.path.write_bytes(old_content)  # a copy of before
-    with pytest.raises(KeyRingError, match="does not fit the installation's keys"):
-        open_custody(tmp_path).person_keys.find_keys(references)
+    assert open_custody(tmp_path).person_keys.find_keys(references) == [None] * 5
 
 
 def _create_keys(folder: Path, persons: list[UUID]) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ def test_what_is_missing_or_damaged_is_named(custody: Custody, tmp_path: Path, l
     person_id = uuid4()
     (slot,) = custody.person_keys.create_keys([person_id])
     content = (tmp_path / lost).read_bytes()
-    for damaged in (None, b"{}", content[: min(HEADER_BYTES, len(content) // 3)]):
+    for damaged in (None, b"{}", content[: min(HEADER_BYTES - 1, len(content) // 3)]):
         (tmp_path / lost).unlink(missing_ok=True)
         if damaged is not None:
             (tmp_path / lost).write_bytes(damaged)
@@ -113,3 +113,46 @@ def test_another_installations_key_ring_opens_nothing(custody: Custody, tmp_path
     with pytest.raises(KeyRingError, match="not the key ring of this installation"):
         open_custody(tmp_path).keys.load()
     assert custody.keys.path.stat().st_mode & 0o777 == ring.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_slot_is_one_persons_loss(custody: Custody, caplog: pytest.LogCaptureFixture) -> None:
+    persons, keys = [uuid4() for _ in range(3)], custody.person_keys
+    references = list(zip(keys.create_keys(persons), persons, strict=True))
+    before = keys.find_keys(references)
+    with keys.path.open("r+b") as file:
+        file.seek(HEADER_BYTES + references[1][0] * SLOT_BYTES + 50)
+        file.write(b"damage")
+    beyond = (10**6, uuid4())
+    readable = [before[0], None, before[2]]
+    assert keys.find_keys([*references, beyond]) == [*readable, None]
+
+    custody.keys.rotate()
+    assert keys.rewrap_keys() == 2
+    assert str(persons[1]) in caplog.text
+    custody.keys.retire_old_versions()
+    assert keys.find_keys(references) == readable
+
+
+def test_no_slot_is_given_in_a_file_that_is_missing_or_older_than_the_database(custody: Custody) -> None:
+    keys = custody.person_keys
+    with pytest.raises(KeyRingError, match="missing"):
+        keys.create_keys([uuid4()], last_slot=0)
+    assert not keys.path.exists()
+    (slot,) = keys.create_keys([uuid4()])
+    with pytest.raises(KeyRingError, match="ends before slot 100000"):
+        keys.create_keys([uuid4()], last_slot=100_000)
+    assert keys.create_keys([uuid4()], last_slot=slot, avoid={slot + 1}) == (slot + 2,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_writes_belongs_to_whom_the_server_runs_as(custody: Custody, tmp_path: Path) -> None:
+    for path in (tmp_path / "elsewhere", tmp_path / "custody", *(tmp_path / "elsewhere").iterdir()):
+        os.chown(path, 1234, 1235)
+    custody.keys.path.unlink()
+    custody.keys.create()
+    custody.person_keys.create_keys([uuid4()])
+    custody.keys.rotate()
+
+    written = [path for folder in ("custody", "elsewhere") for path in (tmp_path / folder).iterdir()]
+    assert len(written) == 5
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in written} == {(1234, 1235)}

@@ -251,6 +251,24 @@ async def test_what_is_lost_is_found_and_what_is_left_over_is_destroyed(
     assert await rotator.check(CALLER) == KeyCheck(3, tuple(gallery.persons[1:]), 1, ())
 
 
+async def test_a_secret_whose_key_is_gone_does_not_hold_up_a_rotation(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a database that was restored from before the last one."""
+    rotator = KeyRotator(gallery.database, gallery.custody)
+    async with gallery.database.transaction(read_only=True) as work:
+        (old,) = await work.sealed_values.list_secrets()
+    await rotator.rotate(CALLER)
+    async with gallery.database.transaction() as work:
+        (new,) = await work.sealed_values.list_secrets()
+        await work.sealed_values.replace_secret(new, old.sealed)
+
+    await rotator.rotate(CALLER)
+
+    assert f"the secret of {old.context} was sealed by a key that is gone: set it again" in caplog.text
+    assert not (await rotator.get_status(CALLER)).is_rotating
+
+
 async def test_one_process_rotates_at_a_time(gallery: Gallery) -> None:
     rotator = KeyRotator(gallery.database, gallery.custody)
     with lock_file(gallery.custody.keys.path.with_name("rotation.lock")), pytest.raises(ConflictError):

@@ -124,6 +124,7 @@ class PersonRow(Base):
         UniqueConstraint("collection_id", "external_id"),
         UniqueConstraint("id", "collection_id"),
         Index(None, "collection_id", "id"),
+        Index("uq_persons_key_slot", "key_slot", unique=True, postgresql_where=text("key_slot IS NOT NULL")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def write_file(path: Path, content: bytes) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE), "wb") as file:
+            give_to_owner(file.fileno(), path if path.exists() else path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -33,6 +34,14 @@ def write_file(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
         raise
     synchronise_folder(path.parent)
+
+
+def give_to_owner(number: int, of: Path) -> None:
+    """Give an open file that root made to the owner of another file or folder: the server may run as another user."""
+    if os.geteuid() == 0:
+        owner = of.stat()
+        with suppress(PermissionError):  # of a network file system that knows no root
+            os.fchown(number, owner.st_uid, owner.st_gid)
 
 
 def synchronise_folder(folder: Path) -> None:
@@ -59,6 +68,7 @@ def lock_file(path: Path, *, wait: bool = True) -> Iterator[None]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
     try:
+        give_to_owner(number, path.parent)
         fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:

@@ -12,6 +12,7 @@ The file holds a header of a page, then slots of 128 bytes, which no page or sec
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import secrets
@@ -30,16 +31,18 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from vultus.errors import KeyRingError
-from vultus.sealing.durable import PRIVATE_MODE, lock_file, synchronise_folder
+from vultus.sealing.durable import PRIVATE_MODE, give_to_owner, lock_file, synchronise_folder
 from vultus.sealing.key_ring import KEY_BYTES, NONCE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     from vultus.sealing.key_store import InstallationKeys, KeyStore
+
+log = logging.getLogger(__name__)
 
 MAGIC = b"VULTUS PERSON KEYS 1\n"
 HEADER_BYTES, SLOT_BYTES = 4096, 128
@@ -93,15 +96,24 @@ class PersonKeyFile:
         self._mapped: mmap.mmap | None = None
         self._free: deque[int] | None = None
 
-    def create_keys(self, persons: Sequence[UUID]) -> tuple[int, ...]:
+    def create_keys(
+        self, persons: Sequence[UUID], *, last_slot: int | None = None, avoid: Collection[int] = ()
+    ) -> tuple[int, ...]:
         """Make a key per person and return their slots, durable.
 
+        Args:
+            persons: Their ids.
+            last_slot: The greatest slot that anybody has; None if nobody has a key, and the file may be made.
+            avoid: Slots that are not given, free or not.
+
         Raises:
-            KeyRingError: The installation's keys or the file cannot be used.
+            KeyRingError: The installation's keys or the file cannot be used, or it is missing or ends before a slot.
         """
-        with self._change_file() as number:
+        with self._change_file(creates=last_slot is None) as number:
+            if last_slot is not None:
+                self._ensure_length(number, last_slot)
             keys = self._store.load()  # within the lock: a rotation that has begun to wrap anew does not miss a slot
-            slots = self._take_free_slots(number, len(persons))
+            slots = self._take_free_slots(number, len(persons), avoid)
             for slot, person_id in zip(slots, persons, strict=True):
                 made_at = time.time_ns() // 1_000_000
                 _write_slot(number, slot, _wrap_key(keys, person_id, secrets.token_bytes(KEY_BYTES), made_at))
@@ -109,22 +121,19 @@ class PersonKeyFile:
         return tuple(slots)
 
     def find_keys(self, references: Sequence[KeyReference]) -> list[bytes | None]:
-        """Return the keys of persons, 32 bytes each, in the order of their slots; None for one that was destroyed.
+        """Return the keys of persons, 32 bytes each, in the order given; None for one that was destroyed or is damaged.
 
         Raises:
-            KeyRingError: The installation's keys or the file cannot be used, or a slot is damaged.
+            KeyRingError: The installation's keys or the file cannot be used.
         """
         ciphers, found = self._store.load().ciphers, []
         for slot, person_id in references:
-            try:
-                key = _unwrap_key(self._read_slot(slot), person_id, ciphers)
-            except InvalidTag:
-                key = None
-            if key is None:
+            if (key := _unwrap_key(self._read_slot(slot), person_id, ciphers)) is None:
                 # Perhaps it was being written, or written on another machine, whose changes a network file system shows
                 # to who takes the lock: again, after its writer, with the keys of today.
                 with self._change_file() as number:
-                    key = self._unwrap_slot(slot, os.pread(number, SLOT_BYTES, _offset(slot)), person_id)
+                    content = os.pread(number, SLOT_BYTES, _offset(slot))
+                    key = _unwrap_key(content, person_id, self._store.load().ciphers)
             found.append(key)
         return found
 
@@ -132,13 +141,14 @@ class PersonKeyFile:
         """Overwrite the slots of persons, durably; return how many still held their key.
 
         Raises:
-            KeyRingError: The file cannot be written.
+            KeyRingError: The file cannot be written, is missing, or ends before a slot: nothing is known of its key.
         """
         wanted = list(keys)
-        if not wanted or not self.path.exists():
+        if not wanted:
             return 0
         destroyed = []
         with self._change_file() as number:
+            self._ensure_length(number, max(slot for slot, _ in wanted))
             for slot, person_id in wanted:
                 owner = os.pread(number, len(person_id.bytes), _offset(slot))
                 if owner == person_id.bytes:
@@ -174,25 +184,26 @@ class PersonKeyFile:
         """Return those of some keys that were made before a moment.
 
         Raises:
-            KeyRingError: The file cannot be read, or ends before a slot.
+            KeyRingError: The file cannot be read.
         """
         limit = int(before.timestamp() * 1000)
         return [
             (slot, person_id)
             for slot, person_id in references
-            if _SLOT.unpack_from(content := self._read_slot(slot))[2] < limit and content[:16] == person_id.bytes
+            if (content := self._read_slot(slot))[:16] == person_id.bytes and _SLOT.unpack_from(content)[2] < limit
         ]
 
     def rewrap_keys(self, record_progress: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Wrap every key by the active key-encryption key; return how many were wrapped by another.
 
-        The keys themselves stay, and so does what they sealed. Interrupted, it is called again.
+        The keys themselves stay, and so does what they sealed. One that does not open is logged, and stays as it is.
+        Interrupted, it is called again.
 
         Args:
             record_progress: Called with the slots done and their total.
 
         Raises:
-            KeyRingError: The installation's keys or the file cannot be used, or a slot is damaged.
+            KeyRingError: The installation's keys or the file cannot be used.
         """
         if not self.path.exists():
             return 0
@@ -207,35 +218,40 @@ class PersonKeyFile:
                     if version in {0, keys.active_version}:
                         continue
                     person_id = UUID(bytes=owner)
-                    if key := self._unwrap_slot(slot, content, person_id):
+                    if key := _unwrap_key(content, person_id, keys.ciphers):
                         _write_slot(number, slot, _wrap_key(keys, person_id, key, made_at))
                         rewrapped += 1
+                    else:
+                        log.error("the key of person %s, in slot %d of %s, does not open", person_id, slot, self.path)
                 os.fdatasync(number)
             start = end
             record_progress(start, total)
         return rewrapped
 
-    def _unwrap_slot(self, slot: int, content: bytes, person_id: UUID) -> bytes | None:
-        try:
-            return _unwrap_key(content, person_id, self._store.load().ciphers)
-        except InvalidTag as error:
+    def _ensure_length(self, number: int, slot: int) -> None:
+        if os.fstat(number).st_size < _offset(slot + 1):
             raise KeyRingError(
-                f"{self.path} does not fit the installation's keys: the key of person {person_id} in slot {slot} does "
-                "not open. Put the custody folder back from your copy."
-            ) from error
+                f"{self.path} ends before slot {slot}: it is older than the database, or was cut off. Put the file "
+                "back from your copy of the custody folder."
+            )
 
     @contextmanager
-    def _change_file(self) -> Iterator[int]:
-        """Open the file for writing, alone; create it with its header."""
+    def _change_file(self, *, creates: bool = False) -> Iterator[int]:
+        """Open the file for writing, alone; create it with its header if that is asked for."""
+        if not creates and not self.path.exists():
+            raise self._build_missing_error()  # and no folder made for its lock
         try:
             with lock_file(self.path.with_name(f"{self.path.name}.lock")):
-                number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
+                flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if creates else 0)
+                number = os.open(self.path, flags, PRIVATE_MODE)
                 try:
-                    if os.fstat(number).st_size < HEADER_BYTES:
+                    give_to_owner(number, self.path.parent)
+                    size = os.fstat(number).st_size
+                    if creates and size < HEADER_BYTES:
                         os.pwrite(number, MAGIC.ljust(HEADER_BYTES, b"\0"), 0)
                         os.fsync(number)
                         synchronise_folder(self.path.parent)
-                    elif os.pread(number, len(MAGIC), 0) != MAGIC:
+                    elif size < HEADER_BYTES or os.pread(number, len(MAGIC), 0) != MAGIC:
                         raise KeyRingError(f"{self.path} is not a file of persons' keys. Put it back from your copy.")
                     yield number
                 finally:
@@ -243,11 +259,12 @@ class PersonKeyFile:
         except OSError as error:
             raise KeyRingError(f"{self.path} cannot be written: {error.strerror}.") from error
 
-    def _take_free_slots(self, number: int, count: int) -> list[int]:
+    def _take_free_slots(self, number: int, count: int, avoid: Collection[int]) -> list[int]:
         """Return free slots, of which others may have taken some since they were seen; the file grows as needed."""
         if self._free is None:
             self._free = deque(np.flatnonzero(~self._read_all_slots().any(axis=1)).tolist())
         taken: list[int] = []
+        avoided: list[int] = []
         while len(taken) < count:
             if not self._free:
                 first = (os.fstat(number).st_size - HEADER_BYTES) // SLOT_BYTES
@@ -255,35 +272,38 @@ class PersonKeyFile:
                 os.fsync(number)
                 self._free.extend(range(first, first + GROWTH_SLOTS))
             slot = self._free.popleft()
-            if os.pread(number, SLOT_BYTES, _offset(slot)) == _FREE:
+            if slot in avoid:
+                avoided.append(slot)
+            elif os.pread(number, SLOT_BYTES, _offset(slot)) == _FREE:
                 taken.append(slot)
+        self._free.extend(avoided)
         return taken
 
     def _read_slot(self, slot: int) -> bytes:
+        """Return what is in a slot, nothing if the file ends before it."""
         start, mapped = _offset(slot), self._mapped
         if mapped is None or start + SLOT_BYTES > len(mapped):
             mapped = self._map_file()
-            if start + SLOT_BYTES > len(mapped):
-                raise KeyRingError(
-                    f"{self.path} ends before slot {slot}: it is older than the database, or was cut off. Put the file "
-                    "back from your copy of the custody folder."
-                )
         return mapped[start : start + SLOT_BYTES]
 
     def _map_file(self) -> mmap.mmap:
         try:
             with self._lock, self.path.open("rb") as file:
-                if file.read(len(MAGIC)) != MAGIC:
+                header = file.read(HEADER_BYTES)
+                if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
                     raise KeyRingError(f"{self.path} is not a file of persons' keys. Put it back from your copy.")
                 self._mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
                 return self._mapped
         except FileNotFoundError as error:
-            raise KeyRingError(
-                f"The keys of persons, {self.path}, are missing. Put the file back from your copy of the custody "
-                "folder; without it what is sealed cannot be read."
-            ) from error
+            raise self._build_missing_error() from error
         except (OSError, ValueError) as error:
             raise KeyRingError(f"{self.path} cannot be read: {error}.") from error
+
+    def _build_missing_error(self) -> KeyRingError:
+        return KeyRingError(
+            f"The keys of persons, {self.path}, are missing. Put the file back from your copy of the custody folder; "
+            "without it what is sealed cannot be read."
+        )
 
     def _read_all_slots(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         """Return the (n, 128) bytes of all slots."""
@@ -307,17 +327,16 @@ def _wrap_key(keys: InstallationKeys, person_id: UUID, key: bytes, made_at: int)
 
 
 def _unwrap_key(content: bytes, person_id: UUID, ciphers: Mapping[int, AESGCM]) -> bytes | None:
-    """Return the key in a slot; None if it is not (any more) the person's.
-
-    Raises:
-        InvalidTag: It was wrapped by another key-encryption key, or is damaged.
-    """
-    owner, version, _, nonce, wrapped = _SLOT.unpack_from(content)
-    if version == 0 or owner != person_id.bytes:
+    """Return the key in a slot; None if it is not (any more) the person's, or does not open."""
+    if len(content) < SLOT_BYTES:
         return None
-    if (cipher := ciphers.get(version)) is None:
-        raise InvalidTag
-    return cipher.decrypt(nonce, wrapped, _CONTEXT + owner)
+    owner, version, _, nonce, wrapped = _SLOT.unpack_from(content)
+    if owner != person_id.bytes or (cipher := ciphers.get(version)) is None:
+        return None
+    try:
+        return cipher.decrypt(nonce, wrapped, _CONTEXT + owner)
+    except InvalidTag:
+        return None
 
 
 def _write_slot(number: int, slot: int, content: bytes) -> None:

@@ -20,6 +20,7 @@ from vultus.errors import ConflictError, KeyRingError
 from vultus.sealing.durable import lock_file, write_file
 from vultus.sealing.envelopes import read_secret_version
 from vultus.sealing.person_keys import KeyCounts
+from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.rekeying import rekey_persons
 from vultus.services.secret_vault import SecretDamagedError, SecretVault
 
@@ -232,20 +233,20 @@ class KeyRotator:
         async with self._database.transaction(writes_to=str(collection_id)) as work:
             await work.lock_collection(collection_id)
             done = await rekey_persons(work, collection_id, persons)
-        async with self._database.transaction(read_only=True) as work:
-            spent = await work.person_keys.list_spent_keys(len(persons))
-        await asyncio.to_thread(self._custody.person_keys.destroy_keys, spent)
-        async with self._database.transaction() as work:
-            await work.person_keys.delete_spent_keys(spent)
+        await KeyDestroyer(self._database, self._custody.person_keys).destroy_spent_keys()
         return done
 
     async def _reseal_secrets(self) -> None:
         async with self._database.transaction() as work:
             await work.sealed_values.await_holders()  # those after it seal with the newest key
-        version = (await asyncio.to_thread(self._custody.keys.load)).active_version
+        keys = await asyncio.to_thread(self._custody.keys.load)
         async with self._database.transaction() as work:
             for one in await work.sealed_values.list_secrets():
-                if read_secret_version(one.sealed) in {None, version}:
+                version = read_secret_version(one.sealed)
+                if version in {None, keys.active_version}:
+                    continue
+                if version not in keys.secrets:  # of a database that was restored from before an earlier rotation
+                    log.error("the secret of %s was sealed by a key that is gone: set it again", one.context)
                     continue
                 try:
                     plain = self._vault.unseal(one.sealed, one.context)
@@ -259,15 +260,11 @@ class KeyRotator:
             return await work.person_keys.list_keys(after, limit, collection_id)
 
     def _list_lost(self, references: Sequence[KeyReference]) -> list[UUID]:
-        lost = []
-        for slot, person_id in references:
-            try:
-                (key,) = self._custody.person_keys.find_keys([(slot, person_id)])
-            except KeyRingError:
-                key = None
-            if key is None:
-                lost.append(person_id)
-        return lost
+        try:
+            found = self._custody.person_keys.find_keys(references)
+        except KeyRingError:  # the file is missing, or none
+            return [person_id for _, person_id in references]
+        return [person_id for (_, person_id), key in zip(references, found, strict=True) if key is None]
 
     @contextmanager
     def _hold_rotation(self) -> Iterator[None]:

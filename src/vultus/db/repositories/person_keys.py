@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Uuid, bindparam, delete, func, select, text, tuple_
+from sqlalchemy import BigInteger, Uuid, bindparam, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from vultus.db.locks import acquire_lock, compute_lock_number
 from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.tables import FaceRow, PersonRow, SpentKeyRow
 from vultus.errors import KeyRingError
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from uuid import UUID
 
+    from sqlalchemy import BindParameter
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from vultus.sealing.custody import Custody
     from vultus.sealing.person_keys import KeyReference
 
+_SPENT_KEYS_LOCK = compute_lock_number("spent keys")
 _SET_SLOTS = text(
     "UPDATE persons SET key_slot = given.slot"
     " FROM unnest(CAST(:ids AS uuid[]), CAST(:slots AS bigint[])) AS given (id, slot) WHERE persons.id = given.id"
@@ -102,7 +105,17 @@ class PersonKeyRepository:
         if not persons:
             return {}
         await self.ensure_installation_keys()
-        slots = await asyncio.to_thread(self._require_custody().person_keys.create_keys, persons)
+        last_slot = (await self._session.execute(select(func.max(PersonRow.key_slot)))).scalar_one()
+        # What is left of a key that was destroyed must not name another one of the same person.
+        spent = select(SpentKeyRow.slot).where(SpentKeyRow.person_id == func.any(_bind_ids(persons)))
+        avoid = {*(await self._session.execute(spent)).scalars()}
+        create = self._require_custody().person_keys.create_keys
+        slots = await asyncio.to_thread(create, persons, last_slot=last_slot, avoid=avoid)
+        if await self._list_taken_slots(slots):  # in a restored database, by persons whose key was destroyed
+            made = list(zip(slots, persons, strict=True))
+            avoid |= await self._list_taken_slots()
+            slots = await asyncio.to_thread(create, persons, last_slot=last_slot, avoid=avoid)
+            await asyncio.to_thread(self._require_custody().person_keys.destroy_keys, made)
         self.created += zip(slots, persons, strict=True)
         return dict(zip(persons, slots, strict=True))
 
@@ -168,9 +181,8 @@ class PersonKeyRepository:
 
     async def load_slots(self, persons: Sequence[UUID]) -> dict[UUID, int]:
         """Return the slots of those of some persons who have a key."""
-        wanted = bindparam("persons", list(persons), ARRAY(Uuid))
         query = select(PersonRow.id, PersonRow.key_slot).where(
-            PersonRow.id == func.any(wanted), PersonRow.key_slot.is_not(None)
+            PersonRow.id == func.any(_bind_ids(persons)), PersonRow.key_slot.is_not(None)
         )
         return {row[0]: row[1] for row in await self._session.execute(query) if row[1] is not None}
 
@@ -179,8 +191,9 @@ class PersonKeyRepository:
         if slots:
             await self._session.execute(_SET_SLOTS, {"ids": list(slots), "slots": list(slots.values())})
 
-    async def list_spent_keys(self, limit: int) -> list[tuple[int, UUID]]:
-        """Return slot and person of keys that are to be destroyed."""
+    async def claim_spent_keys(self, limit: int) -> list[tuple[int, UUID]]:
+        """Return slot and person of keys that are to be destroyed, which no other transaction does until this ends."""
+        await acquire_lock(self._session, _SPENT_KEYS_LOCK)
         rows = await self._session.execute(select(SpentKeyRow.slot, SpentKeyRow.person_id).limit(limit))
         return [(row[0], row[1]) for row in rows]
 
@@ -189,6 +202,12 @@ class PersonKeyRepository:
         await self._session.execute(
             delete(SpentKeyRow).where(tuple_(SpentKeyRow.slot, SpentKeyRow.person_id).in_(keys))
         )
+
+    async def _list_taken_slots(self, of: Sequence[int] | None = None) -> set[int]:
+        query = select(PersonRow.key_slot).where(PersonRow.key_slot.is_not(None))
+        if of is not None:
+            query = query.where(PersonRow.key_slot == func.any(bindparam("slots", list(of), ARRAY(BigInteger))))
+        return {slot for slot in (await self._session.execute(query)).scalars() if slot is not None}
 
     async def _find_keys(self, slots: Mapping[UUID, int]) -> dict[UUID, PersonKey]:
         found = {}
@@ -217,6 +236,10 @@ class PersonKeyRepository:
         if self._custody is None:
             raise build_no_custody_error()
         return self._custody
+
+
+def _bind_ids(persons: Sequence[UUID]) -> BindParameter[Any]:
+    return bindparam("persons", list(persons), ARRAY(Uuid))
 
 
 def build_lost_key_error(person_id: UUID) -> KeyRingError:

@@ -52,17 +52,16 @@ class KeyDestroyer:
         """Destroy every spent key; return how many there were.
 
         Raises:
-            KeyRingError: The file of keys cannot be written; what is left stays spent.
+            KeyRingError: The file of keys cannot be written, or is away; what is left stays spent.
         """
         done = 0
         while True:
-            async with self._database.transaction(read_only=True) as work:
-                spent = await work.person_keys.list_spent_keys(BATCH_SIZE)
-            if not spent:
-                return done
-            await asyncio.to_thread(self._keys.destroy_keys, spent)
             async with self._database.transaction() as work:
-                await work.person_keys.delete_spent_keys(spent)
-                await work.erasures.mark_unreadable([person_id for _, person_id in spent])
+                if spent := await work.person_keys.claim_spent_keys(BATCH_SIZE):
+                    await asyncio.to_thread(self._keys.destroy_keys, spent)
+                    await work.person_keys.delete_spent_keys(spent)
+                    await work.erasures.mark_unreadable([person_id for _, person_id in spent])
             done += len(spent)
+            if len(spent) < BATCH_SIZE:
+                return done
             record_progress()
