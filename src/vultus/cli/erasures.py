@@ -83,7 +83,7 @@ def scrub(
     Searches them for fingerprints planted before.
 
     While the service runs or not; it waits for a table for as long as that is rewritten. A scrub that was interrupted
-    goes on where it was.
+    goes on where it was, with --all anew.
     """
 
     async def run(settings: Settings) -> ScrubReport | None:

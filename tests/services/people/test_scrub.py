@@ -22,7 +22,7 @@ from vultus.db.scrubbing import session
 from vultus.db.scrubbing.fingerprints import ScanResult
 from vultus.db.scrubbing.session import ScrubSession
 from vultus.db.upgrades import create_embedded_schema
-from vultus.db.urls import DatabaseUrls
+from vultus.db.urls import DatabaseUrls, parse_database_url
 from vultus.domain.erasures import ErasureState
 from vultus.errors import ConflictError, ScrubError
 from vultus.sealing.custody import Custody
@@ -125,8 +125,9 @@ async def test_a_scrub_leaves_nothing_of_what_was_erased_and_says_what_it_did(
     assert await scrubber.scrub(CALLER) is None, "nothing was erased since"
 
 
-async def test_a_scrub_that_was_interrupted_goes_on_where_it_was(
-    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("everything", [False, True])
+async def test_a_scrub_that_was_interrupted_goes_on_where_it_was_or_begins_anew(
+    database: Database, settings: Settings, erased: UUID, monkeypatch: pytest.MonkeyPatch, *, everything: bool
 ) -> None:
     rewritten: list[str] = []
     rewrite = ScrubSession.rewrite_table
@@ -149,15 +150,15 @@ async def test_a_scrub_that_was_interrupted_goes_on_where_it_was(
         return await rewrite(self, table)
 
     monkeypatch.setattr(ScrubSession, "rewrite_table", note_rewriting)
-    report = await Scrubber(database, settings).scrub(CALLER)
+    report = await Scrubber(database, settings).scrub(CALLER, everything=everything)
 
     assert between is ErasureState.UNFINDABLE
     assert done
-    assert done.isdisjoint(rewritten)
+    assert done & set(rewritten) == (done if everything else set())
     assert {"persons", "pg_catalog.pg_statistic"} <= set(rewritten)
     assert report
     assert report.erasures == 1
-    assert report.unproven == [f"{scrub.NO_SEARCH}: {', '.join(sorted(done))}"]
+    assert report.unproven == ([] if everything else [f"{scrub.NO_SEARCH}: {', '.join(sorted(done))}"])
     assert find_files(settings) == []
 
 
@@ -193,6 +194,31 @@ async def test_a_table_that_is_always_in_use_is_named(
             await Scrubber(database, settings).scrub(CALLER)
 
     assert await get_state(database, erased) is ErasureState.UNFINDABLE
+
+
+async def test_the_statistics_wait_for_their_lock_as_the_table_does(
+    database: Database, server: tuple[Path, DatabaseUrls], admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del database
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(session, "LOCK_PAUSE_S", 0.05)
+    execute, statements = asyncpg.Connection.execute, list[str]()
+
+    async def execute_under_lock(self: asyncpg.Connection, statement: str) -> None:
+        if statement.endswith(" persons"):
+            statements.append(statement)
+        if statement != "ANALYZE persons" or statements.count(statement) > 1:
+            await execute(self, statement)
+            return
+        async with admin.transaction():
+            await execute(admin, "LOCK TABLE persons IN SHARE MODE")
+            await execute(self, statement)
+
+    async with session.open_scrub_session(parse_database_url(server[1].owner)) as scrubbing:
+        monkeypatch.setattr(asyncpg.Connection, "execute", execute_under_lock)
+        await scrubbing.rewrite_table("persons")
+
+    assert statements == ["VACUUM (FULL) persons", "ANALYZE persons", "ANALYZE persons"]
 
 
 @pytest.mark.parametrize("blind", ["before", "after"])

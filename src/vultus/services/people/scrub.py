@@ -107,7 +107,8 @@ class Scrubber:
 
         Args:
             principal: The caller.
-            everything: Rewrite all tables, whether or not anything was erased.
+            everything: Rewrite all tables, whether or not anything was erased, also those that an interrupted run has
+                rewritten.
             progress: Called with what is done, how much of it is done, and how much there is.
 
         Raises:
@@ -125,6 +126,9 @@ class Scrubber:
         async with self._open_session() as session:
             async with self._database.transaction() as work:
                 scrub_id, rewritten = await work.scrubs.begin_scrub()
+                if everything:
+                    await work.scrubs.forget_rewritten(scrub_id)
+                    rewritten = {}
                 collections = await work.scrubs.list_scrubbed_collections(scrub_id)
                 tables = await session.list_tables(collections, everything=everything)
             report = ScrubReport(rewritten=rewritten)
