@@ -7,7 +7,7 @@ import json
 import struct
 import tarfile
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -28,7 +28,7 @@ from tests.services.conftest import count_rows, expire, list_actions
 
 from vultus.db.database import Database
 from vultus.db.embedded.cluster import OWNER, SERVICE
-from vultus.domain import Calibration, Collection, SpaceRegistry
+from vultus.domain import Calibration, Collection, SpaceRegistry, Storage
 from vultus.errors import ConflictError, InvalidInputError, PackNotLoadedError, SignatureInvalidError, VultusError
 from vultus.sealing.custody import Custody
 from vultus.sealing.key_ring import FileKeyRing
@@ -183,6 +183,34 @@ async def test_whoever_was_erased_or_withdrew_there_does_not_come_back(
     assert await count_rows(there.database, "persons") == 0
 
 
+async def test_a_part_that_grows_too_large_is_split(
+    here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("vultus.services.bundles.export.MAX_PART_BYTES", 1)
+    await here.exporter.export_collection(CALLER, "home", file := tmp_path / "home.bundle", recipients=())
+
+    report = await there.importer.import_bundle(CALLER, file, signed_by=read_public_key(here.keys))
+
+    with tarfile.open(file) as tar:
+        assert [name for name in tar.getnames() if "people" in name] == ["people.00000.jsonl", "people.00001.jsonl"]
+    assert (report.persons, report.faces) == (2, 3)
+
+
+async def test_a_sealed_collection_may_be_open_where_it_arrives_but_not_where_it_is(
+    here: Installation, there: Installation, collection: Collection, people: list[Any], tmp_path: Path
+) -> None:
+    await here.exporter.export_collection(CALLER, "home", file := tmp_path / "home.bundle", recipients=())
+    signed_by = read_public_key(here.keys)
+
+    report = await there.importer.import_bundle(CALLER, file, signed_by=signed_by, storage=Storage.OPEN)
+
+    assert report.collection.policy.storage is Storage.OPEN
+    assert await count_rows(there.database, "faces WHERE embedding IS NOT NULL") == 3
+    with pytest.raises(ConflictError, match="leave out --storage"):
+        await there.importer.import_bundle(CALLER, file, signed_by=signed_by, storage=Storage.SEALED)
+
+
 async def test_whoever_is_erased_while_a_bundle_is_read_does_not_come_back(
     here: Installation, collection: Collection, people: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,13 +300,19 @@ async def test_a_bundle_of_another_signer_of_an_unknown_space_or_of_a_deleted_co
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 KEY_TEXT = b64encode(KEY.public_key().public_bytes_raw()).decode()
-CONSENT = {"id": str(UUID(int=2)), "purpose": "entry", "recorded_by": "desk", "evidence_ref": "form 7",
+CONSENT: dict[str, Any] = {"id": str(UUID(int=2)), "purpose": "entry", "recorded_by": "desk", "evidence_ref": "form 7",
            "granted_at": "2026-01-02T03:04:05Z", "expires_at": None}  # fmt: skip
-FACE = {"id": str(UUID(int=3)), "consent_id": str(UUID(int=2)), "created_at": "2026-01-02T03:04:06Z", "score": 0.9,
-        "size_px": 90, "sharpness": 50, "brightness": 0.5, "yaw_deg": 1, "pitch_deg": 2, "roll_deg": 3,
+FACE: dict[str, Any] = {"id": str(UUID(int=3)), "consent_id": str(UUID(int=2)), "created_at": "2026-01-02T03:04:06Z",
+        "score": 0.9, "size_px": 90, "sharpness": 50, "brightness": 0.5, "yaw_deg": 1, "pitch_deg": 2, "roll_deg": 3,
         "source_sha256": "ab" * 32}  # fmt: skip
-PERSON = {"id": str(UUID(int=1)), "external_id": "7", "name": "Ada", "metadata": {"floor": 3},
+PERSON: dict[str, Any] = {"id": str(UUID(int=1)), "external_id": "7", "name": "Ada", "metadata": {"floor": 3},
           "created_at": "2026-01-02T03:04:05+01:00", "consents": [CONSENT], "faces": [FACE]}  # fmt: skip
+
+
+def vary_person(external_id: str = "8", consent_id: str = str(UUID(int=12)), face_id: str = str(UUID(int=13))) -> Any:
+    """Return another person, who shares with `PERSON` what is given."""
+    consent, face = {**CONSENT, "id": consent_id}, {**FACE, "id": face_id, "consent_id": consent_id}
+    return {**PERSON, "id": str(UUID(int=11)), "external_id": external_id, "consents": [consent], "faces": [face]}
 
 
 def write_by_hand(
@@ -286,22 +320,24 @@ def write_by_hand(
     space_id: str,
     *,
     person: Mapping[str, Any] = PERSON,
+    others: Sequence[Mapping[str, Any]] = (),
     length: float = 1.0,
-    unseen_days: int | None = None,
+    counts: int = 0,
+    **collection: Any,
 ) -> Path:
     """Write a bundle as docs/bundle.md says, by nothing of the product."""
     header = {
         "format": "vultus-bundle", "version": 1, "made_at": "2026-01-02T00:00:00Z", "made_by": "hand",
         "collection": {"id": str(UUID(int=9)), "name": "moved", "policy": {"threshold": 0.4, "keep_crops": False},
-                       "calibration": None, "retention_days": None, "unseen_days": unseen_days, "search": "exact"},
+                       "calibration": None, "retention_days": None, "search": "exact", **collection},
         "space": {"id": space_id, "network": "n", "weights_sha256": "w", "preprocessing": "p", "dimension": 8},
     }  # fmt: skip
-    members = {
-        "bundle.json": json.dumps(header).encode(),
-        "people.00000.jsonl": json.dumps(person).encode() + b"\n",
-        "vectors.00000.f16": struct.pack("<8e", length, *[0.0] * 7),
-        "counts.json": b'{"persons": 1, "consents": 1, "faces": 1}',
-    }
+    members, people = {"bundle.json": json.dumps(header).encode()}, [person, *others]
+    for part, one in enumerate(people):
+        members[f"people.{part:05}.jsonl"] = json.dumps(one).encode() + b"\n"
+        members[f"vectors.{part:05}.f16"] = struct.pack("<8e", length, *[0.0] * 7)
+    number = counts or len(people)
+    members["counts.json"] = json.dumps({"persons": number, "consents": number, "faces": number}).encode()
     digests = json.dumps({"sha256": {name: sha256(content).hexdigest() for name, content in members.items()}}).encode()
     signed = {"kind": "bundle", "content": {"digests_sha256": sha256(digests).hexdigest()},
               "installation": str(UUID(int=8)), "public_key": KEY_TEXT}  # fmt: skip
@@ -349,27 +385,56 @@ async def test_who_is_not_seen_ends_where_the_collection_ended_them(
     assert consent.expires_at == report.collection.compute_unseen_end(seen_at)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"person": {**PERSON, "name": " Ada"}}, "as texts are kept"),
-        ({"person": {**PERSON, "consents": []}}, "rests on no consent"),
-        ({"person": {**PERSON, "faces": [FACE, FACE]}}, "two faces of one source"),
-        ({"person": {**PERSON, "faces": []}}, "0 faces"),
-        ({"person": {**PERSON, "id": 1}}, "a person in it is none"),
-        ({"length": 0.5}, "not the length 1"),
-        ({"length": float("nan")}, "not the length 1"),
-    ],
-)
-async def test_a_bundle_that_is_signed_and_wrong_is_refused_in_a_sentence(
-    there: Installation, collection: Collection, tmp_path: Path, changes: dict[str, Any], words: str
-) -> None:
-    file = write_by_hand(tmp_path / "wrong.bundle", collection.space_id, **changes)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"person": {**PERSON, "name": " Ada"}}, "as texts are kept"),
+    ({"person": {**PERSON, "consents": []}}, "rests on no consent"),
+    ({"person": {**PERSON, "faces": [FACE, FACE]}}, "two faces of one source"),
+    ({"person": {**PERSON, "faces": []}}, "0 faces"),
+    ({"person": {**PERSON, "id": 1}}, "a person in it is none"),
+    ({"length": 0.5}, "not the length 1"),
+    ({"length": float("nan")}, "not the length 1"),
+    ({"others": [PERSON]}, "same person twice"),
+    ({"others": [vary_person(external_id="7")]}, "same external id twice"),
+    ({"others": [vary_person(consent_id=CONSENT["id"])]}, "same consent twice"),
+    ({"others": [vary_person(face_id=FACE["id"])]}, "same face twice"),
+    ({"person": {**PERSON, "consents": [{**CONSENT, "granted_at": "2200-01-02T03:04:05Z"}]}}, "in the future"),
+    ({"person": {**PERSON, "consents": [{**CONSENT, "seen_at": "2200-01-02T03:04:05Z"}]}}, "in the future"),
+    ({"person": {**PERSON, "consents": [{**CONSENT, "granted_at": "2026-01-02T03:04:05"}]}}, "a time zone"),
+    ({"person": {**PERSON, "faces": [{**FACE, "created_at": "2026-01-02T03:04:05"}]}}, "a time zone"),
+    ({"person": {**PERSON, "created_at": "0001-01-02T03:04:05Z"}}, "between the years"),
+    ({"person": {**PERSON, "faces": [{**FACE, "score": 1e308}]}}, r"<= 1000000000.0.*score"),
+    ({"person": {**PERSON, "faces": [{**FACE, "source_sha256": "ab" * 32 + "\n"}]}}, "source_sha256"),
+    ({"name": "two words"}, "collection's name"),
+    ({"name": str(UUID(int=5))}, "look like an id"),
+    ({"policy": {"threshold": "high"}}, "policy of collection 'moved' is none"),
+    ({"policy": {"target_fmr": 0}}, "target_fmr is 0"),
+    ({"calibration": {"points": [[0.1]], "margin": 0.1, "source": "x"}}, "calibration of collection 'moved'"),
+    ({"calibration": {"points": [], "margin": 0.1, "source": "x"}}, "no rates and cosines"),
+    ({"calibration": {"points": 7}}, "calibration of collection 'moved'"),
+    ({"counts": 2}, "what its counts.json says"),
+]
 
-    with pytest.raises(InvalidInputError, match=words):
-        await there.importer.import_bundle(CALLER, file, signed_by=KEY_TEXT)
+
+async def test_a_bundle_that_is_signed_and_wrong_is_refused_in_a_sentence(
+    there: Installation, spaces: SpaceRegistry, tmp_path: Path
+) -> None:
+    for number, (changes, words) in enumerate(WRONG):
+        file = write_by_hand(tmp_path / f"{number}.bundle", spaces.default.id, **changes)
+        with pytest.raises(InvalidInputError, match=words):
+            await there.importer.import_bundle(CALLER, file, signed_by=KEY_TEXT)
 
     assert await count_rows(there.database, "collections") == 0
+
+
+async def test_a_face_whose_id_another_person_has_gets_another_one(
+    there: Installation, spaces: SpaceRegistry, tmp_path: Path
+) -> None:
+    for person in (PERSON, vary_person(face_id=FACE["id"])):
+        file = write_by_hand(tmp_path / person["id"], spaces.default.id, person=person)
+
+        report = await there.importer.import_bundle(CALLER, file, signed_by=KEY_TEXT)
+
+        assert (report.persons, report.faces) == (1, 1)
 
 
 @given(at=strategies.integers(0, 10**9), change=strategies.integers(0, 255))

@@ -21,6 +21,7 @@ from vultus.db.urls import parse_database_url
 from vultus.errors import AlreadyExistsError, InvalidInputError, KeyRingError
 from vultus.evaluation.watch_report import count_things
 from vultus.main import open_postgres
+from vultus.models.weights.files import compute_file_sha256
 from vultus.sealing.custody import open_custody
 from vultus.services.backups.archive import (
     BackupDescription,
@@ -81,8 +82,9 @@ def write_backup_file(
     written = run_command(write())
     who = "It is not encrypted: guard it." if plain else f"Encrypted to {count_things(len(recipients), 'public key')}."
     out.print(
-        f"Wrote {file} ({file.stat().st_size / MIB:.1f} MiB, schema {written.schema}). {who} It holds no key: mirror "
-        f"{settings.custody}, which erasures change, and keep no old copy of it."
+        f"Wrote {file} ({file.stat().st_size / MIB:.1f} MiB, schema {written.schema}, SHA-256 "
+        f"{compute_file_sha256(file)}). {who} It holds no key: mirror {settings.custody}, which erasures change, and "
+        "keep no old copy of it."
     )
 
 
@@ -109,7 +111,8 @@ def restore_backup_file(
     schema = migrate.get_head_revision()
     upgraded = "" if described.schema == schema else f", upgraded to {schema}"
     out.print(
-        f"Restored the backup of {described.made_at:%Y-%m-%d %H:%M:%S} UTC (schema {described.schema}{upgraded})."
+        f"Restored the backup of {described.made_at:%Y-%m-%d %H:%M:%S} UTC (schema {described.schema}{upgraded}, "
+        f"SHA-256 {compute_file_sha256(file)})."
     )
     if caution := describe_ledger(described, settings):
         out.print(caution)
@@ -155,7 +158,7 @@ def verify_backup_file(
     held = f"{held}, {count_things(faces, 'template')}"
     out.print(
         f"{file} is whole and can be restored: {held}, schema {described.schema}, of "
-        f"{described.made_at:%Y-%m-%d %H:%M:%S} UTC."
+        f"{described.made_at:%Y-%m-%d %H:%M:%S} UTC, SHA-256 {compute_file_sha256(file)}."
     )
 
 

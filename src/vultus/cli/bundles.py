@@ -21,6 +21,7 @@ from vultus.cli.common import (
 )
 from vultus.cli.galleries import ReferenceArgument
 from vultus.cli.opening import open_services
+from vultus.domain import Storage
 from vultus.errors import InvalidInputError
 from vultus.evaluation.watch_report import count_things
 from vultus.sealing.signatures import encode_public_key
@@ -89,6 +90,10 @@ def import_bundle(
     identity: IdentityOption = None,
     passphrase_file: PassphraseOption = None,
     name: Annotated[str | None, typer.Option(help="Of the collection here, if it is to be another one.")] = None,
+    storage: Annotated[
+        Storage | None,
+        typer.Option(help="How templates lie in a collection that is created; by default as over there."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add the persons of a bundle to a collection here.
@@ -116,7 +121,13 @@ def import_bundle(
                     show_progress(str(file), done, None)
 
                 return await importer.import_bundle(
-                    COMMAND_LINE, file, identities=identities, signed_by=signed_by, name=name, progress=advance
+                    COMMAND_LINE,
+                    file,
+                    identities=identities,
+                    signed_by=signed_by,
+                    name=name,
+                    storage=storage,
+                    progress=advance,
                 )
 
     report = run_command(add())

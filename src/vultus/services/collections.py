@@ -121,7 +121,7 @@ async def retry_if_collection_changed(
     raise OverloadedError(f"Collection '{collection.name}' keeps changing; try again.")
 
 
-def _require_name(name: str) -> str:
+def require_name(name: str) -> str:
     """Return a collection's name as it is kept.
 
     Raises:
@@ -187,7 +187,7 @@ class CollectionService:
         principal.require(Permission.CONFIGURE)
         check_liveness_policy(policy, has_liveness=self._has_liveness)
         principal.require_all_collections("create others")
-        name = _require_name(name)
+        name = require_name(name)
         space = self._spaces.default if pack is None else self._spaces.get_space_of_pack(pack)
         default = build_collection_policy(space)
         async with self._database.transaction(idempotency=idempotency) as work:
@@ -267,7 +267,7 @@ class CollectionService:
             found = await work.open(reference, principal, Permission.CONFIGURE)
             changes = dict(patch)
             if "name" in changes:
-                changes["name"] = _require_name(changes["name"])
+                changes["name"] = require_name(changes["name"])
             if "policy" in patch:
                 default = build_collection_policy(self._spaces.get_space(found.space_id))
                 changes["policy"] = merge_policy(found.policy, patch["policy"], default=default)

@@ -23,8 +23,8 @@ async def apply_storage(work: UnitOfWork, before: Collection, now: Collection) -
         return
     if now.policy.storage is Storage.OPEN:
         raise ConflictError(
-            f"Collection '{now.name}' is sealed and stays so: its vectors would be written in plain. Export it, and "
-            "import it into a new collection whose policy says storage open."
+            f"Collection '{now.name}' is sealed and stays so: its vectors would be written in plain. To "
+            "leave, run 'vultus export-bundle' here and 'vultus import-bundle --storage open' in another installation."
         )
     check_graph(now)
     await work.person_keys.ensure_installation_keys()

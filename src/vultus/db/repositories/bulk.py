@@ -15,7 +15,7 @@ from vultus.db.copying import (
     encode_timestamp,
     write_rows,
 )
-from vultus.db.tables import ConsentRow, PersonRow
+from vultus.db.tables import ConsentRow, FaceRow, PersonRow
 from vultus.utils.ids import new_ids
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class BulkRepository:
     async def find_taken_consents(self, consents: Sequence[UUID]) -> set[UUID]:
         """Return which ids are those of a consent, in any collection."""
         query = select(ConsentRow.id).where(ConsentRow.id == func.any(bindparam("ids", list(consents), ARRAY(Uuid))))
+        return set(await self._session.scalars(query))
+
+    async def find_taken_faces(self, collection_id: UUID, faces: Sequence[UUID]) -> set[UUID]:
+        """Return which ids are those of a face in a collection."""
+        query = select(FaceRow.id).where(
+            FaceRow.collection_id == collection_id, FaceRow.id == func.any(bindparam("ids", list(faces), ARRAY(Uuid)))
+        )
         return set(await self._session.scalars(query))
 
     async def add_moved(self, persons: Sequence[Person], consents: Sequence[Consent]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vultus.db.dumps import hold_backup_lock
 from vultus.db.upgrades import delete_old_copies
 from vultus.errors import InvalidInputError
+from vultus.models.weights.files import compute_file_sha256
 from vultus.services.backups.archive import write_backup
 from vultus.services.jobs import record_progress
 from vultus.utils import metrics
@@ -65,7 +66,7 @@ class BackupSchedule:
             await write_backup(
                 file, self._database.owner_address, self._settings, recipients, lambda _done, _all: record_progress()
             )
-        log.info("backup written: %s", file)
+        log.info("backup written: %s, SHA-256 %s", file, await asyncio.to_thread(compute_file_sha256, file))
         await self._is_due(folder)
         return 1
 

@@ -90,7 +90,14 @@ class Arrivals:
         self.lapsed = 0
 
     def take(self, person: BundledPerson, vectors: FloatArray, *, is_free: bool, taken: set[UUID]) -> None:
-        """Take a person with the consents that have not ended and the faces that rest on them."""
+        """Take a person with the consents that have not ended and the faces that rest on them.
+
+        Args:
+            person: Who is not here.
+            vectors: (n, d) of their faces.
+            is_free: Whether nobody here has the person's id.
+            taken: Ids that consents and faces here have.
+        """
         space, endings = self._collection, self._endings
         if endings.persons.intersection(list_ids(space.id, person.id)):
             self.erased += 1
@@ -110,8 +117,10 @@ class Arrivals:
         )
         self.consents += live.values()
         for face, vector in zip(person.faces, vectors, strict=True):
-            if (consent := live.get(face.consent_id)) is not None and face.id not in endings.faces:
-                self.faces.append(_build_face(face, vector, consent, space.space_id))
+            has_ended = not endings.faces.isdisjoint(list_ids(space.id, face.id))
+            if (consent := live.get(face.consent_id)) is not None and not has_ended:
+                face_id = derive_id(space.id, face.id) if face.id in taken else face.id
+                self.faces.append(_build_face(face, face_id, vector, consent, space.space_id))
 
     def _build_consent(self, consent: BundledConsent, person_id: UUID, *, is_free: bool) -> Consent:
         """Return a consent that ends no later than the rules of the collection here allow."""
@@ -137,7 +146,7 @@ class Arrivals:
         )
 
 
-def _build_face(face: BundledFace, vector: FloatArray, consent: Consent, space_id: str) -> NewFace:
+def _build_face(face: BundledFace, face_id: UUID, vector: FloatArray, consent: Consent, space_id: str) -> NewFace:
     return NewFace(
         collection_id=consent.collection_id,
         person_id=consent.person_id,
@@ -148,7 +157,7 @@ def _build_face(face: BundledFace, vector: FloatArray, consent: Consent, space_i
         quality=Quality(face.size_px, face.sharpness, face.brightness, face.yaw_deg, face.pitch_deg, face.roll_deg),
         score=face.score,
         source_sha256=face.source_sha256,
-        id=face.id,
+        id=face_id,
         created_at=face.created_at,
     )
 

@@ -36,7 +36,7 @@ from vultus.services.bundles.records import (
 from vultus.utils.archives import create_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from vultus.domain import Collection, LoadedSpace, Person, Principal, SpaceRegistry
     from vultus.sealing.key_store import KeyStore
     from vultus.utils.archives import ArchiveWriter
+
+MAX_PART_BYTES = 32 * 2**20
+"""Of persons and vectors together; a person with more has a part alone."""
 
 Owned = TypeVar("Owned", Consent, Face)
 
@@ -122,14 +125,14 @@ class BundleExporter:
         persons = consents = faces = part = 0
         after: UUID | None = None
         while found := await self._read_page(principal, collection, after):
-            lines = b"".join(msgspec.json.encode(person) + b"\n" for person, _ in found)
-            vectors = b"".join(vector for _, of_person in found for vector in of_person)
-            await asyncio.to_thread(archive.add_member, f"{PEOPLE}{part:05}.jsonl", lines)
-            await asyncio.to_thread(archive.add_member, f"{VECTORS}{part:05}.f16", vectors)
+            for lines, vectors in _split_into_parts(found):
+                await asyncio.to_thread(archive.add_member, f"{PEOPLE}{part:05}.jsonl", lines)
+                await asyncio.to_thread(archive.add_member, f"{VECTORS}{part:05}.f16", vectors)
+                part += 1
             persons += len(found)
             consents += sum(len(person.consents) for person, _ in found)
             faces += sum(len(person.faces) for person, _ in found)
-            after, part = found[-1][0].id, part + 1
+            after = found[-1][0].id
             progress(persons)
         return BundleCounts(persons=persons, consents=consents, faces=faces)
 
@@ -166,6 +169,20 @@ class BundleExporter:
             )
             for person in page
         ]
+
+
+def _split_into_parts(found: Sequence[tuple[BundledPerson, list[bytes]]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the lines and the vectors of some persons, as many as fit into a part at a time, and at least one."""
+    lines, vectors = bytearray(), bytearray()
+    for person, of_person in found:
+        line, own = msgspec.json.encode(person) + b"\n", b"".join(of_person)
+        if lines and len(lines) + len(line) + len(vectors) + len(own) > MAX_PART_BYTES:
+            yield bytes(lines), bytes(vectors)
+            lines, vectors = bytearray(), bytearray()
+        lines += line
+        vectors += own
+    if lines:
+        yield bytes(lines), bytes(vectors)
 
 
 def _build_header(collection: Collection, space: LoadedSpace) -> BundleHeader:

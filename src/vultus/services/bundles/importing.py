@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from vultus.domain import Calibration, Collection, Permission, SearchMode
+from vultus.domain import Collection, Permission, SearchMode
 from vultus.domain.bundle_events import BundleImported
 from vultus.domain.events import CollectionCreated
 from vultus.errors import (
@@ -20,15 +20,17 @@ from vultus.errors import (
 )
 from vultus.sealing.signatures import encode_public_key
 from vultus.services.bundles.arrivals import Arrivals, Endings, list_ids
+from vultus.services.bundles.checks import Distinction, build_calibration, build_policy
 from vultus.services.bundles.reading import BundleReading
-from vultus.services.policies import build_collection_policy, check_liveness_policy, merge_policy
+from vultus.services.collections import require_name
+from vultus.services.policies import build_collection_policy, check_liveness_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from vultus.db.database import Database, UnitOfWork
-    from vultus.domain import FloatArray, Principal, SpaceRegistry
+    from vultus.domain import DecisionPolicy, FloatArray, Principal, SpaceRegistry, Storage
     from vultus.sealing.key_store import KeyStore
     from vultus.services.bundles.records import BundledPerson, BundleHeader
 
@@ -94,6 +96,7 @@ class BundleImporter:
         identities: Sequence[Any] = (),
         signed_by: str | None = None,
         name: str | None = None,
+        storage: Storage | None = None,
         progress: Callable[[int], None] = lambda _count: None,
     ) -> BundleReport:
         """Add the persons of a bundle who are not here, with the consents that have not ended and the faces on them.
@@ -107,6 +110,7 @@ class BundleImporter:
             identities: That may open it.
             signed_by: Public key of who signed it; None for this installation.
             name: Of the collection here, if it is to be another one; of no effect if the collection is here.
+            storage: How templates lie in a collection that is created, if another way than in the bundle's.
             progress: Called with the number of bytes just read; all are read three times.
 
         Raises:
@@ -114,7 +118,8 @@ class BundleImporter:
             SignatureInvalidError: Another key signed it, or it was changed.
             PackNotLoadedError: No loaded pack makes vectors of its embedding space.
             EmbeddingSpaceMismatchError: Its vectors, or the collection here, are of another one.
-            ConflictError: The collection was deleted here, its name or an external id is taken, or it is migrating.
+            ConflictError: The collection was deleted here, is here and stored another way than asked for, or is
+                migrating; or its name or an external id is taken.
         """
         principal.require(Permission.CONFIGURE)
         principal.require(Permission.ENROL)
@@ -126,7 +131,12 @@ class BundleImporter:
         except SignatureInvalidError as error:
             raise error if signed_by else SignatureInvalidError(f"{error.detail} {SIGNER_ADVICE}") from None
         if is_new := target is None:
-            target = await self._create_collection(principal, reading.require_header(), name)
+            target = await self._create_collection(principal, reading.require_header(), name, storage)
+        elif storage not in (None, target.policy.storage):
+            raise ConflictError(
+                f"Collection '{target.name}' is here, and {target.policy.storage}. Nothing was imported: leave out "
+                "--storage to add to it as it is."
+            )
         report = BundleReport(target, is_new, reading.require_installation())
         async for people, vectors in reading.read_parts():
             await self._add_people(principal, report, endings, people, vectors)
@@ -141,17 +151,15 @@ class BundleImporter:
     async def _check(self, reading: BundleReading, endings: Endings, name: str | None) -> Collection | None:
         """Read all of a bundle, and return the collection that it goes into; None if that is to be created."""
         target: Collection | None = None
-        is_found, seen, taken = False, set[UUID](), list[str]()
+        distinction, taken = None, list[str]()
         async for people, _ in reading.read_parts():
             header = reading.require_header()
-            if not is_found:
-                target, is_found = await self._find_collection(header, endings, name), True
-            ids = [person.id for person in people]
-            if seen.intersection(ids) or len(set(ids)) < len(ids):
-                raise InvalidInputError(f"{reading.file} has a person twice.")
-            seen.update(ids)
+            if distinction is None:
+                target = await self._find_collection(header, endings, name)
+                distinction = Distinction(reading.file, header.collection.id)
+            distinction.add(people)
             taken += await self._find_taken(target, people)
-        if not is_found:
+        if distinction is None:
             target = await self._find_collection(reading.require_header(), endings, name)
         if taken and target is not None:
             named = ", ".join(f"'{one}'" for one in taken[:MAX_NAMED]) + (" and more" if len(taken) > MAX_NAMED else "")
@@ -174,13 +182,14 @@ class BundleImporter:
             raise ConflictError(f"Collection '{moved.name}' was deleted here, with everybody in it: nobody comes back.")
         check_liveness_policy(moved.policy, has_liveness=self._has_liveness)
         self._build_policy(header)
+        build_calibration(moved)
         async with self._database.transaction(read_only=True) as work:
             try:
                 found = await work.collections.get_collection(moved.id)
             except NotFoundError:
                 found = None
             if found is None:
-                await _require_free_name(work, name or moved.name)
+                await _require_free_name(work, require_name(name or moved.name))
         if found is not None and found.space_id != space.id:
             raise EmbeddingSpaceMismatchError(
                 f"Collection '{found.name}' is here with vectors of contract '{found.space_id}'; the bundle's are of "
@@ -199,15 +208,14 @@ class BundleImporter:
             found = await work.bulk.find_persons_by_external_id(target.id, list(given))
         return [one for one, person_id in found.items() if person_id not in list_ids(target.id, given[one])]
 
-    def _build_policy(self, header: BundleHeader) -> Any:
+    def _build_policy(self, header: BundleHeader, storage: Storage | None = None) -> DecisionPolicy:
         default = build_collection_policy(self._spaces.get_space(header.space.id))
-        try:
-            return merge_policy(default, header.collection.policy, default=default)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidInputError(f"The policy of collection '{header.collection.name}' is none: {error}.") from None
+        return build_policy(header.collection, default, storage)
 
-    async def _create_collection(self, principal: Principal, header: BundleHeader, name: str | None) -> Collection:
-        moved, policy = header.collection, self._build_policy(header)
+    async def _create_collection(
+        self, principal: Principal, header: BundleHeader, name: str | None, storage: Storage | None
+    ) -> Collection:
+        moved, policy = header.collection, self._build_policy(header, storage)
         async with self._database.transaction() as work:
             made = await work.collections.add_collection(
                 name or moved.name,
@@ -217,8 +225,7 @@ class BundleImporter:
                 unseen_days=moved.unseen_days,
                 collection_id=moved.id,
             )
-            if moved.calibration is not None:
-                calibration = Calibration.from_document(moved.calibration)
+            if (calibration := build_calibration(moved)) is not None:
                 await work.collections.set_calibration(made.id, header.space.id, calibration)
             await work.collections.update_collection(made.id, search=SearchMode(moved.search))
             await work.record(principal, CollectionCreated(collection_id=made.id))
@@ -242,6 +249,8 @@ class BundleImporter:
             homes = await work.bulk.find_collections_of(ids)
             consents = [consent.id for person in people for consent in person.consents]
             taken = await work.bulk.find_taken_consents(consents)
+            faces = [face.id for person in people for face in person.faces]
+            taken |= await work.bulk.find_taken_faces(collection.id, faces)
             first, known = 0, 0
             for person in people:
                 rows = vectors[first : first + len(person.faces)]

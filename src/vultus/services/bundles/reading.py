@@ -84,14 +84,18 @@ class BundleReading:
         if self._digests is None:
             await self._verify()
         self._counts = None
+        persons = consents = faces = 0
         with open_archive(self.file, self.identities, self._digests) as archive:
             members = archive.read_members()
             while (found := await asyncio.to_thread(next, members, None)) is not None:
                 self.progress(len(found[1]))
                 if (people := self._take(*found)) is not None:
+                    persons += len(people[0])
+                    consents += sum(len(person.consents) for person in people[0])
+                    faces += len(people[1])
                     yield people
             self._check_signature(archive)
-        self._check_end()
+        self._check_end(BundleCounts(persons=persons, consents=consents, faces=faces))
 
     async def _verify(self) -> None:
         """Check who signed the bundle; nothing in it is looked at before."""
@@ -127,6 +131,8 @@ class BundleReading:
             raise SignatureInvalidError(f"{self.file} is not what was signed.")
         self.installation = signed.installation_id
 
-    def _check_end(self) -> None:
-        if self._counts is None or self._people is not None:
-            raise InvalidInputError(f"{self.file} is half a bundle: it does not say how much it holds.")
+    def _check_end(self, found: BundleCounts) -> None:
+        if self._counts != found or self._people is not None:
+            raise InvalidInputError(
+                f"{self.file} is half a bundle: it does not hold what its {COUNTS} says. Have it written anew."
+            )

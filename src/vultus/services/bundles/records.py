@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
@@ -26,7 +26,12 @@ PERSONS_PER_PART = 256
 LENGTH_TOLERANCE = 0.01
 """By which the length of a vector may differ from 1, for float16 rounds it."""
 
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Measure = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+"""Columns of type `real` hold it."""
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""By which the clocks of two installations may differ."""
 
 
 class BundledCollection(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,9 +84,9 @@ class BundledConsent(msgspec.Struct, frozen=True, kw_only=True):
         recorded_by = require_text("A consent's recorded_by", self.recorded_by)
         evidence = require_optional_text("A consent's evidence_ref", self.evidence_ref)
         _require_same((purpose, recorded_by, evidence), (self.purpose, self.recorded_by, self.evidence_ref))
-        require_moment("A consent's granted_at", self.granted_at)
+        _require_past("A consent's granted_at", self.granted_at)
         require_moment("A consent's expires_at", self.expires_at)
-        require_moment("A consent's seen_at", self.seen_at)
+        _require_past("A consent's seen_at", self.seen_at)
 
 
 class BundledFace(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +95,18 @@ class BundledFace(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     consent_id: UUID
     created_at: datetime
-    score: float
-    size_px: float
-    sharpness: float
-    brightness: float
-    yaw_deg: float
-    pitch_deg: float
-    roll_deg: float
+    score: Measure
+    size_px: Measure
+    sharpness: Measure
+    brightness: Measure
+    yaw_deg: Measure
+    pitch_deg: Measure
+    roll_deg: Measure
     source_sha256: Digest
+
+    def __post_init__(self) -> None:
+        """Apply the rule for moments."""
+        require_moment("A face's created_at", self.created_at)
 
 
 class BundledPerson(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +126,7 @@ class BundledPerson(msgspec.Struct, frozen=True, kw_only=True):
         name = require_optional_text("A person's name", self.name)
         metadata = require_metadata(self.metadata)
         _require_same((external_id, name, metadata), (self.external_id, self.name, self.metadata))
+        require_moment("A person's created_at", self.created_at)
         if not {face.consent_id for face in self.faces} <= {consent.id for consent in self.consents}:
             raise ValueError("a face rests on no consent of its person")
         if len({face.source_sha256 for face in self.faces}) < len(self.faces):
@@ -129,6 +139,12 @@ class BundleCounts(msgspec.Struct, frozen=True, kw_only=True):
     persons: int
     consents: int
     faces: int
+
+
+def _require_past(label: str, moment: datetime | None) -> None:
+    require_moment(label, moment)
+    if moment is not None and moment > datetime.now(UTC) + CLOCK_TOLERANCE:
+        raise ValueError(f"{label} lies in the future")
 
 
 def _require_same(kept: object, given: object) -> None:
