@@ -111,7 +111,11 @@ class TemplateReader(TemplateSearches):
     async def search_leave_one_out(
         self, collection_id: UUID, space_id: str, face_ids: Sequence[UUID]
     ) -> dict[UUID, LeaveOneOutResult]:
-        """Search for each of some faces among all other faces of the collection; return results by face id."""
+        """Search for each of some faces among all other faces of the collection; return results by face id.
+
+        Raises:
+            KeyRingError: A template is sealed and cannot be opened.
+        """
         if await self._rows.is_sealed(collection_id):
             return await self._sealed_searches.search_leave_one_out(collection_id, space_id, face_ids)
         values = {"collection": collection_id, "contract": space_id, "faces": list(face_ids)}
@@ -149,6 +153,9 @@ class TemplateReader(TemplateSearches):
         """Yield person and (d,) float32 vector of every template of some persons that a search compares now.
 
         Grouped by person, in order of enrolment. Vectors leave the database for statistics only.
+
+        Raises:
+            KeyRingError: One is sealed and cannot be opened.
         """
         query = (
             select(*_TEMPLATE_COLUMNS)
@@ -159,7 +166,8 @@ class TemplateReader(TemplateSearches):
             .order_by(FaceRow.person_id, FaceRow.id)
         )
         async for rows in (await self._session.stream(query)).partitions(STREAMED_ROWS):
-            found = await self._rows.open(collection_id, space_id, [TemplateRow(*row) for row in rows])
+            opened = await self._rows.open(collection_id, space_id, [TemplateRow(*row) for row in rows])
+            found = require_readable(opened)
             for row, vector in _list_in_order(found):
                 yield row.person_id, vector
 

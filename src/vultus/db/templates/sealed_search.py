@@ -15,6 +15,7 @@ from sqlalchemy import TextClause, text
 
 from vultus.db.repositories.collections import get_partition_name
 from vultus.db.templates import ranking as sql
+from vultus.db.templates.sealed_rows import require_readable
 from vultus.domain import Candidate, Fusion, GalleryState, LeaveOneOutResult, SearchResult
 from vultus.errors import NotFoundError
 
@@ -196,7 +197,7 @@ class SealedSearches:
         """Search for faces among all others, as `TemplateStore.search_leave_one_out` says; in blocks, twice."""
         wanted, owners, vectors = set(face_ids), {}, {}
         async for block in self._rows.read_blocks(collection_id, space_id):
-            for row, vector in zip(block.rows, block.vectors, strict=True):
+            for row, vector in zip(require_readable(block).rows, block.vectors, strict=True):
                 if row.face_id in wanted:
                     owners[row.face_id], vectors[row.face_id] = row.person_id, vector
         if not owners:
@@ -205,7 +206,7 @@ class SealedSearches:
         rankings = [Ranking(LEAVE_ONE_OUT_PERSONS, face_id) for face_id in owners]
         photographed: dict[UUID, int] = {}
         async for block in self._rows.read_blocks(collection_id, space_id):
-            _add_to_rankings(rankings, block, probes)
+            _add_to_rankings(rankings, require_readable(block), probes)
             for row in block.rows:
                 photographed[row.person_id] = photographed.get(row.person_id, 0) + 1
         found = {}

@@ -21,7 +21,7 @@ from vultus.domain import (
 )
 from vultus.domain.decision import decide_verdict, find_quality_faults
 from vultus.domain.decision_records import Answer
-from vultus.errors import InvalidInputError, TooLargeError, UnsupportedImageError
+from vultus.errors import InvalidInputError, KeyRingError, TooLargeError, UnsupportedImageError
 from vultus.services.collections import (
     ensure_same_search_space,
     get_calibration,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vultus.db.database import Database
-    from vultus.domain import PersonReference, Principal, SpaceRegistry
+    from vultus.domain import FloatArray, PersonReference, Principal, SpaceRegistry
     from vultus.services.limits import UsageLimiter
     from vultus.services.photo_analysis import Photo, PhotoAnalyzer
     from vultus.services.recognition.decision_log import DecisionLog
@@ -195,14 +195,7 @@ class Verifier:
         mode = collection.policy.liveness.get_stricter_mode(liveness)
         face = await self._analyzer.get_single_face(photo, collection.space_id, largest=largest, liveness=mode)
         attack = find_attack(face, mode)
-        async with self._database.transaction(read_only=True) as work:
-            current = await work.open(str(collection.id), principal, Permission.RECOGNIZE)
-            ensure_same_search_space(collection, current, mode)
-            enrolled = await work.persons.get_person(collection.id, person_id)
-            with timing.measure_stage("search"):
-                best = await work.templates.find_person_similarity(
-                    collection.id, enrolled.id, current.space_id, face.vector, current.policy.fusion
-                )
+        current, enrolled, best = await self._compare_again(principal, collection, person_id, mode, face.vector)
         similarity = None if best is None or attack else best[0]
         scores = [] if similarity is None else [similarity]
         calibration = get_calibration(current, space)
@@ -221,6 +214,29 @@ class Verifier:
             return Verification(enrolled, face, None, None, decision.hide_scores())
         probability = None if similarity is None else calibration.compute_probability(similarity)
         return Verification(enrolled, face, similarity, probability, decision)
+
+    async def _compare_again(
+        self, principal: Principal, collection: Collection, person_id: UUID, mode: LivenessMode, vector: FloatArray
+    ) -> tuple[Collection, Person, tuple[float, UUID] | None]:
+        """Do as `_compare_enrolled`, again if the person got another key after its transaction saw the database."""
+        try:
+            return await self._compare_enrolled(principal, collection, person_id, mode, vector)
+        except KeyRingError:
+            return await self._compare_enrolled(principal, collection, person_id, mode, vector)
+
+    async def _compare_enrolled(
+        self, principal: Principal, collection: Collection, person_id: UUID, mode: LivenessMode, vector: FloatArray
+    ) -> tuple[Collection, Person, tuple[float, UUID] | None]:
+        """Return collection and person as they are now, and the person's cosine to a (d,) vector and closest face."""
+        async with self._database.transaction(read_only=True) as work:
+            current = await work.open(str(collection.id), principal, Permission.RECOGNIZE)
+            ensure_same_search_space(collection, current, mode)
+            enrolled = await work.persons.get_person(collection.id, person_id)
+            with timing.measure_stage("search"):
+                best = await work.templates.find_person_similarity(
+                    collection.id, enrolled.id, current.space_id, vector, current.policy.fusion
+                )
+        return current, enrolled, best
 
     @staticmethod
     def _build_decision(
