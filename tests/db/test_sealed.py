@@ -237,7 +237,7 @@ async def test_what_was_moved_to_another_face_person_or_collection_does_not_open
                 await work.templates.list_person_templates(collection.id, owner.person.id)
     assert await search(database, sealed, towards(0)) == ["ada"]
     assert await search(database, other, towards(0)) == []
-    assert caplog.text.count("a template cannot be opened") == 3
+    assert caplog.text.count("cannot be opened: its key is lost") == 3
 
 
 async def test_who_is_erased_is_unreadable_in_every_copy(

@@ -251,5 +251,10 @@ async def _finish_restore(urls: DatabaseUrls, settings: Settings) -> tuple[int |
             with suppress(KeyRingError):  # the service says at its start what is missing
                 found = await KeyRotator(database, custody).check(COMMAND_LINE)
         return ended, is_sealed, found
+    except KeyRingError as error:
+        raise KeyRingError(
+            f"The backup is restored, but not all that ended since then is ended again: {error.detail} Once that is "
+            "done, the next start ends it."
+        ) from error
     finally:
         await database.close()

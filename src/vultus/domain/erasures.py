@@ -16,7 +16,7 @@ class ErasureState(StrEnum):
     """No process finds, lists or reads it; its bytes may still be in files of the database."""
 
     UNREADABLE = "unreadable"
-    """The key of what was sealed is destroyed, so that no copy of the database, however old, opens it."""
+    """The key of what was sealed is destroyed: no copy of the database opens it, but one from before it was sealed."""
 
     SCRUBBED = "scrubbed"
     """The files that held its bytes were rewritten: `vultus scrub`."""
