@@ -211,6 +211,46 @@ async def test_a_server_says_at_its_start_which_keys_are_missing(
     assert str(tmp_path / lost) in caplog.text
 
 
+async def test_an_older_file_of_keys_is_noticed_at_the_start(
+    database: Database,
+    sealed: Collection,
+    enrol: Enrol,
+    towards: Towards,
+    custody: Custody,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with database.transaction() as work:
+        await enrol(work, sealed, "ada", towards(0))
+    older = custody.person_keys.path.read_bytes()
+    async with database.transaction() as work:
+        await enrol(work, sealed, "bob", towards(1))
+    custody.person_keys.path.write_bytes(older)
+    await main._prepare_keys(database, Settings(data_dir=tmp_path), custody, serves=True)
+    assert "keys of 2 persons, most of them the newest, 1 are not in" in caplog.text
+
+
+async def test_another_installations_custody_folder_seals_nothing(
+    database: Database, sealed: Collection, enrol: Enrol, towards: Towards, tmp_path: Path
+) -> None:
+    other = Custody.open(tmp_path / "other", FileKeyRing(tmp_path / "other" / "ring.json"))
+    other.keys.create()
+    own = database._seal.custody
+    assert own is not None
+    database.use_keys(other)
+    async with database.transaction() as work:
+        await work.person_keys.ensure_installation_keys()
+    database.use_keys(own)  # while nothing is sealed
+    async with database.transaction() as work:
+        await enrol(work, sealed, "ada", towards(0))
+    database.use_keys(other)
+
+    with pytest.raises(KeyRingError, match="belongs to installation"):
+        async with database.transaction() as work:
+            await enrol(work, sealed, "bob", towards(1))
+    assert other.person_keys.list_keys() == []
+
+
 async def test_what_was_moved_to_another_face_person_or_collection_does_not_open(
     database: Database,
     sealed: Collection,

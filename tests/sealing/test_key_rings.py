@@ -112,6 +112,15 @@ def test_vault_is_asked_at_the_start_and_not_for_every_person(vault: StubVault, 
     assert sorted({*vault.calls}) == ["POST auth/approle/login", "POST transit/decrypt/vultus"]
 
 
+def test_a_vault_key_that_was_rotated_is_taken_by_no_new_installation(vault: StubVault, tmp_path: Path) -> None:
+    ring = VaultKeyRing(KeyRingSettings(vault_address=vault.url, vault_token_file=write(tmp_path, TOKEN)))
+    custody = Custody.open(tmp_path / "custody", ring)
+    custody.keys.create()
+    custody.keys.rotate()
+    with pytest.raises(KeyRingError, match="VAULT_KEY: two installations"):
+        Custody.open(tmp_path / "another", ring).keys.create()
+
+
 def test_it_logs_in_to_vault_as_a_service_of_kubernetes(
     vault: StubVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

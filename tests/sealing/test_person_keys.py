@@ -133,6 +133,28 @@ def test_a_damaged_slot_is_one_persons_loss(custody: Custody, caplog: pytest.Log
     assert keys.find_keys(references) == readable
 
 
+def test_keys_that_were_loaded_open_while_the_key_ring_is_away_and_seal_nothing(
+    custody: Custody, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a key ring that is a copy of before a rotation, or in a Vault that is away during one."""
+    persons, keys = [uuid4(), uuid4()], custody.person_keys
+    references = list(zip(keys.create_keys(persons), persons, strict=True))
+    assert keys.peek_keys(references) is None  # nothing waits for a file: it is mapped by the first search
+    found = keys.find_keys(references)
+    assert keys.peek_keys(references) == found
+    open_custody(tmp_path).keys.rotate()
+    (tmp_path / "elsewhere" / "ring.json").unlink()
+
+    assert keys.peek_keys(references) is None
+    assert keys.find_keys(references) == keys.find_keys(references) == found
+    assert caplog.text.count("the keys of before are kept") == 1
+    with pytest.raises(KeyRingError, match=r"ring\.json, is missing"):
+        keys.create_keys([uuid4()])
+    open_custody(tmp_path).person_keys.destroy_keys(references[:1])
+    with pytest.raises(KeyRingError, match=r"ring\.json, is missing"):  # no keys of today to look for it by
+        keys.find_keys(references)
+
+
 def test_no_slot_is_given_in_a_file_that_is_missing_or_older_than_the_database(custody: Custody) -> None:
     keys = custody.person_keys
     with pytest.raises(KeyRingError, match="missing"):
@@ -146,9 +168,10 @@ def test_no_slot_is_given_in_a_file_that_is_missing_or_older_than_the_database(c
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
 def test_what_root_writes_belongs_to_whom_the_server_runs_as(custody: Custody, tmp_path: Path) -> None:
-    for path in (tmp_path / "elsewhere", tmp_path / "custody", *(tmp_path / "elsewhere").iterdir()):
-        os.chown(path, 1234, 1235)
     custody.keys.path.unlink()
+    (ring := tmp_path / "elsewhere" / "ring.json").unlink()
+    for path in (ring.parent, custody.keys.path.parent):
+        os.chown(path, 1234, 1235)
     custody.keys.create()
     custody.person_keys.create_keys([uuid4()])
     custody.keys.rotate()

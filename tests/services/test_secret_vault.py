@@ -26,6 +26,9 @@ async def test_a_secret_opens_only_in_its_context_and_with_its_key(database: Dat
     custody.keys.path.unlink()
     with pytest.raises(KeyRingError, match="are missing"):
         vault.unseal(sealed, "source:a")
+    with pytest.raises(KeyRingError, match="is there, and"):
+        custody.keys.create()
+    (custody.keys.path.parent.parent / "ring.json").unlink()
     custody.keys.create()  # another installation's
     with pytest.raises(SecretDamagedError):
         vault.unseal(sealed, "source:a")

@@ -27,6 +27,7 @@ from vultus.main import open_postgres, open_weights_store
 from vultus.models.pipelines import PipelineRegistry
 from vultus.models.runtime import count_usable_cores
 from vultus.models.runtime.choice import Runtime
+from vultus.sealing.custody import open_custody
 from vultus.server.serving import bind_metrics_socket, bind_socket, open_tls
 from vultus.services.backups.schedule import find_newest_backup, is_backup_due, list_future_backups
 from vultus.services.old_seals import OLD_KEY_FILE
@@ -181,9 +182,12 @@ def _check_database(settings: Settings) -> str:
             migrate.check_revision(revision)
             database = await Database.connect(urls.serving, settings.database, owner_url=urls.owner)
             try:
+                database.use_keys(open_custody(settings))
                 async with database.transaction(read_only=True) as work:
                     is_sealed, has_keys = await work.sealed_values.has_any(), await work.person_keys.list_keys(None, 1)
                     ensure_keys_of_sealed(settings, is_sealed=is_sealed, has_persons=bool(has_keys))
+                    if has_keys:
+                        await work.person_keys.check_keys()
                     return await work.inventory.list_names_by_space(), await work.inventory.describe_role()
             finally:
                 await database.close()

@@ -6,7 +6,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, Uuid, false, func, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    Uuid,
+    false,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -150,6 +162,17 @@ class LedgerRow(Base):
     digest: Mapped[str]
     compared_at: Mapped[datetime]
     database: Mapped[str]
+
+
+class InstallationRow(Base):
+    """The one row says whose keys, outside the database, seal what is sealed in it."""
+
+    __tablename__ = "installation"
+
+    is_only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    id: Mapped[UUID]
+
+    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
 
 
 class ScrubRow(Base):

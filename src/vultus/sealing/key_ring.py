@@ -39,6 +39,17 @@ class KeyRing(Protocol):
         """
         ...
 
+    def ensure_unused(self, custody: Path) -> None:
+        """Refuse a key ring that wraps the keys of another installation, where that can be told.
+
+        Args:
+            custody: The folder of the keys that are to be made.
+
+        Raises:
+            KeyRingError: It wraps other keys, or cannot be reached.
+        """
+        ...
+
     def create(self) -> None:
         """Make the first master key, unless there is one.
 
@@ -104,7 +115,7 @@ class FileKeyRing:
     Keys are wrapped by AES-256 in Galois/Counter Mode (NIST SP 800-38D) with random nonces of 96 bits.
 
     Args:
-        path: Where it is; the same file, or a copy, for every process that uses the database.
+        path: Where it is; the same file for every process that uses the database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,6 +129,15 @@ class FileKeyRing:
     def exists(self) -> bool:
         """Return whether the file is there."""
         return self.path.exists()
+
+    def ensure_unused(self, custody: Path) -> None:
+        """Refuse a file that is there, unless it lies in the custody folder, which is one installation's."""
+        if self.exists() and self.path.resolve().parent != custody.resolve():
+            raise KeyRingError(
+                f"The key ring, {self.path}, is there, and {custody / 'keys.json'}, which it wraps, is not. Put that "
+                "back from your copy. If this installation is new, name a file of its own in VULTUS_KEY_RING__FILE: "
+                "two installations must not share one. If the file wraps nothing any more, move it away."
+            )
 
     def create(self) -> None:
         """Write the file, unless it is there."""

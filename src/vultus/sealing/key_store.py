@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
     from vultus.sealing.key_ring import KeyRing
 
+log = logging.getLogger(__name__)
+
 FILE_FORMAT = 1
+RETRY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class KeyStore:
         self.ring = ring
         self._lock = threading.Lock()
         self._loaded: tuple[tuple[int, int], InstallationKeys] | None = None
+        self._retry_at = 0.0
 
     def exists(self) -> bool:
         """Return whether the installation has keys."""
@@ -99,22 +105,38 @@ class KeyStore:
         """Make the installation's keys, and the key ring if it is not there; do nothing if the keys are.
 
         Raises:
-            KeyRingError: They cannot be made.
+            KeyRingError: They cannot be made, or the key ring is a file elsewhere that something else was wrapped by.
         """
         with self._hold_file():
             if self.exists():
                 return
+            self.ring.ensure_unused(self.path.parent)
             self.ring.create()
             keys = InstallationKeys(uuid4(), {1: secrets.token_bytes(KEY_BYTES)}, secrets.token_bytes(KEY_BYTES))
             self._write(keys)
 
-    def load(self) -> InstallationKeys:
+    def peek(self) -> InstallationKeys | None:
+        """Return the keys, at once, if they were loaded and the file has not changed; None if `load` would ask."""
+        loaded = self._loaded
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return loaded[1] if loaded is not None and loaded[0] == (status.st_ino, status.st_mtime_ns) else None
+
+    def load(self, *, or_keep: bool = False) -> InstallationKeys:
         """Return the installation's keys; they are read again once the file has changed.
+
+        Args:
+            or_keep: Whether keys that were loaded do if the file has changed and cannot be read: only to open by, for
+                what they would seal might be lost.
 
         Raises:
             KeyRingError: They are missing or damaged, or the key ring cannot unwrap them.
         """
         with self._lock:
+            if or_keep and self._loaded is not None and time.monotonic() < self._retry_at:
+                return self._loaded[1]
             try:
                 with self.path.open("rb") as file:  # opened, so that a network file system asks its server
                     status = os.fstat(file.fileno())
@@ -128,6 +150,11 @@ class KeyStore:
                 ) from error
             except OSError as error:
                 raise KeyRingError(f"{self.path} cannot be read: {error.strerror}.") from error
+            except KeyRingError as error:
+                if not or_keep or self._loaded is None:
+                    raise
+                log.error("the keys of before are kept, for those of now cannot be read: %s", error.detail)
+                self._retry_at = time.monotonic() + RETRY_S
             return self._loaded[1]
 
     def rotate(self) -> InstallationKeys:

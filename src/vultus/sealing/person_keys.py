@@ -126,7 +126,7 @@ class PersonKeyFile:
         Raises:
             KeyRingError: The installation's keys or the file cannot be used.
         """
-        ciphers, found = self._store.load().ciphers, []
+        ciphers, found = self._store.load(or_keep=True).ciphers, []
         for slot, person_id in references:
             if (key := _unwrap_key(self._read_slot(slot), person_id, ciphers)) is None:
                 # Perhaps it was being written, or written on another machine, whose changes a network file system shows
@@ -134,6 +134,19 @@ class PersonKeyFile:
                 with self._change_file() as number:
                     content = os.pread(number, SLOT_BYTES, _offset(slot))
                     key = _unwrap_key(content, person_id, self._store.load().ciphers)
+            found.append(key)
+        return found
+
+    def peek_keys(self, references: Sequence[KeyReference]) -> list[bytes] | None:
+        """Return the keys of persons, at once, if they can be had without waiting; None if `find_keys` is needed."""
+        keys, mapped = self._store.peek(), self._mapped
+        if keys is None or mapped is None:
+            return None
+        found = []
+        for slot, person_id in references:
+            key = _unwrap_key(mapped[_offset(slot) : _offset(slot + 1)], person_id, keys.ciphers)
+            if key is None:
+                return None
             found.append(key)
         return found
 

@@ -49,6 +49,15 @@ class VaultKeyRing:
         """Return whether the key is there."""
         return bool(self._read_versions())
 
+    def ensure_unused(self, custody: Path) -> None:
+        """Refuse a key that was rotated; whether another installation uses one that was not, Vault does not tell."""
+        if len(versions := self._read_versions()) > 1 or max(versions, default=1) > 1:
+            raise KeyRingError(
+                f"{self.description} was rotated, so it wraps keys already, and {custody / 'keys.json'} is not there. "
+                "Put that back from your copy. If this installation is new, make a key of its own and name it in "
+                "VULTUS_KEY_RING__VAULT_KEY: two installations must not share one."
+            )
+
     def create(self) -> None:
         """Make the key, unless it is there."""
         if not self.exists():

@@ -58,7 +58,7 @@ class SecretVault:
                 "and start again: secrets are then sealed anew. Or set the secret again."
             )
         try:
-            return open_secret(sealed, self._store.load(), context)
+            return open_secret(sealed, self._store.load(or_keep=True), context)
         except SealBrokenError as error:
             raise SecretDamagedError("the secret was modified after it was sealed, or belongs to another") from error
 

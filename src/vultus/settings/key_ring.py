@@ -15,15 +15,19 @@ class KeyRingSettings(Section):
 
     file: Path | None = Field(
         None,
-        description="The key ring; the same file, or a copy, for every process. Unset: `key-ring.json` in the custody "
-        "folder.",
+        description="The key ring, one per installation, and the same file for every process. Unset: `key-ring.json` "
+        "in the custody folder.",
     )
     vault_address: HttpUrl | None = Field(
         None,
         description="Address of HashiCorp Vault or OpenBao: its transit engine is the key ring, in place of a file.",
     )
     vault_mount: str = Field("transit", description="Where the transit engine is mounted.")
-    vault_key: str = Field("vultus", description="Name of the key, of type aes256-gcm96; made if it is missing.")
+    vault_key: str = Field(
+        "vultus",
+        description="Name of the key, of type aes256-gcm96; made if it is missing. One per installation: a rotation "
+        "ends what another one's keys were wrapped by.",
+    )
     vault_token_file: Path | None = Field(None, description="File with a token for Vault, read at every login.")
     vault_role: str | None = Field(
         None,

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Uuid, bindparam, delete, func, select, text, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from vultus.db.locks import acquire_lock, compute_lock_number
+from vultus.db.record_tables import InstallationRow
 from vultus.db.repositories.sealed_values import SealedValueRepository
 from vultus.db.tables import FaceRow, PersonRow, SpentKeyRow
 from vultus.errors import KeyRingError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vultus.sealing.custody import Custody
     from vultus.sealing.person_keys import KeyReference
 
+CHECKED_KEYS = 100
 _SPENT_KEYS_LOCK = compute_lock_number("spent keys")
 _SET_SLOTS = text(
     "UPDATE persons SET key_slot = given.slot"
@@ -136,23 +138,34 @@ class PersonKeyRepository:
         """Make the installation's keys if it has none and needs none: what is sealed needs those that sealed it.
 
         Raises:
-            KeyRingError: They are missing though something is sealed, or cannot be made.
+            KeyRingError: They are missing though something is sealed, are another installation's, or cannot be made.
         """
         keys = self._require_custody().keys
-        if keys.exists():
-            return
-        is_sealed = await SealedValueRepository(self._session).has_any()
-        await asyncio.to_thread(keys.load if is_sealed else keys.create)  # the former says what is missing
+        if not keys.exists():
+            is_sealed = await SealedValueRepository(self._session).has_any()
+            await asyncio.to_thread(keys.load if is_sealed else keys.create)  # the former says what is missing
+        await self._note_installation((await asyncio.to_thread(keys.load)).installation_id)
 
     async def check_keys(self) -> None:
-        """Open the installation's keys, and a person's if anybody has one.
+        """Open the installation's keys, and those of the persons in the greatest slots: most are the newest.
 
         Raises:
-            KeyRingError: What is sealed cannot be opened.
+            KeyRingError: What is sealed cannot be opened, or not all of it.
         """
-        await asyncio.to_thread(self._require_custody().keys.load)
-        if found := await self.list_keys(None, 1):
-            await self.load_keys([found[0][1]])
+        custody = self._require_custody()
+        await asyncio.to_thread(custody.keys.load)
+        query = select(PersonRow.key_slot, PersonRow.id).where(PersonRow.key_slot.is_not(None))
+        rows = await self._session.execute(query.order_by(PersonRow.key_slot.desc()).limit(CHECKED_KEYS))
+        references = [(slot, person_id) for slot, person_id in rows if slot is not None]
+        if not references:
+            return
+        found = await asyncio.to_thread(custody.person_keys.find_keys, references)
+        if lost := found.count(None):
+            raise KeyRingError(
+                f"Of the keys of {len(found)} persons, most of them the newest, {lost} are not in "
+                f"{custody.person_keys.path}: it is older than the database, damaged, or another installation's. Put "
+                "the custody folder back from your copy; 'vultus key-ring check' names the persons."
+            )
 
     async def list_keys(
         self, after: UUID | None, limit: int, collection_id: UUID | None = None
@@ -201,6 +214,22 @@ class PersonKeyRepository:
         """Forget keys that have been destroyed."""
         await self._session.execute(
             delete(SpentKeyRow).where(tuple_(SpentKeyRow.slot, SpentKeyRow.person_id).in_(keys))
+        )
+
+    async def _note_installation(self, installation_id: UUID) -> None:
+        """Note whose keys seal in this database; another's may while nothing is sealed."""
+        known = (await self._session.execute(select(InstallationRow.id))).scalar_one_or_none()
+        if known == installation_id:
+            return
+        if known is not None and await SealedValueRepository(self._session).has_any():
+            raise KeyRingError(
+                f"{self._require_custody().keys.path} holds the keys of installation {installation_id}, and what is "
+                f"sealed in the database belongs to installation {known}. Name its custody folder in "
+                "VULTUS_CUSTODY_DIR, or put it back from your copy."
+            )
+        entered = insert(InstallationRow).values(id=installation_id)
+        await self._session.execute(
+            entered.on_conflict_do_update(index_elements=[InstallationRow.is_only], set_={"id": entered.excluded.id})
         )
 
     async def _list_taken_slots(self, of: Sequence[int] | None = None) -> set[int]:

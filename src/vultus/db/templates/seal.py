@@ -65,22 +65,27 @@ class TemplateSeal:
         self.known: set[UUID] = set()
 
     async def open(self, collection_id: UUID, space_id: str, rows: Sequence[TemplateRow]) -> OpenedTemplates:
-        """Return the vectors of templates of a collection in an embedding space; many are opened in a thread.
+        """Return the vectors of templates of a collection in an embedding space.
+
+        Many are opened in a thread, and so are those whose keys cannot be had without waiting.
 
         Raises:
             KeyRingError: The keys cannot be used.
         """
-        if len(rows) <= FEW_TEMPLATES:
-            return self._open(collection_id, space_id, rows)
-        return await asyncio.to_thread(self._open, collection_id, space_id, rows)
-
-    def _open(self, collection_id: UUID, space_id: str, rows: Sequence[TemplateRow]) -> OpenedTemplates:
         sealed = [row for row in rows if row.sealed is not None]
         if not sealed:
             return OpenedTemplates(rows, _stack([row.vector for row in rows if row.vector is not None]))
         if self.custody is None:
             raise build_no_custody_error()
-        keys = self.custody.person_keys.find_keys([(_read_slot(row), row.person_id) for row in sealed])
+        file, references = self.custody.person_keys, [(_read_slot(row), row.person_id) for row in sealed]
+        if len(rows) <= FEW_TEMPLATES and (keys := file.peek_keys(references)) is not None:
+            return self._open(collection_id, space_id, rows, keys)
+        return await asyncio.to_thread(lambda: self._open(collection_id, space_id, rows, file.find_keys(references)))
+
+    def _open(
+        self, collection_id: UUID, space_id: str, rows: Sequence[TemplateRow], keys: Sequence[bytes | None]
+    ) -> OpenedTemplates:
+        sealed = [row for row in rows if row.sealed is not None]
         opened, vectors, unreadable = [], [], []
         for row in rows:
             if row.vector is not None:
