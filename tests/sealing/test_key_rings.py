@@ -103,6 +103,7 @@ def test_vault_is_asked_at_the_start_and_not_for_every_person(vault: StubVault, 
     custody.keys.create()
     persons = [custody.keys.load().installation_id] * 50
     vault.calls.clear()
+    open_custody(settings).keys.read_installation_id()
 
     slots = custody.person_keys.create_keys(persons)
     custody.person_keys.find_keys(list(zip(slots, persons, strict=True)))

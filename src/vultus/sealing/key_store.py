@@ -157,6 +157,19 @@ class KeyStore:
                 self._retry_at = time.monotonic() + RETRY_S
             return self._loaded[1]
 
+    def read_installation_id(self) -> UUID:
+        """Return whose keys they are, which the file says in the open: the key ring is not asked.
+
+        Raises:
+            KeyRingError: They are missing or damaged.
+        """
+        if (keys := self.peek()) is not None:
+            return keys.installation_id
+        try:
+            return self._parse()[0]
+        except OSError as error:
+            raise KeyRingError(f"{self.path} cannot be read: {error.strerror}.") from error
+
     def rotate(self) -> InstallationKeys:
         """Add a version of the key-encryption key, and wrap all by a new master key; older versions stay.
 
@@ -185,7 +198,8 @@ class KeyStore:
     def _hold_file(self) -> Any:
         return lock_file(self.path.with_name(f"{self.path.name}.lock"))
 
-    def _read(self) -> InstallationKeys:
+    def _parse(self) -> tuple[UUID, dict[int, str], str]:
+        """Return the installation, its wrapped key-encryption keys by version, and its wrapped signing key."""
         try:
             found: dict[str, Any] = json.loads(self.path.read_bytes())
             if found["format"] != FILE_FORMAT:
@@ -196,6 +210,10 @@ class KeyStore:
                 raise ValueError("no key")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KeyRingError(f"{self.path} is damaged. Put it back from your copy.") from error
+        return installation_id, wrapped, wrapped_signing_key
+
+    def _read(self) -> InstallationKeys:
+        installation_id, wrapped, wrapped_signing_key = self._parse()
         return InstallationKeys(
             installation_id,
             {version: self.ring.unwrap(key, _name_key(installation_id, version)) for version, key in wrapped.items()},

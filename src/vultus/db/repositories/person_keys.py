@@ -144,7 +144,7 @@ class PersonKeyRepository:
         if not keys.exists():
             is_sealed = await SealedValueRepository(self._session).has_any()
             await asyncio.to_thread(keys.load if is_sealed else keys.create)  # the former says what is missing
-        await self._note_installation((await asyncio.to_thread(keys.load)).installation_id)
+        await self._note_installation(await asyncio.to_thread(keys.read_installation_id))
 
     async def check_keys(self) -> None:
         """Open the installation's keys, and those of the persons in the greatest slots: most are the newest.
