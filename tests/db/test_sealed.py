@@ -22,6 +22,7 @@ from vultus.errors import KeyRingError
 from vultus.sealing.custody import Custody
 from vultus.sealing.envelopes import read_slot
 from vultus.sealing.key_ring import FileKeyRing
+from vultus.sealing.person_keys import HEADER_BYTES, SLOT_BYTES
 from vultus.services.people.erasure import Eraser, delete_face
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.rekeying import rekey_persons
@@ -313,6 +314,25 @@ async def test_a_deleted_face_and_a_withdrawn_consent_leave_no_key_that_opens_th
     assert custody.person_keys.list_keys() == []
     async with database.transaction() as work:
         assert await work.person_keys.load_slots([ada.person.id]) == {}
+
+
+async def test_a_key_that_other_keys_wrap_is_not_taken_for_lost(
+    database: Database, sealed: Collection, enrol: Enrol, towards: Towards, custody: Custody
+) -> None:
+    """With an older keys.json, say: the person's other face is there once the right one is."""
+    async with database.transaction() as work:
+        ada = await enrol(work, sealed, "ada", towards(0), towards(1))
+    ((slot, _),) = custody.person_keys.list_keys()
+    with custody.person_keys.path.open("r+b") as file:
+        file.seek(HEADER_BYTES + slot * SLOT_BYTES + 16)
+        file.write((7).to_bytes(4, "little"))
+
+    with pytest.raises(KeyRingError):
+        async with database.transaction() as work:
+            await delete_face(work, sealed.id, ada.person.id, ada.faces[0].id, principal=CALLER)
+
+    async with database.transaction(read_only=True) as work:
+        assert await work.templates.count_templates(sealed.id, "contract") == 2
 
 
 async def test_a_transaction_that_fails_leaves_no_key(

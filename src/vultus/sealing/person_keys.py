@@ -172,6 +172,10 @@ class PersonKeyFile:
                 self._free.extend(destroyed)
         return len(destroyed)
 
+    def holds_key(self, slot: int, person_id: UUID) -> bool:
+        """Return whether a slot is a person's, whether or not what it holds opens."""
+        return self._read_slot(slot)[: len(person_id.bytes)] == person_id.bytes
+
     def list_keys(self) -> list[KeyReference]:
         """Return slot and person of every key."""
         if not self.path.exists():

@@ -80,9 +80,13 @@ class PersonKeyRepository:
         """Return the persons whose keys are in their slots no more.
 
         Raises:
-            KeyRingError: The keys cannot be used.
+            KeyRingError: The keys cannot be used, or one is there and does not open: other keys may wrap it.
         """
-        return [person_id for person_id, key in (await self._read_keys(slots)).items() if key is None]
+        lost = [person_id for person_id, key in (await self._read_keys(slots)).items() if key is None]
+        for person_id in lost:
+            if self._require_custody().person_keys.holds_key(slots[person_id], person_id):
+                raise build_lost_key_error(person_id)
+        return lost
 
     async def replace_keys(self, persons: Sequence[UUID]) -> dict[UUID, tuple[PersonKey, PersonKey]]:
         """Give those of some persons who have a key another one; return the old and the new. The old one is spent.
