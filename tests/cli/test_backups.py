@@ -263,7 +263,7 @@ def test_a_backup_of_an_older_schema_is_upgraded_and_one_of_a_newer_refused(data
 
     other = data_dir / "other"
     assert "does not know: a newer one" in run(other, "restore", newer, code=7)
-    assert f"(schema {PREVIOUS}, upgraded to {migrate.get_head_revision()})" in run(other, "restore", older)
+    assert f"(schema {PREVIOUS}, upgraded to {migrate.get_head_revision()}, SHA-256 " in run(other, "restore", older)
     run(other, "keys", "list")
 
 

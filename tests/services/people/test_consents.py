@@ -123,10 +123,12 @@ async def test_the_proof_of_a_consent_outlives_it_in_the_audit_record_alone(
     database: Database, consents: ConsentService, collection: Collection, person: Person
 ) -> None:
     first, second = [
-        await consents.record_consent(CALLER, "home", person.id, ConsentGrant(purpose, "reception", evidence_ref="f-1"))
+        await consents.record_consent(
+            CALLER, "home", person.id, ConsentGrant(purpose, "reception", evidence_ref="Akte")
+        )
         for purpose in ("Entry", "Lunch")
     ]
-    await consents.update_consent(CALLER, "home", person.id, first.id, evidence_ref="f-2")
+    await consents.update_consent(CALLER, "home", person.id, first.id, evidence_ref="Beleg")
     await PersonService(database).update_person(CALLER, "home", person.id, name="Grace")
     (renamed,) = await AuditService(database).list_entries(
         CALLER, after=None, limit=9, only=AuditFilter(action="person.changed")
@@ -141,12 +143,12 @@ async def test_the_proof_of_a_consent_outlives_it_in_the_audit_record_alone(
     }
     assert renamed.detail["changes"] == {"name": {"from": "Ada", "to": "Grace"}}
     assert "changes" not in found["person.changed"], "what a person was called goes with them"
-    assert found["consent.changed"]["changes"] == {"evidence_ref": {"from": "f-1", "to": "f-2"}}
+    assert found["consent.changed"]["changes"] == {"evidence_ref": {"from": "Akte", "to": "Beleg"}}
     assert found["consent.withdrawn"]["consent"]["purpose"] == "Lunch"
     (ended,) = found["person.erased"]["consents_ended"]
-    assert (ended["purpose"], ended["recorded_by"], ended["evidence_ref"]) == ("Entry", "reception", "f-2")
+    assert (ended["purpose"], ended["recorded_by"], ended["evidence_ref"]) == ("Entry", "reception", "Beleg")
     assert await count_rows(database, "audit WHERE audit::text ~ 'Ada|Grace'") == 0
-    assert await count_rows(database, "outbox WHERE outbox::text ~ 'Ada|Grace|Entry|Lunch|f-1'") == 0
+    assert await count_rows(database, "outbox WHERE outbox::text ~ 'Ada|Grace|Entry|Lunch|Akte'") == 0
 
 
 async def test_what_people_agreed_to_outlives_their_collection(

@@ -261,7 +261,7 @@ class Eraser:
                     continue
             except VultusError as error:  # of this one only; the others are ended
                 sweep.failed += 1
-                log.error("an expired consent is not ended: %s", error.detail, extra={"consent": str(consent.id)})
+                log.error("the expired consent %s is not ended: %s", consent.id, error.detail)
             sweep.left.add(consent.id)
         return bool(expired)
 

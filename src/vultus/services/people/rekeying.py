@@ -59,7 +59,8 @@ async def spend_key_of_deleted(work: UnitOfWork, collection_id: UUID, person_id:
     await work.crops.delete_crops_of_person(collection_id, person_id)
     lost = await work.templates.delete_sealed_templates(collection_id, person_id)
     log.error(
-        "the key of a person was destroyed before, so that what it sealed of their other faces is deleted",
-        extra={"collection": str(collection_id), "person": str(person_id), "faces": len(lost)},
+        "the key of person %s was destroyed before, so that what it sealed of their other faces is deleted",
+        person_id,
+        extra={"collection": str(collection_id), "faces": len(lost)},
     )
     return lost
