@@ -2,7 +2,9 @@
 
 A word of its own is sent in every place a caller can write to, at the most talkative level, through refusals, failing
 and slow SQL, killed workers and a killed PostgreSQL. Then everything is read that operators pass on: what the server
-and PostgreSQL printed, metrics, audit record, OpenAPI document, and every other file outside the database's own.
+and PostgreSQL printed, metrics, audit record, OpenAPI document, and every other file outside the database's own. The
+audit record holds on purpose what values a person had, for as long as they are there, and how they consented: both are
+left out, and nothing else of it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vultus.domain import FloatArray
+
+RECORDED_ON_PURPOSE = ("changes", "consent", "consents_ended")
+"""What an entry of the audit record tells of values and consents."""
 
 BAR = "0 hits"
 SETTINGS = {"LOG__LEVEL": "DEBUG", "DATABASE__STATEMENT_TIMEOUT_MS": "1000", "INFERENCE__WORKERS": "1"}
@@ -241,6 +246,9 @@ async def _collect_sinks(service: Service, client: Client) -> dict[str, bytes]:
     audit = await client.list_items("/v1/audit")
     if not audit:
         raise RuntimeError("The audit record is empty; nothing was sent.")
+    for entry in audit:
+        for name in RECORDED_ON_PURPOSE:
+            entry["detail"].pop(name, None)
     return sinks | {"/v1/audit": repr(audit).encode()}
 
 
