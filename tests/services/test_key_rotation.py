@@ -15,7 +15,6 @@ from tests.callers import CALLER
 from vultus.domain import Box, Crop
 from vultus.errors import ConflictError, KeyRingError
 from vultus.sealing.custody import Custody
-from vultus.sealing.durable import lock_file
 from vultus.sealing.key_ring import FileKeyRing
 from vultus.sealing.key_store import KeyStore
 from vultus.sealing.person_keys import HEADER_BYTES, SLOT_BYTES, PersonKeyFile
@@ -24,6 +23,7 @@ from vultus.services.crop_vault import CropKeyGoneError, CropVault
 from vultus.services.key_rotation import KeyCheck, KeyRotator
 from vultus.services.people import rekeying
 from vultus.services.secret_vault import SecretVault
+from vultus.utils.durable import lock_file
 
 if TYPE_CHECKING:
     from pathlib import Path

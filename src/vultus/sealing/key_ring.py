@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from vultus.errors import KeyRingError
-from vultus.sealing.durable import write_file
+from vultus.utils.durable import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

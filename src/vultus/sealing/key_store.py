@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from vultus.errors import KeyRingError
-from vultus.sealing.durable import lock_file, write_file
 from vultus.sealing.key_ring import KEY_BYTES
+from vultus.utils.durable import lock_file, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -31,8 +31,8 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from vultus.errors import KeyRingError
-from vultus.sealing.durable import PRIVATE_MODE, give_to_owner, lock_file, synchronise_folder
 from vultus.sealing.key_ring import KEY_BYTES, NONCE_BYTES
+from vultus.utils.durable import PRIVATE_MODE, give_to_owner, lock_file, synchronise_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

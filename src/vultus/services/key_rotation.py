@@ -17,12 +17,12 @@ from uuid import UUID
 
 from vultus.domain import Permission
 from vultus.errors import ConflictError, KeyRingError
-from vultus.sealing.durable import lock_file, write_file
 from vultus.sealing.envelopes import read_secret_version
 from vultus.sealing.person_keys import KeyCounts
 from vultus.services.people.key_destruction import KeyDestroyer
 from vultus.services.people.rekeying import rekey_persons
 from vultus.services.secret_vault import SecretDamagedError, SecretVault
+from vultus.utils.durable import lock_file, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

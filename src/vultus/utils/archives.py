@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vultus.errors import AlreadyExistsError, InvalidInputError
 from vultus.utils.age_files import is_encrypted, open_decrypted_reader, open_encrypted_writer
+from vultus.utils.durable import synchronise_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -221,7 +222,7 @@ def create_archive(file: Path, recipients: Sequence[str]) -> Iterator[ArchiveWri
             target.flush()
             os.fsync(target.fileno())
         draft.rename(file)
-        _flush_folder(file.parent)
+        synchronise_folder(file.parent)
     except OSError as error:
         raise InvalidInputError(
             f"{file} cannot be written: {error.strerror or error}. Nothing was left of it."
@@ -255,11 +256,3 @@ def open_archive(
             yield ArchiveReader(stack.enter_context(open_decrypted_reader(source, identities)), str(file), expected)
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror or error}.") from error
-
-
-def _flush_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

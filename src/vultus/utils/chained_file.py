@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vultus.errors import LedgerError
+from vultus.utils.durable import synchronise_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,7 @@ class ChainedFile:
             file.flush()
             os.fsync(file.fileno())
             if end.offset == 0:
-                self._make_name_durable()
+                synchronise_folder(self.path.parent)
             return ChainPosition(file.tell(), digest)
 
     def read(self, since: ChainPosition | None = None) -> tuple[list[dict[str, Any]], ChainPosition]:
@@ -155,13 +156,6 @@ class ChainedFile:
         if len(before) < offset - start or not before.endswith(b"\n"):
             return ""
         return _compute_digest(before[before.rfind(b"\n", 0, -1) + 1 :])
-
-    def _make_name_durable(self) -> None:
-        number = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def _encode(record: Mapping[str, Any], previous: str) -> bytes:

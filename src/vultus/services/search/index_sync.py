@@ -83,10 +83,7 @@ class IndexRegistry:
             self._remove_index(key)
         behind = 0
         for key, size in sizes.items():
-            limit = (
-                min(SEALED_EXACT_LIMIT, self._settings.exact_limit) if size.is_sealed else self._settings.exact_limit
-            )
-            if size.rows < limit * (DROP_RATIO if key in self._entries else 1):
+            if size.rows < self._get_limit(size) * (DROP_RATIO if key in self._entries else 1):
                 self._remove_index(key)
                 continue
             try:
